@@ -1,0 +1,83 @@
+/* quench/dataset.h - samples for calibration and evaluation: pictures, .npy, raw tensors or lists.
+ *
+ * A dataset is immutable after creation; samples may be loaded by several threads at once.
+ */
+#ifndef QUENCH_DATASET_H
+#define QUENCH_DATASET_H
+
+#include "quench/model.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum qn_channels { QN_CHANNELS_RGB = 0, QN_CHANNELS_BGR = 1, QN_CHANNELS_GRAY = 2 } qn_channels;
+typedef enum qn_filter {
+    QN_FILTER_BILINEAR = 0,       /* antialiased triangle, as Pillow's BILINEAR */
+    QN_FILTER_BILINEAR_PLAIN = 1, /* two taps, half-pixel centres, no antialiasing (OpenCV's) */
+    QN_FILTER_BICUBIC = 2,        /* as Pillow's BICUBIC (a = -0.5, antialiased) */
+    QN_FILTER_NEAREST = 3         /* as Pillow's NEAREST */
+} qn_filter;
+
+/* Picture file -> tensor: decode, resize, crop, channels, dst = (src - mean) * normal. */
+typedef struct qn_preprocess {
+    size_t struct_size;
+    qn_channels channels;
+    uint32_t n_mean, n_normal; /* 0: default (0 and 1); 1: for all; else the channel count */
+    float mean[4], normal[4];  /* in the order of channels */
+    uint32_t resize_shorter;   /* --resize N; 0: none */
+    uint32_t resize_width, resize_height; /* --resize WxH; 0: none */
+    uint32_t crop_width, crop_height;     /* centre crop; 0: none */
+    uint32_t letterbox_width, letterbox_height; /* keep aspect, pad with 114; 0: none */
+    qn_filter filter;
+} qn_preprocess;
+QN_API void qn_preprocess_init(qn_preprocess *preprocess);
+
+typedef struct qn_dataset_options {
+    size_t struct_size;
+    const char *images_dir; /* one of these sources... */
+    const char *data_file;  /* .npy, or raw with raw_type */
+    const char *list_file;  /* one path per line, relative to the list's folder */
+    const char *raw_type;   /* "f32" "f64" "f16" "u8" "i8" "i16" "i32" "i64", with raw_shape */
+    const char *raw_shape;  /* dims of one sample, "1,49,10" */
+    const char *exclude_file; /* list of paths (or "row N" lines for data) left out; may be NULL */
+    const char *labels_file;  /* csv, may be NULL; with labels and no other source, the csv's files are
+                                 the samples, relative to the csv */
+    uint64_t count;           /* evenly spaced, 0: all */
+    uint64_t first;           /* the first N, 0: all */
+    bool use_seed;            /* with count: a reproducible draw instead */
+    uint64_t seed;
+    bool skip_bad;            /* samples that cannot be decoded are left out and counted */
+    qn_preprocess preprocess;
+    /* Layout of the model input the samples are for; filled by qn_dataset_create from a model. */
+} qn_dataset_options;
+QN_API void qn_dataset_options_init(qn_dataset_options *options);
+
+typedef struct qn_dataset qn_dataset;
+/* Samples for model's inputs (pictures: one 4-D input, NCHW with 1 or 3 channels; sizes from the
+ * model or the preprocessing). Strings are copied. The model is only read during the call. Errors:
+ * IO, CORRUPT, UNSUPPORTED, INVALID_ARGUMENT (naming the option). */
+QN_API qn_status qn_dataset_create(const qn_context *ctx, const qn_model *model,
+                                   const qn_dataset_options *options, qn_dataset **out,
+                                   qn_error *error);
+QN_API void qn_dataset_destroy(qn_dataset *dataset);
+QN_API size_t qn_dataset_count(const qn_dataset *dataset);
+/* File name (or "row N"); label or -1. */
+QN_API const char *qn_dataset_name(const qn_dataset *dataset, size_t index);
+QN_API int64_t qn_dataset_label(const qn_dataset *dataset, size_t index);
+/* Dims of input `input` of one sample, leading batch dimension (1) included. */
+QN_API bool qn_dataset_dims(const qn_dataset *dataset, size_t input, uint32_t *rank,
+                            int64_t dims[QN_MODEL_MAX_RANK]);
+/* Floats of one sample of input `input`. */
+QN_API size_t qn_dataset_sample_count(const qn_dataset *dataset, size_t input);
+/* Loads sample index into dst[input] (row-major float32). Thread-safe. CORRUPT / IO name the file. */
+QN_API qn_status qn_dataset_load(const qn_dataset *dataset, size_t index, float *const *dst,
+                                 qn_error *error);
+/* Writes the samples' names, one per line, atomically (--save-list). */
+QN_API qn_status qn_dataset_save_list(const qn_dataset *dataset, const char *path, qn_error *error);
+/* One picture file through the same preprocessing, for a model's input 0 (quench run). */
+
+#ifdef __cplusplus
+}
+#endif
+#endif

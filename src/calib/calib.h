@@ -1,0 +1,72 @@
+/* Calibration: observers behind one interface, the loop over samples, and its result: a table of
+ * ranges beside the graph. Threads calibrate different samples; the result is the same bytes
+ * whatever the thread count. */
+#ifndef QN_CALIB_CALIB_H
+#define QN_CALIB_CALIB_H
+
+#include "data/data.h"
+#include "ir/graph.h"
+
+/* Range of one tensor: what quantization makes scale and zero point from. */
+typedef struct qn_range {
+    float lo, hi;         /* clipped range chosen by the method; lo <= hi, finite */
+    float seen_lo, seen_hi; /* smallest and largest value seen */
+    uint64_t count;       /* values seen */
+    bool valid;           /* false: no statistics */
+} qn_range;
+
+typedef struct qn_ranges {
+    const qn_context *ctx;
+    size_t count;     /* = graph->n_tensors; by tensor id */
+    qn_range *items;
+} qn_ranges;
+void qn__ranges_free(qn_ranges *ranges);
+
+/* How the number format shapes the method's search (KL, MSE need the level count). */
+typedef struct qn_range_format {
+    int32_t qmin, qmax;
+    bool symmetric;
+} qn_range_format;
+
+typedef struct qn_calib_item {
+    uint32_t tensor_id;
+    const struct qn_feature_method *method;
+    qn_range_format format;
+} qn_calib_item;
+
+typedef struct qn_calib_options {
+    const qn_calib_item *items; /* tensors to observe */
+    size_t n_items;
+    int64_t batch;              /* samples per ordered batch (ema) */
+    bool (*progress)(void *ctx, const char *phase, uint64_t done, uint64_t total);
+    void *progress_ctx;
+} qn_calib_options;
+
+/* Runs graph (float, simplified) over the dataset and fills a range per item. */
+qn_status qn__calibrate(const qn_graph *graph, const qn_dataset *dataset,
+                        const qn_calib_options *options, qn_ranges *out, qn_error *error);
+
+/* --- methods: one file each, one table (calib/methods.def) ------------------------------------*/
+typedef struct qn_observer qn_observer; /* statistics of one tensor */
+typedef struct qn_feature_method {
+    const char *name;    /* "kl" */
+    const char *summary; /* one line for help and docs, with the source of the method */
+    uint32_t passes;     /* 1 or 2 over the data */
+    bool ordered;        /* needs per-batch statistics in sample order */
+    /* Number of bytes, init in place, feed values (pass 0 or 1), merge b into a, finish. State must
+     * depend only on the multiset of values (or, when ordered, on per-sample values reduced in
+     * index order). */
+    size_t (*state_bytes)(void);
+    void (*init)(void *state);
+    qn_status (*observe)(const qn_context *ctx, void *state, uint32_t pass, uint64_t sample,
+                         const float *values, size_t count, qn_error *error);
+    qn_status (*merge)(const qn_context *ctx, void *into, const void *from, qn_error *error);
+    qn_status (*between_passes)(const qn_context *ctx, void *state, qn_error *error); /* or NULL */
+    qn_status (*finish)(const qn_context *ctx, const void *state, const qn_range_format *format,
+                        int64_t batch, qn_range *out, qn_error *error);
+    void (*release)(const qn_context *ctx, void *state);
+} qn_feature_method;
+const qn_feature_method *qn__feature_method_at(size_t index); /* NULL past the end */
+const qn_feature_method *qn__feature_method_find(const char *name);
+
+#endif

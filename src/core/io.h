@@ -1,0 +1,35 @@
+/* Files: whole-file read or map, and atomic output (old complete file or new complete file). */
+#ifndef QN_CORE_IO_H
+#define QN_CORE_IO_H
+
+#include "core/context.h"
+
+void qn__io_default(qn_io *io);
+
+/* A read-only file in memory: mapped where possible, read otherwise. */
+typedef struct qn_file_view {
+    const uint8_t *data;
+    size_t size_bytes;
+    bool mapped;
+} qn_file_view;
+/* Errors: IO (missing, a folder, unreadable), LIMIT (above limits.file_bytes). Message names path. */
+qn_status qn__file_open(const qn_context *ctx, const char *path, qn_file_view *out, qn_error *error);
+void qn__file_close(const qn_context *ctx, qn_file_view *view);
+
+/* Writer with a buffer. Nothing appears under the final name before qn__file_commit: data go to a
+ * temporary file in the same folder; commit = write, fsync, close, rename, fsync folder. */
+typedef struct qn_file_writer qn_file_writer;
+qn_status qn__file_create(const qn_context *ctx, const char *path, qn_file_writer **out,
+                          qn_error *error);
+/* Sticky: after a failed write further writes do nothing and commit reports the first error. */
+void qn__file_write(qn_file_writer *writer, const void *data, size_t size_bytes);
+/* Ends the writer either way; on failure the temporary is removed and the old file is untouched. */
+qn_status qn__file_commit(qn_file_writer *writer, qn_error *error);
+void qn__file_abandon(qn_file_writer *writer); /* NULL accepted */
+/* Whole buffer in one call. */
+qn_status qn__file_write_all(const qn_context *ctx, const char *path, const void *data,
+                             size_t size_bytes, qn_error *error);
+/* True when both paths name the same existing file (device and inode). */
+bool qn__same_file(const char *a, const char *b);
+
+#endif

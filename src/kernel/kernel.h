@@ -1,0 +1,52 @@
+/* Kernels: pure functions on raw pointers and prepared parameters. They know nothing of graphs,
+ * allocate nothing, cannot fail. kernels.def is the single list of slots and implementations;
+ * dispatch, tests and benches are made from it.
+ *
+ * qn__kernels_init writes the C reference into every slot, then each instruction set overwrites what
+ * it has, in rising order. The table is kept in the plan; there is no global.
+ *
+ * Floating point: reductions may be summed in any order (tolerance in the harness); integer-valued
+ * results are exact as long as every partial sum stays below 2^24.
+ */
+#ifndef QN_KERNEL_KERNEL_H
+#define QN_KERNEL_KERNEL_H
+
+#include "core/cpu.h"
+#include <stddef.h>
+
+typedef struct qn_clamp_f32 {
+    float lo, hi; /* -INFINITY / INFINITY: no bound */
+} qn_clamp_f32;
+
+/* --- f32 indirect GEMM ------------------------------------------------------------------------
+ * c[m][n] = clamp(bias[n] + sum over p < ks, k < kc of a[p * MR + m][k] * w(p, k, n)), m < mr, n < nc
+ *
+ * a: ks groups of MR row pointers (entries at and above mr repeat a valid row); each row has kc
+ * floats (no over-read). w: packed by qn_f32_gemm_pack: panels of NR columns: NR biases, then for each
+ * (p, k) NR weights, zero padded. c: rows of c_stride floats; the kernel walks all panels of nc.
+ * mr in 1..MR. MR, NR belong to the slot's implementation (struct below). */
+typedef void (*qn_f32_igemm_fn)(size_t mr, size_t nc, size_t kc, size_t ks, const float *const *a,
+                                const float *w, float *c, size_t c_stride,
+                                const qn_clamp_f32 *clamp);
+typedef struct qn_f32_igemm {
+    qn_f32_igemm_fn fn;
+    size_t mr, nr;
+    const char *name;
+} qn_f32_igemm;
+
+/* Floats needed to pack n columns of ks * kc weights. */
+size_t qn__f32_gemm_packed_count(size_t n, size_t kc, size_t ks, size_t nr);
+/* Packs weights given as w[n * stride_n + p * stride_p + k * stride_k]; bias NULL: zeros. */
+void qn__f32_gemm_pack(float *packed, const float *w, const float *bias, size_t n, size_t kc,
+                       size_t ks, size_t stride_n, size_t stride_p, size_t stride_k, size_t nr);
+
+#define QN_KERNEL_SLOT(slot, type) type slot;
+typedef struct qn_kernels {
+#include "kernel/slots.def"
+    uint32_t cpu_flags;
+} qn_kernels;
+#undef QN_KERNEL_SLOT
+
+void qn__kernels_init(qn_kernels *kernels, uint32_t cpu_flags);
+
+#endif

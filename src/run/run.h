@@ -1,0 +1,84 @@
+/* One executor: a plan (immutable, shareable) is a list of kernel calls over one arena; an exec is
+ * one thread's use of it.
+ *
+ * Layout: graph axes are NCHW; the plan stores 4-D activations that convolutions and pools touch
+ * channels-last and everything else row-major, and inserts conversions. Rank and dims are always
+ * the graph's; `layout` says how the bytes lie.
+ *
+ * Quantized nodes (all activation types QUANT) compute the target's integers: values (q - zero
+ * point) held exactly in float, K in blocks of at most 512, block sums in int32, then float
+ * requantization rounding half to even. The stored tensor is the target's integer.
+ */
+#ifndef QN_RUN_RUN_H
+#define QN_RUN_RUN_H
+
+#include "core/threads.h"
+#include "ir/graph.h"
+
+typedef enum qn_layout { QN_LAYOUT_ROW_MAJOR = 0, QN_LAYOUT_CHANNELS_LAST = 1 } qn_layout;
+
+/* A tensor's bytes with what is needed to read them. */
+typedef struct qn_view {
+    const qn_tensor *tensor; /* of the graph given to plan: id, name, type */
+    qn_layout layout;
+    uint8_t rank;
+    int64_t dims[QN_MAX_RANK]; /* bound, NCHW order whatever the layout */
+    size_t count;
+    void *data; /* storage dtype */
+} qn_view;
+
+/* Row-major real values (dequantized) of a view: dst is [count]. */
+void qn__view_to_f32(const qn_view *view, float *dst);
+/* The opposite: values rounded into the view's own type and layout. */
+void qn__view_from_f32(const qn_view *view, const float *src);
+
+typedef struct qn_plan_options {
+    /* Dims of each graph input, in graph input order; NULL: the graph's own, symbols bound by
+     * `batch`. */
+    const int64_t (*input_dims)[QN_MAX_RANK];
+    int64_t batch;     /* value of every symbolic first dimension of inputs, default 1 */
+    int64_t symbol;    /* value of other symbolic dimensions, default 0: an error */
+    bool keep_all;     /* every tensor of the graph must exist for hooks: no fusion hides one */
+    bool saturate16;   /* integer Conv/Gemm/MatMul saturate int16 pair sums as vpmaddubsw does */
+    uint32_t cpu_flags; /* from the context by default (qn__plan_options_init) */
+} qn_plan_options;
+void qn__plan_options_init(qn_plan_options *options, const qn_context *ctx);
+
+typedef struct qn_plan qn_plan;
+/* graph is borrowed until qn__plan_destroy. UNSUPPORTED / CORRUPT name the node. */
+qn_status qn__plan_create(const qn_graph *graph, const qn_plan_options *options, qn_plan **out,
+                          qn_error *error);
+void qn__plan_destroy(qn_plan *plan);
+size_t qn__plan_arena_bytes(const qn_plan *plan);
+size_t qn__plan_packed_bytes(const qn_plan *plan);
+
+/* Called for each tensor as it is produced (and for inputs), in execution order, in the session's
+ * thread. It may change the values in place. A non-OK status stops the run. */
+typedef qn_status (*qn_hook_fn)(void *ctx, const qn_view *view, qn_error *error);
+
+typedef struct qn_exec qn_exec;
+/* pool: threads used inside one run (NULL: single-threaded, e.g. one session per worker). */
+qn_status qn__exec_create(const qn_plan *plan, qn_pool *pool, qn_exec **out, qn_error *error);
+void qn__exec_destroy(qn_exec *session);
+void qn__exec_set_hook(qn_exec *session, qn_hook_fn hook, void *ctx);
+/* Inputs: row-major, float32 or the input's integer dtype, one pointer per graph input, borrowed for
+ * the call. */
+qn_status qn__exec_run(qn_exec *session, const void *const *inputs, qn_error *error);
+/* After a run: output i (row-major; valid until the next run). */
+const qn_view *qn__exec_output(const qn_exec *session, size_t index);
+
+/* Per-step profile of the last run when enabled (bench). */
+typedef struct qn_step_time {
+    const char *node;   /* graph node name, or "(layout)" */
+    const char *kernel; /* kernel name */
+    double seconds;
+    uint64_t macs;
+} qn_step_time;
+void qn__exec_set_profiling(qn_exec *session, bool enabled);
+const qn_step_time *qn__exec_profile(const qn_exec *session, size_t *count);
+
+/* Folds every node whose inputs are all constant (and shape arithmetic on static shapes) into
+ * constants, and infers shapes, in one forward walk. Outputs above max_bytes are left alone. */
+qn_status qn__graph_resolve(qn_graph *graph, size_t max_bytes, qn_error *error);
+
+#endif
