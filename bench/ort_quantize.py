@@ -15,6 +15,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+import onnx
+import onnx.version_converter
 import onnxruntime as ort
 from onnxruntime.quantization import (
     CalibrationDataReader,
@@ -26,6 +28,8 @@ from onnxruntime.quantization import (
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 import common
+
+PER_CHANNEL_OPSET = 13  # DequantizeLinear has an axis from here on
 
 METHODS = {
     "minmax": CalibrationMethod.MinMax,
@@ -69,14 +73,30 @@ class Reader(CalibrationDataReader):
 def quiet():
     """The tool prints its progress on stdout and logs advice; neither belongs in our tables."""
     logging.getLogger().setLevel(logging.ERROR)
+    ort.set_default_logger_severity(3)
     with open(os.devnull, "w") as sink, contextlib.redirect_stdout(sink):
         yield
+
+
+def at_per_channel_opset(source):
+    """The tool writes per-channel files that do not load when the opset is below 13.
+
+    Initializers listed as inputs (IR 3 habit) would also keep its optimizer from folding them.
+    """
+    model = onnx.load(source)
+    if next(o.version for o in model.opset_import if not o.domain) >= PER_CHANNEL_OPSET:
+        return model
+    constants = {i.name for i in model.graph.initializer}
+    inputs = [i for i in model.graph.input if i.name not in constants]
+    del model.graph.input[:]
+    model.graph.input.extend(inputs)
+    return onnx.version_converter.convert_version(model, PER_CHANNEL_OPSET)
 
 
 def preprocess_model(source, target):
     """The tool's recommended first step; kept by the caller, since all settings share it."""
     with quiet():
-        quant_pre_process(str(source), str(target))
+        quant_pre_process(at_per_channel_opset(source), str(target))
 
 
 def quantize(preprocessed, target, reader, setting, cache=None):
