@@ -8,6 +8,7 @@ import json
 import math
 import os
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ SHARED = Path(os.environ.get("QUENCH_SHARED", ROOT.parent / "shared"))
 AS_AVX2 = BENCH / "as_avx2"
 
 N_CALIBRATION = 100
+BUSY_CPUS = 0.1  # other programs' load above which timings deserve a warning
 TORCH_MEAN = (123.675, 116.28, 103.53)
 TORCH_NORMAL = (0.0171247538, 0.0175070028, 0.0174291939)
 
@@ -245,9 +247,27 @@ def markdown_table(header, rows):
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
-def masked_command(mask, command):
-    """The command under the CPU mask asked for ("none" is this machine as it is)."""
-    return command if mask == "none" else [str(AS_AVX2), *command]
+def busy_cpus(seconds=1.0):
+    """How many CPUs the rest of the machine keeps busy, measured while we sleep."""
+
+    def idle_and_total():
+        fields = [int(v) for v in Path("/proc/stat").read_text().split("\n")[0].split()[1:9]]
+        return fields[3] + fields[4], sum(fields)
+
+    idle, total = idle_and_total()
+    time.sleep(seconds)
+    idle_after, total_after = idle_and_total()
+    return os.cpu_count() * (1 - (idle_after - idle) / max(1, total_after - total))
+
+
+def warn_when_busy():
+    busy = busy_cpus()
+    if busy > BUSY_CPUS:
+        print(
+            f"warning: other programs keep {busy:.1f} of {os.cpu_count()} CPUs busy; timings with "
+            "that many threads or more say little",
+            file=sys.stderr,
+        )
 
 
 def reenter_masked(mask):

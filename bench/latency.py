@@ -28,7 +28,6 @@ import common
 WARM_UP = 3
 PAUSE_S = 0.05  # between bursts: the last one's threads are gone and the CPUs are idle
 CPUS = sorted(os.sched_getaffinity(0))  # before any pinning
-BUSY_CPUS = 0.1  # other programs' load above which figures deserve a warning
 
 
 def parse_arguments():
@@ -143,29 +142,6 @@ def cpu_name():
     return "unknown CPU"
 
 
-def busy_cpus(seconds=1.0):
-    """How many CPUs the rest of the machine keeps busy, measured while we sleep."""
-
-    def idle_and_total():
-        fields = [int(v) for v in Path("/proc/stat").read_text().split("\n")[0].split()[1:9]]
-        return fields[3] + fields[4], sum(fields)
-
-    idle, total = idle_and_total()
-    time.sleep(seconds)
-    idle_after, total_after = idle_and_total()
-    return os.cpu_count() * (1 - (idle_after - idle) / max(1, total_after - total))
-
-
-def warn_when_busy():
-    busy = busy_cpus()
-    if busy > BUSY_CPUS:
-        print(
-            f"warning: other programs keep {busy:.1f} of {os.cpu_count()} CPUs busy; ratios with "
-            "that many threads or more say little",
-            file=sys.stderr,
-        )
-
-
 def main():
     args = parse_arguments()
     if args.onnxruntime_burst:
@@ -175,9 +151,9 @@ def main():
     rival = [sys.executable, __file__], ["--onnxruntime-burst"]
     ours = rival if args.quench == "self" else ([args.quench, "bench"], ["--json"])
     engines = {"quench": ours, "onnxruntime": rival}
-    warn_when_busy()
+    common.warn_when_busy()
     results = [measure(engines, m, t, args) for m in args.models for t in args.threads]
-    warn_when_busy()
+    common.warn_when_busy()
     if args.json:
         args.json.write_text(json.dumps(results, indent=1) + "\n")
     report([summary(r) for r in results], args)
