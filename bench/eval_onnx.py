@@ -19,7 +19,8 @@ def parse_arguments():
     p = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     p.add_argument("models", nargs="+", type=Path)
     p.add_argument("--family", required=True, choices=common.FAMILIES)
-    p.add_argument("--out", required=True, type=Path, help="predictions and cached pictures")
+    p.add_argument("--out", required=True, type=Path, help="where predictions are kept")
+    p.add_argument("--cache", type=Path, help="where prepared pictures are kept (default: OUT)")
     p.add_argument("--pictures", default="held-out", choices=("held-out", "calibration", "all"))
     p.add_argument("--mask", default="none", choices=("none", "avx512", "avx2", "sse4"))
     p.add_argument("--float", type=Path, help="the float network (default: the family's)")
@@ -37,6 +38,15 @@ def float_predictions(args, pictures):
     if not kept.exists():
         common.predict(path, pictures, args.threads).save(kept)
     return common.Predictions.load(kept)
+
+
+def rival_predictions(args, pictures):
+    if not args.against:
+        return None
+    rival = common.Predictions.load(args.against)
+    if rival.labels.tolist() != pictures.labels.tolist():
+        raise SystemExit(f"error: {args.against}: predictions of other pictures")
+    return rival.subset(args.pictures)
 
 
 def evaluate(model, args, pictures, reference, rival):
@@ -88,9 +98,9 @@ def print_results(results, reference, args):
 def main():
     args = parse_arguments()
     common.reenter_masked(args.mask)
-    pictures = common.Pictures(common.FAMILIES[args.family], args.out)
+    pictures = common.Pictures(common.FAMILIES[args.family], args.cache or args.out)
     reference = float_predictions(args, pictures).subset(args.pictures)
-    rival = common.Predictions.load(args.against).subset(args.pictures) if args.against else None
+    rival = rival_predictions(args, pictures)
     results = [evaluate(m, args, pictures, reference, rival) for m in args.models]
     if args.json:
         about = {"family": args.family, "mask": args.mask, "pictures": args.pictures}

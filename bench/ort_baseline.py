@@ -89,7 +89,8 @@ def run_predictions(out, family, mask):
     if todo:
         print(f"running {family}, mask {mask}", file=sys.stderr, flush=True)
         command = [sys.executable, str(common.BENCH / "eval_onnx.py"), "--family", family]
-        command += ["--out", str(folder), "--mask", mask, "--json", *map(str, todo)]
+        command += ["--out", str(folder), "--cache", str(out), "--mask", mask, "--json"]
+        command += map(str, todo)
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
