@@ -44,9 +44,9 @@ static qn_status check_options(const qn_dataset_options *o, qn_error *error)
     QN_FAIL_IF(o->first != 0 && o->count != 0, error, QN_INVALID_ARGUMENT,
                "--first and --count exclude each other");
     QN_FAIL_IF(o->use_seed && o->count == 0, error, QN_INVALID_ARGUMENT, "--seed needs --count");
-    QN_FAIL_IF(o->data_file != NULL && has_preprocessing(&o->preprocess), error,
-               QN_INVALID_ARGUMENT,
-               "--mean, --normal, --resize, --crop and --letterbox are for pictures, not for --data");
+    QN_FAIL_IF(
+        o->data_file != NULL && has_preprocessing(&o->preprocess), error, QN_INVALID_ARGUMENT,
+        "--mean, --normal, --resize, --crop and --letterbox are for pictures, not for --data");
     return QN_OK;
 }
 
@@ -137,8 +137,8 @@ static qn_status try_sample(const qn_dataset *dataset, size_t index, qn_error *e
     float *floats = qn__calloc(dataset->ctx, dataset->inputs[0].count, sizeof(*floats));
     if (floats == NULL)
         return QN_NOMEM(error);
-    const qn_status status = qn__picture_load(dataset->ctx, &dataset->plan,
-                                              dataset->samples[index].path, floats, error);
+    const qn_status status =
+        qn__picture_load(dataset->ctx, &dataset->plan, dataset->samples[index].path, floats, error);
     qn__free(dataset->ctx, floats);
     return status;
 }
@@ -154,8 +154,7 @@ static qn_status drop_bad_samples(qn_dataset *dataset, qn_error *error)
     const size_t n = dataset->n_samples;
     qn_status status = QN_OK;
     qn_error reason;
-    const qn_sample_check check = {dataset,
-                                   qn__calloc(dataset->ctx, n, sizeof(*check.statuses))};
+    const qn_sample_check check = {dataset, qn__calloc(dataset->ctx, n, sizeof(*check.statuses))};
     if (check.statuses == NULL)
         return QN_NOMEM(error);
     qn__parallel(dataset->ctx->pool, check_sample, (void *)&check, n);
@@ -174,8 +173,9 @@ static qn_status drop_bad_samples(qn_dataset *dataset, qn_error *error)
     }
     dataset->n_samples = kept;
     if (kept == 0)
-        status = qn__error_set(error, QN_CORRUPT, "none of the %zu pictures can be used; the last: %s",
-                               n, reason.message);
+        status =
+            qn__error_set(error, QN_CORRUPT, "none of the %zu pictures can be used; the last: %s",
+                          n, reason.message);
 done:
     qn__free(dataset->ctx, check.statuses);
     return status;
@@ -283,7 +283,8 @@ qn_status qn_dataset_load(const qn_dataset *dataset, size_t index, float *const 
         return qn__picture_load(dataset->ctx, &dataset->plan, sample->path, dst[0], error);
     for (size_t i = 0; i < dataset->n_inputs; i++) {
         const qn_dataset_input *input = &dataset->inputs[i];
-        qn__tensor_file_read(&input->file, (size_t)sample->row * input->count, input->count, dst[i]);
+        qn__tensor_file_read(&input->file, (size_t)sample->row * input->count, input->count,
+                             dst[i]);
     }
     return QN_OK;
 }
@@ -327,8 +328,8 @@ qn_status qn_dataset_save_list(const qn_dataset *dataset, const char *path, qn_e
     const char *dir = qn__path_dir(&arena, path);
     for (size_t i = 0; dir != NULL && i < dataset->n_samples; i++) {
         const qn_sample *sample = &dataset->samples[i];
-        const char *line = dataset->is_data ? sample->name
-                                            : qn__path_relative(&arena, dir, sample->path);
+        const char *line =
+            dataset->is_data ? sample->name : qn__path_relative(&arena, dir, sample->path);
         if (line == NULL || text.failed) {
             status = QN_NOMEM(error);
             goto done;

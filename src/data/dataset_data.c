@@ -105,9 +105,8 @@ static qn_status raw_shape(const qn_dataset *dataset, const qn_input_spec *spec,
     return QN_OK;
 }
 
-static qn_status open_input(qn_dataset *dataset, qn_dataset_input *input,
-                            const qn_input_spec *spec, const char *path, size_t *n_rows,
-                            qn_error *error)
+static qn_status open_input(qn_dataset *dataset, qn_dataset_input *input, const qn_input_spec *spec,
+                            const char *path, size_t *n_rows, qn_error *error)
 {
     int64_t dims[QN_MODEL_MAX_RANK];
     uint32_t rank = 0;

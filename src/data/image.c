@@ -18,12 +18,11 @@ qn_status qn__image_check_size(const qn_image_source *src, uint64_t width, uint6
     return QN_OK;
 }
 
-qn_status qn__image_alloc(const qn_context *ctx, uint32_t width, uint32_t height,
-                          uint32_t channels, qn_image *out, qn_error *error)
+qn_status qn__image_alloc(const qn_context *ctx, uint32_t width, uint32_t height, uint32_t channels,
+                          qn_image *out, qn_error *error)
 {
     size_t size_bytes;
-    if (!qn_mul_size(&size_bytes, width, height) ||
-        !qn_mul_size(&size_bytes, size_bytes, channels))
+    if (!qn_mul_size(&size_bytes, width, height) || !qn_mul_size(&size_bytes, size_bytes, channels))
         QN_FAIL(error, QN_LIMIT, "picture of %u x %u x %u bytes", width, height, channels);
     uint8_t *pixels = qn__alloc(ctx, size_bytes);
     if (pixels == NULL)
@@ -73,8 +72,7 @@ static bool starts_with(const qn_image_source *src, size_t offset, const char *m
 }
 
 qn_status qn__image_decode(const qn_context *ctx, const uint8_t *bytes, size_t size_bytes,
-                           const char *name, uint32_t want_channels, qn_image *out,
-                           qn_error *error)
+                           const char *name, uint32_t want_channels, qn_image *out, qn_error *error)
 {
     QN_FAIL_IF(want_channels != 1 && want_channels != 3, error, QN_INVALID_ARGUMENT,
                "%s: pictures have 1 or 3 channels, not %u", name, want_channels);

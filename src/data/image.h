@@ -8,7 +8,7 @@ typedef struct qn_image_source {
     const qn_context *ctx;
     const uint8_t *bytes;
     size_t size_bytes;
-    const char *name; /* for messages */
+    const char *name;  /* for messages */
     uint32_t channels; /* wanted: 1 or 3 */
 } qn_image_source;
 
@@ -22,8 +22,8 @@ qn_status qn__pnm_decode(const qn_image_source *src, qn_image *out, qn_error *er
 qn_status qn__image_check_size(const qn_image_source *src, uint64_t width, uint64_t height,
                                qn_error *error);
 /* Uninitialised pixels; the size was checked before. */
-qn_status qn__image_alloc(const qn_context *ctx, uint32_t width, uint32_t height,
-                          uint32_t channels, qn_image *out, qn_error *error);
+qn_status qn__image_alloc(const qn_context *ctx, uint32_t width, uint32_t height, uint32_t channels,
+                          qn_image *out, qn_error *error);
 /* ITU-R 601 luma in Pillow's 16-bit arithmetic; identity where R = G = B. In place is fine. */
 void qn__rgb_to_gray(const uint8_t *rgb, uint8_t *gray, size_t count);
 /* Turns an RGB image into the wanted channel count. */

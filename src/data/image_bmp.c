@@ -74,8 +74,8 @@ static qn_status bmp_header(const qn_image_source *src, qn_bmp *bmp, qn_error *e
     QN_FAIL_IF(!core && header != 40 && header != 52 && header != 56 && header != 64 &&
                    header != 108 && header != 124,
                error, QN_UNSUPPORTED, "%s: BMP header of %u bytes", src->name, header);
-    QN_FAIL_IF(size < 14 + (size_t)header, error, QN_CORRUPT,
-               "%s: BMP ends early, after %zu bytes", src->name, size);
+    QN_FAIL_IF(size < 14 + (size_t)header, error, QN_CORRUPT, "%s: BMP ends early, after %zu bytes",
+               src->name, size);
     if (core)
         QN_TRY(bmp_size(src, bmp, read16(b + 18), read16(b + 20), error));
     else
@@ -147,7 +147,8 @@ static void mask_row(const qn_bmp *bmp, const uint8_t *row, uint8_t *rgb)
         tops[c] = bmp->masks[c] >> shifts[c];
     }
     for (uint32_t x = 0; x < bmp->width; x++) {
-        const uint32_t v = bmp->bits == 16 ? read16(row + 2 * (size_t)x) : read32(row + 4 * (size_t)x);
+        const uint32_t v =
+            bmp->bits == 16 ? read16(row + 2 * (size_t)x) : read32(row + 4 * (size_t)x);
         for (size_t c = 0; c < 3; c++)
             *rgb++ = (uint8_t)(((v & bmp->masks[c]) >> shifts[c]) * 255 / tops[c]);
     }

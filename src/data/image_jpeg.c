@@ -119,8 +119,7 @@ static void cmyk_to_rgb(const uint8_t *cmyk, uint8_t *rgb, size_t count)
 static qn_status jpeg_check_header(qn_jpeg_state *state)
 {
     const struct jpeg_decompress_struct *cinfo = &state->cinfo;
-    QN_TRY(qn__image_check_size(state->src, cinfo->image_width, cinfo->image_height,
-                                state->error));
+    QN_TRY(qn__image_check_size(state->src, cinfo->image_width, cinfo->image_height, state->error));
     QN_FAIL_IF(cinfo->num_components != 1 && cinfo->num_components != 3 &&
                    cinfo->num_components != 4,
                state->error, QN_UNSUPPORTED, "%s: JPEG with %d components", state->src->name,

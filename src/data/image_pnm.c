@@ -102,9 +102,8 @@ static void raw_samples(const qn_pnm *pnm, uint8_t *dst)
         return;
     }
     for (size_t i = 0; i < count; i++)
-        dst[i] = scale_sample(pnm, pnm->max < 256
-                                       ? pnm->p[i]
-                                       : (uint32_t)pnm->p[2 * i] << 8 | pnm->p[2 * i + 1]);
+        dst[i] = scale_sample(
+            pnm, pnm->max < 256 ? pnm->p[i] : (uint32_t)pnm->p[2 * i] << 8 | pnm->p[2 * i + 1]);
 }
 
 /* 1 is black. */

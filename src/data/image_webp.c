@@ -6,10 +6,10 @@
 qn_status qn__webp_decode(const qn_image_source *src, qn_image *out, qn_error *error)
 {
     const uint8_t *b = src->bytes;
-    const uint64_t riff_bytes = src->size_bytes < 12 ? 0
-                                                     : (uint64_t)b[4] | (uint64_t)b[5] << 8 |
-                                                           (uint64_t)b[6] << 16 |
-                                                           (uint64_t)b[7] << 24;
+    const uint64_t riff_bytes =
+        src->size_bytes < 12
+            ? 0
+            : (uint64_t)b[4] | (uint64_t)b[5] << 8 | (uint64_t)b[6] << 16 | (uint64_t)b[7] << 24;
     QN_FAIL_IF(riff_bytes + 8 > src->size_bytes || riff_bytes < 4, error, QN_CORRUPT,
                "%s: WebP ends early: %zu bytes, its header says %llu", src->name, src->size_bytes,
                (unsigned long long)riff_bytes + 8);
@@ -25,8 +25,8 @@ qn_status qn__webp_decode(const qn_image_source *src, qn_image *out, qn_error *e
     QN_TRY(qn__image_alloc(src->ctx, width, height, 3, &image, error));
     const size_t stride = (size_t)width * 3;
     qn_status status;
-    if (stride > INT32_MAX || WebPDecodeRGBInto(b, src->size_bytes, image.pixels, stride * height,
-                                                (int)stride) == NULL)
+    if (stride > INT32_MAX ||
+        WebPDecodeRGBInto(b, src->size_bytes, image.pixels, stride * height, (int)stride) == NULL)
         status = qn__error_set(error, QN_CORRUPT, "%s: WebP: damaged picture data", src->name);
     else
         status = qn__image_to_channels(&image, src->channels, error);

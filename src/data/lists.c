@@ -37,8 +37,9 @@ static qn_status lines_next(qn_line_reader *reader, const char **line, size_t *l
             n--;
         if (n == 0)
             continue;
-        QN_FAIL_IF(n > QN_LIST_LINE_MAX, error, QN_CORRUPT, "%s: line %zu has %zu bytes, at most %d",
-                   reader->path, reader->number, n, QN_LIST_LINE_MAX);
+        QN_FAIL_IF(n > QN_LIST_LINE_MAX, error, QN_CORRUPT,
+                   "%s: line %zu has %zu bytes, at most %d", reader->path, reader->number, n,
+                   QN_LIST_LINE_MAX);
         QN_FAIL_IF(memchr(start, 0, n) != NULL, error, QN_CORRUPT, "%s: line %zu: NUL byte",
                    reader->path, reader->number);
         *line = start;

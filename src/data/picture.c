@@ -40,8 +40,8 @@ static qn_status plan_geometry(qn_picture_plan *plan, const qn_input_spec *spec,
     const bool exact = p->resize_width != 0 || p->resize_height != 0;
     const bool letterbox = p->letterbox_width != 0 || p->letterbox_height != 0;
     const bool crop = p->crop_width != 0 || p->crop_height != 0;
-    QN_FAIL_IF(exact && (p->resize_width == 0 || p->resize_height == 0), error,
-               QN_INVALID_ARGUMENT, "--resize %ux%u", p->resize_width, p->resize_height);
+    QN_FAIL_IF(exact && (p->resize_width == 0 || p->resize_height == 0), error, QN_INVALID_ARGUMENT,
+               "--resize %ux%u", p->resize_width, p->resize_height);
     QN_FAIL_IF(letterbox && (p->letterbox_width == 0 || p->letterbox_height == 0), error,
                QN_INVALID_ARGUMENT, "--letterbox %ux%u", p->letterbox_width, p->letterbox_height);
     QN_FAIL_IF(crop && (p->crop_width == 0 || p->crop_height == 0), error, QN_INVALID_ARGUMENT,
@@ -84,11 +84,11 @@ static qn_status plan_geometry(qn_picture_plan *plan, const qn_input_spec *spec,
                    (plan->out_width > plan->width || plan->out_height > plan->height),
                error, QN_INVALID_ARGUMENT, "--crop %ux%u is larger than --resize %ux%u",
                plan->out_width, plan->out_height, plan->width, plan->height);
-    QN_FAIL_IF((width >= 0 && width != plan->out_width) ||
-                   (height >= 0 && height != plan->out_height),
-               error, QN_INVALID_ARGUMENT,
-               "preprocessing gives %u x %u pixels (width x height), input \"%s\" takes %lld x %lld",
-               plan->out_width, plan->out_height, spec->name, (long long)width, (long long)height);
+    QN_FAIL_IF(
+        (width >= 0 && width != plan->out_width) || (height >= 0 && height != plan->out_height),
+        error, QN_INVALID_ARGUMENT,
+        "preprocessing gives %u x %u pixels (width x height), input \"%s\" takes %lld x %lld",
+        plan->out_width, plan->out_height, spec->name, (long long)width, (long long)height);
     return QN_OK;
 }
 
@@ -155,7 +155,7 @@ static qn_status picture_region(const qn_picture_plan *plan, const qn_image *ima
                "%s: --crop %ux%u is larger than the picture (%llu x %llu before the crop)", path,
                plan->out_width, plan->out_height, (unsigned long long)full_width,
                (unsigned long long)full_height);
-    *r = (qn_resize_region){(uint32_t)full_width, (uint32_t)full_height, 0, 0,
+    *r = (qn_resize_region){(uint32_t)full_width, (uint32_t)full_height, 0,           0,
                             plan->out_width,      plan->out_height,      plan->filter};
     r->x0 = centre_offset(r->full_width, r->width);
     r->y0 = centre_offset(r->full_height, r->height);
@@ -179,11 +179,12 @@ static qn_status picture_letterbox(const qn_picture_plan *plan, const qn_image *
     qn_image inner, result;
     QN_TRY(qn__image_resize(image, (uint32_t)inner_width, (uint32_t)inner_height, plan->filter,
                             &inner, error));
-    const qn_status status = qn__image_alloc(image->ctx, plan->width, plan->height,
-                                             image->channels, &result, error);
+    const qn_status status =
+        qn__image_alloc(image->ctx, plan->width, plan->height, image->channels, &result, error);
     if (status == QN_OK) {
         const size_t c = image->channels, stride = plan->width * c;
-        const size_t left = (plan->width - inner.width) / 2, top = (plan->height - inner.height) / 2;
+        const size_t left = (plan->width - inner.width) / 2,
+                     top = (plan->height - inner.height) / 2;
         memset(result.pixels, QN_LETTERBOX_VALUE, stride * plan->height);
         for (size_t y = 0; y < inner.height; y++)
             memcpy(result.pixels + stride * (top + y) + left * c,
@@ -223,8 +224,8 @@ qn_status qn__picture_load(const qn_context *ctx, const qn_picture_plan *plan, c
     qn_file_view view;
     QN_TRY(qn__file_open(ctx, path, &view, error));
     qn_image image, prepared;
-    qn_status status = qn__image_decode(ctx, view.data, view.size_bytes, path, plan->n_channels,
-                                        &image, error);
+    qn_status status =
+        qn__image_decode(ctx, view.data, view.size_bytes, path, plan->n_channels, &image, error);
     qn__file_close(ctx, &view);
     if (status != QN_OK)
         return status;

@@ -67,10 +67,9 @@ static qn_status samples_from_list(qn_dataset *dataset, size_t n_rows, qn_error 
         return QN_NOMEM(error);
     QN_TRY(qn__list_read(dataset->ctx, &dataset->arena, path, &lines, &count, error));
     qn_status status =
-        count == 0 ? qn__error_set(error, QN_CORRUPT, "%s: the list names no sample", path)
-        : dataset->is_data
-            ? samples_from_row_list(dataset, lines, count, n_rows, error)
-            : samples_from_names(dataset, dir, lines, count, error);
+        count == 0         ? qn__error_set(error, QN_CORRUPT, "%s: the list names no sample", path)
+        : dataset->is_data ? samples_from_row_list(dataset, lines, count, n_rows, error)
+                           : samples_from_names(dataset, dir, lines, count, error);
     qn__free(dataset->ctx, lines);
     return status;
 }
@@ -281,7 +280,8 @@ static qn_status select_samples(qn_dataset *dataset, qn_error *error)
     const qn_status status =
         qn__select_samples(dataset->ctx, n, count, o->use_seed, o->seed, indices, error);
     if (status == QN_OK) {
-        for (size_t i = 0; i < count; i++) /* indices rise, so none is overwritten before its turn */
+        for (size_t i = 0; i < count;
+             i++) /* indices rise, so none is overwritten before its turn */
             dataset->samples[i] = dataset->samples[indices[i]];
         dataset->n_samples = count;
     }

@@ -2,9 +2,9 @@
  *
  * Evenly spaced: sample floor(i * n / count) for i = 0 .. count - 1.
  *
- * Drawn with a seed: the first `count` steps of a Fisher-Yates shuffle of 0 .. n - 1 in which step i
- * swaps elements i and i + floor(r * (n - i) / 2^64), r being the next number of splitmix64 started
- * at the seed (Steele, Lea, Flood 2014). The drawn indices are then sorted. */
+ * Drawn with a seed: the first `count` steps of a Fisher-Yates shuffle of 0 .. n - 1 in which step
+ * i swaps elements i and i + floor(r * (n - i) / 2^64), r being the next number of splitmix64
+ * started at the seed (Steele, Lea, Flood 2014). The drawn indices are then sorted. */
 #include "data/lists.h"
 
 #include <stdlib.h>

@@ -96,11 +96,11 @@ typedef struct qn_element_info {
 } qn_element_info;
 
 static const qn_element_info element_infos[] = {
-    {"f2", "f16", QN_ELEMENT_F16, 2}, {"f4", "f32", QN_ELEMENT_F32, 4},
-    {"f8", "f64", QN_ELEMENT_F64, 8}, {"u1", "u8", QN_ELEMENT_U8, 1},
-    {"i1", "i8", QN_ELEMENT_I8, 1},   {"u2", "u16", QN_ELEMENT_U16, 2},
-    {"i2", "i16", QN_ELEMENT_I16, 2}, {"u4", "u32", QN_ELEMENT_U32, 4},
-    {"i4", "i32", QN_ELEMENT_I32, 4}, {"i8", "i64", QN_ELEMENT_I64, 8},
+    {"f2", "f16", QN_ELEMENT_F16, 2},  {"f4", "f32", QN_ELEMENT_F32, 4},
+    {"f8", "f64", QN_ELEMENT_F64, 8},  {"u1", "u8", QN_ELEMENT_U8, 1},
+    {"i1", "i8", QN_ELEMENT_I8, 1},    {"u2", "u16", QN_ELEMENT_U16, 2},
+    {"i2", "i16", QN_ELEMENT_I16, 2},  {"u4", "u32", QN_ELEMENT_U32, 4},
+    {"i4", "i32", QN_ELEMENT_I32, 4},  {"i8", "i64", QN_ELEMENT_I64, 8},
     {"b1", "bool", QN_ELEMENT_BOOL, 1}};
 
 static bool set_element(qn_tensor_file *file, const char *name, bool raw)
@@ -121,8 +121,10 @@ static qn_status npy_type(qn_tensor_file *file, const char *path, const char *de
 {
     QN_FAIL_IF(descr[0] == '\0' || strchr("<>=|", descr[0]) == NULL ||
                    !set_element(file, descr + 1, false),
-               error, QN_UNSUPPORTED, "%s: .npy of type \"%s\" (wanted f2 f4 f8 u1 i1 u2 i2 u4 i4 "
-               "i8 or b1)", path, descr);
+               error, QN_UNSUPPORTED,
+               "%s: .npy of type \"%s\" (wanted f2 f4 f8 u1 i1 u2 i2 u4 i4 "
+               "i8 or b1)",
+               path, descr);
     file->big_endian = descr[0] == '>';
     return QN_OK;
 }
@@ -184,8 +186,8 @@ static qn_status npy_open(qn_tensor_file *file, const char *path, qn_error *erro
     const size_t rest = size - prefix - length;
     QN_FAIL_IF(!qn_shape_count(&count, file->dims, file->rank) ||
                    !qn_mul_size(&bytes, count, file->element_bytes) || bytes != rest,
-               error, QN_CORRUPT, "%s: .npy has %zu bytes of data, not what its shape and type need",
-               path, rest);
+               error, QN_CORRUPT,
+               "%s: .npy has %zu bytes of data, not what its shape and type need", path, rest);
     file->data = b + prefix + length;
     return QN_OK;
 }
@@ -220,9 +222,9 @@ qn_status qn__tensor_file_open(const qn_context *ctx, const char *path, const ch
     if (raw_type != NULL)
         status = raw_open(&file, path, raw_type, raw_dims, raw_rank, error);
     else if (file.view.size_bytes < 6 || memcmp(file.view.data, "\x93NUMPY", 6) != 0)
-        status = qn__error_set(error, QN_CORRUPT,
-                               "%s: not a .npy file (raw data need --raw-type and --raw-shape)",
-                               path);
+        status =
+            qn__error_set(error, QN_CORRUPT,
+                          "%s: not a .npy file (raw data need --raw-type and --raw-shape)", path);
     else
         status = npy_open(&file, path, error);
     if (status != QN_OK) {
@@ -281,7 +283,7 @@ static float element_to_float(qn_element element, uint64_t v)
         double value;
         memcpy(&value, &v, sizeof(value));
         /* The cast of a value outside float's range is undefined. */
-        return value > 0x1.fffffefffffffp127   ? INFINITY
+        return value > 0x1.fffffefffffffp127    ? INFINITY
                : value < -0x1.fffffefffffffp127 ? -INFINITY
                                                 : (float)value;
     }
