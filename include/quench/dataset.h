@@ -23,7 +23,11 @@ typedef enum qn_filter {
     QN_FILTER_NEAREST = 3         /* as Pillow's NEAREST */
 } qn_filter;
 
-/* Picture file -> tensor: decode, resize, crop, channels, dst = (src - mean) * normal. */
+/* Picture file -> tensor: decode, resize, crop, channels, dst = (src - mean) * normal.
+ *
+ * resize_shorter N: the shorter side becomes N, the other round(long * N / short). Crops are centred,
+ * offset floor((size - crop) / 2). Without any geometry pictures are resized to the model's exact
+ * size, aspect not kept. Values are computed in float32. */
 typedef struct qn_preprocess {
     size_t struct_size;
     qn_channels channels;

@@ -128,11 +128,10 @@ qn_status qn__picture_plan_init(const qn_context *ctx, qn_picture_plan *plan,
     return plan_values(plan, p, error);
 }
 
-/* torchvision's int(round((size - crop) / 2)): half to even. */
-static uint32_t centre_offset(uint32_t size, uint32_t crop)
+/* longer * to / shorter, rounded to nearest, halves up. */
+static uint64_t scaled_side(uint64_t longer, uint64_t to, uint64_t shorter)
 {
-    const uint32_t difference = size - crop, half = difference / 2;
-    return (difference & 1) != 0 ? half + (half & 1) : half;
+    return (2 * longer * to + shorter) / (2 * shorter);
 }
 
 static qn_status picture_region(const qn_picture_plan *plan, const qn_image *image,
@@ -144,8 +143,8 @@ static qn_status picture_region(const qn_picture_plan *plan, const qn_image *ima
         full_width = plan->width;
         full_height = plan->height;
     } else if (plan->geometry == QN_GEOMETRY_SHORTER) {
-        full_width = w <= h ? n : n * w / h; /* int(long * N / short), as torchvision */
-        full_height = w <= h ? n * h / w : n;
+        full_width = w <= h ? n : scaled_side(w, n, h);
+        full_height = w <= h ? scaled_side(h, n, w) : n;
     }
     QN_FAIL_IF(full_width > INT32_MAX || full_height > INT32_MAX, error, QN_LIMIT,
                "%s: picture of %u x %u pixels resized to %llu x %llu", path, image->width,
@@ -157,8 +156,8 @@ static qn_status picture_region(const qn_picture_plan *plan, const qn_image *ima
                (unsigned long long)full_height);
     *r = (qn_resize_region){(uint32_t)full_width, (uint32_t)full_height, 0,           0,
                             plan->out_width,      plan->out_height,      plan->filter};
-    r->x0 = centre_offset(r->full_width, r->width);
-    r->y0 = centre_offset(r->full_height, r->height);
+    r->x0 = (r->full_width - r->width) / 2;
+    r->y0 = (r->full_height - r->height) / 2;
     return QN_OK;
 }
 
@@ -169,9 +168,9 @@ static qn_status picture_letterbox(const qn_picture_plan *plan, const qn_image *
     const uint64_t w = image->width, h = image->height;
     uint64_t inner_width = plan->width, inner_height = plan->height;
     if (w * plan->height > h * plan->width)
-        inner_height = (2 * h * plan->width + w) / (2 * w);
+        inner_height = scaled_side(h, plan->width, w);
     else
-        inner_width = (2 * w * plan->height + h) / (2 * h);
+        inner_width = scaled_side(w, plan->height, h);
     if (inner_width == 0)
         inner_width = 1;
     if (inner_height == 0)
