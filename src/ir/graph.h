@@ -207,6 +207,8 @@ static inline const char *qn__op_name(qn_op op)
 /* Fills types and shapes of every tensor from the inputs' (ir/infer.c); constants known to it are
  * used (Reshape's shape...). Leaves has_shape false where nothing is known. */
 qn_status qn__graph_infer(qn_graph *graph, qn_error *error);
+/* One node, whose inputs are done. What its outputs' shapes were before is forgotten. */
+qn_status qn__node_infer(qn_graph *graph, qn_node *node, qn_error *error);
 
 /* All dims constant? Then copied to out[rank]. */
 bool qn__tensor_static_dims(const qn_tensor *tensor, int64_t *out);

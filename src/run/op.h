@@ -66,6 +66,10 @@ qn_status qn__step_const_f32(const qn_plan *plan, const qn_step *step, uint32_t 
 /* The same for integers (plain integer dtypes). */
 qn_status qn__step_const_ints(const qn_plan *plan, const qn_step *step, uint32_t input,
                               int64_t **out, size_t *count, qn_error *error);
+/* A list of integers given as constant input `input` or, in older models, as attribute `name`.
+ * *out NULL when there is neither (qn__free). */
+qn_status qn__step_ints_param(const qn_plan *plan, const qn_step *step, uint32_t input,
+                              const char *name, int64_t **out, size_t *count, qn_error *error);
 /* Bounds of node->act for float outputs (-INFINITY, INFINITY without one). */
 qn_clamp_f32 qn__step_clamp(const qn_step *step);
 

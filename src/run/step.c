@@ -173,3 +173,24 @@ qn_status qn__step_const_ints(const qn_plan *plan, const qn_step *step, uint32_t
     *count = n;
     return QN_OK;
 }
+
+qn_status qn__step_ints_param(const qn_plan *plan, const qn_step *step, uint32_t input,
+                              const char *name, int64_t **out, size_t *count, qn_error *error)
+{
+    if (qn__step_input(step, input) != NULL)
+        return qn__step_const_ints(plan, step, input, out, count, error);
+    size_t n;
+    const int64_t *const values = qn__attr_ints(step->node, name, &n);
+    *out = NULL;
+    *count = 0;
+    if (values == NULL)
+        return QN_OK;
+    int64_t *const copy = qn__calloc(plan->ctx, n + 1, sizeof(*copy));
+    if (copy == NULL)
+        return QN_NOMEM(error);
+    for (size_t i = 0; i < n; i++)
+        copy[i] = values[i];
+    *out = copy;
+    *count = n;
+    return QN_OK;
+}

@@ -32,19 +32,19 @@ static qn_status prepare_same(const qn_plan *plan, qn_step *step, qn_error *erro
 {
     (void)plan;
     QN_TRY(check(step, error));
-    if (step->node->n_outputs > 1 && step->node->outputs[1] != NULL)
-        return qn__step_fail(step, error, QN_UNSUPPORTED, "the mask output is not computed");
     step->out_layout[0] = step->in_layout[0];
-    step->alias = true;
+    step->alias = step->node->n_outputs == 1 || step->node->outputs[1] == NULL;
     return QN_OK;
 }
 
 static qn_status run(const qn_step *step, const qn_run_env *env, const qn_view *in,
                      const qn_view *out, qn_error *error)
 {
-    (void)step;
     (void)env;
     (void)error;
+    if (step->node->n_outputs > 1 && step->node->outputs[1] != NULL) /* Dropout keeps everything */
+        for (size_t i = 0; i < out[1].count; i++)
+            qn__store_int(out[1].data, out[1].tensor->type.dtype, i, 1);
     if (in[0].count > 0)
         memmove(out[0].data, in[0].data,
                 in[0].count * (qn__dtype_bits(in[0].tensor->type.dtype) / 8));
