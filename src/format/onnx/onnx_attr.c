@@ -61,9 +61,10 @@ static qn_status fill_lists(qn_arena *arena, qn_span body, const attr_counts *n,
         else if (f.number == ATTR_STRINGS)
             QN_TRY(qn__wire_string(&w, &f, arena, &strings[n_strings++], error));
     }
-    out->floats = floats;
-    out->ints = ints;
-    out->strings = strings;
+    /* One count for all: only the list of the attribute's kind is kept. */
+    out->floats = out->kind == QN_ATTR_FLOATS ? floats : NULL;
+    out->ints = out->kind == QN_ATTR_INTS ? ints : NULL;
+    out->strings = out->kind == QN_ATTR_STRINGS ? strings : NULL;
     return QN_OK;
 }
 

@@ -288,6 +288,8 @@ static qn_status add_node(qn_onnx_reader *r, size_t index, qn_error *error)
     if (is_function(r->source, source))
         return source_fail(source, name, error, QN_UNSUPPORTED,
                            "is a function of the model itself; inline it first");
+    if (source->n_outputs == 0 || source->outputs[0][0] == '\0')
+        return source_fail(source, name, error, QN_CORRUPT, "makes nothing");
     qn_qop qop;
     const qn_op op = find_op(source, r->source->opset, &qop);
     if (op == QN_OP_NONE)
@@ -297,7 +299,7 @@ static qn_status add_node(qn_onnx_reader *r, size_t index, qn_error *error)
     QN_TRY(read_attrs(r, source, name, &attrs, &n_attrs, error));
     if (op == QN_OP_CONSTANT) {
         qn_status status = QN_OK;
-        if (source->n_outputs > 0 && qn__graph_find_tensor(graph, source->outputs[0]))
+        if (qn__graph_find_tensor(graph, source->outputs[0]))
             status = source_fail(source, name, error, QN_CORRUPT,
                                  "makes \"%s\", which is already made elsewhere",
                                  source->outputs[0]);
