@@ -205,6 +205,24 @@ static void png_text_bomb_meets_a_limit(void **state)
     free(png);
 }
 
+static void png_chunk_flood_meets_a_limit(void **state)
+{
+    data_fixture *f = *state;
+    size_t size;
+    uint8_t *png = load(f, "color.png", &size);
+    const size_t copies = 100000, length = 12 + 4;
+    uint8_t chunk[16] = {0, 0, 0, 4, 't', 'E', 'X', 't', 'k', 0, 'x', 'y'};
+    put32(chunk + 12, crc32_of(chunk + 4, 8), true);
+    uint8_t *bytes = malloc(size + copies * length);
+    memcpy(bytes, png, 33);
+    for (size_t i = 0; i < copies; i++)
+        memcpy(bytes + 33 + i * length, chunk, length);
+    memcpy(bytes + 33 + copies * length, png + 33, size - 33);
+    check_bomb(f, bytes, size + copies * length, QN_LIMIT);
+    free(bytes);
+    free(png);
+}
+
 /* Offset of the frame header's height in a JPEG. */
 static size_t jpeg_height_at(const uint8_t *bytes, size_t size)
 {
@@ -228,23 +246,45 @@ static void jpeg_bombs_meet_a_limit(void **state)
     free(bytes);
 }
 
+/* A whole, valid scan, repeated. */
 static void jpeg_scan_flood_meets_a_limit(void **state)
 {
     data_fixture *f = *state;
-    size_t size;
+    size_t size, scan = 2, end;
     uint8_t *bytes = load(f, "progressive.jpg", &size);
-    size_t scan = 0; /* the last scan: repeat it */
+    while (bytes[scan] != 0xff || bytes[scan + 1] != 0xda)
+        scan++;
+    for (end = scan + 2; bytes[end] != 0xff || bytes[end + 1] == 0;)
+        end++;
+    const size_t length = end - scan, copies = 500;
+    uint8_t *flood = malloc(size + copies * length);
+    memcpy(flood, bytes, end);
+    for (size_t i = 0; i < copies; i++)
+        memcpy(flood + end + i * length, bytes + scan, length);
+    memcpy(flood + end + copies * length, bytes + end, size - end);
+    check_bomb(f, flood, size + copies * length, QN_LIMIT);
+    assert_message_has(f, "scans");
+    free(flood);
+    free(bytes);
+}
+
+static void jpeg_empty_scans_are_refused(void **state)
+{
+    data_fixture *f = *state;
+    size_t size, scan = 0;
+    uint8_t *bytes = load(f, "progressive.jpg", &size);
     for (size_t i = 0; i + 1 < size; i++)
         if (bytes[i] == 0xff && bytes[i + 1] == 0xda)
             scan = i;
-    const size_t length = size - 2 - scan, copies = 500;
-    uint8_t *flood = malloc(size + copies * length);
+    put32(bytes + jpeg_height_at(bytes, size), 3000u << 16 | 3000u, true);
+    const size_t header = 2 + (bytes[scan + 2] << 8 | bytes[scan + 3]), copies = 90;
+    uint8_t *flood = malloc(size + copies * header);
     memcpy(flood, bytes, size - 2);
     for (size_t i = 0; i < copies; i++)
-        memcpy(flood + size - 2 + i * length, bytes + scan, length);
-    memcpy(flood + size - 2 + copies * length, "\xff\xd9", 2);
-    check_bomb(f, flood, size + copies * length, QN_LIMIT);
-    assert_message_has(f, "scans");
+        memcpy(flood + size - 2 + i * header, bytes + scan, header);
+    memcpy(flood + size - 2 + copies * header, "\xff\xd9", 2);
+    check_bomb(f, flood, size + copies * header, QN_CORRUPT);
+    assert_message_has(f, "scans without data");
     free(flood);
     free(bytes);
 }
@@ -297,8 +337,10 @@ int main(void)
         cmocka_unit_test(damaged_bytes_do_no_harm),
         cmocka_unit_test(png_bombs_meet_a_limit),
         cmocka_unit_test(png_text_bomb_meets_a_limit),
+        cmocka_unit_test(png_chunk_flood_meets_a_limit),
         cmocka_unit_test(jpeg_bombs_meet_a_limit),
         cmocka_unit_test(jpeg_scan_flood_meets_a_limit),
+        cmocka_unit_test(jpeg_empty_scans_are_refused),
         cmocka_unit_test(other_bombs_meet_a_limit),
         cmocka_unit_test(refusals_name_the_feature),
     };
