@@ -26,6 +26,7 @@ void qn__ranges_free(qn_ranges *ranges);
 typedef struct qn_range_format {
     int32_t qmin, qmax;
     bool symmetric;
+    uint64_t positions; /* width * height of the tensor, 1 without them (MNN's small-tensor rule) */
 } qn_range_format;
 
 typedef struct qn_calib_item {
@@ -45,6 +46,26 @@ typedef struct qn_calib_options {
 /* Runs graph (float, simplified) over the dataset and fills a range per item. */
 qn_status qn__calibrate(const qn_graph *graph, const qn_dataset *dataset,
                         const qn_calib_options *options, qn_ranges *out, qn_error *error);
+
+/* Feeds an executor from float samples: buffers for one thread, integers converted on the way. */
+typedef struct qn_feed {
+    const qn_context *ctx;
+    size_t count;          /* graph inputs */
+    float **values;        /* [count] what qn_dataset_load fills */
+    size_t *n_values;      /* [count] elements */
+    qn_dtype *dtypes;      /* [count] */
+    void **converted;      /* [count] NULL where the input is float32 */
+    const void **pointers; /* [count] for qn__exec_run */
+} qn_feed;
+/* dims: bound dims of each graph input. */
+qn_status qn__feed_create(const qn_graph *graph, const int64_t (*dims)[QN_MAX_RANK], qn_feed *out,
+                          qn_error *error);
+void qn__feed_free(qn_feed *feed);
+/* Fills pointers from src (float32 row-major per input); src may be feed->values. */
+void qn__feed_convert(qn_feed *feed, const float *const *src);
+/* Bound dims of every input of graph for samples of a dataset; caller frees with qn__free. */
+qn_status qn__dataset_input_dims(const qn_graph *graph, const qn_dataset *dataset,
+                                 int64_t (**out)[QN_MAX_RANK], qn_error *error);
 
 /* --- methods: one file each, one table (calib/methods.def) ------------------------------------*/
 typedef struct qn_observer qn_observer; /* statistics of one tensor */

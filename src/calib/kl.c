@@ -1,0 +1,117 @@
+/* The threshold whose clipped and requantized distribution is nearest, by Kullback-Leibler
+ * divergence, to the one seen (S. Migacz, 8-bit Inference with TensorRT, GTC 2017), on the one-pass
+ * histogram: 2,048 bins of |x|, exact zeros left out.
+ *
+ * For a threshold of i bins, P is bins 0..i-1 with everything beyond added to bin i-1; Q is the
+ * same bins without that, merged into `levels` groups and spread evenly over each group's non-empty
+ * bins. Within a group Q is constant, so
+ *     D = sum P log P - sum over groups (mass of P in the group) * log(Q of the group)
+ * and running sums make a threshold cost `levels` logarithms instead of i. */
+#include "calib/histogram.h"
+
+#include <math.h>
+
+enum { KL_BINS = 2048 };
+
+typedef struct sums { /* over bins 0..i-1 */
+    double *mass;     /* counts */
+    double *plogp;    /* count * log(count) */
+    uint32_t *filled; /* non-empty bins */
+} sums;
+
+/* Divergence of a threshold of i bins, times the total count and without constants. */
+static double divergence(const sums *s, const double *h, size_t i, size_t n, size_t levels)
+{
+    const double total = s->mass[n], inside = s->mass[i], tail = total - inside;
+    const double last = h[i - 1];
+    if (inside <= 0 || (last == 0 && tail > 0))
+        return INFINITY; /* Q would be 0 where P is not */
+    double d = s->plogp[i] - total * log(total);
+    if (tail > 0)
+        d += (last + tail) * log(last + tail) - last * log(last);
+    size_t begin = 0;
+    for (size_t j = 0; j < levels; j++) {
+        const size_t end = (j + 1) * i / levels;
+        const double mass = s->mass[end] - s->mass[begin];
+        if (mass > 0) {
+            const double q = mass / ((s->filled[end] - s->filled[begin]) * inside);
+            d -= (mass + (end == i ? tail : 0)) * log(q);
+        }
+        begin = end;
+    }
+    return d / total;
+}
+
+static size_t search(const sums *s, const double *h, size_t n, size_t levels)
+{
+    size_t best = n;
+    double best_d = INFINITY;
+    for (size_t i = levels; i <= n; i++) {
+        const double d = divergence(s, h, i, n, levels);
+        if (d < best_d) {
+            best_d = d;
+            best = i;
+        }
+    }
+    return best;
+}
+
+static void accumulate(const sums *s, const double *h, size_t n)
+{
+    s->mass[0] = s->plogp[0] = 0;
+    s->filled[0] = 0;
+    for (size_t i = 0; i < n; i++) {
+        s->mass[i + 1] = s->mass[i] + h[i];
+        s->plogp[i + 1] = s->plogp[i] + (h[i] > 0 ? h[i] * log(h[i]) : 0);
+        s->filled[i + 1] = s->filled[i] + (h[i] > 0);
+    }
+}
+
+static qn_status finish(const qn_context *ctx, const void *state, const qn_range_format *format,
+                        int64_t batch, qn_range *out, qn_error *error)
+{
+    (void)batch;
+    qn__histogram_range(state, out);
+    if (!out->valid)
+        return QN_OK;
+    qn_bins b;
+    qn_status status = qn__bins_create(ctx, state, KL_BINS, &b, error);
+    if (status != QN_OK)
+        return status;
+    double *h = qn__calloc(ctx, 3 * (KL_BINS + 1), sizeof(*h));
+    uint32_t *filled = qn__calloc(ctx, KL_BINS + 1, sizeof(*filled));
+    if (h == NULL || filled == NULL) {
+        status = QN_NOMEM(error);
+        goto done;
+    }
+    for (size_t i = 0; i < b.n; i++)
+        h[i] = (double)(b.pos[i] + b.neg[i]);
+    const sums s = {h + KL_BINS + 1, h + 2 * (KL_BINS + 1), filled};
+    accumulate(&s, h, b.n);
+    /* All levels on one side when the values are, half of them otherwise. */
+    const bool one_sided = !format->symmetric && (b.n_pos == 0 || b.n_neg == 0);
+    const size_t steps = (size_t)(format->qmax - format->qmin);
+    const size_t levels = one_sided ? steps : (steps + 1) / 2;
+    if (b.n > levels && levels > 0) {
+        const double t = (double)search(&s, h, b.n, levels) * b.width;
+        out->hi = fminf(out->hi, (float)t);
+        out->lo = fmaxf(out->lo, (float)-t);
+    }
+done:
+    qn__free(ctx, filled);
+    qn__free(ctx, h);
+    qn__bins_free(&b);
+    return status;
+}
+
+const qn_feature_method qn__feature_kl = {
+    .name = "kl",
+    .summary = "threshold of least Kullback-Leibler divergence (TensorRT's method)",
+    .passes = 1,
+    .state_bytes = qn__histogram_state_bytes,
+    .init = qn__histogram_init,
+    .observe = qn__histogram_observe,
+    .merge = qn__histogram_merge,
+    .finish = finish,
+    .release = qn__histogram_release,
+};
