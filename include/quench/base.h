@@ -83,7 +83,7 @@ typedef struct qn_io {
     int (*rename)(void *ctx, const char *from, const char *to);
     int (*unlink)(void *ctx, const char *path);
     int64_t (*size)(void *ctx, int fd, bool *is_regular); /* fstat: size in bytes, or -1 */
-    void *(*map)(void *ctx, int fd, size_t size_bytes);   /* read-only private map, NULL on failure */
+    void *(*map)(void *ctx, int fd, size_t size_bytes); /* read-only private map, NULL on failure */
     int (*unmap)(void *ctx, void *addr, size_t size_bytes);
     void *ctx;
 } qn_io;
@@ -91,13 +91,13 @@ typedef struct qn_io {
 /* Bounds on what untrusted input may ask for. qn_limits_init() sets the defaults in brackets. */
 typedef struct qn_limits {
     size_t struct_size;
-    uint64_t file_bytes;    /* any input file [2 GiB - 1] */
-    uint64_t tensor_bytes;  /* one tensor [2 GiB - 1] */
-    uint64_t arena_bytes;   /* activations of one session [16 GiB] */
-    uint64_t image_pixels;  /* one picture [100 million] */
-    uint32_t nodes;         /* nodes of a graph [1,000,000] */
-    uint32_t rank;          /* dimensions of a tensor [8], not above 8 */
-    uint32_t nesting;       /* depth of nested messages [64] */
+    uint64_t file_bytes;   /* any input file [2 GiB - 1] */
+    uint64_t tensor_bytes; /* one tensor [2 GiB - 1] */
+    uint64_t arena_bytes;  /* activations of one session [16 GiB] */
+    uint64_t image_pixels; /* one picture [100 million] */
+    uint32_t nodes;        /* nodes of a graph [1,000,000] */
+    uint32_t rank;         /* dimensions of a tensor [8], not above 8 */
+    uint32_t nesting;      /* depth of nested messages [64] */
 } qn_limits;
 QN_API void qn_limits_init(qn_limits *limits);
 
@@ -116,8 +116,9 @@ typedef struct qn_context_options {
     qn_log_fn log;                 /* NULL: silent */
     void *log_ctx;
     uint32_t n_threads; /* worker threads, 0: one per usable core */
-    const char *cpu_mask; /* NULL or "" : everything the CPU has; "scalar", "avx2", "avx512", "neon": at
-                             most that instruction set. QN_CPU_MASK is read by the CLI, not here. */
+    const char
+        *cpu_mask; /* NULL or "" : everything the CPU has; "scalar", "avx2", "avx512", "neon": at
+                      most that instruction set. QN_CPU_MASK is read by the CLI, not here. */
 } qn_context_options;
 QN_API void qn_context_options_init(qn_context_options *options);
 

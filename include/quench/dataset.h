@@ -11,7 +11,11 @@
 extern "C" {
 #endif
 
-typedef enum qn_channels { QN_CHANNELS_RGB = 0, QN_CHANNELS_BGR = 1, QN_CHANNELS_GRAY = 2 } qn_channels;
+typedef enum qn_channels {
+    QN_CHANNELS_RGB = 0,
+    QN_CHANNELS_BGR = 1,
+    QN_CHANNELS_GRAY = 2
+} qn_channels;
 typedef enum qn_filter {
     QN_FILTER_BILINEAR = 0,       /* antialiased triangle, as Pillow's BILINEAR */
     QN_FILTER_BILINEAR_PLAIN = 1, /* two taps, half-pixel centres, no antialiasing (OpenCV's) */
@@ -26,8 +30,8 @@ typedef struct qn_preprocess {
     uint32_t n_mean, n_normal; /* 0: default (0 and 1); 1: for all; else the channel count */
     float mean[4], normal[4];  /* in the order of channels */
     uint32_t resize_shorter;   /* --resize N; 0: none */
-    uint32_t resize_width, resize_height; /* --resize WxH; 0: none */
-    uint32_t crop_width, crop_height;     /* centre crop; 0: none */
+    uint32_t resize_width, resize_height;       /* --resize WxH; 0: none */
+    uint32_t crop_width, crop_height;           /* centre crop; 0: none */
     uint32_t letterbox_width, letterbox_height; /* keep aspect, pad with 114; 0: none */
     qn_filter filter;
 } qn_preprocess;
@@ -35,21 +39,22 @@ QN_API void qn_preprocess_init(qn_preprocess *preprocess);
 
 typedef struct qn_dataset_options {
     size_t struct_size;
-    const char *images_dir; /* one of these sources... */
-    const char *data_file;  /* .npy, or raw with raw_type */
-    const char *list_file;  /* one path per line, relative to the list's folder */
-    const char *raw_type;   /* "f32" "f64" "f16" "u8" "i8" "i16" "i32" "i64", with raw_shape */
-    const char *raw_shape;  /* dims of one sample, "1,49,10" */
+    const char *images_dir;   /* one of these sources... */
+    const char *data_file;    /* .npy, or raw with raw_type */
+    const char *list_file;    /* one path per line, relative to the list's folder */
+    const char *const *files; /* ...or explicit picture files, in the order given */
+    size_t n_files;
+    const char *raw_type;     /* "f32" "f64" "f16" "u8" "i8" "i16" "i32" "i64", with raw_shape */
+    const char *raw_shape;    /* dims of one sample, "1,49,10" */
     const char *exclude_file; /* list of paths (or "row N" lines for data) left out; may be NULL */
-    const char *labels_file;  /* csv, may be NULL; with labels and no other source, the csv's files are
-                                 the samples, relative to the csv */
+    const char *labels_file;  /* csv, may be NULL; with labels and no other source, the csv's files
+                                 are  the samples, relative to the csv */
     uint64_t count;           /* evenly spaced, 0: all */
     uint64_t first;           /* the first N, 0: all */
     bool use_seed;            /* with count: a reproducible draw instead */
     uint64_t seed;
-    bool skip_bad;            /* samples that cannot be decoded are left out and counted */
+    bool skip_bad; /* samples that cannot be decoded are left out and counted */
     qn_preprocess preprocess;
-    /* Layout of the model input the samples are for; filled by qn_dataset_create from a model. */
 } qn_dataset_options;
 QN_API void qn_dataset_options_init(qn_dataset_options *options);
 
@@ -70,12 +75,14 @@ QN_API bool qn_dataset_dims(const qn_dataset *dataset, size_t input, uint32_t *r
                             int64_t dims[QN_MODEL_MAX_RANK]);
 /* Floats of one sample of input `input`. */
 QN_API size_t qn_dataset_sample_count(const qn_dataset *dataset, size_t input);
-/* Loads sample index into dst[input] (row-major float32). Thread-safe. CORRUPT / IO name the file. */
+/* Loads sample index into dst[input] (row-major float32). Thread-safe. CORRUPT / IO name the file.
+ */
 QN_API qn_status qn_dataset_load(const qn_dataset *dataset, size_t index, float *const *dst,
                                  qn_error *error);
 /* Writes the samples' names, one per line, atomically (--save-list). */
 QN_API qn_status qn_dataset_save_list(const qn_dataset *dataset, const char *path, qn_error *error);
-/* One picture file through the same preprocessing, for a model's input 0 (quench run). */
+/* Samples left out because of skip_bad. */
+QN_API size_t qn_dataset_n_skipped(const qn_dataset *dataset);
 
 #ifdef __cplusplus
 }

@@ -50,10 +50,10 @@ QN_API const char *qn_model_path(const qn_model *model);
 /* --- running ---------------------------------------------------------------------------------*/
 typedef struct qn_session_options {
     size_t struct_size;
-    int64_t batch;           /* symbolic first dimensions [1] */
-    bool simplify;           /* fold BatchNormalization, fuse activations... before planning [true] */
-    bool saturate16;         /* simulate the int16 saturation of x86 without VNNI [false] */
-    bool single_threaded;    /* do not use the context's threads inside a run [false] */
+    int64_t batch;        /* symbolic first dimensions [1] */
+    bool simplify;        /* fold BatchNormalization, fuse activations... before planning [true] */
+    bool saturate16;      /* simulate the int16 saturation of x86 without VNNI [false] */
+    bool single_threaded; /* do not use the context's threads inside a run [false] */
     const int64_t (*input_dims)[QN_MODEL_MAX_RANK]; /* explicit dims per input, or NULL; borrowed
                                                        for the call */
 } qn_session_options;
@@ -62,32 +62,29 @@ QN_API void qn_session_options_init(qn_session_options *options);
 typedef struct qn_session qn_session;
 /* A planned model ready to run; the model is borrowed until qn_session_destroy. */
 QN_API qn_status qn_session_create(const qn_model *model, const qn_session_options *options,
-                                       qn_session **out, qn_error *error);
+                                   qn_session **out, qn_error *error);
 QN_API void qn_session_destroy(qn_session *session);
 /* inputs[i]: row-major float32 (converted when the model's input is an integer type), borrowed for
  * the call. */
-QN_API qn_status qn_session_run(qn_session *session, const float *const *inputs,
-                                    qn_error *error);
-/* Output index as row-major float32 real values, valid until the next run; *count elements. NULL for
- * a wrong index. */
-QN_API const float *qn_session_output(const qn_session *session, size_t index,
-                                          size_t *count);
+QN_API qn_status qn_session_run(qn_session *session, const float *const *inputs, qn_error *error);
+/* Output index as row-major float32 real values, valid until the next run; *count elements. NULL
+ * for a wrong index. */
+QN_API const float *qn_session_output(const qn_session *session, size_t index, size_t *count);
 /* Bound dims of an input (output when is_output). */
-QN_API bool qn_session_dims(const qn_session *session, bool is_output, size_t index,
-                                uint32_t *rank, int64_t dims[QN_MODEL_MAX_RANK]);
+QN_API bool qn_session_dims(const qn_session *session, bool is_output, size_t index, uint32_t *rank,
+                            int64_t dims[QN_MODEL_MAX_RANK]);
 /* Bytes of activations and of packed weights. */
 QN_API size_t qn_session_arena_bytes(const qn_session *session);
 
 typedef struct qn_profile_entry {
-    const char *node;   /* borrowed until the session is destroyed */
+    const char *node; /* borrowed until the session is destroyed */
     const char *kernel;
     double seconds;
     uint64_t macs;
 } qn_profile_entry;
 QN_API void qn_session_set_profiling(qn_session *session, bool enabled);
 /* Entry i of the last run's profile; false past the end. */
-QN_API bool qn_session_profile(const qn_session *session, size_t index,
-                                   qn_profile_entry *out);
+QN_API bool qn_session_profile(const qn_session *session, size_t index, qn_profile_entry *out);
 
 #ifdef __cplusplus
 }

@@ -30,18 +30,19 @@ typedef bool (*qn_progress_fn)(void *ctx, const char *phase, uint64_t done, uint
 
 typedef struct qn_quantize_options {
     size_t struct_size;
-    const char *target;         /* "onnxruntime" (default) | "onnxruntime-arm" | "tensorrt" */
-    const char *features;       /* NULL: default. names from qn_feature_method_name */
-    const char *weights;        /* NULL: default. names from qn_weight_method_name */
-    const char *granularity;    /* "channel" (default) | "tensor" */
-    const char *activations;    /* NULL: the target's; "u8" | "s8" | "s8sym" */
-    const char *calibrate_with; /* NULL: default; "float" | "quantized-weights" */
-    const char *x86;            /* "any" (default) | "avx2" | "vnni" */
-    const char *recipe_file;    /* replay; may be NULL */
+    const char *target;          /* "onnxruntime" (default) | "onnxruntime-arm" | "tensorrt" */
+    const char *features;        /* NULL: default. names from qn_feature_method_name */
+    const char *weights;         /* NULL: default. names from qn_weight_method_name */
+    const char *granularity;     /* "channel" (default) | "tensor" */
+    const char *activations;     /* NULL: the target's; "u8" | "s8" | "s8sym" */
+    const char *calibrate_with;  /* NULL: default; "float" | "quantized-weights" */
+    const char *bias_correction; /* NULL: default; "on" | "off" */
+    const char *x86;             /* "any" (default) | "avx2" | "vnni" */
+    const char *recipe_file;     /* replay; may be NULL */
     const qn_override *overrides;
     size_t n_overrides;
-    bool strict;     /* Conv/Gemm/MatMul/ConvTranspose left in float is an error */
-    int64_t batch;   /* samples per calibration batch [1]; matters to "ema" only */
+    bool strict;   /* Conv/Gemm/MatMul/ConvTranspose left in float is an error */
+    int64_t batch; /* samples per calibration batch [1]; matters to "ema" only */
     const int64_t (*input_dims)[QN_MODEL_MAX_RANK];
     qn_progress_fn progress;
     void *progress_ctx;
@@ -60,8 +61,8 @@ typedef struct qn_report qn_report;
 /* Quantizes. dataset may be NULL only when a recipe with ranges is replayed. *out is a new model
  * (destroy it); *report may be NULL-pointer when not wanted (destroy it otherwise). */
 QN_API qn_status qn_quantize(const qn_model *model, const qn_dataset *dataset,
-                             const qn_quantize_options *options, qn_model **out,
-                             qn_report **report, qn_error *error);
+                             const qn_quantize_options *options, qn_model **out, qn_report **report,
+                             qn_error *error);
 QN_API void qn_report_destroy(qn_report *report);
 
 /* One node of the simplified graph. Strings are borrowed until the report is destroyed. */
@@ -69,9 +70,9 @@ typedef struct qn_report_node {
     const char *name;
     const char *op;
     uint64_t macs;
-    bool quantized;      /* runs in integers on the target */
-    const char *reason;  /* why not, or NULL */
-    bool saturates;      /* 8-bit weights could leave int16 in vpmaddubsw pairs */
+    bool quantized;       /* runs in integers on the target */
+    const char *reason;   /* why not, or NULL */
+    bool saturates;       /* 8-bit weights could leave int16 in vpmaddubsw pairs */
     uint32_t weight_bits; /* 8, 7 where narrowed; 0: no weights */
 } qn_report_node;
 QN_API size_t qn_report_n_nodes(const qn_report *report);
@@ -84,10 +85,10 @@ QN_API const char *qn_report_method(const qn_report *report, const char *which);
 
 /* --- comparing ------------------------------------------------------------------------------- */
 typedef struct qn_compare_row {
-    const char *name; /* tensor of the float model */
-    const char *node; /* producer */
-    double cosine, sqnr_db, max_abs, overflow;       /* errors accumulating from the input */
-    double alone_cosine, alone_sqnr_db;              /* the node alone: same quantized input to both */
+    const char *name;                          /* tensor of the float model */
+    const char *node;                          /* producer */
+    double cosine, sqnr_db, max_abs, overflow; /* errors accumulating from the input */
+    double alone_cosine, alone_sqnr_db;        /* the node alone: same quantized input to both */
 } qn_compare_row;
 typedef struct qn_comparison qn_comparison;
 /* Runs both on the dataset (parallel over samples) and compares tensors of equal name, worst first
@@ -99,12 +100,12 @@ QN_API bool qn_comparison_row(const qn_comparison *comparison, size_t index, qn_
 
 /* --- evaluating -------------------------------------------------------------------------------*/
 typedef struct qn_evaluation {
-    uint64_t n;            /* samples with a label */
-    uint64_t top1, top5;   /* correct answers */
+    uint64_t n;              /* samples with a label */
+    uint64_t top1, top5;     /* correct answers */
     double ci95_lo, ci95_hi; /* Wilson interval of top-1, as fractions */
-    uint64_t changed;      /* top-1 answers that differ from the first model's */
-    double agreement;      /* 1 - changed / samples */
-    double ms;             /* median milliseconds per sample of the run itself */
+    uint64_t changed;        /* top-1 answers that differ from the first model's */
+    double agreement;        /* 1 - changed / samples */
+    double ms;               /* median milliseconds per sample of the run itself */
 } qn_evaluation;
 /* Classifies every sample; predictions[i] receives the top class of sample i (caller's array of
  * qn_dataset_count, may be NULL); reference predictions of another model may be NULL. The first
@@ -117,6 +118,9 @@ QN_API qn_status qn_evaluate(const qn_model *model, const qn_dataset *dataset,
 /* *text is NUL-terminated, freed with qn_text_destroy. */
 QN_API qn_status qn_model_describe(const qn_model *model, bool json, char **text, qn_error *error);
 QN_API void qn_text_destroy(const qn_context *ctx, char *text);
+/* Writes text (a recipe) to path atomically. */
+QN_API qn_status qn_text_save(const qn_context *ctx, const char *path, const char *text,
+                              qn_error *error);
 
 #ifdef __cplusplus
 }

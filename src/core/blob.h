@@ -2,7 +2,7 @@
 #ifndef QN_CORE_BLOB_H
 #define QN_CORE_BLOB_H
 
-#include "core/context.h"
+#include "core/io.h"
 
 typedef struct qn_blob {
     const uint8_t *data; /* heap blobs: 64-byte aligned. Mapped ones: any alignment! */
@@ -11,7 +11,7 @@ typedef struct qn_blob {
     const qn_context *ctx;
     _Atomic uint32_t refs;
     struct qn_blob *parent; /* keeps a mapped file alive */
-    struct qn_file_view *view;
+    qn_file_view *view;
     void *heap;
 } qn_blob;
 

@@ -32,6 +32,5 @@ qn_status qn__dataset_create(const qn_context *ctx, const qn_input_spec *inputs,
 const qn_dataset_options *qn__dataset_options(const qn_dataset *dataset);
 /* FNV-1a 64 of the sample's file bytes (row bytes for data), for recipes. */
 qn_status qn__dataset_hash(const qn_dataset *dataset, size_t index, uint64_t *out, qn_error *error);
-size_t qn__dataset_n_skipped(const qn_dataset *dataset);
 
 #endif

@@ -134,6 +134,8 @@ qn_node *qn__graph_add_node(qn_graph *graph, size_t at, qn_op op, const char *na
 void qn__node_set_output(qn_node *node, uint32_t index, qn_tensor *tensor); /* sets producer */
 /* Takes node out of graph->nodes; its outputs lose their producer. */
 void qn__graph_remove_node(qn_graph *graph, qn_node *node);
+/* The same for every node whose marks[node->id] is not 0 ([next_node_id] bytes), in one walk. */
+void qn__graph_remove_marked(qn_graph *graph, const uint8_t *marks);
 /* Every consumer of `from` (nodes' inputs and graph outputs) reads `to`. */
 void qn__graph_replace_uses(qn_graph *graph, qn_tensor *from, qn_tensor *to);
 bool qn__node_add_sources(qn_graph *graph, qn_node *node, const qn_node *from);
@@ -172,7 +174,14 @@ bool qn__node_set_float(qn_graph *graph, qn_node *node, const char *name, float 
 bool qn__node_set_string(qn_graph *graph, qn_node *node, const char *name, const char *value);
 bool qn__node_set_ints(qn_graph *graph, qn_node *node, const char *name, const int64_t *values,
                        size_t count);
+/* Takes its own reference on blob. */
+bool qn__node_set_tensor(qn_graph *graph, qn_node *node, const char *name, qn_blob *blob,
+                         qn_dtype dtype, size_t rank, const int64_t *dims);
 void qn__node_remove_attr(qn_node *node, const char *name);
+/* Copies all attributes of `from` that `node` lacks. */
+bool qn__node_copy_attrs(qn_graph *graph, qn_node *node, const qn_node *from);
+/* The graph takes over a reference and drops it when it is destroyed. */
+bool qn__graph_retire_blob(qn_graph *graph, qn_blob *blob);
 
 /* --- operators --------------------------------------------------------------------------------*/
 typedef struct qn_infer qn_infer; /* ir/infer.h */

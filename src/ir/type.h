@@ -31,7 +31,7 @@ bool qn__dtype_bytes(size_t *out, qn_dtype dtype, size_t count);
  *     number of blocks
  */
 typedef struct qn_quant {
-    uint8_t bits;       /* 2..16: significant bits; the storage dtype has at least as many */
+    uint8_t bits;       /* 2..16, or 32 (biases): significant bits; storage has at least as many */
     bool is_signed;     /* meaning of the stored integers */
     int8_t axis;
     int64_t block;

@@ -47,6 +47,18 @@ typedef struct qn_kernels {
 } qn_kernels;
 #undef QN_KERNEL_SLOT
 
+/* Flags that an implementation's instruction set needs; the names are kernels.def's. */
+enum {
+    QN_ISA_scalar = 0,
+    QN_ISA_avx2 = QN_CPU_AVX2,
+    QN_ISA_avx512 = QN_CPU_AVX512,
+    QN_ISA_neon = QN_CPU_NEON
+};
+#define QN_KERNEL(slot, isa, function, ...) __typeof__(*((qn_kernels *)0)->slot.fn) function;
+#include "kernel/kernels.def"
+#undef QN_KERNEL
+
+/* Best implementation of every slot among those whose flags are all in cpu_flags. */
 void qn__kernels_init(qn_kernels *kernels, uint32_t cpu_flags);
 
 #endif

@@ -1,0 +1,62 @@
+#include "core/cpu.h"
+
+#include <stddef.h>
+#include <string.h>
+
+#if defined(__x86_64__)
+uint32_t qn__cpu_detect(void)
+{
+    uint32_t flags = 0;
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+        __builtin_cpu_supports("f16c"))
+        flags |= QN_CPU_AVX2;
+    if ((flags & QN_CPU_AVX2) != 0 && __builtin_cpu_supports("avx512f") &&
+        __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+        __builtin_cpu_supports("avx512vl"))
+        flags |= QN_CPU_AVX512;
+    if ((flags & QN_CPU_AVX512) != 0 && __builtin_cpu_supports("avx512vnni"))
+        flags |= QN_CPU_AVX512_VNNI;
+    return flags;
+}
+#elif defined(__aarch64__)
+#if defined(__linux__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
+uint32_t qn__cpu_detect(void)
+{
+    uint32_t flags = QN_CPU_NEON; /* part of the AArch64 base */
+#if defined(__linux__)
+    if ((getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0)
+        flags |= QN_CPU_DOTPROD;
+    if ((getauxval(AT_HWCAP2) & HWCAP2_I8MM) != 0)
+        flags |= QN_CPU_I8MM;
+#endif
+    return flags;
+}
+#else
+uint32_t qn__cpu_detect(void)
+{
+    return 0;
+}
+#endif
+
+bool qn__cpu_mask(uint32_t *flags, const char *mask)
+{
+    static const struct {
+        const char *name;
+        uint32_t allowed;
+    } levels[] = {
+        {"", UINT32_MAX},      {"scalar", 0},
+        {"avx2", QN_CPU_AVX2}, {"avx512", QN_CPU_AVX2 | QN_CPU_AVX512},
+        {"neon", QN_CPU_NEON},
+    };
+    for (size_t i = 0; i < sizeof levels / sizeof levels[0]; i++) {
+        if (strcmp(levels[i].name, mask) == 0) {
+            *flags &= levels[i].allowed;
+            return true;
+        }
+    }
+    return false;
+}
