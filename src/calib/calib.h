@@ -9,16 +9,17 @@
 
 /* Range of one tensor: what quantization makes scale and zero point from. */
 typedef struct qn_range {
-    float lo, hi;         /* clipped range chosen by the method; lo <= hi, finite */
+    float lo, hi;           /* clipped range chosen by the method; lo <= hi, finite */
     float seen_lo, seen_hi; /* smallest and largest value seen */
-    uint64_t count;       /* values seen */
-    bool valid;           /* false: no statistics */
+    uint64_t count;         /* values seen */
+    bool valid;             /* false: no statistics */
 } qn_range;
 
 typedef struct qn_ranges {
     const qn_context *ctx;
-    size_t count;     /* = graph->n_tensors; by tensor id */
+    size_t count; /* = graph->n_tensors; by tensor id */
     qn_range *items;
+    double **means; /* [count] mean of each channel (axis 1) where asked for, else NULL */
 } qn_ranges;
 void qn__ranges_free(qn_ranges *ranges);
 
@@ -38,7 +39,9 @@ typedef struct qn_calib_item {
 typedef struct qn_calib_options {
     const qn_calib_item *items; /* tensors to observe */
     size_t n_items;
-    int64_t batch;              /* samples per ordered batch (ema) */
+    const uint32_t *mean_ids; /* tensors whose channel means are wanted (bias correction) */
+    size_t n_means;
+    int64_t batch; /* samples per ordered batch (ema) */
     bool (*progress)(void *ctx, const char *phase, uint64_t done, uint64_t total);
     void *progress_ctx;
 } qn_calib_options;
@@ -46,6 +49,15 @@ typedef struct qn_calib_options {
 /* Runs graph (float, simplified) over the dataset and fills a range per item. */
 qn_status qn__calibrate(const qn_graph *graph, const qn_dataset *dataset,
                         const qn_calib_options *options, qn_ranges *out, qn_error *error);
+
+/* Adds the mean of every channel (axis 1) of a view to fixed-point sums [channels]: integers, so
+ * that the order of the samples does not show. */
+typedef __int128 qn_fixed;
+#define QN_FIXED_ONE 4294967296.0 /* 2^32 */
+struct qn_view;
+size_t qn__view_channels(const struct qn_view *view);
+qn_status qn__add_channel_means(const qn_context *ctx, const struct qn_view *view, qn_fixed *sums,
+                                qn_error *error);
 
 /* Feeds an executor from float samples: buffers for one thread, integers converted on the way. */
 typedef struct qn_feed {

@@ -13,6 +13,7 @@ typedef struct job {
     const qn_dataset *dataset;
     const qn_calib_options *options;
     size_t *item_of; /* [n_tensors] index into items + 1, 0: not observed */
+    size_t *mean_of; /* the same for mean_ids */
     uint32_t pass, n_passes;
     uint32_t n_workers;
     struct worker *workers;
@@ -30,13 +31,33 @@ typedef struct worker {
     job *job;
     qn_exec *exec;
     qn_feed feed;
-    void **states; /* [n_items] */
+    void **states;   /* [n_items] */
+    qn_fixed **sums; /* [n_means] per channel, NULL until the first sample */
+    size_t *n_sums;  /* [n_means] channels */
     uint64_t sample;
 } worker;
+
+static qn_status add_means(worker *w, const qn_view *view, size_t index, qn_error *error)
+{
+    const qn_context *ctx = w->job->graph->ctx;
+    const size_t channels = qn__view_channels(view);
+    if (w->sums[index] == NULL) {
+        w->sums[index] = qn__calloc(ctx, channels, sizeof(qn_fixed));
+        if (w->sums[index] == NULL)
+            return QN_NOMEM(error);
+        w->n_sums[index] = channels;
+    }
+    QN_FAIL_IF(channels != w->n_sums[index], error, QN_UNSUPPORTED,
+               "tensor \"%s\": the number of channels changes", view->tensor->name);
+    return qn__add_channel_means(ctx, view, w->sums[index], error);
+}
 
 static qn_status observe_view(void *arg, const qn_view *view, qn_error *error)
 {
     worker *w = arg;
+    const size_t mean = w->job->mean_of[view->tensor->id];
+    if (mean != 0 && w->job->pass == 0)
+        QN_TRY(add_means(w, view, mean - 1, error));
     const size_t slot = w->job->item_of[view->tensor->id];
     if (slot == 0)
         return QN_OK;
@@ -101,7 +122,9 @@ static qn_status worker_create(job *j, worker *w, const qn_plan *plan,
     const qn_context *ctx = j->graph->ctx;
     w->job = j;
     w->states = qn__calloc(ctx, j->options->n_items, sizeof(*w->states));
-    if (w->states == NULL)
+    w->sums = qn__calloc(ctx, j->options->n_means, sizeof(*w->sums));
+    w->n_sums = qn__calloc(ctx, j->options->n_means, sizeof(*w->n_sums));
+    if (w->states == NULL || w->sums == NULL || w->n_sums == NULL)
         return QN_NOMEM(error);
     for (size_t i = 0; i < j->options->n_items; i++) {
         const qn_feature_method *m = j->options->items[i].method;
@@ -126,6 +149,10 @@ static void worker_free(job *j, worker *w)
             j->options->items[i].method->release(ctx, w->states[i]);
         qn__free(ctx, w->states[i]);
     }
+    for (size_t i = 0; w->sums != NULL && i < j->options->n_means; i++)
+        qn__free(ctx, w->sums[i]);
+    qn__free(ctx, w->sums);
+    qn__free(ctx, w->n_sums);
     qn__free(ctx, w->states);
 }
 
@@ -158,11 +185,35 @@ static void finish_item(void *arg, size_t index)
     job *j = arg;
     qn_error error = {0};
     const qn_calib_item *item = &j->options->items[index];
-    const qn_status status = item->method->finish(
-        j->graph->ctx, j->workers[0].states[index], &item->format, j->options->batch,
-        &j->ranges->items[item->tensor_id], &error);
+    const qn_status status =
+        item->method->finish(j->graph->ctx, j->workers[0].states[index], &item->format,
+                             j->options->batch, &j->ranges->items[item->tensor_id], &error);
     if (status != QN_OK)
         fail_sample(j, index, status, &error);
+}
+
+static qn_status finish_means(job *j, qn_error *error)
+{
+    const qn_context *ctx = j->graph->ctx;
+    const double n_samples = (double)qn_dataset_count(j->dataset);
+    for (size_t i = 0; i < j->options->n_means; i++) {
+        size_t channels = 0;
+        for (uint32_t k = 0; k < j->n_workers; k++)
+            if (j->workers[k].sums[i] != NULL)
+                channels = j->workers[k].n_sums[i];
+        double *means = qn__calloc(ctx, channels, sizeof(*means));
+        if (means == NULL)
+            return QN_NOMEM(error);
+        j->ranges->means[j->options->mean_ids[i]] = means;
+        for (size_t c = 0; c < channels; c++) {
+            qn_fixed sum = 0;
+            for (uint32_t k = 0; k < j->n_workers; k++)
+                if (j->workers[k].n_sums[i] == channels && j->workers[k].sums[i] != NULL)
+                    sum += j->workers[k].sums[i][c];
+            means[c] = (double)sum / QN_FIXED_ONE / n_samples;
+        }
+    }
+    return QN_OK;
 }
 
 static qn_status run_passes(job *j, qn_error *error)
@@ -179,7 +230,7 @@ static qn_status run_passes(job *j, qn_error *error)
         qn__parallel(ctx->pool, finish_item, j, j->options->n_items);
     if (j->status != QN_OK)
         QN_FAIL(error, j->status, "%s", j->error.message);
-    return QN_OK;
+    return finish_means(j, error);
 }
 
 static qn_status check_items(job *j, qn_error *error)
@@ -195,6 +246,8 @@ static qn_status check_items(job *j, qn_error *error)
         if (item->method->passes > j->n_passes)
             j->n_passes = item->method->passes;
     }
+    for (size_t i = 0; i < j->options->n_means; i++)
+        j->mean_of[j->options->mean_ids[i]] = i + 1;
     return QN_OK;
 }
 
@@ -207,16 +260,20 @@ qn_status qn__calibrate(const qn_graph *graph, const qn_dataset *dataset,
     qn_plan *plan = NULL;
     int64_t(*dims)[QN_MAX_RANK] = NULL;
     qn_ranges ranges = {.ctx = ctx, .count = graph->n_tensors};
-    job j = {.graph = graph, .dataset = dataset, .options = options, .ranges = &ranges};
+    job j = {
+        .graph = graph, .dataset = dataset, .options = options, .ranges = &ranges, .n_passes = 1};
 
     QN_FAIL_IF(n_samples == 0, error, QN_INVALID_ARGUMENT, "no calibration samples");
     pthread_mutex_init(&j.lock, NULL);
     const uint32_t pool = qn__pool_size(ctx->pool);
     j.n_workers = pool;
     j.item_of = qn__calloc(ctx, graph->n_tensors, sizeof(*j.item_of));
+    j.mean_of = qn__calloc(ctx, graph->n_tensors, sizeof(*j.mean_of));
     j.workers = qn__calloc(ctx, j.n_workers, sizeof(*j.workers));
     ranges.items = qn__calloc(ctx, graph->n_tensors, sizeof(*ranges.items));
-    if (j.item_of == NULL || j.workers == NULL || ranges.items == NULL)
+    ranges.means = qn__calloc(ctx, graph->n_tensors, sizeof(*ranges.means));
+    if (j.item_of == NULL || j.mean_of == NULL || j.workers == NULL || ranges.items == NULL ||
+        ranges.means == NULL)
         QN_FAIL_GOTO(error, QN_NO_MEMORY, "out of memory");
     QN_TRY_GOTO(check_items(&j, error));
     QN_TRY_GOTO(qn__dataset_input_dims(graph, dataset, &dims, error));
@@ -226,11 +283,11 @@ qn_status qn__calibrate(const qn_graph *graph, const qn_dataset *dataset,
     plan_options.keep_all = true;
     QN_TRY_GOTO(qn__plan_create(graph, &plan_options, &plan, error));
     for (uint32_t k = 0; k < j.n_workers; k++)
-        QN_TRY_GOTO(worker_create(&j, &j.workers[k], plan, (const int64_t(*)[QN_MAX_RANK])dims,
-                                  error));
+        QN_TRY_GOTO(
+            worker_create(&j, &j.workers[k], plan, (const int64_t(*)[QN_MAX_RANK])dims, error));
     QN_TRY_GOTO(run_passes(&j, error));
     *out = ranges;
-    ranges.items = NULL;
+    ranges = (qn_ranges){0};
 done:
     for (uint32_t k = 0; j.workers != NULL && k < j.n_workers; k++)
         worker_free(&j, &j.workers[k]);
@@ -238,14 +295,19 @@ done:
     qn__free(ctx, dims);
     qn__free(ctx, j.workers);
     qn__free(ctx, j.item_of);
-    qn__free(ctx, ranges.items);
+    qn__free(ctx, j.mean_of);
+    qn__ranges_free(&ranges);
     pthread_mutex_destroy(&j.lock);
     return status;
 }
 
 void qn__ranges_free(qn_ranges *ranges)
 {
-    if (ranges->ctx != NULL)
-        qn__free(ranges->ctx, ranges->items);
+    if (ranges->ctx == NULL)
+        return;
+    for (size_t i = 0; ranges->means != NULL && i < ranges->count; i++)
+        qn__free(ranges->ctx, ranges->means[i]);
+    qn__free(ranges->ctx, ranges->means);
+    qn__free(ranges->ctx, ranges->items);
     *ranges = (qn_ranges){0};
 }

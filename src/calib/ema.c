@@ -1,6 +1,6 @@
 /* Moving range by batch: the first batch sets the range, each later one moves it by 1 % (the
- * constant onnxruntime's CalibMovingAverage and MNN's EMA use). Ordered: every sample's own range is
- * kept and reduced by sample index when finishing, so that threads do not show. */
+ * constant onnxruntime's CalibMovingAverage and MNN's EMA use). Ordered: every sample's own range
+ * is kept and reduced by sample index when finishing, so that threads do not show. */
 #include "calib/calib.h"
 #include "calib/scan.h"
 

@@ -155,9 +155,8 @@ qn_status qn__histogram_merge(const qn_context *ctx, void *into, const void *fro
         QN_TRY(spill(ctx, a, error));
     if (b->any)
         widen(a, b->exponent);
-    const unsigned shift = b->any && a->exponent > b->exponent
-                               ? (unsigned)(a->exponent - b->exponent)
-                               : 0;
+    const unsigned shift =
+        b->any && a->exponent > b->exponent ? (unsigned)(a->exponent - b->exponent) : 0;
     for (size_t i = 0; i < SLOTS; i++) {
         const uint64_t n = slot_count(b, i);
         if (n == 0)

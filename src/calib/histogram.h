@@ -1,7 +1,8 @@
-/* One-pass histogram whose state depends only on the multiset of values seen: bins of a power-of-two
- * width aligned at zero; the width doubles and neighbours add when a value falls outside. So any
- * split of the data over threads, merged in any order, gives the same counts. Percentile, KL and MSE
- * read from it. Exact zeros are counted apart (after a ReLU they would drown everything else). */
+/* One-pass histogram whose state depends only on the multiset of values seen: bins of a
+ * power-of-two width aligned at zero; the width doubles and neighbours add when a value falls
+ * outside. So any split of the data over threads, merged in any order, gives the same counts.
+ * Percentile, KL and MSE read from it. Exact zeros are counted apart (after a ReLU they would drown
+ * everything else). */
 #ifndef QN_CALIB_HISTOGRAM_H
 #define QN_CALIB_HISTOGRAM_H
 
@@ -10,13 +11,13 @@
 #define QN_HISTOGRAM_BINS 8192 /* on each side of zero */
 
 typedef struct qn_histogram {
-    bool any;             /* a value other than zero was seen: exponent is set */
-    int exponent;         /* bin width = 2^exponent */
-    float lo, hi;         /* seen */
-    uint64_t count;       /* all values, zeros included */
-    uint64_t hot_count;   /* values in hot since it was spilled; < 2^31 */
-    uint32_t *hot;        /* [2 * BINS + ZERO_SLOTS]: positive, negative, exact zeros */
-    uint64_t *spill;      /* the same, NULL until 2^31 values */
+    bool any;           /* a value other than zero was seen: exponent is set */
+    int exponent;       /* bin width = 2^exponent */
+    float lo, hi;       /* seen */
+    uint64_t count;     /* all values, zeros included */
+    uint64_t hot_count; /* values in hot since it was spilled; < 2^31 */
+    uint32_t *hot;      /* [2 * BINS + ZERO_SLOTS]: positive, negative, exact zeros */
+    uint64_t *spill;    /* the same, NULL until 2^31 values */
 } qn_histogram;
 
 size_t qn__histogram_state_bytes(void);
@@ -31,10 +32,10 @@ void qn__histogram_release(const qn_context *ctx, void *state);
 typedef struct qn_bins {
     const qn_context *ctx;
     double width;
-    size_t n;               /* bins per side in use */
+    size_t n; /* bins per side in use */
     uint64_t zeros;
-    uint64_t n_pos, n_neg;  /* values */
-    uint64_t *pos, *neg;    /* [n] */
+    uint64_t n_pos, n_neg; /* values */
+    uint64_t *pos, *neg;   /* [n] */
 } qn_bins;
 qn_status qn__bins_create(const qn_context *ctx, const qn_histogram *histogram, size_t n_bins,
                           qn_bins *out, qn_error *error);

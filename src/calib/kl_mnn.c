@@ -1,7 +1,7 @@
 /* MNN's KL calibration as its quantized.out does it, to the bit of its float32 arithmetic: 2,048
  * bins over [0, max |x|] in a second pass over the data, values of at most 1e-6 not counted, the
- * rest of the histogram added to P's last bin but not to Q. Tensors of fewer than 100 positions keep
- * their maximum. Partial statistics with different maxima cannot be added. */
+ * rest of the histogram added to P's last bin but not to Q. Tensors of fewer than 100 positions
+ * keep their maximum. Partial statistics with different maxima cannot be added. */
 #include "calib/calib.h"
 #include "calib/scan.h"
 

@@ -63,7 +63,8 @@ static double search_end(const qn_bins *b, const qn_range_format *f, double lo, 
 }
 
 /* Coarse over (0, 1], then fine around the best. */
-static double search_fine(const qn_bins *b, const qn_range_format *f, double lo, double hi, bool top)
+static double search_fine(const qn_bins *b, const qn_range_format *f, double lo, double hi,
+                          bool top)
 {
     const double coarse = search_end(b, f, lo, hi, top, 0.5, 0.5);
     return search_end(b, f, lo, hi, top, coarse, 1.0 / STEPS);

@@ -12,7 +12,7 @@ static uint32_t scan_block(const float *values, float *lo, float *hi)
     for (size_t j = 0; j < LANES; j++) {
         uint32_t bits;
         memcpy(&bits, values + j, sizeof(bits));
-        bad |= (uint32_t)-((bits & 0x7F800000u) == 0x7F800000u);
+        bad |= (uint32_t) - ((bits & 0x7F800000u) == 0x7F800000u);
     }
     for (size_t j = 0; j < LANES; j++)
         lo[j] = values[j] < lo[j] ? values[j] : lo[j];

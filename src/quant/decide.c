@@ -92,7 +92,8 @@ static const char *check_op(const qn_node *node)
 {
     if (node->op == QN_OP_MAX_POOL && node->n_outputs > 1 && node->outputs[1] != NULL)
         return "its indices are used";
-    if (node->op == QN_OP_RESIZE && strcmp(qn__attr_string(node, "mode", "nearest"), "nearest") != 0)
+    if (node->op == QN_OP_RESIZE &&
+        strcmp(qn__attr_string(node, "mode", "nearest"), "nearest") != 0)
         return "only nearest Resize passes integers through";
     return NULL;
 }
@@ -220,8 +221,8 @@ static qn_status override_node(qn_quant_plan *plan, const qn_override *o, size_t
 
 static bool known_key(const char *key, bool *is_tensor_key)
 {
-    static const char *const keys[] = {"features", "range", "skip", "float", "weights",
-                                       "granularity"};
+    static const char *const keys[] = {"features", "range",   "skip",
+                                       "float",    "weights", "granularity"};
     for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
         *is_tensor_key = i < 2;
         if (strcmp(keys[i], key) == 0)
@@ -238,8 +239,8 @@ static qn_status apply_override(qn_quant_plan *plan, const qn_override *o, qn_er
     qn_pattern *pattern = NULL;
     qn_status status = QN_OK;
     bool tensor_key, any = false;
-    QN_FAIL_IF(o->pattern == NULL || o->key == NULL || o->value == NULL, error,
-               QN_INVALID_ARGUMENT, "an override needs name, key and value");
+    QN_FAIL_IF(o->pattern == NULL || o->key == NULL || o->value == NULL, error, QN_INVALID_ARGUMENT,
+               "an override needs name, key and value");
     QN_FAIL_IF(!known_key(o->key, &tensor_key), error, QN_INVALID_ARGUMENT,
                "%s:%s=%s: unknown key \"%s\"", o->pattern, o->key, o->value, o->key);
     QN_TRY(qn__pattern_create(g->ctx, o->pattern, &pattern, error));
@@ -369,8 +370,8 @@ static bool tie_candidate(const qn_quant_plan *plan, const qn_tensor *t)
     }
 }
 
-/* Equal parameters on both sides save a rounding (and ONNX Runtime copies), but a small input beside
- * a large one would lose its steps. */
+/* Equal parameters on both sides save a rounding (and ONNX Runtime copies), but a small input
+ * beside a large one would lose its steps. */
 static qn_status decide_concat(qn_quant_plan *plan, const qn_node *node, qn_error *error)
 {
     const uint32_t out = qn__quant_plan_root(plan, node->outputs[0]->id);
@@ -433,6 +434,7 @@ qn_status qn__quant_plan_ranges(qn_quant_plan *plan, const qn_ranges *ranges, qn
             p->hi = ranges->items[t].hi;
             limit_to_activation(g->tensors[t], &p->lo, &p->hi);
         }
+        p->own_range = true;
         QN_FAIL_IF(!isfinite(p->lo) || !isfinite(p->hi) || p->lo > p->hi, error, QN_NONFINITE,
                    "tensor \"%s\" has the range [%g, %g]", g->tensors[t]->name, (double)p->lo,
                    (double)p->hi);

@@ -60,7 +60,8 @@ typedef struct qn_settings {
     bool per_channel;
     bool quantized_weights; /* calibrate with fake-quantized weights */
     bool bias_correction;
-    bool x86_pairs; /* apply the saturation proof */
+    bool x86_pairs;  /* apply the saturation proof */
+    const char *x86; /* "any", "avx2", "vnni" */
     int64_t batch;
     const qn_override *overrides;
     size_t n_overrides;
@@ -70,9 +71,9 @@ typedef struct qn_settings {
 typedef struct qn_weights_plan {
     const qn_weight_method *method;
     bool per_channel;
-    int8_t axis;      /* output channels */
-    bool saturates;   /* 8-bit weights could leave int16 */
-    uint32_t bits;    /* 8, 7 where narrowed */
+    int8_t axis;    /* output channels */
+    bool saturates; /* 8-bit weights could leave int16 */
+    uint32_t bits;  /* 8, 7 where narrowed */
     size_t n_narrowed;
 } qn_weights_plan;
 
@@ -90,6 +91,7 @@ typedef struct qn_tensor_plan {
     uint32_t root;  /* tensor whose parameters it shares (itself) */
     bool fixed;     /* parameters by definition, not by range */
     bool has_range; /* set by override or recipe */
+    bool own_range; /* lo, hi are its own, whatever root says after Concat inputs were tied */
     float lo, hi;   /* with has_range, then what is used */
     const qn_feature_method *features;
 } qn_tensor_plan;
@@ -158,15 +160,48 @@ qn_status qn__quantize_weights(const qn_context *ctx, const qn_weight_view *view
                                float *scales, int8_t *q, qn_error *error);
 
 /* --- the rewrite (quant/rewrite.c) -------------------------------------------------------------*/
-/* New graph with quantized types from the plan's graph. bias_shift may be NULL, or per node position
- * NULL or [channels] values added to the bias (bias correction). Fills plan->nodes[].weights. */
-qn_status qn__quant_rewrite(qn_quant_plan *plan, const float *const *bias_shift, qn_graph **out,
-                            qn_error *error);
+/* New graph with quantized types from the plan's graph. Bias correction: shifts is NULL or, per
+ * node position, NULL or [channels] values added to the bias; where it is NULL and means (by tensor
+ * id, from calibration) has the node's input, the shift is computed from the weights' rounding
+ * errors and stored in shifts, in the plan's arena. Fills plan->nodes[].weights. */
+qn_status qn__quant_rewrite(qn_quant_plan *plan, double *const *means, float **shifts,
+                            qn_graph **out, qn_error *error);
 /* Clone of the plan's graph with the weights of quantized nodes replaced by their quantized values
  * in float. */
 qn_status qn__quant_fake_weights(qn_quant_plan *plan, qn_graph **out, qn_error *error);
 /* The type tensor id has in the quantized graph. */
 qn_status qn__activation_type(const qn_quant_plan *plan, uint32_t tensor_id, qn_graph *graph,
                               qn_type *out, qn_error *error);
+
+/* --- recipe (quant/recipe.c) -------------------------------------------------------------------*/
+/* Every decision of a run as JSON. Keys that are not known are refused by name. */
+typedef struct qn_recipe {
+    const qn_context *ctx;
+    char *path;
+    struct json_t *root; /* jansson */
+} qn_recipe;
+qn_status qn__recipe_load(const qn_context *ctx, const char *path, qn_recipe *out, qn_error *error);
+void qn__recipe_free(qn_recipe *recipe);
+/* Setting as text, NULL when the recipe does not say. */
+const char *qn__recipe_setting(const qn_recipe *recipe, const char *key);
+int64_t qn__recipe_batch(const qn_recipe *recipe, int64_t fallback);
+size_t qn__recipe_n_overrides(const qn_recipe *recipe);
+void qn__recipe_override(const qn_recipe *recipe, size_t index, qn_override *out);
+/* Ranges go into the plan. INVALID_ARGUMENT for a tensor the graph does not have. */
+qn_status qn__recipe_ranges(const qn_recipe *recipe, qn_quant_plan *plan, qn_error *error);
+/* Bias corrections per node position, arrays in the plan's arena; *found false: none recorded. */
+qn_status qn__recipe_biases(const qn_recipe *recipe, qn_quant_plan *plan, float **shifts,
+                            bool *found, qn_error *error);
+/* The text of a run's recipe, freed with qn__free. dataset may be NULL; replayed may be NULL. */
+qn_status qn__recipe_write(const qn_quant_plan *plan, const qn_dataset *dataset,
+                           const qn_recipe *replayed, float *const *shifts, char **text,
+                           qn_error *error);
+/* Names of settings as options and recipes spell them. */
+const char *qn__setting_activations(const qn_settings *settings);
+
+/* --- report (quant/report.c) -------------------------------------------------------------------*/
+/* recipe passes to the report on success. macs: [n_nodes]. */
+qn_status qn__report_create(const qn_quant_plan *plan, const uint64_t *macs, char *recipe,
+                            qn_report **out, qn_error *error);
 
 #endif

@@ -14,10 +14,11 @@
 typedef struct rewriter {
     qn_quant_plan *plan;
     qn_graph *graph;
-    size_t n_tensors;       /* of the float graph */
-    qn_tensor **quantized;  /* [n_tensors] integer twin of a float tensor, or NULL */
+    size_t n_tensors;        /* of the float graph */
+    qn_tensor **quantized;   /* [n_tensors] integer twin of a float tensor, or NULL */
     qn_tensor **dequantized; /* [n_tensors] float twin of an integer tensor, or NULL */
-    const float *const *bias_shift;
+    double *const *means;    /* by tensor id, or NULL */
+    float **shifts;          /* by node position, or NULL */
     qn_error *error;
 } rewriter;
 
@@ -94,10 +95,10 @@ static qn_status set_constant(rewriter *r, qn_node *node, uint32_t index, qn_typ
         qn__tensor_set_constant(old, blob);
         return QN_OK;
     }
-    const char *name = old != NULL ? old->name
-                                   : qn__arena_printf(&r->graph->arena, "%s_bias", node->name);
-    qn_tensor *made = name == NULL ? NULL
-                                   : qn__graph_add_constant(r->graph, name, type, rank, dims, blob);
+    const char *name =
+        old != NULL ? old->name : qn__arena_printf(&r->graph->arena, "%s_bias", node->name);
+    qn_tensor *made =
+        name == NULL ? NULL : qn__graph_add_constant(r->graph, name, type, rank, dims, blob);
     if (made == NULL)
         return QN_NOMEM(r->error);
     node->inputs[index] = made;
@@ -124,8 +125,14 @@ static qn_status quantize_constant(rewriter *r, qn_node *node, uint32_t index)
     }
     qn__activation_limits(r->plan->settings, &qmin, &qmax);
     qn__quant_params(lo, hi, qmin, qmax, r->plan->settings->symmetric, &scale, &zero_point);
-    const qn_quant quant = {.bits = 8, .is_signed = !is_u8, .axis = -1, .qmin = qmin, .qmax = qmax,
-                            .n_scales = 1, .scales = &scale, .zero_points = &zero_point};
+    const qn_quant quant = {.bits = 8,
+                            .is_signed = !is_u8,
+                            .axis = -1,
+                            .qmin = qmin,
+                            .qmax = qmax,
+                            .n_scales = 1,
+                            .scales = &scale,
+                            .zero_points = &zero_point};
     const qn_quant *kept = qn__graph_quant(r->graph, &quant);
     void *data = NULL;
     qn_blob *blob = qn__blob_create(r->graph->ctx, count, &data);
@@ -144,8 +151,8 @@ static qn_status quantize_constant(rewriter *r, qn_node *node, uint32_t index)
 }
 
 /* --- weights and bias --------------------------------------------------------------------------*/
-static qn_status check_finite(rewriter *r, const qn_node *node, const char *what, const float *values,
-                              size_t count)
+static qn_status check_finite(rewriter *r, const qn_node *node, const char *what,
+                              const float *values, size_t count)
 {
     for (size_t i = 0; i < count; i++)
         QN_FAIL_IF(!isfinite(values[i]), r->error, QN_NONFINITE, "%s \"%s\": %s %zu is %g",
@@ -158,7 +165,7 @@ static qn_status collect_bias(rewriter *r, const qn_node *node, size_t position,
                               float **out)
 {
     const qn_tensor *t = node->n_inputs > 2 ? node->inputs[2] : NULL;
-    const float *shift = r->bias_shift != NULL ? r->bias_shift[position] : NULL;
+    const float *shift = r->shifts != NULL ? r->shifts[position] : NULL;
     size_t count = 0;
     const float *values = t == NULL ? NULL : qn__tensor_floats(r->graph, t, &count);
     *out = NULL;
@@ -175,6 +182,36 @@ static qn_status collect_bias(rewriter *r, const qn_node *node, size_t position,
     }
     *out = bias;
     return check_finite(r, node, "bias", bias, channels);
+}
+
+/* Rounding weights moves a channel's mean output by sum((w - w_q) * mean of its input): what is
+ * added to the bias (Nagel et al., Data-Free Quantization, 2019, section 4.2). Borders are taken as
+ * if the input went on. */
+static qn_status correct_bias(rewriter *r, const qn_node *node, size_t position,
+                              const qn_weight_view *view, const float *w, const int8_t *q,
+                              const float *scales)
+{
+    const double *means = r->means == NULL || node->op == QN_OP_MATMUL
+                              ? NULL
+                              : r->means[r->plan->graph->nodes[position]->inputs[0]->id];
+    if (means == NULL || r->shifts == NULL || r->shifts[position] != NULL)
+        return QN_OK;
+    const size_t group = node->op == QN_OP_CONV ? (size_t)qn__attr_int(node, "group", 1) : 1;
+    const size_t cin = view->k / view->positions, per_group = view->channels / group;
+    float *shift = qn__arena_calloc(&r->plan->arena, view->channels, sizeof(*shift));
+    if (shift == NULL)
+        return QN_NOMEM(r->error);
+    for (size_t c = 0; c < view->channels; c++) {
+        double sum = 0;
+        for (size_t k = 0; k < view->k; k++) {
+            const size_t i = c * view->stride_c + k * view->stride_k;
+            const double lost = (double)w[i] - (double)q[i] * (double)scales[c];
+            sum += lost * means[c / per_group * cin + k / view->positions];
+        }
+        shift[c] = (float)sum;
+    }
+    r->shifts[position] = shift;
+    return QN_OK;
 }
 
 static bool ensure_bias_input(rewriter *r, qn_node *node)
@@ -210,8 +247,12 @@ static qn_status quantize_bias(rewriter *r, qn_node *node, const float *bias, fl
         scales[per_channel ? c : 0] = scale;
         ((int32_t *)data)[c] = (int32_t)(q > limit ? limit : q < -limit ? -limit : q);
     }
-    const qn_quant quant = {.bits = 32, .is_signed = true, .axis = (int8_t)(per_channel ? 0 : -1),
-                            .qmin = -INT32_MAX, .qmax = INT32_MAX, .n_scales = n_scales,
+    const qn_quant quant = {.bits = 32,
+                            .is_signed = true,
+                            .axis = (int8_t)(per_channel ? 0 : -1),
+                            .qmin = -INT32_MAX,
+                            .qmax = INT32_MAX,
+                            .n_scales = n_scales,
                             .scales = scales};
     const qn_quant *kept = qn__graph_quant(r->graph, &quant);
     const int64_t dims[1] = {(int64_t)channels};
@@ -238,9 +279,12 @@ static qn_status float_bias(rewriter *r, qn_node *node, const float *bias, size_
 static qn_status set_weights(rewriter *r, qn_node *node, const qn_weight_view *view,
                              const qn_weights_plan *w, const float *scales, qn_blob *blob)
 {
-    const qn_quant quant = {.bits = 8, .is_signed = true,
-                            .axis = (int8_t)(w->per_channel ? w->axis : -1), .qmin = -127,
-                            .qmax = 127, .n_scales = w->per_channel ? view->channels : 1,
+    const qn_quant quant = {.bits = 8,
+                            .is_signed = true,
+                            .axis = (int8_t)(w->per_channel ? w->axis : -1),
+                            .qmin = -127,
+                            .qmax = 127,
+                            .n_scales = w->per_channel ? view->channels : 1,
                             .scales = scales};
     const qn_quant *kept = qn__graph_quant(r->graph, &quant);
     int64_t dims[QN_MAX_RANK];
@@ -288,14 +332,16 @@ static qn_status quantize_weights_of(rewriter *r, qn_node *node, size_t position
         QN_FAIL_GOTO(r->error, QN_NO_MEMORY, "out of memory");
     QN_TRY_GOTO(qn__quantize_weights(r->graph->ctx, &view, values, bounds, settings->x86_pairs, w,
                                      scales, data, r->error));
+    QN_TRY_GOTO(correct_bias(r, node, position, &view, values, data, scales));
+    QN_TRY_GOTO(collect_bias(r, node, position, view.channels, &bias));
     QN_TRY_GOTO(set_weights(r, node, &view, w, scales, blob));
     if (bias != NULL && !ensure_bias_input(r, node))
         QN_FAIL_GOTO(r->error, QN_NO_MEMORY, "out of memory");
     if (bias != NULL && settings->target->float_bias)
         QN_TRY_GOTO(float_bias(r, node, bias, view.channels));
     else if (bias != NULL)
-        QN_TRY_GOTO(quantize_bias(r, node, bias, x->scales[0], scales, view.channels,
-                                  w->per_channel));
+        QN_TRY_GOTO(
+            quantize_bias(r, node, bias, x->scales[0], scales, view.channels, w->per_channel));
 done:
     qn__blob_unref(blob);
     return status;
@@ -322,8 +368,7 @@ static bool add_cast(rewriter *r, qn_op op, const char *suffix, qn_tensor *from,
                      const qn_tensor *named_for)
 {
     const char *name = qn__arena_printf(&r->graph->arena, "%s_%s", named_for->name, suffix);
-    qn_node *node =
-        name == NULL ? NULL : qn__graph_add_node(r->graph, SIZE_MAX, op, name, 1, 1);
+    qn_node *node = name == NULL ? NULL : qn__graph_add_node(r->graph, SIZE_MAX, op, name, 1, 1);
     if (node == NULL)
         return false;
     node->inputs[0] = from;
@@ -361,8 +406,7 @@ static qn_status convert_tensor(rewriter *r, uint32_t id, bool has_float_reader)
     r->quantized[id] = t;
     if (has_float_reader) {
         qn_tensor *twin = add_twin(r, t, "dequantized", qn_type_plain_make(QN_DTYPE_F32));
-        if (twin == NULL ||
-            !add_cast(r, QN_OP_DEQUANTIZE_LINEAR, "DequantizeLinear", t, twin, t))
+        if (twin == NULL || !add_cast(r, QN_OP_DEQUANTIZE_LINEAR, "DequantizeLinear", t, twin, t))
             return QN_NOMEM(r->error);
         r->dequantized[id] = twin;
     }
@@ -422,13 +466,13 @@ static size_t *positions_by_id(const qn_graph *g)
     return position_of;
 }
 
-qn_status qn__quant_rewrite(qn_quant_plan *plan, const float *const *bias_shift, qn_graph **out,
-                            qn_error *error)
+qn_status qn__quant_rewrite(qn_quant_plan *plan, double *const *means, float **shifts,
+                            qn_graph **out, qn_error *error)
 {
     const qn_graph *g = plan->graph;
     qn_status status = QN_OK;
-    rewriter r = {.plan = plan, .n_tensors = g->n_tensors, .bias_shift = bias_shift,
-                  .error = error};
+    rewriter r = {
+        .plan = plan, .n_tensors = g->n_tensors, .means = means, .shifts = shifts, .error = error};
     size_t *position_of = positions_by_id(g);
     r.quantized = qn__calloc(g->ctx, g->n_tensors, sizeof(*r.quantized));
     r.dequantized = qn__calloc(g->ctx, g->n_tensors, sizeof(*r.dequantized));

@@ -1,7 +1,7 @@
-/* vpmaddubsw multiplies unsigned by signed bytes and adds products in pairs into a saturating int16.
- * Activations reach it as 0..255 (int8 ones are shifted by 128), so a pair of weights is exact for
- * every input when 255 * (sum of its positive weights) <= 32767 and 255 * (sum of its negative
- * weights) >= -32768: both sums within +-128. */
+/* vpmaddubsw multiplies unsigned by signed bytes and adds products in pairs into a saturating
+ * int16. Activations reach it as 0..255 (int8 ones are shifted by 128), so a pair of weights is
+ * exact for every input when 255 * (sum of its positive weights) <= 32767 and 255 * (sum of its
+ * negative weights) >= -32768: both sums within +-128. */
 #include "quant/quant.h"
 
 enum { PAIR_LIMIT = 128 };
