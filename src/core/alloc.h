@@ -30,8 +30,8 @@ char *qn__arena_strndup(qn_arena *arena, const char *text, size_t length);
 char *qn__arena_printf(qn_arena *arena, const char *format, ...) QN_PRINTF(2, 3);
 void *qn__arena_memdup(qn_arena *arena, const void *data, size_t size_bytes);
 
-/* Growable array helper: makes room for one more element of *items; false when out of memory. Usage:
- *     if (!QN_GROW(ctx, &list->items, &list->capacity, list->count)) return QN_NOMEM(error); */
+/* Growable array helper: makes room for one more element of *items; false when out of memory.
+ * Usage: if (!QN_GROW(ctx, &list->items, &list->capacity, list->count)) return QN_NOMEM(error); */
 bool qn__grow(const qn_context *ctx, void **items, size_t *capacity, size_t count,
               size_t item_bytes);
 #define QN_GROW(ctx, items, capacity, count)                                                       \

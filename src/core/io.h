@@ -12,8 +12,10 @@ typedef struct qn_file_view {
     size_t size_bytes;
     bool mapped;
 } qn_file_view;
-/* Errors: IO (missing, a folder, unreadable), LIMIT (above limits.file_bytes). Message names path. */
-qn_status qn__file_open(const qn_context *ctx, const char *path, qn_file_view *out, qn_error *error);
+/* Errors: IO (missing, a folder, unreadable), LIMIT (above limits.file_bytes). Message names path.
+ */
+qn_status qn__file_open(const qn_context *ctx, const char *path, qn_file_view *out,
+                        qn_error *error);
 void qn__file_close(const qn_context *ctx, qn_file_view *view);
 
 /* Writer with a buffer. Nothing appears under the final name before qn__file_commit: data go to a

@@ -6,7 +6,8 @@
 
 typedef struct qn_pool qn_pool;
 /* n_threads 0: one per usable core. */
-qn_status qn__pool_create(const qn_context *ctx, uint32_t n_threads, qn_pool **out, qn_error *error);
+qn_status qn__pool_create(const qn_context *ctx, uint32_t n_threads, qn_pool **out,
+                          qn_error *error);
 void qn__pool_destroy(const qn_context *ctx, qn_pool *pool);
 uint32_t qn__pool_size(const qn_pool *pool); /* NULL pool: 1 */
 

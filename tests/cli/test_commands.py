@@ -1,0 +1,341 @@
+"""The command line from outside: outputs, JSON, exit codes, and what a failure leaves behind."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import time
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from conftest import make_model, small_classifier
+from onnx import helper
+
+PREPROCESSING = ["--mean", "127.5", "--normal", "0.0078431372"]
+
+
+def files_of(folder):
+    return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def assert_one_error_line(result, code, *words):
+    assert result.returncode == code, result.stderr
+    lines = [line for line in result.stderr.splitlines() if not line.startswith("warning: ")]
+    assert len(lines) == 1 and lines[0].startswith("error: "), result.stderr
+    for word in words:
+        assert word in lines[0], lines[0]
+
+
+def quantize(quench, ws, *extra, out="q.onnx"):
+    return quench("quantize", ws / "m.onnx", "-o", ws / out, "--images", ws / "pictures",
+                  *PREPROCESSING, *extra)  # fmt: skip
+
+
+def test_quantize_writes_a_model_that_onnxruntime_runs_in_integers(quench, workspace):
+    result = quantize(quench, workspace)
+    assert result.returncode == 0, result.stderr
+    assert "4 of 4 convolutions and gemms" in result.stdout
+    options = ort.SessionOptions()
+    options.optimized_model_filepath = str(workspace / "optimized.onnx")
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    session = ort.InferenceSession(workspace / "q.onnx", options, ["CPUExecutionProvider"])
+    kinds = [n.op_type for n in onnx.load(workspace / "optimized.onnx").graph.node]
+    assert kinds.count("QLinearConv") == 3 and "Conv" not in kinds
+    assert kinds.count("QGemm") == 1
+    x = np.load(workspace / "x.npy")
+    exact = ort.InferenceSession(workspace / "m.onnx").run(None, {"x": x})[0]
+    got = session.run(None, {"x": x})[0]
+    assert got.shape == exact.shape
+    assert np.abs(got - exact).max() < 0.1
+
+
+def test_quantize_json_has_the_documented_fields(quench, workspace):
+    result = quantize(quench, workspace, "--json")
+    assert result.returncode == 0, result.stderr
+    report = json.loads(result.stdout)
+    assert report["int8_bytes"] == (workspace / "q.onnx").stat().st_size
+    assert report["float_bytes"] == (workspace / "m.onnx").stat().st_size
+    assert report["macs_int8_share"] == 1.0
+    assert report["seconds"] > 0 and report["peak_bytes"] > 0
+    for node in report["nodes"]:
+        assert set(node) == {"name", "op", "macs", "int8", "reason", "saturates", "weight_bits"}
+    assert [n["name"] for n in report["nodes"] if n["op"] == "Conv"] == ["conv1", "conv2", "conv3"]
+
+
+def test_eval_counts_what_onnxruntime_counts(quench, workspace):
+    assert quantize(quench, workspace).returncode == 0
+    labels = workspace / "pictures" / "labels.csv"
+    result = quench("eval", workspace / "m.onnx", workspace / "q.onnx", "--labels", labels,
+                    "--json", *PREPROCESSING)  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    rows = json.loads(result.stdout)["models"]
+    assert [r["n"] for r in rows] == [12, 12]
+    for row in rows:
+        assert set(row) == {"file", "n", "top1", "top5", "ci95", "changed", "agreement", "bytes", "ms"}
+        assert 0 <= row["ci95"][0] <= row["top1"] <= row["ci95"][1] <= 1
+    assert rows[0]["changed"] == 0 and rows[0]["agreement"] == 1.0
+    assert rows[1]["agreement"] == pytest.approx(1 - rows[1]["changed"] / 12)
+
+
+def test_compare_names_tensors_worst_first(quench, workspace):
+    assert quantize(quench, workspace).returncode == 0
+    result = quench("compare", workspace / "m.onnx", workspace / "q.onnx", "--images",
+                    workspace / "pictures", "--json", *PREPROCESSING)  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    rows = json.loads(result.stdout)["tensors"]
+    assert {"prob", "a1"} <= {r["name"] for r in rows}
+    order = [r["sqnr_db"] for r in rows if r["sqnr_db"] is not None]
+    assert order == sorted(order) and order[0] > 10
+    for row in rows:
+        assert set(row) == {"name", "node", "cosine", "sqnr_db", "max_abs", "overflow", "alone"}
+
+
+def test_run_prints_the_answers_of_onnxruntime(quench, workspace):
+    result = quench("run", workspace / "m.onnx", workspace / "x.npy", "--json", "--top", "4")
+    assert result.returncode == 0, result.stderr
+    runs = json.loads(result.stdout)["runs"]
+    x = np.load(workspace / "x.npy")
+    expected = ort.InferenceSession(workspace / "m.onnx").run(None, {"x": x})[0]
+    assert len(runs) == len(x)
+    for row, values in zip(runs, expected):
+        top = row["outputs"][0]["top"]
+        assert [t["index"] for t in top] == list(np.argsort(-values, kind="stable"))
+        assert [t["value"] for t in top] == pytest.approx(sorted(values, reverse=True), abs=1e-5)
+
+
+def test_run_reads_pictures_and_names_classes(quench, workspace):
+    (workspace / "names.txt").write_text("zero\none\ntwo\nthree\n")
+    result = quench("run", workspace / "m.onnx", workspace / "pictures" / "p03.png",
+                    "--labels-text", workspace / "names.txt", *PREPROCESSING)  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert all(name in result.stdout for name in ("zero", "one", "two", "three", "16x16"))
+
+
+def test_inspect_shows_inputs_nodes_and_outputs(quench, workspace):
+    result = quench("inspect", workspace / "m.onnx", "--json")
+    assert result.returncode == 0, result.stderr
+    described = json.loads(result.stdout)
+    assert [i["name"] for i in described["inputs"]] == ["x"]
+    assert [o["name"] for o in described["outputs"]] == ["prob"]
+    assert len(described["nodes"]) == 12
+    assert quench("inspect", workspace / "m.onnx").stdout.count("\n") > 10
+
+
+def test_bench_reports_milliseconds(quench, workspace):
+    result = quench("bench", workspace / "m.onnx", "--json", "--rounds", "3", "--layers")
+    assert result.returncode == 0, result.stderr
+    report = json.loads(result.stdout)
+    assert 0 < report["min_ms"] <= report["median_ms"] <= report["p95_ms"]
+    assert report["layers"]
+
+
+def test_a_recipe_replays_to_identical_bytes(quench, workspace):
+    assert quantize(quench, workspace, "--save-recipe", workspace / "r.json").returncode == 0
+    again = quench("quantize", workspace / "m.onnx", "-o", workspace / "again.onnx", "--recipe",
+                   workspace / "r.json")  # fmt: skip
+    assert again.returncode == 0, again.stderr
+    assert (workspace / "again.onnx").read_bytes() == (workspace / "q.onnx").read_bytes()
+    recipe = json.loads((workspace / "r.json").read_text())
+    recipe["surprise"] = 1
+    (workspace / "r.json").write_text(json.dumps(recipe))
+    bad = quench("quantize", workspace / "m.onnx", "-o", workspace / "again.onnx", "--recipe",
+                 workspace / "r.json")  # fmt: skip
+    assert_one_error_line(bad, 1, "surprise")
+
+
+@pytest.mark.parametrize("features", ["minmax", "ema", "percentile", "kl", "mse"])
+def test_bytes_do_not_depend_on_threads_or_locale(quench, workspace, features):
+    outputs = set()
+    for threads in (1, 2, 7):
+        env = dict(os.environ, LC_ALL="de_DE.UTF-8" if threads == 2 else "C")
+        result = quench("quantize", workspace / "m.onnx", "-o", workspace / "q.onnx", "--images",
+                        workspace / "pictures", "--features", features, "--threads", threads,
+                        *PREPROCESSING, env=env)  # fmt: skip
+        assert result.returncode == 0, result.stderr
+        outputs.add((workspace / "q.onnx").read_bytes())
+    assert len(outputs) == 1
+
+
+def test_dry_run_writes_nothing(quench, workspace):
+    before = files_of(workspace)
+    result = quench("quantize", workspace / "m.onnx", "--dry-run", "--images",
+                    workspace / "pictures", *PREPROCESSING)  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert files_of(workspace) == before
+
+
+def test_skipped_nodes_stay_float_and_strict_refuses_them(quench, workspace):
+    result = quantize(quench, workspace, "--skip", "conv2", "--skip", "op:Gemm", "--json")
+    nodes = {n["name"]: n for n in json.loads(result.stdout)["nodes"]}
+    assert not nodes["conv2"]["int8"] and not nodes["fc"]["int8"] and nodes["conv1"]["int8"]
+    before = files_of(workspace)
+    assert_one_error_line(quantize(quench, workspace, "--skip", "conv2", "--strict"), 1, "conv2")
+    assert_one_error_line(quantize(quench, workspace, "--skip", "no_such"), 1, "no_such")
+    assert files_of(workspace) == before
+
+
+USAGE_ERRORS = [
+    (["quantise"], "quantise"),
+    (["quantize", "m.onnx", "--no-such"], "--no-such"),
+    (["quantize", "m.onnx", "-o", "q.onnx"], "samples"),
+    (["quantize", "m.onnx", "--images", "pictures"], "-o"),
+    (["quantize", "m.onnx", "-o", "q.onnx", "--images", "pictures", "--features", "magic"], "magic"),
+    (["quantize", "m.onnx", "-o", "q.onnx", "--images", "pictures", "--weights", "magic"], "magic"),
+    (["quantize", "m.onnx", "-o", "q.onnx", "--images", "pictures", "--target", "toaster"], "toaster"),
+    (["quantize", "m.onnx", "-o", "q.onnx", "--images", "pictures", "--mean", "1,2"], "2 numbers"),
+    (["quantize", "m.onnx", "-o", "q.onnx", "--images", "pictures", "--mean", "x"], "--mean"),
+    (["quantize", "m.onnx", "-o", "q.onnx", "--images", "pictures", "--mean", "nan"], "--mean"),
+    (["quantize", "m.onnx", "-o", "q.onnx", "--images", "pictures", "--count", "-3"], "--count"),
+    (["quantize", "m.onnx", "-o", "q.onnx", "--images", "pictures", "--count", "0"], "--count"),
+    (["quantize", "m.onnx", "-o", "q.onnx", "--images", "pictures", "--seed", "1"], "--count"),
+    (["quantize", "m.onnx", "-o", "q.onnx", "--images", "pictures", "--data", "x.npy"], "only one"),
+    (["quantize", "m.onnx", "-o", "q.onnx", "--images", "pictures", "--crop", "0"], "--crop"),
+    (["quantize", "m.onnx", "-o", "q.onnx", "--images", "pictures", "--set", "conv1"], "--set"),
+    (["quantize", "m.onnx", "-o", "q.onnx", "--images"], "--images"),
+    (["quantize", "a.onnx", "b.onnx", "-o", "q.onnx", "--images", "pictures"], "one model"),
+    (["eval", "m.onnx"], "--labels"),
+    (["compare", "m.onnx", "--images", "pictures"], "float and a quantized"),
+    (["inspect"], "model"),
+    (["run", "m.onnx"], "input"),
+    (["bench", "m.onnx", "--rounds", "0"], "--rounds"),
+]
+
+
+@pytest.mark.parametrize("args,word", USAGE_ERRORS, ids=lambda v: " ".join(v[-2:]) if isinstance(v, list) else None)
+def test_a_wrong_command_line_exits_with_2(quench, workspace, args, word):
+    before = files_of(workspace)
+    assert_one_error_line(quench(*args, cwd=workspace), 2, word)
+    assert files_of(workspace) == before
+
+
+def test_bad_files_are_named_and_nothing_is_touched(quench, workspace):
+    out = workspace / "q.onnx"
+    out.write_bytes(b"precious")
+    whole = (workspace / "m.onnx").read_bytes()
+    (workspace / "cut.onnx").write_bytes(whole[: len(whole) // 2])
+    (workspace / "junk.onnx").write_bytes(os.urandom(1000))
+    (workspace / "zero.onnx").write_bytes(b"")
+    (workspace / "empty").mkdir()
+    (workspace / "bad").mkdir()
+    (workspace / "bad" / "a.jpg").write_bytes(b"\xff\xd8\xff\xe0 not a picture")
+    strange = make_model([helper.make_node("Relu", ["x"], ["y"], "r")], {"x": [1, 3]}, {"y": [1, 3]}, {})
+    strange.graph.node[0].op_type = "Frobnicate"
+    onnx.save(strange, workspace / "strange.onnx")
+    before = files_of(workspace)
+    images = ["--images", workspace / "pictures", *PREPROCESSING]
+    cases = [
+        (["no.onnx", "-o", out, *images], ["no.onnx"]),
+        (["cut.onnx", "-o", out, *images], ["cut.onnx"]),
+        (["junk.onnx", "-o", out, *images], ["junk.onnx"]),
+        (["zero.onnx", "-o", out, *images], ["zero.onnx"]),
+        (["strange.onnx", "-o", out, *images], ["strange.onnx", "Frobnicate", "r"]),
+        (["m.onnx", "-o", out, "--images", workspace / "no-such"], ["no-such"]),
+        (["m.onnx", "-o", out, "--images", workspace / "empty"], ["empty"]),
+        (["m.onnx", "-o", out, "--images", workspace / "bad"], ["a.jpg"]),
+        (["m.onnx", "-o", workspace / "no-dir" / "q.onnx", *images], ["no-dir"]),
+        (["m.onnx", "-o", workspace / "empty", *images], ["empty"]),
+        (["m.onnx", "-o", "m.onnx", *images], ["m.onnx"]),
+    ]
+    for args, words in cases:
+        assert_one_error_line(quench("quantize", *args, cwd=workspace), 1, *words)
+    assert files_of(workspace) == before
+
+
+def test_skip_bad_names_what_it_left_out(quench, workspace):
+    (workspace / "pictures" / "broken.jpg").write_bytes(b"\xff\xd8\xff nothing")
+    assert_one_error_line(quantize(quench, workspace), 1, "broken.jpg")
+    result = quantize(quench, workspace, "--skip-bad")
+    assert result.returncode == 0, result.stderr
+    assert "broken.jpg" in result.stderr
+
+
+def test_count_list_exclude_and_save_list_select_the_same_samples(quench, workspace):
+    saved = workspace / "used.txt"
+    assert quantize(quench, workspace, "--count", "5", "--save-list", saved).returncode == 0
+    names = [pathlib.Path(line).name for line in saved.read_text().splitlines()]
+    assert names == [f"p{i * 12 // 5:02}.png" for i in range(5)]
+    listed = quench("quantize", workspace / "m.onnx", "-o", workspace / "l.onnx", "--list", saved,
+                    *PREPROCESSING)  # fmt: skip
+    assert listed.returncode == 0, listed.stderr
+    assert (workspace / "l.onnx").read_bytes() == (workspace / "q.onnx").read_bytes()
+    labels = workspace / "pictures" / "labels.csv"
+    result = quench("eval", workspace / "m.onnx", "--labels", labels, "--exclude", saved, "--json",
+                    *PREPROCESSING)  # fmt: skip
+    assert json.loads(result.stdout)["models"][0]["n"] == 7
+
+
+def test_missing_preprocessing_warns_once(quench, workspace):
+    result = quench("quantize", workspace / "m.onnx", "-o", workspace / "q.onnx", "--images",
+                    workspace / "pictures")  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.count("no preprocessing options") == 1
+
+
+def test_an_old_opset_is_raised_and_said(quench, workspace):
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"], "conv", pads=[1, 1, 1, 1]),
+        helper.make_node("Clip", ["c"], ["y"], "clip", min=0.0, max=6.0),
+    ]
+    w = np.random.default_rng(3).standard_normal((4, 3, 3, 3)).astype(np.float32)
+    model = make_model(nodes, {"x": [1, 3, 16, 16]}, {"y": [1, 4, 16, 16]}, {"w": w}, opset=9)
+    onnx.save(model, workspace / "m.onnx")
+    result = quantize(quench, workspace)
+    assert result.returncode == 0, result.stderr
+    assert "opset 9 -> 13" in result.stdout
+    written = onnx.load(workspace / "q.onnx")
+    onnx.checker.check_model(written)
+    assert written.opset_import[0].version == 13
+
+
+def test_names_metadata_and_newer_opsets_are_kept(quench, workspace):
+    model = small_classifier(opset=17)
+    model.producer_name = "somebody"
+    helper.set_model_props(model, {"license": "theirs"})
+    model.graph.doc_string = "kept"
+    onnx.save(model, workspace / "m.onnx")
+    assert quantize(quench, workspace).returncode == 0
+    written = onnx.load(workspace / "q.onnx")
+    assert written.opset_import[0].version == 17
+    assert written.producer_name == "somebody" and written.graph.doc_string == "kept"
+    assert {p.key: p.value for p in written.metadata_props} == {"license": "theirs"}
+    assert [i.name for i in written.graph.input] == ["x"]
+    assert [o.name for o in written.graph.output] == ["prob"]
+
+
+def test_an_interrupt_leaves_the_old_output(quench, workspace):
+    binary = os.environ.get("QUENCH_BIN", "build/quench")
+    for i in range(300):
+        (workspace / "pictures" / f"z{i}.png").write_bytes((workspace / "pictures/p00.png").read_bytes())
+    out = workspace / "q.onnx"
+    out.write_bytes(b"precious")
+    before = {p.name for p in workspace.iterdir()}
+    command = [binary, "quantize", workspace / "m.onnx", "-o", out, "--images",
+               workspace / "pictures", "--input-shape", "x:1,3,16,16", "--threads", "1"]  # fmt: skip
+    process = subprocess.Popen(list(map(str, command)), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    code = process.wait(timeout=20)
+    # it may have died before the handler was there, or have finished before the signal
+    assert code in (128 + signal.SIGTERM, -signal.SIGTERM, 0)
+    if code != 0:
+        assert out.read_bytes() == b"precious" or code == 128 + signal.SIGTERM
+        assert {p.name for p in workspace.iterdir()} == before
+
+
+def test_help_lists_every_option_of_the_command(quench):
+    for command in ("quantize", "eval", "compare", "run", "inspect", "bench"):
+        result = quench(command, "--help")
+        assert result.returncode == 0 and "--json" in result.stdout
+    text = quench("quantize", "--help").stdout
+    for word in ("minmax", "percentile", "kl", "mse", "ema", "onnxruntime-arm", "tensorrt", "max_abs"):
+        assert word in text
+
+
+def test_a_closed_output_is_an_error(quench, workspace):
+    with open("/dev/full", "w") as full:
+        binary = os.environ.get("QUENCH_BIN", "build/quench")
+        result = subprocess.run([binary, "inspect", workspace / "m.onnx"], stdout=full, stderr=subprocess.PIPE)
+    assert result.returncode == 1
