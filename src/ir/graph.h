@@ -153,6 +153,7 @@ typedef struct qn_uses {
     size_t *offsets; /* [n_tensors + 1] */
     qn_node **users;
     uint8_t *is_output; /* [n_tensors] graph output */
+    size_t n_tensors;   /* when it was built */
 } qn_uses;
 qn_status qn__uses_build(const qn_graph *graph, qn_uses *out, qn_error *error);
 void qn__uses_free(qn_uses *uses);
@@ -207,6 +208,8 @@ static inline const char *qn__op_name(qn_op op)
 /* Fills types and shapes of every tensor from the inputs' (ir/infer.c); constants known to it are
  * used (Reshape's shape...). Leaves has_shape false where nothing is known. */
 qn_status qn__graph_infer(qn_graph *graph, qn_error *error);
+/* One node, whose inputs are done. What its outputs' shapes were before is forgotten. */
+qn_status qn__node_infer(qn_graph *graph, qn_node *node, qn_error *error);
 
 /* All dims constant? Then copied to out[rank]. */
 bool qn__tensor_static_dims(const qn_tensor *tensor, int64_t *out);

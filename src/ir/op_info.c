@@ -1,5 +1,5 @@
 /* The operator table, made from ops.def. */
-#include "ir/graph.h"
+#include "ir/infer.h"
 
 #include <string.h>
 
@@ -8,7 +8,7 @@ static const qn_op_info NO_OP = {QN_OP_NONE, "", "(unknown)", NULL, 0};
 static const qn_op_info OPS[QN_OP_COUNT] = {
     [QN_OP_NONE] = {QN_OP_NONE, "", "(unknown)", NULL, 0},
 #define QN_OP(id, domain, name, infer, flags)                                                      \
-    [QN_OP_##id] = {QN_OP_##id, domain, name, NULL, flags},
+    [QN_OP_##id] = {QN_OP_##id, domain, name, infer, flags},
 #include "ir/ops.def"
 #undef QN_OP
 };
