@@ -43,4 +43,11 @@ void qn__bins_free(qn_bins *bins);
 /* Range seen and counts of a histogram; lo/hi the same, for methods to narrow. */
 void qn__histogram_range(const qn_histogram *histogram, qn_range *out);
 
+/* Cuts a range to [-below, above]; it then contains 0, which every scale must represent. */
+static inline void qn_range_cut(qn_range *range, float below, float above)
+{
+    range->lo = range->lo > 0 ? 0 : range->lo < -below ? -below : range->lo;
+    range->hi = range->hi < 0 ? 0 : range->hi > above ? above : range->hi;
+}
+
 #endif

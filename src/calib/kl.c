@@ -1,6 +1,6 @@
 /* The threshold whose clipped and requantized distribution is nearest, by Kullback-Leibler
  * divergence, to the one seen (S. Migacz, 8-bit Inference with TensorRT, GTC 2017), on the one-pass
- * histogram: 2,048 bins of |x|, exact zeros left out.
+ * histogram: |x|, exact zeros left out.
  *
  * For a threshold of i bins, P is bins 0..i-1 with everything beyond added to bin i-1; Q is the
  * same bins without that, merged into `levels` groups and spread evenly over each group's non-empty
@@ -11,7 +11,7 @@
 
 #include <math.h>
 
-enum { KL_BINS = 2048 };
+enum { KL_BINS = 8192, STRIDE = 16 };
 
 typedef struct sums { /* over bins 0..i-1 */
     double *mass;     /* counts */
@@ -24,36 +24,49 @@ static double divergence(const sums *s, const double *h, size_t i, size_t n, siz
 {
     const double total = s->mass[n], inside = s->mass[i], tail = total - inside;
     const double last = h[i - 1];
-    if (inside <= 0 || (last == 0 && tail > 0))
-        return INFINITY; /* Q would be 0 where P is not */
+    if (inside <= 0)
+        return INFINITY;
     double d = s->plogp[i] - total * log(total);
     if (tail > 0)
-        d += (last + tail) * log(last + tail) - last * log(last);
+        d += (last + tail) * log(last + tail) - (last > 0 ? last * log(last) : 0);
+    /* Q is 0 in an empty last bin, P is not: Q counts as one value there. */
+    const double lone = last > 0 ? 0 : tail;
+    d += lone * log(inside);
     size_t begin = 0;
     for (size_t j = 0; j < levels; j++) {
         const size_t end = (j + 1) * i / levels;
         const double mass = s->mass[end] - s->mass[begin];
         if (mass > 0) {
             const double q = mass / ((s->filled[end] - s->filled[begin]) * inside);
-            d -= (mass + (end == i ? tail : 0)) * log(q);
+            d -= (mass + (end == i ? tail - lone : 0)) * log(q);
         }
         begin = end;
     }
     return d / total;
 }
 
-static size_t search(const sums *s, const double *h, size_t n, size_t levels)
+static size_t search_between(const sums *s, const double *h, size_t n, size_t levels, size_t first,
+                             size_t last, size_t stride)
 {
-    size_t best = n;
+    size_t best = last;
     double best_d = INFINITY;
-    for (size_t i = levels; i <= n; i++) {
+    for (size_t i = first; i <= last; i += stride) {
         const double d = divergence(s, h, i, n, levels);
         if (d < best_d) {
             best_d = d;
             best = i;
         }
     }
-    return best;
+    /* the end itself, which the stride may step over; without a tail it is always possible */
+    return divergence(s, h, last, n, levels) < best_d ? last : best;
+}
+
+static size_t search(const sums *s, const double *h, size_t n, size_t levels)
+{
+    const size_t coarse = search_between(s, h, n, levels, levels, n, STRIDE);
+    const size_t first = coarse < levels + STRIDE ? levels : coarse - STRIDE;
+    const size_t last = coarse + STRIDE > n ? n : coarse + STRIDE;
+    return search_between(s, h, n, levels, first, last, 1);
 }
 
 static void accumulate(const sums *s, const double *h, size_t n)
@@ -94,8 +107,7 @@ static qn_status finish(const qn_context *ctx, const void *state, const qn_range
     const size_t levels = one_sided ? steps : (steps + 1) / 2;
     if (b.n > levels && levels > 0) {
         const double t = (double)search(&s, h, b.n, levels) * b.width;
-        out->hi = fminf(out->hi, (float)t);
-        out->lo = fmaxf(out->lo, (float)-t);
+        qn_range_cut(out, (float)t, (float)t);
     }
 done:
     qn__free(ctx, filled);

@@ -2,7 +2,7 @@
  * bins over [0, max |x|] in a second pass over the data, values of at most 1e-6 not counted, the
  * rest of the histogram added to P's last bin but not to Q. Tensors of fewer than 100 positions
  * keep their maximum. Partial statistics with different maxima cannot be added. */
-#include "calib/calib.h"
+#include "calib/histogram.h"
 #include "calib/scan.h"
 
 #include <math.h>
@@ -182,8 +182,12 @@ static qn_status finish(const qn_context *ctx, const void *p, const qn_range_for
         t = threshold(h);
     }
     const float limit = ((float)t + 0.5f) * (s->max_abs / (float)MNN_BINS);
-    out->lo = format->symmetric ? -limit : fmaxf(s->lo, -limit);
-    out->hi = format->symmetric ? limit : fminf(s->hi, limit);
+    if (format->symmetric) {
+        out->lo = -limit;
+        out->hi = limit;
+    } else {
+        qn_range_cut(out, limit, limit);
+    }
     return QN_OK;
 }
 

@@ -33,14 +33,12 @@ static qn_status finish(const qn_context *ctx, const void *state, const qn_range
         for (size_t i = 0; i < b.n; i++)
             b.pos[i] += b.neg[i];
         const float t = (float)cut(b.pos, b.n, b.width, total);
-        out->hi = fminf(out->hi, t);
-        out->lo = fmaxf(out->lo, -t);
+        qn_range_cut(out, t, t);
     } else {
         const double share = b.n_pos > 0 && b.n_neg > 0 ? total / 2 : total;
-        if (b.n_pos > 0)
-            out->hi = fminf(out->hi, (float)cut(b.pos, b.n, b.width, share));
-        if (b.n_neg > 0)
-            out->lo = fmaxf(out->lo, (float)-cut(b.neg, b.n, b.width, share));
+        const double above = cut(b.pos, b.n, b.width, share);
+        const double below = cut(b.neg, b.n, b.width, share);
+        qn_range_cut(out, (float)below, (float)above);
     }
     qn__bins_free(&b);
     return QN_OK;
