@@ -220,14 +220,14 @@ static void clipping_methods_cut_a_lone_outlier(void **state)
     (void)state;
     enum { COUNT = 200000 };
     static float values[COUNT];
-    static const char *const names[] = {"kl", "mse", "percentile", "kl-mnn"};
+    static const char *const names[] = {"kl", "percentile", "kl-mnn"};
     rng_state = 99;
     for (size_t i = 0; i < COUNT; i++)
         values[i] = fabsf(activation()) < 2.0f ? activation() : 0.5f;
     for (size_t i = 0; i < COUNT; i++)
         values[i] = fminf(fabsf(values[i]), 2.0f);
     values[1234] = 60.0f;
-    for (size_t k = 0; k < 4; k++) {
+    for (size_t k = 0; k < 3; k++) {
         const qn_range r = observe_all(names[k], values, COUNT, &u8);
         if (!(r.hi < 30.0f && r.hi > 0.5f))
             fail_msg("%s: hi %g", names[k], (double)r.hi);
