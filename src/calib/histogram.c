@@ -8,7 +8,8 @@ enum {
     BINS = QN_HISTOGRAM_BINS,
     ZERO_SLOTS = 8, /* zeros come in runs: spread, so that increments do not wait for each other */
     SLOTS = 2 * BINS + ZERO_SLOTS,
-    CHUNK = 256,
+    CHUNK = 64,
+    MAX_CHUNKS = 256, /* of one tensor in one sample */
     LOG2_BINS = 13,
     MIN_EXPONENT = -126 /* the reciprocal of the width stays a normal float */
 };
@@ -83,18 +84,47 @@ static void widen(qn_histogram *h, int exponent)
     h->any = true;
 }
 
-/* Slot of each value. |v| * 2^-exponent is exact, so a bin's values do not depend on how often the
- * width was doubled; negative ones are offset by BINS. */
-static void slots_of(const float *values, size_t count, float inv_width, uint32_t *slots)
+/* Slot of each of CHUNK values. |v| * 2^-exponent is exact, so a bin's values do not depend on how
+ * often the width was doubled; negative ones are offset by BINS. */
+static void slots_of(const float *restrict values, float inv_width, int32_t *restrict slots)
 {
-    for (size_t j = 0; j < count; j++) {
-        uint32_t bits;
-        memcpy(&bits, values + j, sizeof(bits));
+    int32_t bits[CHUNK];
+    memcpy(bits, values, sizeof(bits));
+    for (int32_t j = 0; j < CHUNK; j++) {
         const int32_t bin = (int32_t)(fabsf(values[j]) * inv_width);
-        const uint32_t slot = (uint32_t)bin + ((bits >> 31) << LOG2_BINS);
-        const uint32_t zero = 2 * BINS + (uint32_t)(j % ZERO_SLOTS);
-        slots[j] = (bits << 1) == 0 ? zero : slot;
+        const int32_t slot = bin + ((bits[j] >> 31) & BINS);
+        const int32_t is_zero = -((bits[j] & 0x7FFFFFFF) == 0);
+        slots[j] = (slot & ~is_zero) | ((2 * BINS + (j & (ZERO_SLOTS - 1))) & is_zero);
     }
+}
+
+static qn_status count_chunk(const qn_context *ctx, qn_histogram *h, const float *values, size_t n,
+                             float inv_width, qn_error *error)
+{
+    int32_t slots[CHUNK];
+    float padded[CHUNK];
+    if (h->hot_count + n >= SPILL_LIMIT)
+        QN_TRY(spill(ctx, h, error));
+    if (n < CHUNK) {
+        memset(padded, 0, sizeof(padded));
+        memcpy(padded, values, n * sizeof(*values));
+        values = padded;
+    }
+    slots_of(values, inv_width, slots);
+    for (size_t j = 0; j < n; j++)
+        h->hot[slots[j]]++;
+    h->hot_count += n;
+    h->count += n;
+    return QN_OK;
+}
+
+/* Where chunk g of a large tensor is read from: somewhere in the g-th of equal groups of chunks.
+ * The hash keeps the choice from falling in step with rows or channels. */
+static size_t chunk_in_group(size_t g, size_t group)
+{
+    uint64_t x = (uint64_t)g * 0x9E3779B97F4A7C15u;
+    x ^= x >> 32;
+    return g * group + (size_t)(x % group);
 }
 
 qn_status qn__histogram_observe(const qn_context *ctx, void *state, uint32_t pass, uint64_t sample,
@@ -117,19 +147,15 @@ qn_status qn__histogram_observe(const qn_context *ctx, void *state, uint32_t pas
     h->lo = lo;
     h->hi = hi;
     const float inv_width = h->any ? ldexpf(1.0f, -h->exponent) : 1.0f;
-    for (size_t i = 0; i < count; i += CHUNK) {
+    const size_t n_chunks = (count + CHUNK - 1) / CHUNK;
+    const size_t group = (n_chunks + MAX_CHUNKS - 1) / MAX_CHUNKS;
+    for (size_t g = 0; g * group < n_chunks; g++) {
+        const size_t chunk = chunk_in_group(g, group);
+        if (chunk >= n_chunks)
+            continue;
+        const size_t i = chunk * CHUNK;
         const size_t n = count - i < CHUNK ? count - i : CHUNK;
-        uint32_t slots[CHUNK];
-        if (h->hot_count + n >= SPILL_LIMIT)
-            QN_TRY(spill(ctx, h, error));
-        if (n == CHUNK)
-            slots_of(values + i, CHUNK, inv_width, slots);
-        else
-            slots_of(values + i, n, inv_width, slots);
-        for (size_t j = 0; j < n; j++)
-            h->hot[slots[j]]++;
-        h->hot_count += n;
-        h->count += n;
+        QN_TRY(count_chunk(ctx, h, values + i, n, inv_width, error));
     }
     return QN_OK;
 }

@@ -254,7 +254,8 @@ static void mse_beats_the_range_seen_and_its_neighbours(void **state)
     rng_state = 5;
     for (size_t i = 0; i < COUNT; i++)
         values[i] = activation();
-    const qn_range r = observe_all("mse", values, COUNT, &u8);
+    const qn_feature_method *m = qn__feature_method_find("mse");
+    const qn_range r = observe_split(m, values, COUNT, 10000, 1, 0, &u8);
     const double best = quantization_error(values, COUNT, r.lo, r.hi);
     assert_true(best < quantization_error(values, COUNT, r.seen_lo, r.seen_hi));
     assert_true(best < 1.02 * quantization_error(values, COUNT, r.lo * 0.9f, r.hi));
