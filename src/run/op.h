@@ -21,7 +21,10 @@ typedef struct qn_step {
      * sets the outputs'. Constants are always row-major. */
     qn_layout in_layout[QN_STEP_MAX_IO], out_layout[QN_STEP_MAX_IO];
     size_t scratch_bytes;    /* of the session, 64-byte aligned, shared by all steps */
-    int8_t inplace_input;    /* output 0 may reuse this input's memory; -1: none */
+    size_t packed_bytes;     /* of packed weights in state, for reports */
+    int8_t inplace_input;    /* output 0 may reuse this input's memory; -1 (default): none */
+    bool alias;              /* output 0 is the bytes of input 0 as they are: run only copies, and is
+                                left out where the planner lets both share memory */
     void *state;             /* operator's own, from qn__alloc; freed by release */
 } qn_step;
 
@@ -32,18 +35,42 @@ typedef struct qn_run_env {
 } qn_run_env;
 
 typedef struct qn_run_op {
-    qn_op op;
+    qn_op op; /* QN_OP_NONE for an implementation that several rows of ops.def share */
     qn_status (*prepare)(const qn_plan *plan, qn_step *step, qn_error *error);
     qn_status (*run)(const qn_step *step, const qn_run_env *env, const qn_view *in,
                      const qn_view *out, qn_error *error);
     void (*release)(const qn_context *ctx, qn_step *step); /* may be NULL */
 } qn_run_op;
-const qn_run_op *qn__run_op_find(qn_op op); /* NULL: cannot be executed */
+/* Rows of ops.def. QN_RUN_OP: plain tensors. QN_RUN_QOP: nodes whose inputs[0] has a QUANT type
+ * (QuantizeLinear, DequantizeLinear and Requantize are QN_RUN_OP whatever they read). A plain
+ * implementation never sees a QUANT activation. NULL: cannot be executed. */
+const qn_run_op *qn__run_op_find(qn_op op);
+const qn_run_op *qn__run_qop_find(qn_op op);
 
 /* For operators: raise naming file and node. */
 qn_status qn__step_fail(const qn_step *step, qn_error *error, qn_status status, const char *format,
                         ...) QN_PRINTF(4, 5);
 const qn_plan_options *qn__plan_get_options(const qn_plan *plan);
 const qn_context *qn__plan_context(const qn_plan *plan);
+
+/* Input `input` of the node, or NULL when absent. */
+const qn_tensor *qn__step_input(const qn_step *step, uint32_t input);
+/* Static dims of a tensor of a planned step (planning has made sure they are static). */
+void qn__tensor_dims(const qn_tensor *tensor, int64_t dims[QN_MAX_RANK]);
+size_t qn__tensor_elements(const qn_tensor *tensor);
+/* Real values of a constant input as new row-major float32 (qn__free): any plain dtype, and QUANT
+ * dequantized. *out NULL when the input is absent; UNSUPPORTED naming the tensor when it is not
+ * constant. count may be NULL. */
+qn_status qn__step_const_f32(const qn_plan *plan, const qn_step *step, uint32_t input, float **out,
+                             size_t *count, qn_error *error);
+/* The same for integers (plain integer dtypes). */
+qn_status qn__step_const_ints(const qn_plan *plan, const qn_step *step, uint32_t input,
+                              int64_t **out, size_t *count, qn_error *error);
+/* A list of integers given as constant input `input` or, in older models, as attribute `name`.
+ * *out NULL when there is neither (qn__free). */
+qn_status qn__step_ints_param(const qn_plan *plan, const qn_step *step, uint32_t input,
+                              const char *name, int64_t **out, size_t *count, qn_error *error);
+/* Bounds of node->act for float outputs (-INFINITY, INFINITY without one). */
+qn_clamp_f32 qn__step_clamp(const qn_step *step);
 
 #endif

@@ -1,0 +1,92 @@
+/* Arena planner: the largest first, each into the tightest gap between those that live at the same
+ * time. */
+#include "run/plan.h"
+
+#include <stdlib.h>
+
+#define ALIGNMENT 64
+
+typedef struct by_size {
+    size_t bytes;
+    uint32_t first;
+    uint32_t index;
+} by_size;
+
+static int compare_size(const void *a, const void *b)
+{
+    const by_size *const x = a, *const y = b;
+    if (x->bytes != y->bytes)
+        return x->bytes > y->bytes ? -1 : 1;
+    if (x->first != y->first)
+        return x->first < y->first ? -1 : 1;
+    return x->index < y->index ? -1 : x->index > y->index;
+}
+
+/* Inserts index into placed[0..n), which is sorted by offset. */
+static void insert_by_offset(const qn_mem_item *items, uint32_t *placed, size_t n, uint32_t index)
+{
+    size_t at = n;
+    while (at > 0 && items[placed[at - 1]].offset > items[index].offset) {
+        placed[at] = placed[at - 1];
+        at--;
+    }
+    placed[at] = index;
+}
+
+static bool place(qn_mem_item *items, const uint32_t *placed, size_t n, uint32_t index,
+                  size_t bytes)
+{
+    const qn_mem_item *const item = &items[index];
+    size_t best = SIZE_MAX, best_gap = SIZE_MAX, end = 0;
+    for (size_t i = 0; i < n; i++) {
+        const qn_mem_item *const other = &items[placed[i]];
+        if (other->last < item->first || other->first > item->last)
+            continue;
+        if (other->offset > end) {
+            const size_t gap = other->offset - end;
+            if (gap >= bytes && gap < best_gap) {
+                best_gap = gap;
+                best = end;
+            }
+        }
+        size_t size, other_end;
+        if (!qn_align_size(&size, other->bytes, ALIGNMENT) ||
+            !qn_add_size(&other_end, other->offset, size))
+            return false;
+        if (other_end > end)
+            end = other_end;
+    }
+    items[index].offset = best != SIZE_MAX ? best : end;
+    return true;
+}
+
+qn_status qn__memory_plan(const qn_context *ctx, qn_mem_item *items, size_t count,
+                          size_t *total_bytes, qn_error *error)
+{
+    by_size *const order = qn__calloc(ctx, count + 1, sizeof(*order));
+    uint32_t *const placed = qn__calloc(ctx, count + 1, sizeof(*placed));
+    qn_status status = QN_OK;
+    size_t total = 0;
+    if (order == NULL || placed == NULL) {
+        status = QN_NOMEM(error);
+        goto done;
+    }
+    for (size_t i = 0; i < count; i++)
+        order[i] = (by_size){items[i].bytes, items[i].first, (uint32_t)i};
+    qsort(order, count, sizeof(*order), compare_size);
+    for (size_t i = 0; i < count; i++) {
+        const uint32_t index = order[i].index;
+        size_t bytes, end;
+        if (!qn_align_size(&bytes, items[index].bytes, ALIGNMENT) ||
+            !place(items, placed, i, index, bytes) ||
+            !qn_add_size(&end, items[index].offset, bytes))
+            QN_FAIL_GOTO(error, QN_LIMIT, "activations need more memory than can be addressed");
+        insert_by_offset(items, placed, i, index);
+        total = end > total ? end : total;
+    }
+    *total_bytes = total;
+done:
+    qn__free(ctx, order);
+    qn__free(ctx, placed);
+    return status;
+}

@@ -1,0 +1,458 @@
+/* Strided copies, gathers by index tables and loop splitting. */
+#include "run/nd.h"
+
+#include <string.h>
+
+void qn__layout_order(size_t rank, qn_layout layout, size_t order[QN_MAX_RANK])
+{
+    for (size_t i = 0; i < rank; i++)
+        order[i] = i;
+    if (layout == QN_LAYOUT_ROW_MAJOR || rank < 3)
+        return;
+    for (size_t i = 1; i + 1 < rank; i++)
+        order[i] = i + 1;
+    order[rank - 1] = 1;
+}
+
+size_t qn__layout_position(size_t rank, qn_layout layout, size_t axis)
+{
+    if (layout == QN_LAYOUT_ROW_MAJOR || rank < 3 || axis == 0)
+        return axis;
+    return axis == 1 ? rank - 1 : axis - 1;
+}
+
+void qn__layout_dims(size_t rank, const int64_t *dims, qn_layout layout,
+                     int64_t out[QN_MAX_RANK])
+{
+    size_t order[QN_MAX_RANK];
+    qn__layout_order(rank, layout, order);
+    for (size_t i = 0; i < rank; i++)
+        out[i] = dims[order[i]];
+}
+
+void qn__layout_strides(size_t rank, const int64_t *dims, qn_layout layout,
+                        int64_t out[QN_MAX_RANK])
+{
+    size_t order[QN_MAX_RANK];
+    qn__layout_order(rank, layout, order);
+    int64_t stride = 1;
+    for (size_t i = rank; i-- > 0;) {
+        out[order[i]] = stride;
+        stride *= dims[order[i]];
+    }
+}
+
+bool qn__layout_trivial(size_t rank, const int64_t *dims)
+{
+    if (rank < 3 || dims[1] == 1)
+        return true;
+    for (size_t i = 2; i < rank; i++)
+        if (dims[i] != 1)
+            return false;
+    return true;
+}
+
+qn_axis_view qn__axis_view(size_t rank, const int64_t *dims, qn_layout layout, size_t axis)
+{
+    int64_t memory[QN_MAX_RANK] = {0};
+    qn__layout_dims(rank, dims, layout, memory);
+    const size_t position = qn__layout_position(rank, layout, axis);
+    qn_axis_view view = {1, (size_t)memory[position], 1};
+    for (size_t i = 0; i < position; i++)
+        view.outer *= (size_t)memory[i];
+    for (size_t i = position + 1; i < rank; i++)
+        view.inner *= (size_t)memory[i];
+    return view;
+}
+
+/* --- splitting ------------------------------------------------------------------------------- */
+#define PIECE_BYTES ((size_t)64 * 1024) /* below this a piece costs more to hand out than to do */
+
+typedef struct ranges_job {
+    qn_range_fn fn;
+    void *arg;
+    size_t count, piece;
+} ranges_job;
+
+static void ranges_task(void *arg, size_t index)
+{
+    const ranges_job *const job = arg;
+    const size_t begin = index * job->piece;
+    const size_t end = job->count - begin < job->piece ? job->count : begin + job->piece;
+    job->fn(job->arg, begin, end);
+}
+
+void qn__parallel_ranges(qn_pool *pool, qn_range_fn fn, void *arg, size_t count, size_t cost)
+{
+    if (count == 0)
+        return;
+    const size_t threads = qn__pool_size(pool);
+    size_t least = PIECE_BYTES / (cost == 0 ? 1 : cost);
+    least = least == 0 ? 1 : least;
+    if (threads < 2 || count <= least) {
+        fn(arg, 0, count);
+        return;
+    }
+    size_t piece = (count + threads * 4 - 1) / (threads * 4);
+    piece = piece < least ? least : piece;
+    ranges_job job = {fn, arg, count, piece};
+    qn__parallel(pool, ranges_task, &job, (count + piece - 1) / piece);
+}
+
+/* --- strided copy ---------------------------------------------------------------------------- */
+typedef struct copy_job {
+    uint8_t *dst;
+    const uint8_t *src;
+    size_t rank; /* dims after merging; the last one (and `tile_axis`) are the inner loops */
+    int64_t dims[QN_MAX_RANK], strides[QN_MAX_RANK], dst_strides[QN_MAX_RANK];
+    size_t elem_bytes;
+    size_t n_outer; /* leading axes walked by the index given to a task */
+} copy_job;
+
+/* Removes axes of one element and joins neighbours that are one run in both arrays. */
+static size_t merge_axes(size_t rank, const int64_t *dims, const int64_t *strides,
+                         int64_t *out_dims, int64_t *out_strides)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < rank; i++) {
+        if (dims[i] == 1)
+            continue;
+        if (n > 0 && out_strides[n - 1] == strides[i] * dims[i]) {
+            out_dims[n - 1] *= dims[i];
+            out_strides[n - 1] = strides[i];
+        } else {
+            out_dims[n] = dims[i];
+            out_strides[n++] = strides[i];
+        }
+    }
+    if (n == 0) {
+        out_dims[0] = 1;
+        out_strides[0] = 1;
+        n = 1;
+    }
+    return n;
+}
+
+static void outer_offsets(const copy_job *job, size_t index, ptrdiff_t *src, ptrdiff_t *dst)
+{
+    ptrdiff_t s = 0, d = 0;
+    for (size_t i = job->n_outer; i-- > 0;) {
+        const size_t dim = (size_t)job->dims[i];
+        const ptrdiff_t at = (ptrdiff_t)(index % dim);
+        index /= dim;
+        s += at * job->strides[i];
+        d += at * job->dst_strides[i];
+    }
+    *src = s;
+    *dst = d;
+}
+
+#define DEFINE_ROW(bits)                                                                           \
+    static void row_##bits(uint8_t *dst8, const uint8_t *src8, ptrdiff_t stride, size_t n)         \
+    {                                                                                              \
+        uint##bits##_t *restrict dst = (uint##bits##_t *)(void *)dst8;                             \
+        const uint##bits##_t *restrict src = (const uint##bits##_t *)(const void *)src8;           \
+        for (size_t i = 0; i < n; i++)                                                             \
+            dst[i] = src[(ptrdiff_t)i * stride];                                                   \
+    }
+DEFINE_ROW(8)
+DEFINE_ROW(16)
+DEFINE_ROW(32)
+DEFINE_ROW(64)
+
+static void copy_rows(void *arg, size_t begin, size_t end)
+{
+    const copy_job *const job = arg;
+    const size_t n = (size_t)job->dims[job->rank - 1];
+    const ptrdiff_t stride = (ptrdiff_t)job->strides[job->rank - 1];
+    const size_t e = job->elem_bytes;
+    for (size_t index = begin; index < end; index++) {
+        ptrdiff_t s, d;
+        outer_offsets(job, index, &s, &d);
+        uint8_t *const dst = job->dst + d * (ptrdiff_t)e;
+        const uint8_t *const src = job->src + s * (ptrdiff_t)e;
+        if (stride == 1)
+            memcpy(dst, src, n * e);
+        else if (e == 1)
+            row_8(dst, src, stride, n);
+        else if (e == 2)
+            row_16(dst, src, stride, n);
+        else if (e == 4)
+            row_32(dst, src, stride, n);
+        else
+            row_64(dst, src, stride, n);
+    }
+}
+
+/* dst[r][c] = src[c][r] for a rows x cols part; strides in elements between dst rows and between
+ * src rows. The vector type is GCC's generic one: 4 x 4 blocks become shuffles on every ISA. */
+typedef uint32_t u32x4 __attribute__((vector_size(16), aligned(4), may_alias));
+
+static void transpose_32(uint8_t *dst8, const uint8_t *src8, size_t rows, size_t cols,
+                         ptrdiff_t dst_stride, ptrdiff_t src_stride)
+{
+    uint32_t *const dst = (uint32_t *)(void *)dst8;
+    const uint32_t *const src = (const uint32_t *)(const void *)src8;
+    size_t c = 0;
+    for (; c + 4 <= cols; c += 4) {
+        size_t r = 0;
+        for (; r + 4 <= rows; r += 4) {
+            const uint32_t *const s = src + (ptrdiff_t)c * src_stride + (ptrdiff_t)r;
+            uint32_t *const d = dst + (ptrdiff_t)r * dst_stride + (ptrdiff_t)c;
+            const u32x4 a = *(const u32x4 *)(const void *)s;
+            const u32x4 b = *(const u32x4 *)(const void *)(s + src_stride);
+            const u32x4 e = *(const u32x4 *)(const void *)(s + 2 * src_stride);
+            const u32x4 f = *(const u32x4 *)(const void *)(s + 3 * src_stride);
+            const u32x4 ab0 = __builtin_shuffle(a, b, (u32x4){0, 4, 1, 5});
+            const u32x4 ab1 = __builtin_shuffle(a, b, (u32x4){2, 6, 3, 7});
+            const u32x4 ef0 = __builtin_shuffle(e, f, (u32x4){0, 4, 1, 5});
+            const u32x4 ef1 = __builtin_shuffle(e, f, (u32x4){2, 6, 3, 7});
+            *(u32x4 *)(void *)d = __builtin_shuffle(ab0, ef0, (u32x4){0, 1, 4, 5});
+            *(u32x4 *)(void *)(d + dst_stride) = __builtin_shuffle(ab0, ef0, (u32x4){2, 3, 6, 7});
+            *(u32x4 *)(void *)(d + 2 * dst_stride) =
+                __builtin_shuffle(ab1, ef1, (u32x4){0, 1, 4, 5});
+            *(u32x4 *)(void *)(d + 3 * dst_stride) =
+                __builtin_shuffle(ab1, ef1, (u32x4){2, 3, 6, 7});
+        }
+        for (; r < rows; r++)
+            for (size_t j = c; j < c + 4; j++)
+                dst[(ptrdiff_t)r * dst_stride + (ptrdiff_t)j] =
+                    src[(ptrdiff_t)j * src_stride + (ptrdiff_t)r];
+    }
+    for (; c < cols; c++)
+        for (size_t r = 0; r < rows; r++)
+            dst[(ptrdiff_t)r * dst_stride + (ptrdiff_t)c] =
+                src[(ptrdiff_t)c * src_stride + (ptrdiff_t)r];
+}
+
+#define DEFINE_TRANSPOSE(bits)                                                                     \
+    static void transpose_##bits(uint8_t *dst8, const uint8_t *src8, size_t rows, size_t cols,     \
+                                 ptrdiff_t dst_stride, ptrdiff_t src_stride)                       \
+    {                                                                                              \
+        uint##bits##_t *const dst = (uint##bits##_t *)(void *)dst8;                                \
+        const uint##bits##_t *const src = (const uint##bits##_t *)(const void *)src8;              \
+        for (size_t r0 = 0; r0 < rows; r0 += 16) {                                                 \
+            const size_t r1 = rows - r0 < 16 ? rows : r0 + 16;                                     \
+            for (size_t c = 0; c < cols; c++)                                                      \
+                for (size_t r = r0; r < r1; r++)                                                   \
+                    dst[(ptrdiff_t)r * dst_stride + (ptrdiff_t)c] =                                \
+                        src[(ptrdiff_t)c * src_stride + (ptrdiff_t)r];                             \
+        }                                                                                          \
+    }
+DEFINE_TRANSPOSE(8)
+DEFINE_TRANSPOSE(16)
+DEFINE_TRANSPOSE(64)
+
+#define TILE 64 /* rows of one transposing task */
+
+/* Axes are ordered outer..., rows (stride 1 in src), cols (stride 1 in dst). */
+static void copy_tiles(void *arg, size_t begin, size_t end)
+{
+    const copy_job *const job = arg;
+    const size_t rows = (size_t)job->dims[job->rank - 2], cols = (size_t)job->dims[job->rank - 1];
+    const size_t tiles = (rows + TILE - 1) / TILE;
+    const ptrdiff_t dst_stride = (ptrdiff_t)job->dst_strides[job->rank - 2];
+    const ptrdiff_t src_stride = (ptrdiff_t)job->strides[job->rank - 1];
+    const ptrdiff_t e = (ptrdiff_t)job->elem_bytes;
+    for (size_t index = begin; index < end; index++) {
+        ptrdiff_t s, d;
+        outer_offsets(job, index / tiles, &s, &d);
+        const size_t r0 = index % tiles * TILE;
+        const size_t n = rows - r0 < TILE ? rows - r0 : TILE;
+        uint8_t *const dst = job->dst + (d + (ptrdiff_t)r0 * dst_stride) * e;
+        const uint8_t *const src = job->src + (s + (ptrdiff_t)r0) * e;
+        if (e == 1)
+            transpose_8(dst, src, n, cols, dst_stride, src_stride);
+        else if (e == 2)
+            transpose_16(dst, src, n, cols, dst_stride, src_stride);
+        else if (e == 4)
+            transpose_32(dst, src, n, cols, dst_stride, src_stride);
+        else
+            transpose_64(dst, src, n, cols, dst_stride, src_stride);
+    }
+}
+
+/* Moves axis `from` to position `to`, keeping the order of the others. */
+static void move_axis(copy_job *job, size_t from, size_t to)
+{
+    const int64_t dim = job->dims[from], stride = job->strides[from];
+    const int64_t dst_stride = job->dst_strides[from];
+    for (size_t i = from; i < to; i++) {
+        job->dims[i] = job->dims[i + 1];
+        job->strides[i] = job->strides[i + 1];
+        job->dst_strides[i] = job->dst_strides[i + 1];
+    }
+    job->dims[to] = dim;
+    job->strides[to] = stride;
+    job->dst_strides[to] = dst_stride;
+}
+
+void qn__strided_copy(qn_pool *pool, void *dst, const void *src, size_t rank, const int64_t *dims,
+                      const int64_t *strides, size_t elem_bytes)
+{
+    for (size_t i = 0; i < rank; i++)
+        if (dims[i] == 0)
+            return;
+    copy_job job = {.dst = dst, .src = src, .elem_bytes = elem_bytes};
+    job.rank = merge_axes(rank, dims, strides, job.dims, job.strides);
+    int64_t step = 1;
+    for (size_t i = job.rank; i-- > 0;) {
+        job.dst_strides[i] = step;
+        step *= job.dims[i];
+    }
+    size_t unit = job.rank; /* the axis that is contiguous in src */
+    for (size_t i = 0; i + 1 < job.rank; i++)
+        if (job.strides[i] == 1)
+            unit = i;
+    if (job.strides[job.rank - 1] != 1 && unit < job.rank) {
+        move_axis(&job, unit, job.rank - 2);
+        job.n_outer = job.rank - 2;
+        size_t tasks = ((size_t)job.dims[job.rank - 2] + TILE - 1) / TILE;
+        for (size_t i = 0; i < job.n_outer; i++)
+            tasks *= (size_t)job.dims[i];
+        qn__parallel_ranges(pool, copy_tiles, &job, tasks,
+                            TILE * (size_t)job.dims[job.rank - 1] * elem_bytes);
+        return;
+    }
+    job.n_outer = job.rank - 1;
+    size_t rows = 1;
+    for (size_t i = 0; i < job.n_outer; i++)
+        rows *= (size_t)job.dims[i];
+    qn__parallel_ranges(pool, copy_rows, &job, rows,
+                        (size_t)job.dims[job.rank - 1] * elem_bytes);
+}
+
+void qn__convert_layout(qn_pool *pool, void *dst, qn_layout dst_layout, const void *src,
+                        qn_layout src_layout, size_t rank, const int64_t *dims, size_t elem_bytes)
+{
+    size_t order[QN_MAX_RANK];
+    int64_t by_axis[QN_MAX_RANK], out_dims[QN_MAX_RANK], strides[QN_MAX_RANK];
+    qn__layout_order(rank, dst_layout, order);
+    qn__layout_strides(rank, dims, src_layout, by_axis);
+    for (size_t i = 0; i < rank; i++) {
+        out_dims[i] = dims[order[i]];
+        strides[i] = by_axis[order[i]];
+    }
+    qn__strided_copy(pool, dst, src, rank, out_dims, strides, elem_bytes);
+}
+
+/* --- gather ---------------------------------------------------------------------------------- */
+qn_status qn__gather_create(const qn_context *ctx, qn_gather *gather, size_t rank,
+                            const int64_t *dims, const int64_t *const *maps, size_t elem_bytes,
+                            const void *fill, qn_error *error)
+{
+    qn_gather g = {.rank = rank, .elem_bytes = elem_bytes, .block = 1};
+    if (fill != NULL)
+        memcpy(g.fill, fill, elem_bytes);
+    /* Trailing axes whose map counts up in steps of what lies below are one block. */
+    while (g.rank > 1) {
+        const int64_t *const map = maps[g.rank - 1];
+        const int64_t dim = dims[g.rank - 1];
+        bool whole = true;
+        for (int64_t i = 0; i < dim && whole; i++)
+            whole = map[i] == i * (int64_t)g.block;
+        if (!whole)
+            break;
+        g.block *= (size_t)dim;
+        g.rank--;
+    }
+    size_t total = 0;
+    for (size_t i = 0; i < g.rank; i++)
+        total += (size_t)dims[i];
+    g.storage = qn__calloc(ctx, total + 1, sizeof(*g.storage));
+    if (g.storage == NULL)
+        return QN_NOMEM(error);
+    int64_t *next = g.storage;
+    for (size_t i = 0; i < g.rank; i++) {
+        g.dims[i] = dims[i];
+        g.maps[i] = next;
+        memcpy(next, maps[i], (size_t)dims[i] * sizeof(*next));
+        next += dims[i];
+    }
+    *gather = g;
+    return QN_OK;
+}
+
+void qn__gather_free(const qn_context *ctx, qn_gather *gather)
+{
+    qn__free(ctx, gather->storage);
+    gather->storage = NULL;
+}
+
+typedef struct gather_job {
+    const qn_gather *g;
+    uint8_t *dst;
+    const uint8_t *src;
+} gather_job;
+
+static void fill_elements(uint8_t *dst, const uint8_t *fill, size_t elem_bytes, size_t count)
+{
+    if (elem_bytes == 1) {
+        memset(dst, fill[0], count);
+        return;
+    }
+    for (size_t i = 0; i < count; i++)
+        memcpy(dst + i * elem_bytes, fill, elem_bytes);
+}
+
+static void gather_row(const qn_gather *g, uint8_t *dst, const uint8_t *src)
+{
+    const size_t n = (size_t)g->dims[g->rank - 1];
+    const int64_t *const map = g->maps[g->rank - 1];
+    const size_t block_bytes = g->block * g->elem_bytes;
+    size_t i = 0;
+    while (i < n) {
+        size_t end = i + 1;
+        if (map[i] < 0) {
+            while (end < n && map[end] < 0)
+                end++;
+            fill_elements(dst + i * block_bytes, g->fill, g->elem_bytes, (end - i) * g->block);
+        } else {
+            while (end < n && map[end] == map[end - 1] + (int64_t)g->block)
+                end++;
+            const uint8_t *const from = src + (size_t)map[i] * g->elem_bytes;
+            if (end == i + 1 && block_bytes == 4)
+                memcpy(dst + i * 4, from, 4);
+            else if (end == i + 1 && block_bytes == 1)
+                dst[i] = *from;
+            else
+                memcpy(dst + i * block_bytes, from, (end - i) * block_bytes);
+        }
+        i = end;
+    }
+}
+
+static void gather_rows(void *arg, size_t begin, size_t end)
+{
+    const gather_job *const job = arg;
+    const qn_gather *const g = job->g;
+    const size_t row = (size_t)g->dims[g->rank - 1] * g->block;
+    for (size_t index = begin; index < end; index++) {
+        size_t rest = index;
+        int64_t offset = 0;
+        bool filled = false;
+        for (size_t i = g->rank - 1; i-- > 0;) {
+            const int64_t at = g->maps[i][rest % (size_t)g->dims[i]];
+            rest /= (size_t)g->dims[i];
+            filled = filled || at < 0;
+            offset += at;
+        }
+        uint8_t *const dst = job->dst + index * row * g->elem_bytes;
+        if (filled)
+            fill_elements(dst, g->fill, g->elem_bytes, row);
+        else
+            gather_row(g, dst, job->src + (size_t)offset * g->elem_bytes);
+    }
+}
+
+void qn__gather_run(qn_pool *pool, const qn_gather *gather, void *dst, const void *src)
+{
+    size_t rows = 1;
+    for (size_t i = 0; i + 1 < gather->rank; i++)
+        rows *= (size_t)gather->dims[i];
+    const size_t row = (size_t)gather->dims[gather->rank - 1] * gather->block;
+    if (rows == 0 || row == 0)
+        return;
+    gather_job job = {gather, dst, src};
+    qn__parallel_ranges(pool, gather_rows, &job, rows, row * gather->elem_bytes);
+}

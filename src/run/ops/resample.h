@@ -1,0 +1,42 @@
+/* Resize: where each output position lies in the input. */
+#ifndef QN_RUN_OPS_RESAMPLE_H
+#define QN_RUN_OPS_RESAMPLE_H
+
+#include "run/op.h"
+
+typedef enum qn_coordinate {
+    QN_COORD_HALF_PIXEL = 0,
+    QN_COORD_HALF_PIXEL_SYMMETRIC = 1,
+    QN_COORD_PYTORCH_HALF_PIXEL = 2,
+    QN_COORD_ALIGN_CORNERS = 3,
+    QN_COORD_ASYMMETRIC = 4,
+    QN_COORD_TF_HALF_PIXEL_NN = 5
+} qn_coordinate;
+typedef enum qn_nearest {
+    QN_NEAREST_ROUND_PREFER_FLOOR = 0,
+    QN_NEAREST_ROUND_PREFER_CEIL = 1,
+    QN_NEAREST_FLOOR = 2,
+    QN_NEAREST_CEIL = 3
+} qn_nearest;
+
+typedef struct qn_resize {
+    qn_coordinate coordinate;
+    qn_nearest nearest;
+    size_t rank;
+    int64_t in_dims[QN_MAX_RANK], out_dims[QN_MAX_RANK];
+    float scales[QN_MAX_RANK];
+    bool changes[QN_MAX_RANK]; /* the axis is resampled at all */
+} qn_resize;
+
+/* Position in the input of output position k along axis. */
+float qn__resize_coordinate(const qn_resize *resize, size_t axis, int64_t k);
+int64_t qn__resize_nearest(const qn_resize *resize, size_t axis, int64_t k);
+
+/* index.c: tables for the nearest mode, run by qn__run_index. */
+qn_status qn__prepare_resize_nearest(const qn_plan *plan, qn_step *step, const qn_resize *resize,
+                                     qn_error *error);
+qn_status qn__run_index(const qn_step *step, const qn_run_env *env, const qn_view *in,
+                        const qn_view *out, qn_error *error);
+void qn__release_index(const qn_context *ctx, qn_step *step);
+
+#endif

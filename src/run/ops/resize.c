@@ -1,0 +1,328 @@
+/* Resize. Nearest picks elements; linear and cubic are separable: one pass per axis with a table of
+ * taps. */
+#include "run/nd.h"
+#include "run/ops/resample.h"
+
+#include <math.h>
+#include <string.h>
+
+float qn__resize_coordinate(const qn_resize *r, size_t axis, int64_t k)
+{
+    const float x = (float)k, scale = r->scales[axis];
+    const int64_t in = r->in_dims[axis], out = r->out_dims[axis];
+    switch (r->coordinate) {
+    case QN_COORD_HALF_PIXEL:
+        break;
+    case QN_COORD_HALF_PIXEL_SYMMETRIC: {
+        const float adjustment = (float)out / (scale * (float)in);
+        const float center = (float)in / 2.0f;
+        return center * (1.0f - adjustment) + (x + 0.5f) / scale - 0.5f;
+    }
+    case QN_COORD_PYTORCH_HALF_PIXEL:
+        return out > 1 ? (x + 0.5f) / scale - 0.5f : 0.0f;
+    case QN_COORD_ALIGN_CORNERS:
+        return out == 1 ? 0.0f : x * (float)(in - 1) / (float)(out - 1);
+    case QN_COORD_ASYMMETRIC:
+        return x / scale;
+    case QN_COORD_TF_HALF_PIXEL_NN:
+        return (x + 0.5f) / scale;
+    }
+    return (x + 0.5f) / scale - 0.5f;
+}
+
+int64_t qn__resize_nearest(const qn_resize *r, size_t axis, int64_t k)
+{
+    const float x = qn__resize_coordinate(r, axis, k);
+    const float down = floorf(x);
+    float at = down;
+    switch (r->nearest) {
+    case QN_NEAREST_ROUND_PREFER_FLOOR:
+        at = x - down <= 0.5f ? down : down + 1.0f;
+        break;
+    case QN_NEAREST_ROUND_PREFER_CEIL:
+        at = x - down < 0.5f ? down : down + 1.0f;
+        break;
+    case QN_NEAREST_FLOOR:
+        break;
+    case QN_NEAREST_CEIL:
+        at = ceilf(x);
+        break;
+    }
+    const float last = (float)(r->in_dims[axis] - 1);
+    return (int64_t)(at < 0.0f ? 0.0f : at > last ? last : at);
+}
+
+/* --- parameters ------------------------------------------------------------------------------ */
+static int find_name(const char *const *names, int count, const char *name)
+{
+    for (int i = 0; i < count; i++)
+        if (strcmp(names[i], name) == 0)
+            return i;
+    return -1;
+}
+
+static qn_status read_modes(const qn_step *step, qn_resize *r, qn_error *error)
+{
+    static const char *const COORDINATES[] = {"half_pixel",    "half_pixel_symmetric",
+                                              "pytorch_half_pixel", "align_corners",
+                                              "asymmetric",    "tf_half_pixel_for_nn"};
+    static const char *const NEAREST[] = {"round_prefer_floor", "round_prefer_ceil", "floor",
+                                          "ceil"};
+    const qn_node *const node = step->node;
+    const char *const coordinate =
+        qn__attr_string(node, "coordinate_transformation_mode", "half_pixel");
+    const char *const nearest = qn__attr_string(node, "nearest_mode", "round_prefer_floor");
+    const int c = find_name(COORDINATES, 6, coordinate), n = find_name(NEAREST, 4, nearest);
+    if (c < 0 || n < 0 || qn__attr_int(node, "antialias", 0) != 0)
+        return qn__step_fail(step, error, QN_UNSUPPORTED, "%s \"%s\"",
+                             c < 0 ? "coordinates" : n < 0 ? "nearest mode" : "antialiased mode",
+                             c < 0 ? coordinate : nearest);
+    r->coordinate = (qn_coordinate)c;
+    r->nearest = (qn_nearest)n;
+    return QN_OK;
+}
+
+static qn_status read_scales(const qn_plan *plan, const qn_step *step, qn_resize *r,
+                             qn_error *error)
+{
+    const qn_context *const ctx = qn__plan_context(plan);
+    float *scales;
+    size_t count, n_axes;
+    const int64_t *const axes = qn__attr_ints(step->node, "axes", &n_axes);
+    QN_TRY(qn__step_const_f32(plan, step, 2, &scales, &count, error));
+    qn_status status = QN_OK;
+    if (count > 0 && count != (axes != NULL ? n_axes : r->rank))
+        status = qn__step_fail(step, error, QN_CORRUPT, "%zu scales for rank %zu", count, r->rank);
+    for (size_t i = 0; i < count && status == QN_OK; i++) {
+        int64_t axis = axes != NULL ? axes[i] : (int64_t)i;
+        axis += axis < 0 ? (int64_t)r->rank : 0;
+        if (axis < 0 || axis >= (int64_t)r->rank || !(scales[i] > 0.0f))
+            status = qn__step_fail(step, error, QN_CORRUPT, "axis or scale out of range");
+        else
+            r->scales[axis] = scales[i];
+    }
+    qn__free(ctx, scales);
+    return status;
+}
+
+static qn_status read_resize(const qn_plan *plan, const qn_step *step, qn_resize *r,
+                             qn_error *error)
+{
+    const qn_tensor *const x = qn__step_input(step, 0), *const y = step->node->outputs[0];
+    if (x == NULL || x->rank != y->rank)
+        return qn__step_fail(step, error, QN_CORRUPT, "ranks differ");
+    *r = (qn_resize){.rank = x->rank};
+    qn__tensor_dims(x, r->in_dims);
+    qn__tensor_dims(y, r->out_dims);
+    QN_TRY(read_modes(step, r, error));
+    for (size_t i = 0; i < r->rank; i++) {
+        if (r->in_dims[i] == 0)
+            return qn__step_fail(step, error, QN_CORRUPT, "empty input");
+        r->scales[i] = (float)r->out_dims[i] / (float)r->in_dims[i];
+    }
+    QN_TRY(read_scales(plan, step, r, error));
+    for (size_t i = 0; i < r->rank; i++)
+        r->changes[i] = r->scales[i] != 1.0f || r->in_dims[i] != r->out_dims[i];
+    return QN_OK;
+}
+
+/* --- linear and cubic ------------------------------------------------------------------------ */
+typedef struct resize_pass {
+    size_t taps, outer, in, inner, out;
+    int32_t *index; /* [out][taps] */
+    float *weight;
+} resize_pass;
+
+typedef struct resize_state {
+    size_t n_passes, buffer; /* floats of one scratch buffer */
+    resize_pass passes[QN_MAX_RANK];
+} resize_state;
+
+static void linear_taps(const qn_resize *r, size_t axis, int64_t k, int32_t *index, float *weight)
+{
+    const float last = (float)(r->in_dims[axis] - 1);
+    float x = qn__resize_coordinate(r, axis, k);
+    x = x < 0.0f ? 0.0f : x > last ? last : x;
+    const float down = floorf(x);
+    index[0] = (int32_t)down;
+    index[1] = down + 1.0f > last ? (int32_t)last : (int32_t)down + 1;
+    weight[1] = x - down;
+    weight[0] = 1.0f - weight[1];
+}
+
+static void cubic_taps(const qn_resize *r, size_t axis, int64_t k, float a, bool exclude,
+                       int32_t *index, float *weight)
+{
+    const float x = qn__resize_coordinate(r, axis, k);
+    const float down = floorf(x), t = x - down;
+    const float d[4] = {t + 1.0f, t, 1.0f - t, 2.0f - t};
+    float sum = 0.0f;
+    for (int i = 0; i < 4; i++) {
+        const float p = d[i];
+        weight[i] = i == 1 || i == 2 ? ((a + 2.0f) * p - (a + 3.0f)) * p * p + 1.0f
+                                     : ((a * p - 5.0f * a) * p + 8.0f * a) * p - 4.0f * a;
+        const int64_t at = (int64_t)down - 1 + i;
+        if (exclude && (at < 0 || at >= r->in_dims[axis]))
+            weight[i] = 0.0f;
+        index[i] = (int32_t)(at < 0 ? 0 : at >= r->in_dims[axis] ? r->in_dims[axis] - 1 : at);
+        sum += weight[i];
+    }
+    for (int i = 0; exclude && i < 4; i++)
+        weight[i] /= sum;
+}
+
+static void release_state(const qn_context *ctx, resize_state *s)
+{
+    for (size_t i = 0; i < s->n_passes; i++) {
+        qn__free(ctx, s->passes[i].index);
+        qn__free(ctx, s->passes[i].weight);
+    }
+    qn__free(ctx, s);
+}
+
+static qn_status add_pass(const qn_plan *plan, const qn_step *step, const qn_resize *r, size_t axis,
+                          const qn_axis_view *v, bool cubic, resize_state *s, qn_error *error)
+{
+    const qn_context *const ctx = qn__plan_context(plan);
+    resize_pass *const pass = &s->passes[s->n_passes++];
+    const size_t out = (size_t)r->out_dims[axis], taps = cubic ? 4 : 2;
+    *pass = (resize_pass){taps, v->outer, v->axis, v->inner, out, NULL, NULL};
+    pass->index = qn__calloc(ctx, out * taps + 1, sizeof(*pass->index));
+    pass->weight = qn__calloc(ctx, out * taps + 1, sizeof(*pass->weight));
+    if (pass->index == NULL || pass->weight == NULL)
+        return QN_NOMEM(error);
+    const float a = qn__attr_float(step->node, "cubic_coeff_a", -0.75f);
+    const bool exclude = qn__attr_int(step->node, "exclude_outside", 0) != 0;
+    for (size_t k = 0; k < out; k++) {
+        int32_t *const index = pass->index + k * taps;
+        float *const weight = pass->weight + k * taps;
+        if (cubic)
+            cubic_taps(r, axis, (int64_t)k, a, exclude, index, weight);
+        else
+            linear_taps(r, axis, (int64_t)k, index, weight);
+    }
+    return QN_OK;
+}
+
+static qn_status make_passes(const qn_plan *plan, qn_step *step, const qn_resize *r, bool cubic,
+                             resize_state *s, qn_error *error)
+{
+    int64_t dims[QN_MAX_RANK];
+    memcpy(dims, r->in_dims, sizeof(dims));
+    for (size_t axis = 0; axis < r->rank; axis++) {
+        if (!r->changes[axis])
+            continue;
+        const qn_axis_view v = qn__axis_view(r->rank, dims, step->in_layout[0], axis);
+        QN_TRY(add_pass(plan, step, r, axis, &v, cubic, s, error));
+        dims[axis] = r->out_dims[axis];
+        size_t count;
+        if (!qn_shape_count(&count, dims, r->rank) || count > SIZE_MAX / 64)
+            return qn__step_fail(step, error, QN_LIMIT, "too large");
+        s->buffer = count > s->buffer ? count : s->buffer;
+    }
+    step->scratch_bytes = s->n_passes > 1 ? 2 * s->buffer * sizeof(float) : 0;
+    return QN_OK;
+}
+
+static qn_status prepare(const qn_plan *plan, qn_step *step, qn_error *error)
+{
+    const qn_context *const ctx = qn__plan_context(plan);
+    const char *const mode = qn__attr_string(step->node, "mode", "nearest");
+    const bool cubic = strcmp(mode, "cubic") == 0, linear = strcmp(mode, "linear") == 0;
+    qn_resize r;
+    QN_TRY(read_resize(plan, step, &r, error));
+    for (uint32_t i = 1; i < step->node->n_inputs; i++)
+        step->in_layout[i] = QN_LAYOUT_ROW_MAJOR;
+    if (strcmp(mode, "nearest") == 0)
+        return qn__prepare_resize_nearest(plan, step, &r, error);
+    if (!cubic && !linear)
+        return qn__step_fail(step, error, QN_UNSUPPORTED, "mode \"%s\"", mode);
+    if (step->node->inputs[0]->type.dtype != QN_DTYPE_F32)
+        return qn__step_fail(step, error, QN_UNSUPPORTED, "%s in mode \"%s\"",
+                             qn__dtype_name(step->node->inputs[0]->type.dtype), mode);
+    resize_state *const s = qn__calloc(ctx, 1, sizeof(*s));
+    if (s == NULL)
+        return QN_NOMEM(error);
+    step->out_layout[0] = step->in_layout[0];
+    const qn_status status = make_passes(plan, step, &r, cubic, s, error);
+    if (status != QN_OK) {
+        release_state(ctx, s);
+        return status;
+    }
+    step->state = s;
+    return QN_OK;
+}
+
+typedef struct pass_job {
+    const resize_pass *pass;
+    const float *src;
+    float *dst;
+} pass_job;
+
+static void run_rows(void *arg, size_t begin, size_t end)
+{
+    const pass_job *const job = arg;
+    const resize_pass *const p = job->pass;
+    const size_t n = p->inner;
+    for (size_t row = begin; row < end; row++) {
+        const size_t k = row % p->out;
+        const float *const src = job->src + row / p->out * p->in * n;
+        float *restrict const dst = job->dst + row * n;
+        const int32_t *const index = p->index + k * p->taps;
+        const float *const w = p->weight + k * p->taps;
+        const float *const a = src + (size_t)index[0] * n, *const b = src + (size_t)index[1] * n;
+        if (p->taps == 2) {
+            for (size_t i = 0; i < n; i++)
+                dst[i] = a[i] * w[0] + b[i] * w[1];
+            continue;
+        }
+        const float *const c = src + (size_t)index[2] * n, *const d = src + (size_t)index[3] * n;
+        for (size_t i = 0; i < n; i++)
+            dst[i] = a[i] * w[0] + b[i] * w[1] + c[i] * w[2] + d[i] * w[3];
+    }
+}
+
+static qn_status run(const qn_step *step, const qn_run_env *env, const qn_view *in,
+                     const qn_view *out, qn_error *error)
+{
+    (void)error;
+    const resize_state *const s = step->state;
+    const float *src = in[0].data;
+    if (s->n_passes == 0)
+        memcpy(out[0].data, src, in[0].count * sizeof(float));
+    for (size_t i = 0; i < s->n_passes; i++) {
+        const resize_pass *const pass = &s->passes[i];
+        float *const dst = i + 1 == s->n_passes ? out[0].data
+                                                : (float *)env->scratch + (i % 2) * s->buffer;
+        pass_job job = {pass, src, dst};
+        qn__parallel_ranges(env->pool, run_rows, &job, pass->outer * pass->out,
+                            pass->inner * sizeof(float) * (pass->taps + 1));
+        src = dst;
+    }
+    return QN_OK;
+}
+
+static bool is_nearest(const qn_step *step)
+{
+    return strcmp(qn__attr_string(step->node, "mode", "nearest"), "nearest") == 0;
+}
+
+static qn_status run_any(const qn_step *step, const qn_run_env *env, const qn_view *in,
+                         const qn_view *out, qn_error *error)
+{
+    return is_nearest(step) ? qn__run_index(step, env, in, out, error)
+                            : run(step, env, in, out, error);
+}
+
+static void release(const qn_context *ctx, qn_step *step)
+{
+    if (is_nearest(step)) {
+        qn__release_index(ctx, step);
+        return;
+    }
+    if (step->state != NULL)
+        release_state(ctx, step->state);
+    step->state = NULL;
+}
+
+const qn_run_op qn__op_resize = {QN_OP_RESIZE, prepare, run_any, release};

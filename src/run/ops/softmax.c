@@ -1,0 +1,125 @@
+/* Softmax and LogSoftmax along one axis; the largest value is subtracted first. */
+#include "run/nd.h"
+#include "run/op.h"
+#include "run/ops/vmath.h"
+
+#define COLUMNS 64 /* inner positions worked on together */
+
+typedef struct softmax_job {
+    const float *src;
+    float *dst;
+    qn_axis_view v;
+    bool log;
+} softmax_job;
+
+static qn_status read_axis(const qn_step *step, size_t *axis, qn_error *error)
+{
+    const qn_tensor *const x = qn__step_input(step, 0);
+    int64_t a = qn__attr_int(step->node, "axis", -1);
+    if (x == NULL || x->type.dtype != QN_DTYPE_F32)
+        return qn__step_fail(step, error, QN_UNSUPPORTED, "needs float32");
+    a += a < 0 ? x->rank : 0;
+    if (a < 0 || a >= x->rank)
+        return qn__step_fail(step, error, QN_CORRUPT, "axis out of range");
+    *axis = (size_t)a;
+    return QN_OK;
+}
+
+static qn_status prepare(const qn_plan *plan, qn_step *step, qn_error *error)
+{
+    (void)plan;
+    size_t axis;
+    QN_TRY(read_axis(step, &axis, error));
+    step->out_layout[0] = step->in_layout[0];
+    step->inplace_input = 0;
+    return QN_OK;
+}
+
+static void contiguous_row(const float *src, float *dst, size_t n, bool log)
+{
+    float top = -INFINITY;
+    for (size_t i = 0; i < n; i++)
+        top = src[i] > top ? src[i] : top;
+    if (log) {
+        double sum = 0.0;
+        for (size_t i = 0; i < n; i++)
+            sum += (double)qn_exp_f32(src[i] - top);
+        const float shift = logf((float)sum);
+        for (size_t i = 0; i < n; i++)
+            dst[i] = src[i] - top - shift;
+        return;
+    }
+#pragma GCC ivdep
+    for (size_t i = 0; i < n; i++)
+        dst[i] = qn_exp_f32(src[i] - top);
+    float sum = 0.0f;
+    for (size_t i = 0; i < n; i++)
+        sum += dst[i];
+    for (size_t i = 0; i < n; i++)
+        dst[i] /= sum;
+}
+
+/* `n` neighbouring positions, axis elements `stride` apart. */
+static void columns(const float *src, float *dst, size_t axis, size_t stride, size_t n, bool log)
+{
+    float top[COLUMNS], sum[COLUMNS];
+    for (size_t i = 0; i < n; i++) {
+        top[i] = -INFINITY;
+        sum[i] = 0.0f;
+    }
+    for (size_t k = 0; k < axis; k++)
+        for (size_t i = 0; i < n; i++)
+            top[i] = src[k * stride + i] > top[i] ? src[k * stride + i] : top[i];
+    if (log) {
+        for (size_t k = 0; k < axis; k++)
+            for (size_t i = 0; i < n; i++)
+                sum[i] += qn_exp_f32(src[k * stride + i] - top[i]);
+        for (size_t i = 0; i < n; i++)
+            top[i] += logf(sum[i]);
+        for (size_t k = 0; k < axis; k++)
+            for (size_t i = 0; i < n; i++)
+                dst[k * stride + i] = src[k * stride + i] - top[i];
+        return;
+    }
+    for (size_t k = 0; k < axis; k++) {
+#pragma GCC ivdep
+        for (size_t i = 0; i < n; i++) {
+            const float e = qn_exp_f32(src[k * stride + i] - top[i]);
+            dst[k * stride + i] = e;
+            sum[i] += e;
+        }
+    }
+    for (size_t k = 0; k < axis; k++)
+        for (size_t i = 0; i < n; i++)
+            dst[k * stride + i] /= sum[i];
+}
+
+static void run_range(void *arg, size_t begin, size_t end)
+{
+    const softmax_job *const job = arg;
+    const qn_axis_view v = job->v;
+    for (size_t o = begin; o < end; o++) {
+        const size_t at = o * v.axis * v.inner;
+        if (v.inner == 1) {
+            contiguous_row(job->src + at, job->dst + at, v.axis, job->log);
+            continue;
+        }
+        for (size_t i = 0; i < v.inner; i += COLUMNS)
+            columns(job->src + at + i, job->dst + at + i, v.axis, v.inner,
+                    v.inner - i < COLUMNS ? v.inner - i : COLUMNS, job->log);
+    }
+}
+
+static qn_status run(const qn_step *step, const qn_run_env *env, const qn_view *in,
+                     const qn_view *out, qn_error *error)
+{
+    size_t axis = 0;
+    QN_TRY(read_axis(step, &axis, error));
+    softmax_job job = {in[0].data, out[0].data,
+                       qn__axis_view(in[0].rank, in[0].dims, in[0].layout, axis),
+                       step->node->op == QN_OP_LOG_SOFTMAX};
+    qn__parallel_ranges(env->pool, run_range, &job, job.v.outer, job.v.axis * job.v.inner * 16);
+    return QN_OK;
+}
+
+const qn_run_op qn__op_softmax = {QN_OP_NONE, prepare, run, NULL};

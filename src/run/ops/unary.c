@@ -1,0 +1,264 @@
+/* Unary element functions. */
+#include "run/ops/unary.h"
+
+#include "run/nd.h"
+#include "run/ops/vmath.h"
+
+/* Loops over src (maybe dst itself: same index only, so vectorizing is safe). */
+#define LOOP(expr)                                                                                 \
+    do {                                                                                           \
+        _Pragma("GCC ivdep") for (size_t i = 0; i < n; i++)                                        \
+        {                                                                                          \
+            const float x = src[i];                                                                \
+            dst[i] = (expr);                                                                       \
+        }                                                                                          \
+    } while (0)
+
+static float gelu_tanh(float x)
+{
+    return 0.5f * x * (1.0f + tanhf(0.7978845608f * (x + 0.044715f * x * x * x)));
+}
+
+static void apply(const qn_unary *u, const float *src, float *dst, size_t n)
+{
+    const float alpha = u->alpha, beta = u->beta;
+    switch (u->op) {
+    case QN_OP_RELU:
+        LOOP(x < 0.0f ? 0.0f : x);
+        break;
+    case QN_OP_CLIP: /* comparisons keep NaN; when the bounds cross the upper one wins */
+        LOOP((x < alpha ? alpha : x) > beta ? beta : (x < alpha ? alpha : x));
+        break;
+    case QN_OP_LEAKY_RELU:
+        LOOP(x < 0.0f ? alpha * x : x);
+        break;
+    case QN_OP_SIGMOID:
+        LOOP(qn_sigmoid_f32(x));
+        break;
+    case QN_OP_TANH:
+        LOOP(tanhf(x));
+        break;
+    case QN_OP_HARD_SIGMOID:
+        LOOP(alpha * x + beta < 0.0f ? 0.0f : (alpha * x + beta > 1.0f ? 1.0f : alpha * x + beta));
+        break;
+    case QN_OP_HARD_SWISH:
+        LOOP(x * (x / 6.0f + 0.5f < 0.0f ? 0.0f
+                                         : (x / 6.0f + 0.5f > 1.0f ? 1.0f : x / 6.0f + 0.5f)));
+        break;
+    case QN_OP_ELU:
+        LOOP(x < 0.0f ? alpha * expm1f(x) : x);
+        break;
+    case QN_OP_SELU:
+        LOOP(beta * (x < 0.0f ? alpha * expm1f(x) : x));
+        break;
+    case QN_OP_GELU:
+        if (u->approximate)
+            LOOP(gelu_tanh(x));
+        else
+            LOOP(0.5f * x * (1.0f + erff(x * 0.70710678f)));
+        break;
+    case QN_OP_SOFTPLUS:
+        LOOP((x > 0.0f ? x : 0.0f) + log1pf(expf(-fabsf(x))));
+        break;
+    case QN_OP_EXP:
+        LOOP(qn_exp_f32(x));
+        break;
+    case QN_OP_LOG:
+        LOOP(logf(x));
+        break;
+    case QN_OP_SQRT:
+        LOOP(sqrtf(x));
+        break;
+    case QN_OP_RECIPROCAL:
+        LOOP(1.0f / x);
+        break;
+    case QN_OP_ABS:
+        LOOP(fabsf(x));
+        break;
+    case QN_OP_NEG:
+        LOOP(-x);
+        break;
+    case QN_OP_FLOOR:
+        LOOP(floorf(x));
+        break;
+    case QN_OP_CEIL:
+        LOOP(ceilf(x));
+        break;
+    case QN_OP_ROUND:
+        LOOP(rintf(x));
+        break;
+    case QN_OP_ERF:
+        LOOP(erff(x));
+        break;
+    default:
+        break;
+    }
+}
+
+void qn__unary_f32(const qn_unary *unary, const float *src, float *dst, size_t count)
+{
+    apply(unary, src, dst, count);
+    const float lo = unary->clamp.lo, hi = unary->clamp.hi;
+    if (lo == -INFINITY && hi == INFINITY)
+        return;
+    for (size_t i = 0; i < count; i++) {
+        const float x = dst[i] < lo ? lo : dst[i];
+        dst[i] = x > hi ? hi : x;
+    }
+}
+
+static qn_status read_bound(const qn_plan *plan, const qn_step *step, uint32_t input, float *bound,
+                            qn_error *error)
+{
+    float *values;
+    size_t count;
+    QN_TRY(qn__step_const_f32(plan, step, input, &values, &count, error));
+    if (count > 0)
+        *bound = values[0];
+    qn__free(qn__plan_context(plan), values);
+    return QN_OK;
+}
+
+qn_status qn__unary_read(const qn_plan *plan, const qn_step *step, qn_unary *out, qn_error *error)
+{
+    const qn_node *const node = step->node;
+    qn_unary u = {.op = node->op, .clamp = qn__step_clamp(step)};
+    switch (node->op) {
+    case QN_OP_CLIP:
+        u.alpha = qn__attr_float(node, "min", -INFINITY);
+        u.beta = qn__attr_float(node, "max", INFINITY);
+        QN_TRY(read_bound(plan, step, 1, &u.alpha, error));
+        QN_TRY(read_bound(plan, step, 2, &u.beta, error));
+        break;
+    case QN_OP_LEAKY_RELU:
+        u.alpha = qn__attr_float(node, "alpha", 0.01f);
+        break;
+    case QN_OP_ELU:
+        u.alpha = qn__attr_float(node, "alpha", 1.0f);
+        break;
+    case QN_OP_SELU:
+        u.alpha = qn__attr_float(node, "alpha", 1.67326319217681884765625f);
+        u.beta = qn__attr_float(node, "gamma", 1.05070102214813232421875f);
+        break;
+    case QN_OP_HARD_SIGMOID:
+        u.alpha = qn__attr_float(node, "alpha", 0.2f);
+        u.beta = qn__attr_float(node, "beta", 0.5f);
+        break;
+    case QN_OP_GELU:
+        u.approximate = strcmp(qn__attr_string(node, "approximate", "none"), "tanh") == 0;
+        break;
+    default:
+        break;
+    }
+    *out = u;
+    return QN_OK;
+}
+
+static bool is_int(qn_dtype dtype)
+{
+    return dtype == QN_DTYPE_I64 || dtype == QN_DTYPE_I32;
+}
+
+static bool has_int_form(qn_op op)
+{
+    return op == QN_OP_RELU || op == QN_OP_CLIP || op == QN_OP_ABS || op == QN_OP_NEG;
+}
+
+typedef struct unary_state {
+    qn_unary unary;
+    qn_dtype dtype;
+    int64_t lo, hi; /* Clip on integers */
+} unary_state;
+
+static qn_status read_int_bounds(const qn_plan *plan, const qn_step *step, unary_state *s,
+                                 qn_error *error)
+{
+    s->lo = INT64_MIN;
+    s->hi = INT64_MAX;
+    for (uint32_t i = 1; i < 3; i++) {
+        int64_t *values;
+        size_t count;
+        QN_TRY(qn__step_const_ints(plan, step, i, &values, &count, error));
+        if (count > 0)
+            *(i == 1 ? &s->lo : &s->hi) = values[0];
+        qn__free(qn__plan_context(plan), values);
+    }
+    return QN_OK;
+}
+
+static qn_status prepare(const qn_plan *plan, qn_step *step, qn_error *error)
+{
+    const qn_tensor *const x = qn__step_input(step, 0);
+    if (x == NULL)
+        return qn__step_fail(step, error, QN_CORRUPT, "input 0 is missing");
+    unary_state s = {.dtype = x->type.dtype};
+    if (s.dtype != QN_DTYPE_F32 && !(is_int(s.dtype) && has_int_form(step->node->op)))
+        return qn__step_fail(step, error, QN_UNSUPPORTED, "element type %s",
+                             qn__dtype_name(s.dtype));
+    if (s.dtype == QN_DTYPE_F32)
+        QN_TRY(qn__unary_read(plan, step, &s.unary, error));
+    else if (step->node->op == QN_OP_CLIP)
+        QN_TRY(read_int_bounds(plan, step, &s, error));
+    s.unary.op = step->node->op;
+    for (uint32_t i = 1; i < step->node->n_inputs; i++)
+        step->in_layout[i] = QN_LAYOUT_ROW_MAJOR;
+    step->out_layout[0] = step->in_layout[0];
+    step->inplace_input = 0;
+    unary_state *const state = qn__alloc(qn__plan_context(plan), sizeof(*state));
+    if (state == NULL)
+        return QN_NOMEM(error);
+    *state = s;
+    step->state = state;
+    return QN_OK;
+}
+
+static int64_t apply_int(const unary_state *s, int64_t x)
+{
+    switch (s->unary.op) {
+    case QN_OP_RELU:
+        return x < 0 ? 0 : x;
+    case QN_OP_CLIP:
+        x = x < s->lo ? s->lo : x;
+        return x > s->hi ? s->hi : x;
+    case QN_OP_ABS:
+        return x < 0 ? (int64_t)(0 - (uint64_t)x) : x;
+    default:
+        return (int64_t)(0 - (uint64_t)x);
+    }
+}
+
+typedef struct unary_job {
+    const unary_state *state;
+    const void *src;
+    void *dst;
+} unary_job;
+
+static void run_range(void *arg, size_t begin, size_t end)
+{
+    const unary_job *const job = arg;
+    if (job->state->dtype == QN_DTYPE_F32) {
+        qn__unary_f32(&job->state->unary, (const float *)job->src + begin,
+                      (float *)job->dst + begin, end - begin);
+        return;
+    }
+    for (size_t i = begin; i < end; i++)
+        qn__store_int(job->dst, job->state->dtype, i,
+                      apply_int(job->state, qn__load_int(job->src, job->state->dtype, i)));
+}
+
+static qn_status run(const qn_step *step, const qn_run_env *env, const qn_view *in,
+                     const qn_view *out, qn_error *error)
+{
+    (void)error;
+    unary_job job = {step->state, in[0].data, out[0].data};
+    qn__parallel_ranges(env->pool, run_range, &job, in[0].count, 16);
+    return QN_OK;
+}
+
+static void release(const qn_context *ctx, qn_step *step)
+{
+    qn__free(ctx, step->state);
+    step->state = NULL;
+}
+
+const qn_run_op qn__op_unary = {QN_OP_NONE, prepare, run, release};

@@ -1,0 +1,43 @@
+/* Element functions written so that compilers vectorize loops over them. */
+#ifndef QN_RUN_OPS_VMATH_H
+#define QN_RUN_OPS_VMATH_H
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+/* Rounds half to even for |x| < 2^22, without an instruction SSE2 lacks. */
+static inline float qn_rne_small(float x)
+{
+    return (x + 12582912.0f) - 12582912.0f;
+}
+
+static inline float qn_exp_f32(float x)
+{
+    float c = x > -104.0f ? x : -104.0f;
+    c = c < 89.0f ? c : 89.0f;
+    const float n = qn_rne_small(c * 1.44269504f);
+    const float r = (c - n * 0.693359375f) + n * 2.12194440e-4f;
+    float p = 1.9875691500e-4f;
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * (r * r) + r + 1.0f;
+    /* 2^n in two factors, so that the ends of the range neither overflow nor vanish early. */
+    const int32_t whole = (int32_t)n, half = whole >> 1;
+    const int32_t bits_a = (half + 127) << 23, bits_b = (whole - half + 127) << 23;
+    float a, b;
+    memcpy(&a, &bits_a, sizeof(a));
+    memcpy(&b, &bits_b, sizeof(b));
+    const float y = p * a * b;
+    return x != x ? x : y;
+}
+
+static inline float qn_sigmoid_f32(float x)
+{
+    return 1.0f / (1.0f + qn_exp_f32(-x));
+}
+
+#endif

@@ -1,0 +1,520 @@
+/* Planning: bind the input dims, fold what is constant, let each operator prepare, insert layout
+ * conversions, decide which values share memory and lay the rest out in one arena. */
+#include "run/nd.h"
+#include "run/plan.h"
+
+#include <string.h>
+
+void qn__plan_options_init(qn_plan_options *options, const qn_context *ctx)
+{
+    *options = (qn_plan_options){.batch = 1, .cpu_flags = ctx != NULL ? ctx->cpu_flags : 0};
+}
+
+/* --- binding --------------------------------------------------------------------------------- */
+static qn_status bind_dim(const qn_plan *plan, const qn_tensor *input, size_t axis,
+                          const char *batch_symbol, int64_t *out, qn_error *error)
+{
+    const qn_dim dim = input->dims[axis];
+    const bool is_batch =
+        axis == 0 || (dim.kind == QN_DIM_SYMBOL && dim.symbol == batch_symbol);
+    const int64_t bound = is_batch ? plan->options.batch : plan->options.symbol;
+    if (dim.kind == QN_DIM_CONST) {
+        *out = dim.value;
+        return QN_OK;
+    }
+    QN_FAIL_IF(bound <= 0, error, QN_INVALID_ARGUMENT,
+               "input \"%s\": dimension %zu%s%s has no size; give the input's dimensions",
+               input->name, axis, dim.kind == QN_DIM_SYMBOL ? " " : "",
+               dim.kind == QN_DIM_SYMBOL ? dim.symbol : "");
+    const int64_t factor = dim.kind == QN_DIM_SYMBOL ? dim.value : 1;
+    QN_FAIL_IF(factor <= 0 || bound > INT64_MAX / factor, error, QN_LIMIT,
+               "input \"%s\": dimension %zu is too large", input->name, axis);
+    *out = bound * factor;
+    return QN_OK;
+}
+
+static qn_status bind_input(qn_plan *plan, size_t index, qn_error *error)
+{
+    qn_tensor *const input = plan->graph->inputs[index];
+    const int64_t(*const given)[QN_MAX_RANK] = plan->options.input_dims;
+    QN_FAIL_IF(!input->has_shape, error, QN_UNSUPPORTED, "input \"%s\" has no known rank",
+               input->name);
+    const char *batch_symbol = NULL;
+    for (size_t i = 0; i < plan->graph->n_inputs && batch_symbol == NULL; i++) {
+        const qn_tensor *const t = plan->graph->inputs[i];
+        if (t->has_shape && t->rank > 0 && t->dims[0].kind == QN_DIM_SYMBOL)
+            batch_symbol = t->dims[0].symbol;
+    }
+    int64_t dims[QN_MAX_RANK] = {0};
+    for (size_t i = 0; i < input->rank; i++) {
+        if (given == NULL) {
+            QN_TRY(bind_dim(plan, input, i, batch_symbol, &dims[i], error));
+            continue;
+        }
+        dims[i] = given[index][i];
+        QN_FAIL_IF(dims[i] < 0 ||
+                       (input->dims[i].kind == QN_DIM_CONST && input->dims[i].value != dims[i]),
+                   error, QN_INVALID_ARGUMENT,
+                   "input \"%s\": dimension %zu cannot be %lld (the model says %lld)", input->name,
+                   i, (long long)dims[i], (long long)input->dims[i].value);
+    }
+    qn__tensor_set_shape(input, input->rank, dims);
+    return QN_OK;
+}
+
+/* Shapes found with symbols in them are found again from the bound inputs. */
+static void forget_shapes(qn_graph *graph)
+{
+    for (size_t i = 0; i < graph->n_nodes; i++) {
+        for (uint32_t o = 0; o < graph->nodes[i]->n_outputs; o++) {
+            qn_tensor *const t = graph->nodes[i]->outputs[o];
+            if (t == NULL)
+                continue;
+            t->has_shape = false;
+            t->value_dims = NULL;
+            t->n_value_dims = 0;
+        }
+    }
+}
+
+static qn_status bind(qn_plan *plan, qn_error *error)
+{
+    for (size_t i = 0; i < plan->graph->n_inputs; i++)
+        QN_TRY(bind_input(plan, i, error));
+    forget_shapes(plan->graph);
+    QN_TRY(qn__graph_resolve(plan->graph, (size_t)1 << 28, error));
+    return QN_OK;
+}
+
+/* --- values ---------------------------------------------------------------------------------- */
+static qn_status add_value(qn_plan *plan, const qn_tensor *tensor, qn_layout layout, uint32_t *out,
+                           qn_error *error)
+{
+    int64_t dims[QN_MAX_RANK] = {0};
+    size_t count, bytes;
+    const qn_dtype dtype = tensor->type.dtype;
+    QN_FAIL_IF(!tensor->has_shape || !qn__tensor_static_dims(tensor, dims), error, QN_UNSUPPORTED,
+               "tensor \"%s\": its shape depends on the data", tensor->name);
+    QN_FAIL_IF(dtype == QN_DTYPE_NONE || tensor->type.kind == QN_TYPE_DYNAMIC, error,
+               QN_UNSUPPORTED, "tensor \"%s\": its type cannot be executed", tensor->name);
+    QN_FAIL_IF(!qn_shape_count(&count, dims, tensor->rank) ||
+                   !qn__dtype_bytes(&bytes, dtype, count) ||
+                   bytes > plan->ctx->limits.tensor_bytes,
+               error, QN_LIMIT, "tensor \"%s\" has more than %llu bytes", tensor->name,
+               (unsigned long long)plan->ctx->limits.tensor_bytes);
+    QN_FAIL_IF(tensor->constant == NULL && qn__dtype_bits(dtype) < 8, error, QN_UNSUPPORTED,
+               "tensor \"%s\": activations of %s cannot be executed", tensor->name,
+               qn__dtype_name(dtype));
+    if (!QN_GROW(plan->ctx, &plan->values, &plan->values_capacity, plan->n_values))
+        return QN_NOMEM(error);
+    const uint32_t index = (uint32_t)plan->n_values;
+    const qn_tensor *const shown = tensor->id < plan->source->n_tensors &&
+                                           plan->source->tensors[tensor->id]->type.dtype == dtype
+                                       ? plan->source->tensors[tensor->id]
+                                       : tensor;
+    qn_value *const value = &plan->values[index];
+    *value = (qn_value){.bytes = bytes, .root = index, .is_constant = tensor->constant != NULL};
+    value->view = (qn_view){.tensor = shown, .layout = layout, .rank = tensor->rank,
+                            .count = count};
+    memcpy(value->view.dims, dims, sizeof(dims));
+    plan->n_values++;
+    plan->by_layout[layout][tensor->id] = index;
+    *out = index;
+    return QN_OK;
+}
+
+static size_t element_bytes(const qn_tensor *tensor)
+{
+    return qn__dtype_bits(tensor->type.dtype) / 8;
+}
+
+/* Constants lie where the blob is, unless that is unaligned (mapped files) or another layout is
+ * asked for. */
+static qn_status add_constant(qn_plan *plan, const qn_tensor *tensor, qn_layout layout,
+                              uint32_t *out, qn_error *error)
+{
+    QN_TRY(add_value(plan, tensor, layout, out, error));
+    qn_value *const value = &plan->values[*out];
+    QN_FAIL_IF(value->bytes > tensor->constant->size_bytes, error, QN_CORRUPT,
+               "constant \"%s\" has %zu bytes, its shape needs %zu", tensor->name,
+               tensor->constant->size_bytes, value->bytes);
+    const void *const data = tensor->constant->data;
+    const bool same = layout == QN_LAYOUT_ROW_MAJOR;
+    if (same && ((uintptr_t)data & 7) == 0) {
+        value->view.data = (void *)data;
+        return QN_OK;
+    }
+    QN_FAIL_IF(!same && qn__dtype_bits(tensor->type.dtype) < 8, error, QN_UNSUPPORTED,
+               "constant \"%s\": packed elements have no other layout", tensor->name);
+    void *const copy = qn__alloc_aligned(plan->ctx, value->bytes + 1);
+    if (copy == NULL)
+        return QN_NOMEM(error);
+    memcpy(copy, data, value->bytes);
+    value->owned = copy;
+    if (!same) {
+        void *const moved = qn__alloc_aligned(plan->ctx, value->bytes + 1);
+        if (moved == NULL)
+            return QN_NOMEM(error);
+        qn__convert_layout(NULL, moved, layout, copy, QN_LAYOUT_ROW_MAJOR, tensor->rank,
+                           value->view.dims, element_bytes(tensor));
+        qn__free_aligned(plan->ctx, copy);
+        value->owned = moved;
+    }
+    value->view.data = value->owned;
+    plan->packed_bytes += value->bytes;
+    return QN_OK;
+}
+
+static qn_status add_step(qn_plan *plan, uint32_t n_in, uint32_t n_out, qn_plan_step **out,
+                          qn_error *error)
+{
+    if (!QN_GROW(plan->ctx, &plan->steps, &plan->steps_capacity, plan->n_steps))
+        return QN_NOMEM(error);
+    qn_plan_step *const step = &plan->steps[plan->n_steps];
+    *step = (qn_plan_step){.op.kernels = &plan->kernels, .op.inplace_input = -1,
+                           .op.kernel_name = ""};
+    step->in = qn__calloc(plan->ctx, (size_t)n_in + n_out + 1, sizeof(*step->in));
+    if (step->in == NULL)
+        return QN_NOMEM(error);
+    step->out = step->in + n_in;
+    step->n_in = n_in;
+    step->n_out = n_out;
+    plan->n_steps++;
+    *out = step;
+    return QN_OK;
+}
+
+/* The value of a tensor in a layout; made by a conversion step (once) where it is not there. */
+static qn_status need_value(qn_plan *plan, const qn_tensor *tensor, qn_layout layout,
+                            uint32_t *out, qn_error *error)
+{
+    const uint32_t known = plan->by_layout[layout][tensor->id];
+    if (known != QN_NO_VALUE) {
+        *out = known;
+        return QN_OK;
+    }
+    if (tensor->constant != NULL)
+        return add_constant(plan, tensor, layout, out, error);
+    const uint32_t from = plan->primary[tensor->id];
+    QN_FAIL_IF(from == QN_NO_VALUE, error, QN_CORRUPT, "tensor \"%s\" is read but never written",
+               tensor->name);
+    qn_plan_step *step;
+    QN_TRY(add_step(plan, 1, 1, &step, error));
+    step->op.kernel_name = layout == QN_LAYOUT_ROW_MAJOR ? "to_row_major" : "to_channels_last";
+    step->op.alias = qn__layout_trivial(tensor->rank, plan->values[from].view.dims);
+    step->in[0] = from;
+    step->out[0] = QN_NO_VALUE;
+    QN_TRY(add_value(plan, tensor, layout, out, error));
+    step->out[0] = *out;
+    return QN_OK;
+}
+
+/* --- steps ----------------------------------------------------------------------------------- */
+static qn_layout producer_layout(const qn_plan *plan, const qn_tensor *tensor)
+{
+    if (tensor == NULL || tensor->constant != NULL ||
+        plan->primary[tensor->id] == QN_NO_VALUE)
+        return QN_LAYOUT_ROW_MAJOR;
+    return plan->values[plan->primary[tensor->id]].view.layout;
+}
+
+static qn_status check_shapes(const qn_node *node, qn_error *error)
+{
+    int64_t dims[QN_MAX_RANK];
+    for (uint32_t i = 0; i < node->n_inputs + node->n_outputs; i++) {
+        const qn_tensor *const t =
+            i < node->n_inputs ? node->inputs[i] : node->outputs[i - node->n_inputs];
+        QN_FAIL_IF(t != NULL && (!t->has_shape || !qn__tensor_static_dims(t, dims)), error,
+                   QN_UNSUPPORTED, "node \"%s\" (%s): the shape of \"%s\" is not known before running",
+                   node->name, qn__op_name(node->op), t->name);
+        size_t count;
+        QN_FAIL_IF(t != NULL && (!qn_shape_count(&count, dims, t->rank) || count > SIZE_MAX / 64),
+                   error, QN_LIMIT, "node \"%s\" (%s): tensor \"%s\" is too large", node->name,
+                   qn__op_name(node->op), t->name);
+    }
+    return QN_OK;
+}
+
+static qn_status plan_node(qn_plan *plan, const qn_node *node, qn_error *error)
+{
+    QN_FAIL_IF(node->n_inputs > QN_STEP_MAX_IO || node->n_outputs > QN_STEP_MAX_IO, error,
+               QN_LIMIT, "node \"%s\" (%s) has more than %d inputs or outputs", node->name,
+               qn__op_name(node->op), QN_STEP_MAX_IO);
+    QN_FAIL_IF(node->n_outputs == 0 || node->outputs[0] == NULL, error, QN_CORRUPT,
+               "node \"%s\" (%s) has no first output", node->name, qn__op_name(node->op));
+    QN_TRY(check_shapes(node, error));
+    qn_step op = {.node = node, .kernels = &plan->kernels, .inplace_input = -1,
+                  .kernel_name = qn__op_name(node->op)};
+    QN_TRY(qn__node_impl(node, &op.impl, error));
+    for (uint32_t i = 0; i < node->n_inputs; i++)
+        op.in_layout[i] = producer_layout(plan, node->inputs[i]);
+    QN_TRY(op.impl->prepare(plan, &op, error));
+    uint32_t in[QN_STEP_MAX_IO];
+    qn_status status = QN_OK;
+    for (uint32_t i = 0; i < node->n_inputs && status == QN_OK; i++) {
+        in[i] = QN_NO_VALUE;
+        if (node->inputs[i] != NULL)
+            status = need_value(plan, node->inputs[i], op.in_layout[i], &in[i], error);
+    }
+    qn_plan_step *step = NULL;
+    if (status == QN_OK)
+        status = add_step(plan, node->n_inputs, node->n_outputs, &step, error);
+    if (status != QN_OK) {
+        if (op.impl->release != NULL)
+            op.impl->release(plan->ctx, &op);
+        return status;
+    }
+    step->op = op;
+    step->macs = qn__node_macs(node);
+    memcpy(step->in, in, node->n_inputs * sizeof(*in));
+    for (uint32_t i = 0; i < node->n_outputs; i++)
+        step->out[i] = QN_NO_VALUE;
+    for (uint32_t i = 0; i < node->n_outputs; i++) {
+        if (node->outputs[i] == NULL)
+            continue;
+        QN_TRY(add_value(plan, node->outputs[i], op.out_layout[i], &step->out[i], error));
+        plan->primary[node->outputs[i]->id] = step->out[i];
+    }
+    plan->packed_bytes += op.packed_bytes;
+    plan->scratch_bytes =
+        op.scratch_bytes > plan->scratch_bytes ? op.scratch_bytes : plan->scratch_bytes;
+    return QN_OK;
+}
+
+/* Nodes whose outputs nobody needs are not planned, unless every tensor must exist. */
+static void mark_needed(const qn_plan *plan, uint8_t *needed)
+{
+    const qn_graph *const graph = plan->graph;
+    for (size_t i = 0; i < graph->n_outputs; i++)
+        needed[graph->outputs[i]->id] = 1;
+    for (size_t i = graph->n_nodes; i-- > 0;) {
+        const qn_node *const node = graph->nodes[i];
+        bool wanted = plan->options.keep_all;
+        for (uint32_t o = 0; o < node->n_outputs && !wanted; o++)
+            wanted = node->outputs[o] != NULL && needed[node->outputs[o]->id];
+        if (!wanted)
+            continue;
+        for (uint32_t o = 0; o < node->n_outputs; o++)
+            if (node->outputs[o] != NULL)
+                needed[node->outputs[o]->id] = 1;
+        for (uint32_t k = 0; k < node->n_inputs; k++)
+            if (node->inputs[k] != NULL)
+                needed[node->inputs[k]->id] = 1;
+    }
+}
+
+static qn_status plan_steps(qn_plan *plan, const uint8_t *needed, qn_error *error)
+{
+    const qn_graph *const graph = plan->graph;
+    for (size_t i = 0; i < graph->n_inputs; i++) {
+        const qn_tensor *const t = graph->inputs[i];
+        QN_FAIL_IF(t->constant != NULL, error, QN_CORRUPT, "input \"%s\" is constant", t->name);
+        QN_TRY(add_value(plan, t, QN_LAYOUT_ROW_MAJOR, &plan->inputs[i], error));
+        plan->primary[t->id] = plan->inputs[i];
+    }
+    for (size_t i = 0; i < graph->n_nodes; i++) {
+        bool wanted = false;
+        for (uint32_t o = 0; o < graph->nodes[i]->n_outputs && !wanted; o++)
+            wanted = graph->nodes[i]->outputs[o] != NULL &&
+                     needed[graph->nodes[i]->outputs[o]->id];
+        if (wanted)
+            QN_TRY(plan_node(plan, graph->nodes[i], error));
+    }
+    for (size_t i = 0; i < graph->n_outputs; i++)
+        QN_TRY(need_value(plan, graph->outputs[i], QN_LAYOUT_ROW_MAJOR, &plan->outputs[i], error));
+    return QN_OK;
+}
+
+/* --- sharing and placing memory -------------------------------------------------------------- */
+/* Step s happens at time s + 1; inputs are written at time 0. */
+static void find_last_uses(const qn_plan *plan, uint32_t *last)
+{
+    for (size_t s = 0; s < plan->n_steps; s++) {
+        const qn_plan_step *const step = &plan->steps[s];
+        for (uint32_t i = 0; i < step->n_out; i++)
+            if (step->out[i] != QN_NO_VALUE)
+                last[step->out[i]] = (uint32_t)s + 1;
+        for (uint32_t i = 0; i < step->n_in; i++)
+            if (step->in[i] != QN_NO_VALUE)
+                last[step->in[i]] = (uint32_t)s + 1;
+    }
+    for (size_t i = 0; i < plan->graph->n_outputs; i++)
+        last[plan->outputs[i]] = (uint32_t)plan->n_steps + 1;
+}
+
+/* Another input in the same memory (not the very same value) would be overwritten while read. */
+static bool sole_reader_of_root(const qn_plan *plan, const qn_plan_step *step, uint32_t value)
+{
+    for (uint32_t i = 0; i < step->n_in; i++)
+        if (step->in[i] != QN_NO_VALUE && step->in[i] != value &&
+            plan->values[step->in[i]].root == plan->values[value].root)
+            return false;
+    return true;
+}
+
+static bool can_share(const qn_plan *plan, const qn_plan_step *step, uint32_t from, uint32_t to,
+                      uint32_t now)
+{
+    const qn_value *const root = &plan->values[plan->values[from].root];
+    if (root->is_constant) /* a hook may write to what it is shown */
+        return false;
+    const bool dies = root->last <= now;
+    if (step->op.alias) /* with hooks that change values a shared tensor must not change another */
+        return plan->values[to].bytes == plan->values[from].bytes &&
+               (dies || !plan->options.keep_all);
+    return dies && plan->values[to].bytes <= root->bytes &&
+           sole_reader_of_root(plan, step, from);
+}
+
+static void share_memory(qn_plan *plan, const uint32_t *last)
+{
+    for (size_t v = 0; v < plan->n_values; v++)
+        plan->values[v].last = last[v];
+    for (size_t s = 0; s < plan->n_steps; s++) {
+        qn_plan_step *const step = &plan->steps[s];
+        const uint32_t now = (uint32_t)s + 1;
+        for (uint32_t i = 0; i < step->n_out; i++)
+            if (step->out[i] != QN_NO_VALUE)
+                plan->values[step->out[i]].first = now;
+        const int source = step->op.alias ? 0 : step->op.inplace_input;
+        if (source < 0 || (uint32_t)source >= step->n_in || step->in[source] == QN_NO_VALUE ||
+            step->out[0] == QN_NO_VALUE)
+            continue;
+        const uint32_t from = step->in[source], to = step->out[0];
+        if (!can_share(plan, step, from, to, now))
+            continue;
+        const uint32_t root = plan->values[from].root;
+        plan->values[to].root = root;
+        if (last[to] > plan->values[root].last)
+            plan->values[root].last = last[to];
+        step->skip = step->op.alias;
+    }
+}
+
+static qn_status place_values(qn_plan *plan, qn_error *error)
+{
+    qn_mem_item *const items = qn__calloc(plan->ctx, plan->n_values + 1, sizeof(*items));
+    uint32_t *const owners = qn__calloc(plan->ctx, plan->n_values + 1, sizeof(*owners));
+    qn_status status = QN_OK;
+    size_t n = 0;
+    if (items == NULL || owners == NULL) {
+        status = QN_NOMEM(error);
+        goto done;
+    }
+    for (size_t v = 0; v < plan->n_values; v++) {
+        const qn_value *const value = &plan->values[v];
+        if (value->is_constant || value->root != v)
+            continue;
+        items[n] = (qn_mem_item){.bytes = value->bytes, .first = value->first, .last = value->last};
+        owners[n++] = (uint32_t)v;
+    }
+    QN_TRY_GOTO(qn__memory_plan(plan->ctx, items, n, &plan->arena_bytes, error));
+    for (size_t i = 0; i < n; i++)
+        plan->values[owners[i]].offset = items[i].offset;
+    if (plan->arena_bytes > plan->ctx->limits.arena_bytes)
+        QN_FAIL_GOTO(error, QN_LIMIT, "activations need %zu bytes, more than the limit of %llu",
+                     plan->arena_bytes, (unsigned long long)plan->ctx->limits.arena_bytes);
+done:
+    qn__free(plan->ctx, items);
+    qn__free(plan->ctx, owners);
+    return status;
+}
+
+static qn_status lay_out(qn_plan *plan, qn_error *error)
+{
+    uint32_t *const last = qn__calloc(plan->ctx, plan->n_values + 1, sizeof(*last));
+    if (last == NULL)
+        return QN_NOMEM(error);
+    find_last_uses(plan, last);
+    share_memory(plan, last);
+    qn__free(plan->ctx, last);
+    return place_values(plan, error);
+}
+
+/* --- whole ----------------------------------------------------------------------------------- */
+static qn_status make_tables(qn_plan *plan, qn_error *error)
+{
+    const qn_graph *const graph = plan->graph;
+    uint32_t **const tables[] = {&plan->by_layout[0], &plan->by_layout[1], &plan->primary};
+    for (size_t k = 0; k < 3; k++) {
+        *tables[k] = qn__calloc(plan->ctx, graph->n_tensors + 1, sizeof(uint32_t));
+        if (*tables[k] == NULL)
+            return QN_NOMEM(error);
+        memset(*tables[k], 0xFF, (graph->n_tensors + 1) * sizeof(uint32_t));
+    }
+    plan->inputs = qn__calloc(plan->ctx, graph->n_inputs + 1, sizeof(uint32_t));
+    plan->outputs = qn__calloc(plan->ctx, graph->n_outputs + 1, sizeof(uint32_t));
+    return plan->inputs != NULL && plan->outputs != NULL ? QN_OK : QN_NOMEM(error);
+}
+
+static qn_status build(qn_plan *plan, qn_error *error)
+{
+    QN_TRY(qn__graph_clone(plan->source, &plan->graph, error));
+    QN_TRY(bind(plan, error));
+    QN_TRY(make_tables(plan, error));
+    uint8_t *const needed = qn__calloc(plan->ctx, plan->graph->n_tensors + 1, 1);
+    if (needed == NULL)
+        return QN_NOMEM(error);
+    mark_needed(plan, needed);
+    const qn_status status = plan_steps(plan, needed, error);
+    qn__free(plan->ctx, needed);
+    QN_TRY(status);
+    return lay_out(plan, error);
+}
+
+qn_status qn__plan_create(const qn_graph *graph, const qn_plan_options *options, qn_plan **out,
+                          qn_error *error)
+{
+    qn_plan *const plan = qn__calloc(graph->ctx, 1, sizeof(*plan));
+    if (plan == NULL)
+        return QN_NOMEM(error);
+    plan->ctx = graph->ctx;
+    plan->source = graph;
+    if (options != NULL)
+        plan->options = *options;
+    else
+        qn__plan_options_init(&plan->options, graph->ctx);
+    qn__kernels_init(&plan->kernels, plan->options.cpu_flags);
+    const qn_status status = build(plan, error);
+    plan->options.input_dims = NULL; /* borrowed for this call only */
+    if (status != QN_OK) {
+        qn__plan_destroy(plan);
+        return graph->file != NULL ? qn__error_prefix(error, status, "%s", graph->file) : status;
+    }
+    *out = plan;
+    return QN_OK;
+}
+
+void qn__plan_destroy(qn_plan *plan)
+{
+    if (plan == NULL)
+        return;
+    const qn_context *const ctx = plan->ctx;
+    for (size_t i = 0; i < plan->n_steps; i++) {
+        qn_plan_step *const step = &plan->steps[i];
+        if (step->op.impl != NULL && step->op.impl->release != NULL)
+            step->op.impl->release(ctx, &step->op);
+        qn__free(ctx, step->in);
+    }
+    for (size_t i = 0; i < plan->n_values; i++)
+        qn__free_aligned(ctx, plan->values[i].owned);
+    qn__free(ctx, plan->steps);
+    qn__free(ctx, plan->values);
+    qn__free(ctx, plan->by_layout[0]);
+    qn__free(ctx, plan->by_layout[1]);
+    qn__free(ctx, plan->primary);
+    qn__free(ctx, plan->inputs);
+    qn__free(ctx, plan->outputs);
+    qn__graph_destroy(plan->graph);
+    qn__free(ctx, plan);
+}
+
+size_t qn__plan_arena_bytes(const qn_plan *plan)
+{
+    return plan->arena_bytes + plan->scratch_bytes;
+}
+
+size_t qn__plan_packed_bytes(const qn_plan *plan)
+{
+    return plan->packed_bytes;
+}

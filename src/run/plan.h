@@ -1,0 +1,58 @@
+/* What a plan is made of; shared by plan.c, exec.c and resolve.c. */
+#ifndef QN_RUN_PLAN_H
+#define QN_RUN_PLAN_H
+
+#include "run/op.h"
+
+#define QN_NO_VALUE UINT32_MAX
+
+/* One tensor in one layout. Several values share memory when one is a view of the other or was
+ * computed in its place: then `root` names the value whose memory it is. */
+typedef struct qn_value {
+    qn_view view; /* data: constants only */
+    size_t bytes;
+    uint32_t root;
+    uint32_t first, last; /* of a root: steps during which the memory is in use */
+    size_t offset;        /* of a root, in the arena */
+    bool is_constant;
+    void *owned; /* aligned copy of constant data made for this plan */
+} qn_value;
+
+typedef struct qn_plan_step {
+    qn_step op; /* node NULL: layout conversion of in[0] to out[0] */
+    uint32_t n_in, n_out;
+    uint32_t *in, *out; /* value indices or QN_NO_VALUE */
+    bool skip;          /* shares memory with its input: nothing to do */
+    uint64_t macs;
+} qn_plan_step;
+
+struct qn_plan {
+    const qn_context *ctx;
+    const qn_graph *source; /* borrowed */
+    qn_graph *graph;        /* bound clone */
+    qn_plan_options options;
+    qn_kernels kernels;
+    qn_plan_step *steps;
+    size_t n_steps, steps_capacity;
+    qn_value *values;
+    size_t n_values, values_capacity;
+    uint32_t *by_layout[2]; /* [n_tensors] value of a tensor in each layout */
+    uint32_t *primary;      /* [n_tensors] value the producer writes */
+    uint32_t *inputs, *outputs; /* value indices */
+    size_t arena_bytes, scratch_bytes, packed_bytes;
+};
+
+/* Reads implementation for a node; UNSUPPORTED naming it when there is none. */
+qn_status qn__node_impl(const qn_node *node, const qn_run_op **out, qn_error *error);
+
+/* --- memory.c --------------------------------------------------------------------------------- */
+typedef struct qn_mem_item {
+    size_t bytes;
+    uint32_t first, last; /* inclusive */
+    size_t offset;        /* result, multiple of 64 */
+} qn_mem_item;
+/* Places items so that those alive at the same time do not overlap. LIMIT on overflow. */
+qn_status qn__memory_plan(const qn_context *ctx, qn_mem_item *items, size_t count,
+                          size_t *total_bytes, qn_error *error);
+
+#endif
