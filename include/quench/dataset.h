@@ -23,7 +23,11 @@ typedef enum qn_filter {
     QN_FILTER_NEAREST = 3         /* as Pillow's NEAREST */
 } qn_filter;
 
-/* Picture file -> tensor: decode, resize, crop, channels, dst = (src - mean) * normal. */
+/* Picture file -> tensor: decode, resize, crop, channels, dst = (src - mean) * normal.
+ *
+ * resize_shorter N: the shorter side becomes N, the other round(long * N / short). Crops are centred,
+ * offset floor((size - crop) / 2). Without any geometry pictures are resized to the model's exact
+ * size, aspect not kept. Values are computed in float32. */
 typedef struct qn_preprocess {
     size_t struct_size;
     qn_channels channels;
@@ -40,20 +44,22 @@ QN_API void qn_preprocess_init(qn_preprocess *preprocess);
 typedef struct qn_dataset_options {
     size_t struct_size;
     const char *images_dir;   /* one of these sources... */
-    const char *data_file;    /* .npy, or raw with raw_type */
-    const char *list_file;    /* one path per line, relative to the list's folder */
+    const char *data_file;    /* .npy, or raw with raw_type; several inputs: "name=FILE,name=FILE" */
+    const char *list_file;    /* one path per line, relative to the list's folder (to images_dir when
+                                 given), in the list's order; with data_file: lines "row N" */
     const char *const *files; /* ...or explicit picture files, in the order given */
     size_t n_files;
     const char *raw_type;     /* "f32" "f64" "f16" "u8" "i8" "i16" "i32" "i64", with raw_shape */
-    const char *raw_shape;    /* dims of one sample, "1,49,10" */
+    const char *raw_shape;    /* dims of one sample, "1,49,10"; NULL: the input's */
     const char *exclude_file; /* list of paths (or "row N" lines for data) left out; may be NULL */
     const char *labels_file;  /* csv, may be NULL; with labels and no other source, the csv's files
-                                 are  the samples, relative to the csv */
-    uint64_t count;           /* evenly spaced, 0: all */
+                                 are the samples, relative to the csv */
+    uint64_t count;           /* evenly spaced (i * M / count of the M samples), 0: all */
     uint64_t first;           /* the first N, 0: all */
-    bool use_seed;            /* with count: a reproducible draw instead */
+    bool use_seed;            /* with count: a reproducible draw instead (src/data/select.c) */
     uint64_t seed;
-    bool skip_bad; /* samples that cannot be decoded are left out and counted */
+    bool skip_bad; /* pictures that cannot be decoded are left out, named in the log and counted;
+                      the chosen ones are all tried during creation */
     qn_preprocess preprocess;
 } qn_dataset_options;
 QN_API void qn_dataset_options_init(qn_dataset_options *options);
@@ -79,7 +85,8 @@ QN_API size_t qn_dataset_sample_count(const qn_dataset *dataset, size_t input);
  */
 QN_API qn_status qn_dataset_load(const qn_dataset *dataset, size_t index, float *const *dst,
                                  qn_error *error);
-/* Writes the samples' names, one per line, atomically (--save-list). */
+/* Writes the samples, one per line, atomically (--save-list): paths relative to the written file's
+ * folder, or "row N", so that the file can be given as list_file or exclude_file. */
 QN_API qn_status qn_dataset_save_list(const qn_dataset *dataset, const char *path, qn_error *error);
 /* Samples left out because of skip_bad. */
 QN_API size_t qn_dataset_n_skipped(const qn_dataset *dataset);

@@ -153,6 +153,7 @@ typedef struct qn_uses {
     size_t *offsets; /* [n_tensors + 1] */
     qn_node **users;
     uint8_t *is_output; /* [n_tensors] graph output */
+    size_t n_tensors;   /* when it was built */
 } qn_uses;
 qn_status qn__uses_build(const qn_graph *graph, qn_uses *out, qn_error *error);
 void qn__uses_free(qn_uses *uses);

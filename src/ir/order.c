@@ -7,7 +7,7 @@
 
 qn_status qn__uses_build(const qn_graph *graph, qn_uses *out, qn_error *error)
 {
-    qn_uses uses = {.ctx = graph->ctx};
+    qn_uses uses = {.ctx = graph->ctx, .n_tensors = graph->n_tensors};
     uses.offsets = qn__calloc(graph->ctx, graph->n_tensors + 2, sizeof(*uses.offsets));
     uses.is_output = qn__calloc(graph->ctx, graph->n_tensors + 1, 1);
     if (uses.offsets == NULL || uses.is_output == NULL)

@@ -40,6 +40,45 @@ size_t qn__f32_gemm_packed_count(size_t n, size_t kc, size_t ks, size_t nr);
 void qn__f32_gemm_pack(float *packed, const float *w, const float *bias, size_t n, size_t kc,
                        size_t ks, size_t stride_n, size_t stride_p, size_t stride_k, size_t nr);
 
+/* --- f32 depthwise convolution, channels last ---------------------------------------------------
+ * A run of n outputs along a row; every tap is inside the input (edges are shorter windows):
+ * out[x * out_step + c] = clamp(bias[c] + sum over i < kh, j < kw of
+ *     in[x * in_step + i * in_row + j * in_col + c] * w[i * w_row + j * channels + c])
+ * Steps are in floats. No over-read. */
+typedef struct qn_f32_dwconv_args {
+    size_t n, channels, kh, kw;
+    const float *in;
+    size_t in_row, in_col, in_step;
+    const float *w;
+    size_t w_row;
+    const float *bias;
+    float *out;
+    size_t out_step;
+    qn_clamp_f32 clamp;
+} qn_f32_dwconv_args;
+typedef void (*qn_f32_dwconv_fn)(const qn_f32_dwconv_args *args);
+typedef struct qn_f32_dwconv {
+    qn_f32_dwconv_fn fn;
+    const char *name;
+} qn_f32_dwconv;
+
+/* --- f32 pooling, channels last -----------------------------------------------------------------
+ * The same runs of whole windows (kh, kw >= 1). max: the largest value (comparisons with NaN are
+ * false: v > best ? v : best). avg: scale times the sum, taps added in the order i, j. */
+typedef struct qn_f32_pool_args {
+    size_t n, channels, kh, kw;
+    const float *in;
+    size_t in_row, in_col, in_step;
+    float *out;
+    size_t out_step;
+    float scale; /* avg only */
+} qn_f32_pool_args;
+typedef void (*qn_f32_pool_fn)(const qn_f32_pool_args *args);
+typedef struct qn_f32_pool {
+    qn_f32_pool_fn fn;
+    const char *name;
+} qn_f32_pool;
+
 #define QN_KERNEL_SLOT(slot, type) type slot;
 typedef struct qn_kernels {
 #include "kernel/slots.def"

@@ -74,12 +74,9 @@ qn_status qn__window_read(const qn_step *step, const int64_t *kernel, bool trans
     qn__tensor_dims(in_tensor, in);
     qn__tensor_dims(out_tensor, result);
     const size_t axes = in_tensor->rank - 2u;
-    int64_t shape[2], strides[2], dilations[2], pads[4] = {0};
-    QN_TRY(read_ints(step, "kernel_shape", axes, 1, 0, shape, kernel == NULL ? error : NULL) ==
-                       QN_OK ||
-                   kernel != NULL
-               ? QN_OK
-               : QN_CORRUPT);
+    int64_t shape[2] = {0}, strides[2], dilations[2], pads[4] = {0};
+    if (kernel == NULL)
+        QN_TRY(read_ints(step, "kernel_shape", axes, 1, 0, shape, error));
     QN_TRY(read_ints(step, "strides", axes, 1, 1, strides, error));
     QN_TRY(read_ints(step, "dilations", axes, 1, 1, dilations, error));
     const char *const auto_pad = qn__attr_string(step->node, "auto_pad", "NOTSET");

@@ -14,9 +14,9 @@ typedef struct qn_window {
     size_t pt, pl, pb, pr; /* pads */
 } qn_window;
 
-/* Reads strides, pads, auto_pad, dilations (and kernel_shape, which must equal `kernel` when both are
- * there). kernel: spatial sizes from the weights, or NULL: kernel_shape is required. transposed: the
- * relation of input and output is ConvTranspose's. is_pool: the output may be rounded up. */
+/* Reads strides, pads, auto_pad and dilations. kernel: spatial sizes from the weights, or NULL: the
+ * attribute kernel_shape. transposed: the relation of input and output is ConvTranspose's. is_pool:
+ * the output may be rounded up. */
 qn_status qn__window_read(const qn_step *step, const int64_t *kernel, bool transposed, bool is_pool,
                           qn_window *out, qn_error *error);
 

@@ -1,0 +1,44 @@
+/* What is inside a qn_dataset. */
+#ifndef QN_DATA_DATASET_INTERNAL_H
+#define QN_DATA_DATASET_INTERNAL_H
+
+#include "data/data.h"
+#include "data/picture.h"
+#include "data/tensor_file.h"
+
+typedef struct qn_sample {
+    const char *name; /* as listed, or "row N" */
+    const char *path; /* to open; NULL for rows */
+    const char *key;  /* normal absolute path; NULL for rows */
+    uint64_t row;
+    int64_t label;
+} qn_sample;
+
+typedef struct qn_dataset_input {
+    const char *name;
+    uint32_t rank;
+    int64_t dims[QN_MODEL_MAX_RANK]; /* of one sample */
+    size_t count;                    /* floats of one sample */
+    qn_tensor_file file;             /* data only */
+} qn_dataset_input;
+
+struct qn_dataset {
+    const qn_context *ctx;
+    qn_arena arena; /* strings */
+    qn_dataset_options options;
+    qn_sample *samples;
+    size_t n_samples;
+    qn_dataset_input *inputs;
+    size_t n_inputs;
+    bool is_data; /* rows of tensor files, else pictures */
+    qn_picture_plan plan;
+    size_t n_skipped;
+};
+
+/* Opens the data files and fits them to the inputs; *n_rows is what they all have. */
+qn_status qn__dataset_open_data(qn_dataset *dataset, const qn_input_spec *specs, size_t *n_rows,
+                                qn_error *error);
+/* Fills samples from the options: source, exclusion, labels, selection. n_rows: of data. */
+qn_status qn__dataset_gather(qn_dataset *dataset, size_t n_rows, qn_error *error);
+
+#endif

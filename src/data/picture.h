@@ -1,0 +1,36 @@
+/* One picture file to the float tensor of a model input. */
+#ifndef QN_DATA_PICTURE_H
+#define QN_DATA_PICTURE_H
+
+#include "data/data.h"
+
+typedef enum qn_geometry {
+    QN_GEOMETRY_NONE = 0,    /* the picture's own size, then the crop */
+    QN_GEOMETRY_EXACT = 1,   /* width x height, aspect not kept */
+    QN_GEOMETRY_SHORTER = 2, /* shorter side, then the crop */
+    QN_GEOMETRY_LETTERBOX = 3
+} qn_geometry;
+
+/* Decided once per dataset; immutable, shared by threads. */
+typedef struct qn_picture_plan {
+    qn_geometry geometry;
+    qn_filter filter;
+    uint32_t shorter;
+    uint32_t width, height;           /* of EXACT and LETTERBOX */
+    uint32_t crop_width, crop_height; /* 0: none */
+    uint32_t out_width, out_height;
+    uint32_t n_channels;  /* 1 or 3 */
+    bool reversed;        /* BGR */
+    bool channels_last;   /* NHWC input */
+    float values[3][256]; /* (v - mean) * normal by channel, in the order of the tensor */
+} qn_picture_plan;
+
+/* Errors: INVALID_ARGUMENT naming the option, for a spec or options that do not fit. */
+qn_status qn__picture_plan_init(const qn_context *ctx, qn_picture_plan *plan,
+                                const qn_input_spec *spec, const qn_preprocess *preprocess,
+                                qn_error *error);
+/* dst: n_channels * out_height * out_width floats. */
+qn_status qn__picture_load(const qn_context *ctx, const qn_picture_plan *plan, const char *path,
+                           float *dst, qn_error *error);
+
+#endif

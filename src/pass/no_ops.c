@@ -1,0 +1,168 @@
+/* Removes nodes that hand their first input on unchanged. A graph output keeps its name: then the
+ * input's producer writes it. */
+#include "pass/pass.h"
+
+#include "core/context.h"
+
+#include <string.h>
+
+static bool same_type(const qn_tensor *a, const qn_tensor *b)
+{
+    return a->type.kind == b->type.kind && a->type.dtype == b->type.dtype &&
+           a->type.dtype != QN_DTYPE_NONE && a->type.quant == b->type.quant;
+}
+
+static bool same_shape(const qn_tensor *a, const qn_tensor *b)
+{
+    bool same = a->has_shape && b->has_shape && a->rank == b->rank;
+    for (size_t i = 0; same && i < a->rank; i++)
+        same = qn__dim_equal(a->dims[i], b->dims[i]);
+    return same;
+}
+
+static bool dropout_is_identity(qn_graph *graph, const qn_node *node, const qn_uses *uses)
+{
+    const qn_tensor *mask = node->n_outputs > 1 ? node->outputs[1] : NULL;
+    if (mask != NULL && (qn_uses_count(uses, mask) > 0 || uses->is_output[mask->id]))
+        return false;
+    if (node->n_inputs < 3 || node->inputs[2] == NULL)
+        return true;
+    size_t count;
+    const int64_t *training = qn__tensor_ints(graph, node->inputs[2], &count);
+    return training != NULL && count == 1 && training[0] == 0;
+}
+
+/* All values of attribute `name`, or of constant input `index`, equal `wanted`. Neither there:
+ * `absent`. */
+static bool all_equal(qn_graph *graph, const qn_node *node, const char *name, uint32_t index,
+                      int64_t wanted, bool absent)
+{
+    const qn_attr *attr = qn__node_attr(node, name);
+    const qn_tensor *tensor = index < node->n_inputs ? node->inputs[index] : NULL;
+    const int64_t *values;
+    size_t count;
+    if (attr != NULL)
+        values = qn__attr_ints(node, name, &count);
+    else if (tensor != NULL)
+        values = qn__tensor_ints(graph, tensor, &count);
+    else
+        return absent;
+    for (size_t i = 0; values != NULL && i < count; i++)
+        if (values[i] != wanted)
+            return false;
+    return values != NULL;
+}
+
+static bool transpose_is_identity(const qn_node *node)
+{
+    size_t count;
+    const int64_t *perm = qn__attr_ints(node, "perm", &count);
+    if (perm == NULL)
+        return node->inputs[0]->has_shape && node->inputs[0]->rank <= 1;
+    for (size_t i = 0; i < count; i++)
+        if (perm[i] != (int64_t)i)
+            return false;
+    return true;
+}
+
+static bool is_no_op(qn_graph *graph, const qn_node *node, const qn_uses *uses)
+{
+    if (node->act != QN_ACT_NONE || node->n_inputs == 0 || node->inputs[0] == NULL ||
+        node->n_outputs == 0 || node->outputs[0] == NULL)
+        return false;
+    const qn_tensor *x = node->inputs[0], *y = node->outputs[0];
+    if (!same_type(x, y))
+        return false;
+    switch (node->op) {
+    case QN_OP_IDENTITY:
+    case QN_OP_CAST: /* types are equal */
+        return true;
+    case QN_OP_DROPOUT:
+        return dropout_is_identity(graph, node, uses);
+    case QN_OP_RESHAPE:
+    case QN_OP_FLATTEN:
+    case QN_OP_SQUEEZE:
+    case QN_OP_UNSQUEEZE:
+    case QN_OP_EXPAND:
+    case QN_OP_TILE:
+        return same_shape(x, y);
+    case QN_OP_TRANSPOSE:
+        return transpose_is_identity(node);
+    case QN_OP_PAD:
+        return all_equal(graph, node, "pads", 1, 0, false);
+    case QN_OP_SLICE: /* a negative step reverses what keeps its shape */
+        return same_shape(x, y) && all_equal(graph, node, "steps", 4, 1, true);
+    case QN_OP_CONCAT:
+        return node->n_inputs == 1;
+    case QN_OP_SPLIT:
+        return node->n_outputs == 1;
+    default:
+        return false;
+    }
+}
+
+typedef struct remover {
+    qn_graph *graph;
+    qn_uses uses;
+    qn_tensor **forward; /* by tensor id: what to read instead */
+    uint8_t *remove;
+} remover;
+
+/* Chains stay short: entries point at tensors that were resolved themselves; only a tensor renamed
+ * to a graph output adds a step. */
+static qn_tensor *resolved(const remover *r, qn_tensor *tensor)
+{
+    while (tensor != NULL && r->forward[tensor->id] != NULL)
+        tensor = r->forward[tensor->id];
+    return tensor;
+}
+
+static void bypass(remover *r, qn_node *node)
+{
+    qn_tensor *x = resolved(r, node->inputs[0]), *y = node->outputs[0];
+    if (!r->uses.is_output[y->id]) {
+        r->forward[y->id] = x;
+        r->remove[node->id] = 1;
+        return;
+    }
+    /* Inputs, constants and other outputs cannot take y's name. */
+    qn_node *producer = x->producer;
+    if (producer == NULL || r->uses.is_output[x->id])
+        return;
+    qn__node_set_output(node, 0, NULL);
+    qn__node_set_output(producer, x->producer_output, y);
+    x->producer = NULL;
+    r->forward[x->id] = y;
+    r->remove[node->id] = 1;
+}
+
+qn_status qn__pass_no_ops(qn_graph *graph, const qn_pass_options *options, qn_error *error)
+{
+    (void)options;
+    remover r = {.graph = graph};
+    qn_status status = QN_OK;
+    QN_TRY(qn__uses_build(graph, &r.uses, error));
+    r.forward = qn__calloc(graph->ctx, graph->n_tensors + 1, sizeof(*r.forward));
+    r.remove = qn__calloc(graph->ctx, (size_t)graph->next_node_id + 1, 1);
+    if (r.forward == NULL || r.remove == NULL) {
+        status = QN_NOMEM(error);
+        goto done;
+    }
+    for (size_t i = 0; i < graph->n_nodes; i++) {
+        qn_node *node = graph->nodes[i];
+        for (uint32_t k = 0; k < node->n_inputs; k++)
+            node->inputs[k] = resolved(&r, node->inputs[k]);
+        if (is_no_op(graph, node, &r.uses))
+            bypass(&r, node);
+    }
+    /* Readers that stood before a tensor got an output's name. */
+    for (size_t i = 0; i < graph->n_nodes; i++)
+        for (uint32_t k = 0; k < graph->nodes[i]->n_inputs; k++)
+            graph->nodes[i]->inputs[k] = resolved(&r, graph->nodes[i]->inputs[k]);
+    qn__graph_remove_marked(graph, r.remove);
+done:
+    qn__uses_free(&r.uses);
+    qn__free(graph->ctx, r.forward);
+    qn__free(graph->ctx, r.remove);
+    return status;
+}

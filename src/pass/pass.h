@@ -1,0 +1,49 @@
+/* Rewrites that keep what a float graph computes and make it smaller: run before calibration and
+ * before planning. Each pass is one function in one file and leaves a graph that verifies; names
+ * and dimensions of graph inputs and outputs never change, and a node that takes others in also
+ * takes their source links.
+ */
+#ifndef QN_PASS_PASS_H
+#define QN_PASS_PASS_H
+
+#include "ir/graph.h"
+
+typedef struct qn_pass_options {
+    /* Constant folding (run/run.h, qn__graph_resolve), called first; NULL: shapes are inferred, and
+     * nothing is folded. A pointer, because passes do not depend on the executor. */
+    qn_status (*resolve)(qn_graph *graph, size_t max_bytes, qn_error *error);
+    size_t resolve_max_bytes; /* largest tensor it may make */
+    bool fuse_activations;    /* Relu and Clip into node->act */
+} qn_pass_options;
+/* resolve NULL, 64 MiB, everything on. */
+void qn__pass_options_init(qn_pass_options *options);
+
+/* All passes of pass_list.def in order, with a check after each. */
+qn_status qn__passes_simplify(qn_graph *graph, const qn_pass_options *options, qn_error *error);
+
+#define QN_PASS(function, summary)                                                                 \
+    qn_status function(qn_graph *graph, const qn_pass_options *options, qn_error *error);
+#include "pass/pass_list.def"
+#undef QN_PASS
+
+/* --- shared by passes -------------------------------------------------------------------------*/
+/* Node that makes `tensor` when its value has no other reader and is no graph output; else NULL. */
+qn_node *qn__pass_sole_producer(const qn_uses *uses, const qn_tensor *tensor);
+/* `node` writes the output of `next` instead of its own, which nothing reads any more. */
+void qn__pass_take_output(qn_node *node, qn_node *next);
+
+/* y[c] = a[c] * x[c] + b[c] along axis 1; arrays of n. */
+typedef struct qn_affine {
+    size_t n;
+    double *a, *b; /* in the graph's arena */
+} qn_affine;
+/* Multiplies into the weights and bias of a Conv, ConvTranspose or Gemm. *done false, and nothing
+ * changed, when it cannot be expressed (weights not constant, result not finite, channels). */
+qn_status qn__affine_apply(qn_graph *graph, qn_node *node, const qn_affine *affine,
+                           const qn_uses *uses, bool *done, qn_error *error);
+/* The map of a BatchNormalization (inference) in double. *ok false: parameters not constant, or it
+ * is in training mode. */
+qn_status qn__affine_of_bn(qn_graph *graph, const qn_node *node, qn_affine *out, bool *ok,
+                           qn_error *error);
+
+#endif

@@ -1,0 +1,61 @@
+/* image_dump FILE CHANNELS [WxH FILTER]: decodes, perhaps resizes, and writes "WIDTH HEIGHT
+ * CHANNELS" and the pixels to stdout. For comparison with other libraries. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/io.h"
+#include "data/data.h"
+
+static qn_filter parse_filter(const char *text)
+{
+    static const char *const names[] = {"bilinear", "bilinear-plain", "bicubic", "nearest"};
+    for (int i = 0; i < 4; i++)
+        if (strcmp(text, names[i]) == 0)
+            return (qn_filter)i;
+    fprintf(stderr, "unknown filter %s\n", text);
+    exit(2);
+}
+
+static qn_status dump(const qn_context *ctx, int argc, char **argv, qn_error *error)
+{
+    qn_file_view view;
+    QN_TRY(qn__file_open(ctx, argv[1], &view, error));
+    qn_image image;
+    qn_status status = qn__image_decode(ctx, view.data, view.size_bytes, argv[1],
+                                        (uint32_t)atoi(argv[2]), &image, error);
+    qn__file_close(ctx, &view);
+    if (status != QN_OK)
+        return status;
+    if (argc == 5) {
+        unsigned width = 0, height = 0;
+        qn_image resized;
+        if (sscanf(argv[3], "%ux%u", &width, &height) != 2)
+            exit(2);
+        status = qn__image_resize(&image, width, height, parse_filter(argv[4]), &resized, error);
+        qn__image_free(&image);
+        if (status != QN_OK)
+            return status;
+        image = resized;
+    }
+    printf("%u %u %u\n", image.width, image.height, image.channels);
+    fwrite(image.pixels, 1, (size_t)image.width * image.height * image.channels, stdout);
+    qn__image_free(&image);
+    return QN_OK;
+}
+
+int main(int argc, char **argv)
+{
+    qn_error error;
+    qn_context *ctx = NULL;
+    if (argc != 3 && argc != 5)
+        return 2;
+    const qn_context_options options = {.struct_size = sizeof(options), .n_threads = 1};
+    if (qn_context_create(&options, &ctx, &error) != QN_OK)
+        return 1;
+    const qn_status status = dump(ctx, argc, argv, &error);
+    if (status != QN_OK)
+        fprintf(stderr, "%s: %s\n", qn_status_name(status), error.message);
+    qn_context_destroy(ctx);
+    return status == QN_OK ? 0 : 1;
+}
