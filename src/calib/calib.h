@@ -9,16 +9,17 @@
 
 /* Range of one tensor: what quantization makes scale and zero point from. */
 typedef struct qn_range {
-    float lo, hi;         /* clipped range chosen by the method; lo <= hi, finite */
+    float lo, hi;           /* clipped range chosen by the method; lo <= hi, finite */
     float seen_lo, seen_hi; /* smallest and largest value seen */
-    uint64_t count;       /* values seen */
-    bool valid;           /* false: no statistics */
+    uint64_t count;         /* values seen */
+    bool valid;             /* false: no statistics */
 } qn_range;
 
 typedef struct qn_ranges {
     const qn_context *ctx;
-    size_t count;     /* = graph->n_tensors; by tensor id */
+    size_t count; /* = graph->n_tensors; by tensor id */
     qn_range *items;
+    double **means; /* [count] mean of each channel (axis 1) where asked for, else NULL */
 } qn_ranges;
 void qn__ranges_free(qn_ranges *ranges);
 
@@ -26,6 +27,7 @@ void qn__ranges_free(qn_ranges *ranges);
 typedef struct qn_range_format {
     int32_t qmin, qmax;
     bool symmetric;
+    uint64_t positions; /* width * height of the tensor, 1 without them (MNN's small-tensor rule) */
 } qn_range_format;
 
 typedef struct qn_calib_item {
@@ -37,7 +39,9 @@ typedef struct qn_calib_item {
 typedef struct qn_calib_options {
     const qn_calib_item *items; /* tensors to observe */
     size_t n_items;
-    int64_t batch;              /* samples per ordered batch (ema) */
+    const uint32_t *mean_ids; /* tensors whose channel means are wanted (bias correction) */
+    size_t n_means;
+    int64_t batch; /* samples per ordered batch (ema) */
     bool (*progress)(void *ctx, const char *phase, uint64_t done, uint64_t total);
     void *progress_ctx;
 } qn_calib_options;
@@ -45,6 +49,35 @@ typedef struct qn_calib_options {
 /* Runs graph (float, simplified) over the dataset and fills a range per item. */
 qn_status qn__calibrate(const qn_graph *graph, const qn_dataset *dataset,
                         const qn_calib_options *options, qn_ranges *out, qn_error *error);
+
+/* Adds the mean of every channel (axis 1) of a view to fixed-point sums [channels]: integers, so
+ * that the order of the samples does not show. */
+typedef __int128 qn_fixed;
+#define QN_FIXED_ONE 4294967296.0 /* 2^32 */
+struct qn_view;
+size_t qn__view_channels(const struct qn_view *view);
+qn_status qn__add_channel_means(const qn_context *ctx, const struct qn_view *view, qn_fixed *sums,
+                                qn_error *error);
+
+/* Feeds an executor from float samples: buffers for one thread, integers converted on the way. */
+typedef struct qn_feed {
+    const qn_context *ctx;
+    size_t count;          /* graph inputs */
+    float **values;        /* [count] what qn_dataset_load fills */
+    size_t *n_values;      /* [count] elements */
+    qn_dtype *dtypes;      /* [count] */
+    void **converted;      /* [count] NULL where the input is float32 */
+    const void **pointers; /* [count] for qn__exec_run */
+} qn_feed;
+/* dims: bound dims of each graph input. */
+qn_status qn__feed_create(const qn_graph *graph, const int64_t (*dims)[QN_MAX_RANK], qn_feed *out,
+                          qn_error *error);
+void qn__feed_free(qn_feed *feed);
+/* Fills pointers from src (float32 row-major per input); src may be feed->values. */
+void qn__feed_convert(qn_feed *feed, const float *const *src);
+/* Bound dims of every input of graph for samples of a dataset; caller frees with qn__free. */
+qn_status qn__dataset_input_dims(const qn_graph *graph, const qn_dataset *dataset,
+                                 int64_t (**out)[QN_MAX_RANK], qn_error *error);
 
 /* --- methods: one file each, one table (calib/methods.def) ------------------------------------*/
 typedef struct qn_observer qn_observer; /* statistics of one tensor */

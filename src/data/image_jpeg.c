@@ -11,6 +11,9 @@
 
 /* Every scan of a progressive file walks all coefficients; encoders write about ten. */
 #define QN_JPEG_MAX_SCANS 100
+/* Scans that run out of data before their end: one or two in a damaged file. Each costs a walk over
+ * the whole picture, so a small file must not ask for many. */
+#define QN_JPEG_MAX_STARVED_SCANS 3
 
 typedef struct qn_jpeg_state {
     struct jpeg_error_mgr err; /* first: libjpeg hands back a pointer to it */
@@ -21,6 +24,7 @@ typedef struct qn_jpeg_state {
     const qn_image_source *src;
     qn_error *error;
     qn_status status;
+    int last_starved_scan, n_starved_scans;
     uint8_t *row; /* scratch where the library's rows are not ours */
     qn_image image;
 } qn_jpeg_state;
@@ -54,10 +58,21 @@ static void jpeg_fail(j_common_ptr cinfo)
     longjmp(state->jump, 1);
 }
 
-static void jpeg_quiet(j_common_ptr cinfo, int level)
+static void jpeg_warning(j_common_ptr cinfo, int level)
 {
-    if (level < 0)
-        cinfo->err->num_warnings++;
+    qn_jpeg_state *state = (qn_jpeg_state *)cinfo->err;
+    const int scan = state->cinfo.input_scan_number;
+    if (level >= 0)
+        return;
+    cinfo->err->num_warnings++;
+    if (cinfo->err->msg_code != JWRN_HIT_MARKER || scan == state->last_starved_scan)
+        return;
+    state->last_starved_scan = scan;
+    if (++state->n_starved_scans <= QN_JPEG_MAX_STARVED_SCANS)
+        return;
+    state->status = qn__error_set(state->error, QN_CORRUPT, "%s: JPEG with %d scans without data",
+                                  state->src->name, state->n_starved_scans);
+    longjmp(state->jump, 1);
 }
 
 static void jpeg_no_output(j_common_ptr cinfo)
@@ -124,11 +139,13 @@ static qn_status jpeg_check_header(qn_jpeg_state *state)
                    cinfo->num_components != 4,
                state->error, QN_UNSUPPORTED, "%s: JPEG with %d components", state->src->name,
                cinfo->num_components);
+    QN_FAIL_IF(cinfo->arith_code, state->error, QN_UNSUPPORTED, "%s: arithmetic-coded JPEG",
+               state->src->name);
     /* A Huffman-coded block takes at least one bit and covers at most 32 x 32 pixels: refuse to
      * allocate for a size the file cannot fill. */
     const uint64_t pixels = (uint64_t)cinfo->image_width * cinfo->image_height;
-    QN_FAIL_IF(!cinfo->arith_code && pixels / (32 * 32 * 8) > state->src->size_bytes, state->error,
-               QN_CORRUPT, "%s: JPEG of %u x %u pixels cannot be in %zu bytes", state->src->name,
+    QN_FAIL_IF(pixels / (32 * 32 * 8) > state->src->size_bytes, state->error, QN_CORRUPT,
+               "%s: JPEG of %u x %u pixels cannot be in %zu bytes", state->src->name,
                cinfo->image_width, cinfo->image_height, state->src->size_bytes);
     return QN_OK;
 }
@@ -193,7 +210,7 @@ qn_status qn__jpeg_decode(const qn_image_source *src, qn_image *out, qn_error *e
     state.error = error;
     state.cinfo.err = jpeg_std_error(&state.err);
     state.err.error_exit = jpeg_fail;
-    state.err.emit_message = jpeg_quiet;
+    state.err.emit_message = jpeg_warning;
     state.err.output_message = jpeg_no_output;
     state.source.init_source = source_nothing;
     state.source.fill_input_buffer = source_fill;

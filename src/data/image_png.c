@@ -2,13 +2,15 @@
  * bits cut to the high byte, alpha and transparent colours dropped. */
 #include "data/image.h"
 
+#include <string.h>
+
 #include <spng.h>
 
 #include "core/checked.h"
 
-/* Chunks kept in memory (text, profiles) and their number; pixels do not count. */
+/* Chunks kept in memory (text, profiles); pixels do not count. Their number is limited to 1000 by
+ * libspng itself. */
 #define QN_PNG_CHUNK_BYTES ((size_t)8 << 20)
-#define QN_PNG_CHUNKS 1000
 /* Deflate cannot expand by more. */
 #define QN_DEFLATE_RATIO 1032
 
@@ -32,6 +34,23 @@ static qn_status png_fail(const qn_image_source *src, int code, qn_error *error)
         status = QN_CORRUPT;
     }
     QN_FAIL(error, status, "%s: PNG: %s", src->name, spng_strerror(code));
+}
+
+/* A cut file is an error even when the pixels are there: chunks must reach a whole IEND. */
+static qn_status png_check_end(const qn_image_source *src, qn_error *error)
+{
+    const uint8_t *b = src->bytes;
+    size_t at = 8;
+    while (src->size_bytes - at >= 12) {
+        const uint32_t length = (uint32_t)b[at] << 24 | (uint32_t)b[at + 1] << 16 |
+                                (uint32_t)b[at + 2] << 8 | b[at + 3];
+        if (length > src->size_bytes - at - 12)
+            break;
+        if (memcmp(b + at + 4, "IEND", 4) == 0)
+            return QN_OK;
+        at += (size_t)length + 12;
+    }
+    QN_FAIL(error, QN_CORRUPT, "%s: PNG ends early, after %zu bytes", src->name, src->size_bytes);
 }
 
 static uint32_t samples_per_pixel(uint8_t color_type)
@@ -65,11 +84,10 @@ static qn_status png_run(spng_ctx *png, const qn_image_source *src, qn_image *im
                          qn_error *error)
 {
     struct spng_ihdr ihdr;
+    QN_TRY(png_check_end(src, error));
     int code = spng_set_image_limits(png, INT32_MAX, INT32_MAX);
     if (code == 0)
         code = spng_set_chunk_limits(png, QN_PNG_CHUNK_BYTES, QN_PNG_CHUNK_BYTES);
-    if (code == 0)
-        code = spng_set_option(png, SPNG_CHUNK_COUNT_LIMIT, QN_PNG_CHUNKS);
     if (code == 0)
         code = spng_set_png_buffer(png, src->bytes, src->size_bytes);
     if (code == 0)
@@ -80,8 +98,6 @@ static qn_status png_run(spng_ctx *png, const qn_image_source *src, qn_image *im
     QN_TRY(qn__image_alloc(src->ctx, ihdr.width, ihdr.height, 3, image, error));
     const size_t size_bytes = (size_t)ihdr.width * ihdr.height * 3;
     code = spng_decode_image(png, image->pixels, size_bytes, SPNG_FMT_RGB8, 0);
-    if (code == 0)
-        code = spng_decode_chunks(png); /* to the end: a cut file is an error */
     if (code != 0)
         return png_fail(src, code, error);
     return qn__image_to_channels(image, src->channels, error);

@@ -1,8 +1,10 @@
-/* Quantization: targets as tables, weight methods, the rewrite of a float graph into a quantized
- * one, recipe and report. The rewrite gets calibrated ranges as a plain table and needs no runtime. */
+/* Quantization: targets as tables, weight methods, the decisions of a run, the rewrite of a float
+ * graph into a quantized one, recipe and report. The rewrite gets calibrated ranges as a plain
+ * table and needs no runtime. */
 #ifndef QN_QUANT_QUANT_H
 #define QN_QUANT_QUANT_H
 
+#include "calib/calib.h"
 #include "ir/graph.h"
 #include "quench/quantize.h"
 
@@ -14,19 +16,192 @@ void qn__quant_params(float lo, float hi, int32_t qmin, int32_t qmax, bool symme
 /* saturate(round_half_even(x / scale) + zero_point) */
 int32_t qn__quantize_value(float x, float scale, int32_t zero_point, int32_t qmin, int32_t qmax);
 
-/* --- targets (quant/targets.c, quant/targets.def) ----------------------------------------------*/
-typedef struct qn_target qn_target;
+/* --- targets (quant/targets.c, quant/targets.def, quant/op_rules.def) --------------------------*/
+typedef enum qn_rule {
+    QN_RULE_FLOAT = 0, /* no integer form on the target */
+    QN_RULE_WEIGHTS,   /* Conv, Gemm, MatMul: constant weights, output parameters of its own */
+    QN_RULE_OWN,       /* own output parameters; integer when an input is */
+    QN_RULE_SAME,      /* values pass through: output has the input's parameters */
+    QN_RULE_FIXED,     /* output range [0, 1] by definition: scale 1/256 */
+    QN_RULE_CONCAT     /* own output parameters, inputs may differ */
+} qn_rule;
+
+typedef struct qn_target {
+    const char *name;
+    const char *summary;
+    uint32_t mask;       /* its bit in op_rules.def */
+    qn_dtype activation; /* U8 or I8 */
+    bool symmetric;      /* activations: zero point 0, -127..127 */
+    bool float_bias;     /* the runtime wants biases in float */
+    bool x86_pairs;      /* may run on vpmaddubsw: the saturation proof applies */
+} qn_target;
 const qn_target *qn__target_find(const char *name);
 const qn_target *qn__target_at(size_t index);
+/* Rule of an operator; for FLOAT *reason is why ("the target has no integer ConvTranspose"). */
+qn_rule qn__target_rule(const qn_target *target, qn_op op, const char **reason);
 
 /* --- weight methods (one file each, quant/weights.def) -----------------------------------------*/
 typedef struct qn_weight_method {
     const char *name;
     const char *summary;
-    /* Largest |w| represented (the clip) for one group of count weights. */
+    /* Largest |w| represented (the clip) for one group of count weights; 0 when all are zero. */
     float (*clip)(const float *w, size_t count, int32_t qmax);
 } qn_weight_method;
 const qn_weight_method *qn__weight_method_at(size_t index);
 const qn_weight_method *qn__weight_method_find(const char *name);
+
+/* --- decisions of a run (quant/decide.c) ------------------------------------------------------ */
+typedef struct qn_settings {
+    const qn_target *target;
+    qn_dtype activation; /* target's or --activations */
+    bool symmetric;
+    const qn_feature_method *features;
+    const qn_weight_method *weights;
+    bool per_channel;
+    bool quantized_weights; /* calibrate with fake-quantized weights */
+    bool bias_correction;
+    bool x86_pairs;  /* apply the saturation proof */
+    const char *x86; /* "any", "avx2", "vnni" */
+    int64_t batch;
+    const qn_override *overrides;
+    size_t n_overrides;
+} qn_settings;
+
+/* Weights of one node as they will be written. */
+typedef struct qn_weights_plan {
+    const qn_weight_method *method;
+    bool per_channel;
+    int8_t axis;    /* output channels */
+    bool saturates; /* 8-bit weights could leave int16 */
+    uint32_t bits;  /* 8, 7 where narrowed */
+    size_t n_narrowed;
+} qn_weights_plan;
+
+typedef struct qn_node_plan {
+    bool quantized;
+    bool tail; /* feeds nothing but outputs: float keeps their precision */
+    qn_rule rule;
+    const char *reason; /* why float */
+    qn_weights_plan weights;
+} qn_node_plan;
+
+typedef struct qn_tensor_plan {
+    bool integer;   /* made by a quantized node */
+    bool wanted;    /* needs parameters: integer, or float and read by a quantized node */
+    uint32_t root;  /* tensor whose parameters it shares (itself) */
+    bool fixed;     /* parameters by definition, not by range */
+    bool has_range; /* set by override or recipe */
+    bool own_range; /* lo, hi are its own, whatever root says after Concat inputs were tied */
+    float lo, hi;   /* with has_range, then what is used */
+    const qn_feature_method *features;
+} qn_tensor_plan;
+
+typedef struct qn_quant_plan {
+    const qn_graph *graph; /* simplified float graph, borrowed */
+    const qn_settings *settings;
+    qn_arena arena;
+    qn_node_plan *nodes;     /* [graph->n_nodes] by position */
+    qn_tensor_plan *tensors; /* [graph->n_tensors] by id */
+    qn_uses uses;
+    size_t n_notes, notes_capacity;
+    const char **notes;
+} qn_quant_plan;
+
+/* What becomes integer and whose parameters are whose, before calibration. Errors:
+ * INVALID_ARGUMENT for an override that matches nothing or cannot be parsed. */
+qn_status qn__quant_plan_create(const qn_graph *graph, const qn_settings *settings,
+                                qn_quant_plan *out, qn_error *error);
+void qn__quant_plan_free(qn_quant_plan *plan);
+bool qn__quant_plan_note(qn_quant_plan *plan, const char *format, ...) QN_PRINTF(2, 3);
+/* Tensors that calibration must observe; caller frees with qn__free. */
+qn_status qn__quant_plan_items(const qn_quant_plan *plan, qn_calib_item **items, size_t *n_items,
+                               qn_error *error);
+/* Takes over calibrated ranges (NULL: all are known), decides what depends on them. */
+qn_status qn__quant_plan_ranges(qn_quant_plan *plan, const qn_ranges *ranges, qn_error *error);
+uint32_t qn__quant_plan_root(const qn_quant_plan *plan, uint32_t tensor_id);
+
+/* Integers and storage of activations under these settings. */
+void qn__activation_limits(const qn_settings *settings, int32_t *qmin, int32_t *qmax);
+/* Index of the constant weight input of a WEIGHTS node (1), and is input i an activation? */
+bool qn__is_activation_input(const qn_node *node, uint32_t index);
+
+/* Does pattern ("name", "op:TYPE", "/regex/") match? A regular expression that does not compile is
+ * an INVALID_ARGUMENT error. (quant/pattern.c) */
+typedef struct qn_pattern qn_pattern;
+qn_status qn__pattern_create(const qn_context *ctx, const char *text, qn_pattern **out,
+                             qn_error *error);
+void qn__pattern_destroy(qn_pattern *pattern);
+bool qn__pattern_matches_node(const qn_pattern *pattern, const qn_node *node);
+bool qn__pattern_matches_tensor(const qn_pattern *pattern, const qn_tensor *tensor);
+
+/* --- integers of weights (quant/weights.c, quant/saturation.c) ---------------------------------*/
+/* Order of the weights of a node seen as [channels][k] for one output channel: w[c * stride_c + k *
+ * stride_k], k < K; for Conv k runs over [cin][kh][kw]. */
+typedef struct qn_weight_view {
+    size_t channels, k;
+    size_t stride_c, stride_k;
+    size_t positions; /* kh * kw for Conv (k = cin * positions), 1 otherwise */
+    bool pairs;       /* runs through a matrix product: depthwise convolutions do not */
+} qn_weight_view;
+bool qn__weight_view(const qn_node *node, qn_weight_view *out);
+
+/* True when no sum of two products of unsigned bytes (0..255) with weights of one channel leaves
+ * int16 for any pairing of the channel's inputs. q: [k] */
+bool qn__pairs_safe_any(const int8_t *q, size_t k);
+/* The same for the pairs a matrix product forms: inputs 2i and 2i+1 in the order [cin][kh][kw] and
+ * in the channels-last order [kh][kw][cin]. */
+bool qn__pairs_safe_adjacent(const int8_t *q, size_t k, size_t positions);
+
+/* Scale and integers of a node's weights. scales: [channels] (all equal per tensor); q: in the
+ * constant's own order. Smallest scales are raised so that min_scale[c] <= scale[c] (bias range;
+ * NULL: no bound). */
+qn_status qn__quantize_weights(const qn_context *ctx, const qn_weight_view *view, const float *w,
+                               const float *min_scale, bool prove_pairs, qn_weights_plan *plan,
+                               float *scales, int8_t *q, qn_error *error);
+
+/* --- the rewrite (quant/rewrite.c) -------------------------------------------------------------*/
+/* New graph with quantized types from the plan's graph. Bias correction: shifts is NULL or, per
+ * node position, NULL or [channels] values added to the bias; where it is NULL and means (by tensor
+ * id, from calibration) has the node's input, the shift is computed from the weights' rounding
+ * errors and stored in shifts, in the plan's arena. Fills plan->nodes[].weights. */
+qn_status qn__quant_rewrite(qn_quant_plan *plan, double *const *means, float **shifts,
+                            qn_graph **out, qn_error *error);
+/* Clone of the plan's graph with the weights of quantized nodes replaced by their quantized values
+ * in float. */
+qn_status qn__quant_fake_weights(qn_quant_plan *plan, qn_graph **out, qn_error *error);
+/* The type tensor id has in the quantized graph. */
+qn_status qn__activation_type(const qn_quant_plan *plan, uint32_t tensor_id, qn_graph *graph,
+                              qn_type *out, qn_error *error);
+
+/* --- recipe (quant/recipe.c) -------------------------------------------------------------------*/
+/* Every decision of a run as JSON. Keys that are not known are refused by name. */
+typedef struct qn_recipe {
+    const qn_context *ctx;
+    char *path;
+    struct json_t *root; /* jansson */
+} qn_recipe;
+qn_status qn__recipe_load(const qn_context *ctx, const char *path, qn_recipe *out, qn_error *error);
+void qn__recipe_free(qn_recipe *recipe);
+/* Setting as text, NULL when the recipe does not say. */
+const char *qn__recipe_setting(const qn_recipe *recipe, const char *key);
+int64_t qn__recipe_batch(const qn_recipe *recipe, int64_t fallback);
+size_t qn__recipe_n_overrides(const qn_recipe *recipe);
+void qn__recipe_override(const qn_recipe *recipe, size_t index, qn_override *out);
+/* Ranges go into the plan. INVALID_ARGUMENT for a tensor the graph does not have. */
+qn_status qn__recipe_ranges(const qn_recipe *recipe, qn_quant_plan *plan, qn_error *error);
+/* Bias corrections per node position, arrays in the plan's arena; *found false: none recorded. */
+qn_status qn__recipe_biases(const qn_recipe *recipe, qn_quant_plan *plan, float **shifts,
+                            bool *found, qn_error *error);
+/* The text of a run's recipe, freed with qn__free. dataset may be NULL; replayed may be NULL. */
+qn_status qn__recipe_write(const qn_quant_plan *plan, const qn_dataset *dataset,
+                           const qn_recipe *replayed, float *const *shifts, char **text,
+                           qn_error *error);
+/* Names of settings as options and recipes spell them. */
+const char *qn__setting_activations(const qn_settings *settings);
+
+/* --- report (quant/report.c) -------------------------------------------------------------------*/
+/* recipe passes to the report on success. macs: [n_nodes]. */
+qn_status qn__report_create(const qn_quant_plan *plan, const uint64_t *macs, char *recipe,
+                            qn_report **out, qn_error *error);
 
 #endif

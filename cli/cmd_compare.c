@@ -1,0 +1,94 @@
+/* quench compare: where the quantized model departs from the float one. */
+#include "cli.h"
+
+#include <jansson.h>
+#include <math.h>
+
+/* JSON has no infinity: an exact tensor has no SQNR. */
+static json_t *number_or_null(double value)
+{
+    return isfinite(value) ? json_real(value) : json_null();
+}
+
+static void print_json(const qn_comparison *comparison)
+{
+    json_t *rows = json_array();
+    qn_compare_row row;
+    for (size_t i = 0; qn_comparison_row(comparison, i, &row); i++)
+        json_array_append_new(
+            rows,
+            json_pack("{s:s, s:s, s:o, s:o, s:o, s:o, s:{s:o, s:o}}", "name", row.name, "node",
+                      row.node, "cosine", number_or_null(row.cosine), "sqnr_db", number_or_null(row.sqnr_db),
+                      "max_abs", number_or_null(row.max_abs), "overflow", number_or_null(row.overflow), "alone",
+                      "cosine", number_or_null(row.alone_cosine), "sqnr_db", number_or_null(row.alone_sqnr_db)));
+    json_t *root = json_pack("{s:o}", "tensors", rows);
+    json_dumpf(root, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(9));
+    putchar('\n');
+    json_decref(root);
+}
+
+static void print_db(double value)
+{
+    if (isfinite(value))
+        printf(" %8.2f", value);
+    else
+        printf(" %8s", isnan(value) ? "-" : "exact");
+}
+
+static void print_table(const qn_comparison *comparison)
+{
+    printf("%-36s %-28s %10s %8s %10s %9s %10s %8s\n", "tensor", "node", "cosine", "SQNR dB",
+           "max error", "overflow", "alone", "SQNR dB");
+    qn_compare_row row;
+    for (size_t i = 0; qn_comparison_row(comparison, i, &row); i++) {
+        printf("%-36.36s %-28.28s %10.6f", row.name, row.node, row.cosine);
+        print_db(row.sqnr_db);
+        printf(" %10.4g %8.3f %%", row.max_abs, 100.0 * row.overflow);
+        if (isnan(row.alone_cosine))
+            printf(" %10s", "-");
+        else
+            printf(" %10.6f", row.alone_cosine);
+        print_db(row.alone_sqnr_db);
+        putchar('\n');
+    }
+}
+
+int cmd_compare(const cli_options *options)
+{
+    if (options->n_positional != 2)
+        return cli_usage_error("compare: a float and a quantized model are needed, %zu given",
+                               options->n_positional);
+    if (!options->has_data_source && options->data.labels_file == NULL)
+        return cli_usage_error("compare: samples are needed: --images, --data or --list");
+    qn_context *ctx = cli_context(options);
+    if (ctx == NULL)
+        return EXIT_USAGE;
+    qn_model *model = NULL, *quantized = NULL;
+    qn_dataset *dataset = NULL;
+    qn_comparison *comparison = NULL;
+    qn_error error = {0};
+    int code = EXIT_FAILED;
+    if (qn_model_load(ctx, options->positional[0], &model, &error) != QN_OK ||
+        qn_model_load(ctx, options->positional[1], &quantized, &error) != QN_OK) {
+        cli_failed(&error);
+        goto done;
+    }
+    code = cli_dataset(options, ctx, model, &dataset);
+    if (code != EXIT_OK)
+        goto done;
+    if (qn_compare(model, quantized, dataset, &comparison, &error) != QN_OK) {
+        code = cli_failed(&error);
+        goto done;
+    }
+    if (options->json)
+        print_json(comparison);
+    else
+        print_table(comparison);
+done:
+    qn_comparison_destroy(comparison);
+    qn_dataset_destroy(dataset);
+    qn_model_destroy(quantized);
+    qn_model_destroy(model);
+    qn_context_destroy(ctx);
+    return code;
+}

@@ -1,0 +1,111 @@
+/* quench eval: accuracy, size and time of any number of models on labelled samples. */
+#include "cli.h"
+
+#include <jansson.h>
+#include <stdlib.h>
+
+static json_t *row_json(const char *file, uint64_t bytes, const qn_evaluation *e, bool first)
+{
+    const double n = e->n > 0 ? (double)e->n : 1.0;
+    return json_pack(
+        "{s:s, s:I, s:f, s:f, s:[f,f], s:o, s:o, s:I, s:f}", "file", file, "n", (json_int_t)e->n,
+        "top1", (double)e->top1 / n, "top5", (double)e->top5 / n, "ci95", e->ci95_lo, e->ci95_hi,
+        "changed", first ? json_integer(0) : json_integer((json_int_t)e->changed), "agreement",
+        first ? json_real(1.0) : json_real(e->agreement), "bytes", (json_int_t)bytes, "ms", e->ms);
+}
+
+static void print_row(const char *file, uint64_t bytes, const qn_evaluation *e, bool first)
+{
+    char size[32], agreement[32] = "-", changed[32] = "-";
+    const double n = e->n > 0 ? (double)e->n : 1.0;
+    if (!first) {
+        snprintf(agreement, sizeof agreement, "%.2f %%", 100.0 * e->agreement);
+        snprintf(changed, sizeof changed, "%llu", (unsigned long long)e->changed);
+    }
+    printf("%-32s %7.2f %% [%5.2f, %5.2f] %7.2f %% %9s %8s %11s %9.2f\n", cli_base_name(file),
+           100.0 * (double)e->top1 / n, 100.0 * e->ci95_lo, 100.0 * e->ci95_hi,
+           100.0 * (double)e->top5 / n, agreement, changed, cli_size_text(bytes, size), e->ms);
+}
+
+/* Evaluates one model; reference predictions are filled by the first. */
+static int eval_one(const cli_options *options, const qn_context *ctx, const char *path,
+                    int64_t **reference, qn_evaluation *out, uint64_t *bytes)
+{
+    qn_model *model = NULL;
+    qn_dataset *dataset = NULL;
+    qn_error error = {0};
+    int64_t storage[CLI_MAX_INPUTS][QN_MODEL_MAX_RANK];
+    qn_session_options session;
+    qn_session_options_init(&session);
+    session.saturate16 = options->saturate16;
+    int code = EXIT_FAILED;
+    if (qn_model_load(ctx, path, &model, &error) != QN_OK)
+        return cli_failed(&error);
+    code = cli_input_dims(options, model, storage, &session.input_dims);
+    if (code == EXIT_OK)
+        code = cli_dataset(options, ctx, model, &dataset);
+    if (code != EXIT_OK)
+        goto done;
+    const size_t n = qn_dataset_count(dataset);
+    const bool first = *reference == NULL;
+    if (first)
+        *reference = calloc(n > 0 ? n : 1, sizeof **reference);
+    if (*reference == NULL) {
+        cli_error("out of memory");
+        code = EXIT_FAILED;
+        goto done;
+    }
+    if (qn_evaluate(model, dataset, &session, first ? NULL : *reference, first ? *reference : NULL,
+                    out, &error) != QN_OK)
+        code = cli_failed(&error);
+    *bytes = qn_model_file_bytes(model);
+done:
+    qn_dataset_destroy(dataset);
+    qn_model_destroy(model);
+    return code;
+}
+
+int cmd_eval(const cli_options *options)
+{
+    if (options->n_positional == 0)
+        return cli_usage_error("eval: model files are needed");
+    if (options->data.labels_file == NULL)
+        return cli_usage_error("eval: --labels CSV is needed");
+    qn_context *ctx = cli_context(options);
+    if (ctx == NULL)
+        return EXIT_USAGE;
+    int64_t *reference = NULL;
+    json_t *rows = json_array();
+    int code = EXIT_OK;
+    cli_options again = *options; /* warn and save the list once only */
+    for (size_t i = 0; i < options->n_positional && code == EXIT_OK; i++) {
+        qn_evaluation result;
+        uint64_t bytes = 0;
+        code = eval_one(&again, ctx, options->positional[i], &reference, &result, &bytes);
+        if (code != EXIT_OK)
+            break;
+        again.has_preprocess = true;
+        again.save_list = NULL;
+        if (options->json) {
+            json_array_append_new(rows, row_json(options->positional[i], bytes, &result, i == 0));
+            continue;
+        }
+        if (i == 0) {
+            printf("%llu samples\n", (unsigned long long)result.n);
+            printf("%-32s %9s %16s %9s %9s %8s %11s %9s\n", "model", "top-1", "95 % interval",
+                   "top-5", "agreement", "changed", "size", "ms");
+        }
+        print_row(options->positional[i], bytes, &result, i == 0);
+        fflush(stdout);
+    }
+    if (options->json && code == EXIT_OK) {
+        json_t *root = json_pack("{s:O}", "models", rows);
+        json_dumpf(root, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(9));
+        putchar('\n');
+        json_decref(root);
+    }
+    json_decref(rows);
+    free(reference);
+    qn_context_destroy(ctx);
+    return code;
+}

@@ -1,0 +1,253 @@
+/* quench quantize: read, simplify, calibrate, quantize, write. */
+#include "cli.h"
+
+#include <jansson.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* SIGINT and friends ask the library to stop at the next step, so that nothing half-done is left; a
+ * second signal ends the program at once. */
+static volatile sig_atomic_t caught_signal;
+
+static void on_signal(int number)
+{
+    if (caught_signal != 0)
+        _exit(128 + number);
+    caught_signal = number;
+}
+
+typedef struct progress_state {
+    bool quiet, terminal;
+    double started, last;
+    const char *phase;
+} progress_state;
+
+static bool show_progress(void *ctx, const char *phase, uint64_t done, uint64_t total)
+{
+    progress_state *const state = ctx;
+    if (caught_signal != 0)
+        return false;
+    if (state->quiet)
+        return true;
+    const double now = cli_seconds();
+    if (state->phase == NULL || strcmp(state->phase, phase) != 0) {
+        state->phase = phase;
+        state->started = now;
+        state->last = 0;
+    }
+    if (done < total && now - state->last < (state->terminal ? 0.1 : 10.0))
+        return true;
+    state->last = now;
+    const double left =
+        done > 0 ? (now - state->started) * (double)(total - done) / (double)done : 0;
+    if (state->terminal) {
+        enum { WIDTH = 30 };
+        const int filled = total > 0 ? (int)(WIDTH * done / total) : WIDTH;
+        fprintf(stderr, "\r%-9s [%.*s%*s] %llu/%llu %.0f s left ", phase, filled,
+                "##############################", WIDTH - filled, "", (unsigned long long)done,
+                (unsigned long long)total, left);
+        if (done >= total)
+            fprintf(stderr, "\r%60s\r", "");
+    } else if (done < total) {
+        fprintf(stderr, "%s: %llu of %llu, %.0f s left\n", phase, (unsigned long long)done,
+                (unsigned long long)total, left);
+    }
+    return true;
+}
+
+static bool is_gemm(const char *op)
+{
+    return strcmp(op, "Conv") == 0 || strcmp(op, "Gemm") == 0 || strcmp(op, "MatMul") == 0 ||
+           strcmp(op, "ConvTranspose") == 0;
+}
+
+typedef struct summary {
+    uint64_t float_bytes, int8_bytes;
+    uint64_t n_gemm, n_gemm_int8, macs, macs_int8, n_float, n_narrow;
+    double seconds;
+} summary;
+
+static void count_nodes(const qn_report *report, summary *out)
+{
+    qn_report_node node;
+    for (size_t i = 0; qn_report_node_at(report, i, &node); i++) {
+        out->macs += node.macs;
+        if (node.quantized)
+            out->macs_int8 += node.macs;
+        else
+            out->n_float++;
+        if (is_gemm(node.op)) {
+            out->n_gemm++;
+            out->n_gemm_int8 += node.quantized;
+            out->n_narrow += node.quantized && node.weight_bits == 7;
+        }
+    }
+}
+
+static double share(const summary *s)
+{
+    return s->macs > 0 ? (double)s->macs_int8 / (double)s->macs : 0.0;
+}
+
+static int print_json(const qn_report *report, const summary *s)
+{
+    json_t *nodes = json_array();
+    qn_report_node node;
+    for (size_t i = 0; qn_report_node_at(report, i, &node); i++) {
+        json_t *row =
+            json_pack("{s:s, s:s, s:I, s:b, s:s?, s:b, s:i}", "name", node.name, "op", node.op,
+                      "macs", (json_int_t)node.macs, "int8", node.quantized, "reason", node.reason,
+                      "saturates", node.saturates, "weight_bits", (int)node.weight_bits);
+        json_array_append_new(nodes, row);
+    }
+    json_t *notes = json_array();
+    for (size_t i = 0; qn_report_note(report, i) != NULL; i++)
+        json_array_append_new(notes, json_string(qn_report_note(report, i)));
+    json_t *root = json_pack("{s:I, s:I, s:f, s:f, s:I, s:o, s:o}", "float_bytes",
+                             (json_int_t)s->float_bytes, "int8_bytes", (json_int_t)s->int8_bytes,
+                             "macs_int8_share", share(s), "seconds", s->seconds, "peak_bytes",
+                             (json_int_t)cli_peak_bytes(), "nodes", nodes, "notes", notes);
+    if (root == NULL) {
+        cli_error("out of memory");
+        return EXIT_FAILED;
+    }
+    json_dumpf(root, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(9));
+    putchar('\n');
+    json_decref(root);
+    return EXIT_OK;
+}
+
+static void print_float_nodes(const qn_report *report, bool all)
+{
+    enum { SHOWN = 12 };
+    qn_report_node node;
+    size_t n = 0;
+    for (size_t i = 0; qn_report_node_at(report, i, &node); i++) {
+        if (node.quantized)
+            continue;
+        if (n++ < SHOWN || all)
+            printf("    %-24s %-16s %s\n", node.name, node.op,
+                   node.reason != NULL ? node.reason : "");
+    }
+    if (n > SHOWN && !all)
+        printf("    ... and %zu more (-v lists them)\n", n - SHOWN);
+}
+
+static void print_summary(const cli_options *options, const qn_report *report, const summary *s)
+{
+    char a[32], b[32], c[32];
+    printf("%s -> %s\n", cli_base_name(options->positional[0]),
+           options->dry_run ? "(nothing written: --dry-run)" : options->output);
+    for (size_t i = 0; qn_report_note(report, i) != NULL; i++)
+        printf("  %s\n", qn_report_note(report, i));
+    printf("  features %s, weights %s, calibrated with %s\n", qn_report_method(report, "features"),
+           qn_report_method(report, "weights"), qn_report_method(report, "calibrate-with"));
+    if (s->int8_bytes > 0)
+        printf("  size      %s -> %s (%.2f x smaller)\n", cli_size_text(s->float_bytes, a),
+               cli_size_text(s->int8_bytes, b), (double)s->float_bytes / (double)s->int8_bytes);
+    printf("  int8      %llu of %llu convolutions and gemms, %.1f %% of MACs\n",
+           (unsigned long long)s->n_gemm_int8, (unsigned long long)s->n_gemm, 100.0 * share(s));
+    if (s->n_narrow > 0)
+        printf("  weights   %llu layers narrowed to stay exact on x86 without VNNI\n",
+               (unsigned long long)s->n_narrow);
+    if (s->n_float > 0) {
+        printf("  float     %llu nodes:\n", (unsigned long long)s->n_float);
+        print_float_nodes(report, options->verbose);
+    }
+    printf("  time      %.2f s, peak memory %s\n", s->seconds, cli_size_text(cli_peak_bytes(), c));
+}
+
+static int check_files(const cli_options *options)
+{
+    if (options->n_positional != 1)
+        return cli_usage_error("quantize: one model file is needed, %zu given",
+                               options->n_positional);
+    if (options->output == NULL && !options->dry_run)
+        return cli_usage_error("quantize: -o OUT is needed (or --dry-run)");
+    if (options->quantize.recipe_file == NULL && !options->has_data_source &&
+        options->data.labels_file == NULL)
+        return cli_usage_error("quantize: samples are needed: --images, --data, --list (or "
+                               "--recipe with stored ranges)");
+    return EXIT_OK;
+}
+
+/* Replacing the model by its quantized self would lose the model. */
+static bool same_file(const char *a, const char *b)
+{
+    struct stat sa, sb;
+    return stat(a, &sa) == 0 && stat(b, &sb) == 0 && sa.st_dev == sb.st_dev &&
+           sa.st_ino == sb.st_ino;
+}
+
+int cmd_quantize(const cli_options *options)
+{
+    int code = check_files(options);
+    if (code != EXIT_OK)
+        return code;
+    if (options->output != NULL && same_file(options->positional[0], options->output)) {
+        cli_error("%s: the output is the model itself", options->output);
+        return EXIT_FAILED;
+    }
+    const double started = cli_seconds();
+    qn_context *ctx = cli_context(options);
+    if (ctx == NULL)
+        return EXIT_USAGE;
+    struct sigaction action = {.sa_handler = on_signal};
+    const int signals[] = {SIGINT, SIGTERM, SIGHUP};
+    for (size_t i = 0; i < 3; i++)
+        sigaction(signals[i], &action, NULL);
+
+    qn_model *model = NULL, *quantized = NULL;
+    qn_dataset *dataset = NULL;
+    qn_report *report = NULL;
+    qn_error error = {0};
+    summary result = {0};
+    int64_t storage[CLI_MAX_INPUTS][QN_MODEL_MAX_RANK];
+    progress_state progress = {.quiet = options->quiet || options->json,
+                               .terminal = isatty(STDERR_FILENO)};
+    qn_quantize_options quantize = options->quantize;
+    quantize.progress = show_progress;
+    quantize.progress_ctx = &progress;
+
+    code = EXIT_FAILED;
+    if (qn_model_load(ctx, options->positional[0], &model, &error) != QN_OK)
+        goto failed;
+    code = cli_input_dims(options, model, storage, &quantize.input_dims);
+    if (code != EXIT_OK)
+        goto done;
+    if (options->has_data_source || options->data.labels_file != NULL) {
+        code = cli_dataset(options, ctx, model, &dataset);
+        if (code != EXIT_OK)
+            goto done;
+    }
+    code = EXIT_FAILED;
+    if (qn_quantize(model, dataset, &quantize, &quantized, &report, &error) != QN_OK)
+        goto failed;
+    if (!options->dry_run && qn_model_save(quantized, options->output, options->format,
+                                           &result.int8_bytes, &error) != QN_OK)
+        goto failed;
+    if (options->save_recipe != NULL &&
+        qn_text_save(ctx, options->save_recipe, qn_report_recipe(report), &error) != QN_OK)
+        goto failed;
+    result.float_bytes = qn_model_file_bytes(model);
+    result.seconds = cli_seconds() - started;
+    count_nodes(report, &result);
+    code = EXIT_OK;
+    if (options->json)
+        code = print_json(report, &result);
+    else if (!options->quiet)
+        print_summary(options, report, &result);
+    goto done;
+failed:
+    cli_failed(&error);
+done:
+    qn_report_destroy(report);
+    qn_model_destroy(quantized);
+    qn_dataset_destroy(dataset);
+    qn_model_destroy(model);
+    qn_context_destroy(ctx);
+    return caught_signal != 0 ? 128 + caught_signal : code;
+}

@@ -1,0 +1,419 @@
+/* The options of all commands, from one table (options.def). */
+#include "cli.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static bool bad(const char *option, const char *value, const char *wanted)
+{
+    cli_usage_error("%s: \"%s\" is not %s", option, value, wanted);
+    return false;
+}
+
+static bool parse_u64(const char *option, const char *value, uint64_t lowest, uint64_t *out)
+{
+    char *end;
+    errno = 0;
+    const unsigned long long number = strtoull(value, &end, 10);
+    if (!isdigit((unsigned char)value[0]) || *end != '\0' || errno != 0)
+        return bad(option, value, "a whole number");
+    if (number < lowest)
+        return bad(option, value, "1 or more");
+    *out = number;
+    return true;
+}
+
+static bool parse_i64(const char *option, const char *value, int64_t lowest, int64_t highest,
+                      int64_t *out)
+{
+    uint64_t number;
+    if (!parse_u64(option, value, (uint64_t)lowest, &number))
+        return false;
+    if (number > (uint64_t)highest) {
+        cli_usage_error("%s: %s is above %lld", option, value, (long long)highest);
+        return false;
+    }
+    *out = (int64_t)number;
+    return true;
+}
+
+static bool parse_u32(const char *option, const char *value, uint32_t lowest, uint32_t highest,
+                      uint32_t *out)
+{
+    int64_t number;
+    if (!parse_i64(option, value, lowest, highest, &number))
+        return false;
+    *out = (uint32_t)number;
+    return true;
+}
+
+static bool parse_floats(const char *option, const char *value, float *out, uint32_t *count)
+{
+    const char *p = value;
+    *count = 0;
+    for (;;) {
+        char *end;
+        const float number = strtof(p, &end);
+        if (end == p || isspace((unsigned char)*p) || !isfinite(number) ||
+            (*end != ',' && *end != '\0'))
+            return bad(option, value, "a number or a list of numbers separated by commas");
+        if (*count == 4)
+            return bad(option, value, "a list of at most 4 numbers");
+        out[(*count)++] = number;
+        if (*end == '\0')
+            return true;
+        p = end + 1;
+    }
+}
+
+/* "N" (both) or "WxH". */
+static bool parse_size(const char *option, const char *value, uint32_t *width, uint32_t *height)
+{
+    char first[32];
+    const char *x = strchr(value, 'x');
+    if (x == NULL) {
+        if (!parse_u32(option, value, 1, 65535, width))
+            return false;
+        *height = *width;
+        return true;
+    }
+    const size_t length = (size_t)(x - value);
+    if (length >= sizeof first)
+        return bad(option, value, "a size WxH");
+    memcpy(first, value, length);
+    first[length] = '\0';
+    return parse_u32(option, first, 1, 65535, width) && parse_u32(option, x + 1, 1, 65535, height);
+}
+
+static bool parse_resize(const char *value, qn_preprocess *out)
+{
+    if (strchr(value, 'x') == NULL)
+        return parse_u32("--resize", value, 1, 65535, &out->resize_shorter);
+    return parse_size("--resize", value, &out->resize_width, &out->resize_height);
+}
+
+/* Index of value in "a|b|c", or -1. */
+static int choice_index(const char *value, const char *choices)
+{
+    const size_t length = strlen(value);
+    int index = 0;
+    for (const char *p = choices;; index++) {
+        const size_t n = strcspn(p, "|");
+        if (n == length && memcmp(p, value, n) == 0)
+            return index;
+        if (p[n] == '\0')
+            return -1;
+        p += n + 1;
+    }
+}
+
+static bool parse_choice(const char *option, const char *value, const char *choices)
+{
+    if (choice_index(value, choices) >= 0)
+        return true;
+    cli_usage_error("%s: \"%s\" is not one of %s", option, value, choices);
+    return false;
+}
+
+static bool parse_channels(const char *value, qn_channels *out)
+{
+    if (!parse_choice("--channels", value, "RGB|BGR|GRAY"))
+        return false;
+    *out = (qn_channels)choice_index(value, "RGB|BGR|GRAY");
+    return true;
+}
+
+static bool parse_filter(const char *value, qn_filter *out)
+{
+    static const char names[] = "bilinear|bilinear-plain|bicubic|nearest";
+    if (!parse_choice("--filter", value, names))
+        return false;
+    *out = (qn_filter)choice_index(value, names);
+    return true;
+}
+
+static bool parse_method(const char *option, const char *value, const char *(*name_at)(size_t))
+{
+    char list[512] = "";
+    for (size_t i = 0; name_at(i) != NULL; i++) {
+        if (strcmp(name_at(i), value) == 0)
+            return true;
+        const size_t used = strlen(list);
+        snprintf(list + used, sizeof list - used, "%s%s", i > 0 ? ", " : "", name_at(i));
+    }
+    cli_usage_error("%s: unknown name \"%s\" (%s)", option, value, list);
+    return false;
+}
+
+static char *own_copy(cli_options *o, const char *text)
+{
+    char *copy = o->n_owned < CLI_MAX_OVERRIDES ? strdup(text) : NULL;
+    if (copy != NULL)
+        o->owned[o->n_owned++] = copy;
+    return copy;
+}
+
+static bool add_override(cli_options *o, const char *pattern, const char *key, const char *value)
+{
+    if (o->n_overrides == CLI_MAX_OVERRIDES) {
+        cli_usage_error("more than %d --set and --skip options", CLI_MAX_OVERRIDES);
+        return false;
+    }
+    o->overrides[o->n_overrides++] = (qn_override){pattern, key, value};
+    return true;
+}
+
+/* NAME:KEY=VALUE; names may hold colons, so the last colon before the '=' counts. */
+static bool parse_set(cli_options *o, const char *value)
+{
+    char *copy = own_copy(o, value);
+    if (copy == NULL) {
+        cli_usage_error("too many --set options");
+        return false;
+    }
+    /* In /regex/:key=value the regex may hold '=' too: it ends at the last "/:". */
+    char *from = copy;
+    if (copy[0] == '/') {
+        for (char *p = strstr(copy, "/:"); p != NULL; p = strstr(p + 1, "/:"))
+            from = p;
+    }
+    char *equals = strchr(from, '=');
+    char *colon = NULL;
+    for (char *p = from; equals != NULL && p < equals; p++)
+        if (*p == ':')
+            colon = p;
+    if (colon == NULL || colon == copy || colon + 1 == equals || equals[1] == '\0')
+        return bad("--set", value, "NAME:key=value");
+    *colon = *equals = '\0';
+    static const char keys[] = "features|weights|granularity|range|float|skip|bits";
+    if (!parse_choice("--set", colon + 1, keys))
+        return false;
+    if (strcmp(colon + 1, "features") == 0 &&
+        !parse_method("--set features", equals + 1, qn_feature_method_name))
+        return false;
+    if (strcmp(colon + 1, "weights") == 0 &&
+        !parse_method("--set weights", equals + 1, qn_weight_method_name))
+        return false;
+    return add_override(o, copy, colon + 1, equals + 1);
+}
+
+/* NAME:1,3,224,224 */
+static bool parse_input_shape(cli_options *o, const char *value)
+{
+    char *copy = own_copy(o, value);
+    char *colon = copy == NULL ? NULL : strrchr(copy, ':');
+    if (colon == NULL || colon == copy || o->n_input_shapes == CLI_MAX_INPUTS)
+        return bad("--input-shape", value, "NAME:DIMS");
+    *colon = '\0';
+    o->input_shapes[o->n_input_shapes].name = copy;
+    uint32_t rank = 0;
+    for (char *p = colon + 1; p != NULL; rank++) {
+        char *comma = strchr(p, ',');
+        if (comma != NULL)
+            *comma++ = '\0';
+        if (rank == QN_MODEL_MAX_RANK)
+            return bad("--input-shape", value, "a shape of at most 8 dimensions");
+        if (!parse_i64("--input-shape", p, 1, INT32_MAX,
+                       &o->input_shapes[o->n_input_shapes].dims[rank]))
+            return false;
+        p = comma;
+    }
+    o->input_shapes[o->n_input_shapes++].rank = rank;
+    return true;
+}
+
+typedef struct option_row {
+    const char *name;
+    char letter;
+    const char *argument;
+    unsigned commands;
+    const char *group, *help;
+    bool (*apply)(cli_options *o, const char *value);
+} option_row;
+
+/* Each row's statement becomes a function of its own; __LINE__ names it. */
+#define CLI_NAME2(line) apply_##line
+#define CLI_NAME(line) CLI_NAME2(line)
+#define CLI_OPTION(name, letter, argument, commands, group, help, ...)                             \
+    static bool CLI_NAME(__LINE__)(cli_options * o, const char *value)                             \
+    {                                                                                              \
+        bool ok = true;                                                                            \
+        (void)value;                                                                               \
+        __VA_ARGS__;                                                                               \
+        return ok;                                                                                 \
+    }
+#include "options.def"
+#undef CLI_OPTION
+
+static const option_row option_rows[] = {
+#define CLI_OPTION(name, letter, argument, commands, group, help, ...)                             \
+    {name, letter, argument, commands, group, help, CLI_NAME(__LINE__)},
+#include "options.def"
+#undef CLI_OPTION
+};
+enum { N_OPTIONS = sizeof option_rows / sizeof option_rows[0] };
+
+static const option_row *find_long(const char *name, size_t length)
+{
+    for (size_t i = 0; i < N_OPTIONS; i++)
+        if (strlen(option_rows[i].name) == length && memcmp(option_rows[i].name, name, length) == 0)
+            return &option_rows[i];
+    return NULL;
+}
+
+static const option_row *find_short(char letter)
+{
+    for (size_t i = 0; i < N_OPTIONS; i++)
+        if (option_rows[i].letter == letter)
+            return &option_rows[i];
+    return NULL;
+}
+
+static void set_defaults(cli_options *o)
+{
+    memset(o, 0, sizeof *o);
+    qn_dataset_options_init(&o->data);
+    qn_quantize_options_init(&o->quantize);
+    o->batch = 1;
+    o->top = 5;
+    o->rounds = 10;
+}
+
+static bool check_channels(const cli_options *o)
+{
+    const uint32_t channels = o->data.preprocess.channels == QN_CHANNELS_GRAY ? 1 : 3;
+    const struct {
+        const char *option;
+        uint32_t count;
+    } lists[] = {{"--mean", o->data.preprocess.n_mean}, {"--normal", o->data.preprocess.n_normal}};
+    for (size_t i = 0; i < 2; i++) {
+        if (lists[i].count > 1 && lists[i].count != channels) {
+            cli_usage_error("%s: %u numbers for %u channels (1 or %u are possible)",
+                            lists[i].option, lists[i].count, channels, channels);
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool check_sources(const cli_options *o)
+{
+    const int sources =
+        (o->data.images_dir != NULL) + (o->data.data_file != NULL) + (o->data.list_file != NULL);
+    if (sources > 1) {
+        cli_usage_error("only one of --images, --data and --list can be given");
+        return false;
+    }
+    if (o->data.use_seed && o->data.count == 0) {
+        cli_usage_error("--seed needs --count");
+        return false;
+    }
+    if (o->data.count != 0 && o->data.first != 0) {
+        cli_usage_error("only one of --count and --first can be given");
+        return false;
+    }
+    if ((o->data.raw_type != NULL) != (o->data.raw_shape != NULL)) {
+        cli_usage_error("--raw-type and --raw-shape belong together");
+        return false;
+    }
+    return true;
+}
+
+bool cli_parse(int argc, char **argv, unsigned command, cli_options *out)
+{
+    set_defaults(out);
+    bool only_files = false;
+    for (int i = 0; i < argc; i++) {
+        const char *argument = argv[i];
+        if (only_files || argument[0] != '-' || argument[1] == '\0') {
+            if (out->n_positional == CLI_MAX_POSITIONAL) {
+                cli_usage_error("more than %d file arguments", CLI_MAX_POSITIONAL);
+                return false;
+            }
+            out->positional[out->n_positional++] = argument;
+            continue;
+        }
+        if (strcmp(argument, "--") == 0) {
+            only_files = true;
+            continue;
+        }
+        const char *value = NULL;
+        const option_row *row;
+        if (argument[1] == '-') {
+            const size_t length = strcspn(argument + 2, "=");
+            row = find_long(argument + 2, length);
+            if (argument[2 + length] == '=')
+                value = argument + 2 + length + 1;
+        } else {
+            row = argument[2] == '\0' ? find_short(argument[1]) : NULL;
+        }
+        if (row == NULL || (row->commands & command) == 0) {
+            cli_usage_error("unknown option %s (see --help)", argument);
+            return false;
+        }
+        if (row->argument == NULL && value != NULL) {
+            cli_usage_error("--%s takes no value", row->name);
+            return false;
+        }
+        if (row->argument != NULL && value == NULL) {
+            if (i + 1 >= argc) {
+                cli_usage_error("--%s needs a value: %s", row->name, row->argument);
+                return false;
+            }
+            value = argv[++i];
+        }
+        if (!row->apply(out, value))
+            return false;
+    }
+    out->quantize.overrides = out->overrides;
+    out->quantize.n_overrides = out->n_overrides;
+    out->quantize.batch = out->batch;
+    return out->help || (check_channels(out) && check_sources(out));
+}
+
+void cli_options_free(cli_options *options)
+{
+    for (size_t i = 0; i < options->n_owned; i++)
+        free(options->owned[i]);
+    options->n_owned = 0;
+}
+
+static void print_methods(FILE *out, const char *option, const char *(*name_at)(size_t),
+                          const char *(*summary_at)(size_t))
+{
+    fprintf(out, "\n%s\n", option);
+    for (size_t i = 0; name_at(i) != NULL; i++)
+        fprintf(out, "  %-16s %s\n", name_at(i), summary_at(i));
+}
+
+void cli_print_help(FILE *out, unsigned command, const char *name, const char *usage,
+                    const char *summary)
+{
+    static const char *const groups[] = {"samples", "pictures", "quantization", "running",
+                                         "output"};
+    fprintf(out, "usage: quench %s %s [options]\n%s\n", name, usage, summary);
+    for (size_t g = 0; g < sizeof groups / sizeof groups[0]; g++) {
+        bool first = true;
+        for (size_t i = 0; i < N_OPTIONS; i++) {
+            const option_row *row = &option_rows[i];
+            if ((row->commands & command) == 0 || strcmp(row->group, groups[g]) != 0)
+                continue;
+            if (first)
+                fprintf(out, "\n%s\n", groups[g]);
+            first = false;
+            char head[64];
+            snprintf(head, sizeof head, "--%s%s%s", row->name, row->argument != NULL ? " " : "",
+                     row->argument != NULL ? row->argument : "");
+            fprintf(out, "  %s%c%s%-28s %s\n", row->letter ? "-" : " ",
+                    row->letter ? row->letter : ' ', row->letter ? "," : " ", head, row->help);
+        }
+    }
+    if (command == CMD_QUANTIZE) {
+        print_methods(out, "--target", qn_target_name, qn_target_summary);
+        print_methods(out, "--features", qn_feature_method_name, qn_feature_method_summary);
+        print_methods(out, "--weights", qn_weight_method_name, qn_weight_method_summary);
+    }
+}

@@ -1,0 +1,172 @@
+/* Models: loading, saving, inputs and outputs. */
+#include "data/data.h"
+#include "format/format.h"
+#include "pass/pass.h"
+#include "quant/model.h"
+
+#include <string.h>
+
+qn_status qn__model_create(const qn_context *ctx, qn_graph *graph, const char *path,
+                           uint64_t file_bytes, qn_model **out, qn_error *error)
+{
+    qn_model *model = qn__calloc(ctx, 1, sizeof(*model));
+    char *copy = qn__strdup(ctx, path);
+    if (model == NULL || copy == NULL) {
+        qn__free(ctx, model);
+        qn__free(ctx, copy);
+        return QN_NOMEM(error);
+    }
+    *model = (qn_model){ctx, graph, copy, file_bytes};
+    *out = model;
+    return QN_OK;
+}
+
+qn_status qn_model_load(const qn_context *ctx, const char *path, qn_model **out, qn_error *error)
+{
+    qn_graph *graph = NULL;
+    qn_file_view view;
+    QN_FAIL_IF(ctx == NULL || path == NULL || out == NULL, error, QN_INVALID_ARGUMENT,
+               "qn_model_load: NULL argument");
+    QN_TRY(qn__file_open(ctx, path, &view, error));
+    const uint64_t bytes = view.size_bytes;
+    qn__file_close(ctx, &view);
+    QN_TRY(qn__format_read(ctx, path, &graph, error));
+    const qn_status status = qn__model_create(ctx, graph, path, bytes, out, error);
+    if (status != QN_OK)
+        qn__graph_destroy(graph);
+    return status;
+}
+
+void qn_model_destroy(qn_model *model)
+{
+    if (model == NULL)
+        return;
+    qn__graph_destroy(model->graph);
+    qn__free(model->ctx, model->path);
+    qn__free(model->ctx, model);
+}
+
+qn_status qn_model_save(const qn_model *model, const char *path, qn_save_format format,
+                        uint64_t *bytes_written, qn_error *error)
+{
+    QN_FAIL_IF(model == NULL || path == NULL, error, QN_INVALID_ARGUMENT,
+               "qn_model_save: NULL argument");
+    QN_FAIL_IF(format != QN_SAVE_QDQ && format != QN_SAVE_QOPERATOR, error, QN_INVALID_ARGUMENT,
+               "qn_model_save: unknown format %d", (int)format);
+    const qn_write_options options = {.format = format == QN_SAVE_QOPERATOR ? QN_WRITE_QOPERATOR
+                                                                            : QN_WRITE_QDQ};
+    return qn__format_write(model->graph, path, &options, bytes_written, error);
+}
+
+size_t qn_model_n_inputs(const qn_model *model)
+{
+    return model->graph->n_inputs;
+}
+
+size_t qn_model_n_outputs(const qn_model *model)
+{
+    return model->graph->n_outputs;
+}
+
+static void describe_value(const qn_tensor *t, qn_value_info *out)
+{
+    memset(out, 0, sizeof(*out));
+    out->name = t->name;
+    out->dtype = qn__dtype_name(t->type.dtype);
+    out->rank = t->has_shape ? t->rank : 0;
+    for (uint32_t i = 0; i < out->rank; i++) {
+        const qn_dim d = t->dims[i];
+        out->dims[i] = d.kind == QN_DIM_CONST ? d.value : -1;
+        out->symbols[i] = d.kind == QN_DIM_SYMBOL ? d.symbol : NULL;
+    }
+}
+
+bool qn_model_input(const qn_model *model, size_t index, qn_value_info *out)
+{
+    if (index >= model->graph->n_inputs)
+        return false;
+    describe_value(model->graph->inputs[index], out);
+    return true;
+}
+
+bool qn_model_output(const qn_model *model, size_t index, qn_value_info *out)
+{
+    if (index >= model->graph->n_outputs)
+        return false;
+    describe_value(model->graph->outputs[index], out);
+    return true;
+}
+
+uint64_t qn_model_file_bytes(const qn_model *model)
+{
+    return model->file_bytes;
+}
+
+const char *qn_model_path(const qn_model *model)
+{
+    return model->path;
+}
+
+qn_status qn_dataset_create(const qn_context *ctx, const qn_model *model,
+                            const qn_dataset_options *options, qn_dataset **out, qn_error *error)
+{
+    QN_FAIL_IF(ctx == NULL || model == NULL || options == NULL || out == NULL, error,
+               QN_INVALID_ARGUMENT, "qn_dataset_create: NULL argument");
+    const size_t n = model->graph->n_inputs;
+    qn_input_spec *specs = qn__calloc(ctx, n, sizeof(*specs));
+    if (specs == NULL)
+        return QN_NOMEM(error);
+    for (size_t i = 0; i < n; i++) {
+        qn_value_info info;
+        describe_value(model->graph->inputs[i], &info);
+        specs[i].name = info.name;
+        specs[i].rank = info.rank;
+        memcpy(specs[i].dims, info.dims, sizeof(specs[i].dims));
+    }
+    const qn_status status = qn__dataset_create(ctx, specs, n, options, out, error);
+    qn__free(ctx, specs);
+    return status;
+}
+
+/* --- graphs made from a model's ----------------------------------------------------------------*/
+qn_status qn__model_simplified(const qn_graph *graph, qn_graph **out, qn_error *error)
+{
+    qn_graph *clone = NULL;
+    QN_TRY(qn__graph_clone(graph, &clone, error));
+    qn_pass_options options;
+    qn__pass_options_init(&options);
+    options.resolve = qn__graph_resolve;
+    const qn_status status = qn__passes_simplify(clone, &options, error);
+    if (status != QN_OK) {
+        qn__graph_destroy(clone);
+        return status;
+    }
+    *out = clone;
+    return QN_OK;
+}
+
+qn_status qn__graph_bound(const qn_graph *graph, const int64_t (*dims)[QN_MAX_RANK], int64_t batch,
+                          qn_graph **out, qn_error *error)
+{
+    qn_graph *g = NULL;
+    QN_TRY(qn__graph_clone(graph, &g, error));
+    for (size_t i = 0; i < g->n_tensors; i++)
+        if (g->tensors[i]->producer != NULL)
+            g->tensors[i]->has_shape = false;
+    for (size_t i = 0; i < g->n_inputs; i++) {
+        qn_tensor *t = g->inputs[i];
+        for (uint32_t d = 0; t->has_shape && d < t->rank; d++) {
+            if (dims != NULL)
+                t->dims[d] = qn_dim_const(dims[i][d]);
+            else if (d == 0 && t->dims[d].kind != QN_DIM_CONST)
+                t->dims[d] = qn_dim_const(batch);
+        }
+    }
+    const qn_status status = qn__graph_infer(g, error);
+    if (status != QN_OK) {
+        qn__graph_destroy(g);
+        return status;
+    }
+    *out = g;
+    return QN_OK;
+}

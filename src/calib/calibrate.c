@@ -1,0 +1,313 @@
+/* The calibration loop. Each worker has an executor and observers of its own and takes whole
+ * samples; observers are merged in worker order at the end of a pass. Which worker saw which sample
+ * varies from run to run, the merged state does not (calib.h). Memory does not grow with the number
+ * of samples. */
+#include "calib/calib.h"
+#include "run/run.h"
+
+#include <pthread.h>
+#include <string.h>
+
+typedef struct job {
+    const qn_graph *graph;
+    const qn_dataset *dataset;
+    const qn_calib_options *options;
+    size_t *item_of; /* [n_tensors] index into items + 1, 0: not observed */
+    size_t *mean_of; /* the same for mean_ids */
+    uint32_t pass, n_passes;
+    uint32_t n_workers;
+    struct worker *workers;
+    qn_ranges *ranges;
+    /* first failure by sample index, progress; under lock */
+    pthread_mutex_t lock;
+    uint64_t done;
+    uint64_t failed_index;
+    qn_status status;
+    qn_error error;
+    _Atomic bool stop;
+} job;
+
+typedef struct worker {
+    job *job;
+    qn_exec *exec;
+    qn_feed feed;
+    void **states;   /* [n_items] */
+    qn_fixed **sums; /* [n_means] per channel, NULL until the first sample */
+    size_t *n_sums;  /* [n_means] channels */
+    uint64_t sample;
+} worker;
+
+static qn_status add_means(worker *w, const qn_view *view, size_t index, qn_error *error)
+{
+    const qn_context *ctx = w->job->graph->ctx;
+    const size_t channels = qn__view_channels(view);
+    if (w->sums[index] == NULL) {
+        w->sums[index] = qn__calloc(ctx, channels, sizeof(qn_fixed));
+        if (w->sums[index] == NULL)
+            return QN_NOMEM(error);
+        w->n_sums[index] = channels;
+    }
+    QN_FAIL_IF(channels != w->n_sums[index], error, QN_UNSUPPORTED,
+               "tensor \"%s\": the number of channels changes", view->tensor->name);
+    return qn__add_channel_means(ctx, view, w->sums[index], error);
+}
+
+static qn_status observe_view(void *arg, const qn_view *view, qn_error *error)
+{
+    worker *w = arg;
+    const size_t mean = w->job->mean_of[view->tensor->id];
+    if (mean != 0 && w->job->pass == 0)
+        QN_TRY(add_means(w, view, mean - 1, error));
+    const size_t slot = w->job->item_of[view->tensor->id];
+    if (slot == 0)
+        return QN_OK;
+    const qn_calib_item *item = &w->job->options->items[slot - 1];
+    if (item->method->passes <= w->job->pass)
+        return QN_OK;
+    const qn_status status =
+        item->method->observe(w->job->graph->ctx, w->states[slot - 1], w->job->pass, w->sample,
+                              view->data, view->count, error);
+    if (status != QN_OK)
+        qn__error_prefix(error, status, "tensor \"%s\"", view->tensor->name);
+    return status;
+}
+
+static void fail_sample(job *j, uint64_t index, qn_status status, const qn_error *error)
+{
+    pthread_mutex_lock(&j->lock);
+    if (j->status == QN_OK || index < j->failed_index) {
+        j->status = status;
+        j->failed_index = index;
+        j->error = *error;
+    }
+    j->stop = true;
+    pthread_mutex_unlock(&j->lock);
+}
+
+static void run_sample(void *arg, uint32_t worker_index, size_t index)
+{
+    job *j = arg;
+    worker *w = &j->workers[worker_index];
+    qn_error error = {0};
+    if (j->stop)
+        return;
+    w->sample = index;
+    qn_status status = qn_dataset_load(j->dataset, index, w->feed.values, &error);
+    if (status == QN_OK) {
+        qn__feed_convert(&w->feed, (const float *const *)w->feed.values);
+        status = qn__exec_run(w->exec, w->feed.pointers, &error);
+        if (status != QN_OK)
+            qn__error_prefix(&error, status, "%s", qn_dataset_name(j->dataset, index));
+    }
+    if (status != QN_OK) {
+        fail_sample(j, index, status, &error);
+        return;
+    }
+    pthread_mutex_lock(&j->lock);
+    j->done++;
+    const qn_calib_options *o = j->options;
+    if (o->progress != NULL && !j->stop &&
+        !o->progress(o->progress_ctx, "calibrate", j->done,
+                     (uint64_t)qn_dataset_count(j->dataset) * j->n_passes)) {
+        j->stop = true;
+        j->status = qn__error_set(&j->error, QN_CANCELLED, "cancelled while calibrating");
+        j->failed_index = 0;
+    }
+    pthread_mutex_unlock(&j->lock);
+}
+
+static qn_status worker_create(job *j, worker *w, const qn_plan *plan,
+                               const int64_t (*dims)[QN_MAX_RANK], qn_error *error)
+{
+    const qn_context *ctx = j->graph->ctx;
+    w->job = j;
+    w->states = qn__calloc(ctx, j->options->n_items, sizeof(*w->states));
+    w->sums = qn__calloc(ctx, j->options->n_means, sizeof(*w->sums));
+    w->n_sums = qn__calloc(ctx, j->options->n_means, sizeof(*w->n_sums));
+    if (w->states == NULL || w->sums == NULL || w->n_sums == NULL)
+        return QN_NOMEM(error);
+    for (size_t i = 0; i < j->options->n_items; i++) {
+        const qn_feature_method *m = j->options->items[i].method;
+        w->states[i] = qn__alloc(ctx, m->state_bytes());
+        if (w->states[i] == NULL)
+            return QN_NOMEM(error);
+        m->init(w->states[i]);
+    }
+    QN_TRY(qn__feed_create(j->graph, dims, &w->feed, error));
+    QN_TRY(qn__exec_create(plan, NULL, &w->exec, error));
+    qn__exec_set_hook(w->exec, observe_view, w);
+    return QN_OK;
+}
+
+static void worker_free(job *j, worker *w)
+{
+    const qn_context *ctx = j->graph->ctx;
+    qn__exec_destroy(w->exec);
+    qn__feed_free(&w->feed);
+    for (size_t i = 0; w->states != NULL && i < j->options->n_items; i++) {
+        if (w->states[i] != NULL)
+            j->options->items[i].method->release(ctx, w->states[i]);
+        qn__free(ctx, w->states[i]);
+    }
+    for (size_t i = 0; w->sums != NULL && i < j->options->n_means; i++)
+        qn__free(ctx, w->sums[i]);
+    qn__free(ctx, w->sums);
+    qn__free(ctx, w->n_sums);
+    qn__free(ctx, w->states);
+}
+
+/* Merges everything into worker 0, and before another pass hands its state back to the others. */
+static qn_status end_pass(job *j, bool last, qn_error *error)
+{
+    const qn_context *ctx = j->graph->ctx;
+    for (size_t i = 0; i < j->options->n_items; i++) {
+        const qn_feature_method *m = j->options->items[i].method;
+        void *total = j->workers[0].states[i];
+        if (m->passes <= j->pass)
+            continue;
+        for (uint32_t k = 1; k < j->n_workers; k++)
+            QN_TRY(m->merge(ctx, total, j->workers[k].states[i], error));
+        if (last || m->passes <= j->pass + 1)
+            continue;
+        if (m->between_passes != NULL)
+            QN_TRY(m->between_passes(ctx, total, error));
+        for (uint32_t k = 1; k < j->n_workers; k++) {
+            m->release(ctx, j->workers[k].states[i]);
+            m->init(j->workers[k].states[i]);
+            QN_TRY(m->merge(ctx, j->workers[k].states[i], total, error));
+        }
+    }
+    return QN_OK;
+}
+
+static void finish_item(void *arg, size_t index)
+{
+    job *j = arg;
+    qn_error error = {0};
+    const qn_calib_item *item = &j->options->items[index];
+    const qn_status status =
+        item->method->finish(j->graph->ctx, j->workers[0].states[index], &item->format,
+                             j->options->batch, &j->ranges->items[item->tensor_id], &error);
+    if (status != QN_OK)
+        fail_sample(j, index, status, &error);
+}
+
+static qn_status finish_means(job *j, qn_error *error)
+{
+    const qn_context *ctx = j->graph->ctx;
+    const double n_samples = (double)qn_dataset_count(j->dataset);
+    for (size_t i = 0; i < j->options->n_means; i++) {
+        size_t channels = 0;
+        for (uint32_t k = 0; k < j->n_workers; k++)
+            if (j->workers[k].sums[i] != NULL)
+                channels = j->workers[k].n_sums[i];
+        double *means = qn__calloc(ctx, channels, sizeof(*means));
+        if (means == NULL)
+            return QN_NOMEM(error);
+        j->ranges->means[j->options->mean_ids[i]] = means;
+        for (size_t c = 0; c < channels; c++) {
+            qn_fixed sum = 0;
+            for (uint32_t k = 0; k < j->n_workers; k++)
+                if (j->workers[k].n_sums[i] == channels && j->workers[k].sums[i] != NULL)
+                    sum += j->workers[k].sums[i][c];
+            means[c] = (double)sum / QN_FIXED_ONE / n_samples;
+        }
+    }
+    return QN_OK;
+}
+
+static qn_status run_passes(job *j, qn_error *error)
+{
+    const qn_context *ctx = j->graph->ctx;
+    for (j->pass = 0; j->pass < j->n_passes; j->pass++) {
+        qn__parallel_worker(ctx->pool, run_sample, j, qn_dataset_count(j->dataset));
+        if (j->status == QN_OK)
+            QN_TRY(end_pass(j, j->pass + 1 == j->n_passes, error));
+        if (j->status != QN_OK)
+            break;
+    }
+    if (j->status == QN_OK)
+        qn__parallel(ctx->pool, finish_item, j, j->options->n_items);
+    if (j->status != QN_OK)
+        QN_FAIL(error, j->status, "%s", j->error.message);
+    return finish_means(j, error);
+}
+
+static qn_status check_items(job *j, qn_error *error)
+{
+    for (size_t i = 0; i < j->options->n_items; i++) {
+        const qn_calib_item *item = &j->options->items[i];
+        QN_FAIL_IF(item->tensor_id >= j->graph->n_tensors, error, QN_INVALID_ARGUMENT,
+                   "calibration item %zu: no tensor %u", i, item->tensor_id);
+        const qn_tensor *t = j->graph->tensors[item->tensor_id];
+        QN_FAIL_IF(t->type.kind != QN_TYPE_PLAIN || t->type.dtype != QN_DTYPE_F32, error,
+                   QN_INVALID_ARGUMENT, "tensor \"%s\" is not float32", t->name);
+        j->item_of[item->tensor_id] = i + 1;
+        if (item->method->passes > j->n_passes)
+            j->n_passes = item->method->passes;
+    }
+    for (size_t i = 0; i < j->options->n_means; i++)
+        j->mean_of[j->options->mean_ids[i]] = i + 1;
+    return QN_OK;
+}
+
+qn_status qn__calibrate(const qn_graph *graph, const qn_dataset *dataset,
+                        const qn_calib_options *options, qn_ranges *out, qn_error *error)
+{
+    const qn_context *ctx = graph->ctx;
+    const size_t n_samples = qn_dataset_count(dataset);
+    qn_status status = QN_OK;
+    qn_plan *plan = NULL;
+    int64_t(*dims)[QN_MAX_RANK] = NULL;
+    qn_ranges ranges = {.ctx = ctx, .count = graph->n_tensors};
+    job j = {
+        .graph = graph, .dataset = dataset, .options = options, .ranges = &ranges, .n_passes = 1};
+
+    QN_FAIL_IF(n_samples == 0, error, QN_INVALID_ARGUMENT, "no calibration samples");
+    pthread_mutex_init(&j.lock, NULL);
+    const uint32_t pool = qn__pool_size(ctx->pool);
+    j.n_workers = pool;
+    j.item_of = qn__calloc(ctx, graph->n_tensors, sizeof(*j.item_of));
+    j.mean_of = qn__calloc(ctx, graph->n_tensors, sizeof(*j.mean_of));
+    j.workers = qn__calloc(ctx, j.n_workers, sizeof(*j.workers));
+    ranges.items = qn__calloc(ctx, graph->n_tensors, sizeof(*ranges.items));
+    ranges.means = qn__calloc(ctx, graph->n_tensors, sizeof(*ranges.means));
+    if (j.item_of == NULL || j.mean_of == NULL || j.workers == NULL || ranges.items == NULL ||
+        ranges.means == NULL)
+        QN_FAIL_GOTO(error, QN_NO_MEMORY, "out of memory");
+    QN_TRY_GOTO(check_items(&j, error));
+    QN_TRY_GOTO(qn__dataset_input_dims(graph, dataset, &dims, error));
+    qn_plan_options plan_options;
+    qn__plan_options_init(&plan_options, ctx);
+    plan_options.input_dims = (const int64_t(*)[QN_MAX_RANK])dims;
+    plan_options.keep_all = true;
+    QN_TRY_GOTO(qn__plan_create(graph, &plan_options, &plan, error));
+    for (uint32_t k = 0; k < j.n_workers; k++)
+        QN_TRY_GOTO(
+            worker_create(&j, &j.workers[k], plan, (const int64_t(*)[QN_MAX_RANK])dims, error));
+    QN_TRY_GOTO(run_passes(&j, error));
+    *out = ranges;
+    ranges = (qn_ranges){0};
+done:
+    for (uint32_t k = 0; j.workers != NULL && k < j.n_workers; k++)
+        worker_free(&j, &j.workers[k]);
+    qn__plan_destroy(plan);
+    qn__free(ctx, dims);
+    qn__free(ctx, j.workers);
+    qn__free(ctx, j.item_of);
+    qn__free(ctx, j.mean_of);
+    qn__ranges_free(&ranges);
+    pthread_mutex_destroy(&j.lock);
+    return status;
+}
+
+void qn__ranges_free(qn_ranges *ranges)
+{
+    if (ranges->ctx == NULL)
+        return;
+    for (size_t i = 0; ranges->means != NULL && i < ranges->count; i++)
+        qn__free(ranges->ctx, ranges->means[i]);
+    qn__free(ranges->ctx, ranges->means);
+    qn__free(ranges->ctx, ranges->items);
+    *ranges = (qn_ranges){0};
+}

@@ -1,0 +1,68 @@
+/* Mean of every channel of a view, in fixed point. */
+#include "calib/calib.h"
+#include "run/run.h"
+
+#include <math.h>
+
+enum { BLOCK = 64 }; /* rows added in float32 before they go to double */
+
+size_t qn__view_channels(const qn_view *view)
+{
+    return view->rank >= 2 ? (size_t)view->dims[1] : 1;
+}
+
+static void add_row_major(const float *x, size_t outer, size_t channels, size_t inner, double *sums)
+{
+    for (size_t n = 0; n < outer; n++)
+        for (size_t c = 0; c < channels; c++, x += inner) {
+            double sum = 0;
+            for (size_t i = 0; i < inner; i++)
+                sum += x[i];
+            sums[c] += sum;
+        }
+}
+
+static void add_channels_last(const float *x, size_t rows, size_t channels, float *block,
+                              double *sums)
+{
+    for (size_t row = 0; row < rows; row += BLOCK) {
+        const size_t n = rows - row < BLOCK ? rows - row : BLOCK;
+        for (size_t c = 0; c < channels; c++)
+            block[c] = 0;
+        for (size_t i = 0; i < n; i++, x += channels)
+            for (size_t c = 0; c < channels; c++)
+                block[c] += x[c];
+        for (size_t c = 0; c < channels; c++)
+            sums[c] += block[c];
+    }
+}
+
+qn_status qn__add_channel_means(const qn_context *ctx, const qn_view *view, qn_fixed *sums,
+                                qn_error *error)
+{
+    const size_t channels = qn__view_channels(view);
+    if (view->count == 0 || channels == 0)
+        return QN_OK;
+    double *sample = qn__calloc(ctx, channels, sizeof(*sample));
+    float *block = qn__calloc(ctx, channels, sizeof(*block));
+    if (sample == NULL || block == NULL) {
+        qn__free(ctx, sample);
+        qn__free(ctx, block);
+        return QN_NOMEM(error);
+    }
+    const size_t per_channel = view->count / channels;
+    const size_t outer = view->rank >= 2 ? (size_t)view->dims[0] : 1;
+    if (view->layout == QN_LAYOUT_CHANNELS_LAST)
+        add_channels_last(view->data, per_channel, channels, block, sample);
+    else
+        add_row_major(view->data, outer, channels, per_channel / outer, sample);
+    for (size_t c = 0; c < channels; c++) {
+        const double mean = sample[c] / (double)per_channel;
+        /* keeps the product inside int64; no network that can be quantized gets there */
+        if (fabs(mean) < 1e9)
+            sums[c] += (qn_fixed)llrint(mean * QN_FIXED_ONE);
+    }
+    qn__free(ctx, sample);
+    qn__free(ctx, block);
+    return QN_OK;
+}

@@ -1,0 +1,45 @@
+/* The table of model formats. */
+#include "format/format.h"
+
+#include <string.h>
+
+#include "core/io.h"
+#include "format/onnx/onnx_format.h"
+
+static const qn_format *const FORMATS[] = {&qn__format_onnx};
+
+qn_status qn__format_read(const qn_context *ctx, const char *path, qn_graph **out, qn_error *error)
+{
+    qn_file_view view;
+    QN_TRY(qn__file_open(ctx, path, &view, error));
+    qn_blob *file = qn__blob_from_file(ctx, &view);
+    if (!file) {
+        qn__file_close(ctx, &view);
+        return QN_NOMEM(error);
+    }
+    qn_status status = QN_UNSUPPORTED;
+    const qn_format *found = NULL;
+    for (size_t i = 0; i < sizeof(FORMATS) / sizeof(FORMATS[0]) && !found; i++)
+        if (FORMATS[i]->probe(ctx, file->data, file->size_bytes))
+            found = FORMATS[i];
+    if (found)
+        status = found->read(ctx, path, file, out, error);
+    else
+        status = qn__error_set(error, file->size_bytes == 0 ? QN_CORRUPT : QN_UNSUPPORTED,
+                               "%s: %s", path,
+                               file->size_bytes == 0 ? "the file is empty"
+                                                     : "not a model in a known format (ONNX)");
+    qn__blob_unref(file);
+    return status;
+}
+
+qn_status qn__format_write(const qn_graph *graph, const char *path, const qn_write_options *options,
+                           uint64_t *bytes, qn_error *error)
+{
+    const qn_write_options defaults = {QN_WRITE_QDQ, false, NULL};
+    const qn_format *format = &qn__format_onnx;
+    for (size_t i = 0; graph->source && i < sizeof(FORMATS) / sizeof(FORMATS[0]); i++)
+        if (strcmp(FORMATS[i]->name, graph->source->format) == 0)
+            format = FORMATS[i];
+    return format->write(graph, path, options ? options : &defaults, bytes, error);
+}

@@ -1,0 +1,38 @@
+/* Model files: which reader a file needs is found from its bytes, which writer a graph needs from
+ * the document it came from. */
+#ifndef QN_FORMAT_FORMAT_H
+#define QN_FORMAT_FORMAT_H
+
+#include "ir/graph.h"
+
+/* How quantized types are written. */
+typedef enum qn_write_format {
+    QN_WRITE_QDQ = 0,      /* QuantizeLinear/DequantizeLinear pairs around float operators */
+    QN_WRITE_QOPERATOR = 1 /* QLinearConv and its like on integer tensors */
+} qn_write_format;
+
+typedef struct qn_write_options {
+    qn_write_format format;
+    bool dedicated_pairs; /* QDQ: every consumer reads a pair of its own */
+    const char *producer; /* producer_name of a file that has no source document; NULL: "quench" */
+} qn_write_options;
+
+typedef struct qn_format {
+    const char *name;
+    /* Do these bytes look like the format? Never reads past size_bytes. */
+    bool (*probe)(const qn_context *ctx, const uint8_t *data, size_t size_bytes);
+    qn_status (*read)(const qn_context *ctx, const char *path, qn_blob *file, qn_graph **out,
+                      qn_error *error);
+    qn_status (*write)(const qn_graph *graph, const char *path, const qn_write_options *options,
+                       uint64_t *bytes, qn_error *error);
+} qn_format;
+
+/* Reads a model of any known format; the graph is inferred and verified. Errors: IO, CORRUPT,
+ * UNSUPPORTED, LIMIT, UNSAFE_PATH, NONFINITE, NO_MEMORY; the message names file and node. */
+qn_status qn__format_read(const qn_context *ctx, const char *path, qn_graph **out, qn_error *error);
+/* Writes in the format the graph was read from (ONNX when it was read from none), atomically.
+ * options and bytes may be NULL. Errors: IO, LIMIT (2 GiB), UNSUPPORTED, NO_MEMORY. */
+qn_status qn__format_write(const qn_graph *graph, const char *path, const qn_write_options *options,
+                           uint64_t *bytes, qn_error *error);
+
+#endif

@@ -1,0 +1,86 @@
+/* Field numbers and codes of onnx.proto (IR version 14, opset 28), only those quench looks into;
+ * every other field is kept as bytes. */
+#ifndef QN_FORMAT_ONNX_PROTO_H
+#define QN_FORMAT_ONNX_PROTO_H
+
+enum { ONNX_NEWEST_OPSET = 28, ONNX_NEWEST_IR = 14, ONNX_OLDEST_OPSET = 7, ONNX_OLDEST_IR = 3 };
+
+enum {
+    MODEL_IR_VERSION = 1,
+    MODEL_PRODUCER_NAME = 2,
+    MODEL_PRODUCER_VERSION = 3,
+    MODEL_GRAPH = 7,
+    MODEL_OPSET_IMPORT = 8,
+    MODEL_FUNCTIONS = 25
+};
+enum { OPSET_DOMAIN = 1, OPSET_VERSION = 2 };
+enum { FUNCTION_NAME = 1, FUNCTION_DOMAIN = 10 };
+enum {
+    GRAPH_NODE = 1,
+    GRAPH_NAME = 2,
+    GRAPH_INITIALIZER = 5,
+    GRAPH_DOC_STRING = 10,
+    GRAPH_INPUT = 11,
+    GRAPH_OUTPUT = 12,
+    GRAPH_VALUE_INFO = 13,
+    GRAPH_QUANTIZATION_ANNOTATION = 14,
+    GRAPH_SPARSE_INITIALIZER = 15
+};
+enum { ANNOTATION_TENSOR_NAME = 1 };
+enum {
+    NODE_INPUT = 1,
+    NODE_OUTPUT = 2,
+    NODE_NAME = 3,
+    NODE_OP_TYPE = 4,
+    NODE_ATTRIBUTE = 5,
+    NODE_DOMAIN = 7
+};
+enum {
+    ATTR_NAME = 1,
+    ATTR_F = 2,
+    ATTR_I = 3,
+    ATTR_S = 4,
+    ATTR_T = 5,
+    ATTR_G = 6,
+    ATTR_FLOATS = 7,
+    ATTR_INTS = 8,
+    ATTR_STRINGS = 9,
+    ATTR_TENSORS = 10,
+    ATTR_GRAPHS = 11,
+    ATTR_TYPE = 20,
+    ATTR_REF_ATTR_NAME = 21
+};
+enum {
+    ATTR_TYPE_FLOAT = 1,
+    ATTR_TYPE_INT = 2,
+    ATTR_TYPE_STRING = 3,
+    ATTR_TYPE_TENSOR = 4,
+    ATTR_TYPE_GRAPH = 5,
+    ATTR_TYPE_FLOATS = 6,
+    ATTR_TYPE_INTS = 7,
+    ATTR_TYPE_STRINGS = 8,
+    ATTR_TYPE_GRAPHS = 10
+};
+enum {
+    TENSOR_DIMS = 1,
+    TENSOR_DATA_TYPE = 2,
+    TENSOR_SEGMENT = 3,
+    TENSOR_FLOAT_DATA = 4,
+    TENSOR_INT32_DATA = 5,
+    TENSOR_STRING_DATA = 6,
+    TENSOR_INT64_DATA = 7,
+    TENSOR_NAME = 8,
+    TENSOR_RAW_DATA = 9,
+    TENSOR_DOUBLE_DATA = 10,
+    TENSOR_UINT64_DATA = 11,
+    TENSOR_EXTERNAL_DATA = 13,
+    TENSOR_DATA_LOCATION = 14
+};
+enum { ENTRY_KEY = 1, ENTRY_VALUE = 2 };
+enum { VALUE_NAME = 1, VALUE_TYPE = 2 };
+enum { TYPE_TENSOR = 1 };
+enum { TYPE_TENSOR_ELEM = 1, TYPE_TENSOR_SHAPE = 2 };
+enum { SHAPE_DIM = 1 };
+enum { DIM_VALUE = 1, DIM_PARAM = 2 };
+
+#endif

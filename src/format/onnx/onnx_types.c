@@ -1,0 +1,380 @@
+/* Scales and zero points of the file become types of the graph: the nodes themselves, and operators
+ * on integers. What pairs up around float operators is collapsed in onnx_collapse.c. */
+#include <inttypes.h>
+#include <math.h>
+#include <string.h>
+
+#include "core/context.h"
+#include "format/onnx/onnx_collapse.h"
+#include "format/onnx/onnx_qtypes.h"
+#include "format/onnx/onnx_read.h"
+
+typedef struct qn_scaled { /* a tensor with its parameters, as inputs of a node */
+    qn_tensor *tensor, *scale, *zero_point;
+    int64_t axis; /* of a vector of scales */
+    int64_t block;
+} qn_scaled;
+
+static qn_tensor *input_at(const qn_node *node, uint32_t index)
+{
+    return index < node->n_inputs ? node->inputs[index] : NULL;
+}
+
+static qn_scaled scaled_at(const qn_node *node, uint32_t tensor, uint32_t scale, int64_t axis)
+{
+    return (qn_scaled){input_at(node, tensor), input_at(node, scale), input_at(node, scale + 1),
+                       axis, 0};
+}
+
+/* --- parameters -------------------------------------------------------------------------------*/
+static qn_status check_storage(const qn_onnx_reader *r, const qn_node *node, qn_dtype dtype,
+                               qn_error *error)
+{
+    const uint32_t bits = qn__dtype_bits(dtype);
+    if (qn__dtype_is_float(dtype) || dtype == QN_DTYPE_BOOL || (bits > 16 && dtype != QN_DTYPE_I32))
+        return qn__onnx_node_fail(r, node, error, QN_UNSUPPORTED, "quantizes to %s",
+                                  qn__dtype_name(dtype));
+    return QN_OK;
+}
+
+static qn_status read_scales(const qn_onnx_reader *r, const qn_node *node, const qn_scaled *s,
+                             qn_quant *quant, qn_error *error)
+{
+    const qn_tensor *scale = s->scale;
+    if (!scale || !scale->constant)
+        return qn__onnx_node_fail(r, node, error, QN_UNSUPPORTED, "scale \"%s\" is not constant",
+                                  scale ? scale->name : "");
+    if (scale->type.dtype != QN_DTYPE_F32 || scale->type.kind != QN_TYPE_PLAIN)
+        return qn__onnx_node_fail(r, node, error, QN_UNSUPPORTED, "scale \"%s\" is %s, not float32",
+                                  scale->name, qn__dtype_name(scale->type.dtype));
+    quant->scales = qn__tensor_floats(r->graph, scale, &quant->n_scales);
+    if (!quant->scales)
+        return QN_NOMEM(error);
+    if (quant->n_scales == 0)
+        return qn__onnx_node_fail(r, node, error, QN_CORRUPT, "scale \"%s\" is empty", scale->name);
+    for (size_t i = 0; i < quant->n_scales; i++)
+        if (!isfinite(quant->scales[i]) || quant->scales[i] <= 0.0f)
+            return qn__onnx_node_fail(r, node, error, QN_NONFINITE,
+                                      "scale \"%s\"[%zu] is %g, not a positive number", scale->name,
+                                      i, (double)quant->scales[i]);
+    return QN_OK;
+}
+
+static qn_status read_zero_points(const qn_onnx_reader *r, const qn_node *node, const qn_scaled *s,
+                                  qn_quant *quant, qn_error *error)
+{
+    const qn_tensor *zp = s->zero_point;
+    if (!zp)
+        return QN_OK;
+    size_t count = 0;
+    const int64_t *values = zp->constant ? qn__tensor_ints(r->graph, zp, &count) : NULL;
+    if (!values)
+        return qn__onnx_node_fail(r, node, error, QN_UNSUPPORTED,
+                                  "zero point \"%s\" is not a constant integer", zp->name);
+    if (count != quant->n_scales)
+        return qn__onnx_node_fail(r, node, error, QN_CORRUPT, "%zu zero points for %zu scales",
+                                  count, quant->n_scales);
+    int32_t *points = qn__arena_calloc(&r->graph->arena, count, sizeof(*points));
+    if (!points)
+        return QN_NOMEM(error);
+    bool zero = true;
+    for (size_t i = 0; i < count; i++) {
+        points[i] = (int32_t)values[i]; /* at most 32 bits wide: checked with the storage */
+        zero = zero && points[i] == 0;
+    }
+    quant->zero_points = zero ? NULL : points;
+    return QN_OK;
+}
+
+/* The type that scale and zero point give to integers stored as `storage`. */
+static qn_status make_type(const qn_onnx_reader *r, const qn_node *node, const qn_scaled *s,
+                           qn_dtype storage, qn_type *out, qn_error *error)
+{
+    qn_quant quant = {.axis = -1};
+    QN_TRY(check_storage(r, node, storage, error));
+    if (s->zero_point && s->zero_point->type.dtype != storage)
+        return qn__onnx_node_fail(r, node, error, QN_CORRUPT, "zero point \"%s\" is %s, not %s",
+                                  s->zero_point->name, qn__dtype_name(s->zero_point->type.dtype),
+                                  qn__dtype_name(storage));
+    QN_TRY(read_scales(r, node, s, &quant, error));
+    QN_TRY(read_zero_points(r, node, s, &quant, error));
+    quant.bits = (uint8_t)qn__dtype_bits(storage);
+    quant.is_signed = qn__dtype_is_signed(storage);
+    const int64_t lo = quant.is_signed ? -((int64_t)1 << (quant.bits - 1)) : 0;
+    quant.qmin = (int32_t)lo;
+    quant.qmax = (int32_t)(lo + ((int64_t)1 << quant.bits) - 1);
+    if (quant.n_scales > 1) {
+        int64_t axis = s->axis;
+        const qn_tensor *t = s->tensor;
+        if (axis < 0 && t && t->has_shape)
+            axis += t->rank;
+        if (axis < 0 || axis >= QN_MAX_RANK)
+            return qn__onnx_node_fail(r, node, error, QN_UNSUPPORTED,
+                                      "axis %" PRId64 " of a tensor of unknown rank", s->axis);
+        if (s->scale->rank != 1 && s->block <= 0)
+            return qn__onnx_node_fail(r, node, error, QN_CORRUPT,
+                                      "scale \"%s\" has rank %u without blocks", s->scale->name,
+                                      s->scale->rank);
+        quant.axis = (int8_t)axis;
+        quant.block = s->block > 0 ? s->block : 0;
+    }
+    const qn_quant *kept = qn__graph_quant(r->graph, &quant);
+    if (!kept)
+        return QN_NOMEM(error);
+    *out = qn_type_quant_make(storage, kept);
+    return QN_OK;
+}
+
+/* The quantized tensor that `s->tensor` is under `type`. */
+static qn_status apply_type(const qn_onnx_reader *r, const qn_node *node, const qn_scaled *s,
+                            qn_type type, qn_tensor **out, qn_error *error)
+{
+    qn_tensor *t = s->tensor;
+    *out = t;
+    if (t->type.kind == QN_TYPE_QUANT && qn__onnx_same_quant(t->type, type))
+        return QN_OK;
+    if (t->constant && t->type.kind == QN_TYPE_QUANT) { /* the same integers on another scale */
+        int64_t dims[QN_MAX_RANK];
+        if (!qn__tensor_static_dims(t, dims))
+            return QN_NOMEM(error);
+        *out = qn__graph_add_constant(r->graph, t->name, type, t->rank, dims, t->constant);
+        return *out ? QN_OK : QN_NOMEM(error);
+    }
+    if (t->type.kind == QN_TYPE_QUANT)
+        return qn__onnx_node_fail(r, node, error, QN_UNSUPPORTED,
+                                  "reads \"%s\" with another scale than it was made with", t->name);
+    if (t->type.dtype != QN_DTYPE_NONE && t->type.dtype != type.dtype)
+        return qn__onnx_node_fail(r, node, error, QN_CORRUPT, "\"%s\" is %s, its zero point %s",
+                                  t->name, qn__dtype_name(t->type.dtype),
+                                  qn__dtype_name(type.dtype));
+    if (t->type.dtype == QN_DTYPE_NONE)
+        return qn__onnx_node_fail(r, node, error, QN_UNSUPPORTED,
+                                  "reads \"%s\", integers of unknown scale", t->name);
+    t->type = type;
+    return QN_OK;
+}
+
+static qn_dtype storage_of(const qn_scaled *s, qn_dtype fallback)
+{
+    if (s->zero_point)
+        return s->zero_point->type.dtype;
+    return s->tensor && s->tensor->type.dtype != QN_DTYPE_NONE ? s->tensor->type.dtype : fallback;
+}
+
+static qn_status read_input(const qn_onnx_reader *r, const qn_node *node, qn_scaled s,
+                            qn_tensor **out, qn_error *error)
+{
+    qn_type type;
+    if (!s.tensor)
+        return qn__onnx_node_fail(r, node, error, QN_CORRUPT, "an input is missing");
+    QN_TRY(make_type(r, node, &s, storage_of(&s, QN_DTYPE_U8), &type, error));
+    return apply_type(r, node, &s, type, out, error);
+}
+
+static qn_status read_output(const qn_onnx_reader *r, qn_node *node, qn_tensor *scale,
+                             qn_tensor *zero_point, qn_error *error)
+{
+    const qn_scaled s = {NULL, scale, zero_point, -1, 0};
+    if (node->n_outputs != 1 || !node->outputs[0])
+        return qn__onnx_node_fail(r, node, error, QN_CORRUPT, "needs one output");
+    return make_type(r, node, &s, storage_of(&s, QN_DTYPE_U8), &node->outputs[0]->type, error);
+}
+
+/* --- QuantizeLinear, DequantizeLinear -----------------------------------------------------------*/
+static qn_status read_quantize(qn_onnx_reader *r, qn_node *node, qn_error *error)
+{
+    qn_scaled s = scaled_at(node, 0, 1, qn__attr_int(node, "axis", 1));
+    s.block = qn__attr_int(node, "block_size", 0);
+    if (!s.tensor || node->n_outputs != 1 || !node->outputs[0])
+        return qn__onnx_node_fail(r, node, error, QN_CORRUPT, "needs an input and an output");
+    qn_dtype storage = qn__onnx_dtype(qn__attr_int(node, "output_dtype", 2));
+    storage = s.zero_point ? s.zero_point->type.dtype : storage;
+    QN_TRY(make_type(r, node, &s, storage, &node->outputs[0]->type, error));
+    node->n_inputs = 1;
+    qn__node_remove_attr(node, "axis");
+    qn__node_remove_attr(node, "block_size");
+    qn__node_remove_attr(node, "output_dtype");
+    return QN_OK;
+}
+
+static qn_status read_dequantize(qn_onnx_reader *r, qn_node *node, qn_error *error)
+{
+    qn_scaled s = scaled_at(node, 0, 1, qn__attr_int(node, "axis", 1));
+    s.block = qn__attr_int(node, "block_size", 0);
+    if (node->n_outputs != 1 || !node->outputs[0])
+        return qn__onnx_node_fail(r, node, error, QN_CORRUPT, "needs one output");
+    QN_TRY(read_input(r, node, s, &node->inputs[0], error));
+    node->n_inputs = 1;
+    qn__node_remove_attr(node, "axis");
+    qn__node_remove_attr(node, "block_size");
+    return QN_OK;
+}
+
+/* --- operators on integers --------------------------------------------------------------------*/
+/* int32 bias: its scale is the product of the input's and the weight's. */
+static qn_status read_bias(qn_onnx_reader *r, qn_node *node, qn_tensor *bias, qn_type x, qn_type w,
+                           qn_tensor **out, qn_error *error)
+{
+    qn_graph *graph = r->graph;
+    *out = NULL;
+    if (!bias)
+        return QN_OK;
+    if (!bias->constant || bias->type.dtype != QN_DTYPE_I32 || x.quant->n_scales != 1)
+        return qn__onnx_node_fail(r, node, error, QN_UNSUPPORTED,
+                                  "bias \"%s\" is not a constant of int32", bias->name);
+    const size_t count = w.quant->n_scales;
+    float *scales = qn__arena_calloc(&graph->arena, count, sizeof(*scales));
+    if (!scales)
+        return QN_NOMEM(error);
+    for (size_t i = 0; i < count; i++) {
+        scales[i] = x.quant->scales[0] * w.quant->scales[i];
+        if (!(scales[i] > 0.0f))
+            return qn__onnx_node_fail(r, node, error, QN_NONFINITE,
+                                      "the scale of its bias underflows");
+    }
+    const qn_quant quant = {.bits = 32,
+                            .is_signed = true,
+                            .axis = count > 1 ? 0 : -1,
+                            .qmin = INT32_MIN,
+                            .qmax = INT32_MAX,
+                            .n_scales = count,
+                            .scales = scales};
+    const qn_quant *kept = qn__graph_quant(graph, &quant);
+    if (!kept)
+        return QN_NOMEM(error);
+    const qn_scaled s = {bias, NULL, NULL, -1, 0};
+    return apply_type(r, node, &s, qn_type_quant_make(QN_DTYPE_I32, kept), out, error);
+}
+
+static qn_status read_product(qn_onnx_reader *r, qn_node *node, qn_error *error)
+{
+    qn_tensor *x, *w, *b = NULL;
+    const bool gemm = node->op == QN_OP_GEMM;
+    int64_t axis = 0;
+    if (gemm)
+        axis = qn__attr_int(node, "transB", 0) ? 0 : 1;
+    else if (node->op == QN_OP_MATMUL)
+        axis = -1;
+    qn_tensor *bias = node->op == QN_OP_MATMUL ? NULL : input_at(node, gemm ? 6 : 8);
+    const uint32_t out = gemm ? 7 : 6;
+    qn_tensor *scale = input_at(node, out), *zero_point = input_at(node, out + 1);
+    QN_TRY(read_input(r, node, scaled_at(node, 0, 1, 1), &x, error));
+    QN_TRY(read_input(r, node, scaled_at(node, 3, 4, axis), &w, error));
+    QN_TRY(read_bias(r, node, bias, x->type, w->type, &b, error));
+    if (scale)
+        QN_TRY(read_output(r, node, scale, zero_point, error));
+    else if (!gemm)
+        return qn__onnx_node_fail(r, node, error, QN_CORRUPT, "has no output scale");
+    node->inputs[0] = x;
+    node->inputs[1] = w;
+    if (node->n_inputs > 2)
+        node->inputs[2] = b;
+    node->n_inputs = b ? 3 : 2;
+    return QN_OK;
+}
+
+static qn_status read_binary(qn_onnx_reader *r, qn_node *node, qn_error *error)
+{
+    qn_tensor *a, *b;
+    QN_TRY(read_input(r, node, scaled_at(node, 0, 1, 1), &a, error));
+    QN_TRY(read_input(r, node, scaled_at(node, 3, 4, 1), &b, error));
+    QN_TRY(read_output(r, node, input_at(node, 6), input_at(node, 7), error));
+    node->inputs[0] = a;
+    node->inputs[1] = b;
+    node->n_inputs = 2;
+    return QN_OK;
+}
+
+static qn_status read_unary(qn_onnx_reader *r, qn_node *node, qn_error *error)
+{
+    qn_tensor *x;
+    if (qn__attr_int(node, "channels_last", 0) != 0)
+        return qn__onnx_node_fail(r, node, error, QN_UNSUPPORTED, "has its channels last");
+    if (node->op == QN_OP_SOFTMAX && qn__attr_int(node, "opset", 13) < 13)
+        return qn__onnx_node_fail(r, node, error, QN_UNSUPPORTED,
+                                  "has the meaning of Softmax before opset 13");
+    QN_TRY(read_input(r, node, scaled_at(node, 0, 1, 1), &x, error));
+    QN_TRY(read_output(r, node, input_at(node, 3), input_at(node, 4), error));
+    node->inputs[0] = x;
+    node->n_inputs = 1;
+    qn__node_remove_attr(node, "channels_last");
+    qn__node_remove_attr(node, "opset");
+    return QN_OK;
+}
+
+static qn_status read_concat(qn_onnx_reader *r, qn_node *node, qn_error *error)
+{
+    if (node->n_inputs < 5 || (node->n_inputs - 2) % 3 != 0)
+        return qn__onnx_node_fail(r, node, error, QN_CORRUPT, "has %u inputs", node->n_inputs);
+    QN_TRY(read_output(r, node, node->inputs[0], node->inputs[1], error));
+    const uint32_t count = (node->n_inputs - 2) / 3;
+    for (uint32_t i = 0; i < count; i++) { /* slot i is behind slot 2 + 3 i */
+        qn_tensor *x;
+        QN_TRY(read_input(r, node, scaled_at(node, 2 + 3 * i, 3 + 3 * i, 1), &x, error));
+        node->inputs[i] = x;
+    }
+    node->n_inputs = count;
+    return QN_OK;
+}
+
+static qn_status read_qop(qn_onnx_reader *r, qn_node *node, qn_qop qop, qn_error *error)
+{
+    if (qn__node_attr(node, "channels_last") && qop == QN_QOP_CONV)
+        return qn__onnx_node_fail(r, node, error, QN_UNSUPPORTED, "has its channels last");
+    switch (qop) {
+    case QN_QOP_CONV:
+    case QN_QOP_MATMUL:
+    case QN_QOP_GEMM:
+        return read_product(r, node, error);
+    case QN_QOP_ADD:
+    case QN_QOP_MUL:
+        return read_binary(r, node, error);
+    case QN_QOP_CONCAT:
+        return read_concat(r, node, error);
+    default:
+        return read_unary(r, node, error);
+    }
+}
+
+/* --- all nodes --------------------------------------------------------------------------------*/
+static bool is_quant(const qn_tensor *tensor)
+{
+    return tensor && tensor->type.kind == QN_TYPE_QUANT;
+}
+
+/* A node of ordinary operators: movers hand the type on, others must not see integers. */
+static qn_status pass_on(qn_onnx_reader *r, qn_node *node, qn_error *error)
+{
+    for (uint32_t i = 0; i < node->n_inputs; i++) {
+        if (!is_quant(node->inputs[i]) || node->op == QN_OP_SHAPE || node->op == QN_OP_SIZE)
+            continue;
+        if (i > 0 || !qn__onnx_is_mover(node) || node->inputs[0]->type.quant->axis >= 0)
+            return qn__onnx_node_fail(r, node, error, QN_UNSUPPORTED,
+                                      "computes on the integers of \"%s\"", node->inputs[i]->name);
+        const uint32_t typed = node->op == QN_OP_SPLIT ? node->n_outputs : 1;
+        for (uint32_t k = 0; k < typed && k < node->n_outputs; k++)
+            if (node->outputs[k])
+                node->outputs[k]->type = node->inputs[0]->type;
+    }
+    return QN_OK;
+}
+
+qn_status qn__onnx_read_types(qn_onnx_reader *r, qn_error *error)
+{
+    qn_graph *graph = r->graph;
+    bool any = false;
+    for (size_t i = 0; i < graph->n_nodes; i++) {
+        qn_node *node = graph->nodes[i];
+        const qn_qop qop = node->id < r->n_qops ? (qn_qop)r->qops[node->id] : QN_QOP_NONE;
+        if (qop != QN_QOP_NONE)
+            QN_TRY(read_qop(r, node, qop, error));
+        else if (node->op == QN_OP_QUANTIZE_LINEAR)
+            QN_TRY(read_quantize(r, node, error));
+        else if (node->op == QN_OP_DEQUANTIZE_LINEAR)
+            QN_TRY(read_dequantize(r, node, error));
+        else
+            QN_TRY(pass_on(r, node, error));
+        any = any || node->op == QN_OP_QUANTIZE_LINEAR || node->op == QN_OP_DEQUANTIZE_LINEAR;
+    }
+    return any ? qn__onnx_collapse(r, error) : QN_OK;
+}

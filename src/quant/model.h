@@ -1,0 +1,26 @@
+/* What is inside a qn_model, and what the public functions share. */
+#ifndef QN_QUANT_MODEL_H
+#define QN_QUANT_MODEL_H
+
+#include "ir/graph.h"
+#include "quench/model.h"
+#include "run/run.h"
+
+struct qn_model {
+    const qn_context *ctx;
+    qn_graph *graph; /* as read, or as quantized */
+    char *path;      /* of the file it came from; never NULL */
+    uint64_t file_bytes;
+};
+
+/* New model around graph; the graph passes to it on success. path is copied. */
+qn_status qn__model_create(const qn_context *ctx, qn_graph *graph, const char *path,
+                           uint64_t file_bytes, qn_model **out, qn_error *error);
+/* Clone of graph after all simplifying passes. */
+qn_status qn__model_simplified(const qn_graph *graph, qn_graph **out, qn_error *error);
+/* Clone of graph with every input's dims fixed and shapes inferred anew. dims NULL: symbolic first
+ * dimensions become `batch`. */
+qn_status qn__graph_bound(const qn_graph *graph, const int64_t (*dims)[QN_MAX_RANK], int64_t batch,
+                          qn_graph **out, qn_error *error);
+
+#endif

@@ -1,0 +1,70 @@
+/* Patterns of --skip and --set: a name, op:TYPE, or /POSIX extended regular expression/. */
+#include "quant/quant.h"
+
+#include <regex.h>
+#include <string.h>
+
+struct qn_pattern {
+    const qn_context *ctx;
+    char *name; /* exact name, or operator */
+    bool is_op, is_regex;
+    regex_t regex;
+};
+
+qn_status qn__pattern_create(const qn_context *ctx, const char *text, qn_pattern **out,
+                             qn_error *error)
+{
+    const size_t length = strlen(text);
+    QN_FAIL_IF(length == 0, error, QN_INVALID_ARGUMENT, "empty name pattern");
+    qn_pattern *p = qn__calloc(ctx, 1, sizeof(*p));
+    if (p == NULL)
+        return QN_NOMEM(error);
+    p->ctx = ctx;
+    p->is_op = strncmp(text, "op:", 3) == 0;
+    p->name = qn__strdup(ctx, p->is_op ? text + 3 : text);
+    if (p->name == NULL) {
+        qn__free(ctx, p);
+        return QN_NOMEM(error);
+    }
+    if (length >= 2 && text[0] == '/' && text[length - 1] == '/') {
+        p->name[length - 1] = '\0';
+        const int rc = regcomp(&p->regex, p->name + 1, REG_EXTENDED | REG_NOSUB);
+        if (rc != 0) {
+            char reason[128];
+            (void)regerror(rc, &p->regex, reason, sizeof(reason));
+            qn__pattern_destroy(p);
+            QN_FAIL(error, QN_INVALID_ARGUMENT, "pattern %s: %s", text, reason);
+        }
+        p->is_regex = true;
+    }
+    *out = p;
+    return QN_OK;
+}
+
+void qn__pattern_destroy(qn_pattern *pattern)
+{
+    if (pattern == NULL)
+        return;
+    if (pattern->is_regex)
+        regfree(&pattern->regex);
+    qn__free(pattern->ctx, pattern->name);
+    qn__free(pattern->ctx, pattern);
+}
+
+static bool matches(const qn_pattern *p, const char *name)
+{
+    return p->is_regex ? regexec(&p->regex, name, 0, NULL, 0) == 0 : strcmp(p->name, name) == 0;
+}
+
+bool qn__pattern_matches_node(const qn_pattern *pattern, const qn_node *node)
+{
+    if (pattern->is_op)
+        return strcmp(pattern->name, qn__op_name(node->op)) == 0;
+    return matches(pattern, node->name) ||
+           (node->act_name != NULL && matches(pattern, node->act_name));
+}
+
+bool qn__pattern_matches_tensor(const qn_pattern *pattern, const qn_tensor *tensor)
+{
+    return !pattern->is_op && matches(pattern, tensor->name);
+}

@@ -1,0 +1,285 @@
+/* The public qn_quantize: simplify, plan, calibrate, rewrite, report. */
+#include "quant/model.h"
+#include "quant/quant.h"
+
+#include <string.h>
+
+/* Chosen on calibration pictures; docs/results.md has the comparison. */
+#define DEFAULT_TARGET "onnxruntime"
+#define DEFAULT_FEATURES "mse"
+#define DEFAULT_WEIGHTS "mse"
+#define DEFAULT_CALIBRATE_WITH "float"
+#define DEFAULT_BIAS_CORRECTION "on"
+
+void qn_quantize_options_init(qn_quantize_options *options)
+{
+    *options = (qn_quantize_options){.struct_size = sizeof(*options), .batch = 1};
+}
+
+const char *qn_feature_method_name(size_t index)
+{
+    const qn_feature_method *m = qn__feature_method_at(index);
+    return m == NULL ? NULL : m->name;
+}
+
+const char *qn_feature_method_summary(size_t index)
+{
+    const qn_feature_method *m = qn__feature_method_at(index);
+    return m == NULL ? NULL : m->summary;
+}
+
+/* Everything one call holds on to. */
+typedef struct run {
+    const qn_context *ctx;
+    const qn_model *model;
+    const qn_dataset *dataset;
+    const qn_quantize_options *options;
+    qn_recipe recipe;       /* ctx NULL: none */
+    qn_override *overrides; /* the recipe's, then the caller's */
+    qn_settings settings;
+    qn_graph *graph; /* simplified float graph */
+    qn_quant_plan plan;
+    qn_ranges ranges;
+    float **shifts; /* [n_nodes] bias corrections */
+    qn_graph *quantized;
+} run;
+
+/* --- settings ----------------------------------------------------------------------------------*/
+/* The caller's word, else the recipe's, else the default. */
+static const char *choose(const run *r, const char *given, const char *key, const char *fallback)
+{
+    const char *recorded = r->recipe.ctx == NULL ? NULL : qn__recipe_setting(&r->recipe, key);
+    return given != NULL ? given : recorded != NULL ? recorded : fallback;
+}
+
+/* Which of two words (three: c not NULL) is it? */
+static qn_status one_of(const char *value, const char *key, const char *a, const char *b,
+                        const char *c, int *out, qn_error *error)
+{
+    *out = strcmp(value, a) == 0 ? 0 : strcmp(value, b) == 0 ? 1 : 2;
+    QN_FAIL_IF(*out == 2 && (c == NULL || strcmp(value, c) != 0), error, QN_INVALID_ARGUMENT,
+               "%s \"%s\": expected %s%s%s%s%s", key, value, a, c != NULL ? ", " : " or ", b,
+               c != NULL ? " or " : "", c != NULL ? c : "");
+    return QN_OK;
+}
+
+static qn_status choose_methods(run *r, qn_error *error)
+{
+    qn_settings *s = &r->settings;
+    const char *name = choose(r, r->options->target, "target", DEFAULT_TARGET);
+    s->target = qn__target_find(name);
+    QN_FAIL_IF(s->target == NULL, error, QN_INVALID_ARGUMENT, "no target \"%s\"", name);
+    name = choose(r, r->options->features, "features", DEFAULT_FEATURES);
+    s->features = qn__feature_method_find(name);
+    QN_FAIL_IF(s->features == NULL, error, QN_INVALID_ARGUMENT, "no feature method \"%s\"", name);
+    name = choose(r, r->options->weights, "weights", DEFAULT_WEIGHTS);
+    s->weights = qn__weight_method_find(name);
+    QN_FAIL_IF(s->weights == NULL, error, QN_INVALID_ARGUMENT, "no weight method \"%s\"", name);
+    return QN_OK;
+}
+
+static qn_status choose_words(run *r, qn_error *error)
+{
+    const qn_quantize_options *o = r->options;
+    qn_settings *s = &r->settings;
+    int word;
+    QN_TRY(one_of(choose(r, o->granularity, "granularity", "channel"), "granularity", "channel",
+                  "tensor", NULL, &word, error));
+    s->per_channel = word == 0;
+    QN_TRY(one_of(choose(r, o->calibrate_with, "calibrate_with", DEFAULT_CALIBRATE_WITH),
+                  "calibrate-with", "float", "quantized-weights", NULL, &word, error));
+    s->quantized_weights = word == 1;
+    QN_TRY(one_of(choose(r, o->bias_correction, "bias_correction", DEFAULT_BIAS_CORRECTION),
+                  "bias-correction", "on", "off", NULL, &word, error));
+    s->bias_correction = word == 0;
+    static const char *const x86[] = {"any", "avx2", "vnni"};
+    QN_TRY(one_of(choose(r, o->x86, "x86", x86[0]), "x86", x86[0], x86[1], x86[2], &word, error));
+    s->x86 = x86[word];
+    s->x86_pairs = s->target->x86_pairs && word != 2;
+    const char *activations = choose(r, o->activations, "activations", NULL);
+    s->activation = s->target->activation;
+    s->symmetric = s->target->symmetric;
+    if (activations != NULL) {
+        QN_TRY(one_of(activations, "activations", "u8", "s8", "s8sym", &word, error));
+        s->activation = word == 0 ? QN_DTYPE_U8 : QN_DTYPE_I8;
+        s->symmetric = word == 2;
+    }
+    return QN_OK;
+}
+
+static qn_status choose_settings(run *r, qn_error *error)
+{
+    const qn_quantize_options *o = r->options;
+    const size_t n_recorded = r->recipe.ctx == NULL ? 0 : qn__recipe_n_overrides(&r->recipe);
+    QN_TRY(choose_methods(r, error));
+    QN_TRY(choose_words(r, error));
+    r->settings.batch =
+        r->recipe.ctx == NULL || o->batch > 1 ? o->batch : qn__recipe_batch(&r->recipe, o->batch);
+    QN_FAIL_IF(r->settings.batch < 1, error, QN_INVALID_ARGUMENT, "batch %lld is not positive",
+               (long long)r->settings.batch);
+    QN_FAIL_IF(o->n_overrides > 0 && o->overrides == NULL, error, QN_INVALID_ARGUMENT,
+               "overrides are missing");
+    r->overrides = qn__calloc(r->ctx, n_recorded + o->n_overrides, sizeof(*r->overrides));
+    if (r->overrides == NULL)
+        return QN_NOMEM(error);
+    for (size_t i = 0; i < n_recorded; i++)
+        qn__recipe_override(&r->recipe, i, &r->overrides[i]);
+    for (size_t i = 0; i < o->n_overrides; i++)
+        r->overrides[n_recorded + i] = o->overrides[i];
+    r->settings.overrides = r->overrides;
+    r->settings.n_overrides = n_recorded + o->n_overrides;
+    return QN_OK;
+}
+
+/* --- steps -------------------------------------------------------------------------------------*/
+/* Inputs of nodes whose bias will be corrected. Caller frees *ids. */
+static qn_status list_means(const run *r, uint32_t **ids, size_t *count, qn_error *error)
+{
+    *count = 0;
+    *ids = qn__calloc(r->ctx, r->graph->n_nodes, sizeof(**ids));
+    if (*ids == NULL)
+        return QN_NOMEM(error);
+    for (size_t n = 0; r->settings.bias_correction && n < r->graph->n_nodes; n++) {
+        if (!r->plan.nodes[n].quantized || r->plan.nodes[n].rule != QN_RULE_WEIGHTS ||
+            r->shifts[n] != NULL)
+            continue;
+        const uint32_t id = r->graph->nodes[n]->inputs[0]->id;
+        bool known = false;
+        for (size_t i = 0; i < *count; i++)
+            known |= (*ids)[i] == id;
+        if (!known)
+            (*ids)[(*count)++] = id;
+    }
+    return QN_OK;
+}
+
+static qn_status calibrate(run *r, bool biases_known, qn_error *error)
+{
+    qn_calib_item *items = NULL;
+    uint32_t *mean_ids = NULL;
+    qn_graph *fake = NULL;
+    qn_status status = QN_OK;
+    qn_calib_options o = {.batch = r->settings.batch,
+                          .progress = r->options->progress,
+                          .progress_ctx = r->options->progress_ctx};
+    QN_TRY_GOTO(qn__quant_plan_items(&r->plan, &items, &o.n_items, error));
+    QN_TRY_GOTO(list_means(r, &mean_ids, &o.n_means, error));
+    if (biases_known)
+        o.n_means = 0;
+    o.items = items;
+    o.mean_ids = mean_ids;
+    if (o.n_items == 0 && (o.n_means == 0 || r->dataset == NULL)) {
+        status = qn__quant_plan_ranges(&r->plan, NULL, error);
+        goto done;
+    }
+    if (r->dataset == NULL)
+        QN_FAIL_GOTO(error, QN_INVALID_ARGUMENT,
+                     "no calibration data, and no recipe with a range for tensor \"%s\"",
+                     r->graph->tensors[items[0].tensor_id]->name);
+    if (r->settings.quantized_weights)
+        QN_TRY_GOTO(qn__quant_fake_weights(&r->plan, &fake, error));
+    QN_TRY_GOTO(qn__calibrate(fake != NULL ? fake : r->graph, r->dataset, &o, &r->ranges, error));
+    status = qn__quant_plan_ranges(&r->plan, &r->ranges, error);
+done:
+    qn__graph_destroy(fake);
+    qn__free(r->ctx, items);
+    qn__free(r->ctx, mean_ids);
+    return status;
+}
+
+static qn_status check_strict(const run *r, qn_error *error)
+{
+    for (size_t n = 0; r->options->strict && n < r->graph->n_nodes; n++) {
+        const qn_node *node = r->graph->nodes[n];
+        const bool counts = node->op == QN_OP_CONV || node->op == QN_OP_GEMM ||
+                            node->op == QN_OP_MATMUL || node->op == QN_OP_CONV_TRANSPOSE;
+        QN_FAIL_IF(counts && !r->plan.nodes[n].quantized, error, QN_UNSUPPORTED,
+                   "%s \"%s\" stays in float: %s", qn__op_name(node->op), node->name,
+                   r->plan.nodes[n].reason);
+    }
+    return QN_OK;
+}
+
+static qn_status make_report(run *r, qn_report **out, qn_error *error)
+{
+    char *text = NULL;
+    qn_graph *bound = NULL;
+    uint64_t *macs = NULL;
+    int64_t(*dims)[QN_MAX_RANK] = NULL;
+    qn_status status = QN_OK;
+    if (r->dataset != NULL)
+        QN_TRY_GOTO(qn__dataset_input_dims(r->graph, r->dataset, &dims, error));
+    QN_TRY_GOTO(qn__graph_bound(r->graph, (const int64_t(*)[QN_MAX_RANK])dims, 1, &bound, error));
+    macs = qn__calloc(r->ctx, r->graph->n_nodes, sizeof(*macs));
+    if (macs == NULL)
+        QN_FAIL_GOTO(error, QN_NO_MEMORY, "out of memory");
+    for (size_t n = 0; n < r->graph->n_nodes; n++)
+        macs[n] = qn__node_macs(bound->nodes[n]);
+    QN_TRY_GOTO(qn__recipe_write(&r->plan, r->dataset, r->recipe.ctx == NULL ? NULL : &r->recipe,
+                                 r->shifts, &text, error));
+    QN_TRY_GOTO(qn__report_create(&r->plan, macs, text, out, error));
+    text = NULL;
+done:
+    qn__free(r->ctx, text);
+    qn__free(r->ctx, macs);
+    qn__free(r->ctx, dims);
+    qn__graph_destroy(bound);
+    return status;
+}
+
+static qn_status quantize(run *r, qn_error *error)
+{
+    bool biases_known = false;
+    if (r->options->recipe_file != NULL)
+        QN_TRY(qn__recipe_load(r->ctx, r->options->recipe_file, &r->recipe, error));
+    QN_TRY(choose_settings(r, error));
+    QN_TRY(qn__model_simplified(r->model->graph, &r->graph, error));
+    QN_TRY(qn__quant_plan_create(r->graph, &r->settings, &r->plan, error));
+    r->shifts = qn__calloc(r->ctx, r->graph->n_nodes, sizeof(*r->shifts));
+    if (r->shifts == NULL)
+        return QN_NOMEM(error);
+    if (r->recipe.ctx != NULL) {
+        QN_TRY(qn__recipe_ranges(&r->recipe, &r->plan, error));
+        if (r->settings.bias_correction)
+            QN_TRY(qn__recipe_biases(&r->recipe, &r->plan, r->shifts, &biases_known, error));
+    }
+    QN_TRY(check_strict(r, error));
+    QN_TRY(calibrate(r, biases_known, error));
+    return qn__quant_rewrite(&r->plan, r->ranges.means,
+                             r->settings.bias_correction ? r->shifts : NULL, &r->quantized, error);
+}
+
+qn_status qn_quantize(const qn_model *model, const qn_dataset *dataset,
+                      const qn_quantize_options *options, qn_model **out, qn_report **report,
+                      qn_error *error)
+{
+    qn_quantize_options defaults;
+    qn_report *made = NULL;
+    QN_FAIL_IF(model == NULL || out == NULL, error, QN_INVALID_ARGUMENT,
+               "qn_quantize: NULL argument");
+    if (options == NULL) {
+        qn_quantize_options_init(&defaults);
+        options = &defaults;
+    }
+    run r = {.ctx = model->ctx, .model = model, .dataset = dataset, .options = options};
+    qn_status status = quantize(&r, error);
+    if (status == QN_OK && report != NULL)
+        status = make_report(&r, &made, error);
+    if (status == QN_OK)
+        status = qn__model_create(r.ctx, r.quantized, model->path, 0, out, error);
+    if (status == QN_OK) {
+        r.quantized = NULL;
+        if (report != NULL)
+            *report = made;
+        made = NULL;
+    }
+    qn_report_destroy(made);
+    qn__graph_destroy(r.quantized);
+    qn__free(r.ctx, r.shifts);
+    qn__ranges_free(&r.ranges);
+    qn__quant_plan_free(&r.plan);
+    qn__graph_destroy(r.graph);
+    qn__free(r.ctx, r.overrides);
+    qn__recipe_free(&r.recipe);
+    return status;
+}

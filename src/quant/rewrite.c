@@ -1,0 +1,540 @@
+/* From the float graph and the plan's ranges to a graph with quantized types. Activations of
+ * quantized nodes become quantized tensors under their own names; a Quantize node stands where an
+ * integer node reads a float tensor and a Dequantize node where a float node or a graph output
+ * reads an integer one. */
+#include "quant/quant.h"
+
+#include <float.h>
+#include <math.h>
+#include <string.h>
+
+/* Biases are kept within half of int32, so that adding the sum of products cannot overflow. */
+#define BIAS_LIMIT 1073741824.0 /* 2^30 */
+
+typedef struct rewriter {
+    qn_quant_plan *plan;
+    qn_graph *graph;
+    size_t n_tensors;        /* of the float graph */
+    qn_tensor **quantized;   /* [n_tensors] integer twin of a float tensor, or NULL */
+    qn_tensor **dequantized; /* [n_tensors] float twin of an integer tensor, or NULL */
+    double *const *means;    /* by tensor id, or NULL */
+    float **shifts;          /* by node position, or NULL */
+    qn_error *error;
+} rewriter;
+
+/* --- types of activations ----------------------------------------------------------------------*/
+static bool absorbed(const qn_node *node, float scale, int32_t zero_point, int32_t qmin,
+                     int32_t qmax)
+{
+    const float lo = node->act == QN_ACT_RELU ? 0 : node->act_lo;
+    const float hi = node->act == QN_ACT_RELU ? INFINITY : node->act_hi;
+    const double bottom = isinf(lo) ? qmin : (double)rintf(lo / scale) + zero_point;
+    const double top = isinf(hi) ? qmax : (double)rintf(hi / scale) + zero_point;
+    return bottom <= qmin && top >= qmax;
+}
+
+/* ONNX Runtime removes a Relu or Clip only when quantizing to the same parameters would clip at
+ * least as much. Rounding of a two-sided range can miss that by one step: take a hair off. */
+static void parameters(const qn_quant_plan *plan, uint32_t root, const qn_node *producer,
+                       float *scale, int32_t *zero_point)
+{
+    const qn_tensor_plan *p = &plan->tensors[root];
+    int32_t qmin, qmax;
+    qn__activation_limits(plan->settings, &qmin, &qmax);
+    float hi = p->hi;
+    for (int step = 0; step < 4; step++) {
+        qn__quant_params(p->lo, hi, qmin, qmax, plan->settings->symmetric, scale, zero_point);
+        if (plan->settings->symmetric || producer == NULL || producer->act == QN_ACT_NONE ||
+            absorbed(producer, *scale, *zero_point, qmin, qmax))
+            return;
+        hi -= (hi - p->lo) / 1024.0f;
+    }
+    qn__quant_params(p->lo, p->hi, qmin, qmax, plan->settings->symmetric, scale, zero_point);
+}
+
+qn_status qn__activation_type(const qn_quant_plan *plan, uint32_t tensor_id, qn_graph *graph,
+                              qn_type *out, qn_error *error)
+{
+    const uint32_t root = qn__quant_plan_root(plan, tensor_id);
+    const bool is_u8 = plan->settings->activation == QN_DTYPE_U8;
+    float scale;
+    int32_t zero_point;
+    if (plan->tensors[root].fixed) {
+        scale = 1.0f / 256.0f;
+        zero_point = is_u8 ? 0 : -128;
+    } else {
+        parameters(plan, root, plan->graph->tensors[root]->producer, &scale, &zero_point);
+    }
+    /* The runtime's QuantizeLinear saturates at the storage's limits, -128 included. */
+    const qn_quant values = {.bits = 8,
+                             .is_signed = !is_u8,
+                             .axis = -1,
+                             .qmin = is_u8 ? 0 : -128,
+                             .qmax = is_u8 ? 255 : 127,
+                             .n_scales = 1,
+                             .scales = &scale,
+                             .zero_points = &zero_point};
+    const qn_quant *quant = qn__graph_quant(graph, &values);
+    if (quant == NULL)
+        return QN_NOMEM(error);
+    *out = qn_type_quant_make(plan->settings->activation, quant);
+    return QN_OK;
+}
+
+/* --- constants ---------------------------------------------------------------------------------*/
+/* Replaces input `index` of node by a constant of another type and contents: in place when nobody
+ * else reads it. */
+static qn_status set_constant(rewriter *r, qn_node *node, uint32_t index, qn_type type, size_t rank,
+                              const int64_t *dims, qn_blob *blob)
+{
+    qn_tensor *old = node->inputs[index];
+    if (old != NULL && old->id < r->n_tensors &&
+        qn_uses_count(&r->plan->uses, r->plan->graph->tensors[old->id]) == 1) {
+        old->type = type;
+        qn__tensor_set_shape(old, rank, dims);
+        qn__tensor_set_constant(old, blob);
+        return QN_OK;
+    }
+    const char *name =
+        old != NULL ? old->name : qn__arena_printf(&r->graph->arena, "%s_bias", node->name);
+    qn_tensor *made =
+        name == NULL ? NULL : qn__graph_add_constant(r->graph, name, type, rank, dims, blob);
+    if (made == NULL)
+        return QN_NOMEM(r->error);
+    node->inputs[index] = made;
+    return QN_OK;
+}
+
+/* A constant read as an activation (Add of a constant): its own range, exactly. */
+static qn_status quantize_constant(rewriter *r, qn_node *node, uint32_t index)
+{
+    qn_tensor *t = node->inputs[index];
+    size_t count;
+    const float *values = qn__tensor_floats(r->graph, t, &count);
+    const bool is_u8 = r->plan->settings->activation == QN_DTYPE_U8;
+    int64_t dims[QN_MAX_RANK];
+    float lo = 0, hi = 0, scale;
+    int32_t qmin, qmax, zero_point;
+    if (values == NULL || !qn__tensor_static_dims(t, dims))
+        return QN_NOMEM(r->error);
+    for (size_t i = 0; i < count; i++) {
+        QN_FAIL_IF(!isfinite(values[i]), r->error, QN_NONFINITE, "constant \"%s\": value %zu is %g",
+                   t->name, i, (double)values[i]);
+        lo = fminf(lo, values[i]);
+        hi = fmaxf(hi, values[i]);
+    }
+    qn__activation_limits(r->plan->settings, &qmin, &qmax);
+    qn__quant_params(lo, hi, qmin, qmax, r->plan->settings->symmetric, &scale, &zero_point);
+    const qn_quant quant = {.bits = 8,
+                            .is_signed = !is_u8,
+                            .axis = -1,
+                            .qmin = qmin,
+                            .qmax = qmax,
+                            .n_scales = 1,
+                            .scales = &scale,
+                            .zero_points = &zero_point};
+    const qn_quant *kept = qn__graph_quant(r->graph, &quant);
+    void *data = NULL;
+    qn_blob *blob = qn__blob_create(r->graph->ctx, count, &data);
+    if (kept == NULL || blob == NULL) {
+        qn__blob_unref(blob);
+        return QN_NOMEM(r->error);
+    }
+    for (size_t i = 0; i < count; i++)
+        ((uint8_t *)data)[i] =
+            (uint8_t)qn__quantize_value(values[i], scale, zero_point, qmin, qmax);
+    const qn_status status =
+        set_constant(r, node, index, qn_type_quant_make(r->plan->settings->activation, kept),
+                     t->rank, dims, blob);
+    qn__blob_unref(blob);
+    return status;
+}
+
+/* --- weights and bias --------------------------------------------------------------------------*/
+static qn_status check_finite(rewriter *r, const qn_node *node, const char *what,
+                              const float *values, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        QN_FAIL_IF(!isfinite(values[i]), r->error, QN_NONFINITE, "%s \"%s\": %s %zu is %g",
+                   qn__op_name(node->op), node->name, what, i, (double)values[i]);
+    return QN_OK;
+}
+
+/* Bias per output channel with the correction added, or NULL when there is neither. */
+static qn_status collect_bias(rewriter *r, const qn_node *node, size_t position, size_t channels,
+                              float **out)
+{
+    const qn_tensor *t = node->n_inputs > 2 ? node->inputs[2] : NULL;
+    const float *shift = r->shifts != NULL ? r->shifts[position] : NULL;
+    size_t count = 0;
+    const float *values = t == NULL ? NULL : qn__tensor_floats(r->graph, t, &count);
+    *out = NULL;
+    if (t == NULL && shift == NULL)
+        return QN_OK;
+    float *bias = qn__arena_calloc(&r->graph->arena, channels, sizeof(*bias));
+    if (bias == NULL || (t != NULL && values == NULL))
+        return QN_NOMEM(r->error);
+    for (size_t c = 0; c < channels; c++) {
+        if (values != NULL)
+            bias[c] = values[count == 1 ? 0 : c];
+        if (shift != NULL)
+            bias[c] += shift[c];
+    }
+    *out = bias;
+    return check_finite(r, node, "bias", bias, channels);
+}
+
+/* Rounding weights moves a channel's mean output by sum((w - w_q) * mean of its input): what is
+ * added to the bias (Nagel et al., Data-Free Quantization, 2019, section 4.2). Borders are taken as
+ * if the input went on. */
+static qn_status correct_bias(rewriter *r, const qn_node *node, size_t position,
+                              const qn_weight_view *view, const float *w, const int8_t *q,
+                              const float *scales)
+{
+    const double *means = r->means == NULL || node->op == QN_OP_MATMUL
+                              ? NULL
+                              : r->means[r->plan->graph->nodes[position]->inputs[0]->id];
+    if (means == NULL || r->shifts == NULL || r->shifts[position] != NULL)
+        return QN_OK;
+    const size_t group = node->op == QN_OP_CONV ? (size_t)qn__attr_int(node, "group", 1) : 1;
+    const size_t cin = view->k / view->positions, per_group = view->channels / group;
+    float *shift = qn__arena_calloc(&r->plan->arena, view->channels, sizeof(*shift));
+    if (shift == NULL)
+        return QN_NOMEM(r->error);
+    for (size_t c = 0; c < view->channels; c++) {
+        double sum = 0;
+        for (size_t k = 0; k < view->k; k++) {
+            const size_t i = c * view->stride_c + k * view->stride_k;
+            const double lost = (double)w[i] - (double)q[i] * (double)scales[c];
+            sum += lost * means[c / per_group * cin + k / view->positions];
+        }
+        shift[c] = (float)sum;
+    }
+    r->shifts[position] = shift;
+    return QN_OK;
+}
+
+static bool ensure_bias_input(rewriter *r, qn_node *node)
+{
+    if (node->n_inputs > 2)
+        return true;
+    qn_tensor **inputs = qn__arena_calloc(&r->graph->arena, 3, sizeof(*inputs));
+    if (inputs == NULL)
+        return false;
+    inputs[0] = node->inputs[0];
+    inputs[1] = node->inputs[1];
+    node->inputs = inputs;
+    node->n_inputs = 3;
+    return true;
+}
+
+/* int32 with scale s_x * s_w[c], computed in float32 as the runtime does before it compares. */
+static qn_status quantize_bias(rewriter *r, qn_node *node, const float *bias, float x_scale,
+                               const float *w_scales, size_t channels, bool per_channel)
+{
+    const size_t n_scales = per_channel ? channels : 1;
+    float *scales = qn__arena_calloc(&r->graph->arena, n_scales, sizeof(*scales));
+    void *data = NULL;
+    qn_blob *blob = qn__blob_create(r->graph->ctx, channels * sizeof(int32_t), &data);
+    if (scales == NULL || blob == NULL) {
+        qn__blob_unref(blob);
+        return QN_NOMEM(r->error);
+    }
+    for (size_t c = 0; c < channels; c++) {
+        const float scale = x_scale * w_scales[c];
+        const double q = rint((double)bias[c] / (double)scale);
+        const double limit = INT32_MAX;
+        scales[per_channel ? c : 0] = scale;
+        ((int32_t *)data)[c] = (int32_t)(q > limit ? limit : q < -limit ? -limit : q);
+    }
+    const qn_quant quant = {.bits = 32,
+                            .is_signed = true,
+                            .axis = (int8_t)(per_channel ? 0 : -1),
+                            .qmin = -INT32_MAX,
+                            .qmax = INT32_MAX,
+                            .n_scales = n_scales,
+                            .scales = scales};
+    const qn_quant *kept = qn__graph_quant(r->graph, &quant);
+    const int64_t dims[1] = {(int64_t)channels};
+    const qn_status status =
+        kept == NULL
+            ? QN_NOMEM(r->error)
+            : set_constant(r, node, 2, qn_type_quant_make(QN_DTYPE_I32, kept), 1, dims, blob);
+    qn__blob_unref(blob);
+    return status;
+}
+
+static qn_status float_bias(rewriter *r, qn_node *node, const float *bias, size_t channels)
+{
+    const int64_t dims[1] = {(int64_t)channels};
+    qn_blob *blob = qn__blob_copy(r->graph->ctx, bias, channels * sizeof(*bias));
+    if (blob == NULL)
+        return QN_NOMEM(r->error);
+    const qn_status status =
+        set_constant(r, node, 2, qn_type_plain_make(QN_DTYPE_F32), 1, dims, blob);
+    qn__blob_unref(blob);
+    return status;
+}
+
+static qn_status set_weights(rewriter *r, qn_node *node, const qn_weight_view *view,
+                             const qn_weights_plan *w, const float *scales, qn_blob *blob)
+{
+    const qn_quant quant = {.bits = 8,
+                            .is_signed = true,
+                            .axis = (int8_t)(w->per_channel ? w->axis : -1),
+                            .qmin = -127,
+                            .qmax = 127,
+                            .n_scales = w->per_channel ? view->channels : 1,
+                            .scales = scales};
+    const qn_quant *kept = qn__graph_quant(r->graph, &quant);
+    int64_t dims[QN_MAX_RANK];
+    if (kept == NULL || !qn__tensor_static_dims(node->inputs[1], dims))
+        return QN_NOMEM(r->error);
+    return set_constant(r, node, 1, qn_type_quant_make(QN_DTYPE_I8, kept), node->inputs[1]->rank,
+                        dims, blob);
+}
+
+/* Scale below which the bias, or the bias's own scale, would not fit. */
+static float *bias_bounds(rewriter *r, const float *bias, float x_scale, size_t channels)
+{
+    float *bounds = qn__arena_calloc(&r->graph->arena, channels, sizeof(*bounds));
+    for (size_t c = 0; bounds != NULL && c < channels; c++) {
+        const double for_bias =
+            bias == NULL ? 0 : fabs((double)bias[c]) / ((double)x_scale * BIAS_LIMIT);
+        bounds[c] = (float)fmax(for_bias * (1 + 1e-6), 2.0 * FLT_MIN / (double)x_scale);
+    }
+    return bounds;
+}
+
+static qn_status quantize_weights_of(rewriter *r, qn_node *node, size_t position)
+{
+    const qn_settings *settings = r->plan->settings;
+    qn_weights_plan *w = &r->plan->nodes[position].weights;
+    qn_weight_view view;
+    size_t count;
+    qn_status status = QN_OK;
+    QN_FAIL_IF(!qn__weight_view(node, &view), r->error, QN_INTERNAL, "%s \"%s\": weights changed",
+               qn__op_name(node->op), node->name);
+    w->axis = node->op == QN_OP_MATMUL ||
+              (node->op == QN_OP_GEMM && qn__attr_int(node, "transB", 0) == 0);
+    const float *values = qn__tensor_floats(r->graph, node->inputs[1], &count);
+    const qn_quant *x = node->inputs[0]->type.quant;
+    if (values == NULL || x == NULL)
+        return QN_NOMEM(r->error);
+    QN_TRY(check_finite(r, node, "weight", values, count));
+    float *bias = NULL;
+    QN_TRY(collect_bias(r, node, position, view.channels, &bias));
+    float *bounds = bias_bounds(r, bias, x->scales[0], view.channels);
+    float *scales = qn__arena_calloc(&r->graph->arena, view.channels, sizeof(*scales));
+    void *data = NULL;
+    qn_blob *blob = qn__blob_create(r->graph->ctx, count, &data);
+    if (bounds == NULL || scales == NULL || blob == NULL)
+        QN_FAIL_GOTO(r->error, QN_NO_MEMORY, "out of memory");
+    QN_TRY_GOTO(qn__quantize_weights(r->graph->ctx, &view, values, bounds, settings->x86_pairs, w,
+                                     scales, data, r->error));
+    QN_TRY_GOTO(correct_bias(r, node, position, &view, values, data, scales));
+    QN_TRY_GOTO(collect_bias(r, node, position, view.channels, &bias));
+    QN_TRY_GOTO(set_weights(r, node, &view, w, scales, blob));
+    if (bias != NULL && !ensure_bias_input(r, node))
+        QN_FAIL_GOTO(r->error, QN_NO_MEMORY, "out of memory");
+    if (bias != NULL && settings->target->float_bias)
+        QN_TRY_GOTO(float_bias(r, node, bias, view.channels));
+    else if (bias != NULL)
+        QN_TRY_GOTO(
+            quantize_bias(r, node, bias, x->scales[0], scales, view.channels, w->per_channel));
+done:
+    qn__blob_unref(blob);
+    return status;
+}
+
+/* --- activations -------------------------------------------------------------------------------*/
+static void copy_shape(qn_tensor *to, const qn_tensor *from)
+{
+    to->has_shape = from->has_shape;
+    to->rank = from->rank;
+    memcpy(to->dims, from->dims, sizeof(to->dims));
+}
+
+static qn_tensor *add_twin(rewriter *r, const qn_tensor *of, const char *suffix, qn_type type)
+{
+    const char *name = qn__arena_printf(&r->graph->arena, "%s_%s", of->name, suffix);
+    qn_tensor *twin = name == NULL ? NULL : qn__graph_add_tensor(r->graph, name, type);
+    if (twin != NULL)
+        copy_shape(twin, of);
+    return twin;
+}
+
+static bool add_cast(rewriter *r, qn_op op, const char *suffix, qn_tensor *from, qn_tensor *to,
+                     const qn_tensor *named_for)
+{
+    const char *name = qn__arena_printf(&r->graph->arena, "%s_%s", named_for->name, suffix);
+    qn_node *node = name == NULL ? NULL : qn__graph_add_node(r->graph, SIZE_MAX, op, name, 1, 1);
+    if (node == NULL)
+        return false;
+    node->inputs[0] = from;
+    qn__node_set_output(node, 0, to);
+    return true;
+}
+
+/* Makes the twins of one tensor. Integer tensors keep their name unless they are graph outputs,
+ * whose name stays with the float values. */
+static qn_status convert_tensor(rewriter *r, uint32_t id, bool has_float_reader)
+{
+    const qn_tensor_plan *p = &r->plan->tensors[id];
+    qn_tensor *t = r->graph->tensors[id];
+    qn_type type;
+    if (!p->wanted)
+        return QN_OK;
+    QN_TRY(qn__activation_type(r->plan, id, r->graph, &type, r->error));
+    if (!p->integer || r->plan->uses.is_output[id]) {
+        qn_tensor *twin = add_twin(r, t, "quantized", type);
+        if (twin == NULL)
+            return QN_NOMEM(r->error);
+        r->quantized[id] = twin;
+        if (p->integer) {
+            qn_node *producer = t->producer;
+            qn__node_set_output(producer, t->producer_output, twin);
+            if (!add_cast(r, QN_OP_DEQUANTIZE_LINEAR, "DequantizeLinear", twin, t, t))
+                return QN_NOMEM(r->error);
+            r->dequantized[id] = t;
+        } else if (!add_cast(r, QN_OP_QUANTIZE_LINEAR, "QuantizeLinear", t, twin, t)) {
+            return QN_NOMEM(r->error);
+        }
+        return QN_OK;
+    }
+    t->type = type;
+    r->quantized[id] = t;
+    if (has_float_reader) {
+        qn_tensor *twin = add_twin(r, t, "dequantized", qn_type_plain_make(QN_DTYPE_F32));
+        if (twin == NULL || !add_cast(r, QN_OP_DEQUANTIZE_LINEAR, "DequantizeLinear", t, twin, t))
+            return QN_NOMEM(r->error);
+        r->dequantized[id] = twin;
+    }
+    return QN_OK;
+}
+
+static bool has_float_reader(const qn_quant_plan *plan, const size_t *position_of, uint32_t id)
+{
+    for (size_t u = plan->uses.offsets[id]; u < plan->uses.offsets[id + 1]; u++) {
+        const qn_node *user = plan->uses.users[u];
+        if (!plan->nodes[position_of[user->id]].quantized)
+            return true;
+        for (uint32_t k = 0; k < user->n_inputs; k++)
+            if (user->inputs[k] != NULL && user->inputs[k]->id == id &&
+                !qn__is_activation_input(user, k))
+                return true;
+    }
+    return false;
+}
+
+static qn_status connect(rewriter *r, qn_node *node, bool quantized)
+{
+    for (uint32_t k = 0; k < node->n_inputs; k++) {
+        const qn_tensor *t = node->inputs[k];
+        if (t == NULL || t->id >= r->n_tensors)
+            continue;
+        const bool wants_integer = quantized && qn__is_activation_input(node, k);
+        if (wants_integer && t->constant != NULL)
+            QN_TRY(quantize_constant(r, node, k));
+        else if (wants_integer && r->quantized[t->id] != NULL)
+            node->inputs[k] = r->quantized[t->id];
+        else if (!wants_integer && r->plan->tensors[t->id].integer)
+            node->inputs[k] = r->dequantized[t->id];
+    }
+    return QN_OK;
+}
+
+static qn_status rewrite(rewriter *r, const size_t *position_of)
+{
+    const qn_graph *g = r->plan->graph;
+    for (uint32_t id = 0; id < r->n_tensors; id++)
+        QN_TRY(convert_tensor(r, id, has_float_reader(r->plan, position_of, id)));
+    for (size_t n = 0; n < g->n_nodes; n++)
+        QN_TRY(connect(r, r->graph->nodes[n], r->plan->nodes[n].quantized));
+    for (size_t n = 0; n < g->n_nodes; n++)
+        if (r->plan->nodes[n].quantized && r->plan->nodes[n].rule == QN_RULE_WEIGHTS)
+            QN_TRY(quantize_weights_of(r, r->graph->nodes[n], n));
+    QN_TRY(qn__graph_sort(r->graph, r->error));
+    return qn__graph_verify(r->graph, r->error);
+}
+
+static size_t *positions_by_id(const qn_graph *g)
+{
+    size_t *position_of = qn__calloc(g->ctx, g->next_node_id, sizeof(*position_of));
+    for (size_t n = 0; position_of != NULL && n < g->n_nodes; n++)
+        position_of[g->nodes[n]->id] = n;
+    return position_of;
+}
+
+qn_status qn__quant_rewrite(qn_quant_plan *plan, double *const *means, float **shifts,
+                            qn_graph **out, qn_error *error)
+{
+    const qn_graph *g = plan->graph;
+    qn_status status = QN_OK;
+    rewriter r = {
+        .plan = plan, .n_tensors = g->n_tensors, .means = means, .shifts = shifts, .error = error};
+    size_t *position_of = positions_by_id(g);
+    r.quantized = qn__calloc(g->ctx, g->n_tensors, sizeof(*r.quantized));
+    r.dequantized = qn__calloc(g->ctx, g->n_tensors, sizeof(*r.dequantized));
+    if (position_of == NULL || r.quantized == NULL || r.dequantized == NULL)
+        QN_FAIL_GOTO(error, QN_NO_MEMORY, "out of memory");
+    QN_TRY_GOTO(qn__graph_clone(g, &r.graph, error));
+    QN_TRY_GOTO(rewrite(&r, position_of));
+    *out = r.graph;
+    r.graph = NULL;
+done:
+    qn__graph_destroy(r.graph);
+    qn__free(g->ctx, r.quantized);
+    qn__free(g->ctx, r.dequantized);
+    qn__free(g->ctx, position_of);
+    return status;
+}
+
+/* --- fake-quantized weights --------------------------------------------------------------------*/
+static qn_status fake_weights_of(rewriter *r, qn_node *node, size_t position)
+{
+    qn_weight_view view;
+    size_t count;
+    qn_status status = QN_OK;
+    qn_weights_plan w = r->plan->nodes[position].weights;
+    const float *values = qn__tensor_floats(r->graph, node->inputs[1], &count);
+    if (values == NULL || !qn__weight_view(node, &view))
+        return QN_NOMEM(r->error);
+    QN_TRY(check_finite(r, node, "weight", values, count));
+    float *scales = qn__arena_calloc(&r->graph->arena, view.channels, sizeof(*scales));
+    int8_t *q = qn__alloc(r->graph->ctx, count);
+    void *data = NULL;
+    qn_blob *blob = qn__blob_create(r->graph->ctx, count * sizeof(float), &data);
+    int64_t dims[QN_MAX_RANK];
+    if (scales == NULL || q == NULL || blob == NULL ||
+        !qn__tensor_static_dims(node->inputs[1], dims))
+        QN_FAIL_GOTO(r->error, QN_NO_MEMORY, "out of memory");
+    QN_TRY_GOTO(qn__quantize_weights(r->graph->ctx, &view, values, NULL,
+                                     r->plan->settings->x86_pairs, &w, scales, q, r->error));
+    for (size_t c = 0; c < view.channels; c++)
+        for (size_t k = 0; k < view.k; k++) {
+            const size_t i = c * view.stride_c + k * view.stride_k;
+            ((float *)data)[i] = (float)q[i] * scales[c];
+        }
+    QN_TRY_GOTO(set_constant(r, node, 1, qn_type_plain_make(QN_DTYPE_F32), node->inputs[1]->rank,
+                             dims, blob));
+done:
+    qn__free(r->graph->ctx, q);
+    qn__blob_unref(blob);
+    return status;
+}
+
+qn_status qn__quant_fake_weights(qn_quant_plan *plan, qn_graph **out, qn_error *error)
+{
+    rewriter r = {.plan = plan, .n_tensors = plan->graph->n_tensors, .error = error};
+    qn_status status = QN_OK;
+    QN_TRY(qn__graph_clone(plan->graph, &r.graph, error));
+    for (size_t n = 0; n < plan->graph->n_nodes; n++)
+        if (plan->nodes[n].quantized && plan->nodes[n].rule == QN_RULE_WEIGHTS)
+            QN_TRY_GOTO(fake_weights_of(&r, r.graph->nodes[n], n));
+    *out = r.graph;
+    r.graph = NULL;
+done:
+    qn__graph_destroy(r.graph);
+    return status;
+}

@@ -1,0 +1,390 @@
+/* Tensor by tensor, how far a quantized model is from the float one. Per sample:
+ *   1. the float model runs, its tensors are kept;
+ *   2. the quantized model runs; its tensors are compared with those (errors accumulate from the
+ *      input on) and kept;
+ *   3. the float model runs again with every tensor replaced, once compared, by the quantized
+ *      model's: each node sees the quantized model's input, so that its own error shows alone.
+ * Sums are kept per sample and added in the order of the samples. */
+#include "quench/quantize.h"
+#include "report/runner.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define DB_LIMIT 200.0 /* reported where there is no error at all */
+
+typedef struct sums {
+    double xx, yy, xy, ee, max_abs, outside, count;
+} sums;
+
+typedef struct store {
+    float **values;   /* [n rows] row-major */
+    size_t *counts;   /* [n rows] elements kept, 0: not produced */
+    size_t *capacity; /* [n rows] */
+} store;
+
+typedef struct job {
+    const qn_context *ctx;
+    const qn_dataset *dataset;
+    qn_runner reference, quantized;
+    size_t n_rows;
+    const qn_tensor **tensors; /* [n_rows] of the float graph */
+    size_t *row_of_reference;  /* [reference tensors] row + 1 */
+    size_t *row_of_quantized;  /* [quantized tensors] row + 1 */
+    sums *total, *alone;       /* [samples * n_rows] */
+    struct worker *workers;
+    qn_failure failure;
+} job;
+
+typedef struct worker {
+    job *job;
+    size_t sample;
+    int phase;
+    store reference, quantized;
+    float *scratch;
+    size_t scratch_capacity;
+} worker;
+
+struct qn_comparison {
+    const qn_context *ctx;
+    qn_arena arena;
+    size_t n_rows;
+    qn_compare_row *rows;
+};
+
+/* --- keeping and comparing ---------------------------------------------------------------------*/
+static qn_status room(const qn_context *ctx, float **values, size_t *capacity, size_t count,
+                      qn_error *error)
+{
+    if (*values != NULL && *capacity >= count)
+        return QN_OK;
+    float *grown = qn__reallocarray(ctx, *values, count, sizeof(float));
+    if (grown == NULL)
+        return QN_NOMEM(error);
+    *values = grown;
+    *capacity = count;
+    return QN_OK;
+}
+
+static qn_status keep(worker *w, store *s, size_t row, const qn_view *view, qn_error *error)
+{
+    QN_TRY(room(w->job->ctx, &s->values[row], &s->capacity[row], view->count, error));
+    qn__view_to_f32(view, s->values[row]);
+    s->counts[row] = view->count;
+    return QN_OK;
+}
+
+/* x: float, y: quantized. type: of y, for the share of x it cannot represent. */
+static void compare_values(const float *x, const float *y, size_t count, const qn_type *type,
+                           sums *out)
+{
+    sums s = {.count = (double)count};
+    double lo = -INFINITY, hi = INFINITY;
+    if (type != NULL && type->kind == QN_TYPE_QUANT && type->quant->n_scales == 1) {
+        const qn_quant *q = type->quant;
+        const double scale = (double)q->scales[0];
+        const double zero = q->zero_points != NULL ? q->zero_points[0] : 0;
+        lo = (q->qmin - zero - 0.5) * scale; /* what rounds to qmin is still inside */
+        hi = (q->qmax - zero + 0.5) * scale;
+    }
+    for (size_t i = 0; i < count; i++) {
+        const double a = (double)x[i], b = (double)y[i], e = a - b;
+        s.xx += a * a;
+        s.yy += b * b;
+        s.xy += a * b;
+        s.ee += e * e;
+        s.max_abs = fmax(s.max_abs, fabs(e));
+        s.outside += a < lo || a > hi;
+    }
+    *out = s;
+}
+
+static qn_status on_reference(void *arg, const qn_view *view, qn_error *error)
+{
+    worker *w = arg;
+    job *j = w->job;
+    const size_t row = j->row_of_reference[view->tensor->id];
+    if (row == 0)
+        return QN_OK;
+    if (w->phase == 0)
+        return keep(w, &w->reference, row - 1, view, error);
+    if (w->quantized.counts[row - 1] != view->count)
+        return QN_OK;
+    QN_TRY(room(j->ctx, &w->scratch, &w->scratch_capacity, view->count, error));
+    qn__view_to_f32(view, w->scratch);
+    compare_values(w->scratch, w->quantized.values[row - 1], view->count, NULL,
+                   &j->alone[w->sample * j->n_rows + row - 1]);
+    qn__view_from_f32(view, w->quantized.values[row - 1]);
+    return QN_OK;
+}
+
+static qn_status on_quantized(void *arg, const qn_view *view, qn_error *error)
+{
+    worker *w = arg;
+    job *j = w->job;
+    const size_t row = j->row_of_quantized[view->tensor->id];
+    if (row == 0)
+        return QN_OK;
+    QN_TRY(keep(w, &w->quantized, row - 1, view, error));
+    if (w->reference.counts[row - 1] == view->count)
+        compare_values(w->reference.values[row - 1], w->quantized.values[row - 1], view->count,
+                       &view->tensor->type, &j->total[w->sample * j->n_rows + row - 1]);
+    return QN_OK;
+}
+
+static qn_status compare_sample(job *j, uint32_t k, size_t index, qn_error *error)
+{
+    worker *w = &j->workers[k];
+    qn_feed *feed = &j->reference.feeds[k];
+    const float *const *values = (const float *const *)feed->values;
+    w->sample = index;
+    memset(w->reference.counts, 0, j->n_rows * sizeof(size_t));
+    memset(w->quantized.counts, 0, j->n_rows * sizeof(size_t));
+    QN_TRY(qn_dataset_load(j->dataset, index, feed->values, error));
+    qn__feed_convert(feed, values);
+    qn__feed_convert(&j->quantized.feeds[k], values);
+    qn__exec_set_hook(j->reference.execs[k], on_reference, w);
+    qn__exec_set_hook(j->quantized.execs[k], on_quantized, w);
+    w->phase = 0;
+    QN_TRY(qn__exec_run(j->reference.execs[k], feed->pointers, error));
+    QN_TRY(qn__exec_run(j->quantized.execs[k], j->quantized.feeds[k].pointers, error));
+    w->phase = 1;
+    return qn__exec_run(j->reference.execs[k], feed->pointers, error);
+}
+
+static void run_sample(void *arg, uint32_t worker_index, size_t index)
+{
+    job *j = arg;
+    qn_error error = {0};
+    if (j->failure.any)
+        return;
+    const qn_status status = compare_sample(j, worker_index, index, &error);
+    if (status != QN_OK)
+        qn__failure_note(&j->failure, index, status, &error);
+}
+
+/* --- which tensors belong together -------------------------------------------------------------*/
+/* The tensor of the quantized graph that stands for `name`: a quantized one where there is one. */
+static const qn_tensor *find_twin(const qn_graph *g, const char *name)
+{
+    static const char *const suffixes[] = {"", "_quantized", "_QuantizeLinear_Output",
+                                           "_dequantized", "_DequantizeLinear_Output"};
+    const qn_tensor *found = NULL;
+    char buf[512];
+    for (size_t i = 0; i < sizeof(suffixes) / sizeof(suffixes[0]); i++) {
+        const size_t length = strlen(name), more = strlen(suffixes[i]);
+        if (length + more >= sizeof(buf))
+            continue;
+        memcpy(buf, name, length);
+        memcpy(buf + length, suffixes[i], more + 1);
+        const qn_tensor *t = qn__graph_find_tensor(g, buf);
+        if (t == NULL || t->constant != NULL)
+            continue;
+        if (t->type.kind == QN_TYPE_QUANT)
+            return t;
+        if (found == NULL)
+            found = t;
+    }
+    return found;
+}
+
+static bool is_input(const qn_graph *g, const qn_tensor *t)
+{
+    for (size_t i = 0; i < g->n_inputs; i++)
+        if (g->inputs[i] == t)
+            return true;
+    return false;
+}
+
+static qn_status match(job *j, qn_error *error)
+{
+    const qn_graph *f = j->reference.graph, *q = j->quantized.graph;
+    j->tensors = qn__calloc(j->ctx, f->n_tensors, sizeof(*j->tensors));
+    j->row_of_reference = qn__calloc(j->ctx, f->n_tensors, sizeof(size_t));
+    j->row_of_quantized = qn__calloc(j->ctx, q->n_tensors, sizeof(size_t));
+    if (j->tensors == NULL || j->row_of_reference == NULL || j->row_of_quantized == NULL)
+        return QN_NOMEM(error);
+    for (size_t i = 0; i < f->n_tensors; i++) {
+        const qn_tensor *t = f->tensors[i];
+        if (t->constant != NULL || t->type.dtype != QN_DTYPE_F32 ||
+            (t->producer == NULL && !is_input(f, t)))
+            continue;
+        const qn_tensor *twin = find_twin(q, t->name);
+        if (twin == NULL || (twin->producer == NULL && !is_input(q, twin)) ||
+            j->row_of_quantized[twin->id] != 0)
+            continue;
+        j->tensors[j->n_rows++] = t;
+        j->row_of_reference[t->id] = j->row_of_quantized[twin->id] = j->n_rows;
+    }
+    QN_FAIL_IF(j->n_rows == 0, error, QN_INVALID_ARGUMENT,
+               "the two models have no tensor name in common");
+    return QN_OK;
+}
+
+/* --- the result --------------------------------------------------------------------------------*/
+static sums add_up(const sums *all, size_t n_samples, size_t n_rows, size_t row)
+{
+    sums s = {0};
+    for (size_t i = 0; i < n_samples; i++) {
+        const sums *one = &all[i * n_rows + row];
+        s.xx += one->xx;
+        s.yy += one->yy;
+        s.xy += one->xy;
+        s.ee += one->ee;
+        s.max_abs = fmax(s.max_abs, one->max_abs);
+        s.outside += one->outside;
+        s.count += one->count;
+    }
+    return s;
+}
+
+static double cosine(const sums *s)
+{
+    if (s->xx == 0 || s->yy == 0)
+        return s->xx == s->yy ? 1 : 0;
+    return s->xy / (sqrt(s->xx) * sqrt(s->yy));
+}
+
+static double sqnr(const sums *s)
+{
+    if (s->ee == 0)
+        return DB_LIMIT;
+    if (s->xx == 0)
+        return -DB_LIMIT;
+    return fmax(-DB_LIMIT, fmin(DB_LIMIT, 10 * log10(s->xx / s->ee)));
+}
+
+static int worst_first(const void *a, const void *b)
+{
+    const qn_compare_row *x = a, *y = b;
+    if (x->sqnr_db != y->sqnr_db)
+        return x->sqnr_db < y->sqnr_db ? -1 : 1;
+    return strcmp(x->name, y->name);
+}
+
+static qn_status collect(const job *j, qn_comparison **out, qn_error *error)
+{
+    const size_t n_samples = qn_dataset_count(j->dataset);
+    qn_comparison *c = qn__calloc(j->ctx, 1, sizeof(*c));
+    if (c == NULL)
+        return QN_NOMEM(error);
+    c->ctx = j->ctx;
+    qn__arena_init(&c->arena, j->ctx);
+    c->rows = qn__arena_calloc(&c->arena, j->n_rows, sizeof(*c->rows));
+    for (size_t i = 0; c->rows != NULL && i < j->n_rows; i++) {
+        const qn_tensor *t = j->tensors[i];
+        const sums total = add_up(j->total, n_samples, j->n_rows, i);
+        const sums alone = add_up(j->alone, n_samples, j->n_rows, i);
+        if (total.count == 0)
+            continue;
+        c->rows[c->n_rows++] = (qn_compare_row){
+            .name = qn__arena_strdup(&c->arena, t->name),
+            .node = qn__arena_strdup(&c->arena, t->producer != NULL ? t->producer->name : ""),
+            .cosine = cosine(&total),
+            .sqnr_db = sqnr(&total),
+            .max_abs = total.max_abs,
+            .overflow = total.outside / total.count,
+            .alone_cosine = cosine(&alone),
+            .alone_sqnr_db = sqnr(&alone),
+        };
+        if (c->rows[c->n_rows - 1].name == NULL || c->rows[c->n_rows - 1].node == NULL) {
+            qn_comparison_destroy(c);
+            return QN_NOMEM(error);
+        }
+    }
+    if (c->rows == NULL) {
+        qn_comparison_destroy(c);
+        return QN_NOMEM(error);
+    }
+    qsort(c->rows, c->n_rows, sizeof(*c->rows), worst_first);
+    *out = c;
+    return QN_OK;
+}
+
+static qn_status store_create(const job *j, store *s, qn_error *error)
+{
+    s->values = qn__calloc(j->ctx, j->n_rows, sizeof(*s->values));
+    s->counts = qn__calloc(j->ctx, j->n_rows, sizeof(*s->counts));
+    s->capacity = qn__calloc(j->ctx, j->n_rows, sizeof(*s->capacity));
+    return s->values == NULL || s->counts == NULL || s->capacity == NULL ? QN_NOMEM(error) : QN_OK;
+}
+
+static void store_free(const job *j, store *s)
+{
+    for (size_t i = 0; s->values != NULL && i < j->n_rows; i++)
+        qn__free(j->ctx, s->values[i]);
+    qn__free(j->ctx, s->values);
+    qn__free(j->ctx, s->counts);
+    qn__free(j->ctx, s->capacity);
+}
+
+static qn_status prepare(job *j, const qn_model *model, const qn_model *quantized, qn_error *error)
+{
+    QN_TRY(qn__runner_create(model, j->dataset, true, true, false, &j->reference, error));
+    QN_TRY(qn__runner_create(quantized, j->dataset, true, true, false, &j->quantized, error));
+    QN_TRY(match(j, error));
+    size_t cells;
+    QN_FAIL_IF(!qn_mul_size(&cells, j->n_rows, qn_dataset_count(j->dataset)), error, QN_LIMIT,
+               "too many samples");
+    j->total = qn__calloc(j->ctx, cells, sizeof(*j->total));
+    j->alone = qn__calloc(j->ctx, cells, sizeof(*j->alone));
+    j->workers = qn__calloc(j->ctx, j->reference.n_workers, sizeof(*j->workers));
+    if (j->total == NULL || j->alone == NULL || j->workers == NULL)
+        return QN_NOMEM(error);
+    for (uint32_t i = 0; i < j->reference.n_workers; i++) {
+        j->workers[i].job = j;
+        QN_TRY(store_create(j, &j->workers[i].reference, error));
+        QN_TRY(store_create(j, &j->workers[i].quantized, error));
+    }
+    return QN_OK;
+}
+
+qn_status qn_compare(const qn_model *model, const qn_model *quantized, const qn_dataset *dataset,
+                     qn_comparison **out, qn_error *error)
+{
+    QN_FAIL_IF(model == NULL || quantized == NULL || dataset == NULL || out == NULL, error,
+               QN_INVALID_ARGUMENT, "qn_compare: NULL argument");
+    QN_FAIL_IF(model->graph->n_inputs != quantized->graph->n_inputs, error, QN_INVALID_ARGUMENT,
+               "the models have %zu and %zu inputs", model->graph->n_inputs,
+               quantized->graph->n_inputs);
+    QN_FAIL_IF(qn_dataset_count(dataset) == 0, error, QN_INVALID_ARGUMENT, "no samples to compare");
+    qn_status status = QN_OK;
+    job j = {.ctx = model->ctx, .dataset = dataset};
+    QN_TRY_GOTO(prepare(&j, model, quantized, error));
+    qn__parallel_worker(j.ctx->pool, run_sample, &j, qn_dataset_count(dataset));
+    if (j.failure.any)
+        QN_FAIL_GOTO(error, j.failure.status, "%s", j.failure.error.message);
+    status = collect(&j, out, error);
+done:
+    for (uint32_t i = 0; j.workers != NULL && i < j.reference.n_workers; i++) {
+        store_free(&j, &j.workers[i].reference);
+        store_free(&j, &j.workers[i].quantized);
+        qn__free(j.ctx, j.workers[i].scratch);
+    }
+    qn__free(j.ctx, j.workers);
+    qn__free(j.ctx, j.total);
+    qn__free(j.ctx, j.alone);
+    qn__free(j.ctx, j.tensors);
+    qn__free(j.ctx, j.row_of_reference);
+    qn__free(j.ctx, j.row_of_quantized);
+    qn__runner_free(&j.reference);
+    qn__runner_free(&j.quantized);
+    return status;
+}
+
+void qn_comparison_destroy(qn_comparison *comparison)
+{
+    if (comparison == NULL)
+        return;
+    qn__arena_free(&comparison->arena);
+    qn__free(comparison->ctx, comparison);
+}
+
+bool qn_comparison_row(const qn_comparison *comparison, size_t index, qn_compare_row *out)
+{
+    if (index >= comparison->n_rows)
+        return false;
+    *out = comparison->rows[index];
+    return true;
+}

@@ -1,0 +1,31 @@
+/* Many samples through one model: a simplified graph and its plan shared by one single-threaded
+ * executor per worker. */
+#ifndef QN_REPORT_RUNNER_H
+#define QN_REPORT_RUNNER_H
+
+#include "calib/calib.h"
+#include "quant/model.h"
+
+typedef struct qn_runner {
+    const qn_context *ctx;
+    qn_graph *graph;
+    qn_plan *plan;
+    uint32_t n_workers;
+    qn_exec **execs; /* [n_workers] */
+    qn_feed *feeds;  /* [n_workers] */
+} qn_runner;
+qn_status qn__runner_create(const qn_model *model, const qn_dataset *dataset, bool simplify,
+                            bool keep_all, bool saturate16, qn_runner *out, qn_error *error);
+void qn__runner_free(qn_runner *runner);
+
+/* First failure by sample index, whatever the threads did. */
+typedef struct qn_failure {
+    _Atomic bool any;
+    _Atomic bool lock;
+    uint64_t index;
+    qn_status status;
+    qn_error error;
+} qn_failure;
+void qn__failure_note(qn_failure *failure, uint64_t index, qn_status status, const qn_error *error);
+
+#endif
