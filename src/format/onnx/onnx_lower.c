@@ -106,6 +106,9 @@ qn_status qn__onnx_make_params(qn_lower *l, const qn_tensor *tensor, qn_type typ
                "tensor \"%s\": ONNX has no codebooks", tensor->name);
     QN_FAIL_IF(!param_dims(tensor, quant, &rank, dims), error, QN_UNSUPPORTED,
                "tensor \"%s\": blocks need a fixed shape", tensor->name);
+    /* Viewers know a bias's parameters by this name. */
+    if (type.dtype == QN_DTYPE_I32 && tensor->constant)
+        base = named(graph, base, "_quantized");
     size_t bytes;
     void *zeros = NULL;
     if (!qn__dtype_bytes(&bytes, type.dtype, quant->n_scales))
