@@ -72,22 +72,21 @@ static int by_value(const void *a, const void *b)
 
 static void print_profile(model *m, qn_error *error)
 {
-    double seconds;
+    double seconds, *best = NULL;
+    size_t count = 0;
     qn__exec_set_profiling(m->exec, true);
-    size_t count;
-    const qn_step_time *const steps = qn__exec_profile(m->exec, &count);
-    double *const best = calloc(count + 1, sizeof *best);
-    for (int rep = 0; rep < 10 && best != NULL; rep++) {
+    for (int rep = 0; rep < 10; rep++) {
         if (run(m, &seconds, error) != QN_OK)
             break;
-        const qn_step_time *const now_steps = qn__exec_profile(m->exec, &count);
-        for (size_t i = 0; i < count; i++)
-            if (rep == 0 || now_steps[i].seconds < best[i])
-                best[i] = now_steps[i].seconds;
+        const qn_step_time *const steps = qn__exec_profile(m->exec, &count);
+        if (best == NULL)
+            best = calloc(count + 1, sizeof *best);
+        for (size_t i = 0; i < count && best != NULL; i++)
+            if (rep == 0 || steps[i].seconds < best[i])
+                best[i] = steps[i].seconds;
     }
-    (void)steps;
     const qn_step_time *const last = qn__exec_profile(m->exec, &count);
-    for (size_t i = 0; i < count; i++)
+    for (size_t i = 0; i < count && best != NULL; i++)
         printf("%9.1f us %7.1f GFLOP/s  %-30s %s\n", best[i] * 1e6,
                best[i] > 0 ? 2e-9 * (double)last[i].macs / best[i] : 0.0, last[i].kernel,
                last[i].node);
