@@ -1,7 +1,7 @@
 /* quench bench: latency of a model on this machine, with a profile by layer. */
 #include "cli.h"
+#include "json.h"
 
-#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -23,15 +23,17 @@ static float *make_input(size_t count)
     return values;
 }
 
-static json_t *layers_json(const qn_session *session)
+static json_t *layers_json(const qn_session *session, bool *complete)
 {
     json_t *rows = json_array();
     qn_profile_entry entry;
     for (size_t i = 0; qn_session_profile(session, i, &entry); i++)
-        json_array_append_new(
-            rows, json_pack("{s:s, s:s, s:f, s:f}", "node", entry.node, "kernel", entry.kernel,
-                            "ms", 1e3 * entry.seconds, "gmacs",
-                            entry.seconds > 0 ? (double)entry.macs / entry.seconds * 1e-9 : 0.0));
+        cli_json_append(
+            rows,
+            json_pack("{s:o, s:s, s:f, s:f}", "node", cli_json_text(entry.node), "kernel",
+                      entry.kernel, "ms", 1e3 * entry.seconds, "gmacs",
+                      entry.seconds > 0 ? (double)entry.macs / entry.seconds * 1e-9 : 0.0),
+            complete);
     return rows;
 }
 
@@ -68,21 +70,19 @@ static int time_rounds(const cli_options *o, qn_session *session, float **inputs
     return EXIT_OK;
 }
 
-static void report(const cli_options *o, const qn_session *session, const double *ms)
+static int report(const cli_options *o, const qn_session *session, const double *ms)
 {
     const double median = ms[o->rounds / 2], p95 = ms[(size_t)(0.95 * (o->rounds - 1))];
     const size_t memory = qn_session_arena_bytes(session);
     if (o->json) {
-        json_t *root = json_pack("{s:s, s:i, s:f, s:f, s:f, s:I, s:I}", "file", o->positional[0],
-                                 "rounds", (int)o->rounds, "min_ms", ms[0], "median_ms", median,
-                                 "p95_ms", p95, "memory_bytes", (json_int_t)memory, "peak_bytes",
-                                 (json_int_t)cli_peak_bytes());
-        if (o->per_layer)
-            json_object_set_new(root, "layers", layers_json(session));
-        json_dumpf(root, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(9));
-        putchar('\n');
-        json_decref(root);
-        return;
+        json_t *root = json_pack(
+            "{s:o, s:i, s:f, s:f, s:f, s:I, s:I}", "file", cli_json_text(o->positional[0]),
+            "rounds", (int)o->rounds, "min_ms", ms[0], "median_ms", median, "p95_ms", p95,
+            "memory_bytes", (json_int_t)memory, "peak_bytes", (json_int_t)cli_peak_bytes());
+        bool complete = true;
+        if (o->per_layer && json_object_set_new(root, "layers", layers_json(session, &complete)))
+            complete = false;
+        return cli_json_print(root, complete);
     }
     char a[32], b[32];
     if (o->per_layer)
@@ -92,6 +92,7 @@ static void report(const cli_options *o, const qn_session *session, const double
         "%s\n",
         cli_base_name(o->positional[0]), ms[0], median, p95, o->rounds, cli_size_text(memory, a),
         cli_size_text(cli_peak_bytes(), b));
+    return EXIT_OK;
 }
 
 int cmd_bench(const cli_options *options)
@@ -144,7 +145,7 @@ int cmd_bench(const cli_options *options)
     }
     code = time_rounds(options, session, inputs, ms);
     if (code == EXIT_OK)
-        report(options, session, ms);
+        code = report(options, session, ms);
 done:
     for (size_t i = 0; inputs != NULL && i < n_inputs; i++)
         free(inputs[i]);

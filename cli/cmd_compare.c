@@ -1,7 +1,7 @@
 /* quench compare: where the quantized model departs from the float one. */
 #include "cli.h"
+#include "json.h"
 
-#include <jansson.h>
 #include <math.h>
 
 /* JSON has no infinity: an exact tensor has no SQNR. */
@@ -10,22 +10,22 @@ static json_t *number_or_null(double value)
     return isfinite(value) ? json_real(value) : json_null();
 }
 
-static void print_json(const qn_comparison *comparison)
+static int print_json(const qn_comparison *comparison)
 {
     json_t *rows = json_array();
+    bool complete = true;
     qn_compare_row row;
     for (size_t i = 0; qn_comparison_row(comparison, i, &row); i++)
-        json_array_append_new(
-            rows, json_pack("{s:s, s:s, s:o, s:o, s:o, s:o, s:{s:o, s:o}}", "name", row.name,
-                            "node", row.node, "cosine", number_or_null(row.cosine), "sqnr_db",
-                            number_or_null(row.sqnr_db), "max_abs", number_or_null(row.max_abs),
-                            "overflow", number_or_null(row.overflow), "alone", "cosine",
-                            number_or_null(row.alone_cosine), "sqnr_db",
-                            number_or_null(row.alone_sqnr_db)));
-    json_t *root = json_pack("{s:o}", "tensors", rows);
-    json_dumpf(root, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(9));
-    putchar('\n');
-    json_decref(root);
+        cli_json_append(
+            rows,
+            json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:{s:o, s:o}}", "name",
+                      cli_json_text(row.name), "node", cli_json_text(row.node), "cosine",
+                      number_or_null(row.cosine), "sqnr_db", number_or_null(row.sqnr_db), "max_abs",
+                      number_or_null(row.max_abs), "overflow", number_or_null(row.overflow),
+                      "alone", "cosine", number_or_null(row.alone_cosine), "sqnr_db",
+                      number_or_null(row.alone_sqnr_db)),
+            &complete);
+    return cli_json_print(json_pack("{s:o}", "tensors", rows), complete);
 }
 
 static void print_db(double value)
@@ -83,7 +83,7 @@ int cmd_compare(const cli_options *options)
         goto done;
     }
     if (options->json)
-        print_json(comparison);
+        code = print_json(comparison);
     else
         print_table(comparison);
 done:

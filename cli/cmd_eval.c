@@ -1,17 +1,18 @@
 /* quench eval: accuracy, size and time of any number of models on labelled samples. */
 #include "cli.h"
+#include "json.h"
 
-#include <jansson.h>
 #include <stdlib.h>
 
 static json_t *row_json(const char *file, uint64_t bytes, const qn_evaluation *e, bool first)
 {
     const double n = e->n > 0 ? (double)e->n : 1.0;
-    return json_pack(
-        "{s:s, s:I, s:f, s:f, s:[f,f], s:o, s:o, s:I, s:f}", "file", file, "n", (json_int_t)e->n,
-        "top1", (double)e->top1 / n, "top5", (double)e->top5 / n, "ci95", e->ci95_lo, e->ci95_hi,
-        "changed", first ? json_integer(0) : json_integer((json_int_t)e->changed), "agreement",
-        first ? json_real(1.0) : json_real(e->agreement), "bytes", (json_int_t)bytes, "ms", e->ms);
+    return json_pack("{s:o, s:I, s:f, s:f, s:[f,f], s:o, s:o, s:I, s:f}", "file",
+                     cli_json_text(file), "n", (json_int_t)e->n, "top1", (double)e->top1 / n,
+                     "top5", (double)e->top5 / n, "ci95", e->ci95_lo, e->ci95_hi, "changed",
+                     first ? json_integer(0) : json_integer((json_int_t)e->changed), "agreement",
+                     first ? json_real(1.0) : json_real(e->agreement), "bytes", (json_int_t)bytes,
+                     "ms", e->ms);
 }
 
 static void print_row(const char *file, uint64_t bytes, const qn_evaluation *e, bool first)
@@ -77,6 +78,7 @@ int cmd_eval(const cli_options *options)
         return code;
     int64_t *reference = NULL;
     json_t *rows = json_array();
+    bool complete = true;
     code = EXIT_OK;
     cli_options again = *options; /* save the list once only */
     for (size_t i = 0; i < options->n_positional && code == EXIT_OK; i++) {
@@ -87,7 +89,8 @@ int cmd_eval(const cli_options *options)
             break;
         again.save_list = NULL;
         if (options->json) {
-            json_array_append_new(rows, row_json(options->positional[i], bytes, &result, i == 0));
+            cli_json_append(rows, row_json(options->positional[i], bytes, &result, i == 0),
+                            &complete);
             continue;
         }
         if (i == 0) {
@@ -98,12 +101,8 @@ int cmd_eval(const cli_options *options)
         print_row(options->positional[i], bytes, &result, i == 0);
         fflush(stdout);
     }
-    if (options->json && code == EXIT_OK) {
-        json_t *root = json_pack("{s:O}", "models", rows);
-        json_dumpf(root, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(9));
-        putchar('\n');
-        json_decref(root);
-    }
+    if (options->json && code == EXIT_OK)
+        code = cli_json_print(json_pack("{s:O}", "models", rows), complete);
     json_decref(rows);
     free(reference);
     qn_context_destroy(ctx);

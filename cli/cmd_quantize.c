@@ -1,7 +1,7 @@
 /* quench quantize: read, simplify, calibrate, quantize, write. */
 #include "cli.h"
+#include "json.h"
 
-#include <jansson.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -94,29 +94,23 @@ static double share(const summary *s)
 static int print_json(const qn_report *report, const summary *s)
 {
     json_t *nodes = json_array();
+    bool complete = true;
     qn_report_node node;
     for (size_t i = 0; qn_report_node_at(report, i, &node); i++) {
-        json_t *row =
-            json_pack("{s:s, s:s, s:I, s:b, s:s?, s:b, s:i}", "name", node.name, "op", node.op,
-                      "macs", (json_int_t)node.macs, "int8", node.quantized, "reason", node.reason,
-                      "saturates", node.saturates, "weight_bits", (int)node.weight_bits);
-        json_array_append_new(nodes, row);
+        json_t *row = json_pack(
+            "{s:o, s:s, s:I, s:b, s:s?, s:b, s:i}", "name", cli_json_text(node.name), "op", node.op,
+            "macs", (json_int_t)node.macs, "int8", node.quantized, "reason", node.reason,
+            "saturates", node.saturates, "weight_bits", (int)node.weight_bits);
+        cli_json_append(nodes, row, &complete);
     }
     json_t *notes = json_array();
     for (size_t i = 0; qn_report_note(report, i) != NULL; i++)
-        json_array_append_new(notes, json_string(qn_report_note(report, i)));
+        cli_json_append(notes, cli_json_text(qn_report_note(report, i)), &complete);
     json_t *root = json_pack("{s:I, s:I, s:f, s:f, s:I, s:o, s:o}", "float_bytes",
                              (json_int_t)s->float_bytes, "int8_bytes", (json_int_t)s->int8_bytes,
                              "macs_int8_share", share(s), "seconds", s->seconds, "peak_bytes",
                              (json_int_t)cli_peak_bytes(), "nodes", nodes, "notes", notes);
-    if (root == NULL) {
-        cli_error("out of memory");
-        return EXIT_FAILED;
-    }
-    json_dumpf(root, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(9));
-    putchar('\n');
-    json_decref(root);
-    return EXIT_OK;
+    return cli_json_print(root, complete);
 }
 
 static void print_float_nodes(const qn_report *report, bool all)

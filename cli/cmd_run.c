@@ -1,7 +1,7 @@
 /* quench run: one inference per input file. */
 #include "cli.h"
+#include "json.h"
 
-#include <jansson.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -136,12 +136,20 @@ typedef struct runner {
     size_t *top;
     names classes;
     json_t *rows;
+    bool incomplete; /* a row could not be made */
 } runner;
+
+/* JSON has no infinity. */
+static json_t *number_or_null(float value)
+{
+    return isfinite(value) ? json_real((double)value) : json_null();
+}
 
 static int report_outputs(runner *r, size_t sample, double ms)
 {
     const cli_options *const o = r->options;
     json_t *outputs = json_array();
+    bool complete = true;
     if (!o->json)
         printf("%s: %.3f ms\n", qn_dataset_name(r->dataset, sample), ms);
     qn_value_info info;
@@ -155,18 +163,25 @@ static int report_outputs(runner *r, size_t sample, double ms)
         for (size_t k = 0; k < n; k++) {
             const size_t index = r->top[k];
             if (o->json)
-                json_array_append_new(best, json_pack("{s:I, s:f, s:s}", "index", (json_int_t)index,
-                                                      "value", (double)values[index], "name",
-                                                      class_name(&r->classes, index)));
+                cli_json_append(best,
+                                json_pack("{s:I, s:o, s:o}", "index", (json_int_t)index, "value",
+                                          number_or_null(values[index]), "name",
+                                          cli_json_text(class_name(&r->classes, index))),
+                                &complete);
             else
                 printf("  %8zu  %12.6g  %s\n", index, (double)values[index],
                        class_name(&r->classes, index));
         }
-        json_array_append_new(outputs, json_pack("{s:s, s:o}", "name", info.name, "top", best));
+        cli_json_append(outputs,
+                        json_pack("{s:o, s:o}", "name", cli_json_text(info.name), "top", best),
+                        &complete);
     }
-    json_array_append_new(r->rows,
-                          json_pack("{s:s, s:f, s:o}", "input", qn_dataset_name(r->dataset, sample),
-                                    "ms", ms, "outputs", outputs));
+    cli_json_append(r->rows,
+                    json_pack("{s:o, s:f, s:o}", "input",
+                              cli_json_text(qn_dataset_name(r->dataset, sample)), "ms", ms,
+                              "outputs", outputs),
+                    &complete);
+    r->incomplete |= !complete;
     return EXIT_OK;
 }
 
@@ -267,12 +282,8 @@ int cmd_run(const cli_options *options)
     r.model = model;
     r.dataset = dataset;
     code = run_samples(&r);
-    if (code == EXIT_OK && options->json) {
-        json_t *root = json_pack("{s:O}", "runs", r.rows);
-        json_dumpf(root, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(9));
-        putchar('\n');
-        json_decref(root);
-    }
+    if (code == EXIT_OK && options->json)
+        code = cli_json_print(json_pack("{s:O}", "runs", r.rows), !r.incomplete);
 done:
     for (size_t i = 0; r.inputs != NULL && i < qn_model_n_inputs(model); i++)
         free(r.inputs[i]);

@@ -34,8 +34,9 @@ static void print_commands(FILE *out)
 
 int main(int argc, char **argv)
 {
-    /* A closed pipe is a failed write, reported like any other. */
+    /* A closed pipe or a file at its size limit is a failed write, reported like any other. */
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN);
     if (argc < 2) {
         print_commands(stderr);
         return EXIT_USAGE;

@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { ARENA_BLOCK_BYTES = 16 * 1024, ARENA_ALIGNMENT = 16, TENSOR_ALIGNMENT = 64 };
+enum { ARENA_ALIGNMENT = 16, TENSOR_ALIGNMENT = 64 };
 
 void *qn__alloc(const qn_context *ctx, size_t size_bytes)
 {
@@ -122,10 +122,13 @@ void *qn__arena_alloc(qn_arena *arena, size_t size_bytes)
         return NULL;
     struct qn_arena_block *block = arena->blocks;
     if (block == NULL || block->capacity - block->used < size) {
-        const bool large = size > ARENA_BLOCK_BYTES / 4;
-        struct qn_arena_block *fresh = arena_new_block(arena, large ? size : ARENA_BLOCK_BYTES);
-        if (fresh == NULL)
+        const size_t usual = arena->ctx->arena_block_bytes;
+        const bool large = size > usual / 4;
+        struct qn_arena_block *fresh = arena_new_block(arena, large ? size : usual);
+        if (fresh == NULL) {
+            arena->failed = true;
             return NULL;
+        }
         if (large && block != NULL) {
             /* A block of its own, behind the head, so that the head's room is not lost. */
             fresh->next = block->next;
@@ -140,6 +143,13 @@ void *qn__arena_alloc(qn_arena *arena, size_t size_bytes)
     block->used += size;
     memset(ptr, 0, size);
     return ptr;
+}
+
+qn_status qn__arena_check(qn_arena *arena, qn_error *error)
+{
+    const bool failed = arena->failed;
+    arena->failed = false;
+    return failed ? QN_NOMEM(error) : QN_OK;
 }
 
 void *qn__arena_calloc(qn_arena *arena, size_t count, size_t size_bytes)

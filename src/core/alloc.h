@@ -15,14 +15,20 @@ char *qn__strdup(const qn_context *ctx, const char *text);
 void *qn__alloc_aligned(const qn_context *ctx, size_t size_bytes);
 void qn__free_aligned(const qn_context *ctx, void *ptr);
 
+enum { QN_ARENA_BLOCK_BYTES = 16 * 1024 };
+
 /* Bump allocator: freed all at once. Memory is zeroed and aligned to 16 bytes. */
 typedef struct qn_arena {
     const qn_context *ctx;
     struct qn_arena_block *blocks;
     size_t total_bytes;
+    bool failed; /* an allocation was refused */
 } qn_arena;
 void qn__arena_init(qn_arena *arena, const qn_context *ctx);
 void qn__arena_free(qn_arena *arena);
+/* NO_MEMORY when an allocation was refused since the last time this was asked. Where a NULL can mean
+ * "there is none" as well, this tells, at the end of the step. */
+qn_status qn__arena_check(qn_arena *arena, qn_error *error);
 void *qn__arena_alloc(qn_arena *arena, size_t size_bytes);
 void *qn__arena_calloc(qn_arena *arena, size_t count, size_t size_bytes);
 char *qn__arena_strdup(qn_arena *arena, const char *text);

@@ -75,6 +75,7 @@ qn_status qn_context_create(const qn_context_options *options, qn_context **out,
     ctx->log = options->log;
     ctx->log_ctx = options->log_ctx;
     ctx->cpu_flags = qn__cpu_detect();
+    ctx->arena_block_bytes = QN_ARENA_BLOCK_BYTES;
 
     qn_status status = QN_OK;
     if (options->cpu_mask != NULL && !qn__cpu_mask(&ctx->cpu_flags, options->cpu_mask))

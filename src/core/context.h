@@ -20,6 +20,7 @@ struct qn_context {
     struct qn_pool *pool; /* core/threads.h */
     uint32_t n_threads;
     uint32_t cpu_flags; /* QN_CPU_* after masking */
+    size_t arena_block_bytes; /* 16 KiB; fault tests take less, so that every request is seen */
 };
 
 void qn__log(const qn_context *ctx, qn_log_level level, const char *format, ...) QN_PRINTF(3, 4);

@@ -317,7 +317,9 @@ qn_status qn__node_infer(qn_graph *graph, qn_node *node, qn_error *error)
 
 qn_status qn__graph_infer(qn_graph *graph, qn_error *error)
 {
-    for (size_t i = 0; i < graph->n_nodes; i++)
-        QN_TRY(qn__node_infer(graph, graph->nodes[i], error));
-    return QN_OK;
+    qn_status status = QN_OK;
+    for (size_t i = 0; i < graph->n_nodes && status == QN_OK; i++)
+        status = qn__node_infer(graph, graph->nodes[i], error);
+    QN_TRY(qn__arena_check(&graph->arena, error));
+    return status;
 }

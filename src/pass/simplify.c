@@ -30,6 +30,7 @@ qn_status qn__passes_simplify(qn_graph *graph, const qn_pass_options *options, q
     }
     for (size_t i = 0; i < sizeof(PASSES) / sizeof(PASSES[0]); i++) {
         QN_TRY(PASSES[i].run(graph, options, error));
+        QN_TRY(qn__arena_check(&graph->arena, error));
         const qn_status status = qn__graph_verify(graph, error);
         /* The graph came in whole, so a pass that leaves it broken is our bug. */
         if (status == QN_NO_MEMORY)

@@ -557,6 +557,7 @@ qn_status qn__quant_rewrite(qn_quant_plan *plan, double *const *means, float **s
         QN_FAIL_GOTO(error, QN_NO_MEMORY, "out of memory");
     QN_TRY_GOTO(qn__graph_clone(g, &r.graph, error));
     QN_TRY_GOTO(rewrite(&r, position_of));
+    QN_TRY_GOTO(qn__arena_check(&r.graph->arena, error));
     *out = r.graph;
     r.graph = NULL;
 done:

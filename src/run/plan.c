@@ -456,6 +456,7 @@ static qn_status build(qn_plan *plan, qn_error *error)
     mark_needed(plan, needed);
     const qn_status status = plan_steps(plan, needed, error);
     qn__free(plan->ctx, needed);
+    QN_TRY(qn__arena_check(&plan->graph->arena, error));
     QN_TRY(status);
     return lay_out(plan, error);
 }

@@ -231,8 +231,10 @@ static qn_status perform(run *r)
     qn_status status = qn_context_create(&options, &r->ctx, &r->error);
     if (again(r, status, "qn_context_create"))
         status = qn_context_create(&options, &r->ctx, &r->error);
-    if (status == QN_OK)
+    if (status == QN_OK) {
+        r->ctx->arena_block_bytes = 16; /* a block for each request */
         status = pipeline(r);
+    }
     qn_context_destroy(r->ctx);
     r->ctx = NULL;
     if (r->memory.live != 0)

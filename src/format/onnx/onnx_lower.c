@@ -55,7 +55,9 @@ static const char *named(qn_graph *graph, const char *base, const char *suffix)
  * (a reader or pass folded its node away) is taken again, so that names survive a round trip. */
 qn_tensor *qn__onnx_fresh(qn_graph *graph, const char *name, qn_type type)
 {
-    qn_tensor *old = name ? qn__graph_find_tensor(graph, name) : NULL;
+    if (!name)
+        return NULL;
+    qn_tensor *old = qn__graph_find_tensor(graph, name);
     bool is_free = old && !old->producer && !old->constant;
     for (size_t i = 0; is_free && i < graph->n_inputs; i++)
         is_free = graph->inputs[i] != old;
@@ -68,7 +70,9 @@ qn_tensor *qn__onnx_fresh(qn_graph *graph, const char *name, qn_type type)
 static qn_tensor *param_constant(qn_graph *graph, const char *name, qn_dtype dtype, size_t rank,
                                  const int64_t *dims, qn_blob *blob)
 {
-    qn_tensor *old = name ? qn__graph_find_tensor(graph, name) : NULL;
+    if (!name)
+        return NULL;
+    qn_tensor *old = qn__graph_find_tensor(graph, name);
     if (old && old->constant && old->type.kind == QN_TYPE_PLAIN && old->type.dtype == dtype &&
         old->rank == rank && old->constant->size_bytes == blob->size_bytes &&
         memcmp(old->constant->data, blob->data, blob->size_bytes) == 0)
@@ -187,9 +191,11 @@ static qn_status lower_constant(qn_lower *l, qn_tensor *tensor, qn_lowered *e, q
         int64_t dims[QN_MAX_RANK];
         QN_FAIL_IF(!qn__tensor_static_dims(tensor, dims), error, QN_INTERNAL,
                    "constant \"%s\" has no fixed shape", tensor->name);
-        e->q = qn__graph_add_constant(graph, named(graph, base, "_quantized"),
-                                      qn_type_plain_make(tensor->type.dtype), tensor->rank, dims,
-                                      tensor->constant);
+        const char *const name = named(graph, base, "_quantized");
+        if (!name)
+            return QN_NOMEM(error);
+        e->q = qn__graph_add_constant(graph, name, qn_type_plain_make(tensor->type.dtype),
+                                      tensor->rank, dims, tensor->constant);
         tensor->type = qn_type_plain_make(QN_DTYPE_F32);
     }
     return e->q ? QN_OK : QN_NOMEM(error);

@@ -431,6 +431,8 @@ qn_status qn__onnx_read(const qn_context *ctx, const char *path, qn_blob *file, 
     r.graph->source = &r.source->base; /* the graph's reference from here on */
     r.graph->file = qn__arena_strdup(&r.graph->arena, path);
     status = r.graph->file ? finish(&r, path, error) : QN_NOMEM(error);
+    const qn_status memory = qn__arena_check(&r.graph->arena, error);
+    status = memory != QN_OK ? memory : status;
     qn__free(ctx, r.qops);
     if (status != QN_OK) {
         qn__graph_destroy(r.graph);

@@ -387,6 +387,7 @@ static qn_status write_clone(qn_onnx_writer *w, const char *path, uint64_t *byte
         put_new_model(w, &graph, &model);
     if (graph.failed || model.failed)
         QN_FAIL_GOTO(error, QN_NO_MEMORY, "out of memory");
+    QN_TRY_GOTO(qn__arena_check(&w->graph->arena, error));
     QN_TRY_GOTO(write_file(ctx, path, &model, error));
     if (bytes)
         *bytes = model.total;
