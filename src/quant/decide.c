@@ -299,6 +299,7 @@ qn_status qn__quant_plan_create(const qn_graph *graph, const qn_settings *settin
     mark_tail(out);
     for (size_t n = 0; n < graph->n_nodes; n++)
         decide_node(out, n);
+    QN_TRY_GOTO(qn__arena_check(&out->arena, error));
 done:
     if (status != QN_OK)
         qn__quant_plan_free(out);

@@ -558,6 +558,7 @@ qn_status qn__quant_rewrite(qn_quant_plan *plan, double *const *means, float **s
     QN_TRY_GOTO(qn__graph_clone(g, &r.graph, error));
     QN_TRY_GOTO(rewrite(&r, position_of));
     QN_TRY_GOTO(qn__arena_check(&r.graph->arena, error));
+    QN_TRY_GOTO(qn__arena_check(&plan->arena, error)); /* a note that could not be kept */
     *out = r.graph;
     r.graph = NULL;
 done:

@@ -429,7 +429,7 @@ static int setup(void **state)
     static fixture f;
     static const char header[] = "{'descr': '<f4', 'fortran_order': False, 'shape': (3, 3, 6, 6)}";
     const char *const stride = getenv("QN_TEST_STRIDE");
-    f.stride = stride != NULL && atoi(stride) > 0 ? (unsigned)atoi(stride) : 7;
+    f.stride = stride != NULL && atoi(stride) > 0 ? (unsigned)atoi(stride) : 23;
     strcpy(f.folder, "/tmp/quench-fault-XXXXXX");
     if (mkdtemp(f.folder) == NULL)
         return 1;
