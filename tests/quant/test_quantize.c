@@ -343,7 +343,8 @@ static void recipe_replays_to_identical_bytes_without_data(void **state)
     qn_report *r = NULL, *r2 = NULL;
     run_ok(f, &o, f->dataset, &q, &r);
     assert_false(find_node(r, "add").quantized);
-    assert_true(fabsf(tensor(q, "depthwise_relu")->type.quant->scales[0] - 1.5f / 255.0f) < 1e-8f);
+    assert_true(fabsf(tensor(q, "depthwise_relu_equalized")->type.quant->scales[0] -
+                      1.5f / 255.0f) < 1e-8f);
     assert_int_equal(qn_text_save(f->ctx, f->recipe, qn_report_recipe(r), NULL), QN_OK);
     replay.recipe_file = f->recipe;
     run_ok(f, &replay, NULL, &again, &r2);
@@ -442,6 +443,61 @@ static void strict_names_what_stays_in_float(void **state)
     run_fails(f, &o, f->dataset, QN_UNSUPPORTED, "left");
 }
 
+static void outputs_of(const fixture *f, qn_graph *graph, float *out)
+{
+    qn_error error = {0};
+    qn_model *model = NULL;
+    qn_session *session = NULL;
+    float sample[CHANNELS * SIZE * SIZE];
+    float *const dst[] = {sample};
+    const float *const src[] = {sample};
+    assert_int_equal(qn__model_create(f->ctx, graph, "", 0, &model, &error), QN_OK);
+    if (qn_session_create(model, NULL, &session, &error) != QN_OK)
+        fail_msg("%s", error.message);
+    for (size_t i = 0; i < SAMPLES; i++) {
+        size_t count;
+        assert_int_equal(qn_dataset_load(f->dataset, i, dst, NULL), QN_OK);
+        assert_int_equal(qn_session_run(session, src, NULL), QN_OK);
+        const float *values = qn_session_output(session, 0, &count);
+        assert_int_equal(count, CLASSES);
+        memcpy(out + i * CLASSES, values, count * sizeof(float));
+    }
+    qn_session_destroy(session);
+    qn_model_destroy(model);
+}
+
+static void equalizing_keeps_float_outputs_to_the_bit(void **state)
+{
+    const fixture *f = *state;
+    qn_graph *plain, *scaled;
+    uint32_t *ids;
+    qn_ranges ranges = {0};
+    qn_calib_options o = {.batch = 1};
+    static float before[SAMPLES * CLASSES], after[SAMPLES * CLASSES];
+    assert_int_equal(qn__model_simplified(f->model->graph, &plain, NULL), QN_OK);
+    assert_int_equal(qn__graph_clone(plain, &scaled, NULL), QN_OK);
+    assert_int_equal(qn__equalize_candidates(scaled, &ids, &o.n_means, NULL), QN_OK);
+    assert_true(o.n_means > 0);
+    o.mean_ids = ids;
+    assert_int_equal(qn__calibrate(scaled, f->dataset, &o, &ranges, NULL), QN_OK);
+    qn_equalization list = {qn__calloc(f->ctx, scaled->n_nodes, sizeof(int32_t *)),
+                            qn__calloc(f->ctx, scaled->n_nodes, sizeof(size_t))};
+    assert_int_equal(qn__equalize(scaled, ranges.peaks, &list, NULL), QN_OK);
+    size_t changed = 0;
+    for (size_t n = 0; n < scaled->n_nodes; n++)
+        for (size_t c = 0; c < list.n_exponents[n]; c++)
+            changed += list.exponents[n][c] != 0;
+    assert_true(changed > 0);
+    assert_non_null(qn__graph_find_tensor(scaled, "depthwise_relu_equalized"));
+    qn__free(f->ctx, list.exponents);
+    qn__free(f->ctx, list.n_exponents);
+    qn__free(f->ctx, ids);
+    qn__ranges_free(&ranges);
+    outputs_of(f, plain, before); /* owns the graphs from here on */
+    outputs_of(f, scaled, after);
+    assert_memory_equal(before, after, sizeof(before));
+}
+
 static bool stop_early(void *arg, const char *phase, uint64_t done, uint64_t total)
 {
     (void)phase;
@@ -492,6 +548,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(threads_do_not_show_in_the_result, setup, teardown),
         cmocka_unit_test_setup_teardown(wrong_requests_are_named, setup, teardown),
         cmocka_unit_test_setup_teardown(strict_names_what_stays_in_float, setup, teardown),
+        cmocka_unit_test_setup_teardown(equalizing_keeps_float_outputs_to_the_bit, setup, teardown),
         cmocka_unit_test_setup_teardown(progress_can_cancel, setup, teardown),
         cmocka_unit_test_setup_teardown(unlike_concat_inputs_are_kept_apart, setup, teardown),
     };
