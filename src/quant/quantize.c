@@ -8,7 +8,7 @@
 /* Chosen on calibration pictures; docs/results.md has the comparison. */
 #define DEFAULT_TARGET "onnxruntime"
 #define DEFAULT_FEATURES "mse"
-#define DEFAULT_WEIGHTS "mse"
+#define DEFAULT_WEIGHTS "gptq"
 #define DEFAULT_CALIBRATE_WITH "float"
 #define DEFAULT_BIAS_CORRECTION "on"
 #define DEFAULT_EQUALIZE "on"
