@@ -57,8 +57,8 @@ static inline void net_end(net *n)
     free(n);
 }
 
-/* data is row-major, borrowed; `last`: the plan will hold the tensor channels-last, because it comes
- * out of a transpose from NHWC. */
+/* data is row-major, borrowed; `last`: the plan will hold the tensor channels-last, because it
+ * comes out of a transpose from NHWC. */
 static inline qn_tensor *net_input(net *n, const float *data, bool last, size_t rank,
                                    const int64_t *dims)
 {
@@ -86,8 +86,13 @@ static inline qn_tensor *net_input(net *n, const float *data, bool last, size_t 
 static inline qn_type net_quant(net *n, qn_dtype dtype, float scale, int32_t zero)
 {
     const bool s8 = dtype == QN_DTYPE_I8;
-    const qn_quant q = {.bits = 8, .is_signed = s8, .axis = -1, .qmin = s8 ? -128 : 0,
-                        .qmax = s8 ? 127 : 255, .n_scales = 1, .scales = &scale,
+    const qn_quant q = {.bits = 8,
+                        .is_signed = s8,
+                        .axis = -1,
+                        .qmin = s8 ? -128 : 0,
+                        .qmax = s8 ? 127 : 255,
+                        .n_scales = 1,
+                        .scales = &scale,
                         .zero_points = &zero};
     const qn_quant *kept = qn__graph_quant(n->b.graph, &q);
     assert_non_null(kept);
@@ -119,8 +124,8 @@ static inline qn_status net_try(net *n, qn_tensor *out)
             continue;
         moved[i] = calloc(count + 1, sizeof(float));
         assert_non_null(moved[i]);
-        qn__convert_layout(NULL, moved[i], QN_LAYOUT_CHANNELS_LAST, n->data[i],
-                           QN_LAYOUT_ROW_MAJOR, n->rank[i], n->dims[i], sizeof(float));
+        qn__convert_layout(NULL, moved[i], QN_LAYOUT_CHANNELS_LAST, n->data[i], QN_LAYOUT_ROW_MAJOR,
+                           n->rank[i], n->dims[i], sizeof(float));
         inputs[i] = moved[i];
     }
     /* Twice: the second run must not see anything of the first. */

@@ -17,7 +17,8 @@ static void random_lifetimes(void **state)
         for (size_t i = 0; i < n; i++) {
             const uint32_t first = net_random(40);
             items[i] = (qn_mem_item){.bytes = net_random(5) == 0 ? 0 : net_random(5000),
-                                     .first = first, .last = first + net_random(10)};
+                                     .first = first,
+                                     .last = first + net_random(10)};
             sum += (items[i].bytes + 63) / 64 * 64;
         }
         assert_int_equal(qn__memory_plan(ctx, items, n, &total, &error), QN_OK);

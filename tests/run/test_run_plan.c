@@ -164,7 +164,8 @@ static void integer_inputs(void **state)
     index->type = qn_type_plain_make(QN_DTYPE_I64);
     const float table[8] = {0, 1, 10, 11, 20, 21, 30, 31};
     const int64_t dims[2] = {4, 2};
-    qn_tensor *y = NODE(b, GATHER, "y", build_const(b, "table", QN_DTYPE_F32, table, 2, dims), index);
+    qn_tensor *y =
+        NODE(b, GATHER, "y", build_const(b, "table", QN_DTYPE_F32, table, 2, dims), index);
     build_output(b, y);
     qn_plan *plan = NULL;
     qn_exec *exec = NULL;
