@@ -16,7 +16,9 @@
 // does not reach static programs. A program that cannot be masked does not run: it exits with 126,
 // because a measurement under the wrong name is worse than none.
 
+#ifndef _GNU_SOURCE
 #define _GNU_SOURCE
+#endif
 #include <errno.h>
 #include <signal.h>
 #include <stdbool.h>

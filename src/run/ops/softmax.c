@@ -113,7 +113,7 @@ static void run_range(void *arg, size_t begin, size_t end)
 static qn_status run(const qn_step *step, const qn_run_env *env, const qn_view *in,
                      const qn_view *out, qn_error *error)
 {
-    size_t axis;
+    size_t axis = 0;
     QN_TRY(read_axis(step, &axis, error));
     softmax_job job = {in[0].data, out[0].data,
                        qn__axis_view(in[0].rank, in[0].dims, in[0].layout, axis),
