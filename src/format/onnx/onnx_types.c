@@ -180,7 +180,8 @@ static qn_status read_output(const qn_onnx_reader *r, qn_node *node, qn_tensor *
     return make_type(r, node, &s, storage_of(&s, QN_DTYPE_U8), &node->outputs[0]->type, error);
 }
 
-/* --- float weights that the file quantizes itself -----------------------------------------------*/
+/* --- float weights that the file quantizes itself
+ * -----------------------------------------------*/
 static void quantize_values(const qn_tensor *from, const int64_t *dims, qn_type type, size_t count,
                             void *out)
 {
@@ -231,7 +232,8 @@ static qn_status fold_quantize(qn_onnx_reader *r, qn_node *node, bool *folded, q
     return QN_OK;
 }
 
-/* --- QuantizeLinear, DequantizeLinear -----------------------------------------------------------*/
+/* --- QuantizeLinear, DequantizeLinear
+ * -----------------------------------------------------------*/
 static qn_status read_quantize(qn_onnx_reader *r, qn_node *node, bool *folded, qn_error *error)
 {
     qn_scaled s = scaled_at(node, 0, 1, qn__attr_int(node, "axis", 1));
