@@ -246,8 +246,9 @@ static qn_status broadcast_all(const qn_infer *in, qn_error *error)
     size_t rank, sum_rank = 0;
     bool known;
     QN_INFER_CHECK(in, error, n >= 1, "has no inputs");
-    for (uint32_t i = 0; i < n; i++) {
+    for (uint32_t i = 0; i < n; i++)
         QN_TRY(qn__infer_need(in, i, error));
+    for (uint32_t i = 0; i < n; i++) {
         /* Fold inputs in one by one, through a stand-in with the shape so far. */
         qn_tensor left = {
             .name = in->node->inputs[0]->name, .has_shape = true, .rank = (uint8_t)sum_rank};

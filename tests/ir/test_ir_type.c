@@ -97,7 +97,7 @@ static void dimensions_compare(void **state)
 /* A [4, 6] weight stored in `dtype` with the given parameters; result of verify. */
 static qn_status verify_weight(builder *b, qn_dtype dtype, const qn_quant *quant)
 {
-    uint8_t data[64] = {0};
+    uint8_t data[128] = {0};
     build_start(b);
     qn_tensor *w = build_const(b, "w", dtype, data, DIMS(4, 6));
     w->type = qn_type_quant_make(dtype, qn__graph_quant(b->graph, quant));

@@ -121,9 +121,8 @@ static qn_status fill_tensor(qn_onnx_source *source, qn_arena *arena, qn_span bo
     return QN_OK;
 }
 
-static qn_status read_fields(qn_arena *arena, qn_wire *w, qn_attr *attr,
-                             int64_t *type, uint32_t *seen, qn_span *tensor, attr_counts *n,
-                             qn_error *error)
+static qn_status read_fields(qn_arena *arena, qn_wire *w, qn_attr *attr, int64_t *type,
+                             uint32_t *seen, qn_span *tensor, attr_counts *n, qn_error *error)
 {
     qn_field f;
     for (bool more = true;;) {

@@ -1,6 +1,6 @@
-/* DequantizeLinear -> operator -> QuantizeLinear, as runtimes fuse it, becomes one node whose inputs
- * and output are quantized tensors. The patterns are those of ONNX Runtime's CPU provider; an
- * operator outside them computes in float there, and so it does here. */
+/* DequantizeLinear -> operator -> QuantizeLinear, as runtimes fuse it, becomes one node whose
+ * inputs and output are quantized tensors. The patterns are those of ONNX Runtime's CPU provider;
+ * an operator outside them computes in float there, and so it does here. */
 #include "format/onnx/onnx_collapse.h"
 
 #include <math.h>
@@ -61,10 +61,9 @@ static bool find_tail(const collapser *c, const qn_tensor *out, bool may_act, ta
     if (next && may_act && (next->op == QN_OP_RELU || next->op == QN_OP_CLIP)) {
         t->act = next;
         t->kind = next->op == QN_OP_RELU ? QN_ACT_RELU : QN_ACT_CLIP;
-        if (next->inputs[0] != out || (t->kind == QN_ACT_CLIP &&
-                                       (!scalar_bound(c->graph, next, 1, &t->lo) ||
-                                        !scalar_bound(c->graph, next, 2, &t->hi) ||
-                                        t->lo > t->hi)))
+        if (next->inputs[0] != out ||
+            (t->kind == QN_ACT_CLIP && (!scalar_bound(c->graph, next, 1, &t->lo) ||
+                                        !scalar_bound(c->graph, next, 2, &t->hi) || t->lo > t->hi)))
             return false;
         next = next->outputs[0] ? only_user(c, next->outputs[0]) : NULL;
     }
@@ -76,8 +75,8 @@ static bool find_tail(const collapser *c, const qn_tensor *out, bool may_act, ta
 
 static bool is_8bit(const qn_tensor *tensor)
 {
-    return tensor && tensor->type.kind == QN_TYPE_QUANT && qn__dtype_bits(tensor->type.dtype) == 8 &&
-           tensor->type.quant->block == 0;
+    return tensor && tensor->type.kind == QN_TYPE_QUANT &&
+           qn__dtype_bits(tensor->type.dtype) == 8 && tensor->type.quant->block == 0;
 }
 
 static bool is_activation(const qn_tensor *tensor)
@@ -85,7 +84,8 @@ static bool is_activation(const qn_tensor *tensor)
     return is_8bit(tensor) && tensor->type.quant->axis < 0;
 }
 
-/* --- which inputs an operator needs quantized ---------------------------------------------------*/
+/* --- which inputs an operator needs quantized
+ * ---------------------------------------------------*/
 static bool bias_fits(const qn_node *node, const qn_tensor *x, const qn_tensor *w)
 {
     const qn_tensor *bias = node->n_inputs > 2 ? node->inputs[2] : NULL;

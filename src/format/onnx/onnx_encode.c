@@ -10,8 +10,8 @@ qn_status qn__onnx_encode_tensor(const char *name, qn_dtype dtype, size_t rank, 
                                  const qn_blob *blob, qn_onnx_out *out, qn_error *error)
 {
     const int64_t data_type = qn__onnx_data_type(dtype);
-    QN_FAIL_IF(data_type == 0, error, QN_UNSUPPORTED, "tensor \"%s\": ONNX has no type for %s", name,
-               qn__dtype_name(dtype));
+    QN_FAIL_IF(data_type == 0, error, QN_UNSUPPORTED, "tensor \"%s\": ONNX has no type for %s",
+               name, qn__dtype_name(dtype));
     for (size_t i = 0; i < rank; i++)
         qn__out_int(out, TENSOR_DIMS, dims[i]);
     qn__out_int(out, TENSOR_DATA_TYPE, data_type);
@@ -170,7 +170,8 @@ qn_status qn__onnx_encode_node(const qn_onnx_writer *w, const qn_node *node, qn_
     return QN_OK;
 }
 
-/* --- inputs and outputs of a graph that has no source document ----------------------------------*/
+/* --- inputs and outputs of a graph that has no source document
+ * ----------------------------------*/
 qn_status qn__onnx_encode_value(const qn_onnx_writer *w, uint32_t field, const qn_tensor *tensor,
                                 qn_onnx_out *graph, qn_error *error)
 {

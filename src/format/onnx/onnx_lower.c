@@ -51,8 +51,8 @@ static const char *named(qn_graph *graph, const char *base, const char *suffix)
     return base ? qn__arena_printf(&graph->arena, "%s%s", base, suffix) : NULL;
 }
 
-/* A tensor for a value the graph has no tensor for. One of that name which nothing makes any more (a
- * reader or pass folded its node away) is taken again, so that names survive a round trip. */
+/* A tensor for a value the graph has no tensor for. One of that name which nothing makes any more
+ * (a reader or pass folded its node away) is taken again, so that names survive a round trip. */
 qn_tensor *qn__onnx_fresh(qn_graph *graph, const char *name, qn_type type)
 {
     qn_tensor *old = name ? qn__graph_find_tensor(graph, name) : NULL;
@@ -102,8 +102,8 @@ qn_status qn__onnx_make_params(qn_lower *l, const qn_tensor *tensor, qn_type typ
     const qn_quant *quant = type.quant;
     size_t rank;
     int64_t dims[QN_MAX_RANK] = {0};
-    QN_FAIL_IF(quant->n_codebook > 0, error, QN_UNSUPPORTED,
-               "tensor \"%s\": ONNX has no codebooks", tensor->name);
+    QN_FAIL_IF(quant->n_codebook > 0, error, QN_UNSUPPORTED, "tensor \"%s\": ONNX has no codebooks",
+               tensor->name);
     QN_FAIL_IF(!param_dims(tensor, quant, &rank, dims), error, QN_UNSUPPORTED,
                "tensor \"%s\": blocks need a fixed shape", tensor->name);
     /* Viewers know a bias's parameters by this name. */
@@ -119,8 +119,8 @@ qn_status qn__onnx_make_params(qn_lower *l, const qn_tensor *tensor, qn_type typ
     for (size_t i = 0; points && quant->zero_points && i < quant->n_scales; i++)
         qn__store_int(zeros, type.dtype, i, quant->zero_points[i]);
     if (scales && points) {
-        out->scale = param_constant(graph, named(graph, base, "_scale"), QN_DTYPE_F32, rank, dims,
-                                    scales);
+        out->scale =
+            param_constant(graph, named(graph, base, "_scale"), QN_DTYPE_F32, rank, dims, scales);
         out->zero_point = param_constant(graph, named(graph, base, "_zero_point"), type.dtype, rank,
                                          dims, points);
     }
@@ -153,7 +153,8 @@ static qn_node *pair_node(qn_lower *l, qn_op op, const char *name, const qn_quan
     return node;
 }
 
-/* --- what a tensor has become -------------------------------------------------------------------*/
+/* --- what a tensor has become
+ * -------------------------------------------------------------------*/
 static qn_lowered *entry_of(qn_lower *l, const qn_tensor *tensor)
 {
     return &l->entries[tensor->id];
@@ -167,8 +168,7 @@ bool qn__onnx_is_quantized(const qn_lower *l, const qn_tensor *tensor)
 /* Are these integers an initializer of the file itself? Its name stays then. */
 static bool is_of_file(const qn_onnx_writer *w, const qn_tensor *tensor)
 {
-    return w->source && tensor->source >= 0 &&
-           (size_t)tensor->source < w->source->n_initializers &&
+    return w->source && tensor->source >= 0 && (size_t)tensor->source < w->source->n_initializers &&
            w->source->initializers[tensor->source].blob == tensor->constant;
 }
 
@@ -231,13 +231,13 @@ qn_status qn__onnx_float_of(qn_lower *l, qn_tensor *tensor, qn_tensor **out, qn_
     qn_tensor *q = e->q;
     if (e->dq && dedicated && e->from) { /* a pair of its own */
         q = qn__onnx_fresh(graph, named(graph, e->base, "_quantized"),
-                                 qn_type_plain_make(e->type.dtype));
+                           qn_type_plain_make(e->type.dtype));
         if (!pair_node(l, QN_OP_QUANTIZE_LINEAR, named(graph, e->base, "_QuantizeLinear"),
                        e->type.quant, e->from, &e->params, q))
             return QN_NOMEM(error);
     }
     qn_tensor *dq = qn__onnx_fresh(graph, named(graph, e->base, "_DequantizeLinear_Output"),
-                                         qn_type_plain_make(QN_DTYPE_F32));
+                                   qn_type_plain_make(QN_DTYPE_F32));
     if (!pair_node(l, QN_OP_DEQUANTIZE_LINEAR, named(graph, e->base, "_DequantizeLinear"),
                    e->type.quant, q, &e->params, dq))
         return QN_NOMEM(error);
@@ -247,7 +247,8 @@ qn_status qn__onnx_float_of(qn_lower *l, qn_tensor *tensor, qn_tensor **out, qn_
 }
 
 /* --- activations ------------------------------------------------------------------------------*/
-/* Tensor to carry a value the fused graph has no tensor for: the one of the file where it is free. */
+/* Tensor to carry a value the fused graph has no tensor for: the one of the file where it is free.
+ */
 static qn_tensor *value_before_act(qn_graph *graph, const qn_onnx_source *source,
                                    const qn_node *node, const qn_tensor *after)
 {
@@ -389,7 +390,7 @@ qn_status qn__onnx_act_on_integers(qn_lower *l, qn_node *node, qn_tensor *tensor
     }
     const qn_type f32 = qn_type_plain_make(QN_DTYPE_F32);
     qn_tensor *raw = qn__onnx_fresh(graph, named(graph, e->base, "_linear_quantized"),
-                                          qn_type_plain_make(e->type.dtype));
+                                    qn_type_plain_make(e->type.dtype));
     qn_tensor *before = qn__onnx_fresh(graph, named(graph, e->base, "_linear"), f32);
     qn_tensor *after = qn__onnx_fresh(graph, named(graph, e->base, "_act"), f32);
     if (!raw || !before || !after)
@@ -497,7 +498,8 @@ qn_status qn__onnx_lower(qn_onnx_writer *w, qn_error *error)
     if (status == QN_OK && !old)
         status = QN_NOMEM(error);
     if (status == QN_OK) {
-        memcpy(old, graph->nodes, n_old * sizeof(*old));
+        if (n_old > 0)
+            memcpy(old, graph->nodes, n_old * sizeof(*old));
         graph->n_nodes = 0;
         for (size_t i = 0; i < n_old && status == QN_OK; i++)
             status = lower_node(&l, old[i], error);

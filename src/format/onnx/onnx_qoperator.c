@@ -204,8 +204,7 @@ static qn_status lower_qop(qn_lower *l, qn_node *node, const qn_qop_info *info, 
     node->inputs = args.items;
     node->n_inputs = args.count;
     qn__node_set_output(node, 0, made);
-    if (!fix_attrs(graph, node) ||
-        !qn__onnx_set_written_op(l->w, node, info->domain, info->name))
+    if (!fix_attrs(graph, node) || !qn__onnx_set_written_op(l->w, node, info->domain, info->name))
         return QN_NOMEM(error);
     QN_TRY(push(graph, node, error));
     return qn__onnx_is_quantized(l, out) ? qn__onnx_act_on_integers(l, node, out, error) : QN_OK;

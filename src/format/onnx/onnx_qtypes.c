@@ -15,8 +15,7 @@ bool qn__onnx_same_quant(qn_type a, qn_type b)
         p->n_codebook != q->n_codebook ||
         memcmp(p->scales, q->scales, p->n_scales * sizeof(float)) != 0)
         return false;
-    if (p->n_codebook > 0 &&
-        memcmp(p->codebook, q->codebook, p->n_codebook * sizeof(float)) != 0)
+    if (p->n_codebook > 0 && memcmp(p->codebook, q->codebook, p->n_codebook * sizeof(float)) != 0)
         return false;
     for (size_t i = 0; i < p->n_scales; i++)
         if ((p->zero_points ? p->zero_points[i] : 0) != (q->zero_points ? q->zero_points[i] : 0))

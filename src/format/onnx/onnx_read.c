@@ -61,8 +61,8 @@ static qn_status add_initializers(qn_onnx_reader *r, qn_error *error)
         QN_FAIL_IF(t->name[0] == '\0', error, QN_CORRUPT, "initializer %zu has no name", i);
         QN_FAIL_IF(qn__graph_find_tensor(r->graph, t->name), error, QN_CORRUPT,
                    "two initializers are called \"%s\"", t->name);
-        qn_tensor *tensor = qn__graph_add_constant(
-            r->graph, t->name, qn_type_plain_make(t->dtype), t->rank, t->dims, t->blob);
+        qn_tensor *tensor = qn__graph_add_constant(r->graph, t->name, qn_type_plain_make(t->dtype),
+                                                   t->rank, t->dims, t->blob);
         if (!tensor)
             return QN_NOMEM(error);
         tensor->source = (int32_t)i;
@@ -161,8 +161,8 @@ static qn_status add_constant_node(qn_onnx_reader *r, size_t index, const char *
     qn_onnx_tensor value = {.name = node->outputs[0]};
     QN_TRY(constant_value(r, node, name, &attrs[0], &value, error));
     source->constants[index] = value;
-    qn_tensor *tensor = qn__graph_add_constant(r->graph, value.name, qn_type_plain_make(value.dtype),
-                                               value.rank, value.dims, value.blob);
+    qn_tensor *tensor = qn__graph_add_constant(
+        r->graph, value.name, qn_type_plain_make(value.dtype), value.rank, value.dims, value.blob);
     if (!tensor)
         return QN_NOMEM(error);
     tensor->source = (int32_t)(source->n_initializers + index);
@@ -300,18 +300,18 @@ static qn_status add_node(qn_onnx_reader *r, size_t index, qn_error *error)
     if (op == QN_OP_CONSTANT) {
         qn_status status = QN_OK;
         if (qn__graph_find_tensor(graph, source->outputs[0]))
-            status = source_fail(source, name, error, QN_CORRUPT,
-                                 "makes \"%s\", which is already made elsewhere",
-                                 source->outputs[0]);
+            status =
+                source_fail(source, name, error, QN_CORRUPT,
+                            "makes \"%s\", which is already made elsewhere", source->outputs[0]);
         else
             status = add_constant_node(r, index, name, attrs, n_attrs, error);
         release_attrs(attrs, n_attrs);
         return status;
     }
     uint32_t *sources = qn__arena_calloc(&graph->arena, 1, sizeof(*sources));
-    qn_node *node = sources ? qn__graph_add_node(graph, SIZE_MAX, op, name, source->n_inputs,
-                                                 source->n_outputs)
-                            : NULL;
+    qn_node *node =
+        sources ? qn__graph_add_node(graph, SIZE_MAX, op, name, source->n_inputs, source->n_outputs)
+                : NULL;
     if (!node) {
         release_attrs(attrs, n_attrs);
         return QN_NOMEM(error);

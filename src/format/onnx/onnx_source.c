@@ -31,7 +31,8 @@ static const struct qn_source_vtable VTABLE = {source_destroy};
 
 qn_onnx_source *qn__onnx_source_of(const qn_graph *graph)
 {
-    return graph->source && graph->source->vtable == &VTABLE ? (qn_onnx_source *)graph->source : NULL;
+    return graph->source && graph->source->vtable == &VTABLE ? (qn_onnx_source *)graph->source
+                                                             : NULL;
 }
 
 /* --- opsets, functions ------------------------------------------------------------------------*/

@@ -8,10 +8,10 @@
 static const struct {
     int64_t code;
     qn_dtype dtype;
-} DATA_TYPES[] = {{1, QN_DTYPE_F32},   {2, QN_DTYPE_U8},   {3, QN_DTYPE_I8},    {4, QN_DTYPE_U16},
-                  {5, QN_DTYPE_I16},   {6, QN_DTYPE_I32},  {7, QN_DTYPE_I64},   {9, QN_DTYPE_BOOL},
-                  {10, QN_DTYPE_F16},  {11, QN_DTYPE_F64}, {12, QN_DTYPE_U32},  {13, QN_DTYPE_U64},
-                  {16, QN_DTYPE_BF16}, {21, QN_DTYPE_U4},  {22, QN_DTYPE_I4},   {25, QN_DTYPE_U2},
+} DATA_TYPES[] = {{1, QN_DTYPE_F32},   {2, QN_DTYPE_U8},   {3, QN_DTYPE_I8},   {4, QN_DTYPE_U16},
+                  {5, QN_DTYPE_I16},   {6, QN_DTYPE_I32},  {7, QN_DTYPE_I64},  {9, QN_DTYPE_BOOL},
+                  {10, QN_DTYPE_F16},  {11, QN_DTYPE_F64}, {12, QN_DTYPE_U32}, {13, QN_DTYPE_U64},
+                  {16, QN_DTYPE_BF16}, {21, QN_DTYPE_U4},  {22, QN_DTYPE_I4},  {25, QN_DTYPE_U2},
                   {26, QN_DTYPE_I2}};
 
 qn_dtype qn__onnx_dtype(int64_t data_type)
@@ -77,8 +77,8 @@ static qn_status read_entry(qn_arena *arena, const qn_wire *w, const qn_field *f
     return QN_OK;
 }
 
-static qn_status read_fields(qn_onnx_source *source, qn_arena *arena, qn_wire *w,
-                             tensor_fields *t, qn_onnx_tensor *out, qn_error *error)
+static qn_status read_fields(qn_onnx_source *source, qn_arena *arena, qn_wire *w, tensor_fields *t,
+                             qn_onnx_tensor *out, qn_error *error)
 {
     dims_reader dims = {out->dims, 0};
     qn_field f;
@@ -141,8 +141,8 @@ static bool parse_number(const char *text, uint64_t *out)
 static qn_status open_external(qn_onnx_source *source, const tensor_fields *t, size_t bytes,
                                qn_onnx_tensor *out, qn_error *error)
 {
-    QN_FAIL_IF(!t->external_path, error, QN_CORRUPT, "tensor \"%s\": external data without location",
-               out->name);
+    QN_FAIL_IF(!t->external_path, error, QN_CORRUPT,
+               "tensor \"%s\": external data without location", out->name);
     uint64_t offset = 0, length = bytes;
     QN_FAIL_IF(t->external_offset && !parse_number(t->external_offset, &offset), error, QN_CORRUPT,
                "tensor \"%s\": external offset \"%s\" is not a number", out->name,
@@ -268,9 +268,9 @@ static qn_status read_data(qn_onnx_source *source, const tensor_fields *t, uint3
     size_t count, bytes;
     QN_FAIL_IF(!qn_shape_count(&count, out->dims, out->rank), error, QN_CORRUPT,
                "tensor \"%s\": its dimensions are negative or overflow", out->name);
-    QN_FAIL_IF(!qn__dtype_bytes(&bytes, out->dtype, count) ||
-                   bytes > source->ctx->limits.tensor_bytes,
-               error, QN_LIMIT, "tensor \"%s\" has %zu elements, above the limit", out->name, count);
+    QN_FAIL_IF(
+        !qn__dtype_bytes(&bytes, out->dtype, count) || bytes > source->ctx->limits.tensor_bytes,
+        error, QN_LIMIT, "tensor \"%s\" has %zu elements, above the limit", out->name, count);
     QN_FAIL_IF(t->has_segment, error, QN_UNSUPPORTED, "tensor \"%s\" is stored in segments",
                out->name);
     if (t->location == 1)

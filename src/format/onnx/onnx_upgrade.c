@@ -58,8 +58,10 @@ static qn_status ints_to_input(qn_onnx_reader *r, qn_node *node, const char *att
     if (!a)
         return QN_OK;
     if (a->kind != QN_ATTR_INTS)
-        return qn__onnx_node_fail(r, node, error, QN_CORRUPT, "attribute \"%s\" is not a list of "
-                                  "integers", attr);
+        return qn__onnx_node_fail(r, node, error, QN_CORRUPT,
+                                  "attribute \"%s\" is not a list of "
+                                  "integers",
+                                  attr);
     const char *name = part_name(r->graph, node, attr);
     qn_tensor *tensor = name ? qn__onnx_const_ints(r->graph, name, a->ints, a->count) : NULL;
     if (!tensor || !qn__onnx_set_input(r->graph, node, index, tensor))
@@ -117,8 +119,8 @@ static qn_status batch_norm_outputs(qn_onnx_reader *r, qn_node *node, qn_error *
 {
     for (uint32_t i = 1; i < node->n_outputs; i++)
         if (node->outputs[i])
-            return qn__onnx_node_fail(r, node, error, QN_UNSUPPORTED,
-                                      "has training output \"%s\"", node->outputs[i]->name);
+            return qn__onnx_node_fail(r, node, error, QN_UNSUPPORTED, "has training output \"%s\"",
+                                      node->outputs[i]->name);
     node->n_outputs = node->n_outputs > 1 ? 1 : node->n_outputs;
     return QN_OK;
 }
@@ -190,8 +192,7 @@ static qn_status resize_legacy(qn_onnx_reader *r, qn_node *node, qn_error *error
     if (!qn__onnx_set_input(graph, node, 1, NULL) || !qn__onnx_set_input(graph, node, 2, tensor) ||
         !qn__node_set_string(graph, node, "mode", mode) ||
         !qn__node_set_string(graph, node, "coordinate_transformation_mode", "asymmetric") ||
-        !qn__node_set_string(graph, node, "nearest_mode",
-                             down && !is_upsample ? "ceil" : "floor"))
+        !qn__node_set_string(graph, node, "nearest_mode", down && !is_upsample ? "ceil" : "floor"))
         return QN_NOMEM(error);
     return QN_OK;
 }
@@ -217,23 +218,24 @@ qn_status qn__onnx_upgrade(qn_onnx_reader *r, qn_error *error)
     return QN_OK;
 }
 
-/* --- Softmax before opset 13: the input as a matrix, cut in two at `axis` -----------------------*/
+/* --- Softmax before opset 13: the input as a matrix, cut in two at `axis`
+ * -----------------------*/
 static qn_status softmax_by_matrix(qn_onnx_reader *r, size_t at, int64_t axis, qn_error *error)
 {
     qn_graph *graph = r->graph;
     qn_node *node = graph->nodes[at];
     qn_tensor *x = node->inputs[0], *y = node->outputs[0];
     const qn_type type = x->type;
-    qn_tensor *shape =
-        qn__graph_add_tensor(graph, part_name(graph, node, "shape"), qn_type_plain_make(QN_DTYPE_I64));
+    qn_tensor *shape = qn__graph_add_tensor(graph, part_name(graph, node, "shape"),
+                                            qn_type_plain_make(QN_DTYPE_I64));
     qn_tensor *flat = qn__graph_add_tensor(graph, part_name(graph, node, "matrix"), type);
     qn_tensor *result = qn__graph_add_tensor(graph, part_name(graph, node, "result"), type);
-    qn_node *to_shape = qn__graph_add_node(graph, at, QN_OP_SHAPE, part_name(graph, node, "Shape"),
-                                           1, 1);
-    qn_node *flatten = qn__graph_add_node(graph, at + 1, QN_OP_FLATTEN,
-                                          part_name(graph, node, "Flatten"), 1, 1);
-    qn_node *reshape = qn__graph_add_node(graph, at + 3, QN_OP_RESHAPE,
-                                          part_name(graph, node, "Reshape"), 2, 1);
+    qn_node *to_shape =
+        qn__graph_add_node(graph, at, QN_OP_SHAPE, part_name(graph, node, "Shape"), 1, 1);
+    qn_node *flatten =
+        qn__graph_add_node(graph, at + 1, QN_OP_FLATTEN, part_name(graph, node, "Flatten"), 1, 1);
+    qn_node *reshape =
+        qn__graph_add_node(graph, at + 3, QN_OP_RESHAPE, part_name(graph, node, "Reshape"), 2, 1);
     if (!shape || !flat || !result || !to_shape || !flatten || !reshape ||
         !qn__node_set_int(graph, flatten, "axis", axis) ||
         !qn__node_set_int(graph, node, "axis", -1))
@@ -265,7 +267,8 @@ qn_status qn__onnx_upgrade_shaped(qn_onnx_reader *r, bool *changed, qn_error *er
         if (!x->has_shape)
             return qn__onnx_node_fail(r, node, error, QN_UNSUPPORTED,
                                       "its meaning before opset 13 depends on the rank of \"%s\", "
-                                      "which is not known", x->name);
+                                      "which is not known",
+                                      x->name);
         const int64_t rank = x->rank;
         int64_t axis = qn__attr_int(node, "axis", 1);
         if (axis < -rank || axis > rank)

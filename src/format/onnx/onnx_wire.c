@@ -67,8 +67,9 @@ qn_status qn__wire_next(qn_wire *w, qn_field *field, bool *more, qn_error *error
 qn_status qn__wire_expect(const qn_wire *w, const qn_field *field, pb_wire_type_t type,
                           qn_error *error)
 {
-    QN_FAIL_IF(field->type != type, error, QN_CORRUPT, "%s: field %u has wire type %d instead of %d",
-               w->what, (unsigned)field->number, (int)field->type, (int)type);
+    QN_FAIL_IF(field->type != type, error, QN_CORRUPT,
+               "%s: field %u has wire type %d instead of %d", w->what, (unsigned)field->number,
+               (int)field->type, (int)type);
     return QN_OK;
 }
 

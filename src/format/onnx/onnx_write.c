@@ -1,6 +1,7 @@
 /* Graph -> ONNX file: the source document with edits, or a new document when there is none. */
 #include "format/onnx/onnx_write.h"
 
+#include <stdio.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <string.h>
@@ -40,10 +41,11 @@ int64_t qn__onnx_opset_written(const qn_graph *graph, const qn_write_options *op
 #undef QN_DOWNGRADE
 #undef QN_SINCE
         for (uint32_t k = 0; k < node->n_inputs; k++)
-            needed = tensor_opset(node->inputs[k]) > needed ? tensor_opset(node->inputs[k]) : needed;
+            needed =
+                tensor_opset(node->inputs[k]) > needed ? tensor_opset(node->inputs[k]) : needed;
         for (uint32_t k = 0; k < node->n_outputs; k++)
-            needed = tensor_opset(node->outputs[k]) > needed ? tensor_opset(node->outputs[k])
-                                                             : needed;
+            needed =
+                tensor_opset(node->outputs[k]) > needed ? tensor_opset(node->outputs[k]) : needed;
         opset = needed > opset ? needed : opset;
     }
     return opset;
@@ -62,11 +64,11 @@ static int64_t ir_version_for(const qn_onnx_writer *w)
     return w->source && w->source->ir_version > ir ? w->source->ir_version : ir;
 }
 
-/* --- which tensors are written ------------------------------------------------------------------*/
+/* --- which tensors are written
+ * ------------------------------------------------------------------*/
 static bool is_source_initializer(const qn_onnx_writer *w, const qn_tensor *tensor)
 {
-    return w->source && tensor->source >= 0 &&
-           (size_t)tensor->source < w->source->n_initializers;
+    return w->source && tensor->source >= 0 && (size_t)tensor->source < w->source->n_initializers;
 }
 
 /* The document's own copy of a constant, when the tensor still is exactly that. */
@@ -75,8 +77,7 @@ static const qn_onnx_tensor *unchanged(const qn_onnx_writer *w, const qn_tensor 
     if (!w->source || tensor->source < 0)
         return NULL;
     const size_t index = (size_t)tensor->source;
-    const qn_onnx_tensor *old = index < w->source->n_initializers
-                                    ? &w->source->initializers[index]
+    const qn_onnx_tensor *old = index < w->source->n_initializers ? &w->source->initializers[index]
                                 : index - w->source->n_initializers < w->source->n_nodes
                                     ? &w->source->constants[index - w->source->n_initializers]
                                     : NULL;
@@ -110,7 +111,8 @@ static void mark_emitted(qn_onnx_writer *w)
     }
 }
 
-/* --- nodes and constants ------------------------------------------------------------------------*/
+/* --- nodes and constants
+ * ------------------------------------------------------------------------*/
 static qn_status put_node(qn_onnx_writer *w, const qn_node *node, qn_onnx_out *out, qn_error *error)
 {
     qn_onnx_out message;
@@ -233,8 +235,7 @@ static qn_status keep_value(qn_onnx_writer *w, const qn_field *f, qn_onnx_out *o
 
 static qn_status put_source_fields(qn_onnx_writer *w, qn_onnx_out *out, qn_error *error)
 {
-    qn_wire wire =
-        qn__wire_open(w->source->graph, "GraphProto", w->graph->ctx->limits.nesting);
+    qn_wire wire = qn__wire_open(w->source->graph, "GraphProto", w->graph->ctx->limits.nesting);
     qn_field f;
     for (bool more = true;;) {
         QN_TRY(qn__wire_next(&wire, &f, &more, error));
@@ -274,7 +275,8 @@ static qn_status put_graph(qn_onnx_writer *w, qn_onnx_out *out, qn_error *error)
 }
 
 /* --- model ------------------------------------------------------------------------------------*/
-static void put_opset(const qn_onnx_writer *w, const char *domain, int64_t version, qn_onnx_out *out)
+static void put_opset(const qn_onnx_writer *w, const char *domain, int64_t version,
+                      qn_onnx_out *out)
 {
     qn_onnx_out message;
     qn__out_init(&message, w->graph->ctx);
@@ -396,8 +398,8 @@ done:
     return status;
 }
 
-static qn_status onnx_write(const qn_graph *graph, const char *path, const qn_write_options *options,
-                            uint64_t *bytes, qn_error *error)
+static qn_status onnx_write(const qn_graph *graph, const char *path,
+                            const qn_write_options *options, uint64_t *bytes, qn_error *error)
 {
     qn_onnx_writer w = {.options = options,
                         .source = qn__onnx_source_of(graph),
@@ -438,4 +440,13 @@ static bool probe(const qn_context *ctx, const uint8_t *data, size_t size_bytes)
     }
 }
 
-const qn_format qn__format_onnx = {"onnx", probe, qn__onnx_read, onnx_write};
+static bool describe_changes(const qn_graph *graph, char *text, size_t size_bytes)
+{
+    const long long from = qn__onnx_opset_of(graph), to = qn__onnx_opset_written(graph, NULL);
+    if (from == 0 || from == to)
+        return false;
+    (void)snprintf(text, size_bytes, "opset %lld -> %lld", from, to);
+    return true;
+}
+
+const qn_format qn__format_onnx = {"onnx", probe, qn__onnx_read, onnx_write, describe_changes};

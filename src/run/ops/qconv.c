@@ -15,8 +15,8 @@ typedef struct qconv_state {
     qn_qweights weights;
     qn_requant requant;
     qn_qproduct product;
-    float *packed;     /* product: per group; depthwise: [tap][channel]; saturating: [pairs][2][cout] */
-    int32_t *base;     /* saturating: -zero * sum of weights per output channel */
+    float *packed; /* product: per group; depthwise: [tap][channel]; saturating: [pairs][2][cout] */
+    int32_t *base; /* saturating: -zero * sum of weights per output channel */
     bool depthwise, saturates;
     size_t in_count;
 } qconv_state;
@@ -48,8 +48,7 @@ static qn_status read_shapes(qn_step *step, qconv_state *s, qn_error *error)
     s->cin = s->win.c / s->groups;
     s->cout = s->win.oc / s->groups;
     if (s->cin * s->groups != s->win.c || s->cout * s->groups != s->win.oc || s->cin == 0 ||
-        s->cout == 0 || (size_t)w->dims[0].value != s->win.oc ||
-        (size_t)w->dims[1].value != s->cin)
+        s->cout == 0 || (size_t)w->dims[0].value != s->win.oc || (size_t)w->dims[1].value != s->cin)
         return qn__step_fail(step, error, QN_CORRUPT, "channels do not fit the weights");
     s->in_count = qn__tensor_elements(x);
     return QN_OK;
@@ -64,8 +63,8 @@ static qn_status pack_weights(const qn_plan *plan, const qn_step *step, qconv_st
     const float *const w = s->weights.values;
     size_t floats, bytes;
     if (!s->depthwise && !s->saturates)
-        QN_TRY(qn__qproduct_plan(ctx, &step->kernels->f32_igemm, s->cout, s->cin, taps,
-                                 255, s->weights.max, &s->product, error));
+        QN_TRY(qn__qproduct_plan(ctx, &step->kernels->f32_igemm, s->cout, s->cin, taps, 255,
+                                 s->weights.max, &s->product, error));
     const size_t pairs = (k + 1) / 2;
     if (s->depthwise)
         floats = taps * s->win.oc;
@@ -114,8 +113,7 @@ static qn_status prepare_state(const qn_plan *plan, qn_step *step, qconv_state *
     float s_y;
     QN_TRY(qn__qoutput(step, s->weights.scale, s->weights.bias, &s->requant, &s_y, error));
     s->depthwise = s->cin == 1 && s->cout == 1;
-    s->saturates =
-        qn__plan_get_options(plan)->saturate16 && s->weights.is_signed && !s->depthwise;
+    s->saturates = qn__plan_get_options(plan)->saturate16 && s->weights.is_signed && !s->depthwise;
     return pack_weights(plan, step, s, error);
 }
 
@@ -147,25 +145,45 @@ typedef struct qconv_job {
     void *dst;
 } qconv_job;
 
-/* Where tap (ky, kx) of output row m reads, or NULL in the padding. */
-static const float *tap_row(const qconv_job *job, size_t m, size_t tap)
+/* Where the window of an output row starts: its first tap, maybe in the padding. */
+typedef struct window_start {
+    const float *image;
+    ptrdiff_t y, x;
+} window_start;
+
+static window_start locate(const qconv_job *job, size_t m)
 {
     const qn_window *const w = &job->s->win;
-    const size_t ox = m % w->ow, oy = m / w->ow % w->oh, n = m / (w->ow * w->oh);
-    const size_t y = oy * w->sh + tap / w->kw * w->dh, x = ox * w->sw + tap % w->kw * w->dw;
-    if (y < w->pt || x < w->pl || y - w->pt >= w->h || x - w->pl >= w->w)
+    const size_t ox = m % w->ow, rest = m / w->ow, oy = rest % w->oh, n = rest / w->oh;
+    return (window_start){job->x + n * w->h * w->w * w->c,
+                          (ptrdiff_t)(oy * w->sh) - (ptrdiff_t)w->pt,
+                          (ptrdiff_t)(ox * w->sw) - (ptrdiff_t)w->pl};
+}
+
+/* Channels that a tap reads, or NULL in the padding. */
+static const float *tap_at(const qn_window *w, const window_start *start, size_t ky, size_t kx)
+{
+    const ptrdiff_t y = start->y + (ptrdiff_t)(ky * w->dh), x = start->x + (ptrdiff_t)(kx * w->dw);
+    if (y < 0 || x < 0 || y >= (ptrdiff_t)w->h || x >= (ptrdiff_t)w->w)
         return NULL;
-    return job->x + ((n * w->h + y - w->pt) * w->w + x - w->pl) * w->c;
+    return start->image + ((size_t)y * w->w + (size_t)x) * w->c;
 }
 
 static void product_rows(const qn_qrun *run, size_t group, size_t m, size_t p0, size_t np,
                          size_t k0, const float **a, size_t step)
 {
     const qconv_job *const job = run->ctx;
+    const qn_window *const w = &job->s->win;
     const size_t at = group * job->s->cin + k0;
+    const window_start start = locate(job, m);
+    size_t ky = p0 / w->kw, kx = p0 % w->kw;
     for (size_t p = 0; p < np; p++) {
-        const float *const row = tap_row(job, m, p0 + p);
+        const float *const row = tap_at(w, &start, ky, kx);
         a[p * step] = row != NULL ? row + at : job->zeros;
+        if (++kx == w->kw) {
+            kx = 0;
+            ky++;
+        }
     }
 }
 
@@ -178,13 +196,19 @@ static void depthwise_range(void *arg, size_t begin, size_t end)
     const size_t c = s->win.c, taps = s->win.kh * s->win.kw;
     const size_t elem = s->requant.dtype == QN_DTYPE_F32 ? sizeof(float) : 1;
     for (size_t m = begin; m < end; m++) {
+        const window_start start = locate(job, m);
         for (size_t c0 = 0; c0 < c; c0 += CHANNELS) {
             const size_t n = c - c0 < CHANNELS ? c - c0 : CHANNELS;
             int32_t acc[CHANNELS] = {0};
             float sums[CHANNELS] = {0};
             size_t exact = 0; /* taps in sums: 256 products of 255 * 255 stay below 2^24 */
+            size_t ky = 0, kx = 0;
             for (size_t t = 0; t < taps; t++) {
-                const float *const x = tap_row(job, m, t);
+                const float *const x = tap_at(&s->win, &start, ky, kx);
+                if (++kx == s->win.kw) {
+                    kx = 0;
+                    ky++;
+                }
                 if (x == NULL)
                     continue;
                 const float *const w = s->packed + t * c + c0;
@@ -211,10 +235,14 @@ static size_t gather_bytes(const qconv_job *job, size_t m, size_t group, size_t 
 {
     const qconv_state *const s = job->s;
     const float zero = (float)(s->x.zero + (s->x.dtype == QN_DTYPE_I8 ? 128 : 0));
-    for (size_t i = 0; i < n; i++) {
-        const size_t k = k0 + i;
-        const float *const row = tap_row(job, m, k / s->cin);
-        out[i] = row != NULL ? row[group * s->cin + k % s->cin] + zero : zero;
+    const window_start start = locate(job, m);
+    for (size_t i = 0; i < n;) {
+        const size_t tap = (k0 + i) / s->cin, c = (k0 + i) % s->cin;
+        const size_t part = s->cin - c < n - i ? s->cin - c : n - i;
+        const float *const row = tap_at(&s->win, &start, tap / s->win.kw, tap % s->win.kw);
+        for (size_t j = 0; j < part; j++)
+            out[i + j] = row != NULL ? row[group * s->cin + c + j] + zero : zero;
+        i += part;
     }
     if (n % 2 != 0)
         out[n] = 0.0f;
@@ -239,7 +267,8 @@ static void saturating_range(void *arg, size_t begin, size_t end)
             const size_t n = s->cout - n0 < COLUMNS ? s->cout - n0 : COLUMNS;
             memcpy(acc, s->base + group * s->cout + n0, n * sizeof(*acc));
             for (size_t k0 = 0; k0 < k; k0 += PART) {
-                const size_t part = gather_bytes(job, m, group, k0, k - k0 < PART ? k - k0 : PART, x);
+                const size_t part =
+                    gather_bytes(job, m, group, k0, k - k0 < PART ? k - k0 : PART, x);
                 qn__saturating_part(x, w + k0 * s->cout + n0, part, n, s->cout, acc);
             }
             qn__requant_row(&s->requant, acc, group * s->cout + n0, n, row);
@@ -263,9 +292,14 @@ static qn_status run(const qn_step *step, const qn_run_env *env, const qn_view *
     } else if (s->saturates) {
         qn__parallel_ranges(env->pool, saturating_range, &job, m * s->groups, k * s->cout);
     } else {
-        const qn_qrun product = {.product = &s->product, .packed = s->packed, .m = m,
-                                 .groups = s->groups, .rows = product_rows, .ctx = &job,
-                                 .requant = &s->requant, .dst = out[0].data,
+        const qn_qrun product = {.product = &s->product,
+                                 .packed = s->packed,
+                                 .m = m,
+                                 .groups = s->groups,
+                                 .rows = product_rows,
+                                 .ctx = &job,
+                                 .requant = &s->requant,
+                                 .dst = out[0].data,
                                  .dst_stride = s->win.oc};
         qn__qproduct_run(&product, env->pool);
     }

@@ -59,10 +59,10 @@ void qn__table_requantize(uint8_t table[256], const qn_qparams *from, const qn_q
     for (size_t i = 0; i < 256; i++) {
         const uint8_t byte = (uint8_t)i;
         const int32_t q = qn_qload(&byte, from->dtype, 0);
-        const bool same = from->scale == to->scale && from->zero == to->zero &&
-                          from->dtype == to->dtype;
-        table[i] = (uint8_t)(same ? q
-                                  : qn__quantize_one((float)(q - from->zero) * from->scale, to));
+        const bool same =
+            from->scale == to->scale && from->zero == to->zero && from->dtype == to->dtype;
+        table[i] =
+            (uint8_t)(same ? q : qn__quantize_one((float)(q - from->zero) * from->scale, to));
     }
 }
 

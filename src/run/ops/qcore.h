@@ -1,5 +1,6 @@
 /* Arithmetic of quantized operators: parameters of a tensor, requantization, tables over all 256
- * values of a byte, and the exact integer product that quantized Conv, Gemm and MatMul are made of. */
+ * values of a byte, and the exact integer product that quantized Conv, Gemm and MatMul are made of.
+ */
 #ifndef QN_RUN_OPS_QCORE_H
 #define QN_RUN_OPS_QCORE_H
 

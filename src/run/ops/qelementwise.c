@@ -243,11 +243,24 @@ static qn_status run_concat(const qn_step *step, const qn_run_env *env, const qn
 }
 
 /* --- Softmax --------------------------------------------------------------------------------- */
+/* As onnxruntime computes it: exponentials as 32-bit integers, scaled so that no sum overflows, and
+ * an integer division that rounds to nearest. */
 typedef struct qsoftmax_state {
-    float exps[256]; /* exp((i - 255) * scale) */
+    uint32_t exps[256]; /* exp((i - 255) * scale) in fixed point */
+    uint32_t steps;     /* 1 / output scale */
     qn_qparams x, y;
     size_t axis;
 } qsoftmax_state;
+
+static void fixed_exps(qsoftmax_state *s, size_t axis_size)
+{
+    const double room = 4294967295.0 / (double)(axis_size > 0 ? axis_size : 1);
+    const double one = room < 8388607.0 ? room : 8388607.0;
+    for (int i = 0; i < 256; i++)
+        s->exps[i] = (uint32_t)(one * exp((double)(i - 255) * (double)s->x.scale));
+    const float steps = 1.0f / s->y.scale;
+    s->steps = steps >= 511.0f ? 511u : (uint32_t)steps;
+}
 
 static qn_status prepare_softmax(const qn_plan *plan, qn_step *step, qn_error *error)
 {
@@ -259,8 +272,7 @@ static qn_status prepare_softmax(const qn_plan *plan, qn_step *step, qn_error *e
         return qn__step_fail(step, error, QN_CORRUPT, "axis out of range");
     QN_TRY(qn__qparams_read(step, t, &s.x, error));
     QN_TRY(qn__qparams_read(step, step->node->outputs[0], &s.y, error));
-    for (int i = 0; i < 256; i++)
-        s.exps[i] = (float)exp((double)(i - 255) * (double)s.x.scale);
+    fixed_exps(&s, (size_t)t->dims[axis].value);
     qsoftmax_state *const state = qn__alloc(qn__plan_context(plan), sizeof(*state));
     if (state == NULL)
         return QN_NOMEM(error);
@@ -281,7 +293,7 @@ static qn_status run_softmax(const qn_step *step, const qn_run_env *env, const q
         for (size_t i = 0; i < v.inner; i++) {
             const size_t at = o * v.axis * v.inner + i;
             int32_t top = INT32_MIN;
-            float sum = 0.0f;
+            uint32_t sum = 0;
             for (size_t k = 0; k < v.axis; k++) {
                 const int32_t q = qn_qload(in[0].data, s->x.dtype, at + k * v.inner);
                 top = q > top ? q : top;
@@ -290,8 +302,11 @@ static qn_status run_softmax(const qn_step *step, const qn_run_env *env, const q
                 sum += s->exps[255 + qn_qload(in[0].data, s->x.dtype, at + k * v.inner) - top];
             for (size_t k = 0; k < v.axis; k++) {
                 const int32_t q = qn_qload(in[0].data, s->x.dtype, at + k * v.inner);
-                ((uint8_t *)out[0].data)[at + k * v.inner] =
-                    (uint8_t)qn__quantize_one(s->exps[255 + q - top] / sum, &s->y);
+                const uint64_t part = (uint64_t)s->exps[255 + q - top] * s->steps + (sum >> 1);
+                const int64_t y = (int64_t)(sum > 0 ? part / sum : 0) + s->y.zero;
+                ((uint8_t *)out[0].data)[at + k * v.inner] = (uint8_t)(y > s->y.qmax   ? s->y.qmax
+                                                                       : y < s->y.qmin ? s->y.qmin
+                                                                                       : y);
             }
         }
     }

@@ -10,12 +10,12 @@
 typedef struct qgemm_state {
     qn_qparams a, b;
     size_t m, n, k, batches;
-    size_t a_count, b_count;   /* elements of the whole inputs */
+    size_t a_count, b_count; /* elements of the whole inputs */
     bool trans_a, trans_b, constant_b, saturates;
-    qn_broadcast batch;        /* matrices of a and b for each output matrix */
+    qn_broadcast batch; /* matrices of a and b for each output matrix */
     bool has_batch;
-    qn_qweights weights;       /* constant b */
-    float *scale;              /* [n] for products of activations */
+    qn_qweights weights; /* constant b */
+    float *scale;        /* [n] for products of activations */
     qn_requant requant;
     qn_qproduct product;
     float *packed;
@@ -62,7 +62,8 @@ static qn_status read_sizes(const qn_step *step, qgemm_state *s, qn_error *error
     if (gemm && (qn__attr_float(node, "beta", 1.0f) != 1.0f && qn__step_input(step, 2) != NULL))
         return qn__step_fail(step, error, QN_UNSUPPORTED, "beta is not 1");
     if (s->constant_b && b->rank != 2)
-        return qn__step_fail(step, error, QN_UNSUPPORTED, "constant right side of rank %u", b->rank);
+        return qn__step_fail(step, error, QN_UNSUPPORTED, "constant right side of rank %u",
+                             b->rank);
     if (s->constant_b && s->batches * s->m * s->k != s->a_count)
         return qn__step_fail(step, error, QN_CORRUPT, "shapes do not fit");
     return QN_OK;
@@ -225,9 +226,15 @@ static void run_matrix(const qgemm_state *s, const qgemm_job *job, const float *
         qn__parallel_ranges(pool, saturating_range, (void *)job, s->m, s->k * s->n);
         return;
     }
-    const qn_qrun product = {.product = &s->product, .packed = packed, .m = s->m, .groups = 1,
-                             .rows = product_rows, .ctx = job, .requant = &s->requant,
-                             .dst = job->dst, .dst_stride = s->n};
+    const qn_qrun product = {.product = &s->product,
+                             .packed = packed,
+                             .m = s->m,
+                             .groups = 1,
+                             .rows = product_rows,
+                             .ctx = job,
+                             .requant = &s->requant,
+                             .dst = job->dst,
+                             .dst_stride = s->n};
     qn__qproduct_run(&product, pool);
 }
 

@@ -17,8 +17,17 @@ static qn_status global_window(const qn_step *step, qn_window *w, qn_error *erro
     const qn_tensor *const x = step->node->inputs[0];
     if (x->rank < 3)
         return qn__step_fail(step, error, QN_CORRUPT, "needs rank 3 or more");
-    *w = (qn_window){.n = (size_t)x->dims[0].value, .c = (size_t)x->dims[1].value, .h = 1, .w = 1,
-                     .oh = 1, .ow = 1, .kh = 1, .sh = 1, .sw = 1, .dh = 1, .dw = 1};
+    *w = (qn_window){.n = (size_t)x->dims[0].value,
+                     .c = (size_t)x->dims[1].value,
+                     .h = 1,
+                     .w = 1,
+                     .oh = 1,
+                     .ow = 1,
+                     .kh = 1,
+                     .sh = 1,
+                     .sw = 1,
+                     .dh = 1,
+                     .dw = 1};
     for (size_t i = 2; i < x->rank; i++)
         w->w *= (size_t)x->dims[i].value;
     w->kw = w->w;

@@ -5,11 +5,9 @@
 #include "run/ops/vmath.h"
 
 typedef struct cross_state {
-    bool bytes;      /* 8 bits, uniform; scales per tensor or per axis */
-    qn_dtype dtype;  /* of the quantized side */
-    int32_t qmin, qmax;
-    size_t n_scales;
-    int axis; /* -1: one scale */
+    bool bytes;     /* 8 bits, uniform; scales per tensor or per axis */
+    qn_dtype dtype; /* of the quantized side */
+    int axis;       /* -1: one scale */
     bool table_used;
     uint8_t table[256];
     const qn_quant *quant;
@@ -20,8 +18,7 @@ static bool is_bytes(const qn_tensor *t)
     const qn_quant *const q = t->type.quant;
     return t->type.kind == QN_TYPE_QUANT && q->n_codebook == 0 && q->block == 0 &&
            (t->type.dtype == QN_DTYPE_U8 || t->type.dtype == QN_DTYPE_I8) &&
-           (q->axis < 0 || (q->axis < t->rank &&
-                            q->n_scales == (size_t)t->dims[q->axis].value));
+           (q->axis < 0 || (q->axis < t->rank && q->n_scales == (size_t)t->dims[q->axis].value));
 }
 
 static qn_status prepare(const qn_plan *plan, qn_step *step, qn_error *error)
@@ -37,7 +34,8 @@ static qn_status prepare(const qn_plan *plan, qn_step *step, qn_error *error)
         (!to_quant && !qn__dtype_is_float(y->type.dtype)))
         return qn__step_fail(step, error, QN_UNSUPPORTED,
                              "scales must be constant and become part of the tensor's type");
-    if (qn__dtype_bits(y->type.dtype) < 8 || (x->constant == NULL && qn__dtype_bits(x->type.dtype) < 8))
+    if (qn__dtype_bits(y->type.dtype) < 8 ||
+        (x->constant == NULL && qn__dtype_bits(x->type.dtype) < 8))
         return qn__step_fail(step, error, QN_UNSUPPORTED, "elements of less than 8 bits");
     for (uint32_t i = 1; i < node->n_inputs; i++)
         step->in_layout[i] = QN_LAYOUT_ROW_MAJOR;
@@ -78,13 +76,13 @@ typedef struct cross_job {
     qn_axis_view v;
 } cross_job;
 
-static void quantize_row(const qn_quant *q, qn_dtype dtype, size_t scale, const float *restrict src,
+/* The low byte is the same for both signednesses. */
+static void quantize_row(const qn_quant *q, size_t scale, const float *restrict src,
                          uint8_t *restrict dst, size_t n)
 {
     const int32_t zero = q->zero_points != NULL ? q->zero_points[scale] : 0;
     const float s = q->scales[scale];
     const float lo = (float)(q->qmin - zero), hi = (float)(q->qmax - zero);
-    (void)dtype; /* the low byte is the same for both signednesses */
     for (size_t i = 0; i < n; i++) {
         float v = src[i] / s;
         v = v > lo ? v : lo;
@@ -115,13 +113,12 @@ static void quantize_range(void *arg, size_t begin, size_t end)
     const cross_job *const job = arg;
     const cross_state *const s = job->s;
     if (s->axis < 0) {
-        quantize_row(s->quant, s->dtype, 0, (const float *)job->src + begin,
-                     (uint8_t *)job->dst + begin, end - begin);
+        quantize_row(s->quant, 0, (const float *)job->src + begin, (uint8_t *)job->dst + begin,
+                     end - begin);
         return;
     }
     for (size_t row = begin; row < end; row++)
-        quantize_row(s->quant, s->dtype, row % job->v.axis,
-                     (const float *)job->src + row * job->v.inner,
+        quantize_row(s->quant, row % job->v.axis, (const float *)job->src + row * job->v.inner,
                      (uint8_t *)job->dst + row * job->v.inner, job->v.inner);
 }
 
@@ -161,8 +158,7 @@ static qn_status run(const qn_step *step, const qn_run_env *env, const qn_view *
         cost = 5 * job.v.inner;
     }
     qn__parallel_ranges(env->pool,
-                        step->node->op == QN_OP_QUANTIZE_LINEAR ? quantize_range
-                                                                : dequantize_range,
+                        step->node->op == QN_OP_QUANTIZE_LINEAR ? quantize_range : dequantize_range,
                         &job, items, cost);
     return QN_OK;
 }

@@ -15,8 +15,8 @@ qn_status qn__qoutput(const qn_step *step, const float *scale, const int32_t *bi
                       float *s_y, qn_error *error)
 {
     const qn_tensor *const y = step->node->outputs[0];
-    *out = (qn_requant){.scale = scale, .bias = bias, .dtype = QN_DTYPE_F32,
-                        .clamp = qn__step_clamp(step)};
+    *out = (qn_requant){
+        .scale = scale, .bias = bias, .dtype = QN_DTYPE_F32, .clamp = qn__step_clamp(step)};
     *s_y = 0.0f;
     if (y->type.kind != QN_TYPE_QUANT && y->type.dtype == QN_DTYPE_F32)
         return QN_OK;
@@ -33,8 +33,7 @@ static qn_status check_weights(const qn_step *step, const qn_tensor *w, int axis
                                qn_error *error)
 {
     if (w == NULL || w->constant == NULL || w->type.kind != QN_TYPE_QUANT ||
-        w->type.quant->n_codebook != 0 || w->type.quant->block != 0 ||
-        w->type.quant->bits > 8)
+        w->type.quant->n_codebook != 0 || w->type.quant->block != 0 || w->type.quant->bits > 8)
         return qn__step_fail(step, error, QN_UNSUPPORTED,
                              "weights must be constant integers of at most 8 bits");
     const qn_quant *const q = w->type.quant;
@@ -81,8 +80,8 @@ static qn_status read_bias(const qn_plan *plan, const qn_step *step, uint32_t in
         if (b->constant->size_bytes < count * sizeof(int32_t))
             return qn__step_fail(step, error, QN_CORRUPT, "bias has too few bytes");
         for (size_t i = 0; i < columns; i++)
-            out->bias[i] = (int32_t)qn__load_int(b->constant->data, QN_DTYPE_I32,
-                                                 count == 1 ? 0 : i);
+            out->bias[i] =
+                (int32_t)qn__load_int(b->constant->data, QN_DTYPE_I32, count == 1 ? 0 : i);
         return QN_OK;
     }
     float *values;
