@@ -188,7 +188,10 @@ SMALL = [m for m in MODELS if m.stem in ("kws_dscnn", "resnet20_cifar10", "squee
 def test_quantized_files_of_the_runtimes_own_tool(model, fmt, per_channel, activation, tmp_path):
     source = tmp_path / "source.onnx"
     if onnx.load(model).opset_import[0].version < 13:
-        pytest.skip("the tool does not write per-channel or current files from this opset")
+        # The tool wants a current opset, and weights that are constants.
+        current = tmp_path / "current.onnx"
+        roundtrip(model, current, "bare")
+        model = current
     quantized(model, source, fmt, per_channel, activation)
     same, other = tmp_path / "same.onnx", tmp_path / "other.onnx"
     mode = {"QDQ": "qdq", "QOperator": "qoperator"}[fmt]

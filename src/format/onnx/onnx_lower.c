@@ -498,7 +498,8 @@ qn_status qn__onnx_lower(qn_onnx_writer *w, qn_error *error)
     if (status == QN_OK && !old)
         status = QN_NOMEM(error);
     if (status == QN_OK) {
-        memcpy(old, graph->nodes, n_old * sizeof(*old));
+        if (n_old > 0)
+            memcpy(old, graph->nodes, n_old * sizeof(*old));
         graph->n_nodes = 0;
         for (size_t i = 0; i < n_old && status == QN_OK; i++)
             status = lower_node(&l, old[i], error);
