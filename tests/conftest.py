@@ -65,7 +65,7 @@ def small_classifier(seed=1, classes=4, opset=13):
         "bn_g": rng.uniform(0.5, 2, c).astype(np.float32), "bn_b": w(c, 1)[:, 0],
         "bn_m": w(c, 1)[:, 0], "bn_v": rng.uniform(0.2, 2, c).astype(np.float32),
         "w2": w(c, 1, 3, 3), "w3": w(c, c, 1, 1), "b3": w(c, 1)[:, 0],
-        "wf": w(classes, c), "bf": w(classes, 1)[:, 0],
+        "wf": 0.3 * w(classes, c), "bf": w(classes, 1)[:, 0],
     }  # fmt: skip
     nodes = [
         helper.make_node("Conv", ["x", "w1", "b1"], ["c1"], "conv1", pads=[1, 1, 1, 1]),
@@ -97,5 +97,5 @@ def workspace(tmp_path):
         Image.fromarray(pixels).save(pictures / f"p{i:02}.png")
         lines.append(f"p{i:02}.png,{i % 4}")
     (pictures / "labels.csv").write_text("\n".join(lines) + "\n")
-    np.save(tmp_path / "x.npy", rng.standard_normal((6, 3, 16, 16)).astype(np.float32))
+    np.save(tmp_path / "x.npy", rng.uniform(-1, 1, (6, 3, 16, 16)).astype(np.float32))
     return tmp_path

@@ -32,13 +32,22 @@ qn_status qn__format_read(const qn_context *ctx, const char *path, qn_graph **ou
     return status;
 }
 
+static const qn_format *format_of(const qn_graph *graph)
+{
+    for (size_t i = 0; graph->source && i < sizeof(FORMATS) / sizeof(FORMATS[0]); i++)
+        if (strcmp(FORMATS[i]->name, graph->source->format) == 0)
+            return FORMATS[i];
+    return &qn__format_onnx;
+}
+
 qn_status qn__format_write(const qn_graph *graph, const char *path, const qn_write_options *options,
                            uint64_t *bytes, qn_error *error)
 {
     const qn_write_options defaults = {QN_WRITE_QDQ, false, NULL};
-    const qn_format *format = &qn__format_onnx;
-    for (size_t i = 0; graph->source && i < sizeof(FORMATS) / sizeof(FORMATS[0]); i++)
-        if (strcmp(FORMATS[i]->name, graph->source->format) == 0)
-            format = FORMATS[i];
-    return format->write(graph, path, options ? options : &defaults, bytes, error);
+    return format_of(graph)->write(graph, path, options ? options : &defaults, bytes, error);
+}
+
+bool qn__format_changes(const qn_graph *graph, char *text, size_t size_bytes)
+{
+    return format_of(graph)->describe_changes(graph, text, size_bytes);
 }

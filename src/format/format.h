@@ -25,6 +25,8 @@ typedef struct qn_format {
                       qn_error *error);
     qn_status (*write)(const qn_graph *graph, const char *path, const qn_write_options *options,
                        uint64_t *bytes, qn_error *error);
+    /* What a written graph changes besides its nodes ("opset 9 -> 13"); false: nothing. */
+    bool (*describe_changes)(const qn_graph *graph, char *text, size_t size_bytes);
 } qn_format;
 
 /* Reads a model of any known format; the graph is inferred and verified. Errors: IO, CORRUPT,
@@ -34,5 +36,7 @@ qn_status qn__format_read(const qn_context *ctx, const char *path, qn_graph **ou
  * options and bytes may be NULL. Errors: IO, LIMIT (2 GiB), UNSUPPORTED, NO_MEMORY. */
 qn_status qn__format_write(const qn_graph *graph, const char *path, const qn_write_options *options,
                            uint64_t *bytes, qn_error *error);
+/* See qn_format.describe_changes. */
+bool qn__format_changes(const qn_graph *graph, char *text, size_t size_bytes);
 
 #endif

@@ -1,4 +1,5 @@
 /* The public qn_quantize: simplify, plan, calibrate, rewrite, report. */
+#include "format/format.h"
 #include "quant/model.h"
 #include "quant/quant.h"
 
@@ -268,8 +269,13 @@ static qn_status quantize(run *r, qn_error *error)
     }
     QN_TRY(check_strict(r, error));
     QN_TRY(calibrate(r, biases_known, error));
-    return qn__quant_rewrite(&r->plan, r->ranges.means,
-                             r->settings.bias_correction ? r->shifts : NULL, &r->quantized, error);
+    QN_TRY(qn__quant_rewrite(&r->plan, r->ranges.means,
+                             r->settings.bias_correction ? r->shifts : NULL, &r->quantized, error));
+    char changes[128];
+    if (qn__format_changes(r->quantized, changes, sizeof(changes)) &&
+        !qn__quant_plan_note(&r->plan, "%s", changes))
+        return QN_NOMEM(error);
+    return QN_OK;
 }
 
 qn_status qn_quantize(const qn_model *model, const qn_dataset *dataset,

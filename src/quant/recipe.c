@@ -18,9 +18,9 @@
 static const char *const setting_keys[] = {"target",      "features",       "weights",
                                            "granularity", "activations",    "calibrate_with",
                                            "x86",         "bias_correction"};
-static const char *const other_keys[] = {"recipe",  "quench",    "batch",  "preprocessing",
-                                         "samples", "overrides", "ranges", "biases", "integers",
-                                         "layers",  "notes"};
+static const char *const other_keys[] = {"recipe",   "quench",    "batch",  "preprocessing",
+                                         "samples",  "overrides", "ranges", "biases",
+                                         "integers", "layers",    "notes"};
 enum {
     N_SETTINGS = sizeof(setting_keys) / sizeof(setting_keys[0]),
     N_OTHERS = sizeof(other_keys) / sizeof(other_keys[0])
@@ -201,12 +201,14 @@ static qn_status read_integers(const qn_recipe *recipe, qn_quant_plan *plan, siz
     int8_t *integers = qn__arena_alloc(&plan->arena, count);
     if (integers == NULL)
         return QN_NOMEM(error);
-    bool good = json_is_string(text) && qn__base64_decode(json_string_value(text),
-                                                          json_string_length(text), integers, count);
+    bool good =
+        json_is_string(text) &&
+        qn__base64_decode(json_string_value(text), json_string_length(text), integers, count);
     for (size_t i = 0; good && i < count; i++)
         good = integers[i] != INT8_MIN;
-    QN_FAIL_IF(!good, error, QN_CORRUPT, "%s: integers of \"%s\" are not %zu bytes within -127..127",
-               recipe->path, node->name, count);
+    QN_FAIL_IF(!good, error, QN_CORRUPT,
+               "%s: integers of \"%s\" are not %zu bytes within -127..127", recipe->path,
+               node->name, count);
     plan->nodes[position].integers = integers;
     return QN_OK;
 }

@@ -1,6 +1,7 @@
 /* Graph -> ONNX file: the source document with edits, or a new document when there is none. */
 #include "format/onnx/onnx_write.h"
 
+#include <stdio.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <string.h>
@@ -439,4 +440,13 @@ static bool probe(const qn_context *ctx, const uint8_t *data, size_t size_bytes)
     }
 }
 
-const qn_format qn__format_onnx = {"onnx", probe, qn__onnx_read, onnx_write};
+static bool describe_changes(const qn_graph *graph, char *text, size_t size_bytes)
+{
+    const long long from = qn__onnx_opset_of(graph), to = qn__onnx_opset_written(graph, NULL);
+    if (from == 0 || from == to)
+        return false;
+    (void)snprintf(text, size_bytes, "opset %lld -> %lld", from, to);
+    return true;
+}
+
+const qn_format qn__format_onnx = {"onnx", probe, qn__onnx_read, onnx_write, describe_changes};
