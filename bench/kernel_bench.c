@@ -1,6 +1,5 @@
 /* Speed of every kernel this CPU can run, on shapes of real networks: one line each, best of several
- * repetitions. `peak` is the speed of independent fused multiply-adds in registers, measured in the
- * same process, so the percentages can be compared between machines. */
+ * repetitions. An argument limits it to names that hold it. */
 #include "core/cpu.h"
 #include "kernel/kernel.h"
 #include <math.h>
@@ -61,6 +60,66 @@ static void bench_kernel_f32_igemm(const qn_f32_igemm *kernel)
     };
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++)
         bench_igemm(kernel, shapes[i][0], shapes[i][1], shapes[i][2], shapes[i][3]);
+}
+
+/* One output row of a 3x3 window over rows of `width` pixels, many times. */
+typedef struct window_shape {
+    size_t width, channels, stride;
+} window_shape;
+static const window_shape windows[] = {{112, 32, 1}, {112, 96, 2}, {56, 128, 1}, {28, 256, 1},
+                                       {14, 512, 1}, {7, 1024, 1}, {14, 576, 1}};
+
+static void bench_kernel_f32_dwconv(const qn_f32_dwconv *kernel)
+{
+    for (size_t i = 0; i < sizeof windows / sizeof windows[0]; i++) {
+        const window_shape *const s = &windows[i];
+        const size_t c = s->channels, n = (s->width - 3) / s->stride + 1;
+        float *const in = floats(3 * s->width * c), *const w = floats(10 * c);
+        float *const out = floats(n * c);
+        const qn_f32_dwconv_args args = {n, c, 3, 3, in, s->width * c, c, s->stride * c, w, 3 * c,
+                                         w + 9 * c, out, c, {0.0f, INFINITY}};
+        double best = 1e30;
+        const double stop = now() + 0.1;
+        while (now() < stop) {
+            const double start = now();
+            kernel->fn(&args);
+            const double seconds = now() - start;
+            best = seconds < best ? seconds : best;
+        }
+        printf("%-28s width %4zu channels %4zu stride %zu %8.2f us %7.1f GFLOP/s\n", kernel->name,
+               s->width, c, s->stride, best * 1e6, 18e-9 * (double)(n * c) / best);
+        free(in), free(w), free(out);
+    }
+}
+
+static void bench_pool(const qn_f32_pool *kernel)
+{
+    for (size_t i = 0; i < sizeof windows / sizeof windows[0]; i++) {
+        const window_shape *const s = &windows[i];
+        const size_t c = s->channels, n = (s->width - 3) / s->stride + 1;
+        float *const in = floats(3 * s->width * c), *const out = floats(n * c);
+        const qn_f32_pool_args args = {n, c, 3, 3, in, s->width * c, c, s->stride * c, out, c,
+                                       1.0f / 9.0f};
+        double best = 1e30;
+        const double stop = now() + 0.1;
+        while (now() < stop) {
+            const double start = now();
+            kernel->fn(&args);
+            const double seconds = now() - start;
+            best = seconds < best ? seconds : best;
+        }
+        printf("%-28s width %4zu channels %4zu stride %zu %8.2f us %7.1f GB/s\n", kernel->name,
+               s->width, c, s->stride, best * 1e6, 36e-9 * (double)(n * c) / best);
+        free(in), free(out);
+    }
+}
+static void bench_kernel_f32_maxpool(const qn_f32_pool *kernel)
+{
+    bench_pool(kernel);
+}
+static void bench_kernel_f32_avgpool(const qn_f32_pool *kernel)
+{
+    bench_pool(kernel);
 }
 
 int main(int argc, char **argv)

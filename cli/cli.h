@@ -26,7 +26,6 @@ typedef struct cli_options {
     size_t n_positional;
     const char *output;
     qn_dataset_options data;
-    bool has_preprocess;
     bool has_data_source;
     const char *save_list, *save_recipe;
     qn_quantize_options quantize;

@@ -16,11 +16,12 @@ static void print_json(const qn_comparison *comparison)
     qn_compare_row row;
     for (size_t i = 0; qn_comparison_row(comparison, i, &row); i++)
         json_array_append_new(
-            rows,
-            json_pack("{s:s, s:s, s:o, s:o, s:o, s:o, s:{s:o, s:o}}", "name", row.name, "node",
-                      row.node, "cosine", number_or_null(row.cosine), "sqnr_db", number_or_null(row.sqnr_db),
-                      "max_abs", number_or_null(row.max_abs), "overflow", number_or_null(row.overflow), "alone",
-                      "cosine", number_or_null(row.alone_cosine), "sqnr_db", number_or_null(row.alone_sqnr_db)));
+            rows, json_pack("{s:s, s:s, s:o, s:o, s:o, s:o, s:{s:o, s:o}}", "name", row.name,
+                            "node", row.node, "cosine", number_or_null(row.cosine), "sqnr_db",
+                            number_or_null(row.sqnr_db), "max_abs", number_or_null(row.max_abs),
+                            "overflow", number_or_null(row.overflow), "alone", "cosine",
+                            number_or_null(row.alone_cosine), "sqnr_db",
+                            number_or_null(row.alone_sqnr_db)));
     json_t *root = json_pack("{s:o}", "tensors", rows);
     json_dumpf(root, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(9));
     putchar('\n');

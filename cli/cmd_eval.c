@@ -77,14 +77,13 @@ int cmd_eval(const cli_options *options)
     int64_t *reference = NULL;
     json_t *rows = json_array();
     int code = EXIT_OK;
-    cli_options again = *options; /* warn and save the list once only */
+    cli_options again = *options; /* save the list once only */
     for (size_t i = 0; i < options->n_positional && code == EXIT_OK; i++) {
         qn_evaluation result;
         uint64_t bytes = 0;
         code = eval_one(&again, ctx, options->positional[i], &reference, &result, &bytes);
         if (code != EXIT_OK)
             break;
-        again.has_preprocess = true;
         again.save_list = NULL;
         if (options->json) {
             json_array_append_new(rows, row_json(options->positional[i], bytes, &result, i == 0));

@@ -35,8 +35,7 @@ static bool show_progress(void *ctx, const char *phase, uint64_t done, uint64_t 
     const double now = cli_seconds();
     if (state->phase == NULL || strcmp(state->phase, phase) != 0) {
         state->phase = phase;
-        state->started = now;
-        state->last = 0;
+        state->started = state->last = now;
     }
     if (done < total && now - state->last < (state->terminal ? 0.1 : 10.0))
         return true;
@@ -144,7 +143,7 @@ static void print_summary(const cli_options *options, const qn_report *report, c
     for (size_t i = 0; qn_report_note(report, i) != NULL; i++)
         printf("  %s\n", qn_report_note(report, i));
     printf("  features %s, weights %s, calibrated with %s\n", qn_report_method(report, "features"),
-           qn_report_method(report, "weights"), qn_report_method(report, "calibrate-with"));
+           qn_report_method(report, "weights"), qn_report_method(report, "calibrate_with"));
     if (s->int8_bytes > 0)
         printf("  size      %s -> %s (%.2f x smaller)\n", cli_size_text(s->float_bytes, a),
                cli_size_text(s->int8_bytes, b), (double)s->float_bytes / (double)s->int8_bytes);

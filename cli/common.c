@@ -39,9 +39,13 @@ int cli_failed(const qn_error *error)
 static void log_to_stderr(void *ctx, qn_log_level level, const char *line)
 {
     const cli_options *const options = ctx;
-    if (level == QN_LOG_WARNING)
-        fprintf(stderr, "warning: %s\n", line);
-    else if (options->verbose && !options->quiet)
+    if (level == QN_LOG_WARNING) {
+        /* every model of one command reads the same samples: say what is wrong with them once */
+        static char last[1024];
+        if (strncmp(last, line, sizeof last - 1) != 0)
+            fprintf(stderr, "warning: %s\n", line);
+        snprintf(last, sizeof last, "%s", line);
+    } else if (options->verbose && !options->quiet)
         fprintf(stderr, "%s\n", line);
 }
 
@@ -108,9 +112,6 @@ int cli_dataset(const cli_options *options, const qn_context *ctx, const qn_mode
                 qn_dataset **out)
 {
     qn_error error;
-    if (!options->has_preprocess && options->data.data_file == NULL && !options->quiet)
-        fprintf(stderr, "warning: no preprocessing options: pixels 0..255, RGB, resized to the "
-                        "model's input; see --mean, --normal, --channels, --resize\n");
     if (qn_dataset_create(ctx, model, &options->data, out, &error) != QN_OK)
         return cli_failed(&error);
     if (options->save_list != NULL &&

@@ -5,6 +5,7 @@
 #define QN_CALIB_CALIB_H
 
 #include "data/data.h"
+#include "calib/rows.h"
 #include "ir/graph.h"
 
 /* Range of one tensor: what quantization makes scale and zero point from. */
@@ -41,6 +42,8 @@ typedef struct qn_calib_options {
     size_t n_items;
     const uint32_t *mean_ids; /* tensors whose channel means are wanted (bias correction) */
     size_t n_means;
+    const qn_rows *rows;        /* filled while calibrating; data NULL: nothing to fill */
+    size_t n_rows;
     int64_t batch; /* samples per ordered batch (ema) */
     bool (*progress)(void *ctx, const char *phase, uint64_t done, uint64_t total);
     void *progress_ctx;

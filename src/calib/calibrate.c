@@ -14,6 +14,7 @@ typedef struct job {
     const qn_calib_options *options;
     size_t *item_of; /* [n_tensors] index into items + 1, 0: not observed */
     size_t *mean_of; /* the same for mean_ids */
+    uint8_t *has_rows; /* [n_tensors] input of a layer whose rows are sampled */
     uint32_t pass, n_passes;
     uint32_t n_workers;
     struct worker *workers;
@@ -58,6 +59,14 @@ static qn_status observe_view(void *arg, const qn_view *view, qn_error *error)
     const size_t mean = w->job->mean_of[view->tensor->id];
     if (mean != 0 && w->job->pass == 0)
         QN_TRY(add_means(w, view, mean - 1, error));
+    const qn_calib_options *o = w->job->options;
+    if (w->job->pass == 0 && w->job->has_rows[view->tensor->id] != 0)
+        for (size_t i = 0; i < o->n_rows; i++) {
+            const qn_node *node = w->job->graph->nodes[o->rows[i].node];
+            if (o->rows[i].data != NULL && node->inputs[0]->id == view->tensor->id)
+                qn__rows_add(&o->rows[i], node, view, w->sample,
+                             qn_dataset_count(w->job->dataset));
+        }
     const size_t slot = w->job->item_of[view->tensor->id];
     if (slot == 0)
         return QN_OK;
@@ -246,6 +255,8 @@ static qn_status check_items(job *j, qn_error *error)
         if (item->method->passes > j->n_passes)
             j->n_passes = item->method->passes;
     }
+    for (size_t i = 0; i < j->options->n_rows; i++)
+        j->has_rows[j->graph->nodes[j->options->rows[i].node]->inputs[0]->id] = 1;
     for (size_t i = 0; i < j->options->n_means; i++)
         j->mean_of[j->options->mean_ids[i]] = i + 1;
     return QN_OK;
@@ -269,10 +280,11 @@ qn_status qn__calibrate(const qn_graph *graph, const qn_dataset *dataset,
     j.n_workers = pool;
     j.item_of = qn__calloc(ctx, graph->n_tensors, sizeof(*j.item_of));
     j.mean_of = qn__calloc(ctx, graph->n_tensors, sizeof(*j.mean_of));
+    j.has_rows = qn__calloc(ctx, graph->n_tensors, 1);
     j.workers = qn__calloc(ctx, j.n_workers, sizeof(*j.workers));
     ranges.items = qn__calloc(ctx, graph->n_tensors, sizeof(*ranges.items));
     ranges.means = qn__calloc(ctx, graph->n_tensors, sizeof(*ranges.means));
-    if (j.item_of == NULL || j.mean_of == NULL || j.workers == NULL || ranges.items == NULL ||
+    if (j.item_of == NULL || j.mean_of == NULL || j.has_rows == NULL || j.workers == NULL || ranges.items == NULL ||
         ranges.means == NULL)
         QN_FAIL_GOTO(error, QN_NO_MEMORY, "out of memory");
     QN_TRY_GOTO(check_items(&j, error));
@@ -296,6 +308,7 @@ done:
     qn__free(ctx, j.workers);
     qn__free(ctx, j.item_of);
     qn__free(ctx, j.mean_of);
+    qn__free(ctx, j.has_rows);
     qn__ranges_free(&ranges);
     pthread_mutex_destroy(&j.lock);
     return status;

@@ -46,6 +46,7 @@ typedef struct qn_weight_method {
     const char *summary;
     /* Largest |w| represented (the clip) for one group of count weights; 0 when all are zero. */
     float (*clip)(const float *w, size_t count, int32_t qmax);
+    bool compensates; /* integers are chosen with the layer's inputs in view (quant/gptq.h) */
 } qn_weight_method;
 const qn_weight_method *qn__weight_method_at(size_t index);
 const qn_weight_method *qn__weight_method_find(const char *name);
@@ -83,6 +84,8 @@ typedef struct qn_node_plan {
     qn_rule rule;
     const char *reason; /* why float */
     qn_weights_plan weights;
+    const qn_rows *rows; /* sampled inputs for a method that compensates, borrowed; or NULL */
+    int8_t *integers;    /* weights such a method chose, in the constant's order; in the arena */
 } qn_node_plan;
 
 typedef struct qn_tensor_plan {
@@ -148,8 +151,8 @@ bool qn__weight_view(const qn_node *node, qn_weight_view *out);
 /* True when no sum of two products of unsigned bytes (0..255) with weights of one channel leaves
  * int16 for any pairing of the channel's inputs. q: [k] */
 bool qn__pairs_safe_any(const int8_t *q, size_t k);
-/* The same for the pairs a matrix product forms: inputs 2i and 2i+1 in the order [cin][kh][kw] and
- * in the channels-last order [kh][kw][cin]. */
+/* The same for the pairs that a matrix product really forms: inputs 2i and 2i+1 in the channels-last
+ * order [kh][kw][cin]. q is in the order [cin][kh][kw]. */
 bool qn__pairs_safe_adjacent(const int8_t *q, size_t k, size_t positions);
 
 /* Scale and integers of a node's weights. scales: [channels] (all equal per tensor); q: in the
@@ -189,6 +192,8 @@ size_t qn__recipe_n_overrides(const qn_recipe *recipe);
 void qn__recipe_override(const qn_recipe *recipe, size_t index, qn_override *out);
 /* Ranges go into the plan. INVALID_ARGUMENT for a tensor the graph does not have. */
 qn_status qn__recipe_ranges(const qn_recipe *recipe, qn_quant_plan *plan, qn_error *error);
+/* Integers of weights go into the plan. */
+qn_status qn__recipe_integers(const qn_recipe *recipe, qn_quant_plan *plan, qn_error *error);
 /* Bias corrections per node position, arrays in the plan's arena; *found false: none recorded. */
 qn_status qn__recipe_biases(const qn_recipe *recipe, qn_quant_plan *plan, float **shifts,
                             bool *found, qn_error *error);

@@ -41,6 +41,8 @@ typedef struct run {
     qn_quant_plan plan;
     qn_ranges ranges;
     float **shifts; /* [n_nodes] bias corrections */
+    qn_rows *rows;  /* [n_rows] sampled inputs */
+    size_t n_rows;
     qn_graph *quantized;
 } run;
 
@@ -153,6 +155,23 @@ static qn_status list_means(const run *r, uint32_t **ids, size_t *count, qn_erro
     return QN_OK;
 }
 
+/* Layers whose weight method looks at their inputs. */
+static qn_status list_rows(run *r, qn_error *error)
+{
+    r->rows = qn__calloc(r->ctx, r->graph->n_nodes, sizeof(*r->rows));
+    if (r->rows == NULL)
+        return QN_NOMEM(error);
+    for (size_t n = 0; n < r->graph->n_nodes; n++) {
+        qn_node_plan *p = &r->plan.nodes[n];
+        if (!p->quantized || p->rule != QN_RULE_WEIGHTS || !p->weights.method->compensates ||
+            p->integers != NULL)
+            continue;
+        QN_TRY(qn__rows_create(r->graph, (uint32_t)n, &r->rows[r->n_rows], error));
+        p->rows = &r->rows[r->n_rows++];
+    }
+    return QN_OK;
+}
+
 static qn_status calibrate(run *r, bool biases_known, qn_error *error)
 {
     qn_calib_item *items = NULL;
@@ -166,9 +185,12 @@ static qn_status calibrate(run *r, bool biases_known, qn_error *error)
     QN_TRY_GOTO(list_means(r, &mean_ids, &o.n_means, error));
     if (biases_known)
         o.n_means = 0;
+    QN_TRY_GOTO(list_rows(r, error));
     o.items = items;
     o.mean_ids = mean_ids;
-    if (o.n_items == 0 && (o.n_means == 0 || r->dataset == NULL)) {
+    o.rows = r->rows;
+    o.n_rows = r->n_rows;
+    if (o.n_items == 0 && ((o.n_means == 0 && o.n_rows == 0) || r->dataset == NULL)) {
         status = qn__quant_plan_ranges(&r->plan, NULL, error);
         goto done;
     }
@@ -240,6 +262,7 @@ static qn_status quantize(run *r, qn_error *error)
         return QN_NOMEM(error);
     if (r->recipe.ctx != NULL) {
         QN_TRY(qn__recipe_ranges(&r->recipe, &r->plan, error));
+        QN_TRY(qn__recipe_integers(&r->recipe, &r->plan, error));
         if (r->settings.bias_correction)
             QN_TRY(qn__recipe_biases(&r->recipe, &r->plan, r->shifts, &biases_known, error));
     }
@@ -276,6 +299,9 @@ qn_status qn_quantize(const qn_model *model, const qn_dataset *dataset,
     qn_report_destroy(made);
     qn__graph_destroy(r.quantized);
     qn__free(r.ctx, r.shifts);
+    for (size_t i = 0; i < r.n_rows; i++)
+        qn__rows_free(r.ctx, &r.rows[i]);
+    qn__free(r.ctx, r.rows);
     qn__ranges_free(&r.ranges);
     qn__quant_plan_free(&r.plan);
     qn__graph_destroy(r.graph);

@@ -1,5 +1,6 @@
 /* Recipes: what a run decided, written as JSON and replayed. Numbers have nine significant digits,
  * which is enough for a float32 to come back as it was. */
+#include "core/base64.h"
 #include "core/io.h"
 #include "core/strbuf.h"
 #include "data/data.h"
@@ -18,7 +19,7 @@ static const char *const setting_keys[] = {"target",      "features",       "wei
                                            "granularity", "activations",    "calibrate_with",
                                            "x86",         "bias_correction"};
 static const char *const other_keys[] = {"recipe",  "quench",    "batch",  "preprocessing",
-                                         "samples", "overrides", "ranges", "biases",
+                                         "samples", "overrides", "ranges", "biases", "integers",
                                          "layers",  "notes"};
 enum {
     N_SETTINGS = sizeof(setting_keys) / sizeof(setting_keys[0]),
@@ -175,6 +176,57 @@ static qn_status read_bias(const qn_recipe *recipe, qn_quant_plan *plan, size_t 
     return QN_OK;
 }
 
+static qn_status find_position(const qn_recipe *recipe, const qn_quant_plan *plan, const char *name,
+                               size_t *out, qn_error *error)
+{
+    size_t n = 0;
+    while (n < plan->graph->n_nodes && strcmp(plan->graph->nodes[n]->name, name) != 0)
+        n++;
+    QN_FAIL_IF(n == plan->graph->n_nodes, error, QN_INVALID_ARGUMENT,
+               "%s: no node \"%s\" in the model", recipe->path, name);
+    *out = n;
+    return QN_OK;
+}
+
+static qn_status read_integers(const qn_recipe *recipe, qn_quant_plan *plan, size_t position,
+                               const json_t *text, qn_error *error)
+{
+    const qn_node *node = plan->graph->nodes[position];
+    qn_weight_view view;
+    QN_FAIL_IF(!plan->nodes[position].quantized || plan->nodes[position].rule != QN_RULE_WEIGHTS ||
+                   !qn__weight_view(node, &view),
+               error, QN_INVALID_ARGUMENT, "%s: integers for \"%s\", which has no weights",
+               recipe->path, node->name);
+    const size_t count = view.channels * view.k;
+    int8_t *integers = qn__arena_alloc(&plan->arena, count);
+    if (integers == NULL)
+        return QN_NOMEM(error);
+    bool good = json_is_string(text) && qn__base64_decode(json_string_value(text),
+                                                          json_string_length(text), integers, count);
+    for (size_t i = 0; good && i < count; i++)
+        good = integers[i] != INT8_MIN;
+    QN_FAIL_IF(!good, error, QN_CORRUPT, "%s: integers of \"%s\" are not %zu bytes within -127..127",
+               recipe->path, node->name, count);
+    plan->nodes[position].integers = integers;
+    return QN_OK;
+}
+
+qn_status qn__recipe_integers(const qn_recipe *recipe, qn_quant_plan *plan, qn_error *error)
+{
+    json_t *integers = json_object_get(recipe->root, "integers");
+    const char *name;
+    json_t *value;
+    QN_FAIL_IF(integers != NULL && !json_is_object(integers), error, QN_CORRUPT,
+               "%s: \"integers\" is not an object", recipe->path);
+    json_object_foreach(integers, name, value)
+    {
+        size_t n = 0;
+        QN_TRY(find_position(recipe, plan, name, &n, error));
+        QN_TRY(read_integers(recipe, plan, n, value, error));
+    }
+    return QN_OK;
+}
+
 qn_status qn__recipe_biases(const qn_recipe *recipe, qn_quant_plan *plan, float **shifts,
                             bool *found, qn_error *error)
 {
@@ -187,10 +239,7 @@ qn_status qn__recipe_biases(const qn_recipe *recipe, qn_quant_plan *plan, float 
     json_object_foreach(biases, name, value)
     {
         size_t n = 0;
-        while (n < plan->graph->n_nodes && strcmp(plan->graph->nodes[n]->name, name) != 0)
-            n++;
-        QN_FAIL_IF(n == plan->graph->n_nodes, error, QN_INVALID_ARGUMENT,
-                   "%s: no node \"%s\" in the model", recipe->path, name);
+        QN_TRY(find_position(recipe, plan, name, &n, error));
         QN_TRY(read_bias(recipe, plan, n, value, &shifts[n], error));
     }
     return QN_OK;
@@ -294,6 +343,25 @@ static void put_biases(json_t *root, const qn_quant_plan *plan, float *const *sh
     put(root, "biases", biases, ok);
 }
 
+static void put_integers(json_t *root, const qn_quant_plan *plan, bool *ok)
+{
+    const qn_context *ctx = plan->graph->ctx;
+    json_t *integers = json_object();
+    for (size_t n = 0; n < plan->graph->n_nodes; n++) {
+        qn_weight_view view;
+        if (plan->nodes[n].integers == NULL || !qn__weight_view(plan->graph->nodes[n], &view))
+            continue;
+        char *text = qn__alloc(ctx, qn__base64_length(view.channels * view.k) + 1);
+        *ok &= text != NULL;
+        if (text != NULL) {
+            qn__base64_encode(plan->nodes[n].integers, view.channels * view.k, text);
+            put(integers, plan->graph->nodes[n]->name, json_string_nocheck(text), ok);
+        }
+        qn__free(ctx, text);
+    }
+    put(root, "integers", integers, ok);
+}
+
 static void put_layers(json_t *root, const qn_quant_plan *plan, bool *ok)
 {
     json_t *layers = json_array();
@@ -351,6 +419,7 @@ qn_status qn__recipe_write(const qn_quant_plan *plan, const qn_dataset *dataset,
     put_ranges(root, plan, &ok);
     if (plan->settings->bias_correction)
         put_biases(root, plan, shifts, &ok);
+    put_integers(root, plan, &ok);
     put_layers(root, plan, &ok);
     if (!ok || json_dump_callback(root, append, &buf, JSON_INDENT(1) | JSON_REAL_PRECISION(9)) != 0)
         QN_FAIL_GOTO(error, QN_NO_MEMORY, "the recipe cannot be written");

@@ -2,7 +2,8 @@
  * quantized nodes become quantized tensors under their own names; a Quantize node stands where an
  * integer node reads a float tensor and a Dequantize node where a float node or a graph output
  * reads an integer one. */
-#include "quant/quant.h"
+#include "core/threads.h"
+#include "quant/gptq.h"
 
 #include <float.h>
 #include <math.h>
@@ -306,6 +307,81 @@ static float *bias_bounds(rewriter *r, const float *bias, float x_scale, size_t 
     return bounds;
 }
 
+/* Rows hold a layer's weights in the order [kh][kw][cin], constants in [cin][kh][kw]. */
+static size_t constant_index(const qn_weight_view *v, size_t c, size_t i)
+{
+    const size_t cin = v->k / v->positions;
+    return c * v->stride_c + (i % cin * v->positions + i / cin) * v->stride_k;
+}
+
+typedef struct group_job {
+    const qn_context *ctx;
+    const qn_weight_view *view;
+    const qn_rows *rows;
+    const float *w, *scales;
+    bool center;
+    float *sorted;    /* [channels][k] */
+    int8_t *integers; /* [channels][k] */
+    _Atomic bool failed;
+} group_job;
+
+static void compensate_group(void *arg, size_t g)
+{
+    group_job *job = arg;
+    const qn_weight_view *v = job->view;
+    const size_t channels = v->channels / job->rows->groups, first = g * channels;
+    for (size_t c = first; c < first + channels; c++)
+        for (size_t i = 0; i < v->k; i++)
+            job->sorted[c * v->k + i] = job->w[constant_index(v, c, i)];
+    const qn_gptq_problem problem = {.channels = channels,
+                                     .k = v->k,
+                                     .w = job->sorted + first * v->k,
+                                     .scales = job->scales + first,
+                                     .n_rows = job->rows->n_rows,
+                                     .row_stride = job->rows->groups * v->k,
+                                     .rows = job->rows->data + g * v->k,
+                                     .center = job->center,
+                                     .pairs = v->pairs};
+    if (qn__gptq_round(job->ctx, &problem, job->integers + first * v->k, NULL) != QN_OK)
+        job->failed = true;
+}
+
+/* Replaces q, rounded to nearest, by the integers of a method that compensates. */
+static qn_status compensate(rewriter *r, const qn_node *node, size_t position,
+                            const qn_weight_view *view, const float *w, const float *scales,
+                            int8_t *q)
+{
+    const qn_context *ctx = r->graph->ctx;
+    qn_node_plan *p = &r->plan->nodes[position];
+    const size_t count = view->channels * view->k;
+    if (p->integers != NULL) {
+        memcpy(q, p->integers, count);
+        return QN_OK;
+    }
+    if (p->rows == NULL || p->rows->data == NULL || p->rows->k != view->k)
+        return QN_OK;
+    group_job job = {.ctx = ctx,
+                     .view = view,
+                     .rows = p->rows,
+                     .w = w,
+                     .scales = scales,
+                     .center = r->shifts != NULL && node->op != QN_OP_MATMUL,
+                     .sorted = qn__reallocarray(ctx, NULL, count, sizeof(float)),
+                     .integers = qn__alloc(ctx, count)};
+    p->integers = qn__arena_alloc(&r->plan->arena, count);
+    job.failed = job.sorted == NULL || job.integers == NULL || p->integers == NULL;
+    if (!job.failed)
+        qn__parallel(ctx->pool, compensate_group, &job, p->rows->groups);
+    for (size_t c = 0; !job.failed && c < view->channels; c++)
+        for (size_t i = 0; i < view->k; i++)
+            q[constant_index(view, c, i)] = job.integers[c * view->k + i];
+    if (!job.failed)
+        memcpy(p->integers, q, count);
+    qn__free(ctx, job.sorted);
+    qn__free(ctx, job.integers);
+    return job.failed ? QN_NOMEM(r->error) : QN_OK;
+}
+
 static qn_status quantize_weights_of(rewriter *r, qn_node *node, size_t position)
 {
     const qn_settings *settings = r->plan->settings;
@@ -332,6 +408,7 @@ static qn_status quantize_weights_of(rewriter *r, qn_node *node, size_t position
         QN_FAIL_GOTO(r->error, QN_NO_MEMORY, "out of memory");
     QN_TRY_GOTO(qn__quantize_weights(r->graph->ctx, &view, values, bounds, settings->x86_pairs, w,
                                      scales, data, r->error));
+    QN_TRY_GOTO(compensate(r, node, position, &view, values, scales, data));
     QN_TRY_GOTO(correct_bias(r, node, position, &view, values, data, scales));
     QN_TRY_GOTO(collect_bias(r, node, position, view.channels, &bias));
     QN_TRY_GOTO(set_weights(r, node, &view, w, scales, blob));

@@ -36,16 +36,10 @@ bool qn__pairs_safe_any(const int8_t *q, size_t k)
 
 bool qn__pairs_safe_adjacent(const int8_t *q, size_t k, size_t positions)
 {
-    for (size_t i = 0; i < k; i += 2)
-        if (!pair_safe(q[i], i + 1 < k ? q[i + 1] : 0))
-            return false;
-    if (positions <= 1)
-        return true;
-    /* channels-last: entry i is position i / cin of channel i % cin */
-    const size_t cin = k / positions;
+    const size_t cin = k / positions; /* channels-last: entry i is tap i / cin of channel i % cin */
     for (size_t i = 0; i < k; i += 2) {
-        const int a = q[i % cin * positions + i / cin];
         const size_t n = i + 1;
+        const int a = q[i % cin * positions + i / cin];
         const int b = n < k ? q[n % cin * positions + n / cin] : 0;
         if (!pair_safe(a, b))
             return false;

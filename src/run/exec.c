@@ -122,8 +122,7 @@ static qn_status run_hook(const qn_exec *exec, uint32_t value, qn_error *error)
     return exec->hook(exec->hook_ctx, &exec->views[value], error);
 }
 
-static qn_status run_step(const qn_exec *exec, size_t index, const qn_run_env *env,
-                          qn_error *error)
+static qn_status run_step(const qn_exec *exec, size_t index, const qn_run_env *env, qn_error *error)
 {
     const qn_plan_step *const step = &exec->plan->steps[index];
     if (step->skip)

@@ -21,8 +21,7 @@ size_t qn__layout_position(size_t rank, qn_layout layout, size_t axis)
     return axis == 1 ? rank - 1 : axis - 1;
 }
 
-void qn__layout_dims(size_t rank, const int64_t *dims, qn_layout layout,
-                     int64_t out[QN_MAX_RANK])
+void qn__layout_dims(size_t rank, const int64_t *dims, qn_layout layout, int64_t out[QN_MAX_RANK])
 {
     size_t order[QN_MAX_RANK];
     qn__layout_order(rank, layout, order);
@@ -318,8 +317,7 @@ void qn__strided_copy(qn_pool *pool, void *dst, const void *src, size_t rank, co
     size_t rows = 1;
     for (size_t i = 0; i < job.n_outer; i++)
         rows *= (size_t)job.dims[i];
-    qn__parallel_ranges(pool, copy_rows, &job, rows,
-                        (size_t)job.dims[job.rank - 1] * elem_bytes);
+    qn__parallel_ranges(pool, copy_rows, &job, rows, (size_t)job.dims[job.rank - 1] * elem_bytes);
 }
 
 void qn__convert_layout(qn_pool *pool, void *dst, qn_layout dst_layout, const void *src,

@@ -11,8 +11,7 @@ void qn__layout_order(size_t rank, qn_layout layout, size_t order[QN_MAX_RANK]);
 /* Position in memory order of graph axis `axis`. */
 size_t qn__layout_position(size_t rank, qn_layout layout, size_t axis);
 /* Dims in memory order. */
-void qn__layout_dims(size_t rank, const int64_t *dims, qn_layout layout,
-                     int64_t out[QN_MAX_RANK]);
+void qn__layout_dims(size_t rank, const int64_t *dims, qn_layout layout, int64_t out[QN_MAX_RANK]);
 /* Element strides by graph axis. */
 void qn__layout_strides(size_t rank, const int64_t *dims, qn_layout layout,
                         int64_t out[QN_MAX_RANK]);
@@ -25,13 +24,13 @@ typedef struct qn_axis_view {
 } qn_axis_view;
 qn_axis_view qn__axis_view(size_t rank, const int64_t *dims, qn_layout layout, size_t axis);
 
-/* dst[i0][i1]... (dense) = src[i0 * stride0 + i1 * stride1 + ...], elements of 1, 2, 4 or 8 bytes. */
+/* dst[i0][i1]... (dense) = src[i0 * stride0 + i1 * stride1 + ...], elements of 1, 2, 4 or 8 bytes.
+ */
 void qn__strided_copy(qn_pool *pool, void *dst, const void *src, size_t rank, const int64_t *dims,
                       const int64_t *strides, size_t elem_bytes);
 /* The same values in another layout. */
 void qn__convert_layout(qn_pool *pool, void *dst, qn_layout dst_layout, const void *src,
-                        qn_layout src_layout, size_t rank, const int64_t *dims,
-                        size_t elem_bytes);
+                        qn_layout src_layout, size_t rank, const int64_t *dims, size_t elem_bytes);
 
 /* dst[i0][i1]... (dense) = src[sum of maps[k][ik]], or fill where any map holds a negative entry.
  * Entries are element offsets. Prepared once; running allocates nothing. */

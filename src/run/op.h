@@ -1,8 +1,8 @@
 /* How an operator is added to the executor: one file in src/run/ops, one row in run/ops.def.
  *
  * Planning calls `prepare`, which reads attributes and constant inputs, chooses kernels, packs
- * weights (kept in the step, freed by `release`), states the layouts it wants and its scratch bytes.
- * Running calls `run` with views whose layouts are as asked. */
+ * weights (kept in the step, freed by `release`), states the layouts it wants and its scratch
+ * bytes. Running calls `run` with views whose layouts are as asked. */
 #ifndef QN_RUN_OP_H
 #define QN_RUN_OP_H
 
@@ -12,7 +12,7 @@
 #define QN_STEP_MAX_IO 64 /* inputs or outputs of one node */
 
 typedef struct qn_step {
-    const qn_node *node;     /* of the bound graph: every shape static */
+    const qn_node *node; /* of the bound graph: every shape static */
     const struct qn_run_op *impl;
     const qn_kernels *kernels;
     const char *kernel_name; /* for profiles; set by prepare */
@@ -20,12 +20,12 @@ typedef struct qn_step {
      * ROW_MAJOR (outputs). prepare may ask for another input layout (a conversion is inserted) and
      * sets the outputs'. Constants are always row-major. */
     qn_layout in_layout[QN_STEP_MAX_IO], out_layout[QN_STEP_MAX_IO];
-    size_t scratch_bytes;    /* of the session, 64-byte aligned, shared by all steps */
-    size_t packed_bytes;     /* of packed weights in state, for reports */
-    int8_t inplace_input;    /* output 0 may reuse this input's memory; -1 (default): none */
-    bool alias;              /* output 0 is the bytes of input 0 as they are: run only copies, and is
-                                left out where the planner lets both share memory */
-    void *state;             /* operator's own, from qn__alloc; freed by release */
+    size_t scratch_bytes; /* of the session, 64-byte aligned, shared by all steps */
+    size_t packed_bytes;  /* of packed weights in state, for reports */
+    int8_t inplace_input; /* output 0 may reuse this input's memory; -1 (default): none */
+    bool alias;           /* output 0 is the bytes of input 0 as they are: run only copies, and is
+                             left out where the planner lets both share memory */
+    void *state;          /* operator's own, from qn__alloc; freed by release */
 } qn_step;
 
 typedef struct qn_run_env {

@@ -15,8 +15,7 @@ static qn_status bind_dim(const qn_plan *plan, const qn_tensor *input, size_t ax
                           const char *batch_symbol, int64_t *out, qn_error *error)
 {
     const qn_dim dim = input->dims[axis];
-    const bool is_batch =
-        axis == 0 || (dim.kind == QN_DIM_SYMBOL && dim.symbol == batch_symbol);
+    const bool is_batch = axis == 0 || (dim.kind == QN_DIM_SYMBOL && dim.symbol == batch_symbol);
     const int64_t bound = is_batch ? plan->options.batch : plan->options.symbol;
     if (dim.kind == QN_DIM_CONST) {
         *out = dim.value;
@@ -98,8 +97,7 @@ static qn_status add_value(qn_plan *plan, const qn_tensor *tensor, qn_layout lay
     QN_FAIL_IF(dtype == QN_DTYPE_NONE || tensor->type.kind == QN_TYPE_DYNAMIC, error,
                QN_UNSUPPORTED, "tensor \"%s\": its type cannot be executed", tensor->name);
     QN_FAIL_IF(!qn_shape_count(&count, dims, tensor->rank) ||
-                   !qn__dtype_bytes(&bytes, dtype, count) ||
-                   bytes > plan->ctx->limits.tensor_bytes,
+                   !qn__dtype_bytes(&bytes, dtype, count) || bytes > plan->ctx->limits.tensor_bytes,
                error, QN_LIMIT, "tensor \"%s\" has more than %llu bytes", tensor->name,
                (unsigned long long)plan->ctx->limits.tensor_bytes);
     QN_FAIL_IF(tensor->constant == NULL && qn__dtype_bits(dtype) < 8, error, QN_UNSUPPORTED,
@@ -114,8 +112,8 @@ static qn_status add_value(qn_plan *plan, const qn_tensor *tensor, qn_layout lay
                                        : tensor;
     qn_value *const value = &plan->values[index];
     *value = (qn_value){.bytes = bytes, .root = index, .is_constant = tensor->constant != NULL};
-    value->view = (qn_view){.tensor = shown, .layout = layout, .rank = tensor->rank,
-                            .count = count};
+    value->view =
+        (qn_view){.tensor = shown, .layout = layout, .rank = tensor->rank, .count = count};
     memcpy(value->view.dims, dims, sizeof(dims));
     plan->n_values++;
     plan->by_layout[layout][tensor->id] = index;
@@ -171,8 +169,8 @@ static qn_status add_step(qn_plan *plan, uint32_t n_in, uint32_t n_out, qn_plan_
     if (!QN_GROW(plan->ctx, &plan->steps, &plan->steps_capacity, plan->n_steps))
         return QN_NOMEM(error);
     qn_plan_step *const step = &plan->steps[plan->n_steps];
-    *step = (qn_plan_step){.op.kernels = &plan->kernels, .op.inplace_input = -1,
-                           .op.kernel_name = ""};
+    *step =
+        (qn_plan_step){.op.kernels = &plan->kernels, .op.inplace_input = -1, .op.kernel_name = ""};
     step->in = qn__calloc(plan->ctx, (size_t)n_in + n_out + 1, sizeof(*step->in));
     if (step->in == NULL)
         return QN_NOMEM(error);
@@ -185,8 +183,8 @@ static qn_status add_step(qn_plan *plan, uint32_t n_in, uint32_t n_out, qn_plan_
 }
 
 /* The value of a tensor in a layout; made by a conversion step (once) where it is not there. */
-static qn_status need_value(qn_plan *plan, const qn_tensor *tensor, qn_layout layout,
-                            uint32_t *out, qn_error *error)
+static qn_status need_value(qn_plan *plan, const qn_tensor *tensor, qn_layout layout, uint32_t *out,
+                            qn_error *error)
 {
     const uint32_t known = plan->by_layout[layout][tensor->id];
     if (known != QN_NO_VALUE) {
@@ -212,8 +210,7 @@ static qn_status need_value(qn_plan *plan, const qn_tensor *tensor, qn_layout la
 /* --- steps ----------------------------------------------------------------------------------- */
 static qn_layout producer_layout(const qn_plan *plan, const qn_tensor *tensor)
 {
-    if (tensor == NULL || tensor->constant != NULL ||
-        plan->primary[tensor->id] == QN_NO_VALUE)
+    if (tensor == NULL || tensor->constant != NULL || plan->primary[tensor->id] == QN_NO_VALUE)
         return QN_LAYOUT_ROW_MAJOR;
     return plan->values[plan->primary[tensor->id]].view.layout;
 }
@@ -225,8 +222,9 @@ static qn_status check_shapes(const qn_node *node, qn_error *error)
         const qn_tensor *const t =
             i < node->n_inputs ? node->inputs[i] : node->outputs[i - node->n_inputs];
         QN_FAIL_IF(t != NULL && (!t->has_shape || !qn__tensor_static_dims(t, dims)), error,
-                   QN_UNSUPPORTED, "node \"%s\" (%s): the shape of \"%s\" is not known before running",
-                   node->name, qn__op_name(node->op), t->name);
+                   QN_UNSUPPORTED,
+                   "node \"%s\" (%s): the shape of \"%s\" is not known before running", node->name,
+                   qn__op_name(node->op), t->name);
         size_t count;
         QN_FAIL_IF(t != NULL && (!qn_shape_count(&count, dims, t->rank) || count > SIZE_MAX / 64),
                    error, QN_LIMIT, "node \"%s\" (%s): tensor \"%s\" is too large", node->name,
@@ -237,13 +235,15 @@ static qn_status check_shapes(const qn_node *node, qn_error *error)
 
 static qn_status plan_node(qn_plan *plan, const qn_node *node, qn_error *error)
 {
-    QN_FAIL_IF(node->n_inputs > QN_STEP_MAX_IO || node->n_outputs > QN_STEP_MAX_IO, error,
-               QN_LIMIT, "node \"%s\" (%s) has more than %d inputs or outputs", node->name,
+    QN_FAIL_IF(node->n_inputs > QN_STEP_MAX_IO || node->n_outputs > QN_STEP_MAX_IO, error, QN_LIMIT,
+               "node \"%s\" (%s) has more than %d inputs or outputs", node->name,
                qn__op_name(node->op), QN_STEP_MAX_IO);
     QN_FAIL_IF(node->n_outputs == 0 || node->outputs[0] == NULL, error, QN_CORRUPT,
                "node \"%s\" (%s) has no first output", node->name, qn__op_name(node->op));
     QN_TRY(check_shapes(node, error));
-    qn_step op = {.node = node, .kernels = &plan->kernels, .inplace_input = -1,
+    qn_step op = {.node = node,
+                  .kernels = &plan->kernels,
+                  .inplace_input = -1,
                   .kernel_name = qn__op_name(node->op)};
     QN_TRY(qn__node_impl(node, &op.impl, error));
     for (uint32_t i = 0; i < node->n_inputs; i++)
@@ -315,8 +315,7 @@ static qn_status plan_steps(qn_plan *plan, const uint8_t *needed, qn_error *erro
     for (size_t i = 0; i < graph->n_nodes; i++) {
         bool wanted = false;
         for (uint32_t o = 0; o < graph->nodes[i]->n_outputs && !wanted; o++)
-            wanted = graph->nodes[i]->outputs[o] != NULL &&
-                     needed[graph->nodes[i]->outputs[o]->id];
+            wanted = graph->nodes[i]->outputs[o] != NULL && needed[graph->nodes[i]->outputs[o]->id];
         if (wanted)
             QN_TRY(plan_node(plan, graph->nodes[i], error));
     }
@@ -362,8 +361,7 @@ static bool can_share(const qn_plan *plan, const qn_plan_step *step, uint32_t fr
     if (step->op.alias) /* with hooks that change values a shared tensor must not change another */
         return plan->values[to].bytes == plan->values[from].bytes &&
                (dies || !plan->options.keep_all);
-    return dies && plan->values[to].bytes <= root->bytes &&
-           sole_reader_of_root(plan, step, from);
+    return dies && plan->values[to].bytes <= root->bytes && sole_reader_of_root(plan, step, from);
 }
 
 static void share_memory(qn_plan *plan, const uint32_t *last)

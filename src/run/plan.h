@@ -36,8 +36,8 @@ struct qn_plan {
     size_t n_steps, steps_capacity;
     qn_value *values;
     size_t n_values, values_capacity;
-    uint32_t *by_layout[2]; /* [n_tensors] value of a tensor in each layout */
-    uint32_t *primary;      /* [n_tensors] value the producer writes */
+    uint32_t *by_layout[2];     /* [n_tensors] value of a tensor in each layout */
+    uint32_t *primary;          /* [n_tensors] value the producer writes */
     uint32_t *inputs, *outputs; /* value indices */
     size_t arena_bytes, scratch_bytes, packed_bytes;
 };

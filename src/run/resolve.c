@@ -24,8 +24,7 @@ static bool static_bytes(const qn_tensor *t, size_t *bytes)
 static bool foldable(const folder *f, const qn_node *node)
 {
     const bool only_shape = node->op == QN_OP_SHAPE || node->op == QN_OP_SIZE;
-    if (node->n_inputs > QN_STEP_MAX_IO || node->n_outputs > QN_STEP_MAX_IO ||
-        node->n_outputs == 0)
+    if (node->n_inputs > QN_STEP_MAX_IO || node->n_outputs > QN_STEP_MAX_IO || node->n_outputs == 0)
         return false;
     for (uint32_t i = 0; i < node->n_inputs; i++) {
         const qn_tensor *const t = node->inputs[i];
@@ -64,8 +63,8 @@ static void *new_buffer(const folder *f, evaluation *e, size_t bytes)
 
 static qn_view view_of(const qn_tensor *t, qn_layout layout)
 {
-    qn_view view = {.tensor = t, .layout = layout, .rank = t->rank,
-                    .count = qn__tensor_elements(t)};
+    qn_view view = {
+        .tensor = t, .layout = layout, .rank = t->rank, .count = qn__tensor_elements(t)};
     qn__tensor_dims(t, view.dims);
     return view;
 }
@@ -126,8 +125,8 @@ static qn_status run_once(const folder *f, evaluation *e, qn_error *error)
         if (node->outputs[i] == NULL)
             continue;
         e->out[i] = view_of(node->outputs[i], e->step.out_layout[i]);
-        e->out[i].data = new_buffer(
-            f, e, e->out[i].count * (qn__dtype_bits(node->outputs[i]->type.dtype) / 8));
+        e->out[i].data =
+            new_buffer(f, e, e->out[i].count * (qn__dtype_bits(node->outputs[i]->type.dtype) / 8));
         if (e->out[i].data == NULL)
             return QN_NOMEM(error);
     }

@@ -36,10 +36,10 @@ typedef struct qn_plan_options {
     /* Dims of each graph input, in graph input order; NULL: the graph's own, symbols bound by
      * `batch`. */
     const int64_t (*input_dims)[QN_MAX_RANK];
-    int64_t batch;     /* value of every symbolic first dimension of inputs, default 1 */
-    int64_t symbol;    /* value of other symbolic dimensions, default 0: an error */
-    bool keep_all;     /* every tensor of the graph must exist for hooks: no fusion hides one */
-    bool saturate16;   /* integer Conv/Gemm/MatMul saturate int16 pair sums as vpmaddubsw does */
+    int64_t batch;      /* value of every symbolic first dimension of inputs, default 1 */
+    int64_t symbol;     /* value of other symbolic dimensions, default 0: an error */
+    bool keep_all;      /* every tensor of the graph must exist for hooks: no fusion hides one */
+    bool saturate16;    /* integer Conv/Gemm/MatMul saturate int16 pair sums as vpmaddubsw does */
     uint32_t cpu_flags; /* from the context by default (qn__plan_options_init) */
 } qn_plan_options;
 void qn__plan_options_init(qn_plan_options *options, const qn_context *ctx);
@@ -61,8 +61,8 @@ typedef struct qn_exec qn_exec;
 qn_status qn__exec_create(const qn_plan *plan, qn_pool *pool, qn_exec **out, qn_error *error);
 void qn__exec_destroy(qn_exec *session);
 void qn__exec_set_hook(qn_exec *session, qn_hook_fn hook, void *ctx);
-/* Inputs: row-major, float32 or the input's integer dtype, one pointer per graph input, borrowed for
- * the call. */
+/* Inputs: row-major, float32 or the input's integer dtype, one pointer per graph input, borrowed
+ * for the call. */
 qn_status qn__exec_run(qn_exec *session, const void *const *inputs, qn_error *error);
 /* After a run: output i (row-major; valid until the next run). */
 const qn_view *qn__exec_output(const qn_exec *session, size_t index);

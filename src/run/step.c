@@ -1,5 +1,5 @@
-/* What operators ask of the planner: their node's dims, constants, fused activation, errors; and the
- * tables made from ops.def. */
+/* What operators ask of the planner: their node's dims, constants, fused activation, errors; and
+ * the tables made from ops.def. */
 #include "run/plan.h"
 
 #include <math.h>
@@ -39,8 +39,8 @@ const qn_run_op *qn__run_qop_find(qn_op op)
 
 qn_status qn__node_impl(const qn_node *node, const qn_run_op **out, qn_error *error)
 {
-    const bool crosses = node->op == QN_OP_QUANTIZE_LINEAR ||
-                         node->op == QN_OP_DEQUANTIZE_LINEAR || node->op == QN_OP_REQUANTIZE;
+    const bool crosses = node->op == QN_OP_QUANTIZE_LINEAR || node->op == QN_OP_DEQUANTIZE_LINEAR ||
+                         node->op == QN_OP_REQUANTIZE;
     const bool quantized = !crosses && node->n_inputs > 0 && node->inputs[0] != NULL &&
                            node->inputs[0]->type.kind == QN_TYPE_QUANT;
     const qn_run_op *const impl =

@@ -51,9 +51,8 @@ static float dequantize(const qn_quant *q, int64_t value, size_t s)
 {
     if (q->n_codebook > 0) {
         const int64_t entry = value - q->qmin;
-        return entry >= 0 && (size_t)entry < q->n_codebook
-                   ? q->codebook[entry] * q->scales[s]
-                   : 0.0f;
+        return entry >= 0 && (size_t)entry < q->n_codebook ? q->codebook[entry] * q->scales[s]
+                                                           : 0.0f;
     }
     const int32_t zero = q->zero_points != NULL ? q->zero_points[s] : 0;
     return (float)(value - zero) * q->scales[s];
@@ -93,8 +92,7 @@ void qn__view_to_f32(const qn_view *view, float *dst)
     }
     cursor c = cursor_start(view);
     for (size_t i = 0; i < view->count; i++) {
-        dst[i] = quant ? dequantize(type->quant,
-                                    qn__load_int(view->data, type->dtype, c.offset),
+        dst[i] = quant ? dequantize(type->quant, qn__load_int(view->data, type->dtype, c.offset),
                                     scale_index(type->quant, &c))
                        : (float)qn__load_real(view->data, type->dtype, c.offset);
         cursor_next(&c);

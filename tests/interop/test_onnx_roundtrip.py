@@ -87,6 +87,17 @@ def test_real_models_compute_the_same(model, mode, tmp_path):
 
 
 @pytest.mark.parametrize("model", MODELS, ids=ids)
+def test_simplified_models_get_their_activations_back(model, tmp_path):
+    target = tmp_path / "out.onnx"
+    roundtrip(model, target, "simplified")
+    check_same(model, target, exact=False, atol=1e-4)
+    old, new = op_counts(model), op_counts(target)
+    assert "BatchNormalization" not in new
+    for name in ("Conv", "Relu", "Clip"):
+        assert old.get(name, 0) == new.get(name, 0)
+
+
+@pytest.mark.parametrize("model", MODELS, ids=ids)
 def test_writing_is_deterministic_and_a_fixed_point(model, tmp_path):
     first, again, second = (tmp_path / n for n in ("1.onnx", "1b.onnx", "2.onnx"))
     roundtrip(model, first)

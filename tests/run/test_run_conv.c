@@ -307,6 +307,91 @@ static void conv_equals_loops_in_double(void **state)
     }
 }
 
+static void naive_transpose(const window_case *w, const float *x, const float *k, const float *bias,
+                            const qn_node *node, double *y, double *magnitude)
+{
+    const int64_t gc = w->c / w->groups, goc = w->oc / w->groups;
+    const int64_t plane = w->out[0] * w->out[1];
+    for (int64_t i = 0; i < w->n * w->oc * plane; i++) {
+        y[i] = bias == NULL ? 0.0 : (double)bias[i / plane % w->oc];
+        magnitude[i] = fabs(y[i]);
+    }
+    for (int64_t n = 0; n < w->n; n++)
+        for (int64_t c = 0; c < w->c; c++)
+            for (int64_t iy = 0; iy < w->in[0]; iy++)
+                for (int64_t ix = 0; ix < w->in[1]; ix++)
+                    for (int64_t o = 0; o < goc; o++)
+                        for (int64_t ky = 0; ky < w->kernel[0]; ky++)
+                            for (int64_t kx = 0; kx < w->kernel[1]; kx++) {
+                                const int64_t oy =
+                                    iy * w->stride[0] - w->pad0[0] + ky * w->dilation[0];
+                                const int64_t ox =
+                                    ix * w->stride[1] - w->pad0[1] + kx * w->dilation[1];
+                                if (oy < 0 || ox < 0 || oy >= w->out[0] || ox >= w->out[1])
+                                    continue;
+                                const double product =
+                                    (double)x[((n * w->c + c) * w->in[0] + iy) * w->in[1] + ix] *
+                                    (double)k[((c * goc + o) * w->kernel[0] + ky) * w->kernel[1] +
+                                              kx];
+                                const int64_t at = (n * w->oc + c / gc * goc + o) * plane +
+                                                   oy * w->out[1] + ox;
+                                y[at] += product;
+                                magnitude[at] += fabs(product);
+                            }
+    for (int64_t i = 0; i < w->n * w->oc * plane; i++)
+        y[i] = clamp(y[i], node);
+}
+
+static void conv_transpose_equals_loops_in_double(void **state)
+{
+    fixture *const f = *state;
+    for (int i = 0; i < CASES; i++) {
+        window_case w = {.n = pick(1, 2), .groups = pick(1, 3)};
+        w.c = pick(1, 9) * w.groups;
+        w.oc = pick(1, 20) * w.groups;
+        if (!random_window(&w, false))
+            continue;
+        int64_t extra[2] = {0, 0};
+        for (int a = 0; a < 2; a++) {
+            const bool real = w.axes == 2 || a == 1;
+            const int64_t slack = w.stride[a] > w.dilation[a] ? w.stride[a] : w.dilation[a];
+            extra[a] = real ? pick(0, slack - 1) : 0;
+            w.out[a] = (w.in[a] - 1) * w.stride[a] + extra[a] +
+                       (w.kernel[a] - 1) * w.dilation[a] + 1 - w.pad0[a] - w.pad1[a];
+        }
+        if (w.out[0] < 1 || w.out[1] < 1)
+            continue;
+        describe(&w, "ConvTranspose");
+        int64_t in[4], out[4], weights[4] = {w.c, w.oc / w.groups};
+        const size_t rank = dims_of(&w, w.c, w.in, in);
+        dims_of(&w, w.oc, w.out, out);
+        for (int64_t a = 0; a < w.axes; a++)
+            weights[2 + a] = w.kernel[2 - w.axes + a];
+        const size_t count = count_of(out, rank);
+        float *const x = random_floats(count_of(in, rank));
+        float *const k = random_floats(count_of(weights, rank));
+        float *const bias = pick(0, 3) == 0 ? NULL : random_floats((size_t)w.oc);
+        double *const expected = malloc((2 * count + 1) * sizeof *expected);
+        begin(f);
+        qn_tensor *input = add_input(f, "x", rank, in);
+        f->node = qn__graph_add_node(f->graph, SIZE_MAX, QN_OP_CONV_TRANSPOSE, "up",
+                                     bias == NULL ? 2 : 3, 1);
+        f->node->inputs[0] = input;
+        f->node->inputs[1] = add_const(f, "w", rank, weights, k);
+        if (bias != NULL)
+            f->node->inputs[2] = add_const(f, "b", 1, &w.oc, bias);
+        qn__node_set_output(f->node, 0, add_input(f, "y", rank, out));
+        set_attrs(f, &w);
+        assert_true(qn__node_set_ints(f->graph, f->node, "output_padding", extra + 2 - w.axes,
+                                      (size_t)w.axes));
+        assert_true(qn__node_set_int(f->graph, f->node, "group", w.groups));
+        random_act(f->node);
+        naive_transpose(&w, x, k, bias, f->node, expected, expected + count);
+        check(f, (const float *const[]){x}, 1, &input, expected, expected + count, count, w.text);
+        free(x), free(k), free(bias), free(expected);
+    }
+}
+
 static void conv_of_real_sizes_equals_loops(void **state)
 {
     /* n, c, oc, groups, axes, in, out, kernel, stride, dilation, pads */
@@ -635,6 +720,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(conv_equals_loops_in_double),
         cmocka_unit_test(conv_of_real_sizes_equals_loops),
+        cmocka_unit_test(conv_transpose_equals_loops_in_double),
         cmocka_unit_test(pools_equal_loops_in_double),
         cmocka_unit_test(global_pools_equal_loops_in_double),
         cmocka_unit_test(gemm_equals_loops_in_double),

@@ -1,11 +1,12 @@
-/* onnx_roundtrip IN OUT [qdq|qoperator|dedicated|bare] [dump]: reads a model and writes it again;
- * "bare" forgets the source document first. */
+/* onnx_roundtrip IN OUT [qdq|qoperator|dedicated|bare|simplified] [dump]: reads a model and writes
+ * it again; "bare" forgets the source document first, "simplified" runs the passes on it. */
 #include <stdio.h>
 #include <string.h>
 
 #include "core/context.h"
 #include "core/strbuf.h"
 #include "format/format.h"
+#include "pass/pass.h"
 
 int main(int argc, char **argv)
 {
@@ -29,6 +30,11 @@ int main(int argc, char **argv)
             graph->nodes[i]->n_sources = 0;
             graph->nodes[i]->act_source = -1;
         }
+    }
+    if (status == QN_OK && strcmp(mode, "simplified") == 0) {
+        qn_pass_options passes;
+        qn__pass_options_init(&passes);
+        status = qn__passes_simplify(graph, &passes, &error);
     }
     if (status == QN_OK && argc > 4) {
         qn_strbuf text;

@@ -106,6 +106,9 @@ qn_status qn__onnx_make_params(qn_lower *l, const qn_tensor *tensor, qn_type typ
                "tensor \"%s\": ONNX has no codebooks", tensor->name);
     QN_FAIL_IF(!param_dims(tensor, quant, &rank, dims), error, QN_UNSUPPORTED,
                "tensor \"%s\": blocks need a fixed shape", tensor->name);
+    /* Viewers know a bias's parameters by this name. */
+    if (type.dtype == QN_DTYPE_I32 && tensor->constant)
+        base = named(graph, base, "_quantized");
     size_t bytes;
     void *zeros = NULL;
     if (!qn__dtype_bytes(&bytes, type.dtype, quant->n_scales))
@@ -161,6 +164,14 @@ bool qn__onnx_is_quantized(const qn_lower *l, const qn_tensor *tensor)
     return tensor && tensor->id < l->n_entries && l->entries[tensor->id].type.kind == QN_TYPE_QUANT;
 }
 
+/* Are these integers an initializer of the file itself? Its name stays then. */
+static bool is_of_file(const qn_onnx_writer *w, const qn_tensor *tensor)
+{
+    return w->source && tensor->source >= 0 &&
+           (size_t)tensor->source < w->source->n_initializers &&
+           w->source->initializers[tensor->source].blob == tensor->constant;
+}
+
 /* A quantized constant keeps its blob; only its name and type change. */
 static qn_status lower_constant(qn_lower *l, qn_tensor *tensor, qn_lowered *e, qn_error *error)
 {
@@ -169,7 +180,7 @@ static qn_status lower_constant(qn_lower *l, qn_tensor *tensor, qn_lowered *e, q
     e->base = base;
     if (!base)
         return QN_NOMEM(error);
-    if (base != tensor->name || tensor->source >= 0) {
+    if (base != tensor->name || is_of_file(l->w, tensor)) {
         tensor->type = qn_type_plain_make(tensor->type.dtype);
         e->q = tensor;
     } else {
@@ -312,10 +323,13 @@ qn_status qn__onnx_split_output(qn_lower *l, qn_tensor *tensor, bool want_float,
     if (e->is_output || e->base != tensor->name) { /* its name belongs to the integers */
         tensor->type = integers;
         e->q = tensor;
-        if (want_float)
-            *made = qn__onnx_fresh(graph, e->is_output ? named(graph, e->base, "_float")
-                                                             : e->base,
-                                         qn_type_plain_make(QN_DTYPE_F32));
+        if (want_float) {
+            const qn_tensor *taken = qn__graph_find_tensor(graph, e->base);
+            const bool is_free = taken && !taken->producer && !taken->constant && taken != tensor;
+            *made = qn__onnx_fresh(
+                graph, is_free ? e->base : named(graph, e->base, "_QuantizeLinear_Input"),
+                qn_type_plain_make(QN_DTYPE_F32));
+        }
     } else {
         tensor->type = qn_type_plain_make(QN_DTYPE_F32);
         e->q = qn__onnx_fresh(graph, named(graph, e->base, "_quantized"), integers);

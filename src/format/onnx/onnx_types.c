@@ -180,8 +180,59 @@ static qn_status read_output(const qn_onnx_reader *r, qn_node *node, qn_tensor *
     return make_type(r, node, &s, storage_of(&s, QN_DTYPE_U8), &node->outputs[0]->type, error);
 }
 
+/* --- float weights that the file quantizes itself -----------------------------------------------*/
+static void quantize_values(const qn_tensor *from, const int64_t *dims, qn_type type, size_t count,
+                            void *out)
+{
+    const qn_quant *q = type.quant;
+    size_t inner = 1;
+    for (size_t d = from->rank; q->axis >= 0 && d-- > (size_t)q->axis + 1;)
+        inner *= (size_t)dims[d];
+    for (size_t i = 0; i < count; i++) {
+        const size_t c = q->axis >= 0 ? i / inner % q->n_scales : 0;
+        const float x = (float)qn__load_real(from->constant->data, QN_DTYPE_F32, i);
+        /* As the runtime does: float division, ties to even, then saturation. */
+        const float zp = q->zero_points ? (float)q->zero_points[c] : 0.0f;
+        float value = rintf(x / q->scales[c]) + zp;
+        value = value > (float)q->qmin ? value : (float)q->qmin; /* NaN goes here too */
+        value = value < (float)q->qmax ? value : (float)q->qmax;
+        qn__store_int(out, type.dtype, i, (int64_t)value);
+    }
+}
+
+/* A QuantizeLinear of a constant makes a constant. */
+static qn_status fold_quantize(qn_onnx_reader *r, qn_node *node, bool *folded, qn_error *error)
+{
+    const qn_tensor *from = node->inputs[0];
+    qn_tensor *to = node->outputs[0];
+    const qn_quant *q = to->type.quant;
+    int64_t dims[QN_MAX_RANK];
+    size_t count, bytes;
+    void *data = NULL;
+    *folded = false;
+    if (!from->constant || from->type.kind != QN_TYPE_PLAIN || from->type.dtype != QN_DTYPE_F32 ||
+        q->block > 0 || qn__dtype_bits(to->type.dtype) > 16 ||
+        !qn__tensor_static_dims(from, dims) || !qn__tensor_count(from, &count) ||
+        !qn__dtype_bytes(&bytes, to->type.dtype, count))
+        return QN_OK;
+    if (q->axis >= 0 && (q->axis >= from->rank || (size_t)dims[q->axis] != q->n_scales))
+        return qn__onnx_node_fail(r, node, error, QN_CORRUPT, "%zu scales along axis %d of \"%s\"",
+                                  q->n_scales, q->axis, from->name);
+    qn_blob *blob = qn__blob_create(r->graph->ctx, bytes, &data);
+    if (!blob)
+        return QN_NOMEM(error);
+    quantize_values(from, dims, to->type, count, data);
+    qn__node_set_output(node, 0, NULL);
+    to->producer = NULL;
+    qn__tensor_set_shape(to, from->rank, dims);
+    qn__tensor_set_constant(to, blob);
+    qn__blob_unref(blob);
+    *folded = true;
+    return QN_OK;
+}
+
 /* --- QuantizeLinear, DequantizeLinear -----------------------------------------------------------*/
-static qn_status read_quantize(qn_onnx_reader *r, qn_node *node, qn_error *error)
+static qn_status read_quantize(qn_onnx_reader *r, qn_node *node, bool *folded, qn_error *error)
 {
     qn_scaled s = scaled_at(node, 0, 1, qn__attr_int(node, "axis", 1));
     s.block = qn__attr_int(node, "block_size", 0);
@@ -194,7 +245,7 @@ static qn_status read_quantize(qn_onnx_reader *r, qn_node *node, qn_error *error
     qn__node_remove_attr(node, "axis");
     qn__node_remove_attr(node, "block_size");
     qn__node_remove_attr(node, "output_dtype");
-    return QN_OK;
+    return fold_quantize(r, node, folded, error);
 }
 
 static qn_status read_dequantize(qn_onnx_reader *r, qn_node *node, qn_error *error)
@@ -359,22 +410,36 @@ static qn_status pass_on(qn_onnx_reader *r, qn_node *node, qn_error *error)
     return QN_OK;
 }
 
+static qn_status read_node(qn_onnx_reader *r, qn_node *node, bool *folded, qn_error *error)
+{
+    const qn_qop qop = node->id < r->n_qops ? (qn_qop)r->qops[node->id] : QN_QOP_NONE;
+    *folded = false;
+    if (qop != QN_QOP_NONE)
+        return read_qop(r, node, qop, error);
+    if (node->op == QN_OP_QUANTIZE_LINEAR)
+        return read_quantize(r, node, folded, error);
+    if (node->op == QN_OP_DEQUANTIZE_LINEAR)
+        return read_dequantize(r, node, error);
+    return pass_on(r, node, error);
+}
+
 qn_status qn__onnx_read_types(qn_onnx_reader *r, qn_error *error)
 {
     qn_graph *graph = r->graph;
     bool any = false;
-    for (size_t i = 0; i < graph->n_nodes; i++) {
+    uint8_t *marks = qn__calloc(graph->ctx, (size_t)graph->next_node_id + 1, 1);
+    qn_status status = marks ? QN_OK : QN_NOMEM(error);
+    for (size_t i = 0; i < graph->n_nodes && status == QN_OK; i++) {
         qn_node *node = graph->nodes[i];
-        const qn_qop qop = node->id < r->n_qops ? (qn_qop)r->qops[node->id] : QN_QOP_NONE;
-        if (qop != QN_QOP_NONE)
-            QN_TRY(read_qop(r, node, qop, error));
-        else if (node->op == QN_OP_QUANTIZE_LINEAR)
-            QN_TRY(read_quantize(r, node, error));
-        else if (node->op == QN_OP_DEQUANTIZE_LINEAR)
-            QN_TRY(read_dequantize(r, node, error));
-        else
-            QN_TRY(pass_on(r, node, error));
+        bool folded = false;
+        status = read_node(r, node, &folded, error);
+        marks[node->id] = folded;
         any = any || node->op == QN_OP_QUANTIZE_LINEAR || node->op == QN_OP_DEQUANTIZE_LINEAR;
     }
-    return any ? qn__onnx_collapse(r, error) : QN_OK;
+    if (status == QN_OK)
+        qn__graph_remove_marked(graph, marks);
+    qn__free(graph->ctx, marks);
+    if (status == QN_OK && any)
+        status = qn__onnx_collapse(r, error);
+    return status;
 }

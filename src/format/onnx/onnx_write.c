@@ -218,7 +218,8 @@ static qn_status keep_value(qn_onnx_writer *w, const qn_field *f, qn_onnx_out *o
         bool runtime = false;
         for (size_t i = 0; i < w->graph->n_inputs; i++)
             runtime = runtime || w->graph->inputs[i] == tensor;
-        if (!runtime && (!tensor || !w->emitted[tensor->id] || w->source->ir_version < 4))
+        if (!runtime && (!tensor || !w->emitted[tensor->id] || tensor->type.dtype != dtype ||
+                         w->source->ir_version < 4))
             return QN_OK;
     } else if (f->number == GRAPH_VALUE_INFO) {
         if (!tensor || !w->emitted[tensor->id] || tensor->type.dtype != dtype)

@@ -50,7 +50,7 @@ static int64_t div_int(int64_t x, int64_t y)
 
 ROW(add_f32, float, float, x + y)
 ROW(sub_f32, float, float, x - y)
-ROW(mul_f32, float, float, x * y)
+ROW(mul_f32, float, float, x *y)
 ROW(div_f32, float, float, x / y)
 ROW(pow_f32, float, float, powf(x, y))
 ROW(min_f32, float, float, (x < y || x != x) ? x : y)
@@ -58,13 +58,13 @@ ROW(max_f32, float, float, (x > y || x != x) ? x : y)
 ROW(prelu_f32, float, float, x < 0.0f ? x * y : x)
 ROW(add_i64, int64_t, int64_t, (uint64_t)x + (uint64_t)y)
 ROW(sub_i64, int64_t, int64_t, (uint64_t)x - (uint64_t)y)
-ROW(mul_i64, int64_t, int64_t, (uint64_t)x * (uint64_t)y)
+ROW(mul_i64, int64_t, int64_t, (uint64_t)x *(uint64_t)y)
 ROW(div_i64, int64_t, int64_t, div_int(x, y))
 ROW(min_i64, int64_t, int64_t, x < y ? x : y)
 ROW(max_i64, int64_t, int64_t, x > y ? x : y)
 ROW(add_i32, int32_t, int32_t, (uint32_t)x + (uint32_t)y)
 ROW(sub_i32, int32_t, int32_t, (uint32_t)x - (uint32_t)y)
-ROW(mul_i32, int32_t, int32_t, (uint32_t)x * (uint32_t)y)
+ROW(mul_i32, int32_t, int32_t, (uint32_t)x *(uint32_t)y)
 ROW(div_i32, int32_t, int32_t, div_int(x, y))
 ROW(min_i32, int32_t, int32_t, x < y ? x : y)
 ROW(max_i32, int32_t, int32_t, x > y ? x : y)
@@ -159,8 +159,7 @@ static qn_status prepare(const qn_plan *plan, qn_step *step, qn_error *error)
     const qn_dtype dtype = node->inputs[0]->type.dtype;
     const row_fn fn = find_row(node->op, dtype);
     if (fn == NULL)
-        return qn__step_fail(step, error, QN_UNSUPPORTED, "element type %s",
-                             qn__dtype_name(dtype));
+        return qn__step_fail(step, error, QN_UNSUPPORTED, "element type %s", qn__dtype_name(dtype));
     qn__broadcast_layouts(step);
     const size_t n = node->n_inputs > 1 ? node->n_inputs - 1 : 1;
     binary_state *const s =

@@ -45,7 +45,7 @@ static blocks plan_blocks(const qn_igemm_job *job, size_t threads)
     b.panel_floats = job->kernel->nr * (1 + k);
     const size_t panel_bytes = b.panel_floats * sizeof(float);
     const size_t weight_bytes = b.panels * panel_bytes;
-    const size_t input_bytes = job->m * k * sizeof(float) / job->ks;
+    const size_t input_bytes = job->m * job->kc * sizeof(float);
     b.panels_per_block = b.panels;
     b.row_blocks = 1;
     /* A private row buffer per tile is written by whoever runs the tile: columns stay together. */

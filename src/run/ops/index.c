@@ -152,10 +152,9 @@ static qn_status prepare_slice(const qn_plan *plan, qn_step *step, qn_error *err
     qn_status status = QN_OK;
     for (uint32_t i = 0; i < 4 && status == QN_OK; i++)
         status = qn__step_ints_param(plan, step, i + 1, NAMES[i], &lists[i], &counts[i], error);
-    if (status == QN_OK &&
-        (lists[0] == NULL || counts[1] != counts[0] ||
-         (lists[2] != NULL && counts[2] != counts[0]) ||
-         (lists[3] != NULL && counts[3] != counts[0])))
+    if (status == QN_OK && (lists[0] == NULL || counts[1] != counts[0] ||
+                            (lists[2] != NULL && counts[2] != counts[0]) ||
+                            (lists[3] != NULL && counts[3] != counts[0])))
         status = qn__step_fail(step, error, QN_CORRUPT, "lists of different lengths");
     if (status == QN_OK)
         status = tables_make(plan, step, &t, error);
@@ -234,8 +233,8 @@ static qn_status prepare_pad(const qn_plan *plan, qn_step *step, qn_error *error
     size_t n_pads = 0, n_axes = 0;
     uint8_t fill[8];
     tables t = {0};
-    if (strcmp(mode, "constant") != 0 && strcmp(mode, "edge") != 0 && strcmp(mode, "reflect") != 0 &&
-        strcmp(mode, "wrap") != 0)
+    if (strcmp(mode, "constant") != 0 && strcmp(mode, "edge") != 0 &&
+        strcmp(mode, "reflect") != 0 && strcmp(mode, "wrap") != 0)
         return qn__step_fail(step, error, QN_UNSUPPORTED, "mode \"%s\"", mode);
     qn_status status = qn__step_ints_param(plan, step, 1, "pads", &pads, &n_pads, error);
     if (status == QN_OK)
@@ -308,10 +307,9 @@ static qn_status prepare_gather(const qn_plan *plan, qn_step *step, qn_error *er
     size_t axis;
     QN_TRY(gather_axis(step, &axis, error));
     const qn_tensor *const x = step->node->inputs[0], *const index = step->node->inputs[1];
-    const size_t expected = qn__tensor_elements(index) *
-                            (qn__tensor_elements(x) / (x->dims[axis].value > 0
-                                                           ? (size_t)x->dims[axis].value
-                                                           : 1));
+    const size_t expected =
+        qn__tensor_elements(index) *
+        (qn__tensor_elements(x) / (x->dims[axis].value > 0 ? (size_t)x->dims[axis].value : 1));
     if (qn__tensor_elements(step->node->outputs[0]) != expected)
         return qn__step_fail(step, error, QN_CORRUPT, "output shape does not fit");
     if (index->constant == NULL || index->rank != 1) {

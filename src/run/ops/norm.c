@@ -33,8 +33,9 @@ static qn_status read_params(const qn_plan *plan, const qn_step *step, uint32_t 
         size_t have;
         QN_TRY(qn__step_const_f32(plan, step, i + 1, &params[i], &have, error));
         if (have != count)
-            return qn__step_fail(step, error, QN_CORRUPT, "input %u has %zu values for %zu channels",
-                                 (unsigned)i + 1, have, count);
+            return qn__step_fail(step, error, QN_CORRUPT,
+                                 "input %u has %zu values for %zu channels", (unsigned)i + 1, have,
+                                 count);
     }
     return QN_OK;
 }
@@ -178,8 +179,12 @@ static qn_status run_instance(const qn_step *step, const qn_run_env *env, const 
 {
     (void)error;
     const qn_axis_view v = qn__axis_view(in[0].rank, in[0].dims, QN_LAYOUT_ROW_MAJOR, 1);
-    moment_job job = {.src = in[0].data, .scale = in[1].data, .bias = in[2].data,
-                      .dst = out[0].data, .n = v.inner, .channels = v.axis,
+    moment_job job = {.src = in[0].data,
+                      .scale = in[1].data,
+                      .bias = in[2].data,
+                      .dst = out[0].data,
+                      .n = v.inner,
+                      .channels = v.axis,
                       .epsilon = qn__attr_float(step->node, "epsilon", 1e-5f)};
     qn__parallel_ranges(env->pool, moment_rows, &job, v.outer * v.axis, v.inner * 12);
     return QN_OK;
@@ -210,8 +215,8 @@ static qn_status prepare_layer(const qn_plan *plan, qn_step *step, qn_error *err
             continue;
         if (node->inputs[i] == NULL || node->inputs[i]->type.dtype != QN_DTYPE_F32 ||
             qn__tensor_elements(node->inputs[i]) != layer_row(step))
-            return qn__step_fail(step, error, QN_UNSUPPORTED, "input %u does not have the row's size",
-                                 (unsigned)i);
+            return qn__step_fail(step, error, QN_UNSUPPORTED,
+                                 "input %u does not have the row's size", (unsigned)i);
     }
     step->inplace_input = 0;
     return QN_OK;
@@ -222,8 +227,11 @@ static qn_status run_layer(const qn_step *step, const qn_run_env *env, const qn_
 {
     (void)error;
     const bool has_bias = step->node->n_inputs > 2 && step->node->inputs[2] != NULL;
-    moment_job job = {.src = in[0].data, .scale = in[1].data, .dst = out[0].data,
-                      .bias = has_bias ? in[2].data : NULL, .n = layer_row(step),
+    moment_job job = {.src = in[0].data,
+                      .scale = in[1].data,
+                      .dst = out[0].data,
+                      .bias = has_bias ? in[2].data : NULL,
+                      .n = layer_row(step),
                       .epsilon = qn__attr_float(step->node, "epsilon", 1e-5f)};
     if (job.n > 0)
         qn__parallel_ranges(env->pool, moment_rows, &job, in[0].count / job.n, job.n * 12);

@@ -11,8 +11,8 @@ typedef struct reduce_state {
     double per; /* elements reduced into one */
 } reduce_state;
 
-static qn_status reduced_axes(const qn_plan *plan, const qn_step *step, size_t rank,
-                              uint32_t *mask, qn_error *error)
+static qn_status reduced_axes(const qn_plan *plan, const qn_step *step, size_t rank, uint32_t *mask,
+                              qn_error *error)
 {
     int64_t *axes;
     size_t count;
@@ -88,8 +88,7 @@ static qn_status prepare(const qn_plan *plan, qn_step *step, qn_error *error)
     const bool picks = step->node->op == QN_OP_REDUCE_MAX || step->node->op == QN_OP_REDUCE_MIN;
     if (dtype != QN_DTYPE_F32 && dtype != QN_DTYPE_I64 && dtype != QN_DTYPE_I32 &&
         !(picks && (dtype == QN_DTYPE_U8 || dtype == QN_DTYPE_I8)))
-        return qn__step_fail(step, error, QN_UNSUPPORTED, "element type %s",
-                             qn__dtype_name(dtype));
+        return qn__step_fail(step, error, QN_UNSUPPORTED, "element type %s", qn__dtype_name(dtype));
     uint32_t mask;
     QN_TRY(reduced_axes(plan, step, x->rank, &mask, error));
     if (step->node->n_inputs > 1)
@@ -109,7 +108,7 @@ static qn_status prepare(const qn_plan *plan, qn_step *step, qn_error *error)
 }
 
 /* One row into its accumulators: `os` 0 folds it into one. */
-#define FOLD(T, A, expr)                                                                     \
+#define FOLD(T, A, expr)                                                                           \
     do {                                                                                           \
         const T *const src = src_;                                                                 \
         A *const acc = acc_;                                                                       \
@@ -138,7 +137,7 @@ static void fold_f32(qn_op op, const float *src_, double *acc_, size_t n, ptrdif
         FOLD(float, double, x < a || x != x ? x : a);
         break;
     case QN_OP_REDUCE_PROD:
-        FOLD(float, double, x * a);
+        FOLD(float, double, x *a);
         break;
     default:
         FOLD(float, double, x + a);
@@ -200,8 +199,7 @@ static qn_status run(const qn_step *step, const qn_run_env *env, const qn_view *
             fold_f32(op, (const float *)in[0].data + row * s->row, (double *)env->scratch + to,
                      s->row, os);
         else
-            fold_int(op, dtype, in[0].data, row * s->row, (int64_t *)env->scratch + to, s->row,
-                     os);
+            fold_int(op, dtype, in[0].data, row * s->row, (int64_t *)env->scratch + to, s->row, os);
     }
     const double divisor = op == QN_OP_REDUCE_MEAN ? s->per : 1.0;
     for (size_t i = 0; i < out[0].count; i++) {

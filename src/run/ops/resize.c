@@ -63,9 +63,9 @@ static int find_name(const char *const *names, int count, const char *name)
 
 static qn_status read_modes(const qn_step *step, qn_resize *r, qn_error *error)
 {
-    static const char *const COORDINATES[] = {"half_pixel",    "half_pixel_symmetric",
+    static const char *const COORDINATES[] = {"half_pixel",         "half_pixel_symmetric",
                                               "pytorch_half_pixel", "align_corners",
-                                              "asymmetric",    "tf_half_pixel_for_nn"};
+                                              "asymmetric",         "tf_half_pixel_for_nn"};
     static const char *const NEAREST[] = {"round_prefer_floor", "round_prefer_ceil", "floor",
                                           "ceil"};
     const qn_node *const node = step->node;
@@ -75,7 +75,9 @@ static qn_status read_modes(const qn_step *step, qn_resize *r, qn_error *error)
     const int c = find_name(COORDINATES, 6, coordinate), n = find_name(NEAREST, 4, nearest);
     if (c < 0 || n < 0 || qn__attr_int(node, "antialias", 0) != 0)
         return qn__step_fail(step, error, QN_UNSUPPORTED, "%s \"%s\"",
-                             c < 0 ? "coordinates" : n < 0 ? "nearest mode" : "antialiased mode",
+                             c < 0   ? "coordinates"
+                             : n < 0 ? "nearest mode"
+                                     : "antialiased mode",
                              c < 0 ? coordinate : nearest);
     r->coordinate = (qn_coordinate)c;
     r->nearest = (qn_nearest)n;
@@ -292,8 +294,8 @@ static qn_status run(const qn_step *step, const qn_run_env *env, const qn_view *
         memcpy(out[0].data, src, in[0].count * sizeof(float));
     for (size_t i = 0; i < s->n_passes; i++) {
         const resize_pass *const pass = &s->passes[i];
-        float *const dst = i + 1 == s->n_passes ? out[0].data
-                                                : (float *)env->scratch + (i % 2) * s->buffer;
+        float *const dst =
+            i + 1 == s->n_passes ? out[0].data : (float *)env->scratch + (i % 2) * s->buffer;
         pass_job job = {pass, src, dst};
         qn__parallel_ranges(env->pool, run_rows, &job, pass->outer * pass->out,
                             pass->inner * sizeof(float) * (pass->taps + 1));

@@ -108,9 +108,8 @@ static qn_status run_range(const qn_step *step, const qn_run_env *env, const qn_
     const qn_dtype dtype = out[0].tensor->type.dtype;
     for (size_t i = 0; i < out[0].count; i++) {
         if (dtype == QN_DTYPE_F32)
-            ((float *)out[0].data)[i] =
-                (float)(qn__load_real(in[0].data, dtype, 0) +
-                        (double)i * qn__load_real(in[2].data, dtype, 0));
+            ((float *)out[0].data)[i] = (float)(qn__load_real(in[0].data, dtype, 0) +
+                                                (double)i * qn__load_real(in[2].data, dtype, 0));
         else if (!qn__dtype_is_float(dtype))
             qn__store_int(out[0].data, dtype, i,
                           (int64_t)((uint64_t)qn__load_int(in[0].data, dtype, 0) +
@@ -138,8 +137,7 @@ static qn_status prepare_cast(const qn_plan *plan, qn_step *step, qn_error *erro
 {
     (void)plan;
     if (qn__step_input(step, 0) == NULL ||
-        qn__tensor_elements(step->node->inputs[0]) !=
-            qn__tensor_elements(step->node->outputs[0]))
+        qn__tensor_elements(step->node->inputs[0]) != qn__tensor_elements(step->node->outputs[0]))
         return qn__step_fail(step, error, QN_CORRUPT, "input and output do not fit");
     step->out_layout[0] = step->in_layout[0];
     step->alias = step->node->inputs[0]->type.dtype == step->node->outputs[0]->type.dtype;

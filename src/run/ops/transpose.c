@@ -54,8 +54,8 @@ static qn_status prepare_transpose(const qn_plan *plan, qn_step *step, qn_error 
     qn__layout_strides(x->rank, dims, step->in_layout[0], by_axis);
     transpose_state s = {.rank = x->rank, .elem_bytes = qn__dtype_bits(x->type.dtype) / 8};
     /* NHWC -> NCHW and back are free when the other side is channels-last. */
-    if (x->rank == 4 && step->in_layout[0] == QN_LAYOUT_ROW_MAJOR && perm[0] == 0 &&
-        perm[1] == 3 && perm[2] == 1 && perm[3] == 2)
+    if (x->rank == 4 && step->in_layout[0] == QN_LAYOUT_ROW_MAJOR && perm[0] == 0 && perm[1] == 3 &&
+        perm[2] == 1 && perm[3] == 2)
         step->out_layout[0] = QN_LAYOUT_CHANNELS_LAST;
     size_t order[QN_MAX_RANK];
     qn__layout_order(x->rank, step->out_layout[0], order);

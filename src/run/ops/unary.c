@@ -42,8 +42,8 @@ static void apply(const qn_unary *u, const float *src, float *dst, size_t n)
         LOOP(alpha * x + beta < 0.0f ? 0.0f : (alpha * x + beta > 1.0f ? 1.0f : alpha * x + beta));
         break;
     case QN_OP_HARD_SWISH:
-        LOOP(x * (x / 6.0f + 0.5f < 0.0f ? 0.0f
-                                         : (x / 6.0f + 0.5f > 1.0f ? 1.0f : x / 6.0f + 0.5f)));
+        LOOP(x *
+             (x / 6.0f + 0.5f < 0.0f ? 0.0f : (x / 6.0f + 0.5f > 1.0f ? 1.0f : x / 6.0f + 0.5f)));
         break;
     case QN_OP_ELU:
         LOOP(x < 0.0f ? alpha * expm1f(x) : x);

@@ -1,0 +1,319 @@
+/* Quantized element operators. Unary ones are tables over the 256 bytes; Add, Sub, Mul are computed
+ * on real values of both bytes and quantized; Concat moves bytes through a table per input; Softmax
+ * is computed on real values. */
+#include "run/nd.h"
+#include "run/ops/broadcast.h"
+#include "run/ops/qcore.h"
+#include "run/ops/unary.h"
+#include "run/ops/vmath.h"
+
+#include <string.h>
+
+static void release(const qn_context *ctx, qn_step *step)
+{
+    qn__free(ctx, step->state);
+    step->state = NULL;
+}
+
+/* --- unary ----------------------------------------------------------------------------------- */
+static qn_status prepare_unary(const qn_plan *plan, qn_step *step, qn_error *error)
+{
+    qn_qparams x, y;
+    qn_unary unary;
+    QN_TRY(qn__qparams_read(step, step->node->inputs[0], &x, error));
+    QN_TRY(qn__qparams_read(step, step->node->outputs[0], &y, error));
+    QN_TRY(qn__unary_read(plan, step, &unary, error));
+    uint8_t *const table = qn__alloc(qn__plan_context(plan), 256);
+    if (table == NULL)
+        return QN_NOMEM(error);
+    for (size_t i = 0; i < 256; i++) {
+        const uint8_t byte = (uint8_t)i;
+        float v = (float)(qn_qload(&byte, x.dtype, 0) - x.zero) * x.scale;
+        qn__unary_f32(&unary, &v, &v, 1);
+        table[i] = (uint8_t)qn__quantize_one(v, &y);
+    }
+    for (uint32_t i = 1; i < step->node->n_inputs; i++)
+        step->in_layout[i] = QN_LAYOUT_ROW_MAJOR;
+    step->out_layout[0] = step->in_layout[0];
+    step->inplace_input = 0;
+    step->state = table;
+    return QN_OK;
+}
+
+static qn_status run_unary(const qn_step *step, const qn_run_env *env, const qn_view *in,
+                           const qn_view *out, qn_error *error)
+{
+    (void)error;
+    qn__table_run(env->pool, step->state, in[0].data, out[0].data, in[0].count);
+    return QN_OK;
+}
+
+/* --- binary ---------------------------------------------------------------------------------- */
+typedef struct qbinary_state {
+    float a[256], b[256]; /* real values by byte */
+    qn_qparams y;
+    int32_t lo, hi;
+    qn_broadcast broadcast;
+} qbinary_state;
+
+static void real_values(const qn_qparams *p, float table[256])
+{
+    for (size_t i = 0; i < 256; i++) {
+        const uint8_t byte = (uint8_t)i;
+        table[i] = (float)(qn_qload(&byte, p->dtype, 0) - p->zero) * p->scale;
+    }
+}
+
+static qn_status prepare_binary(const qn_plan *plan, qn_step *step, qn_error *error)
+{
+    const qn_node *const node = step->node;
+    qn_qparams a, b, y;
+    if (node->n_inputs != 2 || node->inputs[1] == NULL)
+        return qn__step_fail(step, error, QN_CORRUPT, "needs two inputs");
+    QN_TRY(qn__qparams_read(step, node->inputs[0], &a, error));
+    QN_TRY(qn__qparams_read(step, node->inputs[1], &b, error));
+    QN_TRY(qn__qparams_read(step, node->outputs[0], &y, error));
+    qn__broadcast_layouts(step);
+    qbinary_state *const s = qn__calloc(qn__plan_context(plan), 1, sizeof(*s));
+    if (s == NULL)
+        return QN_NOMEM(error);
+    real_values(&a, s->a);
+    real_values(&b, s->b);
+    s->y = y;
+    qn__qact_bounds(step, &y, &s->lo, &s->hi);
+    const qn_tensor *const tensors[2] = {node->inputs[0], node->inputs[1]};
+    if (!qn__broadcast_make(&s->broadcast, node->outputs[0], step->out_layout[0], tensors,
+                            step->in_layout, 2)) {
+        qn__free(qn__plan_context(plan), s);
+        return qn__step_fail(step, error, QN_CORRUPT, "shapes do not broadcast");
+    }
+    for (int i = 0; i < 2 && step->inplace_input < 0; i++)
+        if (node->inputs[i]->constant == NULL && qn__same_dims(node->inputs[i], node->outputs[0]))
+            step->inplace_input = (int8_t)i;
+    step->state = s;
+    return QN_OK;
+}
+
+typedef struct qbinary_job {
+    const qbinary_state *s;
+    const uint8_t *a, *b;
+    uint8_t *dst;
+    qn_op op;
+} qbinary_job;
+
+static void qbinary_part(const qbinary_job *job, const uint8_t *a, const uint8_t *b, uint8_t *dst,
+                         size_t n)
+{
+    enum { PART = 256 };
+    const qbinary_state *const s = job->s;
+    const size_t axis = s->broadcast.rank - 1;
+    const ptrdiff_t sa = (ptrdiff_t)s->broadcast.strides[0][axis];
+    const ptrdiff_t sb = (ptrdiff_t)s->broadcast.strides[1][axis];
+    const float scale = s->y.scale;
+    const int32_t zero = s->y.zero;
+    const float lo = (float)(s->lo - zero), hi = (float)(s->hi - zero);
+    float x[PART], y[PART];
+    for (size_t i0 = 0; i0 < n; i0 += PART) {
+        const size_t part = n - i0 < PART ? n - i0 : PART;
+        for (size_t i = 0; i < part; i++) {
+            x[i] = s->a[a[(ptrdiff_t)(i0 + i) * sa]];
+            y[i] = s->b[b[(ptrdiff_t)(i0 + i) * sb]];
+        }
+        if (job->op == QN_OP_ADD)
+            for (size_t i = 0; i < part; i++)
+                x[i] += y[i];
+        else if (job->op == QN_OP_SUB)
+            for (size_t i = 0; i < part; i++)
+                x[i] -= y[i];
+        else
+            for (size_t i = 0; i < part; i++)
+                x[i] *= y[i];
+        for (size_t i = 0; i < part; i++) {
+            float v = x[i] / scale;
+            v = v > lo ? v : lo;
+            v = v < hi ? v : hi;
+            dst[i0 + i] = (uint8_t)((int32_t)qn_rne_small(v) + zero);
+        }
+    }
+}
+
+static void qbinary_range(void *arg, size_t begin, size_t end)
+{
+    const qbinary_job *const job = arg;
+    const qn_broadcast *const b = &job->s->broadcast;
+    if (b->rank == 1) {
+        qbinary_part(job, job->a + (int64_t)begin * b->strides[0][0],
+                     job->b + (int64_t)begin * b->strides[1][0], job->dst + begin, end - begin);
+        return;
+    }
+    for (size_t row = begin; row < end; row++) {
+        int64_t at[QN_BROADCAST_MAX];
+        qn__broadcast_row(b, row, at);
+        qbinary_part(job, job->a + at[0], job->b + at[1], job->dst + row * b->row, b->row);
+    }
+}
+
+static qn_status run_binary(const qn_step *step, const qn_run_env *env, const qn_view *in,
+                            const qn_view *out, qn_error *error)
+{
+    (void)error;
+    const qbinary_state *const s = step->state;
+    if (out[0].count == 0)
+        return QN_OK;
+    qbinary_job job = {s, in[0].data, in[1].data, out[0].data, step->node->op};
+    const qn_broadcast *const b = &s->broadcast;
+    qn__parallel_ranges(env->pool, qbinary_range, &job, b->rank == 1 ? b->row : b->rows,
+                        (b->rank == 1 ? 1 : b->row) * 8);
+    return QN_OK;
+}
+
+/* --- Concat ---------------------------------------------------------------------------------- */
+typedef struct qconcat_state {
+    size_t axis;
+    uint8_t tables[][256];
+} qconcat_state;
+
+static qn_status prepare_concat(const qn_plan *plan, qn_step *step, qn_error *error)
+{
+    const qn_node *const node = step->node;
+    const qn_tensor *const y = node->outputs[0];
+    int64_t axis = qn__attr_int(node, "axis", 0);
+    axis += axis < 0 ? y->rank : 0;
+    if (axis < 0 || axis >= y->rank)
+        return qn__step_fail(step, error, QN_CORRUPT, "axis out of range");
+    qn_qparams to;
+    QN_TRY(qn__qparams_read(step, y, &to, error));
+    qconcat_state *const s =
+        qn__calloc(qn__plan_context(plan), 1, sizeof(*s) + (size_t)node->n_inputs * 256);
+    if (s == NULL)
+        return QN_NOMEM(error);
+    s->axis = (size_t)axis;
+    size_t last = 0, total = 0;
+    qn_status status = QN_OK;
+    int64_t sum = 0;
+    for (uint32_t i = 0; i < node->n_inputs && status == QN_OK; i++) {
+        const qn_tensor *const x = node->inputs[i];
+        qn_qparams from;
+        bool fits = x != NULL && x->rank == y->rank;
+        for (size_t d = 0; fits && d < y->rank; d++)
+            fits = d == s->axis || x->dims[d].value == y->dims[d].value;
+        status = fits ? qn__qparams_read(step, x, &from, error)
+                      : qn__step_fail(step, error, QN_CORRUPT, "part %u does not fit", (unsigned)i);
+        if (status != QN_OK)
+            break;
+        qn__table_requantize(s->tables[i], &from, &to);
+        sum += x->dims[s->axis].value;
+        total += qn__tensor_elements(x);
+        last += step->in_layout[i] == QN_LAYOUT_CHANNELS_LAST ? qn__tensor_elements(x) : 0;
+    }
+    if (status == QN_OK && sum != y->dims[s->axis].value)
+        status = qn__step_fail(step, error, QN_CORRUPT, "parts do not make up the output");
+    if (status != QN_OK) {
+        qn__free(qn__plan_context(plan), s);
+        return status;
+    }
+    const qn_layout layout = last * 2 > total ? QN_LAYOUT_CHANNELS_LAST : QN_LAYOUT_ROW_MAJOR;
+    for (uint32_t i = 0; i < node->n_inputs; i++)
+        step->in_layout[i] = layout;
+    step->out_layout[0] = layout;
+    step->state = s;
+    return QN_OK;
+}
+
+static qn_status run_concat(const qn_step *step, const qn_run_env *env, const qn_view *in,
+                            const qn_view *out, qn_error *error)
+{
+    (void)env;
+    (void)error;
+    const qconcat_state *const s = step->state;
+    const qn_axis_view whole = qn__axis_view(out[0].rank, out[0].dims, out[0].layout, s->axis);
+    size_t at = 0;
+    for (uint32_t k = 0; k < step->node->n_inputs; k++) {
+        const qn_axis_view v = qn__axis_view(in[k].rank, in[k].dims, in[k].layout, s->axis);
+        const size_t n = v.axis * v.inner;
+        for (size_t o = 0; o < v.outer; o++) {
+            const uint8_t *const src = (const uint8_t *)in[k].data + o * n;
+            uint8_t *const dst = (uint8_t *)out[0].data + o * whole.axis * whole.inner + at;
+            for (size_t i = 0; i < n; i++)
+                dst[i] = s->tables[k][src[i]];
+        }
+        at += n;
+    }
+    return QN_OK;
+}
+
+/* --- Softmax --------------------------------------------------------------------------------- */
+/* As onnxruntime computes it: exponentials as 32-bit integers, scaled so that no sum overflows, and
+ * an integer division that rounds to nearest. */
+typedef struct qsoftmax_state {
+    uint32_t exps[256]; /* exp((i - 255) * scale) in fixed point */
+    uint32_t steps;     /* 1 / output scale */
+    qn_qparams x, y;
+    size_t axis;
+} qsoftmax_state;
+
+static void fixed_exps(qsoftmax_state *s, size_t axis_size)
+{
+    const double room = 4294967295.0 / (double)(axis_size > 0 ? axis_size : 1);
+    const double one = room < 8388607.0 ? room : 8388607.0;
+    for (int i = 0; i < 256; i++)
+        s->exps[i] = (uint32_t)(one * exp((double)(i - 255) * (double)s->x.scale));
+    const float steps = 1.0f / s->y.scale;
+    s->steps = steps >= 511.0f ? 511u : (uint32_t)steps;
+}
+
+static qn_status prepare_softmax(const qn_plan *plan, qn_step *step, qn_error *error)
+{
+    const qn_tensor *const t = step->node->inputs[0];
+    int64_t axis = qn__attr_int(step->node, "axis", -1);
+    axis += axis < 0 ? t->rank : 0;
+    qsoftmax_state s = {.axis = (size_t)axis};
+    if (axis < 0 || axis >= t->rank)
+        return qn__step_fail(step, error, QN_CORRUPT, "axis out of range");
+    QN_TRY(qn__qparams_read(step, t, &s.x, error));
+    QN_TRY(qn__qparams_read(step, step->node->outputs[0], &s.y, error));
+    fixed_exps(&s, (size_t)t->dims[axis].value);
+    qsoftmax_state *const state = qn__alloc(qn__plan_context(plan), sizeof(*state));
+    if (state == NULL)
+        return QN_NOMEM(error);
+    *state = s;
+    step->state = state;
+    step->out_layout[0] = step->in_layout[0];
+    return QN_OK;
+}
+
+static qn_status run_softmax(const qn_step *step, const qn_run_env *env, const qn_view *in,
+                             const qn_view *out, qn_error *error)
+{
+    (void)env;
+    (void)error;
+    const qsoftmax_state *const s = step->state;
+    const qn_axis_view v = qn__axis_view(in[0].rank, in[0].dims, in[0].layout, s->axis);
+    for (size_t o = 0; o < v.outer; o++) {
+        for (size_t i = 0; i < v.inner; i++) {
+            const size_t at = o * v.axis * v.inner + i;
+            int32_t top = INT32_MIN;
+            uint32_t sum = 0;
+            for (size_t k = 0; k < v.axis; k++) {
+                const int32_t q = qn_qload(in[0].data, s->x.dtype, at + k * v.inner);
+                top = q > top ? q : top;
+            }
+            for (size_t k = 0; k < v.axis; k++)
+                sum += s->exps[255 + qn_qload(in[0].data, s->x.dtype, at + k * v.inner) - top];
+            for (size_t k = 0; k < v.axis; k++) {
+                const int32_t q = qn_qload(in[0].data, s->x.dtype, at + k * v.inner);
+                const uint64_t part = (uint64_t)s->exps[255 + q - top] * s->steps + (sum >> 1);
+                const int64_t y = (int64_t)(sum > 0 ? part / sum : 0) + s->y.zero;
+                ((uint8_t *)out[0].data)[at + k * v.inner] = (uint8_t)(y > s->y.qmax   ? s->y.qmax
+                                                                       : y < s->y.qmin ? s->y.qmin
+                                                                                       : y);
+            }
+        }
+    }
+    return QN_OK;
+}
+
+const qn_run_op qn__op_qunary = {QN_OP_NONE, prepare_unary, run_unary, release};
+const qn_run_op qn__op_qbinary = {QN_OP_NONE, prepare_binary, run_binary, release};
+const qn_run_op qn__op_qconcat = {QN_OP_CONCAT, prepare_concat, run_concat, release};
+const qn_run_op qn__op_qsoftmax = {QN_OP_SOFTMAX, prepare_softmax, run_softmax, release};

@@ -1,0 +1,172 @@
+/* Pools on bytes, channels-last. The largest byte is the byte of the largest value; means are made
+ * of integer sums and requantized. */
+#include "run/nd.h"
+#include "run/ops/qcore.h"
+#include "run/ops/vmath.h"
+#include "run/ops/window.h"
+
+typedef struct qpool_state {
+    qn_window win;
+    qn_qparams x, y;
+    int32_t lo, hi;
+    bool average, global, include_pad;
+} qpool_state;
+
+static qn_status global_window(const qn_step *step, qn_window *w, qn_error *error)
+{
+    const qn_tensor *const x = step->node->inputs[0];
+    if (x->rank < 3)
+        return qn__step_fail(step, error, QN_CORRUPT, "needs rank 3 or more");
+    *w = (qn_window){.n = (size_t)x->dims[0].value,
+                     .c = (size_t)x->dims[1].value,
+                     .h = 1,
+                     .w = 1,
+                     .oh = 1,
+                     .ow = 1,
+                     .kh = 1,
+                     .sh = 1,
+                     .sw = 1,
+                     .dh = 1,
+                     .dw = 1};
+    for (size_t i = 2; i < x->rank; i++)
+        w->w *= (size_t)x->dims[i].value;
+    w->kw = w->w;
+    w->oc = w->c;
+    return QN_OK;
+}
+
+static qn_status prepare(const qn_plan *plan, qn_step *step, qn_error *error)
+{
+    const qn_op op = step->node->op;
+    qpool_state s = {.average = op == QN_OP_AVERAGE_POOL || op == QN_OP_GLOBAL_AVERAGE_POOL,
+                     .global = op == QN_OP_GLOBAL_AVERAGE_POOL || op == QN_OP_GLOBAL_MAX_POOL,
+                     .include_pad = qn__attr_int(step->node, "count_include_pad", 0) != 0};
+    QN_TRY(qn__qparams_read(step, step->node->inputs[0], &s.x, error));
+    QN_TRY(qn__qparams_read(step, step->node->outputs[0], &s.y, error));
+    if (step->node->n_outputs > 1 && step->node->outputs[1] != NULL)
+        return qn__step_fail(step, error, QN_UNSUPPORTED, "the output of indices");
+    QN_TRY(s.global ? global_window(step, &s.win, error)
+                    : qn__window_read(step, NULL, false, true, &s.win, error));
+    if (!s.average && (s.x.scale != s.y.scale || s.x.zero != s.y.zero || s.x.dtype != s.y.dtype))
+        return qn__step_fail(step, error, QN_UNSUPPORTED, "input and output scales differ");
+    qn__qact_bounds(step, &s.y, &s.lo, &s.hi);
+    qpool_state *const state = qn__alloc(qn__plan_context(plan), sizeof(*state));
+    if (state == NULL)
+        return QN_NOMEM(error);
+    *state = s;
+    step->state = state;
+    step->in_layout[0] = step->out_layout[0] = QN_LAYOUT_CHANNELS_LAST;
+    return QN_OK;
+}
+
+typedef struct qpool_job {
+    const qpool_state *s;
+    const uint8_t *src;
+    uint8_t *dst;
+} qpool_job;
+
+#define CHANNELS 64
+
+static void fold_row(const qpool_state *s, const uint8_t *src, int32_t *acc, size_t n)
+{
+    if (s->average && s->x.dtype == QN_DTYPE_I8) {
+        for (size_t i = 0; i < n; i++)
+            acc[i] += (int8_t)src[i];
+    } else if (s->average) {
+        for (size_t i = 0; i < n; i++)
+            acc[i] += src[i];
+    } else if (s->x.dtype == QN_DTYPE_I8) {
+        for (size_t i = 0; i < n; i++)
+            acc[i] = (int8_t)src[i] > acc[i] ? (int8_t)src[i] : acc[i];
+    } else {
+        for (size_t i = 0; i < n; i++)
+            acc[i] = src[i] > acc[i] ? src[i] : acc[i];
+    }
+}
+
+/* Elements that the mean is taken over: the whole window as far as it lies in the padded input, or
+ * only what is inside. */
+static size_t window_count(const qpool_state *s, size_t oy, size_t ox, size_t inside)
+{
+    const qn_window *const w = &s->win;
+    if (!s->include_pad)
+        return inside;
+    size_t first, rows, columns;
+    qn_window_taps((ptrdiff_t)(oy * w->sh), w->h + w->pt + w->pb, w->kh, w->dh, &first, &rows);
+    qn_window_taps((ptrdiff_t)(ox * w->sw), w->w + w->pl + w->pr, w->kw, w->dw, &first, &columns);
+    return rows * columns;
+}
+
+static void finish_row(const qpool_state *s, const int32_t *acc, size_t inside, size_t count,
+                       uint8_t *dst, size_t n)
+{
+    const int32_t zero = s->y.zero;
+    const float lo = (float)(s->lo - zero), hi = (float)(s->hi - zero);
+    if (!s->average) {
+        for (size_t i = 0; i < n; i++) {
+            const int32_t v = acc[i] < s->lo ? s->lo : acc[i];
+            dst[i] = (uint8_t)(v > s->hi ? s->hi : v);
+        }
+        return;
+    }
+    const int32_t offset = (int32_t)inside * s->x.zero;
+    const float divisor = (float)(count > 0 ? count : 1);
+    const float factor = s->x.scale / (s->y.scale * divisor);
+    for (size_t i = 0; i < n; i++) {
+        const float sum = (float)(acc[i] - offset);
+        float v = s->global ? sum * factor : sum * s->x.scale / divisor / s->y.scale;
+        v = v > lo ? v : lo;
+        v = v < hi ? v : hi;
+        dst[i] = (uint8_t)((int32_t)qn_rne_small(v) + zero);
+    }
+}
+
+static void pool_range(void *arg, size_t begin, size_t end)
+{
+    const qpool_job *const job = arg;
+    const qpool_state *const s = job->s;
+    const qn_window *const w = &s->win;
+    for (size_t m = begin; m < end; m++) {
+        const size_t ox = m % w->ow, oy = m / w->ow % w->oh, image = m / (w->ow * w->oh);
+        const ptrdiff_t y0 = (ptrdiff_t)(oy * w->sh) - (ptrdiff_t)w->pt;
+        const ptrdiff_t x0 = (ptrdiff_t)(ox * w->sw) - (ptrdiff_t)w->pl;
+        size_t ky0, ky1, kx0, kx1;
+        qn_window_taps(y0, w->h, w->kh, w->dh, &ky0, &ky1);
+        qn_window_taps(x0, w->w, w->kw, w->dw, &kx0, &kx1);
+        const size_t inside = (ky1 - ky0) * (kx1 - kx0);
+        for (size_t c0 = 0; c0 < w->c; c0 += CHANNELS) {
+            const size_t n = w->c - c0 < CHANNELS ? w->c - c0 : CHANNELS;
+            int32_t acc[CHANNELS];
+            for (size_t i = 0; i < n; i++)
+                acc[i] = s->average ? 0 : s->x.qmin;
+            for (size_t ky = ky0; ky < ky1; ky++) {
+                for (size_t kx = kx0; kx < kx1; kx++) {
+                    const size_t y = (size_t)(y0 + (ptrdiff_t)(ky * w->dh));
+                    const size_t x = (size_t)(x0 + (ptrdiff_t)(kx * w->dw));
+                    fold_row(s, job->src + ((image * w->h + y) * w->w + x) * w->c + c0, acc, n);
+                }
+            }
+            finish_row(s, acc, inside, s->average ? window_count(s, oy, ox, inside) : 1,
+                       job->dst + m * w->c + c0, n);
+        }
+    }
+}
+
+static qn_status run(const qn_step *step, const qn_run_env *env, const qn_view *in,
+                     const qn_view *out, qn_error *error)
+{
+    (void)error;
+    const qpool_state *const s = step->state;
+    qpool_job job = {s, in[0].data, out[0].data};
+    qn__parallel_ranges(env->pool, pool_range, &job, s->win.n * s->win.oh * s->win.ow,
+                        s->win.kh * s->win.kw * s->win.c);
+    return QN_OK;
+}
+
+static void release(const qn_context *ctx, qn_step *step)
+{
+    qn__free(ctx, step->state);
+    step->state = NULL;
+}
+
+const qn_run_op qn__op_qpool = {QN_OP_NONE, prepare, run, release};

@@ -1,0 +1,130 @@
+/* Quantized weights, their scales and bias. */
+#include "run/ops/qweights.h"
+
+#include <math.h>
+
+void qn__qweights_free(const qn_context *ctx, qn_qweights *w)
+{
+    qn__free(ctx, w->values);
+    qn__free(ctx, w->scale);
+    qn__free(ctx, w->bias);
+    *w = (qn_qweights){0};
+}
+
+qn_status qn__qoutput(const qn_step *step, const float *scale, const int32_t *bias, qn_requant *out,
+                      float *s_y, qn_error *error)
+{
+    const qn_tensor *const y = step->node->outputs[0];
+    *out = (qn_requant){
+        .scale = scale, .bias = bias, .dtype = QN_DTYPE_F32, .clamp = qn__step_clamp(step)};
+    *s_y = 0.0f;
+    if (y->type.kind != QN_TYPE_QUANT && y->type.dtype == QN_DTYPE_F32)
+        return QN_OK;
+    qn_qparams p;
+    QN_TRY(qn__qparams_read(step, y, &p, error));
+    out->dtype = p.dtype;
+    out->zero = p.zero;
+    qn__qact_bounds(step, &p, &out->lo, &out->hi);
+    *s_y = p.scale;
+    return QN_OK;
+}
+
+static qn_status check_weights(const qn_step *step, const qn_tensor *w, int axis, size_t columns,
+                               qn_error *error)
+{
+    if (w == NULL || w->constant == NULL || w->type.kind != QN_TYPE_QUANT ||
+        w->type.quant->n_codebook != 0 || w->type.quant->block != 0 || w->type.quant->bits > 8)
+        return qn__step_fail(step, error, QN_UNSUPPORTED,
+                             "weights must be constant integers of at most 8 bits");
+    const qn_quant *const q = w->type.quant;
+    if (q->axis >= 0 && (q->axis != axis || q->n_scales != (size_t)w->dims[axis].value))
+        return qn__step_fail(step, error, QN_UNSUPPORTED,
+                             "weights \"%s\" have scales along axis %d, not %d", w->name, q->axis,
+                             axis);
+    size_t bytes;
+    if (columns == 0 || !qn__dtype_bytes(&bytes, w->type.dtype, qn__tensor_elements(w)) ||
+        bytes > w->constant->size_bytes)
+        return qn__step_fail(step, error, QN_CORRUPT, "weights \"%s\" have too few bytes", w->name);
+    return QN_OK;
+}
+
+static void center_values(const qn_tensor *w, int axis, qn_qweights *out)
+{
+    const qn_quant *const q = w->type.quant;
+    const size_t count = qn__tensor_elements(w);
+    size_t inner = 1;
+    for (size_t i = (size_t)axis + 1; i < w->rank; i++)
+        inner *= (size_t)w->dims[i].value;
+    const size_t dim = (size_t)w->dims[axis].value;
+    for (size_t i = 0; i < count; i++) {
+        const size_t channel = q->axis >= 0 ? i / inner % dim : 0;
+        const int32_t zero = q->zero_points != NULL ? q->zero_points[channel] : 0;
+        const int32_t v = (int32_t)qn__load_int(w->constant->data, w->type.dtype, i) - zero;
+        out->values[i] = (float)v;
+        out->max = v > out->max ? v : -v > out->max ? -v : out->max;
+    }
+}
+
+/* int32 as it is; float is rounded into steps of s_x * s_w, as runtimes do when loading. */
+static qn_status read_bias(const qn_plan *plan, const qn_step *step, uint32_t input, size_t columns,
+                           const float *steps, qn_qweights *out, qn_error *error)
+{
+    const qn_tensor *const b = qn__step_input(step, input);
+    if (b == NULL)
+        return QN_OK;
+    const size_t count = qn__tensor_elements(b);
+    if (b->constant == NULL || (count != columns && count != 1))
+        return qn__step_fail(step, error, QN_UNSUPPORTED,
+                             "bias \"%s\" must be constant, one value per output channel", b->name);
+    if (b->type.dtype == QN_DTYPE_I32) {
+        if (b->constant->size_bytes < count * sizeof(int32_t))
+            return qn__step_fail(step, error, QN_CORRUPT, "bias has too few bytes");
+        for (size_t i = 0; i < columns; i++)
+            out->bias[i] =
+                (int32_t)qn__load_int(b->constant->data, QN_DTYPE_I32, count == 1 ? 0 : i);
+        return QN_OK;
+    }
+    float *values;
+    QN_TRY(qn__step_const_f32(plan, step, input, &values, NULL, error));
+    for (size_t i = 0; i < columns; i++) {
+        const double v = rint((double)values[count == 1 ? 0 : i] / (double)steps[i]);
+        out->bias[i] = v >= 2147483647.0 ? INT32_MAX : v <= -2147483647.0 ? -INT32_MAX : (int32_t)v;
+    }
+    qn__free(qn__plan_context(plan), values);
+    return QN_OK;
+}
+
+qn_status qn__qweights_read(const qn_plan *plan, const qn_step *step, uint32_t input, int axis,
+                            size_t columns, const qn_qparams *x, float alpha, uint32_t bias_input,
+                            qn_qweights *out, qn_error *error)
+{
+    const qn_context *const ctx = qn__plan_context(plan);
+    const qn_tensor *const w = qn__step_input(step, input);
+    QN_TRY(check_weights(step, w, axis, columns, error));
+    const qn_quant *const q = w->type.quant;
+    const size_t dim = (size_t)w->dims[axis].value;
+    qn_qweights r = {.is_signed = q->is_signed};
+    r.values = qn__calloc(ctx, qn__tensor_elements(w) + 1, sizeof(float));
+    r.scale = qn__calloc(ctx, columns, sizeof(float));
+    r.bias = qn__calloc(ctx, columns, sizeof(int32_t));
+    qn_status status =
+        r.values == NULL || r.scale == NULL || r.bias == NULL ? QN_NOMEM(error) : QN_OK;
+    if (status == QN_OK) {
+        center_values(w, axis, &r);
+        for (size_t i = 0; i < columns; i++)
+            r.scale[i] = alpha * x->scale * q->scales[q->axis >= 0 ? i % dim : 0];
+        status = read_bias(plan, step, bias_input, columns, r.scale, &r, error);
+    }
+    qn_requant requant;
+    float s_y;
+    if (status == QN_OK)
+        status = qn__qoutput(step, r.scale, r.bias, &requant, &s_y, error);
+    if (status != QN_OK) {
+        qn__qweights_free(ctx, &r);
+        return status;
+    }
+    for (size_t i = 0; i < columns && s_y > 0.0f; i++)
+        r.scale[i] /= s_y;
+    *out = r;
+    return QN_OK;
+}

@@ -1,0 +1,24 @@
+/* Constant quantized weights as centred float integers, with their scales and the bias in int32. */
+#ifndef QN_RUN_OPS_QWEIGHTS_H
+#define QN_RUN_OPS_QWEIGHTS_H
+
+#include "run/ops/qcore.h"
+
+typedef struct qn_qweights {
+    float *values; /* q - zero, row-major as the tensor */
+    int32_t max;   /* largest magnitude */
+    float *scale;  /* [columns] s_x * s_w, over s_y for quantized output */
+    int32_t *bias; /* [columns] */
+    bool is_signed;
+} qn_qweights;
+/* axis: of the weight tensor, whose index is the output column; columns: their number over all
+ * groups. Scales are multiplied by alpha. bias_input: UINT32_MAX none. */
+qn_status qn__qweights_read(const qn_plan *plan, const qn_step *step, uint32_t input, int axis,
+                            size_t columns, const qn_qparams *x, float alpha, uint32_t bias_input,
+                            qn_qweights *out, qn_error *error);
+void qn__qweights_free(const qn_context *ctx, qn_qweights *w);
+/* Requantization of the node's output with these scales. */
+qn_status qn__qoutput(const qn_step *step, const float *scale, const int32_t *bias, qn_requant *out,
+                      float *s_y, qn_error *error);
+
+#endif

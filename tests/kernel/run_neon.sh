@@ -1,0 +1,20 @@
+#!/bin/sh
+# Builds the kernel harness for AArch64 as one static program and runs it under qemu.
+# Usage: run_neon.sh BUILD_FOLDER [harness arguments]. Exits with 77 when a tool is missing.
+set -eu
+cc=${QN_AARCH64_CC:-aarch64-linux-gnu-gcc}
+qemu=${QN_QEMU_AARCH64:-qemu-aarch64}
+for tool in "$cc" "$qemu"; do
+    if ! command -v "$tool" >/dev/null 2>&1; then
+        echo "skipped: $tool is not installed"
+        exit 77
+    fi
+done
+build=$1
+shift
+root=$(cd "$(dirname "$0")/../.." && pwd)
+"$cc" -std=gnu17 -O2 -static -D_GNU_SOURCE -DQN_HAVE_NEON=1 -ffp-contract=off -fno-math-errno \
+    -Wall -Wextra -Wno-missing-field-initializers -I"$root/include" -I"$root/src" \
+    "$root"/tests/kernel/test_kernels.c "$root"/src/kernel/*.c "$root"/src/kernel/scalar/*.c \
+    "$root"/src/kernel/arm/*_neon.c "$root"/src/core/cpu.c -lm -o "$build/test_kernels_neon"
+exec "$qemu" "$build/test_kernels_neon" "$@"

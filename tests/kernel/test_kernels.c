@@ -1,0 +1,378 @@
+/* Every row of kernels.def that this CPU can run against the scalar row of its slot: same inputs,
+ * then the outputs, the memory around them and the inputs are compared. A slot without a test here
+ * does not compile.
+ *
+ * Float results may differ by the order of summation and by fused multiply-adds: tolerance 1e-5 times
+ * the sum of magnitudes (at most about 2000 terms: n * 2^-24 is the bound, the usual error its root).
+ * Inputs of small integers must give equal bits, because every partial sum is exact.
+ *
+ * Usage: test_kernels [--seed N] [--filter TEXT]. Needs only src/kernel and src/core/cpu.c. */
+#include "core/cpu.h"
+#include "kernel/kernel.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static uint64_t rng_state;
+static size_t n_checks;
+
+static uint64_t rng(void)
+{
+    rng_state ^= rng_state << 13;
+    rng_state ^= rng_state >> 7;
+    rng_state ^= rng_state << 17;
+    return rng_state;
+}
+
+typedef enum input_class { RANDOM, INTEGERS, CONSTANT, EXTREMES, WITH_NAN, N_CLASSES } input_class;
+static const char *const class_names[] = {"random", "integers", "constant", "extremes", "nan"};
+
+static float value_of(input_class kind)
+{
+    const float unit = (float)((double)(rng() >> 40) / (1 << 23) - 1.0);
+    switch (kind) {
+    case INTEGERS:
+        return (float)((int)(rng() % 33) - 16);
+    case CONSTANT:
+        return 0.5f;
+    case EXTREMES: /* sums cancel or stay finite */
+        return rng() % 2 ? 1e15f : -1e15f;
+    case WITH_NAN:
+        return rng() % 16 == 0 ? NAN : unit;
+    default:
+        return unit;
+    }
+}
+
+/* An exact-size block, so that a sanitizer sees every over-read. */
+typedef struct block {
+    float *data, *copy;
+    size_t count;
+} block;
+
+static void *need(void *memory)
+{
+    if (memory == NULL) {
+        fprintf(stderr, "out of memory\n");
+        exit(1);
+    }
+    return memory;
+}
+
+static block block_make(size_t count, input_class kind)
+{
+    block b = {need(malloc(count * sizeof(float) + (count == 0))),
+               need(malloc(count * sizeof(float) + (count == 0))), count};
+    for (size_t i = 0; i < count; i++)
+        b.data[i] = b.copy[i] = value_of(kind);
+    return b;
+}
+static bool block_unchanged(const block *b)
+{
+    return memcmp(b->data, b->copy, b->count * sizeof(float)) == 0;
+}
+static void block_free(block *b)
+{
+    free(b->data);
+    free(b->copy);
+}
+
+static void fail(const char *kernel, input_class kind, const char *shape, const char *why)
+{
+    printf("FAILED %s, %s inputs, %s: %s\n", kernel, class_names[kind], shape, why);
+    exit(1);
+}
+
+/* Outputs are rows of `columns` floats, `stride` apart, with a guard row before and after; what lies
+ * between must keep the guard's bits. magnitude: of each output's sum, or NULL: bits must be equal. */
+static const uint32_t GUARD_BITS = 0x7fedcba9u;
+static float *outputs_make(size_t rows, size_t stride)
+{
+    float *const out = need(malloc((rows + 2) * stride * sizeof(float) + 4));
+    for (size_t i = 0; i < (rows + 2) * stride; i++)
+        memcpy(&out[i], &GUARD_BITS, sizeof GUARD_BITS);
+    return out;
+}
+
+static void outputs_compare(const char *kernel, input_class kind, const char *shape,
+                            const float *expected, const float *got, size_t rows, size_t columns,
+                            size_t stride, float terms, float largest)
+{
+    n_checks++;
+    for (size_t i = 0; i < (rows + 2) * stride; i++) {
+        const bool inside = i >= stride && i < (rows + 1) * stride && i % stride < columns;
+        if (!inside) {
+            if (memcmp(&got[i], &GUARD_BITS, sizeof GUARD_BITS) != 0)
+                fail(kernel, kind, shape, "wrote outside its output");
+            continue;
+        }
+        if (isnan(expected[i]) && isnan(got[i]))
+            continue;
+        const float tolerance = kind == INTEGERS ? 0.0f : 1e-5f * terms * largest;
+        if (!(fabsf(expected[i] - got[i]) <= tolerance)) {
+            char text[128];
+            snprintf(text, sizeof text, "[%zu][%zu] is %.9g, not %.9g", i / stride - 1, i % stride,
+                     (double)got[i], (double)expected[i]);
+            fail(kernel, kind, shape, text);
+        }
+    }
+}
+
+static qn_clamp_f32 clamp_of(size_t i)
+{
+    static const qn_clamp_f32 clamps[] = {
+        {-INFINITY, INFINITY}, {0.0f, INFINITY}, {0.0f, 6.0f}, {-3.0f, -1.0f}};
+    return clamps[i % 4];
+}
+
+/* Largest possible product of a class. */
+static float largest_product(input_class kind)
+{
+    return kind == EXTREMES ? 1e30f : 1.0f;
+}
+
+/* --- indirect GEMM ---------------------------------------------------------------------------- */
+typedef struct igemm_problem {
+    size_t m, n, kc, ks;
+    block a, w, bias;
+    qn_clamp_f32 clamp;
+} igemm_problem;
+
+static void igemm_run(const qn_f32_igemm *kernel, const igemm_problem *p, float *c, size_t c_stride)
+{
+    const size_t count = qn__f32_gemm_packed_count(p->n, p->kc, p->ks, kernel->nr);
+    float *const packed = need(malloc(count * sizeof(float) + 4));
+    const float **const rows = need(malloc(kernel->mr * p->ks * sizeof *rows + 8));
+    qn__f32_gemm_pack(packed, p->w.data, p->bias.data, p->n, p->kc, p->ks, p->kc * p->ks, p->kc, 1,
+                      kernel->nr);
+    for (size_t m0 = 0; m0 < p->m; m0 += kernel->mr) {
+        const size_t mr = p->m - m0 < kernel->mr ? p->m - m0 : kernel->mr;
+        for (size_t t = 0; t < p->ks; t++)
+            for (size_t i = 0; i < kernel->mr; i++) {
+                /* Rows in no regular order. */
+                const size_t row = ((m0 + (i < mr ? i : mr - 1)) * 7 + t * 3) % (p->m + p->ks);
+                rows[t * kernel->mr + i] = p->a.data + row * p->kc;
+            }
+        kernel->fn(mr, p->n, p->kc, p->ks, rows, packed, c + m0 * c_stride, c_stride, &p->clamp);
+    }
+    free(packed);
+    free(rows);
+}
+
+static void igemm_case(const qn_f32_igemm *kernel, const qn_f32_igemm *reference, size_t m, size_t n,
+                       size_t kc, size_t ks, input_class kind)
+{
+    igemm_problem p = {m, n, kc, ks, block_make((m + ks) * kc, kind), block_make(n * kc * ks, kind),
+                       block_make(n, kind == EXTREMES ? RANDOM : kind), clamp_of(rng())};
+    if (kind == WITH_NAN) { /* NaN in the inputs only: the bias may not decide it */
+        block_free(&p.w);
+        p.w = block_make(n * kc * ks, RANDOM);
+    }
+    const size_t stride = n + rng() % 3;
+    char shape[96];
+    snprintf(shape, sizeof shape, "m %zu n %zu kc %zu ks %zu stride %zu", m, n, kc, ks, stride);
+    float *const expected = outputs_make(m, stride), *const got = outputs_make(m, stride);
+    igemm_run(reference, &p, expected + stride, stride);
+    igemm_run(kernel, &p, got + stride, stride);
+    outputs_compare(kernel->name, kind, shape, expected, got, m, n, stride, (float)(kc * ks) + 1.0f,
+                    largest_product(kind));
+    if (!block_unchanged(&p.a) || !block_unchanged(&p.w) || !block_unchanged(&p.bias))
+        fail(kernel->name, kind, shape, "changed its inputs");
+    block_free(&p.a), block_free(&p.w), block_free(&p.bias);
+    free(expected), free(got);
+}
+
+static void test_f32_igemm(const qn_f32_igemm *kernel, const qn_f32_igemm *reference)
+{
+    const size_t mr = kernel->mr, nr = kernel->nr;
+    const size_t ms[] = {1, mr - 1, mr, mr + 1, 13}, ns[] = {1, nr - 1, nr, nr + 1, 47,
+                                                            3 * nr, 4 * nr, 5 * nr + 2};
+    const size_t kcs[] = {0, 1, 2, 3, 4, 5, 7, 16, 31}, kss[] = {0, 1, 2, 9};
+    for (size_t i = 0; i < sizeof ms / sizeof ms[0]; i++)
+        for (size_t j = 0; j < sizeof ns / sizeof ns[0]; j++)
+            for (size_t k = 0; k < sizeof kcs / sizeof kcs[0]; k++)
+                for (size_t t = 0; t < sizeof kss / sizeof kss[0]; t++)
+                    if (ms[i] > 0 && ns[j] > 0)
+                        igemm_case(kernel, reference, ms[i], ns[j], kcs[k], kss[t],
+                                   (input_class)(rng() % N_CLASSES));
+    for (int kind = 0; kind < N_CLASSES; kind++) {
+        igemm_case(kernel, reference, 49, 100, 64, 9, (input_class)kind);
+        igemm_case(kernel, reference, 20, 64, 21, 7, (input_class)kind);
+        igemm_case(kernel, reference, 1, 130, 257, 1, (input_class)kind);
+        for (size_t m = 1; m <= mr; m++)
+            igemm_case(kernel, reference, m, 3 * nr - 1, 11, 3, (input_class)kind);
+    }
+}
+
+/* --- windows ---------------------------------------------------------------------------------- */
+typedef struct window_shape {
+    size_t n, channels, kh, kw, stride, dilation;
+} window_shape;
+
+/* in is kh rows of in_w pixels. */
+static size_t window_width(const window_shape *s)
+{
+    return (s->n == 0 ? 0 : (s->n - 1) * s->stride) + (s->kw == 0 ? 0 : (s->kw - 1) * s->dilation) +
+           1;
+}
+
+static void describe(const window_shape *s, char *text, size_t size)
+{
+    snprintf(text, size, "n %zu channels %zu window %zux%zu stride %zu dilation %zu", s->n,
+             s->channels, s->kh, s->kw, s->stride, s->dilation);
+}
+
+static void dwconv_case(const qn_f32_dwconv *kernel, const qn_f32_dwconv *reference,
+                        const window_shape *s, input_class kind)
+{
+    const size_t width = window_width(s), c = s->channels, stride = c + rng() % 3;
+    block in = block_make((s->kh == 0 ? 1 : s->kh) * width * c, kind);
+    /* Weights of a window one tap wider: edges use a part of it. */
+    block w = block_make(s->kh * (s->kw + 1) * c, kind == WITH_NAN ? RANDOM : kind);
+    block bias = block_make(c, kind == EXTREMES || kind == WITH_NAN ? RANDOM : kind);
+    float *const expected = outputs_make(s->n, stride), *const got = outputs_make(s->n, stride);
+    qn_f32_dwconv_args args = {.n = s->n,
+                               .channels = c,
+                               .kh = s->kh,
+                               .kw = s->kw,
+                               .in = in.data,
+                               .in_row = width * c,
+                               .in_col = s->dilation * c,
+                               .in_step = s->stride * c,
+                               .w = w.data,
+                               .w_row = (s->kw + 1) * c,
+                               .bias = bias.data,
+                               .out_step = stride,
+                               .clamp = clamp_of(rng())};
+    args.out = expected + stride;
+    reference->fn(&args);
+    args.out = got + stride;
+    kernel->fn(&args);
+    char shape[96];
+    describe(s, shape, sizeof shape);
+    outputs_compare(kernel->name, kind, shape, expected, got, s->n, c, stride,
+                    (float)(s->kh * s->kw) + 1.0f, largest_product(kind));
+    if (!block_unchanged(&in) || !block_unchanged(&w) || !block_unchanged(&bias))
+        fail(kernel->name, kind, shape, "changed its inputs");
+    block_free(&in), block_free(&w), block_free(&bias);
+    free(expected), free(got);
+}
+
+static void pool_case(const qn_f32_pool *kernel, const qn_f32_pool *reference, const window_shape *s,
+                      input_class kind)
+{
+    const size_t width = window_width(s), c = s->channels, stride = c + rng() % 3;
+    block in = block_make(s->kh * width * c, kind);
+    float *const expected = outputs_make(s->n, stride), *const got = outputs_make(s->n, stride);
+    qn_f32_pool_args args = {.n = s->n,
+                             .channels = c,
+                             .kh = s->kh,
+                             .kw = s->kw,
+                             .in = in.data,
+                             .in_row = width * c,
+                             .in_col = s->dilation * c,
+                             .in_step = s->stride * c,
+                             .out_step = stride,
+                             .scale = 1.0f / (float)(s->kh * s->kw)};
+    args.out = expected + stride;
+    reference->fn(&args);
+    args.out = got + stride;
+    kernel->fn(&args);
+    char shape[96];
+    describe(s, shape, sizeof shape);
+    outputs_compare(kernel->name, kind, shape, expected, got, s->n, c, stride, 1.0f,
+                    kind == EXTREMES ? 1e15f : 1.0f);
+    if (!block_unchanged(&in))
+        fail(kernel->name, kind, shape, "changed its inputs");
+    block_free(&in);
+    free(expected), free(got);
+}
+
+/* Calls `one` with every shape worth trying. */
+#define FOR_EACH_WINDOW(s, body)                                                                   \
+    do {                                                                                           \
+        static const size_t ns_[] = {0, 1, 3, 4, 5, 13}, cs_[] = {1, 3, 4, 7, 8, 9, 15, 16, 17,    \
+                                                                  31, 32, 33, 65, 144};           \
+        static const size_t ks_[][2] = {{1, 1}, {1, 2}, {2, 2}, {2, 3}, {3, 2}, {3, 3}, {1, 3},    \
+                                        {5, 5}, {3, 5}, {4, 4}, {7, 7}};                           \
+        for (size_t i_ = 0; i_ < sizeof ns_ / sizeof ns_[0]; i_++)                                 \
+            for (size_t j_ = 0; j_ < sizeof cs_ / sizeof cs_[0]; j_++)                             \
+                for (size_t k_ = 0; k_ < sizeof ks_ / sizeof ks_[0]; k_++)                         \
+                    for (int kind_ = 0; kind_ < N_CLASSES; kind_++) {                              \
+                        const window_shape s = {ns_[i_],     cs_[j_],         ks_[k_][0],          \
+                                                ks_[k_][1], 1 + rng() % 3, 1 + rng() % 2};         \
+                        const input_class kind = (input_class)kind_;                               \
+                        body;                                                                      \
+                    }                                                                              \
+    } while (0)
+
+static void test_f32_dwconv(const qn_f32_dwconv *kernel, const qn_f32_dwconv *reference)
+{
+    FOR_EACH_WINDOW(s, dwconv_case(kernel, reference, &s, kind));
+    const window_shape empty = {3, 20, 0, 0, 1, 1};
+    dwconv_case(kernel, reference, &empty, RANDOM);
+}
+
+static void test_f32_maxpool(const qn_f32_pool *kernel, const qn_f32_pool *reference)
+{
+    FOR_EACH_WINDOW(s, pool_case(kernel, reference, &s, kind));
+}
+
+static void test_f32_avgpool(const qn_f32_pool *kernel, const qn_f32_pool *reference)
+{
+    FOR_EACH_WINDOW(s, pool_case(kernel, reference, &s, kind));
+    const window_shape whole = {1, 300, 1, 49, 1, 1};
+    pool_case(kernel, reference, &whole, RANDOM);
+}
+
+/* --- the reference itself against double -------------------------------------------------------- */
+static void test_reference_igemm(const qn_f32_igemm *reference)
+{
+    const size_t m = 5, n = 7, kc = 3, ks = 2;
+    igemm_problem p = {m, n, kc, ks, block_make((m + ks) * kc, RANDOM),
+                       block_make(n * kc * ks, RANDOM), block_make(n, RANDOM), {-0.25f, 0.5f}};
+    float c[5 * 7];
+    igemm_run(reference, &p, c, n);
+    for (size_t i = 0; i < m; i++)
+        for (size_t j = 0; j < n; j++) {
+            double sum = (double)p.bias.data[j];
+            for (size_t t = 0; t < ks; t++)
+                for (size_t k = 0; k < kc; k++)
+                    sum += (double)p.a.data[(i * 7 + t * 3) % (m + ks) * kc + k] *
+                           (double)p.w.data[(j * ks + t) * kc + k];
+            sum = sum < -0.25 ? -0.25 : sum > 0.5 ? 0.5 : sum;
+            if (fabs(sum - (double)c[i * n + j]) > 1e-6)
+                fail(reference->name, RANDOM, "5x7x3x2", "differs from loops in double");
+        }
+    block_free(&p.a), block_free(&p.w), block_free(&p.bias);
+}
+
+int main(int argc, char **argv)
+{
+    const char *filter = "";
+    rng_state = 20240607;
+    for (int i = 1; i + 1 < argc; i += 2) {
+        if (strcmp(argv[i], "--seed") == 0)
+            rng_state = strtoull(argv[i + 1], NULL, 0) | 1u;
+        else if (strcmp(argv[i], "--filter") == 0)
+            filter = argv[i + 1];
+    }
+    printf("--seed %llu\n", (unsigned long long)rng_state);
+    const uint32_t flags = qn__cpu_detect();
+    qn_kernels scalar;
+    qn__kernels_init(&scalar, 0);
+    test_reference_igemm(&scalar.f32_igemm);
+#define QN_KERNEL(slot_, isa, function, ...)                                                       \
+    if ((flags & QN_ISA_##isa) == QN_ISA_##isa && strstr(#function, filter) != NULL) {             \
+        const __typeof__(scalar.slot_) kernel = {.fn = function, .name = #function, __VA_ARGS__};  \
+        const size_t before = n_checks;                                                            \
+        test_##slot_(&kernel, &scalar.slot_);                                                      \
+        printf("%-32s %zu checks\n", #function, n_checks - before);                                \
+    }
+#include "kernel/kernels.def"
+#undef QN_KERNEL
+    printf("%zu checks passed\n", n_checks);
+    return 0;
+}
