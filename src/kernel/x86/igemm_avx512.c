@@ -6,6 +6,9 @@
 #include <immintrin.h>
 
 enum { MR = 8, NR = 16 };
+/* Weights are read once per tile in long streams: this many k ahead they are on their way from the
+ * second or third level. */
+enum { PREFETCH = 24 };
 
 /* mr and np are compile-time constants after inlining: the arrays become registers. */
 static inline __attribute__((always_inline)) void
@@ -25,6 +28,11 @@ tile(const size_t mr, const size_t np, size_t columns, size_t kc, size_t ks, con
         for (size_t k = 0; k < kc; k++) {
             __m512 b[3];
             b[0] = _mm512_loadu_ps(w0);
+            _mm_prefetch((const char *)(w0 + PREFETCH * NR), _MM_HINT_T0);
+            if (np > 1)
+                _mm_prefetch((const char *)(w1 + PREFETCH * NR), _MM_HINT_T0);
+            if (np > 2)
+                _mm_prefetch((const char *)(w2 + PREFETCH * NR), _MM_HINT_T0);
             if (np > 1)
                 b[1] = _mm512_loadu_ps(w1);
             if (np > 2)
