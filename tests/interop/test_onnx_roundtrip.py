@@ -197,6 +197,9 @@ def test_quantized_files_of_the_runtimes_own_tool(model, fmt, per_channel, activ
     mode = {"QDQ": "qdq", "QOperator": "qoperator"}[fmt]
     roundtrip(source, same, mode)
     check_same(source, same)
+    again = tmp_path / "again.onnx"
+    roundtrip(same, again, mode)
+    assert again.read_bytes() == same.read_bytes()
     roundtrip(source, other, "qoperator" if fmt == "QDQ" else "qdq")
     onnx.checker.check_model(str(other), full_check=True)
     feeds = feeds_of(source)
