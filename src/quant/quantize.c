@@ -10,7 +10,7 @@
 #define DEFAULT_GRANULARITY "channel"
 #define DEFAULT_X86 "any"
 #define DEFAULT_FEATURES "mse"
-#define DEFAULT_WEIGHTS "mse"
+#define DEFAULT_WEIGHTS "gptq"
 #define DEFAULT_CALIBRATE_WITH "float"
 #define DEFAULT_BIAS_CORRECTION "on"
 #define DEFAULT_EQUALIZE "on"
