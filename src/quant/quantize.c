@@ -32,6 +32,7 @@ const char *qn_quantize_default(const char *which)
         {"granularity", DEFAULT_GRANULARITY},
         {"calibrate_with", DEFAULT_CALIBRATE_WITH},
         {"bias_correction", DEFAULT_BIAS_CORRECTION},
+        {"equalize", DEFAULT_EQUALIZE},
         {"x86", DEFAULT_X86},
     };
     for (size_t i = 0; which != NULL && i < sizeof(rows) / sizeof(rows[0]); i++)
