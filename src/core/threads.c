@@ -18,7 +18,8 @@
 enum { HELPER_SPINS = 2000, CALLER_SPINS = 500 };
 enum { MAX_THREADS = 1024 };
 
-/* state: epoch of the job in the upper half, then whether it is open, then how many helpers work. */
+/* state: epoch of the job in the upper half, then whether it is open, then how many helpers work.
+ */
 #define STATE_EPOCH ((uint64_t)1 << 32)
 #define STATE_OPEN ((uint64_t)1 << 31)
 #define STATE_ACTIVE (STATE_OPEN - 1)
@@ -38,7 +39,7 @@ struct qn_pool {
     uint32_t size;
     uint32_t n_started; /* helpers with a thread */
     helper *helpers;
-    range *ranges; /* [size] */
+    range *ranges;           /* [size] */
     pthread_mutex_t callers; /* one loop at a time */
     /* The job: written by the caller while it is closed and no helper works. */
     qn_parallel_worker_fn fn;

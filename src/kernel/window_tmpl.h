@@ -12,9 +12,10 @@
 
 /* 3 columns of taps whose neighbours are `step` columns apart: four outputs share their inputs.
  * kh and step are constants after inlining; left is one where all lanes are used. */
-static inline __attribute__((always_inline)) size_t
-dwconv_shared(const qn_f32_dwconv_args *args, const size_t kh, const size_t step, size_t c,
-              const size_t left)
+static inline __attribute__((always_inline)) size_t dwconv_shared(const qn_f32_dwconv_args *args,
+                                                                  const size_t kh,
+                                                                  const size_t step, size_t c,
+                                                                  const size_t left)
 {
     const VEC lo = SET1(args->clamp.lo), hi = SET1(args->clamp.hi);
     const VEC bias = LOAD(args->bias + c, left);
@@ -56,9 +57,10 @@ dwconv_shared(const qn_f32_dwconv_args *args, const size_t kh, const size_t step
 }
 
 /* Outputs from x on, any window. */
-static inline __attribute__((always_inline)) void
-dwconv_window(const qn_f32_dwconv_args *args, const size_t kh, const size_t kw, size_t c,
-              const size_t left, size_t x)
+static inline __attribute__((always_inline)) void dwconv_window(const qn_f32_dwconv_args *args,
+                                                                const size_t kh, const size_t kw,
+                                                                size_t c, const size_t left,
+                                                                size_t x)
 {
     const VEC lo = SET1(args->clamp.lo), hi = SET1(args->clamp.hi);
     const VEC bias = LOAD(args->bias + c, left);
@@ -95,8 +97,8 @@ dwconv_window(const qn_f32_dwconv_args *args, const size_t kh, const size_t kw, 
     }
 }
 
-static inline __attribute__((always_inline)) void
-dwconv_channels(const qn_f32_dwconv_args *args, size_t c, const size_t left)
+static inline __attribute__((always_inline)) void dwconv_channels(const qn_f32_dwconv_args *args,
+                                                                  size_t c, const size_t left)
 {
     const size_t kh = args->kh, kw = args->kw;
     size_t done = 0;
@@ -128,8 +130,8 @@ void DWCONV(const qn_f32_dwconv_args *args)
         dwconv_channels(args, c, args->channels - c);
 }
 
-static inline __attribute__((always_inline)) void
-maxpool_channels(const qn_f32_pool_args *args, size_t c, const size_t left)
+static inline __attribute__((always_inline)) void maxpool_channels(const qn_f32_pool_args *args,
+                                                                   size_t c, const size_t left)
 {
     const size_t in_row = args->in_row, in_col = args->in_col, in_step = args->in_step;
     const size_t kh = args->kh, kw = args->kw, out_step = args->out_step;

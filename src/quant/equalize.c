@@ -9,10 +9,11 @@
 #include <math.h>
 #include <string.h>
 
+enum { FOREIGN = -1 };
 enum { MAX_DEPTH = 12, MAX_EXPONENT = 6, MAX_SINKS = 32, MAX_TENSORS = 16 };
 
 /* What one equalized tensor flows into. channel[i]: which channel of the first tensor channel i of
- * the one being looked at is. */
+ * the one being looked at is, or FOREIGN: another tensor's, behind a Concat. */
 typedef struct sink {
     qn_node *node;          /* Conv that reads it */
     const int32_t *channel; /* [its input channels] */
@@ -101,6 +102,31 @@ static bool follow_shuffle(flow *f, qn_node *node, size_t channels, const int32_
     return follow(f, last->outputs[0], moved, depth + 1);
 }
 
+static bool follow_concat(flow *f, const qn_node *node, const qn_tensor *t, size_t channels,
+                          const int32_t *channel, int depth)
+{
+    const int64_t axis = qn__attr_int(node, "axis", 0);
+    size_t all, before = 0, width;
+    bool found = false;
+    if ((axis != 1 && axis != -3) || node->act != QN_ACT_NONE ||
+        !channels_of(node->outputs[0], &all))
+        return false;
+    for (uint32_t i = 0; i < node->n_inputs; i++) {
+        if (node->inputs[i] == t && found)
+            return false; /* its channels twice */
+        found |= node->inputs[i] == t;
+        if (!found &&
+            (!channels_of(node->inputs[i], &width) || !qn_add_size(&before, before, width)))
+            return false;
+    }
+    int32_t *moved = qn__arena_calloc(&f->graph->arena, all, sizeof(*moved));
+    if (moved == NULL || before > all || channels > all - before)
+        return false;
+    for (size_t c = 0; c < all; c++)
+        moved[c] = c >= before && c < before + channels ? channel[c - before] : FOREIGN;
+    return follow(f, node->outputs[0], moved, depth + 1);
+}
+
 static bool follow_node(flow *f, qn_node *node, const qn_tensor *t, size_t channels,
                         const int32_t *channel, int depth)
 {
@@ -115,7 +141,14 @@ static bool follow_node(flow *f, qn_node *node, const qn_tensor *t, size_t chann
     case QN_OP_MAX_POOL:
     case QN_OP_AVERAGE_POOL:
     case QN_OP_GLOBAL_AVERAGE_POOL:
+    case QN_OP_RELU:
         break;
+    case QN_OP_RESIZE:
+        if (node->inputs[0] != t)
+            return false;
+        break;
+    case QN_OP_CONCAT:
+        return follow_concat(f, node, t, channels, channel, depth);
     case QN_OP_RESHAPE:
         return node->inputs[0] == t && follow_shuffle(f, node, channels, channel, depth);
     default:
@@ -131,7 +164,7 @@ static bool follow(flow *f, qn_tensor *t, const int32_t *channel, int depth)
 {
     size_t channels;
     if (depth > MAX_DEPTH || f->n_tensors == MAX_TENSORS || f->uses->is_output[t->id] ||
-        !channels_of(t, &channels) || channels != f->channels || qn_uses_count(f->uses, t) == 0)
+        !channels_of(t, &channels) || qn_uses_count(f->uses, t) == 0)
         return false;
     for (size_t i = 0; i < f->n_tensors; i++)
         if (f->tensors[i] == t)
@@ -187,8 +220,10 @@ static bool weight_share(flow *f, double *share)
                 row = fmaxf(row, fabsf(w[o * v.k + k]));
             for (size_t k = 0; row > 0 && k < v.k; k++) {
                 const size_t i = input_channel(&v, group, o * v.k + k);
-                double *to = &share[f->sinks[s].channel[i]];
-                *to = fmax(*to, (double)(fabsf(w[o * v.k + k]) / row));
+                const int32_t c = f->sinks[s].channel[i];
+                double *to = c == FOREIGN ? NULL : &share[c];
+                if (to != NULL)
+                    *to = fmax(*to, (double)(fabsf(w[o * v.k + k]) / row));
             }
         }
     }
@@ -206,20 +241,34 @@ static bool choose(flow *f, float *const *peaks, size_t n_peaks, int32_t *e)
     double *share = qn__arena_calloc(&f->graph->arena, f->channels, sizeof(*share));
     double *fill = qn__arena_calloc(&f->graph->arena, f->channels, sizeof(*fill));
     size_t n_measured = 0;
-    bool any = false;
+    bool any = false, among_others = false;
     if (share == NULL || fill == NULL || !weight_share(f, share))
         return false;
     for (size_t i = 0; i < f->n_tensors; i++) {
         /* a tensor renamed by an earlier scaling was not measured */
         const float *p = f->tensors[i]->id < n_peaks ? peaks[f->tensors[i]->id] : NULL;
-        float largest = 0;
-        for (size_t c = 0; p != NULL && c < f->channels; c++)
-            largest = fmaxf(largest, p[c]);
-        if (!(largest > 0))
+        float largest = 0, foreign = 0;
+        size_t width = 0;
+        if (p == NULL || !channels_of(f->tensors[i], &width))
             continue;
+        for (size_t c = 0; c < width; c++) {
+            largest = fmaxf(largest, p[c]);
+            if (f->channel[i][c] == FOREIGN)
+                foreign = fmaxf(foreign, p[c]);
+        }
+        if (!(largest > 0) || (foreign == 0 && among_others))
+            continue;
+        /* Beside another tensor's channels, in a Concat, theirs is the range to come to. */
+        if (foreign > 0 && !among_others) {
+            among_others = true;
+            n_measured = 0;
+            memset(fill, 0, f->channels * sizeof(*fill));
+        }
         n_measured++;
-        for (size_t c = 0; c < f->channels; c++)
-            fill[f->channel[i][c]] += log2(fmax((double)(p[c] / largest), 1e-6));
+        const float level = foreign > 0 ? foreign : largest;
+        for (size_t c = 0; c < width; c++)
+            if (f->channel[i][c] != FOREIGN)
+                fill[f->channel[i][c]] += log2(fmax((double)(p[c] / level), 1e-6));
     }
     if (n_measured == 0)
         return false;
@@ -251,8 +300,11 @@ static qn_status scale_constant(qn_graph *g, qn_tensor *t, const qn_node *node,
     const bool is_bias = t == (node->n_inputs > 2 ? node->inputs[2] : NULL);
     for (size_t i = 0; i < count; i++) {
         /* channel: reading weights are multiplied; without it, making ones are divided */
-        const int32_t shift =
-            channel != NULL ? e[channel[input_channel(&v, group, i)]] : -e[is_bias ? i : i / v.k];
+        int32_t shift = 0;
+        if (channel == NULL)
+            shift = -e[is_bias ? i : i / v.k];
+        else if (channel[input_channel(&v, group, i)] != FOREIGN)
+            shift = e[channel[input_channel(&v, group, i)]];
         ((float *)data)[i] = ldexpf(w[i], shift);
     }
     qn__tensor_set_constant(t, blob);

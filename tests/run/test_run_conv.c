@@ -331,10 +331,10 @@ static void naive_transpose(const window_case *w, const float *x, const float *k
                                     continue;
                                 const double product =
                                     (double)x[((n * w->c + c) * w->in[0] + iy) * w->in[1] + ix] *
-                                    (double)k[((c * goc + o) * w->kernel[0] + ky) * w->kernel[1] +
-                                              kx];
-                                const int64_t at = (n * w->oc + c / gc * goc + o) * plane +
-                                                   oy * w->out[1] + ox;
+                                    (double)
+                                        k[((c * goc + o) * w->kernel[0] + ky) * w->kernel[1] + kx];
+                                const int64_t at =
+                                    (n * w->oc + c / gc * goc + o) * plane + oy * w->out[1] + ox;
                                 y[at] += product;
                                 magnitude[at] += fabs(product);
                             }
@@ -356,8 +356,8 @@ static void conv_transpose_equals_loops_in_double(void **state)
             const bool real = w.axes == 2 || a == 1;
             const int64_t slack = w.stride[a] > w.dilation[a] ? w.stride[a] : w.dilation[a];
             extra[a] = real ? pick(0, slack - 1) : 0;
-            w.out[a] = (w.in[a] - 1) * w.stride[a] + extra[a] +
-                       (w.kernel[a] - 1) * w.dilation[a] + 1 - w.pad0[a] - w.pad1[a];
+            w.out[a] = (w.in[a] - 1) * w.stride[a] + extra[a] + (w.kernel[a] - 1) * w.dilation[a] +
+                       1 - w.pad0[a] - w.pad1[a];
         }
         if (w.out[0] < 1 || w.out[1] < 1)
             continue;
