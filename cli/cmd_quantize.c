@@ -128,7 +128,7 @@ static void print_float_nodes(const qn_report *report, bool all)
         if (node.quantized)
             continue;
         if (n++ < SHOWN || all)
-            printf("            %-16s %-24s %s\n", node.op, node.name,
+            printf("            %-18s %-24s %s\n", node.op, node.name,
                    node.reason != NULL ? node.reason : "");
     }
     if (n > SHOWN && !all)
