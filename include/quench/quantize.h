@@ -51,7 +51,8 @@ typedef struct qn_quantize_options {
 QN_API void qn_quantize_options_init(qn_quantize_options *options);
 
 /* What a NULL option means: which is the name of a field ("target", "features", "weights",
- * "granularity", "calibrate_with", "bias_correction", "equalize", "x86"); NULL for any other name. */
+ * "granularity", "calibrate_with", "bias_correction", "equalize", "x86"); NULL for any other name.
+ */
 QN_API const char *qn_quantize_default(const char *which);
 /* Method tables, index from 0; NULL past the end. */
 QN_API const char *qn_feature_method_name(size_t index);
