@@ -58,8 +58,8 @@ void cli_error(const char *format, ...) QN_PRINTF(1, 2);
 int cli_usage_error(const char *format, ...) QN_PRINTF(1, 2); /* prints, returns EXIT_USAGE */
 int cli_failed(const qn_error *error);                        /* prints, returns EXIT_FAILED */
 
-/* Context with log and threads as the options ask; NULL after printing the reason. */
-qn_context *cli_context(const cli_options *options);
+/* Context with log and threads as the options ask; an exit code after printing the reason. */
+int cli_context(const cli_options *options, qn_context **out);
 /* Dims per model input from --input-shape, or NULL in *dims when none was given. */
 int cli_input_dims(const cli_options *options, const qn_model *model,
                    int64_t storage[CLI_MAX_INPUTS][QN_MODEL_MAX_RANK],

@@ -98,13 +98,14 @@ int cmd_eval(const cli_options *options)
         return cli_usage_error("eval: model files are needed");
     if (options->data.labels_file == NULL)
         return cli_usage_error("eval: --labels CSV is needed");
-    qn_context *ctx = cli_context(options);
-    if (ctx == NULL)
-        return EXIT_USAGE;
+    qn_context *ctx = NULL;
+    int code = cli_context(options, &ctx);
+    if (code != EXIT_OK)
+        return code;
     int64_t *reference = NULL;
     json_t *rows = json_array();
     const int width = name_width(options);
-    int code = EXIT_OK;
+    code = EXIT_OK;
     cli_options again = *options; /* save the list once only */
     for (size_t i = 0; i < options->n_positional && code == EXIT_OK; i++) {
         qn_evaluation result;

@@ -204,9 +204,10 @@ int cmd_quantize(const cli_options *options)
         return EXIT_FAILED;
     }
     const double started = cli_seconds();
-    qn_context *ctx = cli_context(options);
-    if (ctx == NULL)
-        return EXIT_USAGE;
+    qn_context *ctx = NULL;
+    code = cli_context(options, &ctx);
+    if (code != EXIT_OK)
+        return code;
     struct sigaction action = {.sa_handler = on_signal};
     const int signals[] = {SIGINT, SIGTERM, SIGHUP};
     for (size_t i = 0; i < 3; i++)

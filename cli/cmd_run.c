@@ -233,9 +233,10 @@ int cmd_run(const cli_options *options)
     if (options->n_positional >= 2 && options->has_data_source)
         return cli_usage_error(
             "run: input files and --images, --data or --list exclude each other");
-    qn_context *ctx = cli_context(options);
-    if (ctx == NULL)
-        return EXIT_USAGE;
+    qn_context *ctx = NULL;
+    int code = cli_context(options, &ctx);
+    if (code != EXIT_OK)
+        return code;
     cli_options with_inputs;
     name_inputs(options, &with_inputs);
     qn_model *model = NULL;
@@ -247,7 +248,7 @@ int cmd_run(const cli_options *options)
     session.saturate16 = options->saturate16;
     int64_t storage[CLI_MAX_INPUTS][QN_MODEL_MAX_RANK];
 
-    int code = names_load(options->labels_text, &r.classes);
+    code = names_load(options->labels_text, &r.classes);
     if (code != EXIT_OK)
         goto done;
     if (qn_model_load(ctx, options->positional[0], &model, &error) != QN_OK) {

@@ -18,7 +18,7 @@ static double square(double error)
 
 static double power_2_5(double error)
 {
-    return error * error * sqrt(error);
+    return error * error * sqrt(sqrt(error));
 }
 
 /* What is searched. */
@@ -136,7 +136,7 @@ static qn_status finish_lp(const qn_context *ctx, const void *state, const qn_ra
 {
     (void)batch;
     /* 2 * integral of e^2.5 from 0 to 1/2 */
-    return find_range(ctx, state, format, power_2_5, power_2_5(0.5) / 3.5, out, error);
+    return find_range(ctx, state, format, power_2_5, power_2_5(0.5) / 3.25, out, error);
 }
 
 const qn_feature_method qn__feature_mse = {
