@@ -1,5 +1,6 @@
 """Real networks with real inputs for the interop tests, and how they are run on both sides."""
 
+import json
 import os
 import pathlib
 import subprocess
@@ -7,6 +8,7 @@ import sys
 from dataclasses import dataclass
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
 
@@ -135,3 +137,28 @@ def ort_outputs(model, inputs, names=None):
     count = len(next(iter(inputs.values())))
     rows = [s.run(names, {k: v[i : i + 1] for k, v in inputs.items()}) for i in range(count)]
     return [np.concatenate([np.atleast_1d(v) for v in values]) for values in zip(*rows)]
+
+
+def quantize(quench, model, samples, out, *options):
+    """Quantizes with tensors as samples; returns the report."""
+    np.save(out.with_suffix(".npy"), samples)
+    result = quench("quantize", model, "-o", out, "--data", out.with_suffix(".npy"), "--json",
+                    *options)  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
+
+
+def claimed_int8(report):
+    """Names of convolutions and gemms the report calls int8, and of the others."""
+    nodes = [n for n in report["nodes"] if n["op"] in WEIGHTED]
+    return [n["name"] for n in nodes if n["int8"]], [n["name"] for n in nodes if not n["int8"]]
+
+
+def optimized_nodes(model, folder):
+    """Nodes of the graph as onnxruntime runs it."""
+    path = folder / "optimized.onnx"
+    session(model, ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED, path)
+    return list(onnx.load(path).graph.node)
