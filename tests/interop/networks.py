@@ -119,7 +119,10 @@ def quench_outputs(model, inputs, folder, *options):
 
 
 def session(model, level=ort.GraphOptimizationLevel.ORT_ENABLE_ALL, optimized=None):
+    """As on ARM where activations are int8: on x86 onnxruntime would turn some of them into uint8
+    (not those with several consumers) and leave the nodes between in float."""
     options = ort.SessionOptions()
+    options.add_session_config_entry("session.qdqisint8allowed", "1")
     options.log_severity_level = 3
     options.intra_op_num_threads = 2
     options.graph_optimization_level = level
