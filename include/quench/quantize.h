@@ -37,6 +37,7 @@ typedef struct qn_quantize_options {
     const char *activations;     /* NULL: the target's; "u8" | "s8" | "s8sym" */
     const char *calibrate_with;  /* NULL: default; "float" | "quantized-weights" */
     const char *bias_correction; /* NULL: default; "on" | "off" */
+    const char *equalize;        /* NULL: default; "on" | "off": scale channels alike first */
     const char *x86;             /* "any" (default) | "avx2" | "vnni" */
     const char *recipe_file;     /* replay; may be NULL */
     const qn_override *overrides;

@@ -33,7 +33,8 @@ qn_status qn__passes_simplify(qn_graph *graph, const qn_pass_options *options, q
         const qn_status status = qn__graph_verify(graph, error);
         /* The graph came in whole, so a pass that leaves it broken is our bug. */
         if (status != QN_OK)
-            return qn__error_prefix(error, QN_INTERNAL, "%s", PASSES[i].name);
+            return qn__error_prefix(error, status == QN_CORRUPT ? QN_INTERNAL : status, "%s",
+                                    PASSES[i].name);
     }
     return qn__graph_infer(graph, error);
 }

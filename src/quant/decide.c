@@ -420,6 +420,16 @@ static void limit_to_activation(const qn_tensor *t, float *lo, float *hi)
     *hi = fmaxf(fminf(*hi, act_hi), act_lo);
 }
 
+/* What a Relu cuts off anyway needs no steps. */
+static void limit_to_reader(const qn_quant_plan *plan, const qn_tensor *t, float *lo, float *hi)
+{
+    if (qn_uses_count(&plan->uses, t) != 1 || plan->uses.is_output[t->id] ||
+        plan->uses.users[plan->uses.offsets[t->id]]->op != QN_OP_RELU)
+        return;
+    *lo = fmaxf(*lo, 0);
+    *hi = fmaxf(*hi, 0);
+}
+
 qn_status qn__quant_plan_ranges(qn_quant_plan *plan, const qn_ranges *ranges, qn_error *error)
 {
     const qn_graph *g = plan->graph;
@@ -433,6 +443,7 @@ qn_status qn__quant_plan_ranges(qn_quant_plan *plan, const qn_ranges *ranges, qn
             p->lo = ranges->items[t].lo;
             p->hi = ranges->items[t].hi;
             limit_to_activation(g->tensors[t], &p->lo, &p->hi);
+            limit_to_reader(plan, g->tensors[t], &p->lo, &p->hi);
         }
         p->own_range = true;
         QN_FAIL_IF(!isfinite(p->lo) || !isfinite(p->hi) || p->lo > p->hi, error, QN_NONFINITE,
