@@ -1,6 +1,6 @@
 /* The range with the least expected error of quantizing what was seen: rounding inside it, clipping
  * outside. Both ends are searched in turn when the values lie on both sides of zero and the format
- * is asymmetric, one threshold otherwise. Errors count by their square (mse) or by their power 2.5
+ * is asymmetric, one threshold otherwise. Errors count by their square (mse) or by their power 2.25
  * (lp), which clips rare large values less: Nahshan et al., "Loss Aware Post-training Quantization"
  * (2019), section 3, which finds p between 2 and 4. */
 #include "calib/histogram.h"
@@ -16,7 +16,7 @@ static double square(double error)
     return error * error;
 }
 
-static double power_2_5(double error)
+static double power_2_25(double error)
 {
     return error * error * sqrt(sqrt(error));
 }
@@ -135,8 +135,8 @@ static qn_status finish_lp(const qn_context *ctx, const void *state, const qn_ra
                            int64_t batch, qn_range *out, qn_error *error)
 {
     (void)batch;
-    /* 2 * integral of e^2.5 from 0 to 1/2 */
-    return find_range(ctx, state, format, power_2_5, power_2_5(0.5) / 3.25, out, error);
+    /* 2 * integral of e^2.25 from 0 to 1/2 */
+    return find_range(ctx, state, format, power_2_25, power_2_25(0.5) / 3.25, out, error);
 }
 
 const qn_feature_method qn__feature_mse = {
@@ -153,7 +153,7 @@ const qn_feature_method qn__feature_mse = {
 
 const qn_feature_method qn__feature_lp = {
     .name = "lp",
-    .summary = "as mse, with errors to the power 2.5: clips rare large values less (LAPQ, 2019)",
+    .summary = "as mse, with errors to the power 2.25: clips rare large values less (LAPQ, 2019)",
     .passes = 1,
     .state_bytes = qn__histogram_state_bytes,
     .init = qn__histogram_init,

@@ -9,7 +9,7 @@
 #define DEFAULT_TARGET "onnxruntime"
 #define DEFAULT_GRANULARITY "channel"
 #define DEFAULT_X86 "any"
-#define DEFAULT_FEATURES "mse"
+#define DEFAULT_FEATURES "lp"
 #define DEFAULT_WEIGHTS "gptq"
 #define DEFAULT_CALIBRATE_WITH "float"
 #define DEFAULT_BIAS_CORRECTION "on"
