@@ -1,5 +1,5 @@
-/* Speed of every kernel this CPU can run, on shapes of real networks: one line each, best of several
- * repetitions. An argument limits it to names that hold it. */
+/* Speed of every kernel this CPU can run, on shapes of real networks: one line each, best of
+ * several repetitions. An argument limits it to names that hold it. */
 #include "core/cpu.h"
 #include "kernel/kernel.h"
 #include <math.h>
@@ -26,7 +26,8 @@ static float *floats(size_t count)
 /* A convolution of m pixels as the executor runs it: rows of kc channels, ks taps. */
 static void bench_igemm(const qn_f32_igemm *kernel, size_t m, size_t n, size_t kc, size_t ks)
 {
-    float *const a = floats((m + ks) * kc), *const c = floats(m * n), *const w = floats(n * kc * ks);
+    float *const a = floats((m + ks) * kc), *const c = floats(m * n),
+                 *const w = floats(n * kc * ks);
     float *const packed = floats(qn__f32_gemm_packed_count(n, kc, ks, kernel->nr));
     const float **const rows = malloc(kernel->mr * ks * sizeof *rows);
     const qn_clamp_f32 clamp = {0.0f, INFINITY};
@@ -45,18 +46,18 @@ static void bench_igemm(const qn_f32_igemm *kernel, size_t m, size_t n, size_t k
         const double seconds = now() - start;
         best = seconds < best ? seconds : best;
     }
-    printf("%-28s m %6zu n %5zu kc %5zu ks %zu %8.1f us %7.1f GFLOP/s\n", kernel->name, m, n, kc, ks,
-           best * 1e6, 2e-9 * (double)(m * n * kc * ks) / best);
+    printf("%-28s m %6zu n %5zu kc %5zu ks %zu %8.1f us %7.1f GFLOP/s\n", kernel->name, m, n, kc,
+           ks, best * 1e6, 2e-9 * (double)(m * n * kc * ks) / best);
     free(a), free(c), free(w), free(packed), free(rows);
 }
 
 static void bench_kernel_f32_igemm(const qn_f32_igemm *kernel)
 {
     static const size_t shapes[][4] = {
-        {48, 48, 256, 1},    {12544, 64, 32, 1},  {12544, 16, 32, 1}, {3136, 128, 128, 1},
-        {784, 256, 256, 1},  {196, 512, 512, 1},  {49, 1024, 1024, 1}, {3136, 64, 64, 9},
-        {784, 128, 128, 9},  {196, 256, 256, 9},  {49, 512, 512, 9},  {12544, 64, 21, 7},
-        {12544, 32, 9, 3},   {1, 1000, 1024, 1},
+        {48, 48, 256, 1},   {12544, 64, 32, 1}, {12544, 16, 32, 1},  {3136, 128, 128, 1},
+        {784, 256, 256, 1}, {196, 512, 512, 1}, {49, 1024, 1024, 1}, {3136, 64, 64, 9},
+        {784, 128, 128, 9}, {196, 256, 256, 9}, {49, 512, 512, 9},   {12544, 64, 21, 7},
+        {12544, 32, 9, 3},  {1, 1000, 1024, 1},
     };
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++)
         bench_igemm(kernel, shapes[i][0], shapes[i][1], shapes[i][2], shapes[i][3]);
@@ -76,8 +77,9 @@ static void bench_kernel_f32_dwconv(const qn_f32_dwconv *kernel)
         const size_t c = s->channels, n = (s->width - 3) / s->stride + 1;
         float *const in = floats(3 * s->width * c), *const w = floats(10 * c);
         float *const out = floats(n * c);
-        const qn_f32_dwconv_args args = {n, c, 3, 3, in, s->width * c, c, s->stride * c, w, 3 * c,
-                                         w + 9 * c, out, c, {0.0f, INFINITY}};
+        const qn_f32_dwconv_args args = {
+            n, c,     3,         3,   in, s->width * c,    c, s->stride * c,
+            w, 3 * c, w + 9 * c, out, c,  {0.0f, INFINITY}};
         double best = 1e30;
         const double stop = now() + 0.1;
         while (now() < stop) {
@@ -98,8 +100,8 @@ static void bench_pool(const qn_f32_pool *kernel)
         const window_shape *const s = &windows[i];
         const size_t c = s->channels, n = (s->width - 3) / s->stride + 1;
         float *const in = floats(3 * s->width * c), *const out = floats(n * c);
-        const qn_f32_pool_args args = {n, c, 3, 3, in, s->width * c, c, s->stride * c, out, c,
-                                       1.0f / 9.0f};
+        const qn_f32_pool_args args = {n,   c, 3,          3, in, s->width * c, c, s->stride * c,
+                                       out, c, 1.0f / 9.0f};
         double best = 1e30;
         const double stop = now() + 0.1;
         while (now() < stop) {

@@ -3,8 +3,8 @@
  *
  *     model_bench [--threads N] [--reps N] [--cpu MASK] [--profile] MODEL...
  *
- * With --serve the program answers lines on stdin with the milliseconds of one run of the model whose
- * index the line holds, so that a script can interleave it with another runtime. */
+ * With --serve the program answers lines on stdin with the milliseconds of one run of the model
+ * whose index the line holds, so that a script can interleave it with another runtime. */
 #include "core/alloc.h"
 #include "core/context.h"
 #include "core/threads.h"
@@ -122,8 +122,7 @@ int main(int argc, char **argv)
     const int n = argc - first;
     model *const models = calloc((size_t)n + 1, sizeof *models);
     double *const times = calloc((size_t)reps + 1, sizeof *times);
-    if (models == NULL || times == NULL ||
-        qn_context_create(&options, &ctx, &error) != QN_OK ||
+    if (models == NULL || times == NULL || qn_context_create(&options, &ctx, &error) != QN_OK ||
         (threads > 1 && qn__pool_create(ctx, threads, &pool, &error) != QN_OK))
         goto failed;
     for (int i = 0; i < n; i++)
@@ -143,10 +142,10 @@ int main(int argc, char **argv)
             if (run(&models[i], &times[rep], &error) != QN_OK)
                 goto failed;
         qsort(times, (size_t)reps, sizeof *times, by_value);
-        printf("%s threads %u median %.3f ms fastest %.3f slowest %.3f of %d, arena %zu packed %zu\n",
-               argv[first + i], threads, times[reps / 2] * 1e3, times[0] * 1e3,
-               times[reps - 1] * 1e3, reps, qn__plan_arena_bytes(models[i].plan),
-               qn__plan_packed_bytes(models[i].plan));
+        printf(
+            "%s threads %u median %.3f ms fastest %.3f slowest %.3f of %d, arena %zu packed %zu\n",
+            argv[first + i], threads, times[reps / 2] * 1e3, times[0] * 1e3, times[reps - 1] * 1e3,
+            reps, qn__plan_arena_bytes(models[i].plan), qn__plan_packed_bytes(models[i].plan));
         if (profile)
             print_profile(&models[i], &error);
     }

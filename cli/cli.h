@@ -49,7 +49,7 @@ typedef struct cli_options {
 } cli_options;
 
 /* Parses argv after the command's name. False: an error was printed, exit 2. */
-bool cli_parse(int argc, char **argv, unsigned command, cli_options *out);
+bool cli_parse(int argc, char **argv, unsigned command, const char *command_name, cli_options *out);
 void cli_options_free(cli_options *options);
 void cli_print_help(FILE *out, unsigned command, const char *name, const char *usage,
                     const char *summary);

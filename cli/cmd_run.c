@@ -151,7 +151,7 @@ static int report_outputs(runner *r, size_t sample, double ms)
     json_t *outputs = json_array();
     bool complete = true;
     if (!o->json)
-        printf("%s: %.3f ms\n", qn_dataset_name(r->dataset, sample), ms);
+        printf("%s: %.3f ms, best of %u\n", qn_dataset_name(r->dataset, sample), ms, o->rounds);
     qn_value_info info;
     for (size_t i = 0; qn_model_output(r->model, i, &info); i++) {
         size_t count = 0;
@@ -159,7 +159,7 @@ static int report_outputs(runner *r, size_t sample, double ms)
         const size_t n = top_indices(values, count, o->top, r->top);
         json_t *best = json_array();
         if (!o->json && qn_model_n_outputs(r->model) > 1)
-            printf("  %s\n", info.name);
+            printf("  %s, largest values:\n", info.name);
         for (size_t k = 0; k < n; k++) {
             const size_t index = r->top[k];
             if (o->json)
@@ -169,8 +169,8 @@ static int report_outputs(runner *r, size_t sample, double ms)
                                           cli_json_text(class_name(&r->classes, index))),
                                 &complete);
             else
-                printf("  %8zu  %12.6g  %s\n", index, (double)values[index],
-                       class_name(&r->classes, index));
+                printf("  %8zu  %12.6g%s%s\n", index, (double)values[index],
+                       index < r->classes.count ? "  " : "", class_name(&r->classes, index));
         }
         cli_json_append(outputs,
                         json_pack("{s:o, s:o}", "name", cli_json_text(info.name), "top", best),
@@ -202,8 +202,6 @@ static int run_samples(runner *r)
             return EXIT_FAILED;
         }
     }
-    if (!r->options->json)
-        print_io(r->model, r->session);
     for (size_t s = 0; s < qn_dataset_count(r->dataset); s++) {
         if (qn_dataset_load(r->dataset, s, r->inputs, &error) != QN_OK)
             return cli_failed(&error);
@@ -215,6 +213,8 @@ static int run_samples(runner *r)
             const double seconds = cli_seconds() - start;
             best = seconds < best ? seconds : best;
         }
+        if (s == 0 && !r->options->json)
+            print_io(r->model, r->session); /* shapes of outputs are known after a run */
         const int code = report_outputs(r, s, 1e3 * best);
         if (code != EXIT_OK)
             return code;

@@ -21,6 +21,7 @@ typedef struct qn_ranges {
     size_t count; /* = graph->n_tensors; by tensor id */
     qn_range *items;
     double **means; /* [count] mean of each channel (axis 1) where asked for, else NULL */
+    float **peaks;  /* the same: largest magnitude of each channel */
 } qn_ranges;
 void qn__ranges_free(qn_ranges *ranges);
 
@@ -40,11 +41,12 @@ typedef struct qn_calib_item {
 typedef struct qn_calib_options {
     const qn_calib_item *items; /* tensors to observe */
     size_t n_items;
-    const uint32_t *mean_ids; /* tensors whose channel means are wanted (bias correction) */
+    const uint32_t *mean_ids; /* tensors whose channel means and peaks are wanted */
     size_t n_means;
-    const qn_rows *rows;        /* filled while calibrating; data NULL: nothing to fill */
+    const qn_rows *rows; /* filled while calibrating; data NULL: nothing to fill */
     size_t n_rows;
     int64_t batch; /* samples per ordered batch (ema) */
+    size_t limit;  /* at most so many samples, evenly spaced; 0: all */
     bool (*progress)(void *ctx, const char *phase, uint64_t done, uint64_t total);
     void *progress_ctx;
 } qn_calib_options;
@@ -60,7 +62,7 @@ typedef __int128 qn_fixed;
 struct qn_view;
 size_t qn__view_channels(const struct qn_view *view);
 qn_status qn__add_channel_means(const qn_context *ctx, const struct qn_view *view, qn_fixed *sums,
-                                qn_error *error);
+                                float *peaks, qn_error *error);
 
 /* Feeds an executor from float samples: buffers for one thread, integers converted on the way. */
 typedef struct qn_feed {

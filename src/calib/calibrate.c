@@ -5,6 +5,7 @@
 #include "calib/calib.h"
 #include "run/run.h"
 
+#include <math.h>
 #include <pthread.h>
 #include <string.h>
 
@@ -12,10 +13,11 @@ typedef struct job {
     const qn_graph *graph;
     const qn_dataset *dataset;
     const qn_calib_options *options;
-    size_t *item_of; /* [n_tensors] index into items + 1, 0: not observed */
-    size_t *mean_of; /* the same for mean_ids */
+    size_t *item_of;   /* [n_tensors] index into items + 1, 0: not observed */
+    size_t *mean_of;   /* the same for mean_ids */
     uint8_t *has_rows; /* [n_tensors] input of a layer whose rows are sampled */
     uint32_t pass, n_passes;
+    size_t n_samples; /* used: all, or options->limit */
     uint32_t n_workers;
     struct worker *workers;
     qn_ranges *ranges;
@@ -35,6 +37,7 @@ typedef struct worker {
     void **states;   /* [n_items] */
     qn_fixed **sums; /* [n_means] per channel, NULL until the first sample */
     size_t *n_sums;  /* [n_means] channels */
+    float **peaks;   /* [n_means] the same: largest magnitudes */
     uint64_t sample;
 } worker;
 
@@ -44,13 +47,14 @@ static qn_status add_means(worker *w, const qn_view *view, size_t index, qn_erro
     const size_t channels = qn__view_channels(view);
     if (w->sums[index] == NULL) {
         w->sums[index] = qn__calloc(ctx, channels, sizeof(qn_fixed));
-        if (w->sums[index] == NULL)
+        w->peaks[index] = qn__calloc(ctx, channels, sizeof(float));
+        if (w->sums[index] == NULL || w->peaks[index] == NULL)
             return QN_NOMEM(error);
         w->n_sums[index] = channels;
     }
     QN_FAIL_IF(channels != w->n_sums[index], error, QN_UNSUPPORTED,
                "tensor \"%s\": the number of channels changes", view->tensor->name);
-    return qn__add_channel_means(ctx, view, w->sums[index], error);
+    return qn__add_channel_means(ctx, view, w->sums[index], w->peaks[index], error);
 }
 
 static qn_status observe_view(void *arg, const qn_view *view, qn_error *error)
@@ -64,8 +68,7 @@ static qn_status observe_view(void *arg, const qn_view *view, qn_error *error)
         for (size_t i = 0; i < o->n_rows; i++) {
             const qn_node *node = w->job->graph->nodes[o->rows[i].node];
             if (o->rows[i].data != NULL && node->inputs[0]->id == view->tensor->id)
-                qn__rows_add(&o->rows[i], node, view, w->sample,
-                             qn_dataset_count(w->job->dataset));
+                qn__rows_add(&o->rows[i], node, view, w->sample, qn_dataset_count(w->job->dataset));
         }
     const size_t slot = w->job->item_of[view->tensor->id];
     if (slot == 0)
@@ -93,9 +96,10 @@ static void fail_sample(job *j, uint64_t index, qn_status status, const qn_error
     pthread_mutex_unlock(&j->lock);
 }
 
-static void run_sample(void *arg, uint32_t worker_index, size_t index)
+static void run_sample(void *arg, uint32_t worker_index, size_t slot)
 {
     job *j = arg;
+    const size_t index = slot * qn_dataset_count(j->dataset) / j->n_samples;
     worker *w = &j->workers[worker_index];
     qn_error error = {0};
     if (j->stop)
@@ -116,8 +120,7 @@ static void run_sample(void *arg, uint32_t worker_index, size_t index)
     j->done++;
     const qn_calib_options *o = j->options;
     if (o->progress != NULL && !j->stop &&
-        !o->progress(o->progress_ctx, "calibrate", j->done,
-                     (uint64_t)qn_dataset_count(j->dataset) * j->n_passes)) {
+        !o->progress(o->progress_ctx, "calibrate", j->done, (uint64_t)j->n_samples * j->n_passes)) {
         j->stop = true;
         j->status = qn__error_set(&j->error, QN_CANCELLED, "cancelled while calibrating");
         j->failed_index = 0;
@@ -133,7 +136,8 @@ static qn_status worker_create(job *j, worker *w, const qn_plan *plan,
     w->states = qn__calloc(ctx, j->options->n_items, sizeof(*w->states));
     w->sums = qn__calloc(ctx, j->options->n_means, sizeof(*w->sums));
     w->n_sums = qn__calloc(ctx, j->options->n_means, sizeof(*w->n_sums));
-    if (w->states == NULL || w->sums == NULL || w->n_sums == NULL)
+    w->peaks = qn__calloc(ctx, j->options->n_means, sizeof(*w->peaks));
+    if (w->states == NULL || w->sums == NULL || w->n_sums == NULL || w->peaks == NULL)
         return QN_NOMEM(error);
     for (size_t i = 0; i < j->options->n_items; i++) {
         const qn_feature_method *m = j->options->items[i].method;
@@ -160,7 +164,10 @@ static void worker_free(job *j, worker *w)
     }
     for (size_t i = 0; w->sums != NULL && i < j->options->n_means; i++)
         qn__free(ctx, w->sums[i]);
+    for (size_t i = 0; w->peaks != NULL && i < j->options->n_means; i++)
+        qn__free(ctx, w->peaks[i]);
     qn__free(ctx, w->sums);
+    qn__free(ctx, w->peaks);
     qn__free(ctx, w->n_sums);
     qn__free(ctx, w->states);
 }
@@ -204,21 +211,25 @@ static void finish_item(void *arg, size_t index)
 static qn_status finish_means(job *j, qn_error *error)
 {
     const qn_context *ctx = j->graph->ctx;
-    const double n_samples = (double)qn_dataset_count(j->dataset);
+    const double n_samples = (double)j->n_samples;
     for (size_t i = 0; i < j->options->n_means; i++) {
         size_t channels = 0;
         for (uint32_t k = 0; k < j->n_workers; k++)
             if (j->workers[k].sums[i] != NULL)
                 channels = j->workers[k].n_sums[i];
         double *means = qn__calloc(ctx, channels, sizeof(*means));
-        if (means == NULL)
-            return QN_NOMEM(error);
+        float *peaks = qn__calloc(ctx, channels, sizeof(*peaks));
         j->ranges->means[j->options->mean_ids[i]] = means;
+        j->ranges->peaks[j->options->mean_ids[i]] = peaks;
+        if (means == NULL || peaks == NULL)
+            return QN_NOMEM(error);
         for (size_t c = 0; c < channels; c++) {
             qn_fixed sum = 0;
             for (uint32_t k = 0; k < j->n_workers; k++)
-                if (j->workers[k].n_sums[i] == channels && j->workers[k].sums[i] != NULL)
+                if (j->workers[k].n_sums[i] == channels && j->workers[k].sums[i] != NULL) {
                     sum += j->workers[k].sums[i][c];
+                    peaks[c] = fmaxf(peaks[c], j->workers[k].peaks[i][c]);
+                }
             means[c] = (double)sum / QN_FIXED_ONE / n_samples;
         }
     }
@@ -229,7 +240,7 @@ static qn_status run_passes(job *j, qn_error *error)
 {
     const qn_context *ctx = j->graph->ctx;
     for (j->pass = 0; j->pass < j->n_passes; j->pass++) {
-        qn__parallel_worker(ctx->pool, run_sample, j, qn_dataset_count(j->dataset));
+        qn__parallel_worker(ctx->pool, run_sample, j, j->n_samples);
         if (j->status == QN_OK)
             QN_TRY(end_pass(j, j->pass + 1 == j->n_passes, error));
         if (j->status != QN_OK)
@@ -266,15 +277,19 @@ qn_status qn__calibrate(const qn_graph *graph, const qn_dataset *dataset,
                         const qn_calib_options *options, qn_ranges *out, qn_error *error)
 {
     const qn_context *ctx = graph->ctx;
-    const size_t n_samples = qn_dataset_count(dataset);
+    const size_t n_all = qn_dataset_count(dataset);
     qn_status status = QN_OK;
     qn_plan *plan = NULL;
     int64_t(*dims)[QN_MAX_RANK] = NULL;
     qn_ranges ranges = {.ctx = ctx, .count = graph->n_tensors};
-    job j = {
-        .graph = graph, .dataset = dataset, .options = options, .ranges = &ranges, .n_passes = 1};
+    job j = {.graph = graph,
+             .dataset = dataset,
+             .options = options,
+             .ranges = &ranges,
+             .n_passes = 1,
+             .n_samples = options->limit > 0 && options->limit < n_all ? options->limit : n_all};
 
-    QN_FAIL_IF(n_samples == 0, error, QN_INVALID_ARGUMENT, "no calibration samples");
+    QN_FAIL_IF(n_all == 0, error, QN_INVALID_ARGUMENT, "no calibration samples");
     pthread_mutex_init(&j.lock, NULL);
     const uint32_t pool = qn__pool_size(ctx->pool);
     j.n_workers = pool;
@@ -284,8 +299,9 @@ qn_status qn__calibrate(const qn_graph *graph, const qn_dataset *dataset,
     j.workers = qn__calloc(ctx, j.n_workers, sizeof(*j.workers));
     ranges.items = qn__calloc(ctx, graph->n_tensors, sizeof(*ranges.items));
     ranges.means = qn__calloc(ctx, graph->n_tensors, sizeof(*ranges.means));
-    if (j.item_of == NULL || j.mean_of == NULL || j.has_rows == NULL || j.workers == NULL || ranges.items == NULL ||
-        ranges.means == NULL)
+    ranges.peaks = qn__calloc(ctx, graph->n_tensors, sizeof(*ranges.peaks));
+    if (j.item_of == NULL || j.mean_of == NULL || j.has_rows == NULL || j.workers == NULL ||
+        ranges.items == NULL || ranges.means == NULL || ranges.peaks == NULL)
         QN_FAIL_GOTO(error, QN_NO_MEMORY, "out of memory");
     QN_TRY_GOTO(check_items(&j, error));
     QN_TRY_GOTO(qn__dataset_input_dims(graph, dataset, &dims, error));
@@ -320,7 +336,10 @@ void qn__ranges_free(qn_ranges *ranges)
         return;
     for (size_t i = 0; ranges->means != NULL && i < ranges->count; i++)
         qn__free(ranges->ctx, ranges->means[i]);
+    for (size_t i = 0; ranges->peaks != NULL && i < ranges->count; i++)
+        qn__free(ranges->ctx, ranges->peaks[i]);
     qn__free(ranges->ctx, ranges->means);
+    qn__free(ranges->ctx, ranges->peaks);
     qn__free(ranges->ctx, ranges->items);
     *ranges = (qn_ranges){0};
 }

@@ -1,4 +1,4 @@
-/* Mean of every channel of a view, in fixed point. */
+/* Mean (in fixed point) and largest magnitude of every channel of a view. */
 #include "calib/calib.h"
 #include "run/run.h"
 
@@ -37,8 +37,26 @@ static void add_channels_last(const float *x, size_t rows, size_t channels, floa
     }
 }
 
+static void add_peaks(const qn_view *view, size_t channels, size_t inner, float *peaks)
+{
+    const float *x = view->data;
+    if (view->layout == QN_LAYOUT_CHANNELS_LAST) {
+        for (size_t i = 0; i < view->count; i += channels)
+            for (size_t c = 0; c < channels; c++)
+                peaks[c] = fabsf(x[i + c]) > peaks[c] ? fabsf(x[i + c]) : peaks[c];
+        return;
+    }
+    for (size_t i = 0; i < view->count; i += inner) {
+        float peak = 0;
+        for (size_t j = 0; j < inner; j++)
+            peak = fabsf(x[i + j]) > peak ? fabsf(x[i + j]) : peak;
+        const size_t c = i / inner % channels;
+        peaks[c] = peak > peaks[c] ? peak : peaks[c];
+    }
+}
+
 qn_status qn__add_channel_means(const qn_context *ctx, const qn_view *view, qn_fixed *sums,
-                                qn_error *error)
+                                float *peaks, qn_error *error)
 {
     const size_t channels = qn__view_channels(view);
     if (view->count == 0 || channels == 0)
@@ -56,6 +74,7 @@ qn_status qn__add_channel_means(const qn_context *ctx, const qn_view *view, qn_f
         add_channels_last(view->data, per_channel, channels, block, sample);
     else
         add_row_major(view->data, outer, channels, per_channel / outer, sample);
+    add_peaks(view, channels, per_channel / outer, peaks);
     for (size_t c = 0; c < channels; c++) {
         const double mean = sample[c] / (double)per_channel;
         /* keeps the product inside int64; no network that can be quantized gets there */

@@ -1,4 +1,4 @@
-/* Parallel loops over pthreadpool. Results must not depend on how indices are spread. */
+/* Parallel loops over a pool of threads. Results must not depend on how indices are spread. */
 #ifndef QN_CORE_THREADS_H
 #define QN_CORE_THREADS_H
 

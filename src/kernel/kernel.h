@@ -2,8 +2,8 @@
  * allocate nothing, cannot fail. kernels.def is the single list of slots and implementations;
  * dispatch, tests and benches are made from it.
  *
- * qn__kernels_init writes the C reference into every slot, then each instruction set overwrites what
- * it has, in rising order. The table is kept in the plan; there is no global.
+ * qn__kernels_init writes the C reference into every slot, then each instruction set overwrites
+ * what it has, in rising order. The table is kept in the plan; there is no global.
  *
  * Floating point: reductions may be summed in any order (tolerance in the harness); integer-valued
  * results are exact as long as every partial sum stays below 2^24.
@@ -19,12 +19,13 @@ typedef struct qn_clamp_f32 {
 } qn_clamp_f32;
 
 /* --- f32 indirect GEMM ------------------------------------------------------------------------
- * c[m][n] = clamp(bias[n] + sum over p < ks, k < kc of a[p * MR + m][k] * w(p, k, n)), m < mr, n < nc
+ * c[m][n] = clamp(bias[n] + sum over p < ks, k < kc of a[p * MR + m][k] * w(p, k, n)), m < mr, n <
+ * nc
  *
  * a: ks groups of MR row pointers (entries at and above mr repeat a valid row); each row has kc
- * floats (no over-read). w: packed by qn_f32_gemm_pack: panels of NR columns: NR biases, then for each
- * (p, k) NR weights, zero padded. c: rows of c_stride floats; the kernel walks all panels of nc.
- * mr in 1..MR. MR, NR belong to the slot's implementation (struct below). */
+ * floats (no over-read). w: packed by qn_f32_gemm_pack: panels of NR columns: NR biases, then for
+ * each (p, k) NR weights, zero padded. c: rows of c_stride floats; the kernel walks all panels of
+ * nc. mr in 1..MR. MR, NR belong to the slot's implementation (struct below). */
 typedef void (*qn_f32_igemm_fn)(size_t mr, size_t nc, size_t kc, size_t ks, const float *const *a,
                                 const float *w, float *c, size_t c_stride,
                                 const qn_clamp_f32 *clamp);

@@ -36,7 +36,8 @@ qn_status qn__passes_simplify(qn_graph *graph, const qn_pass_options *options, q
         if (status == QN_NO_MEMORY)
             return status;
         if (status != QN_OK)
-            return qn__error_prefix(error, QN_INTERNAL, "%s", PASSES[i].name);
+            return qn__error_prefix(error, status == QN_CORRUPT ? QN_INTERNAL : status, "%s",
+                                    PASSES[i].name);
     }
     return qn__graph_infer(graph, error);
 }

@@ -202,10 +202,10 @@ static qn_status override_node(qn_quant_plan *plan, const qn_override *o, size_t
 {
     qn_node_plan *p = &plan->nodes[n];
     if (strcmp(o->key, "skip") == 0 || strcmp(o->key, "float") == 0) {
-        if (strcmp(o->key, "skip") == 0 || strcmp(o->value, "true") == 0)
-            p->reason = "left in float by option";
-        else
-            QN_FAIL(error, QN_INVALID_ARGUMENT, "%s:float=%s: expected true", o->pattern, o->value);
+        const bool plain = strcmp(o->key, "skip") == 0 || strcmp(o->value, "1") == 0;
+        QN_FAIL_IF(!plain && strcmp(o->value, "true") != 0, error, QN_INVALID_ARGUMENT,
+                   "%s:%s=%s: expected 1", o->pattern, o->key, o->value);
+        p->reason = "left in float by option";
     } else if (strcmp(o->key, "weights") == 0) {
         p->weights.method = qn__weight_method_find(o->value);
         QN_FAIL_IF(p->weights.method == NULL, error, QN_INVALID_ARGUMENT,
@@ -421,6 +421,16 @@ static void limit_to_activation(const qn_tensor *t, float *lo, float *hi)
     *hi = fmaxf(fminf(*hi, act_hi), act_lo);
 }
 
+/* What a Relu cuts off anyway needs no steps. */
+static void limit_to_reader(const qn_quant_plan *plan, const qn_tensor *t, float *lo, float *hi)
+{
+    if (qn_uses_count(&plan->uses, t) != 1 || plan->uses.is_output[t->id] ||
+        plan->uses.users[plan->uses.offsets[t->id]]->op != QN_OP_RELU)
+        return;
+    *lo = fmaxf(*lo, 0);
+    *hi = fmaxf(*hi, 0);
+}
+
 qn_status qn__quant_plan_ranges(qn_quant_plan *plan, const qn_ranges *ranges, qn_error *error)
 {
     const qn_graph *g = plan->graph;
@@ -434,6 +444,7 @@ qn_status qn__quant_plan_ranges(qn_quant_plan *plan, const qn_ranges *ranges, qn
             p->lo = ranges->items[t].lo;
             p->hi = ranges->items[t].hi;
             limit_to_activation(g->tensors[t], &p->lo, &p->hi);
+            limit_to_reader(plan, g->tensors[t], &p->lo, &p->hi);
         }
         p->own_range = true;
         QN_FAIL_IF(!isfinite(p->lo) || !isfinite(p->hi) || p->lo > p->hi, error, QN_NONFINITE,

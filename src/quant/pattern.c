@@ -66,5 +66,18 @@ bool qn__pattern_matches_node(const qn_pattern *pattern, const qn_node *node)
 
 bool qn__pattern_matches_tensor(const qn_pattern *pattern, const qn_tensor *tensor)
 {
-    return !pattern->is_op && matches(pattern, tensor->name);
+    if (pattern->is_op)
+        return false;
+    if (matches(pattern, tensor->name))
+        return true;
+    /* Equalization renames tensors; the model's own name still means them. */
+    static const char suffix[] = "_equalized";
+    const size_t length = strlen(tensor->name), tail = sizeof(suffix) - 1;
+    char own[512];
+    if (length <= tail || length - tail >= sizeof(own) ||
+        strcmp(tensor->name + length - tail, suffix) != 0)
+        return false;
+    memcpy(own, tensor->name, length - tail);
+    own[length - tail] = '\0';
+    return matches(pattern, own);
 }

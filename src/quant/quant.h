@@ -61,6 +61,7 @@ typedef struct qn_settings {
     bool per_channel;
     bool quantized_weights; /* calibrate with fake-quantized weights */
     bool bias_correction;
+    bool equalize;   /* scale channels before calibrating */
     bool x86_pairs;  /* apply the saturation proof */
     const char *x86; /* "any", "avx2", "vnni" */
     int64_t batch;
@@ -151,8 +152,8 @@ bool qn__weight_view(const qn_node *node, qn_weight_view *out);
 /* True when no sum of two products of unsigned bytes (0..255) with weights of one channel leaves
  * int16 for any pairing of the channel's inputs. q: [k] */
 bool qn__pairs_safe_any(const int8_t *q, size_t k);
-/* The same for the pairs that a matrix product really forms: inputs 2i and 2i+1 in the channels-last
- * order [kh][kw][cin]. q is in the order [cin][kh][kw]. */
+/* The same for the pairs that a matrix product really forms: inputs 2i and 2i+1 in the
+ * channels-last order [kh][kw][cin]. q is in the order [cin][kh][kw]. */
 bool qn__pairs_safe_adjacent(const int8_t *q, size_t k, size_t positions);
 
 /* Scale and integers of a node's weights. scales: [channels] (all equal per tensor); q: in the
@@ -176,6 +177,19 @@ qn_status qn__quant_fake_weights(qn_quant_plan *plan, qn_graph **out, qn_error *
 qn_status qn__activation_type(const qn_quant_plan *plan, uint32_t tensor_id, qn_graph *graph,
                               qn_type *out, qn_error *error);
 
+/* --- equalization of channels (quant/equalize.c) -----------------------------------------------*/
+/* Per node position of the simplified graph: exponents of the channels of its output, or NULL. */
+typedef struct qn_equalization {
+    int32_t **exponents;
+    size_t *n_exponents;
+} qn_equalization;
+/* Tensors whose channel peaks decide; caller frees *ids with qn__free. */
+qn_status qn__equalize_candidates(qn_graph *graph, uint32_t **ids, size_t *count, qn_error *error);
+/* Scales graph in place with the exponents given, or chosen from peaks (by tensor id) where NULL,
+ * and stores them. What the graph computes stays the same. */
+qn_status qn__equalize(qn_graph *graph, float *const *peaks, qn_equalization *list,
+                       qn_error *error);
+
 /* --- recipe (quant/recipe.c) -------------------------------------------------------------------*/
 /* Every decision of a run as JSON. Keys that are not known are refused by name. */
 typedef struct qn_recipe {
@@ -197,10 +211,13 @@ qn_status qn__recipe_integers(const qn_recipe *recipe, qn_quant_plan *plan, qn_e
 /* Bias corrections per node position, arrays in the plan's arena; *found false: none recorded. */
 qn_status qn__recipe_biases(const qn_recipe *recipe, qn_quant_plan *plan, float **shifts,
                             bool *found, qn_error *error);
+/* Exponents by node position of graph, arrays in its arena; *found false: none recorded. */
+qn_status qn__recipe_equalization(const qn_recipe *recipe, qn_graph *graph, qn_equalization *list,
+                                  bool *found, qn_error *error);
 /* The text of a run's recipe, freed with qn__free. dataset may be NULL; replayed may be NULL. */
 qn_status qn__recipe_write(const qn_quant_plan *plan, const qn_dataset *dataset,
-                           const qn_recipe *replayed, float *const *shifts, char **text,
-                           qn_error *error);
+                           const qn_recipe *replayed, float *const *shifts,
+                           const qn_equalization *equalization, char **text, qn_error *error);
 /* Names of settings as options and recipes spell them. */
 const char *qn__setting_activations(const qn_settings *settings);
 

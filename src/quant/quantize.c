@@ -7,14 +7,38 @@
 
 /* Chosen on calibration pictures; docs/results.md has the comparison. */
 #define DEFAULT_TARGET "onnxruntime"
-#define DEFAULT_FEATURES "mse"
-#define DEFAULT_WEIGHTS "mse"
+#define DEFAULT_GRANULARITY "channel"
+#define DEFAULT_X86 "any"
+#define DEFAULT_FEATURES "lp"
+#define DEFAULT_WEIGHTS "gptq"
 #define DEFAULT_CALIBRATE_WITH "float"
 #define DEFAULT_BIAS_CORRECTION "on"
+#define DEFAULT_EQUALIZE "on"
+#define EQUALIZE_SAMPLES 32
 
 void qn_quantize_options_init(qn_quantize_options *options)
 {
     *options = (qn_quantize_options){.struct_size = sizeof(*options), .batch = 1};
+}
+
+const char *qn_quantize_default(const char *which)
+{
+    static const struct {
+        const char *key, *value;
+    } rows[] = {
+        {"target", DEFAULT_TARGET},
+        {"features", DEFAULT_FEATURES},
+        {"weights", DEFAULT_WEIGHTS},
+        {"granularity", DEFAULT_GRANULARITY},
+        {"calibrate_with", DEFAULT_CALIBRATE_WITH},
+        {"bias_correction", DEFAULT_BIAS_CORRECTION},
+        {"equalize", DEFAULT_EQUALIZE},
+        {"x86", DEFAULT_X86},
+    };
+    for (size_t i = 0; which != NULL && i < sizeof(rows) / sizeof(rows[0]); i++)
+        if (strcmp(rows[i].key, which) == 0)
+            return rows[i].value;
+    return NULL;
 }
 
 const char *qn_feature_method_name(size_t index)
@@ -41,8 +65,9 @@ typedef struct run {
     qn_graph *graph; /* simplified float graph */
     qn_quant_plan plan;
     qn_ranges ranges;
-    float **shifts; /* [n_nodes] bias corrections */
-    qn_rows *rows;  /* [n_rows] sampled inputs */
+    float **shifts;               /* [n_nodes] bias corrections */
+    qn_equalization equalization; /* arrays [n_nodes] */
+    qn_rows *rows;                /* [n_rows] sampled inputs */
     size_t n_rows;
     qn_graph *quantized;
 } run;
@@ -86,8 +111,8 @@ static qn_status choose_words(run *r, qn_error *error)
     const qn_quantize_options *o = r->options;
     qn_settings *s = &r->settings;
     int word;
-    QN_TRY(one_of(choose(r, o->granularity, "granularity", "channel"), "granularity", "channel",
-                  "tensor", NULL, &word, error));
+    QN_TRY(one_of(choose(r, o->granularity, "granularity", DEFAULT_GRANULARITY), "granularity",
+                  "channel", "tensor", NULL, &word, error));
     s->per_channel = word == 0;
     QN_TRY(one_of(choose(r, o->calibrate_with, "calibrate_with", DEFAULT_CALIBRATE_WITH),
                   "calibrate-with", "float", "quantized-weights", NULL, &word, error));
@@ -95,8 +120,12 @@ static qn_status choose_words(run *r, qn_error *error)
     QN_TRY(one_of(choose(r, o->bias_correction, "bias_correction", DEFAULT_BIAS_CORRECTION),
                   "bias-correction", "on", "off", NULL, &word, error));
     s->bias_correction = word == 0;
+    QN_TRY(one_of(choose(r, o->equalize, "equalize", DEFAULT_EQUALIZE), "equalize", "on", "off",
+                  NULL, &word, error));
+    s->equalize = word == 0;
     static const char *const x86[] = {"any", "avx2", "vnni"};
-    QN_TRY(one_of(choose(r, o->x86, "x86", x86[0]), "x86", x86[0], x86[1], x86[2], &word, error));
+    QN_TRY(
+        one_of(choose(r, o->x86, "x86", DEFAULT_X86), "x86", x86[0], x86[1], x86[2], &word, error));
     s->x86 = x86[word];
     s->x86_pairs = s->target->x86_pairs && word != 2;
     const char *activations = choose(r, o->activations, "activations", NULL);
@@ -132,6 +161,37 @@ static qn_status choose_settings(run *r, qn_error *error)
     r->settings.overrides = r->overrides;
     r->settings.n_overrides = n_recorded + o->n_overrides;
     return QN_OK;
+}
+
+/* --- equalization ------------------------------------------------------------------------------*/
+static qn_status equalize(run *r, qn_error *error)
+{
+    uint32_t *ids = NULL;
+    qn_ranges ranges = {0};
+    bool recorded = false;
+    qn_status status = QN_OK;
+    const size_t n = r->graph->n_nodes;
+    r->equalization.exponents = qn__calloc(r->ctx, n, sizeof(*r->equalization.exponents));
+    r->equalization.n_exponents = qn__calloc(r->ctx, n, sizeof(*r->equalization.n_exponents));
+    if (r->equalization.exponents == NULL || r->equalization.n_exponents == NULL)
+        return QN_NOMEM(error);
+    if (!r->settings.equalize)
+        return QN_OK;
+    if (r->recipe.ctx != NULL)
+        QN_TRY(qn__recipe_equalization(&r->recipe, r->graph, &r->equalization, &recorded, error));
+    if (recorded)
+        return qn__equalize(r->graph, NULL, &r->equalization, error);
+    qn_calib_options o = {.batch = 1, .limit = EQUALIZE_SAMPLES};
+    QN_TRY(qn__equalize_candidates(r->graph, &ids, &o.n_means, error));
+    o.mean_ids = ids;
+    if (o.n_means > 0 && r->dataset != NULL) {
+        QN_TRY_GOTO(qn__calibrate(r->graph, r->dataset, &o, &ranges, error));
+        status = qn__equalize(r->graph, ranges.peaks, &r->equalization, error);
+    }
+done:
+    qn__ranges_free(&ranges);
+    qn__free(r->ctx, ids);
+    return status;
 }
 
 /* --- steps -------------------------------------------------------------------------------------*/
@@ -239,7 +299,7 @@ static qn_status make_report(run *r, qn_report **out, qn_error *error)
     for (size_t n = 0; n < r->graph->n_nodes; n++)
         macs[n] = qn__node_macs(bound->nodes[n]);
     QN_TRY_GOTO(qn__recipe_write(&r->plan, r->dataset, r->recipe.ctx == NULL ? NULL : &r->recipe,
-                                 r->shifts, &text, error));
+                                 r->shifts, &r->equalization, &text, error));
     QN_TRY_GOTO(qn__report_create(&r->plan, macs, text, out, error));
     text = NULL;
 done:
@@ -257,6 +317,7 @@ static qn_status quantize(run *r, qn_error *error)
         QN_TRY(qn__recipe_load(r->ctx, r->options->recipe_file, &r->recipe, error));
     QN_TRY(choose_settings(r, error));
     QN_TRY(qn__model_simplified(r->model->graph, &r->graph, error));
+    QN_TRY(equalize(r, error));
     QN_TRY(qn__quant_plan_create(r->graph, &r->settings, &r->plan, error));
     r->shifts = qn__calloc(r->ctx, r->graph->n_nodes, sizeof(*r->shifts));
     if (r->shifts == NULL)
@@ -305,6 +366,8 @@ qn_status qn_quantize(const qn_model *model, const qn_dataset *dataset,
     qn_report_destroy(made);
     qn__graph_destroy(r.quantized);
     qn__free(r.ctx, r.shifts);
+    qn__free(r.ctx, r.equalization.exponents);
+    qn__free(r.ctx, r.equalization.n_exponents);
     for (size_t i = 0; i < r.n_rows; i++)
         qn__rows_free(r.ctx, &r.rows[i]);
     qn__free(r.ctx, r.rows);

@@ -15,12 +15,12 @@
 #define RECIPE_VERSION 1
 #define MAX_RECIPE_BYTES ((size_t)256 << 20)
 
-static const char *const setting_keys[] = {"target",      "features",       "weights",
-                                           "granularity", "activations",    "calibrate_with",
-                                           "x86",         "bias_correction"};
-static const char *const other_keys[] = {"recipe",   "quench",    "batch",  "preprocessing",
-                                         "samples",  "overrides", "ranges", "biases",
-                                         "integers", "layers",    "notes"};
+static const char *const setting_keys[] = {"target",      "features",        "weights",
+                                           "granularity", "activations",     "calibrate_with",
+                                           "x86",         "bias_correction", "equalize"};
+static const char *const other_keys[] = {"recipe",       "quench",    "batch",  "preprocessing",
+                                         "samples",      "overrides", "ranges", "biases",
+                                         "equalization", "integers",  "layers", "notes"};
 enum {
     N_SETTINGS = sizeof(setting_keys) / sizeof(setting_keys[0]),
     N_OTHERS = sizeof(other_keys) / sizeof(other_keys[0])
@@ -247,6 +247,47 @@ qn_status qn__recipe_biases(const qn_recipe *recipe, qn_quant_plan *plan, float 
     return QN_OK;
 }
 
+static qn_status read_exponents(const qn_recipe *recipe, qn_graph *graph, size_t n,
+                                const json_t *value, qn_equalization *list, qn_error *error)
+{
+    const size_t count = json_array_size(value);
+    int32_t *e = qn__arena_calloc(&graph->arena, count, sizeof(*e));
+    if (e == NULL)
+        return QN_NOMEM(error);
+    for (size_t c = 0; c < count; c++) {
+        const json_t *one = json_array_get(value, c);
+        const json_int_t x = json_integer_value(one);
+        QN_FAIL_IF(!json_is_integer(one) || x < -64 || x > 64, error, QN_CORRUPT,
+                   "%s: exponent %zu of \"%s\" is not in -64..64", recipe->path, c,
+                   graph->nodes[n]->name);
+        e[c] = (int32_t)x;
+    }
+    list->exponents[n] = e;
+    list->n_exponents[n] = count;
+    return QN_OK;
+}
+
+qn_status qn__recipe_equalization(const qn_recipe *recipe, qn_graph *graph, qn_equalization *list,
+                                  bool *found, qn_error *error)
+{
+    json_t *all = json_object_get(recipe->root, "equalization");
+    const char *name;
+    json_t *value;
+    *found = all != NULL;
+    QN_FAIL_IF(all != NULL && !json_is_object(all), error, QN_CORRUPT,
+               "%s: \"equalization\" is not an object", recipe->path);
+    json_object_foreach(all, name, value)
+    {
+        size_t n = 0;
+        while (n < graph->n_nodes && strcmp(graph->nodes[n]->name, name) != 0)
+            n++;
+        QN_FAIL_IF(n == graph->n_nodes, error, QN_INVALID_ARGUMENT,
+                   "%s: no node \"%s\" in the model", recipe->path, name);
+        QN_TRY(read_exponents(recipe, graph, n, value, list, error));
+    }
+    return QN_OK;
+}
+
 /* --- writing -----------------------------------------------------------------------------------*/
 const char *qn__setting_activations(const qn_settings *settings)
 {
@@ -277,6 +318,7 @@ static void put_settings(json_t *root, const qn_settings *s, bool *ok)
     put(root, "calibrate_with", json_string(s->quantized_weights ? "quantized-weights" : "float"),
         ok);
     put(root, "bias_correction", json_string(s->bias_correction ? "on" : "off"), ok);
+    put(root, "equalize", json_string(s->equalize ? "on" : "off"), ok);
     put(root, "x86", json_string(s->x86), ok);
     put(root, "batch", json_integer(s->batch), ok);
     json_t *list = json_array();
@@ -364,6 +406,21 @@ static void put_integers(json_t *root, const qn_quant_plan *plan, bool *ok)
     put(root, "integers", integers, ok);
 }
 
+static void put_equalization(json_t *root, const qn_graph *graph, const qn_equalization *list,
+                             bool *ok)
+{
+    json_t *all = json_object();
+    for (size_t n = 0; n < graph->n_nodes; n++) {
+        if (list->exponents[n] == NULL)
+            continue;
+        json_t *one = json_array();
+        for (size_t c = 0; c < list->n_exponents[n]; c++)
+            *ok &= json_array_append_new(one, json_integer(list->exponents[n][c])) == 0;
+        put(all, graph->nodes[n]->name, one, ok);
+    }
+    put(root, "equalization", all, ok);
+}
+
 static void put_layers(json_t *root, const qn_quant_plan *plan, bool *ok)
 {
     json_t *layers = json_array();
@@ -399,8 +456,8 @@ static int append(const char *data, size_t size, void *arg)
 }
 
 qn_status qn__recipe_write(const qn_quant_plan *plan, const qn_dataset *dataset,
-                           const qn_recipe *replayed, float *const *shifts, char **text,
-                           qn_error *error)
+                           const qn_recipe *replayed, float *const *shifts,
+                           const qn_equalization *equalization, char **text, qn_error *error)
 {
     bool ok = true;
     qn_status status = QN_OK;
@@ -422,6 +479,8 @@ qn_status qn__recipe_write(const qn_quant_plan *plan, const qn_dataset *dataset,
     if (plan->settings->bias_correction)
         put_biases(root, plan, shifts, &ok);
     put_integers(root, plan, &ok);
+    if (plan->settings->equalize)
+        put_equalization(root, plan->graph, equalization, &ok);
     put_layers(root, plan, &ok);
     if (!ok || json_dump_callback(root, append, &buf, JSON_INDENT(1) | JSON_REAL_PRECISION(9)) != 0)
         QN_FAIL_GOTO(error, QN_NO_MEMORY, "the recipe cannot be written");

@@ -109,6 +109,7 @@ const char *qn_report_method(const qn_report *report, const char *which)
         {"activations", qn__setting_activations(s)},
         {"calibrate_with", s->quantized_weights ? "quantized-weights" : "float"},
         {"bias_correction", s->bias_correction ? "on" : "off"},
+        {"equalize", s->equalize ? "on" : "off"},
         {"x86", s->x86},
     };
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)

@@ -319,7 +319,7 @@ typedef struct group_job {
     const qn_weight_view *view;
     const qn_rows *rows;
     const float *w, *scales;
-    bool center;
+    bool center, prove_pairs;
     float *sorted;    /* [channels][k] */
     int8_t *integers; /* [channels][k] */
     _Atomic bool failed;
@@ -341,7 +341,7 @@ static void compensate_group(void *arg, size_t g)
                                      .row_stride = job->rows->groups * v->k,
                                      .rows = job->rows->data + g * v->k,
                                      .center = job->center,
-                                     .pairs = v->pairs};
+                                     .pairs = v->pairs && job->prove_pairs};
     if (qn__gptq_round(job->ctx, &problem, job->integers + first * v->k, NULL) != QN_OK)
         job->failed = true;
 }
@@ -366,6 +366,7 @@ static qn_status compensate(rewriter *r, const qn_node *node, size_t position,
                      .w = w,
                      .scales = scales,
                      .center = r->shifts != NULL && node->op != QN_OP_MATMUL,
+                     .prove_pairs = r->plan->settings->x86_pairs,
                      .sorted = qn__reallocarray(ctx, NULL, count, sizeof(float)),
                      .integers = qn__alloc(ctx, count)};
     p->integers = qn__arena_alloc(&r->plan->arena, count);

@@ -1,4 +1,5 @@
 /* Integers of weights: scale per channel or tensor, narrowed where the saturation proof asks. */
+#include "core/threads.h"
 #include "quant/quant.h"
 
 #include <float.h>
@@ -69,10 +70,17 @@ static void gather(const qn_weight_view *v, const float *w, size_t c, float *val
         values[i] = w[c * v->stride_c + i * v->stride_k];
 }
 
-static void quantize_row(const float *values, size_t k, float scale, int8_t *q)
+/* The same integers as qn__quantize_value, in a form that vectorizes: adding 1.5 * 2^23 rounds half
+ * to even. */
+static void quantize_row(const float *restrict values, size_t k, float scale, int8_t *restrict q)
 {
-    for (size_t i = 0; i < k; i++)
-        q[i] = (int8_t)qn__quantize_value(values[i], scale, 0, -QMAX, QMAX);
+    const float magic = 12582912.0f;
+    for (size_t i = 0; i < k; i++) {
+        float r = values[i] / scale;
+        r = r > (float)QMAX ? (float)QMAX : r;
+        r = r < (float)-QMAX ? (float)-QMAX : r;
+        q[i] = (int8_t)(int32_t)((r + magic) - magic);
+    }
 }
 
 typedef struct rows {
@@ -131,51 +139,84 @@ static void fill_empty(float *scales, size_t channels)
             scales[c] = smallest;
 }
 
+/* Groups of channels that share a scale are quantized by different threads. */
+typedef struct job {
+    rows rows;
+    const float *w, *min_scale;
+    bool prove_pairs;
+    size_t group; /* channels of one scale */
+    const qn_weight_method *method;
+    float *scales;
+    int8_t *q;
+    uint8_t *saturates; /* [groups] */
+} job;
+
+static void choose_scale(void *arg, size_t index)
+{
+    const job *j = arg;
+    const size_t first = index * j->group, k = j->rows.view->k;
+    for (size_t c = first; c < first + j->group; c++)
+        gather(j->rows.view, j->w, c, j->rows.values + c * k);
+    const float s = j->method->clip(j->rows.values + first * k, j->group * k, QMAX) / (float)QMAX;
+    for (size_t c = first; c < first + j->group; c++)
+        j->scales[c] = s;
+}
+
+static void quantize_group(void *arg, size_t index)
+{
+    const job *j = arg;
+    const qn_weight_view *view = j->rows.view;
+    const size_t first = index * j->group, k = view->k;
+    float s = j->scales[first];
+    for (size_t c = first; j->min_scale != NULL && c < first + j->group; c++)
+        s = fmaxf(s, j->min_scale[c]);
+    if (view->pairs && !range_safe(&j->rows, first, j->group, s)) {
+        j->saturates[index] = 1;
+        if (j->prove_pairs)
+            s = narrow(&j->rows, first, j->group, s);
+    }
+    for (size_t c = first; c < first + j->group; c++) {
+        int8_t *row = j->rows.q + c * k;
+        j->scales[c] = s;
+        quantize_row(j->rows.values + c * k, k, s, row);
+        for (size_t i = 0; i < k; i++)
+            j->q[c * view->stride_c + i * view->stride_k] = row[i];
+    }
+}
+
 qn_status qn__quantize_weights(const qn_context *ctx, const qn_weight_view *view, const float *w,
                                const float *min_scale, bool prove_pairs, qn_weights_plan *plan,
                                float *scales, int8_t *q, qn_error *error)
 {
     const size_t channels = view->channels, k = view->k;
-    rows r = {view, qn__reallocarray(ctx, NULL, channels * k, sizeof(float)),
-              qn__alloc(ctx, channels * k)};
-    if (r.values == NULL || r.q == NULL) {
-        qn__free(ctx, r.values);
-        qn__free(ctx, r.q);
-        return QN_NOMEM(error);
-    }
-    for (size_t c = 0; c < channels; c++)
-        gather(view, w, c, r.values + c * k);
-    const size_t group = plan->per_channel ? 1 : channels;
-    for (size_t c = 0; c < channels; c += group) {
-        const float s = plan->method->clip(r.values + c * k, group * k, QMAX) / (float)QMAX;
-        for (size_t i = c; i < c + group; i++)
-            scales[i] = s;
-    }
+    job j = {.rows = {view, qn__reallocarray(ctx, NULL, channels * k, sizeof(float)),
+                      qn__alloc(ctx, channels * k)},
+             .w = w,
+             .min_scale = min_scale,
+             .prove_pairs = prove_pairs,
+             .group = plan->per_channel ? 1 : channels,
+             .method = plan->method,
+             .scales = scales,
+             .q = q};
+    const size_t n_groups = channels / j.group;
+    qn_status status = QN_OK;
+    j.saturates = qn__calloc(ctx, n_groups, 1);
+    if (j.rows.values == NULL || j.rows.q == NULL || j.saturates == NULL)
+        QN_FAIL_GOTO(error, QN_NO_MEMORY, "out of memory");
+    qn__parallel(ctx->pool, choose_scale, &j, n_groups);
     fill_empty(scales, channels);
-    plan->saturates = false;
-    plan->n_narrowed = 0;
-    for (size_t c = 0; c < channels; c += group) {
-        float s = scales[c];
-        for (size_t i = c; min_scale != NULL && i < c + group; i++)
-            s = fmaxf(s, min_scale[i]);
-        if (view->pairs && !range_safe(&r, c, group, s)) {
-            plan->saturates = true;
-            if (prove_pairs) {
-                s = narrow(&r, c, group, s);
-                plan->n_narrowed += group;
-            }
-        }
-        for (size_t i = c; i < c + group; i++) {
-            scales[i] = s;
-            quantize_row(r.values + i * k, k, s, r.q + i * k);
-            for (size_t j = 0; j < k; j++)
-                q[i * view->stride_c + j * view->stride_k] = r.q[i * k + j];
-        }
-    }
+    qn__parallel(ctx->pool, quantize_group, &j, n_groups);
+    size_t n_saturating = 0;
+    for (size_t i = 0; i < n_groups; i++)
+        n_saturating += j.saturates[i];
+    plan->saturates = n_saturating > 0;
+    plan->n_narrowed = prove_pairs ? n_saturating * j.group : 0;
     plan->bits = plan->n_narrowed > 0 ? 7 : 8;
-    qn__free(ctx, r.values);
-    qn__free(ctx, r.q);
-    return QN_OK;
+done:
+    qn__free(ctx, j.saturates);
+    qn__free(ctx, j.rows.values);
+    qn__free(ctx, j.rows.q);
+    return status;
 }
 
 const char *qn_weight_method_name(size_t index)

@@ -32,6 +32,7 @@ typedef struct job {
     const qn_tensor **tensors; /* [n_rows] of the float graph */
     size_t *row_of_reference;  /* [reference tensors] row + 1 */
     size_t *row_of_quantized;  /* [quantized tensors] row + 1 */
+    bool *equalized;           /* [n_rows] the quantized tensor's channels are scaled */
     sums *total, *alone;       /* [samples * n_rows] */
     struct worker *workers;
     qn_failure failure;
@@ -75,29 +76,58 @@ static qn_status keep(worker *w, store *s, size_t row, const qn_view *view, qn_e
     return QN_OK;
 }
 
-/* x: float, y: quantized. type: of y, for the share of x it cannot represent. */
-static void compare_values(const float *x, const float *y, size_t count, const qn_type *type,
-                           sums *out)
+/* What a type can represent: values outside round to something else than the nearest step. */
+static void limits_of(const qn_type *type, double *lo, double *hi)
 {
-    sums s = {.count = (double)count};
-    double lo = -INFINITY, hi = INFINITY;
-    if (type != NULL && type->kind == QN_TYPE_QUANT && type->quant->n_scales == 1) {
-        const qn_quant *q = type->quant;
-        const double scale = (double)q->scales[0];
-        const double zero = q->zero_points != NULL ? q->zero_points[0] : 0;
-        lo = (q->qmin - zero - 0.5) * scale; /* what rounds to qmin is still inside */
-        hi = (q->qmax - zero + 0.5) * scale;
-    }
+    *lo = -INFINITY;
+    *hi = INFINITY;
+    if (type->kind != QN_TYPE_QUANT || type->quant->n_scales != 1)
+        return;
+    const qn_quant *q = type->quant;
+    const double scale = (double)q->scales[0];
+    const double zero = q->zero_points != NULL ? q->zero_points[0] : 0;
+    *lo = (q->qmin - zero - 0.5) * scale;
+    *hi = (q->qmax - zero + 0.5) * scale;
+}
+
+/* x: float, y: quantized; lo, hi: representable. Adds to s. */
+static void compare_values(const float *x, const float *y, size_t count, double lo, double hi,
+                           sums *s)
+{
     for (size_t i = 0; i < count; i++) {
         const double a = (double)x[i], b = (double)y[i], e = a - b;
-        s.xx += a * a;
-        s.yy += b * b;
-        s.xy += a * b;
-        s.ee += e * e;
-        s.max_abs = fmax(s.max_abs, fabs(e));
-        s.outside += a < lo || a > hi;
+        s->xx += a * a;
+        s->yy += b * b;
+        s->xy += a * b;
+        s->ee += e * e;
+        s->max_abs = fmax(s->max_abs, fabs(e));
+        s->outside += a < lo || a > hi;
     }
-    *out = s;
+    s->count += (double)count;
+}
+
+/* Exponent e with y * 2^e nearest to x: what equalization divided the channel by. */
+static int channel_exponent(const float *x, const float *y, size_t count)
+{
+    double xy = 0, yy = 0;
+    for (size_t i = 0; i < count; i++) {
+        xy += (double)x[i] * (double)y[i];
+        yy += (double)y[i] * (double)y[i];
+    }
+    return xy > 0 && yy > 0 ? (int)lrint(log2(xy / yy)) : 0;
+}
+
+/* Undoes equalization channel by channel before comparing: y gets the float model's meaning. */
+static void compare_equalized(const float *x, float *y, const qn_view *view, double lo, double hi,
+                              sums *s)
+{
+    const size_t inner = (size_t)(view->dims[view->rank - 2] * view->dims[view->rank - 1]);
+    for (size_t i = 0; inner > 0 && i < view->count; i += inner) {
+        const int e = channel_exponent(x + i, y + i, inner);
+        for (size_t k = i; k < i + inner; k++)
+            y[k] = ldexpf(y[k], e);
+        compare_values(x + i, y + i, inner, ldexp(lo, e), ldexp(hi, e), s);
+    }
 }
 
 static qn_status on_reference(void *arg, const qn_view *view, qn_error *error)
@@ -113,7 +143,7 @@ static qn_status on_reference(void *arg, const qn_view *view, qn_error *error)
         return QN_OK;
     QN_TRY(room(j->ctx, &w->scratch, &w->scratch_capacity, view->count, error));
     qn__view_to_f32(view, w->scratch);
-    compare_values(w->scratch, w->quantized.values[row - 1], view->count, NULL,
+    compare_values(w->scratch, w->quantized.values[row - 1], view->count, -INFINITY, INFINITY,
                    &j->alone[w->sample * j->n_rows + row - 1]);
     qn__view_from_f32(view, w->quantized.values[row - 1]);
     return QN_OK;
@@ -127,9 +157,17 @@ static qn_status on_quantized(void *arg, const qn_view *view, qn_error *error)
     if (row == 0)
         return QN_OK;
     QN_TRY(keep(w, &w->quantized, row - 1, view, error));
-    if (w->reference.counts[row - 1] == view->count)
-        compare_values(w->reference.values[row - 1], w->quantized.values[row - 1], view->count,
-                       &view->tensor->type, &j->total[w->sample * j->n_rows + row - 1]);
+    if (w->reference.counts[row - 1] != view->count)
+        return QN_OK;
+    const float *x = w->reference.values[row - 1];
+    float *y = w->quantized.values[row - 1];
+    sums *to = &j->total[w->sample * j->n_rows + row - 1];
+    double lo, hi;
+    limits_of(&view->tensor->type, &lo, &hi);
+    if (j->equalized[row - 1] && view->rank >= 4)
+        compare_equalized(x, y, view, lo, hi, to);
+    else
+        compare_values(x, y, view->count, lo, hi, to);
     return QN_OK;
 }
 
@@ -165,13 +203,27 @@ static void run_sample(void *arg, uint32_t worker_index, size_t index)
 }
 
 /* --- which tensors belong together -------------------------------------------------------------*/
-/* The tensor of the quantized graph that stands for `name`: a quantized one where there is one. */
-static const qn_tensor *find_twin(const qn_graph *g, const char *name)
+static bool is_input(const qn_graph *g, const qn_tensor *t)
 {
-    static const char *const suffixes[] = {"", "_quantized", "_QuantizeLinear_Output",
-                                           "_dequantized", "_DequantizeLinear_Output"};
+    for (size_t i = 0; i < g->n_inputs; i++)
+        if (g->inputs[i] == t)
+            return true;
+    return false;
+}
+
+/* The tensor of the quantized graph that stands for `name`: a quantized one where there is one. */
+static const qn_tensor *find_twin(const qn_graph *g, const char *name, bool *equalized)
+{
+    static const char *const suffixes[] = {"",
+                                           "_quantized",
+                                           "_QuantizeLinear_Output",
+                                           "_dequantized",
+                                           "_DequantizeLinear_Output",
+                                           "_equalized"};
+    enum { N_PLAIN = 5 };
     const qn_tensor *found = NULL;
     char buf[512];
+    *equalized = false;
     for (size_t i = 0; i < sizeof(suffixes) / sizeof(suffixes[0]); i++) {
         const size_t length = strlen(name), more = strlen(suffixes[i]);
         if (length + more >= sizeof(buf))
@@ -181,20 +233,16 @@ static const qn_tensor *find_twin(const qn_graph *g, const char *name)
         const qn_tensor *t = qn__graph_find_tensor(g, buf);
         if (t == NULL || t->constant != NULL)
             continue;
-        if (t->type.kind == QN_TYPE_QUANT)
+        if (t->producer == NULL && !is_input(g, t))
+            continue;
+        if (t->type.kind == QN_TYPE_QUANT || i >= N_PLAIN) {
+            *equalized = i >= N_PLAIN;
             return t;
+        }
         if (found == NULL)
             found = t;
     }
     return found;
-}
-
-static bool is_input(const qn_graph *g, const qn_tensor *t)
-{
-    for (size_t i = 0; i < g->n_inputs; i++)
-        if (g->inputs[i] == t)
-            return true;
-    return false;
 }
 
 static qn_status match(job *j, qn_error *error)
@@ -203,16 +251,17 @@ static qn_status match(job *j, qn_error *error)
     j->tensors = qn__calloc(j->ctx, f->n_tensors, sizeof(*j->tensors));
     j->row_of_reference = qn__calloc(j->ctx, f->n_tensors, sizeof(size_t));
     j->row_of_quantized = qn__calloc(j->ctx, q->n_tensors, sizeof(size_t));
-    if (j->tensors == NULL || j->row_of_reference == NULL || j->row_of_quantized == NULL)
+    j->equalized = qn__calloc(j->ctx, f->n_tensors, sizeof(*j->equalized));
+    if (j->tensors == NULL || j->equalized == NULL || j->row_of_reference == NULL ||
+        j->row_of_quantized == NULL)
         return QN_NOMEM(error);
     for (size_t i = 0; i < f->n_tensors; i++) {
         const qn_tensor *t = f->tensors[i];
         if (t->constant != NULL || t->type.dtype != QN_DTYPE_F32 ||
             (t->producer == NULL && !is_input(f, t)))
             continue;
-        const qn_tensor *twin = find_twin(q, t->name);
-        if (twin == NULL || (twin->producer == NULL && !is_input(q, twin)) ||
-            j->row_of_quantized[twin->id] != 0)
+        const qn_tensor *twin = find_twin(q, t->name, &j->equalized[j->n_rows]);
+        if (twin == NULL || j->row_of_quantized[twin->id] != 0)
             continue;
         j->tensors[j->n_rows++] = t;
         j->row_of_reference[t->id] = j->row_of_quantized[twin->id] = j->n_rows;
@@ -366,6 +415,7 @@ done:
     qn__free(j.ctx, j.total);
     qn__free(j.ctx, j.alone);
     qn__free(j.ctx, j.tensors);
+    qn__free(j.ctx, j.equalized);
     qn__free(j.ctx, j.row_of_reference);
     qn__free(j.ctx, j.row_of_quantized);
     qn__runner_free(&j.reference);

@@ -124,8 +124,7 @@ static void any_split_gives_the_same_bytes(void **state)
         const qn_feature_method *m = qn__feature_method_at(k);
         const qn_range one = observe_split(m, values, COUNT, SAMPLE, 1, 0, &u8);
         for (uint32_t deal = 0; deal < 12; deal++) {
-            const qn_range split =
-                observe_split(m, values, COUNT, SAMPLE, 2 + deal % 7, deal, &u8);
+            const qn_range split = observe_split(m, values, COUNT, SAMPLE, 2 + deal % 7, deal, &u8);
             if (memcmp(&one, &split, sizeof(one)) != 0)
                 fail_msg("%s: [%.9g, %.9g] in one, [%.9g, %.9g] split", m->name, (double)one.lo,
                          (double)one.hi, (double)split.lo, (double)split.hi);
@@ -330,8 +329,7 @@ static void mnn_histograms_of_different_ranges_refuse_to_merge(void **state)
 static void mnn_keeps_the_maximum_of_small_tensors(void **state)
 {
     (void)state;
-    const qn_range_format small = {
-        .qmin = -127, .qmax = 127, .symmetric = true, .positions = 99};
+    const qn_range_format small = {.qmin = -127, .qmax = 127, .symmetric = true, .positions = 99};
     float values[500];
     rng_state = 3;
     for (size_t i = 0; i < 500; i++)

@@ -18,7 +18,8 @@
 #include "format/onnx/onnx_proto.h"
 #include "format/onnx/onnx_read.h"
 
-/* --- a small writer, independent of the graph ---------------------------------------------------*/
+/* --- a small writer, independent of the graph
+ * ---------------------------------------------------*/
 static void begin(qn_onnx_out *out, const qn_context *ctx)
 {
     qn__out_init(out, ctx);
@@ -368,7 +369,8 @@ static void flipped_bits_do_no_harm(void **state)
     qn_context_destroy(ctx);
 }
 
-/* --- memory runs out ----------------------------------------------------------------------------*/
+/* --- memory runs out
+ * ----------------------------------------------------------------------------*/
 static qn_status read_and_write(const qn_context *ctx, const uint8_t *bytes, size_t size,
                                 const char *path)
 {
@@ -417,7 +419,8 @@ static void every_failing_allocation_is_reported(void **state)
     qn_context_destroy(plain);
 }
 
-/* --- files that lie -----------------------------------------------------------------------------*/
+/* --- files that lie
+ * -----------------------------------------------------------------------------*/
 static void cycle_graph(qn_onnx_out *graph)
 {
     put_node(graph, "Add", "one", "x b", "a", NULL);
@@ -503,9 +506,12 @@ static void lies_are_named(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(whole_models_are_read),    cmocka_unit_test(pairs_become_types),
-        cmocka_unit_test(older_attributes_become_inputs), cmocka_unit_test(every_cut_is_refused),
-        cmocka_unit_test(flipped_bits_do_no_harm),  cmocka_unit_test(lies_are_named),
+        cmocka_unit_test(whole_models_are_read),
+        cmocka_unit_test(pairs_become_types),
+        cmocka_unit_test(older_attributes_become_inputs),
+        cmocka_unit_test(every_cut_is_refused),
+        cmocka_unit_test(flipped_bits_do_no_harm),
+        cmocka_unit_test(lies_are_named),
         cmocka_unit_test(every_failing_allocation_is_reported),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -23,10 +23,9 @@ typedef struct builder {
 static inline void build_start(builder *b)
 {
     memset(b, 0, sizeof(*b));
-    /* one thread: a test makes thousands of contexts, and starting threads costs more than it does */
     qn_context_options options;
     qn_context_options_init(&options);
-    options.n_threads = 1;
+    options.n_threads = 1; /* thousands of graphs: no threads for each */
     assert_int_equal(qn_context_create(&options, &b->ctx, &b->error), QN_OK);
     assert_int_equal(qn__graph_create(b->ctx, &b->graph, &b->error), QN_OK);
     b->graph->file = "test.onnx";

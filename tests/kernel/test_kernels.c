@@ -2,9 +2,9 @@
  * then the outputs, the memory around them and the inputs are compared. A slot without a test here
  * does not compile.
  *
- * Float results may differ by the order of summation and by fused multiply-adds: tolerance 1e-5 times
- * the sum of magnitudes (at most about 2000 terms: n * 2^-24 is the bound, the usual error its root).
- * Inputs of small integers must give equal bits, because every partial sum is exact.
+ * Float results may differ by the order of summation and by fused multiply-adds: tolerance 1e-5
+ * times the sum of magnitudes (at most about 2000 terms: n * 2^-24 is the bound, the usual error
+ * its root). Inputs of small integers must give equal bits, because every partial sum is exact.
  *
  * Usage: test_kernels [--seed N] [--filter TEXT]. Needs only src/kernel and src/core/cpu.c. */
 #include "core/cpu.h"
@@ -85,8 +85,9 @@ static void fail(const char *kernel, input_class kind, const char *shape, const 
     exit(1);
 }
 
-/* Outputs are rows of `columns` floats, `stride` apart, with a guard row before and after; what lies
- * between must keep the guard's bits. magnitude: of each output's sum, or NULL: bits must be equal. */
+/* Outputs are rows of `columns` floats, `stride` apart, with a guard row before and after; what
+ * lies between must keep the guard's bits. magnitude: of each output's sum, or NULL: bits must be
+ * equal. */
 static const uint32_t GUARD_BITS = 0x7fedcba9u;
 static float *outputs_make(size_t rows, size_t stride)
 {
@@ -161,11 +162,17 @@ static void igemm_run(const qn_f32_igemm *kernel, const igemm_problem *p, float 
     free(rows);
 }
 
-static void igemm_case(const qn_f32_igemm *kernel, const qn_f32_igemm *reference, size_t m, size_t n,
-                       size_t kc, size_t ks, input_class kind)
+static void igemm_case(const qn_f32_igemm *kernel, const qn_f32_igemm *reference, size_t m,
+                       size_t n, size_t kc, size_t ks, input_class kind)
 {
-    igemm_problem p = {m, n, kc, ks, block_make((m + ks) * kc, kind), block_make(n * kc * ks, kind),
-                       block_make(n, kind == EXTREMES ? RANDOM : kind), clamp_of(rng())};
+    igemm_problem p = {m,
+                       n,
+                       kc,
+                       ks,
+                       block_make((m + ks) * kc, kind),
+                       block_make(n * kc * ks, kind),
+                       block_make(n, kind == EXTREMES ? RANDOM : kind),
+                       clamp_of(rng())};
     if (kind == WITH_NAN) { /* NaN in the inputs only: the bias may not decide it */
         block_free(&p.w);
         p.w = block_make(n * kc * ks, RANDOM);
@@ -187,8 +194,8 @@ static void igemm_case(const qn_f32_igemm *kernel, const qn_f32_igemm *reference
 static void test_f32_igemm(const qn_f32_igemm *kernel, const qn_f32_igemm *reference)
 {
     const size_t mr = kernel->mr, nr = kernel->nr;
-    const size_t ms[] = {1, mr - 1, mr, mr + 1, 13}, ns[] = {1, nr - 1, nr, nr + 1, 47,
-                                                            3 * nr, 4 * nr, 5 * nr + 2};
+    const size_t ms[] = {1, mr - 1, mr, mr + 1, 13},
+                 ns[] = {1, nr - 1, nr, nr + 1, 47, 3 * nr, 4 * nr, 5 * nr + 2};
     const size_t kcs[] = {0, 1, 2, 3, 4, 5, 7, 16, 31}, kss[] = {0, 1, 2, 9};
     for (size_t i = 0; i < sizeof ms / sizeof ms[0]; i++)
         for (size_t j = 0; j < sizeof ns / sizeof ns[0]; j++)
@@ -260,8 +267,8 @@ static void dwconv_case(const qn_f32_dwconv *kernel, const qn_f32_dwconv *refere
     free(expected), free(got);
 }
 
-static void pool_case(const qn_f32_pool *kernel, const qn_f32_pool *reference, const window_shape *s,
-                      input_class kind)
+static void pool_case(const qn_f32_pool *kernel, const qn_f32_pool *reference,
+                      const window_shape *s, input_class kind)
 {
     const size_t width = window_width(s), c = s->channels, stride = c + rng() % 3;
     block in = block_make(s->kh * width * c, kind);
@@ -293,15 +300,15 @@ static void pool_case(const qn_f32_pool *kernel, const qn_f32_pool *reference, c
 /* Calls `one` with every shape worth trying. */
 #define FOR_EACH_WINDOW(s, body)                                                                   \
     do {                                                                                           \
-        static const size_t ns_[] = {0, 1, 3, 4, 5, 13}, cs_[] = {1, 3, 4, 7, 8, 9, 15, 16, 17,    \
-                                                                  31, 32, 33, 65, 144};           \
-        static const size_t ks_[][2] = {{1, 1}, {1, 2}, {2, 2}, {2, 3}, {3, 2}, {3, 3}, {1, 3},    \
-                                        {5, 5}, {3, 5}, {4, 4}, {7, 7}};                           \
+        static const size_t ns_[] = {0, 1, 3, 4, 5, 13},                                           \
+                            cs_[] = {1, 3, 4, 7, 8, 9, 15, 16, 17, 31, 32, 33, 65, 144};           \
+        static const size_t ks_[][2] = {{1, 1}, {1, 2}, {2, 2}, {2, 3}, {3, 2}, {3, 3},            \
+                                        {1, 3}, {5, 5}, {3, 5}, {4, 4}, {7, 7}};                   \
         for (size_t i_ = 0; i_ < sizeof ns_ / sizeof ns_[0]; i_++)                                 \
             for (size_t j_ = 0; j_ < sizeof cs_ / sizeof cs_[0]; j_++)                             \
                 for (size_t k_ = 0; k_ < sizeof ks_ / sizeof ks_[0]; k_++)                         \
                     for (int kind_ = 0; kind_ < N_CLASSES; kind_++) {                              \
-                        const window_shape s = {ns_[i_],     cs_[j_],         ks_[k_][0],          \
+                        const window_shape s = {ns_[i_],    cs_[j_],       ks_[k_][0],             \
                                                 ks_[k_][1], 1 + rng() % 3, 1 + rng() % 2};         \
                         const input_class kind = (input_class)kind_;                               \
                         body;                                                                      \
@@ -327,12 +334,19 @@ static void test_f32_avgpool(const qn_f32_pool *kernel, const qn_f32_pool *refer
     pool_case(kernel, reference, &whole, RANDOM);
 }
 
-/* --- the reference itself against double -------------------------------------------------------- */
+/* --- the reference itself against double --------------------------------------------------------
+ */
 static void test_reference_igemm(const qn_f32_igemm *reference)
 {
     const size_t m = 5, n = 7, kc = 3, ks = 2;
-    igemm_problem p = {m, n, kc, ks, block_make((m + ks) * kc, RANDOM),
-                       block_make(n * kc * ks, RANDOM), block_make(n, RANDOM), {-0.25f, 0.5f}};
+    igemm_problem p = {m,
+                       n,
+                       kc,
+                       ks,
+                       block_make((m + ks) * kc, RANDOM),
+                       block_make(n * kc * ks, RANDOM),
+                       block_make(n, RANDOM),
+                       {-0.25f, 0.5f}};
     float c[5 * 7];
     igemm_run(reference, &p, c, n);
     for (size_t i = 0; i < m; i++)

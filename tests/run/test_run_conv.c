@@ -77,8 +77,8 @@ static qn_tensor *add_const(fixture *f, const char *name, size_t rank, const int
                             const float *values)
 {
     qn_blob *const blob = qn__blob_copy(f->ctx, values, count_of(dims, rank) * sizeof(float));
-    qn_tensor *const t = qn__graph_add_constant(f->graph, name, qn_type_plain_make(QN_DTYPE_F32),
-                                                rank, dims, blob);
+    qn_tensor *const t =
+        qn__graph_add_constant(f->graph, name, qn_type_plain_make(QN_DTYPE_F32), rank, dims, blob);
     assert_non_null(t);
     qn__blob_unref(blob);
     return t;
@@ -92,8 +92,9 @@ static void begin(fixture *f)
 
 /* Runs the graph of one node with each instruction set and thread count; every result must be
  * within tolerance of `expected`, and threads must not change a bit. */
-static void check(fixture *f, const float *const *inputs, size_t n_inputs, qn_tensor **input_tensors,
-                  const double *expected, const double *magnitude, size_t count, const char *what)
+static void check(fixture *f, const float *const *inputs, size_t n_inputs,
+                  qn_tensor **input_tensors, const double *expected, const double *magnitude,
+                  size_t count, const char *what)
 {
     f->graph->inputs = qn__arena_calloc(&f->graph->arena, n_inputs, sizeof(qn_tensor *));
     f->graph->outputs = qn__arena_calloc(&f->graph->arena, 1, sizeof(qn_tensor *));
@@ -167,8 +168,7 @@ static bool random_window(window_case *w, bool is_pool)
             return false;
         w->out[i] = room / w->stride[i] + 1;
         /* A window that starts in the pads at the end is dropped. */
-        if (w->ceil && room % w->stride[i] != 0 &&
-            w->out[i] * w->stride[i] < w->in[i] + w->pad0[i])
+        if (w->ceil && room % w->stride[i] != 0 && w->out[i] * w->stride[i] < w->in[i] + w->pad0[i])
             w->out[i]++;
     }
     return true;
@@ -254,8 +254,8 @@ static void naive_conv(const window_case *w, const float *x, const float *k, con
                                 const int64_t c = o / goc * gc + i;
                                 const double product =
                                     (double)x[((n * w->c + c) * w->in[0] + iy) * w->in[1] + ix] *
-                                    (double)k[((o * gc + i) * w->kernel[0] + ky) * w->kernel[1] +
-                                              kx];
+                                    (double)
+                                        k[((o * gc + i) * w->kernel[0] + ky) * w->kernel[1] + kx];
                                 sum += product;
                                 size += fabs(product);
                             }
@@ -337,10 +337,10 @@ static void naive_transpose(const window_case *w, const float *x, const float *k
                                     continue;
                                 const double product =
                                     (double)x[((n * w->c + c) * w->in[0] + iy) * w->in[1] + ix] *
-                                    (double)k[((c * goc + o) * w->kernel[0] + ky) * w->kernel[1] +
-                                              kx];
-                                const int64_t at = (n * w->oc + c / gc * goc + o) * plane +
-                                                   oy * w->out[1] + ox;
+                                    (double)
+                                        k[((c * goc + o) * w->kernel[0] + ky) * w->kernel[1] + kx];
+                                const int64_t at =
+                                    (n * w->oc + c / gc * goc + o) * plane + oy * w->out[1] + ox;
                                 y[at] += product;
                                 magnitude[at] += fabs(product);
                             }
@@ -362,8 +362,8 @@ static void conv_transpose_equals_loops_in_double(void **state)
             const bool real = w.axes == 2 || a == 1;
             const int64_t slack = w.stride[a] > w.dilation[a] ? w.stride[a] : w.dilation[a];
             extra[a] = real ? pick(0, slack - 1) : 0;
-            w.out[a] = (w.in[a] - 1) * w.stride[a] + extra[a] +
-                       (w.kernel[a] - 1) * w.dilation[a] + 1 - w.pad0[a] - w.pad1[a];
+            w.out[a] = (w.in[a] - 1) * w.stride[a] + extra[a] + (w.kernel[a] - 1) * w.dilation[a] +
+                       1 - w.pad0[a] - w.pad1[a];
         }
         if (w.out[0] < 1 || w.out[1] < 1)
             continue;
@@ -401,7 +401,7 @@ static void conv_transpose_equals_loops_in_double(void **state)
 static void conv_of_real_sizes_equals_loops(void **state)
 {
     /* n, c, oc, groups, axes, in, out, kernel, stride, dilation, pads */
-    window_case real[] = {
+    window_case window_cases[] = {
         {1, 3, 64, 1, 2, {30, 30}, {15, 15}, {7, 7}, {2, 2}, {1, 1}, {3, 3}, {3, 3}, false, ""},
         {1, 16, 24, 1, 2, {9, 9}, {5, 5}, {11, 11}, {2, 2}, {1, 1}, {5, 5}, {5, 5}, false, ""},
         {1, 1, 2, 1, 2, {16, 20}, {3, 6}, {16, 16}, {2, 2}, {1, 1}, {2, 3}, {3, 3}, false, ""},
@@ -410,11 +410,12 @@ static void conv_of_real_sizes_equals_loops(void **state)
         {1, 128, 160, 1, 2, {7, 7}, {7, 7}, {3, 3}, {1, 1}, {1, 1}, {1, 1}, {1, 1}, false, ""},
         {1, 5, 7, 1, 2, {20, 20}, {2, 2}, {17, 17}, {3, 3}, {1, 1}, {0, 0}, {0, 0}, false, ""},
     };
-    for (size_t i = 0; i < sizeof real / sizeof real[0]; i++)
-        run_conv(*state, &real[i]);
+    for (size_t i = 0; i < sizeof window_cases / sizeof window_cases[0]; i++)
+        run_conv(*state, &window_cases[i]);
 }
 
-static void naive_pool(const window_case *w, bool is_max, bool count_pads, const float *x, double *y)
+static void naive_pool(const window_case *w, bool is_max, bool count_pads, const float *x,
+                       double *y)
 {
     for (int64_t plane = 0; plane < w->n * w->c; plane++)
         for (int64_t oy = 0; oy < w->out[0]; oy++)
@@ -492,9 +493,9 @@ static void global_pools_equal_loops_in_double(void **state)
         }
         begin(f);
         qn_tensor *input = add_input(f, "x", rank, in);
-        f->node = qn__graph_add_node(
-            f->graph, SIZE_MAX, is_max ? QN_OP_GLOBAL_MAX_POOL : QN_OP_GLOBAL_AVERAGE_POOL, "g", 1,
-            1);
+        f->node = qn__graph_add_node(f->graph, SIZE_MAX,
+                                     is_max ? QN_OP_GLOBAL_MAX_POOL : QN_OP_GLOBAL_AVERAGE_POOL,
+                                     "g", 1, 1);
         f->node->inputs[0] = input;
         qn__node_set_output(f->node, 0, add_input(f, "y", rank, out));
         check(f, (const float *const[]){x}, 1, &input, expected, expected + planes, planes,
@@ -524,7 +525,8 @@ static void gemm_equals_loops_in_double(void **state)
         qn_tensor *inputs[3];
         const float *values[3];
         size_t n_inputs = 0;
-        f->node = qn__graph_add_node(f->graph, SIZE_MAX, QN_OP_GEMM, "gemm", c_kind == 0 ? 2 : 3, 1);
+        f->node =
+            qn__graph_add_node(f->graph, SIZE_MAX, QN_OP_GEMM, "gemm", c_kind == 0 ? 2 : 3, 1);
         f->node->inputs[0] = inputs[n_inputs] = add_input(f, "a", 2, ad);
         values[n_inputs++] = a;
         if (const_b) {
@@ -558,9 +560,8 @@ static void gemm_equals_loops_in_double(void **state)
                     size += fabs(p);
                 }
                 if (c_kind != 0) {
-                    const double v =
-                        (double)beta *
-                        (double)c[(cd[0] == 1 ? 0 : y * cd[1]) + (cd[1] == 1 ? 0 : x)];
+                    const double v = (double)beta *
+                                     (double)c[(cd[0] == 1 ? 0 : y * cd[1]) + (cd[1] == 1 ? 0 : x)];
                     sum += v;
                     size += fabs(v);
                 }
@@ -605,7 +606,8 @@ static void matmul_equals_loops_in_double(void **state)
         if (br > 1)
             yd[yr++] = n;
         const size_t count = count_of(yd, yr);
-        float *const a = random_floats(count_of(ad, ar)), *const b = random_floats(count_of(bd, br));
+        float *const a = random_floats(count_of(ad, ar)), *const b =
+                                                              random_floats(count_of(bd, br));
         double *const expected = calloc(2 * count, sizeof *expected);
         size_t at = 0;
         for (int64_t p = 0; p < yb[0]; p++)
@@ -659,10 +661,11 @@ static void contradicting_windows_are_refused(void **state)
         int64_t values[4];
         size_t count;
     } bad[] = {
-        {"strides", {0, 1}, 2},        {"strides", {1}, 1},          {"strides", {2, 1}, 2},
-        {"dilations", {-1, 1}, 2},     {"pads", {1, 1, 1}, 3},       {"pads", {-1, 0, 0, 0}, 4},
-        {"pads", {9, 9, 9, 9}, 4},     {"strides", {INT64_MAX, 1}, 2}, {"dilations", {1, 5}, 2},
-        {"pads", {INT64_MAX, 0, 1, 0}, 4},
+        {"strides", {0, 1}, 2},    {"strides", {1}, 1},
+        {"strides", {2, 1}, 2},    {"dilations", {-1, 1}, 2},
+        {"pads", {1, 1, 1}, 3},    {"pads", {-1, 0, 0, 0}, 4},
+        {"pads", {9, 9, 9, 9}, 4}, {"strides", {INT64_MAX, 1}, 2},
+        {"dilations", {1, 5}, 2},  {"pads", {INT64_MAX, 0, 1, 0}, 4},
     };
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         begin(f);

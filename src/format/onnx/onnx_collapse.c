@@ -137,6 +137,14 @@ static bool may_act(const qn_node *node)
 }
 
 /* --- rewriting --------------------------------------------------------------------------------*/
+/* The float side of a graph output's pair, which a writer had to invent a name for. */
+static bool is_made_name(const char *name)
+{
+    static const char SUFFIX[] = "_QuantizeLinear_Input";
+    const size_t length = strlen(name), suffix = sizeof(SUFFIX) - 1;
+    return length > suffix && strcmp(name + length - suffix, SUFFIX) == 0;
+}
+
 /* The node makes the quantized tensor itself. It keeps the float tensor's name, so that tensors are
  * called what they were called before quantization. */
 static qn_status join_output(collapser *c, qn_node *node, uint32_t index, const tail *t,
@@ -157,7 +165,7 @@ static qn_status join_output(collapser *c, qn_node *node, uint32_t index, const 
     if (!qn__node_add_sources(graph, node, t->q))
         return QN_NOMEM(error);
     t->q->outputs[0] = NULL;
-    if (c->uses.is_output[quantized->id]) {
+    if (c->uses.is_output[quantized->id] || is_made_name(named->name)) {
         quantized->producer = NULL;
         qn__node_set_output(node, index, quantized);
         return QN_OK;
@@ -170,6 +178,8 @@ static qn_status join_output(collapser *c, qn_node *node, uint32_t index, const 
     qn__node_set_output(node, index, named);
     for (size_t u = c->uses.offsets[quantized->id]; u < c->uses.offsets[quantized->id + 1]; u++) {
         qn_node *user = c->uses.users[u];
+        if (u > c->uses.offsets[quantized->id] && user == c->uses.users[u - 1])
+            continue; /* listed once per input slot */
         for (uint32_t k = 0; k < user->n_inputs; k++)
             if (user->inputs[k] == quantized)
                 user->inputs[k] = named;

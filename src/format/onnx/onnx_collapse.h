@@ -4,8 +4,8 @@
 
 #include "format/onnx/onnx_read.h"
 
-/* Quantize- and DequantizeLinear nodes already have their parameters in types. What pairs up the way
- * runtimes fuse it is collapsed; everything else stays a node. */
+/* Quantize- and DequantizeLinear nodes already have their parameters in types. What pairs up the
+ * way runtimes fuse it is collapsed; everything else stays a node. */
 qn_status qn__onnx_collapse(qn_onnx_reader *r, qn_error *error);
 
 #endif

@@ -66,7 +66,8 @@ qn_tensor *qn__onnx_fresh(qn_graph *graph, const char *name, qn_type type)
     return is_free ? old : qn__graph_add_tensor(graph, name, type);
 }
 
-/* A constant of that name and content, the file's own where it has one. */
+/* A constant of that name and content, the file's own where it has one (a file may write one scale
+ * as a vector of one). */
 static qn_tensor *param_constant(qn_graph *graph, const char *name, qn_dtype dtype, size_t rank,
                                  const int64_t *dims, qn_blob *blob)
 {
@@ -74,7 +75,8 @@ static qn_tensor *param_constant(qn_graph *graph, const char *name, qn_dtype dty
         return NULL;
     qn_tensor *old = qn__graph_find_tensor(graph, name);
     if (old && old->constant && old->type.kind == QN_TYPE_PLAIN && old->type.dtype == dtype &&
-        old->rank == rank && old->constant->size_bytes == blob->size_bytes &&
+        (old->rank == rank || (rank == 0 && old->rank == 1)) &&
+        old->constant->size_bytes == blob->size_bytes &&
         memcmp(old->constant->data, blob->data, blob->size_bytes) == 0)
         return old;
     return qn__graph_add_constant(graph, name, qn_type_plain_make(dtype), rank, dims, blob);
@@ -504,7 +506,8 @@ qn_status qn__onnx_lower(qn_onnx_writer *w, qn_error *error)
     if (status == QN_OK && !old)
         status = QN_NOMEM(error);
     if (status == QN_OK) {
-        memcpy(old, graph->nodes, n_old * sizeof(*old));
+        if (n_old > 0)
+            memcpy(old, graph->nodes, n_old * sizeof(*old));
         graph->n_nodes = 0;
         for (size_t i = 0; i < n_old && status == QN_OK; i++)
             status = lower_node(&l, old[i], error);

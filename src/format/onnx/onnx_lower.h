@@ -10,13 +10,13 @@ typedef struct qn_params {
 
 /* What became of one tensor of the graph. */
 typedef struct qn_lowered {
-    qn_type type; /* as it was */
+    qn_type type;     /* as it was */
     const char *base; /* names of its parts start with this */
     qn_tensor *q;     /* the integers */
     qn_tensor *from;  /* float values they were made of, or NULL */
     qn_tensor *dq;    /* float values made of them */
     qn_params params;
-    bool is_output;   /* of the graph */
+    bool is_output; /* of the graph */
 } qn_lowered;
 
 typedef struct qn_lower {

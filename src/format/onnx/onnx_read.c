@@ -7,6 +7,8 @@
 #include "core/context.h"
 #include "format/onnx/onnx_read.h"
 
+enum { MAX_ATTRS = 1000 }; /* names are compared pairwise */
+
 static const qn_qop_info QOPS[QN_QOP_COUNT] = {
 #define QN_QOP(id, domain, name, op) [QN_QOP_##id] = {domain, name, QN_OP_##op},
 #include "format/onnx/onnx_qops.def"
@@ -188,6 +190,9 @@ static qn_status read_attrs(qn_onnx_reader *r, const qn_onnx_node *source, const
             break;
         count += f.number == NODE_ATTRIBUTE;
     }
+    if (count > MAX_ATTRS)
+        return source_fail(source, name, error, QN_LIMIT, "%zu attributes, the limit is %d", count,
+                           MAX_ATTRS);
     qn_attr *attrs = qn__arena_calloc(&r->graph->arena, count, sizeof(*attrs));
     if (!attrs)
         return QN_NOMEM(error);

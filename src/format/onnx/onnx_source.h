@@ -1,4 +1,5 @@
-/* The source document of an ONNX file: known parts decoded, everything else as spans of the file. */
+/* The source document of an ONNX file: known parts decoded, everything else as spans of the file.
+ */
 #ifndef QN_FORMAT_ONNX_SOURCE_H
 #define QN_FORMAT_ONNX_SOURCE_H
 
@@ -20,10 +21,10 @@ typedef struct qn_onnx_tensor {
     qn_dtype dtype;
     size_t rank;
     int64_t dims[QN_MAX_RANK];
-    qn_blob *blob;     /* owned by the document */
-    bool is_input;     /* listed as a graph input too */
-    bool is_used;      /* something in the file reads it */
-    bool is_external;  /* data lie in another file */
+    qn_blob *blob;    /* owned by the document */
+    bool is_input;    /* listed as a graph input too */
+    bool is_used;     /* something in the file reads it */
+    bool is_external; /* data lie in another file */
 } qn_onnx_tensor;
 
 typedef struct qn_onnx_value {

@@ -13,6 +13,7 @@ typedef struct qn_scaled { /* a tensor with its parameters, as inputs of a node 
     qn_tensor *tensor, *scale, *zero_point;
     int64_t axis; /* of a vector of scales */
     int64_t block;
+    bool has_axis; /* the axis is meant, even where a single scale would not need it */
 } qn_scaled;
 
 static qn_tensor *input_at(const qn_node *node, uint32_t index)
@@ -22,8 +23,8 @@ static qn_tensor *input_at(const qn_node *node, uint32_t index)
 
 static qn_scaled scaled_at(const qn_node *node, uint32_t tensor, uint32_t scale, int64_t axis)
 {
-    return (qn_scaled){input_at(node, tensor), input_at(node, scale), input_at(node, scale + 1),
-                       axis, 0};
+    return (qn_scaled){
+        input_at(node, tensor), input_at(node, scale), input_at(node, scale + 1), axis, 0, false};
 }
 
 /* --- parameters -------------------------------------------------------------------------------*/
@@ -103,11 +104,14 @@ static qn_status make_type(const qn_onnx_reader *r, const qn_node *node, const q
     const int64_t lo = quant.is_signed ? -((int64_t)1 << (quant.bits - 1)) : 0;
     quant.qmin = (int32_t)lo;
     quant.qmax = (int32_t)(lo + ((int64_t)1 << quant.bits) - 1);
-    if (quant.n_scales > 1) {
-        int64_t axis = s->axis;
-        const qn_tensor *t = s->tensor;
-        if (axis < 0 && t && t->has_shape)
-            axis += t->rank;
+    int64_t axis = s->axis;
+    const qn_tensor *t = s->tensor;
+    if (axis < 0 && t && t->has_shape)
+        axis += t->rank;
+    /* A vector of one scale over a constant with one channel: kept as a vector. */
+    const bool one_channel = s->has_axis && s->scale->rank == 1 && t && t->constant && axis >= 0 &&
+                             axis < t->rank && t->dims[axis].value == 1;
+    if (quant.n_scales > 1 || one_channel) {
         if (axis < 0 || axis >= QN_MAX_RANK)
             return qn__onnx_node_fail(r, node, error, QN_UNSUPPORTED,
                                       "axis %" PRId64 " of a tensor of unknown rank", s->axis);
@@ -174,7 +178,7 @@ static qn_status read_input(const qn_onnx_reader *r, const qn_node *node, qn_sca
 static qn_status read_output(const qn_onnx_reader *r, qn_node *node, qn_tensor *scale,
                              qn_tensor *zero_point, qn_error *error)
 {
-    const qn_scaled s = {NULL, scale, zero_point, -1, 0};
+    const qn_scaled s = {NULL, scale, zero_point, -1, 0, false};
     if (node->n_outputs != 1 || !node->outputs[0])
         return qn__onnx_node_fail(r, node, error, QN_CORRUPT, "needs one output");
     return make_type(r, node, &s, storage_of(&s, QN_DTYPE_U8), &node->outputs[0]->type, error);
@@ -238,6 +242,7 @@ static qn_status read_quantize(qn_onnx_reader *r, qn_node *node, bool *folded, q
 {
     qn_scaled s = scaled_at(node, 0, 1, qn__attr_int(node, "axis", 1));
     s.block = qn__attr_int(node, "block_size", 0);
+    s.has_axis = qn__node_attr(node, "axis") != NULL;
     if (!s.tensor || node->n_outputs != 1 || !node->outputs[0])
         return qn__onnx_node_fail(r, node, error, QN_CORRUPT, "needs an input and an output");
     qn_dtype storage = qn__onnx_dtype(qn__attr_int(node, "output_dtype", 2));
@@ -254,6 +259,7 @@ static qn_status read_dequantize(qn_onnx_reader *r, qn_node *node, qn_error *err
 {
     qn_scaled s = scaled_at(node, 0, 1, qn__attr_int(node, "axis", 1));
     s.block = qn__attr_int(node, "block_size", 0);
+    s.has_axis = qn__node_attr(node, "axis") != NULL;
     if (node->n_outputs != 1 || !node->outputs[0])
         return qn__onnx_node_fail(r, node, error, QN_CORRUPT, "needs one output");
     QN_TRY(read_input(r, node, s, &node->inputs[0], error));
@@ -287,7 +293,7 @@ static qn_status read_bias(qn_onnx_reader *r, qn_node *node, qn_tensor *bias, qn
     }
     const qn_quant quant = {.bits = 32,
                             .is_signed = true,
-                            .axis = count > 1 ? 0 : -1,
+                            .axis = w.quant->axis >= 0 ? 0 : -1,
                             .qmin = INT32_MIN,
                             .qmax = INT32_MAX,
                             .n_scales = count,
@@ -295,7 +301,7 @@ static qn_status read_bias(qn_onnx_reader *r, qn_node *node, qn_tensor *bias, qn
     const qn_quant *kept = qn__graph_quant(graph, &quant);
     if (!kept)
         return QN_NOMEM(error);
-    const qn_scaled s = {bias, NULL, NULL, -1, 0};
+    const qn_scaled s = {bias, NULL, NULL, -1, 0, false};
     return apply_type(r, node, &s, qn_type_quant_make(QN_DTYPE_I32, kept), out, error);
 }
 
@@ -312,7 +318,9 @@ static qn_status read_product(qn_onnx_reader *r, qn_node *node, qn_error *error)
     const uint32_t out = gemm ? 7 : 6;
     qn_tensor *scale = input_at(node, out), *zero_point = input_at(node, out + 1);
     QN_TRY(read_input(r, node, scaled_at(node, 0, 1, 1), &x, error));
-    QN_TRY(read_input(r, node, scaled_at(node, 3, 4, axis), &w, error));
+    qn_scaled weights = scaled_at(node, 3, 4, axis);
+    weights.has_axis = true;
+    QN_TRY(read_input(r, node, weights, &w, error));
     QN_TRY(read_bias(r, node, bias, x->type, w->type, &b, error));
     if (scale)
         QN_TRY(read_output(r, node, scale, zero_point, error));

@@ -11,11 +11,11 @@ typedef struct qn_written_op { /* operator a node is written as, when not its ow
 } qn_written_op;
 
 typedef struct qn_onnx_writer {
-    qn_graph *graph; /* the clone */
+    qn_graph *graph;        /* the clone */
     qn_onnx_source *source; /* may be NULL */
     const qn_write_options *options;
     int64_t opset;
-    bool microsoft; /* an operator of com.microsoft is written */
+    bool microsoft;     /* an operator of com.microsoft is written */
     qn_written_op *ops; /* by node id */
     size_t n_ops;
     uint8_t *emitted; /* by tensor id: made by a node, an input or a constant that is written */

@@ -1,4 +1,5 @@
-/* Depthwise convolution and pooling for AArch64 NEON; the last channels go through a small array. */
+/* Depthwise convolution and pooling for AArch64 NEON; the last channels go through a small array.
+ */
 #include "kernel/kernel.h"
 #include <arm_neon.h>
 

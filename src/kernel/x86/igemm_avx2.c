@@ -1,9 +1,11 @@
-/* Indirect GEMM for AVX2 + FMA: 6 rows x 16 columns, 12 of 16 registers accumulate. Each output is a
- * chain of fused multiply-adds in the order p, k that starts at the bias. */
+/* Indirect GEMM for AVX2 + FMA: 6 rows x 16 columns, 12 of 16 registers accumulate. Each output is
+ * a chain of fused multiply-adds in the order p, k that starts at the bias. */
 #include "kernel/kernel.h"
 #include <immintrin.h>
 
 enum { MR = 6, NR = 16 };
+/* Weights are read once per tile in one long stream: this many k ahead they are on their way. */
+enum { PREFETCH = 32 };
 
 static inline __attribute__((always_inline)) void store_part(float *c, size_t columns, __m256 v0,
                                                              __m256 v1)
@@ -16,9 +18,10 @@ static inline __attribute__((always_inline)) void store_part(float *c, size_t co
 }
 
 /* mr is a compile-time constant after inlining: the array becomes registers. */
-static inline __attribute__((always_inline)) void
-tile(const size_t mr, size_t columns, size_t kc, size_t ks, const float *const *a, const float *w,
-     float *c, size_t c_stride, __m256 lo, __m256 hi)
+static inline __attribute__((always_inline)) void tile(const size_t mr, size_t columns, size_t kc,
+                                                       size_t ks, const float *const *a,
+                                                       const float *w, float *c, size_t c_stride,
+                                                       __m256 lo, __m256 hi)
 {
     __m256 acc[MR][2];
 #pragma GCC unroll 6
@@ -32,6 +35,7 @@ tile(const size_t mr, size_t columns, size_t kc, size_t ks, const float *const *
         const float *const a3 = a[3], *const a4 = a[4], *const a5 = a[5];
         for (size_t k = 0; k < kc; k++) {
             const __m256 b0 = _mm256_loadu_ps(w), b1 = _mm256_loadu_ps(w + 8);
+            _mm_prefetch((const char *)(w + PREFETCH * NR), _MM_HINT_T0);
             w += NR;
 #define ROW(i)                                                                                     \
     if (mr > i) {                                                                                  \
@@ -67,8 +71,11 @@ typedef void (*tile_fn)(size_t columns, size_t kc, size_t ks, const float *const
     {                                                                                              \
         tile(mr, columns, kc, ks, a, w, c, c_stride, lo, hi);                                      \
     }
-TILE(1) TILE(2) TILE(3) TILE(4) TILE(5) TILE(6)
-static const tile_fn tiles[MR] = {tile_1, tile_2, tile_3, tile_4, tile_5, tile_6};
+TILE(1)
+TILE(2)
+TILE(3)
+TILE(4)
+TILE(5) TILE(6) static const tile_fn tiles[MR] = {tile_1, tile_2, tile_3, tile_4, tile_5, tile_6};
 
 void qn__f32_igemm_6x16_avx2(size_t mr, size_t nc, size_t kc, size_t ks, const float *const *a,
                              const float *w, float *c, size_t c_stride, const qn_clamp_f32 *clamp)

@@ -6,6 +6,9 @@
 #include <immintrin.h>
 
 enum { MR = 8, NR = 16 };
+/* Weights are read once per tile in long streams: this many k ahead they are on their way from the
+ * second or third level. */
+enum { PREFETCH = 24 };
 
 /* mr and np are compile-time constants after inlining: the arrays become registers. */
 static inline __attribute__((always_inline)) void
@@ -25,6 +28,11 @@ tile(const size_t mr, const size_t np, size_t columns, size_t kc, size_t ks, con
         for (size_t k = 0; k < kc; k++) {
             __m512 b[3];
             b[0] = _mm512_loadu_ps(w0);
+            _mm_prefetch((const char *)(w0 + PREFETCH * NR), _MM_HINT_T0);
+            if (np > 1)
+                _mm_prefetch((const char *)(w1 + PREFETCH * NR), _MM_HINT_T0);
+            if (np > 2)
+                _mm_prefetch((const char *)(w2 + PREFETCH * NR), _MM_HINT_T0);
             if (np > 1)
                 b[1] = _mm512_loadu_ps(w1);
             if (np > 2)
@@ -38,7 +46,14 @@ tile(const size_t mr, const size_t np, size_t columns, size_t kc, size_t ks, con
         if (np > 2)                                                                                \
             acc[i][2] = _mm512_fmadd_ps(v, b[2], acc[i][2]);                                       \
     }
-            ROW(0) ROW(1) ROW(2) ROW(3) ROW(4) ROW(5) ROW(6) ROW(7)
+            ROW(0)
+            ROW(1)
+            ROW(2)
+            ROW(3)
+            ROW(4)
+            ROW(5)
+            ROW(6)
+            ROW(7)
 #undef ROW
             w0 += NR;
             w1 += NR;
@@ -72,9 +87,19 @@ typedef void (*tile_fn)(size_t columns, size_t kc, size_t ks, const float *const
         tile(mr, np, columns, kc, ks, a, w, panel_floats, c, c_stride, lo, hi);                    \
     }
 #define TILES(mr) TILE(mr, 1) TILE(mr, 2) TILE(mr, 3)
-TILES(1) TILES(2) TILES(3) TILES(4) TILES(5) TILES(6) TILES(7) TILES(8)
+TILES(1)
+TILES(2)
+TILES(3)
+TILES(4)
+TILES(5)
+TILES(6)
+TILES(7)
+TILES(8)
 
-#define ROW(mr) {tile_##mr##_1, tile_##mr##_2, tile_##mr##_3}
+#define ROW(mr)                                                                                    \
+    {                                                                                              \
+        tile_##mr##_1, tile_##mr##_2, tile_##mr##_3                                                \
+    }
 static const tile_fn tiles[MR][3] = {ROW(1), ROW(2), ROW(3), ROW(4),
                                      ROW(5), ROW(6), ROW(7), ROW(8)};
 

@@ -87,8 +87,8 @@ static qn_status pack_gemm(const qn_plan *plan, qn_step *step, conv_state *s, co
     s->packed_stride = floats;
     for (size_t g = 0; g < s->groups; g++)
         qn__f32_gemm_pack(s->packed + g * floats, ordered + g * s->group_oc * k,
-                          bias == NULL ? NULL : bias + g * s->group_oc, s->group_oc, s->kc, s->ks, k,
-                          s->kc, 1, nr);
+                          bias == NULL ? NULL : bias + g * s->group_oc, s->group_oc, s->kc, s->ks,
+                          k, s->kc, 1, nr);
     qn__free(ctx, ordered);
     step->packed_bytes = bytes;
     step->kernel_name = s->igemm.name;
@@ -171,9 +171,8 @@ static qn_status read_node(const qn_step *step, conv_state *s, qn_error *error)
     QN_TRY(qn__window_read(step, dims + 2, false, false, &s->window, error));
     const int64_t groups = qn__attr_int(step->node, "group", 1);
     const size_t c = s->window.c, oc = s->window.oc;
-    if (groups < 1 || (uint64_t)groups > c || c % (size_t)groups != 0 ||
-        oc % (size_t)groups != 0 || dims[0] != (int64_t)oc ||
-        dims[1] != (int64_t)(c / (size_t)groups))
+    if (groups < 1 || (uint64_t)groups > c || c % (size_t)groups != 0 || oc % (size_t)groups != 0 ||
+        dims[0] != (int64_t)oc || dims[1] != (int64_t)(c / (size_t)groups))
         return qn__step_fail(
             step, error, QN_CORRUPT,
             "weights for %lld x %lld channels, %lld groups; input has %zu, output %zu",
@@ -259,7 +258,8 @@ static void fill_rest(const float **a, size_t ks, size_t mr, size_t mr_max)
 }
 
 /* Output pixel i reads input pixel i. */
-static void direct_rows(const qn_igemm_job *job, size_t group, size_t m0, size_t mr, const float **a)
+static void direct_rows(const qn_igemm_job *job, size_t group, size_t m0, size_t mr,
+                        const float **a)
 {
     const conv_call *const call = job->ctx;
     const size_t c = call->s->window.c, mr_max = job->kernel->mr;
@@ -276,9 +276,8 @@ static void tap_rows(const qn_igemm_job *job, size_t group, size_t m0, size_t mr
     const size_t mr_max = job->kernel->mr;
     const ptrdiff_t y_end = (ptrdiff_t)w->h - (ptrdiff_t)((w->kh - 1) * w->dh);
     /* CONV_ROWS: a tap is kw pixels wide, and the padded buffer holds every window. */
-    const ptrdiff_t x_end = s->way == CONV_ROWS
-                                ? PTRDIFF_MAX
-                                : (ptrdiff_t)w->w - (ptrdiff_t)((w->kw - 1) * w->dw);
+    const ptrdiff_t x_end =
+        s->way == CONV_ROWS ? PTRDIFF_MAX : (ptrdiff_t)w->w - (ptrdiff_t)((w->kw - 1) * w->dw);
     size_t ox = m0 % w->ow, oy = m0 / w->ow % w->oh;
     const float *image = call->in + m0 / w->ow / w->oh * w->h * w->w * w->c + group * s->group_c;
     for (size_t r = 0; r < mr; r++) {
@@ -366,8 +365,7 @@ static qn_status conv_run(const qn_step *step, const qn_run_env *env, const qn_v
     } else {
         if (s->way == CONV_ROWS) {
             float *const padded = (float *)(void *)(scratch + s->padded_at);
-            pad_call pad = {w, &s->inner, x, padded,
-                            in[0].layout == QN_LAYOUT_CHANNELS_LAST};
+            pad_call pad = {w, &s->inner, x, padded, in[0].layout == QN_LAYOUT_CHANNELS_LAST};
             qn__parallel(env->pool, pad_row, &pad, w->n * s->inner.h);
             x = padded;
         }

@@ -1,5 +1,5 @@
-/* Edges are windows with fewer taps: the kernel gets a smaller kh, kw and the weights from the first
- * tap inside. There is no padded copy and no test per tap. */
+/* Edges are windows with fewer taps: the kernel gets a smaller kh, kw and the weights from the
+ * first tap inside. There is no padded copy and no test per tap. */
 #include "run/ops/conv_depthwise.h"
 
 enum { TASKS_PER_THREAD = 4 };
@@ -90,6 +90,7 @@ void qn__depthwise_run(const qn_depthwise *depthwise, const float *in, float *ou
     depthwise_call call = {depthwise, in, out, depthwise->window.n * depthwise->window.oh, 1};
     const size_t threads = qn__pool_size(pool);
     if (threads > 1)
-        call.tasks = threads * TASKS_PER_THREAD < call.rows ? threads * TASKS_PER_THREAD : call.rows;
+        call.tasks =
+            threads * TASKS_PER_THREAD < call.rows ? threads * TASKS_PER_THREAD : call.rows;
     qn__parallel(pool, run_task, &call, call.tasks);
 }

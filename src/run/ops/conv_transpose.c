@@ -1,7 +1,7 @@
 /* Float ConvTranspose, channels-last, as a gather: output (oy, ox) takes the taps whose input
- * position is whole: oy + pt - ky * dh a multiple of sh, and so in x. That is the indirect GEMM with
- * taps that miss pointing at zeros; outputs of one residue (oy % sh, ox % sw) hit the same taps, so
- * each residue is a GEMM over only those. */
+ * position is whole: oy + pt - ky * dh a multiple of sh, and so in x. That is the indirect GEMM
+ * with taps that miss pointing at zeros; outputs of one residue (oy % sh, ox % sw) hit the same
+ * taps, so each residue is a GEMM over only those. */
 #include "run/ops/igemm_run.h"
 #include "run/ops/window.h"
 
@@ -46,8 +46,8 @@ static qn_status read_node(const qn_step *step, transpose_state *s, qn_error *er
 {
     const qn_tensor *const x = step->node->inputs[0], *const w = qn__step_input(step, 1);
     if (w == NULL || x->type.dtype != QN_DTYPE_F32)
-        return qn__step_fail(step, error, QN_UNSUPPORTED, "input \"%s\" is %s, not float32", x->name,
-                             qn__dtype_name(x->type.dtype));
+        return qn__step_fail(step, error, QN_UNSUPPORTED, "input \"%s\" is %s, not float32",
+                             x->name, qn__dtype_name(x->type.dtype));
     int64_t dims[QN_MAX_RANK] = {0};
     if (w->rank != x->rank)
         return qn__step_fail(step, error, QN_CORRUPT, "weights of rank %u, input of rank %u",
@@ -56,9 +56,8 @@ static qn_status read_node(const qn_step *step, transpose_state *s, qn_error *er
     QN_TRY(qn__window_read(step, dims + 2, true, false, &s->window, error));
     const int64_t groups = qn__attr_int(step->node, "group", 1);
     const size_t c = s->window.c, oc = s->window.oc;
-    if (groups < 1 || (uint64_t)groups > c || c % (size_t)groups != 0 ||
-        oc % (size_t)groups != 0 || dims[0] != (int64_t)c ||
-        dims[1] != (int64_t)(oc / (size_t)groups))
+    if (groups < 1 || (uint64_t)groups > c || c % (size_t)groups != 0 || oc % (size_t)groups != 0 ||
+        dims[0] != (int64_t)c || dims[1] != (int64_t)(oc / (size_t)groups))
         return qn__step_fail(
             step, error, QN_CORRUPT,
             "weights for %lld x %lld channels, %lld groups; input has %zu, output %zu",
@@ -151,7 +150,8 @@ static qn_status pack_residues(const qn_plan *plan, qn_step *step, transpose_sta
                             weights[((g * s->group_c + c) * s->group_oc + o) * taps +
                                     r->ky[p] * s->window.kw + r->kx[p]];
             qn__f32_gemm_pack(to, ordered, bias == NULL ? NULL : bias + g * s->group_oc,
-                              s->group_oc, s->group_c, r->ks, r->ks * s->group_c, s->group_c, 1, nr);
+                              s->group_oc, s->group_c, r->ks, r->ks * s->group_c, s->group_c, 1,
+                              nr);
             to += qn__f32_gemm_packed_count(s->group_oc, s->group_c, r->ks, nr);
         }
     }
@@ -235,8 +235,7 @@ static void residue_rows(const qn_igemm_job *job, size_t group, size_t m0, size_
         const size_t m = m0 + (i < mr ? i : mr - 1);
         const size_t ox = r->rx + m % r->columns * w->sw, q = m / r->columns;
         const size_t oy = r->ry + q % r->rows * w->sh;
-        const float *const image =
-            call->in + q / r->rows * w->h * w->w * w->c + group * s->group_c;
+        const float *const image = call->in + q / r->rows * w->h * w->w * w->c + group * s->group_c;
         for (size_t p = 0; p < r->ks; p++) {
             const size_t y = oy + w->pt, x = ox + w->pl;
             const size_t dy = r->ky[p] * w->dh, dx = r->kx[p] * w->dw;
@@ -282,8 +281,7 @@ static qn_status transpose_run(const qn_step *step, const qn_run_env *env, const
             .kc = s->group_c,
             .ks = r->ks,
             .groups = s->groups,
-            .packed_stride =
-                qn__f32_gemm_packed_count(s->group_oc, s->group_c, r->ks, s->igemm.nr),
+            .packed_stride = qn__f32_gemm_packed_count(s->group_oc, s->group_c, r->ks, s->igemm.nr),
             .c_group = s->group_oc,
             .packed = r->packed,
             .c = tile,

@@ -1,6 +1,6 @@
 /* Float Gemm and MatMul, row-major. Constant right-hand sides are packed when planning, others at
- * every run into scratch. alpha goes into the packed weights; a constant C that is one row goes into
- * their biases, any other C is added afterwards. */
+ * every run into scratch. alpha goes into the packed weights; a constant C that is one row goes
+ * into their biases, any other C is added afterwards. */
 #include "run/ops/igemm_run.h"
 
 #include "core/alloc.h"
@@ -14,11 +14,11 @@ typedef struct gemm_state {
     size_t m, n, k;
     bool trans_a, trans_b;
     float alpha, beta;
-    size_t *a_at, *b_at;   /* [batch] offsets in floats; NULL when batch is 1 */
-    size_t n_packed;       /* matrices in packed; 0: packed at run time */
-    size_t packed_stride;  /* floats */
+    size_t *a_at, *b_at;  /* [batch] offsets in floats; NULL when batch is 1 */
+    size_t n_packed;      /* matrices in packed; 0: packed at run time */
+    size_t packed_stride; /* floats */
     float *packed;
-    bool add_c;            /* C is added afterwards */
+    bool add_c;             /* C is added afterwards */
     size_t c_row, c_column; /* its strides in floats */
     qn_f32_igemm igemm;
     qn_clamp_f32 clamp;
@@ -83,7 +83,8 @@ static qn_status prepare_weights(const qn_plan *plan, qn_step *step, gemm_state 
     size_t columns, bytes, rows_bytes;
     bool ok = qn_align_size(&columns, s->n, s->igemm.nr) &&
               qn_mul_size(&s->packed_stride, columns, s->k + 1) &&
-              qn_mul_size(&bytes, s->packed_stride, sizeof(float)) && qn_mul_size(&bytes, bytes, n_b) &&
+              qn_mul_size(&bytes, s->packed_stride, sizeof(float)) &&
+              qn_mul_size(&bytes, bytes, n_b) &&
               qn__igemm_buffer_bytes(&rows_bytes, &s->igemm, s->m, 1, 1) &&
               reserve(step, &s->a_scratch, s->trans_a ? s->m * s->k : 0, sizeof(float)) &&
               reserve(step, &s->rows_scratch, rows_bytes, 1);
@@ -288,7 +289,8 @@ typedef struct gemm_call {
     const float *a;
 } gemm_call;
 
-static void matrix_rows(const qn_igemm_job *job, size_t group, size_t m0, size_t mr, const float **a)
+static void matrix_rows(const qn_igemm_job *job, size_t group, size_t m0, size_t mr,
+                        const float **a)
 {
     (void)group;
     const gemm_call *const call = job->ctx;
@@ -352,8 +354,7 @@ static qn_status gemm_run(const qn_step *step, const qn_run_env *env, const qn_v
             .clamp = s->add_c ? (qn_clamp_f32){-INFINITY, INFINITY} : s->clamp,
             .rows = matrix_rows,
             .ctx = &call,
-            .row_buffer =
-                s->has_rows ? (const float **)(void *)(scratch + s->rows_scratch) : NULL,
+            .row_buffer = s->has_rows ? (const float **)(void *)(scratch + s->rows_scratch) : NULL,
         };
         qn__igemm_run(&job, env->pool);
     }

@@ -10,8 +10,8 @@ enum { PANEL_STEP = 3 };
 
 typedef struct blocks {
     const qn_igemm_job *job;
-    size_t tiles;       /* of mr rows */
-    size_t row_blocks;  /* the tiles are cut into */
+    size_t tiles;      /* of mr rows */
+    size_t row_blocks; /* the tiles are cut into */
     size_t panels, panels_per_block, column_blocks;
     size_t panel_floats;
     bool rows_outer; /* task order: row blocks outside, column blocks inside */
@@ -57,8 +57,8 @@ static blocks plan_blocks(const qn_igemm_job *job, size_t threads)
         if (threads > 1 && (b.tiles < 2 * threads || weight_bytes > 2 * input_bytes) &&
             div_up(b.panels, b.panels_per_block) < wanted)
             b.panels_per_block = div_up(b.panels, wanted);
-        b.panels_per_block = div_up(b.panels_per_block == 0 ? 1 : b.panels_per_block, PANEL_STEP) *
-                             PANEL_STEP;
+        b.panels_per_block =
+            div_up(b.panels_per_block == 0 ? 1 : b.panels_per_block, PANEL_STEP) * PANEL_STEP;
         b.column_blocks = div_up(b.panels, b.panels_per_block);
         if (b.column_blocks > 1)
             b.row_blocks = div_up(input_bytes, INPUT_BLOCK_BYTES);

@@ -23,7 +23,7 @@ typedef struct qn_igemm_job {
      * repeating a valid row. */
     void (*rows)(const struct qn_igemm_job *job, size_t group, size_t m0, size_t mr,
                  const float **a);
-    const void *ctx; /* of rows */
+    const void *ctx;          /* of rows */
     const float **row_buffer; /* qn__igemm_buffer_bytes; NULL when that is 0 */
 } qn_igemm_job;
 

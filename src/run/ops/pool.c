@@ -151,14 +151,16 @@ static qn_status pool_run(const qn_step *step, const qn_run_env *env, const qn_v
         return QN_OK;
     const size_t threads = qn__pool_size(env->pool);
     if (threads > 1)
-        call.tasks = threads * TASKS_PER_THREAD < call.rows ? threads * TASKS_PER_THREAD : call.rows;
+        call.tasks =
+            threads * TASKS_PER_THREAD < call.rows ? threads * TASKS_PER_THREAD : call.rows;
     qn__parallel(env->pool, run_task, &call, call.tasks);
     if (step->node->act != QN_ACT_NONE)
         clamp_all(out[0].data, out[0].count, qn__step_clamp(step));
     return QN_OK;
 }
 
-/* --- global pools: one window per image ---------------------------------------------------------*/
+/* --- global pools: one window per image
+ * ---------------------------------------------------------*/
 static qn_status global_prepare(const qn_plan *plan, qn_step *step, qn_error *error)
 {
     (void)plan;

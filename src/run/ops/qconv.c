@@ -145,25 +145,45 @@ typedef struct qconv_job {
     void *dst;
 } qconv_job;
 
-/* Where tap (ky, kx) of output row m reads, or NULL in the padding. */
-static const float *tap_row(const qconv_job *job, size_t m, size_t tap)
+/* Where the window of an output row starts: its first tap, maybe in the padding. */
+typedef struct window_start {
+    const float *image;
+    ptrdiff_t y, x;
+} window_start;
+
+static window_start locate(const qconv_job *job, size_t m)
 {
     const qn_window *const w = &job->s->win;
-    const size_t ox = m % w->ow, oy = m / w->ow % w->oh, n = m / (w->ow * w->oh);
-    const size_t y = oy * w->sh + tap / w->kw * w->dh, x = ox * w->sw + tap % w->kw * w->dw;
-    if (y < w->pt || x < w->pl || y - w->pt >= w->h || x - w->pl >= w->w)
+    const size_t ox = m % w->ow, rest = m / w->ow, oy = rest % w->oh, n = rest / w->oh;
+    return (window_start){job->x + n * w->h * w->w * w->c,
+                          (ptrdiff_t)(oy * w->sh) - (ptrdiff_t)w->pt,
+                          (ptrdiff_t)(ox * w->sw) - (ptrdiff_t)w->pl};
+}
+
+/* Channels that a tap reads, or NULL in the padding. */
+static const float *tap_at(const qn_window *w, const window_start *start, size_t ky, size_t kx)
+{
+    const ptrdiff_t y = start->y + (ptrdiff_t)(ky * w->dh), x = start->x + (ptrdiff_t)(kx * w->dw);
+    if (y < 0 || x < 0 || y >= (ptrdiff_t)w->h || x >= (ptrdiff_t)w->w)
         return NULL;
-    return job->x + ((n * w->h + y - w->pt) * w->w + x - w->pl) * w->c;
+    return start->image + ((size_t)y * w->w + (size_t)x) * w->c;
 }
 
 static void product_rows(const qn_qrun *run, size_t group, size_t m, size_t p0, size_t np,
                          size_t k0, const float **a, size_t step)
 {
     const qconv_job *const job = run->ctx;
+    const qn_window *const w = &job->s->win;
     const size_t at = group * job->s->cin + k0;
+    const window_start start = locate(job, m);
+    size_t ky = p0 / w->kw, kx = p0 % w->kw;
     for (size_t p = 0; p < np; p++) {
-        const float *const row = tap_row(job, m, p0 + p);
+        const float *const row = tap_at(w, &start, ky, kx);
         a[p * step] = row != NULL ? row + at : job->zeros;
+        if (++kx == w->kw) {
+            kx = 0;
+            ky++;
+        }
     }
 }
 
@@ -176,13 +196,19 @@ static void depthwise_range(void *arg, size_t begin, size_t end)
     const size_t c = s->win.c, taps = s->win.kh * s->win.kw;
     const size_t elem = s->requant.dtype == QN_DTYPE_F32 ? sizeof(float) : 1;
     for (size_t m = begin; m < end; m++) {
+        const window_start start = locate(job, m);
         for (size_t c0 = 0; c0 < c; c0 += CHANNELS) {
             const size_t n = c - c0 < CHANNELS ? c - c0 : CHANNELS;
             int32_t acc[CHANNELS] = {0};
             float sums[CHANNELS] = {0};
             size_t exact = 0; /* taps in sums: 256 products of 255 * 255 stay below 2^24 */
+            size_t ky = 0, kx = 0;
             for (size_t t = 0; t < taps; t++) {
-                const float *const x = tap_row(job, m, t);
+                const float *const x = tap_at(&s->win, &start, ky, kx);
+                if (++kx == s->win.kw) {
+                    kx = 0;
+                    ky++;
+                }
                 if (x == NULL)
                     continue;
                 const float *const w = s->packed + t * c + c0;
@@ -209,10 +235,11 @@ static size_t gather_bytes(const qconv_job *job, size_t m, size_t group, size_t 
 {
     const qconv_state *const s = job->s;
     const float zero = (float)(s->x.zero + (s->x.dtype == QN_DTYPE_I8 ? 128 : 0));
+    const window_start start = locate(job, m);
     for (size_t i = 0; i < n;) {
         const size_t tap = (k0 + i) / s->cin, c = (k0 + i) % s->cin;
         const size_t part = s->cin - c < n - i ? s->cin - c : n - i;
-        const float *const row = tap_row(job, m, tap);
+        const float *const row = tap_at(&s->win, &start, tap / s->win.kw, tap % s->win.kw);
         for (size_t j = 0; j < part; j++)
             out[i + j] = row != NULL ? row[group * s->cin + c + j] + zero : zero;
         i += part;

@@ -1,6 +1,6 @@
-/* Quantized element operators. Unary ones are tables over the 256 bytes; Add, Sub, Mul are computed
- * on real values of both bytes and quantized; Concat moves bytes through a table per input; Softmax
- * is computed on real values. */
+/* Quantized element operators. Unary ones are tables over the 256 bytes; Sub and Mul are computed
+ * on real values of both bytes and quantized, Add in steps of its result; Concat moves bytes
+ * through a table per input; Softmax is computed on real values. */
 #include "run/nd.h"
 #include "run/ops/broadcast.h"
 #include "run/ops/qcore.h"
@@ -50,7 +50,7 @@ static qn_status run_unary(const qn_step *step, const qn_run_env *env, const qn_
 
 /* --- binary ---------------------------------------------------------------------------------- */
 typedef struct qbinary_state {
-    float a[256], b[256]; /* real values by byte */
+    float a[256], b[256]; /* real values (Add: steps of the result) by byte */
     qn_qparams y;
     int32_t lo, hi;
     qn_broadcast broadcast;
@@ -61,6 +61,34 @@ static void real_values(const qn_qparams *p, float table[256])
     for (size_t i = 0; i < 256; i++) {
         const uint8_t byte = (uint8_t)i;
         table[i] = (float)(qn_qload(&byte, p->dtype, 0) - p->zero) * p->scale;
+    }
+}
+
+/* One value repeated along the innermost dimension of the result. */
+static bool repeats(const qn_tensor *t, const qn_tensor *y)
+{
+    return y->rank > 0 && y->dims[y->rank - 1].value > 1 &&
+           (t->rank == 0 || t->dims[t->rank - 1].value == 1);
+}
+
+/* onnxruntime's x86 kernel adds in steps of the result, (zero + a * s_a / s_y) + b * s_b / s_y,
+ * each product and sum rounded to float; the repeated operand comes first. Sums that fall between
+ * two integers go one way or the other by this order. */
+static void add_tables(const qn_node *node, const qn_qparams *a, const qn_qparams *b,
+                       const qn_qparams *y, float table_a[256], float table_b[256])
+{
+    const float ratio_a = a->scale / y->scale, ratio_b = b->scale / y->scale;
+    const float zeros = ratio_a * (float)a->zero + ratio_b * (float)b->zero;
+    const float fixed = (float)y->zero - zeros;
+    const bool b_first = repeats(node->inputs[1], node->outputs[0]);
+    for (size_t i = 0; i < 256; i++) {
+        const uint8_t byte = (uint8_t)i;
+        table_a[i] = (float)qn_qload(&byte, a->dtype, 0) * ratio_a;
+        table_b[i] = (float)qn_qload(&byte, b->dtype, 0) * ratio_b;
+        if (b_first)
+            table_b[i] += fixed;
+        else
+            table_a[i] += fixed;
     }
 }
 
@@ -77,8 +105,12 @@ static qn_status prepare_binary(const qn_plan *plan, qn_step *step, qn_error *er
     qbinary_state *const s = qn__calloc(qn__plan_context(plan), 1, sizeof(*s));
     if (s == NULL)
         return QN_NOMEM(error);
-    real_values(&a, s->a);
-    real_values(&b, s->b);
+    if (node->op == QN_OP_ADD) {
+        add_tables(node, &a, &b, &y, s->a, s->b);
+    } else {
+        real_values(&a, s->a);
+        real_values(&b, s->b);
+    }
     s->y = y;
     qn__qact_bounds(step, &y, &s->lo, &s->hi);
     const qn_tensor *const tensors[2] = {node->inputs[0], node->inputs[1]};
@@ -109,8 +141,9 @@ static void qbinary_part(const qbinary_job *job, const uint8_t *a, const uint8_t
     const size_t axis = s->broadcast.rank - 1;
     const ptrdiff_t sa = (ptrdiff_t)s->broadcast.strides[0][axis];
     const ptrdiff_t sb = (ptrdiff_t)s->broadcast.strides[1][axis];
-    const float scale = s->y.scale;
-    const int32_t zero = s->y.zero;
+    const bool in_steps = job->op == QN_OP_ADD; /* the tables hold steps of the result */
+    const float scale = in_steps ? 1.0f : s->y.scale;
+    const int32_t zero = in_steps ? 0 : s->y.zero;
     const float lo = (float)(s->lo - zero), hi = (float)(s->hi - zero);
     float x[PART], y[PART];
     for (size_t i0 = 0; i0 < n; i0 += PART) {

@@ -75,10 +75,10 @@ static void columns(const float *src, float *dst, size_t axis, size_t stride, si
             for (size_t i = 0; i < n; i++)
                 sum[i] += qn_exp_f32(src[k * stride + i] - top[i]);
         for (size_t i = 0; i < n; i++)
-            top[i] += logf(sum[i]);
+            sum[i] = logf(sum[i]);
         for (size_t k = 0; k < axis; k++)
             for (size_t i = 0; i < n; i++)
-                dst[k * stride + i] = src[k * stride + i] - top[i];
+                dst[k * stride + i] = src[k * stride + i] - top[i] - sum[i];
         return;
     }
     for (size_t k = 0; k < axis; k++) {

@@ -47,7 +47,8 @@ static qn_status check_axis(const qn_step *step, const axis *a, bool transposed,
     if (transposed) { /* output_padding adds 0..max(stride, dilation) - 1 */
         const int64_t least = (a->in - 1) * a->stride + extent - a->pad_begin - a->pad_end;
         const int64_t slack = a->stride > a->dilation ? a->stride : a->dilation;
-        if (a->out < 1 || (a->out >= least && a->out - least < slack) || a->out == a->in * a->stride)
+        if (a->out < 1 || (a->out >= least && a->out - least < slack) ||
+            a->out == a->in * a->stride)
             return QN_OK;
         return qn__step_fail(step, error, QN_CORRUPT, "%lld outputs do not follow from %lld inputs",
                              (long long)a->out, (long long)a->in);
@@ -91,8 +92,8 @@ qn_status qn__window_read(const qn_step *step, const int64_t *kernel, bool trans
             return qn__step_fail(step, error, QN_CORRUPT, "kernel of %lld over %lld elements",
                                  (long long)taps, (long long)in[2 + i]);
         axis *const x = &a[2 - axes + i];
-        *x = (axis){in[2 + i], result[2 + i], taps, strides[i], dilations[i], pads[i],
-                    pads[axes + i]};
+        *x = (axis){in[2 + i],    result[2 + i], taps,          strides[i],
+                    dilations[i], pads[i],       pads[axes + i]};
         if (same)
             same_pads(x, transposed, strcmp(auto_pad, "SAME_LOWER") == 0);
         QN_TRY(check_axis(step, x, transposed, is_pool, error));

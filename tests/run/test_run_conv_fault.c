@@ -1,0 +1,96 @@
+/* Every allocation of planning float Conv (its three ways), ConvTranspose, Gemm, MatMul and pools
+ * fails once: the status says so and nothing leaks. Running allocates nothing. */
+#include "run_net.h"
+
+#include "fault/fault.h"
+
+static qn_tensor *weights(builder *b, const char *name, const int64_t *dims)
+{
+    static float values[4096];
+    return build_const(b, name, QN_DTYPE_F32, values, 4, dims);
+}
+
+static void build(builder *b)
+{
+    qn_tensor *const x = build_input(b, "x", DIMS(1, 3, 12, 12));
+    qn_tensor *const stem =
+        NODE(b, CONV, "stem", x, weights(b, "w1", (const int64_t[]){8, 3, 3, 3}));
+    qn_tensor *const deep =
+        NODE(b, CONV, "deep", stem, weights(b, "w2", (const int64_t[]){8, 1, 3, 3}));
+    set_int(b, deep, "group", 8);
+    qn_tensor *const wide =
+        NODE(b, CONV, "wide", deep, weights(b, "w3", (const int64_t[]){20, 8, 3, 3}));
+    const int64_t kernel[2] = {2, 2};
+    qn_tensor *const top = NODE(b, MAX_POOL, "top", wide);
+    assert_true(qn__node_set_ints(b->graph, top->producer, "kernel_shape", kernel, 2));
+    qn_tensor *const up =
+        NODE(b, CONV_TRANSPOSE, "up", top, weights(b, "w4", (const int64_t[]){20, 5, 2, 2}));
+    qn_tensor *const mean = NODE(b, GLOBAL_AVERAGE_POOL, "mean", up);
+    const int64_t flat[2] = {1, 5};
+    qn_tensor *const row = NODE(b, RESHAPE, "row", mean, build_ints(b, "shape", 2, flat));
+    float square[25] = {0};
+    const int64_t square_dims[2] = {5, 5};
+    qn_tensor *const first =
+        NODE(b, GEMM, "gemm", row, build_const(b, "g", QN_DTYPE_F32, square, 2, square_dims),
+             build_floats(b, "bias", 5, square));
+    qn_tensor *const second =
+        NODE(b, MATMUL, "matmul", first, build_const(b, "m", QN_DTYPE_F32, square, 2, square_dims));
+    build_output(b, NODE(b, MATMUL, "dynamic",
+                         build_const(b, "column", QN_DTYPE_F32, square, 2, (const int64_t[]){5, 1}),
+                         second));
+}
+
+static void planning_survives_lack_of_memory(void **state)
+{
+    (void)state;
+    fault f = {0};
+    const qn_allocator allocator = fault_allocator(&f);
+    builder b = {0};
+    qn_context_options options;
+    qn_context_options_init(&options);
+    options.allocator = &allocator;
+    options.n_threads = 1;
+    assert_int_equal(qn_context_create(&options, &b.ctx, &b.error), QN_OK);
+    assert_int_equal(qn__graph_create(b.ctx, &b.graph, &b.error), QN_OK);
+    build(&b);
+    static float x[3 * 12 * 12];
+    net_fill(x, sizeof x / sizeof x[0]);
+    const void *inputs[1] = {x};
+    const int64_t live = f.live;
+    uint64_t failures = 0;
+    for (uint64_t at = 1;; at++) {
+        f.calls = 0;
+        f.fail_at = at;
+        qn_plan *plan = NULL;
+        qn_exec *exec = NULL;
+        qn_status status = qn__plan_create(b.graph, NULL, &plan, &b.error);
+        if (status == QN_OK)
+            status = qn__exec_create(plan, NULL, &exec, &b.error);
+        if (status == QN_OK) {
+            const uint64_t calls = f.calls;
+            assert_int_equal(qn__exec_run(exec, inputs, &b.error), QN_OK);
+            assert_int_equal(f.calls, calls);
+        } else if (status != QN_NO_MEMORY) {
+            fail_msg("allocation %d: %s", (int)at, b.error.message);
+        } else {
+            failures++;
+        }
+        qn__exec_destroy(exec);
+        qn__plan_destroy(plan);
+        assert_int_equal(f.live, live);
+        if (status == QN_OK && f.calls < at)
+            break;
+    }
+    assert_true(failures > 50);
+    f.fail_at = 0;
+    build_end(&b);
+    assert_int_equal(f.live, 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(planning_survives_lack_of_memory),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
