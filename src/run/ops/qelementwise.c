@@ -53,6 +53,7 @@ static qn_status run_unary(const qn_step *step, const qn_run_env *env, const qn_
 typedef struct qbinary_state {
     float a[256], b[256];              /* real values by byte */
     double a_steps[256], b_steps[256]; /* Add: what each byte adds, in steps of the result */
+    float ratio;                       /* Mul: steps of the result per unit of the product */
     qn_qparams y;
     int32_t lo, hi;
     qn_broadcast broadcast;
@@ -102,12 +103,16 @@ static qn_status prepare_binary(const qn_plan *plan, qn_step *step, qn_error *er
     qbinary_state *const s = qn__calloc(qn__plan_context(plan), 1, sizeof(*s));
     if (s == NULL)
         return QN_NOMEM(error);
-    real_values(&a, s->a);
-    real_values(&b, s->b);
     if (repeats(node->inputs[0], node->outputs[0]))
         add_tables(&b, &a, &y, s->b_steps, s->a_steps);
     else
         add_tables(&a, &b, &y, s->a_steps, s->b_steps);
+    /* Mul, as onnxruntime: the exact product of (q - zero) times one rounded ratio, plus zero. */
+    s->ratio = a.scale * b.scale / y.scale;
+    if (node->op == QN_OP_MUL)
+        a.scale = b.scale = 1.0f;
+    real_values(&a, s->a);
+    real_values(&b, s->b);
     s->y = y;
     qn__qact_bounds(step, &y, &s->lo, &s->hi);
     const qn_tensor *const tensors[2] = {node->inputs[0], node->inputs[1]};
@@ -138,26 +143,26 @@ static void qbinary_part(const qbinary_job *job, const uint8_t *a, const uint8_t
     const size_t axis = s->broadcast.rank - 1;
     const ptrdiff_t sa = (ptrdiff_t)s->broadcast.strides[0][axis];
     const ptrdiff_t sb = (ptrdiff_t)s->broadcast.strides[1][axis];
-    const bool in_steps = job->op == QN_OP_ADD;
+    const bool adds = job->op == QN_OP_ADD, in_steps = job->op != QN_OP_SUB;
     const float scale = in_steps ? 1.0f : s->y.scale;
     const int32_t zero = in_steps ? 0 : s->y.zero;
     const float lo = (float)(s->lo - zero), hi = (float)(s->hi - zero);
     float x[PART], y[PART];
     for (size_t i0 = 0; i0 < n; i0 += PART) {
         const size_t part = n - i0 < PART ? n - i0 : PART;
-        for (size_t i = 0; in_steps && i < part; i++)
+        for (size_t i = 0; adds && i < part; i++)
             x[i] = (float)(s->a_steps[a[(ptrdiff_t)(i0 + i) * sa]] +
                            s->b_steps[b[(ptrdiff_t)(i0 + i) * sb]]);
-        for (size_t i = 0; !in_steps && i < part; i++) {
+        for (size_t i = 0; !adds && i < part; i++) {
             x[i] = s->a[a[(ptrdiff_t)(i0 + i) * sa]];
             y[i] = s->b[b[(ptrdiff_t)(i0 + i) * sb]];
         }
         if (job->op == QN_OP_SUB)
             for (size_t i = 0; i < part; i++)
                 x[i] -= y[i];
-        else if (!in_steps)
+        else if (!adds)
             for (size_t i = 0; i < part; i++)
-                x[i] *= y[i];
+                x[i] = x[i] * y[i] * s->ratio + (float)s->y.zero;
         for (size_t i = 0; i < part; i++) {
             float v = x[i] / scale;
             v = v > lo ? v : lo;
