@@ -49,7 +49,7 @@ typedef struct cli_options {
 } cli_options;
 
 /* Parses argv after the command's name. False: an error was printed, exit 2. */
-bool cli_parse(int argc, char **argv, unsigned command, cli_options *out);
+bool cli_parse(int argc, char **argv, unsigned command, const char *command_name, cli_options *out);
 void cli_options_free(cli_options *options);
 void cli_print_help(FILE *out, unsigned command, const char *name, const char *usage,
                     const char *summary);
@@ -58,8 +58,8 @@ void cli_error(const char *format, ...) QN_PRINTF(1, 2);
 int cli_usage_error(const char *format, ...) QN_PRINTF(1, 2); /* prints, returns EXIT_USAGE */
 int cli_failed(const qn_error *error);                        /* prints, returns EXIT_FAILED */
 
-/* Context with log and threads as the options ask; NULL after printing the reason. */
-qn_context *cli_context(const cli_options *options);
+/* Context with log and threads as the options ask; an exit code after printing the reason. */
+int cli_context(const cli_options *options, qn_context **out);
 /* Dims per model input from --input-shape, or NULL in *dims when none was given. */
 int cli_input_dims(const cli_options *options, const qn_model *model,
                    int64_t storage[CLI_MAX_INPUTS][QN_MODEL_MAX_RANK],

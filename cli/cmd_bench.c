@@ -98,9 +98,10 @@ int cmd_bench(const cli_options *options)
 {
     if (options->n_positional != 1)
         return cli_usage_error("bench: one model file is needed, %zu given", options->n_positional);
-    qn_context *ctx = cli_context(options);
-    if (ctx == NULL)
-        return EXIT_USAGE;
+    qn_context *ctx = NULL;
+    int code = cli_context(options, &ctx);
+    if (code != EXIT_OK)
+        return code;
     qn_model *model = NULL;
     qn_session *session = NULL;
     qn_error error = {0};
@@ -111,7 +112,7 @@ int cmd_bench(const cli_options *options)
     float **inputs = NULL;
     double *ms = calloc(options->rounds, sizeof *ms);
     size_t n_inputs = 0;
-    int code = EXIT_FAILED;
+    code = EXIT_FAILED;
     if (qn_model_load(ctx, options->positional[0], &model, &error) != QN_OK) {
         cli_failed(&error);
         goto done;

@@ -28,9 +28,11 @@ static void print_json(const qn_comparison *comparison)
     json_decref(root);
 }
 
+#define NO_ERROR_DB 200.0 /* what the library says when there is no error at all */
+
 static void print_db(double value)
 {
-    if (isfinite(value))
+    if (value < NO_ERROR_DB)
         printf(" %8.2f", value);
     else
         printf(" %8s", isnan(value) ? "-" : "exact");
@@ -61,14 +63,15 @@ int cmd_compare(const cli_options *options)
                                options->n_positional);
     if (!options->has_data_source && options->data.labels_file == NULL)
         return cli_usage_error("compare: samples are needed: --images, --data or --list");
-    qn_context *ctx = cli_context(options);
-    if (ctx == NULL)
-        return EXIT_USAGE;
+    qn_context *ctx = NULL;
+    int code = cli_context(options, &ctx);
+    if (code != EXIT_OK)
+        return code;
     qn_model *model = NULL, *quantized = NULL;
     qn_dataset *dataset = NULL;
     qn_comparison *comparison = NULL;
     qn_error error = {0};
-    int code = EXIT_FAILED;
+    code = EXIT_FAILED;
     if (qn_model_load(ctx, options->positional[0], &model, &error) != QN_OK ||
         qn_model_load(ctx, options->positional[1], &quantized, &error) != QN_OK) {
         cli_failed(&error);

@@ -3,6 +3,7 @@
 
 #include <jansson.h>
 #include <stdlib.h>
+#include <string.h>
 
 static json_t *row_json(const char *file, uint64_t bytes, const qn_evaluation *e, bool first)
 {
@@ -14,7 +15,33 @@ static json_t *row_json(const char *file, uint64_t bytes, const qn_evaluation *e
         first ? json_real(1.0) : json_real(e->agreement), "bytes", (json_int_t)bytes, "ms", e->ms);
 }
 
-static void print_row(const char *file, uint64_t bytes, const qn_evaluation *e, bool first)
+enum { WIDEST_NAME = 60 };
+
+/* Models are shown without their folders, unless that would make two of them look the same; of a
+ * long name the end. */
+static const char *shown_name(const cli_options *o, size_t index)
+{
+    const char *name = cli_base_name(o->positional[index]);
+    bool twin = false;
+    for (size_t i = 0; i < o->n_positional; i++)
+        twin |= i != index && strcmp(cli_base_name(o->positional[i]), name) == 0;
+    name = twin ? o->positional[index] : name;
+    const size_t length = strlen(name);
+    return length > WIDEST_NAME ? name + length - WIDEST_NAME : name;
+}
+
+static int name_width(const cli_options *o)
+{
+    size_t widest = strlen("model");
+    for (size_t i = 0; i < o->n_positional; i++) {
+        const size_t length = strlen(shown_name(o, i));
+        widest = length > widest ? length : widest;
+    }
+    return (int)widest;
+}
+
+static void print_row(const char *file, int width, uint64_t bytes, const qn_evaluation *e,
+                      bool first)
 {
     char size[32], agreement[32] = "-", changed[32] = "-";
     const double n = e->n > 0 ? (double)e->n : 1.0;
@@ -22,7 +49,7 @@ static void print_row(const char *file, uint64_t bytes, const qn_evaluation *e, 
         snprintf(agreement, sizeof agreement, "%.2f %%", 100.0 * e->agreement);
         snprintf(changed, sizeof changed, "%llu", (unsigned long long)e->changed);
     }
-    printf("%-32s %7.2f %% [%5.2f, %5.2f] %7.2f %% %9s %8s %11s %9.2f\n", cli_base_name(file),
+    printf("%-*s %7.2f %%  %6.2f .. %6.2f %7.2f %% %10s %8s %11s %9.2f\n", width, file,
            100.0 * (double)e->top1 / n, 100.0 * e->ci95_lo, 100.0 * e->ci95_hi,
            100.0 * (double)e->top5 / n, agreement, changed, cli_size_text(bytes, size), e->ms);
 }
@@ -71,12 +98,14 @@ int cmd_eval(const cli_options *options)
         return cli_usage_error("eval: model files are needed");
     if (options->data.labels_file == NULL)
         return cli_usage_error("eval: --labels CSV is needed");
-    qn_context *ctx = cli_context(options);
-    if (ctx == NULL)
-        return EXIT_USAGE;
+    qn_context *ctx = NULL;
+    int code = cli_context(options, &ctx);
+    if (code != EXIT_OK)
+        return code;
     int64_t *reference = NULL;
     json_t *rows = json_array();
-    int code = EXIT_OK;
+    const int width = name_width(options);
+    code = EXIT_OK;
     cli_options again = *options; /* save the list once only */
     for (size_t i = 0; i < options->n_positional && code == EXIT_OK; i++) {
         qn_evaluation result;
@@ -90,11 +119,12 @@ int cmd_eval(const cli_options *options)
             continue;
         }
         if (i == 0) {
-            printf("%llu samples\n", (unsigned long long)result.n);
-            printf("%-32s %9s %16s %9s %9s %8s %11s %9s\n", "model", "top-1", "95 % interval",
-                   "top-5", "agreement", "changed", "size", "ms");
+            printf("%llu samples; agreement and changed answers are against the first model\n",
+                   (unsigned long long)result.n);
+            printf("%-*s %9s  %16s %9s %10s %8s %11s %9s\n", width, "model", "top-1",
+                   "95 % interval", "top-5", "agreement", "changed", "size", "ms each");
         }
-        print_row(options->positional[i], bytes, &result, i == 0);
+        print_row(shown_name(options, i), width, bytes, &result, i == 0);
         fflush(stdout);
     }
     if (options->json && code == EXIT_OK) {

@@ -6,13 +6,14 @@ int cmd_inspect(const cli_options *options)
     if (options->n_positional != 1)
         return cli_usage_error("inspect: one model file is needed, %zu given",
                                options->n_positional);
-    qn_context *ctx = cli_context(options);
-    if (ctx == NULL)
-        return EXIT_USAGE;
+    qn_context *ctx = NULL;
+    int code = cli_context(options, &ctx);
+    if (code != EXIT_OK)
+        return code;
     qn_model *model = NULL;
     char *text = NULL;
     qn_error error = {0};
-    int code = EXIT_OK;
+    code = EXIT_OK;
     if (qn_model_load(ctx, options->positional[0], &model, &error) != QN_OK ||
         qn_model_describe(model, options->json, &text, &error) != QN_OK)
         code = cli_failed(&error);

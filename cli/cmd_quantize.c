@@ -128,35 +128,48 @@ static void print_float_nodes(const qn_report *report, bool all)
         if (node.quantized)
             continue;
         if (n++ < SHOWN || all)
-            printf("    %-24s %-16s %s\n", node.name, node.op,
+            printf("            %-18s %-24s %s\n", node.op, node.name,
                    node.reason != NULL ? node.reason : "");
     }
     if (n > SHOWN && !all)
-        printf("    ... and %zu more (-v lists them)\n", n - SHOWN);
+        printf("            and %zu more (-v lists them)\n", n - SHOWN);
+}
+
+/* A very small model grows: scales and nodes weigh more than its weights. */
+static void print_sizes(const summary *s)
+{
+    char a[32], b[32];
+    const bool grew = s->int8_bytes > s->float_bytes;
+    const double ratio = grew ? (double)s->int8_bytes / (double)s->float_bytes
+                              : (double)s->float_bytes / (double)s->int8_bytes;
+    printf("  size      %s -> %s (%.2f times %s)\n", cli_size_text(s->float_bytes, a),
+           cli_size_text(s->int8_bytes, b), ratio, grew ? "larger" : "smaller");
 }
 
 static void print_summary(const cli_options *options, const qn_report *report, const summary *s)
 {
-    char a[32], b[32], c[32];
+    char c[32];
     printf("%s -> %s\n", cli_base_name(options->positional[0]),
            options->dry_run ? "(nothing written: --dry-run)" : options->output);
     for (size_t i = 0; qn_report_note(report, i) != NULL; i++)
         printf("  %s\n", qn_report_note(report, i));
-    printf("  features %s, weights %s, calibrated with %s\n", qn_report_method(report, "features"),
-           qn_report_method(report, "weights"), qn_report_method(report, "calibrate_with"));
+    printf("  methods   features %s, weights %s, per %s, calibrated with %s, for %s\n",
+           qn_report_method(report, "features"), qn_report_method(report, "weights"),
+           qn_report_method(report, "granularity"), qn_report_method(report, "calibrate_with"),
+           qn_report_method(report, "target"));
     if (s->int8_bytes > 0)
-        printf("  size      %s -> %s (%.2f x smaller)\n", cli_size_text(s->float_bytes, a),
-               cli_size_text(s->int8_bytes, b), (double)s->float_bytes / (double)s->int8_bytes);
+        print_sizes(s);
     printf("  int8      %llu of %llu convolutions and gemms, %.1f %% of MACs\n",
            (unsigned long long)s->n_gemm_int8, (unsigned long long)s->n_gemm, 100.0 * share(s));
     if (s->n_narrow > 0)
-        printf("  weights   %llu layers narrowed to stay exact on x86 without VNNI\n",
-               (unsigned long long)s->n_narrow);
+        printf("  7 bits    %llu %s with weights narrowed to stay exact on x86 without VNNI\n",
+               (unsigned long long)s->n_narrow, s->n_narrow == 1 ? "layer" : "layers");
     if (s->n_float > 0) {
-        printf("  float     %llu nodes:\n", (unsigned long long)s->n_float);
+        printf("  float     %llu %s:\n", (unsigned long long)s->n_float,
+               s->n_float == 1 ? "node" : "nodes");
         print_float_nodes(report, options->verbose);
     }
-    printf("  time      %.2f s, peak memory %s\n", s->seconds, cli_size_text(cli_peak_bytes(), c));
+    printf("  cost      %.2f s, peak memory %s\n", s->seconds, cli_size_text(cli_peak_bytes(), c));
 }
 
 static int check_files(const cli_options *options)
@@ -191,9 +204,10 @@ int cmd_quantize(const cli_options *options)
         return EXIT_FAILED;
     }
     const double started = cli_seconds();
-    qn_context *ctx = cli_context(options);
-    if (ctx == NULL)
-        return EXIT_USAGE;
+    qn_context *ctx = NULL;
+    code = cli_context(options, &ctx);
+    if (code != EXIT_OK)
+        return code;
     struct sigaction action = {.sa_handler = on_signal};
     const int signals[] = {SIGINT, SIGTERM, SIGHUP};
     for (size_t i = 0; i < 3; i++)

@@ -143,7 +143,7 @@ static int report_outputs(runner *r, size_t sample, double ms)
     const cli_options *const o = r->options;
     json_t *outputs = json_array();
     if (!o->json)
-        printf("%s: %.3f ms\n", qn_dataset_name(r->dataset, sample), ms);
+        printf("%s: %.3f ms, best of %u\n", qn_dataset_name(r->dataset, sample), ms, o->rounds);
     qn_value_info info;
     for (size_t i = 0; qn_model_output(r->model, i, &info); i++) {
         size_t count = 0;
@@ -151,7 +151,7 @@ static int report_outputs(runner *r, size_t sample, double ms)
         const size_t n = top_indices(values, count, o->top, r->top);
         json_t *best = json_array();
         if (!o->json && qn_model_n_outputs(r->model) > 1)
-            printf("  %s\n", info.name);
+            printf("  %s, largest values:\n", info.name);
         for (size_t k = 0; k < n; k++) {
             const size_t index = r->top[k];
             if (o->json)
@@ -159,8 +159,8 @@ static int report_outputs(runner *r, size_t sample, double ms)
                                                       "value", (double)values[index], "name",
                                                       class_name(&r->classes, index)));
             else
-                printf("  %8zu  %12.6g  %s\n", index, (double)values[index],
-                       class_name(&r->classes, index));
+                printf("  %8zu  %12.6g%s%s\n", index, (double)values[index],
+                       index < r->classes.count ? "  " : "", class_name(&r->classes, index));
         }
         json_array_append_new(outputs, json_pack("{s:s, s:o}", "name", info.name, "top", best));
     }
@@ -187,8 +187,6 @@ static int run_samples(runner *r)
             return EXIT_FAILED;
         }
     }
-    if (!r->options->json)
-        print_io(r->model, r->session);
     for (size_t s = 0; s < qn_dataset_count(r->dataset); s++) {
         if (qn_dataset_load(r->dataset, s, r->inputs, &error) != QN_OK)
             return cli_failed(&error);
@@ -200,6 +198,8 @@ static int run_samples(runner *r)
             const double seconds = cli_seconds() - start;
             best = seconds < best ? seconds : best;
         }
+        if (s == 0 && !r->options->json)
+            print_io(r->model, r->session); /* shapes of outputs are known after a run */
         const int code = report_outputs(r, s, 1e3 * best);
         if (code != EXIT_OK)
             return code;
@@ -233,9 +233,10 @@ int cmd_run(const cli_options *options)
     if (options->n_positional >= 2 && options->has_data_source)
         return cli_usage_error(
             "run: input files and --images, --data or --list exclude each other");
-    qn_context *ctx = cli_context(options);
-    if (ctx == NULL)
-        return EXIT_USAGE;
+    qn_context *ctx = NULL;
+    int code = cli_context(options, &ctx);
+    if (code != EXIT_OK)
+        return code;
     cli_options with_inputs;
     name_inputs(options, &with_inputs);
     qn_model *model = NULL;
@@ -247,7 +248,7 @@ int cmd_run(const cli_options *options)
     session.saturate16 = options->saturate16;
     int64_t storage[CLI_MAX_INPUTS][QN_MODEL_MAX_RANK];
 
-    int code = names_load(options->labels_text, &r.classes);
+    code = names_load(options->labels_text, &r.classes);
     if (code != EXIT_OK)
         goto done;
     if (qn_model_load(ctx, options->positional[0], &model, &error) != QN_OK) {

@@ -49,7 +49,7 @@ static void log_to_stderr(void *ctx, qn_log_level level, const char *line)
         fprintf(stderr, "%s\n", line);
 }
 
-qn_context *cli_context(const cli_options *options)
+int cli_context(const cli_options *options, qn_context **out)
 {
     qn_context_options context;
     qn_context_options_init(&context);
@@ -57,13 +57,12 @@ qn_context *cli_context(const cli_options *options)
     context.log_ctx = (void *)options;
     context.n_threads = options->threads;
     context.cpu_mask = options->cpu_mask != NULL ? options->cpu_mask : getenv("QN_CPU_MASK");
-    qn_context *ctx = NULL;
     qn_error error;
-    if (qn_context_create(&context, &ctx, &error) != QN_OK) {
-        cli_error("%s", error.message);
-        return NULL;
-    }
-    return ctx;
+    const qn_status status = qn_context_create(&context, out, &error);
+    if (status == QN_OK)
+        return EXIT_OK;
+    cli_error("%s", error.message);
+    return status == QN_INVALID_ARGUMENT ? EXIT_USAGE : EXIT_FAILED;
 }
 
 int cli_input_dims(const cli_options *options, const qn_model *model,

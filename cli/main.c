@@ -12,24 +12,32 @@ static const struct {
 } commands[] = {
     {"quantize", CMD_QUANTIZE, cmd_quantize,
      "MODEL -o OUT [--images DIR | --data FILE | --list FILE]",
-     "calibrate and quantize a float model"},
+     "make a float model int8: read, calibrate on samples, quantize, write"},
     {"eval", CMD_EVAL, cmd_eval, "MODEL... --labels labels.csv",
-     "top-1, top-5, agreement, size and time, a row for each model"},
+     "accuracy on labelled samples, agreement, size and time: a row for each model"},
     {"compare", CMD_COMPARE, cmd_compare, "FLOAT QUANTIZED [--images DIR]",
-     "every tensor of both models against each other, worst first"},
+     "where the quantized model departs from the float one, tensor by tensor, worst first"},
     {"run", CMD_RUN, cmd_run, "MODEL INPUT...",
-     "one inference: inputs, outputs, time, top answers"},
-    {"inspect", CMD_INSPECT, cmd_inspect, "MODEL", "inputs, outputs, nodes, shapes, sizes"},
-    {"bench", CMD_BENCH, cmd_bench, "MODEL", "latency, profile by layer, memory"},
+     "run pictures or tensors through a model: outputs, time, best answers"},
+    {"inspect", CMD_INSPECT, cmd_inspect, "MODEL",
+     "what is in a model: inputs, outputs, nodes, shapes, types, sizes"},
+    {"bench", CMD_BENCH, cmd_bench, "MODEL", "latency on this machine, time by layer, memory"},
 };
 enum { N_COMMANDS = sizeof commands / sizeof commands[0] };
 
 static void print_commands(FILE *out)
 {
-    fprintf(out, "usage: quench COMMAND [options]\n\n");
+    fprintf(out, "usage: quench COMMAND [options]\n\n"
+                 "Makes a trained float network (ONNX) an int8 one, and shows what that cost.\n\n");
     for (size_t i = 0; i < N_COMMANDS; i++)
         fprintf(out, "  %-9s %s\n", commands[i].name, commands[i].summary);
-    fprintf(out, "\nquench COMMAND --help lists a command's options; quench --version.\n");
+    fprintf(out, "\nFor example:\n"
+                 "  quench quantize model.onnx -o model.int8.onnx --images pictures --mean 127.5 "
+                 "--normal 0.00784\n"
+                 "  quench eval model.onnx model.int8.onnx --labels labels.csv --mean 127.5 "
+                 "--normal 0.00784\n"
+                 "\nquench COMMAND --help lists the options of a command, quench --version the "
+                 "version.\n");
 }
 
 int main(int argc, char **argv)
@@ -54,7 +62,7 @@ int main(int argc, char **argv)
             continue;
         static cli_options options;
         int code = EXIT_USAGE;
-        if (cli_parse(argc - 2, argv + 2, commands[i].bit, &options)) {
+        if (cli_parse(argc - 2, argv + 2, commands[i].bit, commands[i].name, &options)) {
             if (options.help) {
                 cli_print_help(stdout, commands[i].bit, commands[i].name, commands[i].usage,
                                commands[i].summary);

@@ -188,7 +188,7 @@ static bool parse_set(cli_options *o, const char *value)
     if (colon == NULL || colon == copy || colon + 1 == equals || equals[1] == '\0')
         return bad("--set", value, "NAME:key=value");
     *colon = *equals = '\0';
-    static const char keys[] = "features|weights|granularity|range|float|skip|bits";
+    static const char keys[] = "features|weights|granularity|range|float|skip";
     if (!parse_choice("--set", colon + 1, keys))
         return false;
     if (strcmp(colon + 1, "features") == 0 &&
@@ -322,7 +322,62 @@ static bool check_sources(const cli_options *o)
     return true;
 }
 
-bool cli_parse(int argc, char **argv, unsigned command, cli_options *out)
+/* Edits that turn one word into the other, at most `limit` + 1; long words are never near. */
+static size_t edit_distance(const char *a, size_t n, const char *b, size_t m, size_t limit)
+{
+    enum { LONGEST = 32 };
+    size_t row[LONGEST + 1];
+    if (n > LONGEST || m > LONGEST)
+        return limit + 1;
+    for (size_t j = 0; j <= m; j++)
+        row[j] = j;
+    for (size_t i = 1; i <= n; i++) {
+        size_t diagonal = row[0];
+        row[0] = i;
+        for (size_t j = 1; j <= m; j++) {
+            const size_t replaced = diagonal + (a[i - 1] != b[j - 1]);
+            const size_t shorter = (row[j] < row[j - 1] ? row[j] : row[j - 1]) + 1;
+            diagonal = row[j];
+            row[j] = replaced < shorter ? replaced : shorter;
+        }
+    }
+    return row[m];
+}
+
+static const char *nearest_option(const char *word, size_t length, unsigned command)
+{
+    const char *best = NULL;
+    size_t best_distance = length / 3 + 1; /* a third of the letters, two at most */
+    best_distance = best_distance < 3 ? best_distance : 3;
+    for (size_t i = 0; i < N_OPTIONS; i++) {
+        const char *name = option_rows[i].name;
+        if ((option_rows[i].commands & command) == 0)
+            continue;
+        const size_t d = edit_distance(word, length, name, strlen(name), 2);
+        if (d < best_distance) {
+            best_distance = d;
+            best = name;
+        }
+    }
+    return best;
+}
+
+static bool unknown_option(const char *argument, const option_row *row, unsigned command,
+                           const char *command_name)
+{
+    const bool is_long = argument[1] == '-';
+    const size_t length = is_long ? strcspn(argument + 2, "=") : 0;
+    const char *near = is_long ? nearest_option(argument + 2, length, command) : NULL;
+    if (row != NULL)
+        cli_usage_error("--%s is not an option of %s", row->name, command_name);
+    else if (near != NULL)
+        cli_usage_error("unknown option %s: did you mean --%s?", argument, near);
+    else
+        cli_usage_error("unknown option %s (quench %s --help lists them)", argument, command_name);
+    return false;
+}
+
+bool cli_parse(int argc, char **argv, unsigned command, const char *command_name, cli_options *out)
 {
     set_defaults(out);
     bool only_files = false;
@@ -350,10 +405,8 @@ bool cli_parse(int argc, char **argv, unsigned command, cli_options *out)
         } else {
             row = argument[2] == '\0' ? find_short(argument[1]) : NULL;
         }
-        if (row == NULL || (row->commands & command) == 0) {
-            cli_usage_error("unknown option %s (see --help)", argument);
-            return false;
-        }
+        if (row == NULL || (row->commands & command) == 0)
+            return unknown_option(argument, row, command, command_name);
         if (row->argument == NULL && value != NULL) {
             cli_usage_error("--%s takes no value", row->name);
             return false;
@@ -381,12 +434,38 @@ void cli_options_free(cli_options *options)
     options->n_owned = 0;
 }
 
-static void print_methods(FILE *out, const char *option, const char *(*name_at)(size_t),
-                          const char *(*summary_at)(size_t))
+enum { HELP_COLUMN = 27, HELP_WIDTH = 96 };
+
+/* Text from HELP_COLUMN on, broken between words. */
+static void print_wrapped(FILE *out, const char *text)
 {
-    fprintf(out, "\n%s\n", option);
-    for (size_t i = 0; name_at(i) != NULL; i++)
-        fprintf(out, "  %-16s %s\n", name_at(i), summary_at(i));
+    size_t column = HELP_COLUMN;
+    while (*text != '\0') {
+        const size_t word = strcspn(text, " ");
+        if (column > HELP_COLUMN && column + 1 + word > HELP_WIDTH) {
+            fprintf(out, "\n%*s", HELP_COLUMN, "");
+            column = HELP_COLUMN;
+        } else if (column > HELP_COLUMN) {
+            fputc(' ', out);
+            column++;
+        }
+        fwrite(text, 1, word, out);
+        column += word;
+        text += word;
+        text += strspn(text, " ");
+    }
+    fputc('\n', out);
+}
+
+static void print_methods(FILE *out, const char *option, const char *key,
+                          const char *(*name_at)(size_t), const char *(*summary_at)(size_t))
+{
+    const char *chosen = qn_quantize_default(key);
+    fprintf(out, "\n%s (default: %s)\n", option, chosen);
+    for (size_t i = 0; name_at(i) != NULL; i++) {
+        fprintf(out, "  %-*s", HELP_COLUMN - 2, name_at(i));
+        print_wrapped(out, summary_at(i));
+    }
 }
 
 void cli_print_help(FILE *out, unsigned command, const char *name, const char *usage,
@@ -394,7 +473,7 @@ void cli_print_help(FILE *out, unsigned command, const char *name, const char *u
 {
     static const char *const groups[] = {"samples", "pictures", "quantization", "running",
                                          "output"};
-    fprintf(out, "usage: quench %s %s [options]\n%s\n", name, usage, summary);
+    fprintf(out, "usage: quench %s %s [options]\n\n%s\n", name, usage, summary);
     for (size_t g = 0; g < sizeof groups / sizeof groups[0]; g++) {
         bool first = true;
         for (size_t i = 0; i < N_OPTIONS; i++) {
@@ -407,13 +486,17 @@ void cli_print_help(FILE *out, unsigned command, const char *name, const char *u
             char head[64];
             snprintf(head, sizeof head, "--%s%s%s", row->name, row->argument != NULL ? " " : "",
                      row->argument != NULL ? row->argument : "");
-            fprintf(out, "  %s%c%s%-28s %s\n", row->letter ? "-" : " ",
-                    row->letter ? row->letter : ' ', row->letter ? "," : " ", head, row->help);
+            if (row->letter != 0)
+                fprintf(out, "  -%c, %-*s", row->letter, HELP_COLUMN - 6, head);
+            else
+                fprintf(out, "  %-*s", HELP_COLUMN - 2, head);
+            print_wrapped(out, row->help);
         }
     }
     if (command == CMD_QUANTIZE) {
-        print_methods(out, "--target", qn_target_name, qn_target_summary);
-        print_methods(out, "--features", qn_feature_method_name, qn_feature_method_summary);
-        print_methods(out, "--weights", qn_weight_method_name, qn_weight_method_summary);
+        print_methods(out, "--target", "target", qn_target_name, qn_target_summary);
+        print_methods(out, "--features", "features", qn_feature_method_name,
+                      qn_feature_method_summary);
+        print_methods(out, "--weights", "weights", qn_weight_method_name, qn_weight_method_summary);
     }
 }

@@ -24,6 +24,7 @@ def quench():
         command = [binary, *map(str, args)]
         return subprocess.run(command, capture_output=True, text=True, timeout=600, **kwargs)
 
+    run.binary = os.path.abspath(binary)
     return run
 
 

@@ -21,7 +21,7 @@ extern "C" {
 /* One --set or --skip: what it applies to and what it changes. */
 typedef struct qn_override {
     const char *pattern; /* tensor or node name, "op:TYPE", or "/regex/" (POSIX extended) */
-    const char *key;     /* "skip", "features", "weights", "granularity", "range", "float"... */
+    const char *key;     /* features, weights, granularity, range ("lo:hi"), skip or float ("1") */
     const char *value;
 } qn_override;
 
@@ -50,6 +50,10 @@ typedef struct qn_quantize_options {
 } qn_quantize_options;
 QN_API void qn_quantize_options_init(qn_quantize_options *options);
 
+/* What a NULL option means: which is the name of a field ("target", "features", "weights",
+ * "granularity", "calibrate_with", "bias_correction", "equalize", "x86"); NULL for any other name.
+ */
+QN_API const char *qn_quantize_default(const char *which);
 /* Method tables, index from 0; NULL past the end. */
 QN_API const char *qn_feature_method_name(size_t index);
 QN_API const char *qn_feature_method_summary(size_t index);

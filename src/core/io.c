@@ -231,10 +231,13 @@ void qn__file_abandon(qn_file_writer *writer)
     writer_free(writer);
 }
 
-/* A symbolic link is followed, so that the file it names is replaced and not the link. */
+/* A symbolic link is followed, so that the file it names is replaced and not the link. NULL: out of
+ * memory. */
 static char *final_path(const qn_context *ctx, const char *path)
 {
     char *real = realpath(path, NULL);
+    if (real == NULL && errno == ENOMEM)
+        return NULL;
     char *copy = qn__strdup(ctx, real != NULL ? real : path);
     free(real);
     return copy;
@@ -278,6 +281,15 @@ qn_status qn__file_create(const qn_context *ctx, const char *path, qn_file_write
     return QN_OK;
 }
 
+static int fsync_retry(const qn_io *io, int fd)
+{
+    int result;
+    do {
+        result = io->fsync(io->ctx, fd);
+    } while (result != 0 && errno == EINTR);
+    return result;
+}
+
 /* The rename is on disk only when its folder is. */
 static int sync_folder(const qn_io *io, const char *path)
 {
@@ -292,21 +304,24 @@ static int sync_folder(const qn_io *io, const char *path)
     const int fd = open_retry(io, name, O_RDONLY | O_CLOEXEC, 0);
     if (fd < 0)
         return 0; /* a folder that may be written but not read: nothing to sync through */
-    const int result = io->fsync(io->ctx, fd);
+    const bool failed = fsync_retry(io, fd) != 0;
+    const int reason = errno;
     io->close(io->ctx, fd);
+    errno = reason; /* for the message */
     /* some file systems cannot sync a folder */
-    return result != 0 && errno != EINVAL && errno != ENOTSUP ? -1 : 0;
+    return failed && reason != EINVAL && reason != ENOTSUP ? -1 : 0;
 }
 
 qn_status qn__file_commit(qn_file_writer *writer, qn_error *error)
 {
     const qn_io *const io = &writer->ctx->io;
     flush(writer);
-    if (writer->failed_errno == 0 && io->fsync(io->ctx, writer->fd) != 0)
+    if (writer->failed_errno == 0 && fsync_retry(io, writer->fd) != 0)
         writer->failed_errno = errno;
     const int fd = writer->fd;
     writer->fd = -1;
-    if (io->close(io->ctx, fd) != 0 && writer->failed_errno == 0)
+    /* An interrupted close has closed the file, and what it holds is on disk since fsync. */
+    if (io->close(io->ctx, fd) != 0 && errno != EINTR && writer->failed_errno == 0)
         writer->failed_errno = errno;
     if (writer->failed_errno == 0 && io->rename(io->ctx, writer->temporary, writer->path) != 0)
         writer->failed_errno = errno;

@@ -32,6 +32,8 @@ qn_status qn__passes_simplify(qn_graph *graph, const qn_pass_options *options, q
         QN_TRY(PASSES[i].run(graph, options, error));
         const qn_status status = qn__graph_verify(graph, error);
         /* The graph came in whole, so a pass that leaves it broken is our bug. */
+        if (status == QN_NO_MEMORY)
+            return status;
         if (status != QN_OK)
             return qn__error_prefix(error, status == QN_CORRUPT ? QN_INTERNAL : status, "%s",
                                     PASSES[i].name);

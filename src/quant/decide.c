@@ -202,10 +202,10 @@ static qn_status override_node(qn_quant_plan *plan, const qn_override *o, size_t
 {
     qn_node_plan *p = &plan->nodes[n];
     if (strcmp(o->key, "skip") == 0 || strcmp(o->key, "float") == 0) {
-        if (strcmp(o->key, "skip") == 0 || strcmp(o->value, "true") == 0)
-            p->reason = "left in float by option";
-        else
-            QN_FAIL(error, QN_INVALID_ARGUMENT, "%s:float=%s: expected true", o->pattern, o->value);
+        const bool plain = strcmp(o->key, "skip") == 0 || strcmp(o->value, "1") == 0;
+        QN_FAIL_IF(!plain && strcmp(o->value, "true") != 0, error, QN_INVALID_ARGUMENT,
+                   "%s:%s=%s: expected 1", o->pattern, o->key, o->value);
+        p->reason = "left in float by option";
     } else if (strcmp(o->key, "weights") == 0) {
         p->weights.method = qn__weight_method_find(o->value);
         QN_FAIL_IF(p->weights.method == NULL, error, QN_INVALID_ARGUMENT,

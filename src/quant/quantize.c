@@ -7,7 +7,9 @@
 
 /* Chosen on calibration pictures; docs/results.md has the comparison. */
 #define DEFAULT_TARGET "onnxruntime"
-#define DEFAULT_FEATURES "mse"
+#define DEFAULT_GRANULARITY "channel"
+#define DEFAULT_X86 "any"
+#define DEFAULT_FEATURES "lp"
 #define DEFAULT_WEIGHTS "gptq"
 #define DEFAULT_CALIBRATE_WITH "float"
 #define DEFAULT_BIAS_CORRECTION "on"
@@ -17,6 +19,26 @@
 void qn_quantize_options_init(qn_quantize_options *options)
 {
     *options = (qn_quantize_options){.struct_size = sizeof(*options), .batch = 1};
+}
+
+const char *qn_quantize_default(const char *which)
+{
+    static const struct {
+        const char *key, *value;
+    } rows[] = {
+        {"target", DEFAULT_TARGET},
+        {"features", DEFAULT_FEATURES},
+        {"weights", DEFAULT_WEIGHTS},
+        {"granularity", DEFAULT_GRANULARITY},
+        {"calibrate_with", DEFAULT_CALIBRATE_WITH},
+        {"bias_correction", DEFAULT_BIAS_CORRECTION},
+        {"equalize", DEFAULT_EQUALIZE},
+        {"x86", DEFAULT_X86},
+    };
+    for (size_t i = 0; which != NULL && i < sizeof(rows) / sizeof(rows[0]); i++)
+        if (strcmp(rows[i].key, which) == 0)
+            return rows[i].value;
+    return NULL;
 }
 
 const char *qn_feature_method_name(size_t index)
@@ -89,8 +111,8 @@ static qn_status choose_words(run *r, qn_error *error)
     const qn_quantize_options *o = r->options;
     qn_settings *s = &r->settings;
     int word;
-    QN_TRY(one_of(choose(r, o->granularity, "granularity", "channel"), "granularity", "channel",
-                  "tensor", NULL, &word, error));
+    QN_TRY(one_of(choose(r, o->granularity, "granularity", DEFAULT_GRANULARITY), "granularity",
+                  "channel", "tensor", NULL, &word, error));
     s->per_channel = word == 0;
     QN_TRY(one_of(choose(r, o->calibrate_with, "calibrate_with", DEFAULT_CALIBRATE_WITH),
                   "calibrate-with", "float", "quantized-weights", NULL, &word, error));
@@ -102,7 +124,8 @@ static qn_status choose_words(run *r, qn_error *error)
                   NULL, &word, error));
     s->equalize = word == 0;
     static const char *const x86[] = {"any", "avx2", "vnni"};
-    QN_TRY(one_of(choose(r, o->x86, "x86", x86[0]), "x86", x86[0], x86[1], x86[2], &word, error));
+    QN_TRY(
+        one_of(choose(r, o->x86, "x86", DEFAULT_X86), "x86", x86[0], x86[1], x86[2], &word, error));
     s->x86 = x86[word];
     s->x86_pairs = s->target->x86_pairs && word != 2;
     const char *activations = choose(r, o->activations, "activations", NULL);

@@ -177,6 +177,31 @@ def test_skipped_nodes_stay_float_and_strict_refuses_them(quench, workspace):
     assert files_of(workspace) == before
 
 
+def test_set_float_leaves_a_node_in_float(quench, workspace):
+    result = quantize(quench, workspace, "--set", "conv2:float=1", "--json")
+    nodes = {n["name"]: n for n in json.loads(result.stdout)["nodes"]}
+    assert not nodes["conv2"]["int8"] and nodes["conv1"]["int8"]
+    assert_one_error_line(quantize(quench, workspace, "--set", "conv2:float=maybe"), 1, "maybe")
+
+
+def test_the_summary_says_what_became_of_the_model(quench, workspace):
+    text = quantize(quench, workspace, "--skip", "conv2").stdout
+    assert "3 of 4 convolutions and gemms" in text and "times larger" in text
+    rows = [line.split(maxsplit=2) for line in text.splitlines()]
+    assert ["Conv", "conv2", "left in float by option"] in rows
+
+
+def test_eval_columns_line_up_and_equal_names_are_told_apart(quench, workspace):
+    (workspace / "a_rather_long_folder").mkdir()
+    twin = workspace / "a_rather_long_folder" / "m.onnx"
+    twin.write_bytes((workspace / "m.onnx").read_bytes())
+    result = quench("eval", "m.onnx", twin, "--labels", "pictures/labels.csv", *PREPROCESSING, cwd=workspace)
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert len({len(line) for line in lines[1:]}) == 1, result.stdout
+    assert lines[3].startswith(str(twin)[-60:])
+
+
 USAGE_ERRORS = [
     (["quantise"], "quantise"),
     (["quantize", "m.onnx", "--no-such"], "--no-such"),
@@ -199,6 +224,10 @@ USAGE_ERRORS = [
     (["eval", "m.onnx"], "--labels"),
     (["compare", "m.onnx", "--images", "pictures"], "float and a quantized"),
     (["inspect"], "model"),
+    (["quantize", "m.onnx", "--feature", "kl"], "did you mean --features?"),
+    (["quantize", "m.onnx", "--xyz"], "quench quantize --help"),
+    (["quantize", "m.onnx", "--layers"], "--layers is not an option of quantize"),
+    (["quantize", "m.onnx", "-o", "q.onnx", "--images", "pictures", "--set", "conv1:bits=7"], "bits"),
     (["run", "m.onnx"], "input"),
     (["bench", "m.onnx", "--rounds", "0"], "--rounds"),
 ]

@@ -8,12 +8,18 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <unistd.h>
+
+enum { FAULT_KILLED = 86 };
 
 typedef struct fault {
     uint64_t calls;   /* made so far */
     uint64_t fail_at; /* 1-based; 0: never */
     bool persistent;  /* from then on */
-    int error_number; /* errno of failing system calls */
+    int error_number; /* errno of failing system calls; 0: EIO, and reads and
+                       * writes move no byte */
+    bool kills;       /* the failing system call is the process's last */
+    size_t at_most;   /* short reads and writes: bytes one call moves; 0: all. Nothing is mapped */
     int64_t live;     /* allocations not yet freed */
     qn_io io;         /* the real one */
 } fault;
@@ -59,8 +65,16 @@ static inline bool fault_io_now(fault *f)
 {
     if (!fault_now(f))
         return false;
-    errno = f->error_number;
+    if (f->kills)
+        _exit(FAULT_KILLED);
+    errno = f->error_number != 0 ? f->error_number : EIO;
     return true;
+}
+
+/* rename, fstat and mmap are never interrupted by a signal. */
+static inline bool fault_uninterrupted_now(fault *f)
+{
+    return f->error_number != EINTR && fault_io_now(f);
 }
 
 static inline int fault_open(void *ctx, const char *path, int flags, int mode)
@@ -73,35 +87,44 @@ static inline int fault_open(void *ctx, const char *path, int flags, int mode)
 static inline int fault_close(void *ctx, int fd)
 {
     fault *f = ctx;
-    const bool fail = fault_now(f);
     const int result = f->io.close(f->io.ctx, fd);
-    if (fail)
-        errno = f->error_number;
+    const bool fail = fault_io_now(f);
     return fail ? -1 : result;
+}
+
+static inline size_t fault_part(const fault *f, size_t size_bytes)
+{
+    return f->at_most != 0 && size_bytes > f->at_most ? f->at_most : size_bytes;
 }
 
 static inline int64_t fault_read(void *ctx, int fd, void *buf, size_t size_bytes)
 {
     fault *f = ctx;
-    return fault_io_now(f) ? -1 : f->io.read(f->io.ctx, fd, buf, size_bytes);
+    if (fault_io_now(f))
+        return f->error_number == 0 ? 0 : -1;
+    return f->io.read(f->io.ctx, fd, buf, fault_part(f, size_bytes));
 }
 
 static inline int64_t fault_write(void *ctx, int fd, const void *buf, size_t size_bytes)
 {
     fault *f = ctx;
-    return fault_io_now(f) ? -1 : f->io.write(f->io.ctx, fd, buf, size_bytes);
+    if (fault_io_now(f))
+        return f->error_number == 0 ? 0 : -1;
+    return f->io.write(f->io.ctx, fd, buf, fault_part(f, size_bytes));
 }
 
+/* Not the real one: nothing here survives a power cut, and a disk makes the sweeps take minutes. */
 static inline int fault_fsync(void *ctx, int fd)
 {
     fault *f = ctx;
-    return fault_io_now(f) ? -1 : f->io.fsync(f->io.ctx, fd);
+    (void)fd;
+    return fault_io_now(f) ? -1 : 0;
 }
 
 static inline int fault_rename(void *ctx, const char *from, const char *to)
 {
     fault *f = ctx;
-    return fault_io_now(f) ? -1 : f->io.rename(f->io.ctx, from, to);
+    return fault_uninterrupted_now(f) ? -1 : f->io.rename(f->io.ctx, from, to);
 }
 
 /* Never fails: it is what cleans up after the others. */
@@ -114,13 +137,14 @@ static inline int fault_unlink(void *ctx, const char *path)
 static inline int64_t fault_size(void *ctx, int fd, bool *is_regular)
 {
     fault *f = ctx;
-    return fault_io_now(f) ? -1 : f->io.size(f->io.ctx, fd, is_regular);
+    return fault_uninterrupted_now(f) ? -1 : f->io.size(f->io.ctx, fd, is_regular);
 }
 
 static inline void *fault_map(void *ctx, int fd, size_t size_bytes)
 {
     fault *f = ctx;
-    return fault_io_now(f) ? NULL : f->io.map(f->io.ctx, fd, size_bytes);
+    return fault_uninterrupted_now(f) || f->at_most != 0 ? NULL
+                                                         : f->io.map(f->io.ctx, fd, size_bytes);
 }
 
 static inline int fault_unmap(void *ctx, void *addr, size_t size_bytes)

@@ -122,9 +122,11 @@ static uint32_t try_operator(qn_op op, uint64_t seed)
 static void any_numbers_give_a_status(void **state)
 {
     (void)state;
+    const char *const text = getenv("QN_TEST_ROUNDS"); /* longer campaigns */
+    const uint64_t rounds = text != NULL ? strtoull(text, NULL, 0) : 1000;
     for (int op = QN_OP_NONE + 1; op < QN_OP_COUNT; op++) {
         uint32_t accepted = 0;
-        for (uint64_t seed = 1; seed <= 400; seed++)
+        for (uint64_t seed = 1; seed <= rounds; seed++)
             accepted += try_operator((qn_op)op, seed);
         if (accepted == 0 && op != QN_OP_CONSTANT)
             print_message("%s: nothing accepted\n", qn__op_name((qn_op)op));

@@ -197,6 +197,24 @@ static void outputs_change_less_than_by_rounding_to_nearest(void **state)
     }
 }
 
+static void the_largest_weight_has_no_step_to_spare(void **state)
+{
+    (void)state;
+    for (size_t k = 9; k < 100; k += 30) {
+        fixture f = make(16, k, 300);
+        int8_t *plain = calloc(f.channels * f.k, 1);
+        for (size_t c = 0; c < f.channels; c++)
+            f.scales[c] *= 7.0f / 127.0f;
+        for (size_t i = 0; i < f.channels * f.k; i++)
+            plain[i] = (int8_t)nearest(f.w[i], f.scales[i / f.k]);
+        solve(&f, true, false);
+        print_message("%g %g\n",output_error(&f, f.q, true) , output_error(&f, plain, true));
+        assert_true(output_error(&f, f.q, true) < output_error(&f, plain, true));
+        free(plain);
+        drop(&f);
+    }
+}
+
 static void pairs_never_leave_int16(void **state)
 {
     (void)state;
@@ -255,6 +273,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(integers_equal_the_papers_recurrence),
         cmocka_unit_test(outputs_change_less_than_by_rounding_to_nearest),
+        cmocka_unit_test(the_largest_weight_has_no_step_to_spare),
         cmocka_unit_test(pairs_never_leave_int16),
         cmocka_unit_test(rows_without_information_round_to_nearest),
         cmocka_unit_test(base64_follows_the_rfc),

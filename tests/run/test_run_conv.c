@@ -16,7 +16,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { CASES = 150 };
+/* Random cases of each test; QN_TEST_ROUNDS makes a longer campaign. */
+static int cases = 150;
+/* Starting a team of threads costs far more than these small layers, most of all where threads are
+ * more than cores: every such case alone is run with threads too. */
+enum { THREADED_EVERY = 10 };
 
 static uint64_t rng_state;
 static uint64_t rng(void)
@@ -50,6 +54,7 @@ typedef struct fixture {
     qn_graph *graph;
     qn_node *node;
     qn_pool *pools[2];
+    size_t checks;
 } fixture;
 
 static size_t count_of(const int64_t *dims, size_t rank)
@@ -98,6 +103,7 @@ static void check(fixture *f, const float *const *inputs, size_t n_inputs,
     f->graph->outputs[0] = f->node->outputs[0];
     f->graph->n_outputs = 1;
     qn_error error = {0};
+    const size_t n_pools = f->checks++ % THREADED_EVERY == 0 ? 2 : 1;
     for (size_t m = 0; m < sizeof masks / sizeof masks[0]; m++) {
         qn_plan_options options;
         qn__plan_options_init(&options, f->ctx);
@@ -106,7 +112,7 @@ static void check(fixture *f, const float *const *inputs, size_t n_inputs,
         if (qn__plan_create(f->graph, &options, &plan, &error) != QN_OK)
             fail_msg("%s: %s", what, error.message);
         float *first = NULL;
-        for (size_t p = 0; p < 2; p++) {
+        for (size_t p = 0; p < n_pools; p++) {
             qn_exec *exec = NULL;
             assert_int_equal(qn__exec_create(plan, f->pools[p], &exec, &error), QN_OK);
             assert_int_equal(qn__exec_run(exec, (const void *const *)inputs, &error), QN_OK);
@@ -289,7 +295,7 @@ static void run_conv(fixture *f, window_case *w)
 
 static void conv_equals_loops_in_double(void **state)
 {
-    for (int i = 0; i < CASES; i++) {
+    for (int i = 0; i < cases; i++) {
         window_case w = {.n = pick(1, 2)};
         if (!random_window(&w, false))
             continue;
@@ -345,7 +351,7 @@ static void naive_transpose(const window_case *w, const float *x, const float *k
 static void conv_transpose_equals_loops_in_double(void **state)
 {
     fixture *const f = *state;
-    for (int i = 0; i < CASES; i++) {
+    for (int i = 0; i < cases; i++) {
         window_case w = {.n = pick(1, 2), .groups = pick(1, 3)};
         w.c = pick(1, 9) * w.groups;
         w.oc = pick(1, 20) * w.groups;
@@ -438,7 +444,7 @@ static void naive_pool(const window_case *w, bool is_max, bool count_pads, const
 static void pools_equal_loops_in_double(void **state)
 {
     fixture *const f = *state;
-    for (int i = 0; i < CASES; i++) {
+    for (int i = 0; i < cases; i++) {
         window_case w = {.n = pick(1, 2), .c = pick(1, 70), .groups = 1};
         w.oc = w.c;
         if (!random_window(&w, true))
@@ -501,7 +507,7 @@ static void global_pools_equal_loops_in_double(void **state)
 static void gemm_equals_loops_in_double(void **state)
 {
     fixture *const f = *state;
-    for (int i = 0; i < CASES; i++) {
+    for (int i = 0; i < cases; i++) {
         const bool ta = pick(0, 1) != 0, tb = pick(0, 1) != 0, const_b = pick(0, 2) != 0;
         const int64_t m = pick(1, 30), n = pick(1, 100), k = pick(1, 50);
         const int64_t ad[2] = {ta ? k : m, ta ? m : k}, bd[2] = {tb ? n : k, tb ? k : n};
@@ -570,7 +576,7 @@ static void gemm_equals_loops_in_double(void **state)
 static void matmul_equals_loops_in_double(void **state)
 {
     fixture *const f = *state;
-    for (int i = 0; i < CASES; i++) {
+    for (int i = 0; i < cases; i++) {
         const int64_t m = pick(1, 12), n = pick(1, 40), k = pick(1, 20);
         const size_t ar = (size_t)pick(1, 4), br = (size_t)pick(1, 4);
         const size_t batch_rank = (ar > br ? ar : br) > 2 ? (ar > br ? ar : br) - 2 : 0;
@@ -702,7 +708,10 @@ static int setup(void **state)
     qn_error error;
     const char *const seed = getenv("QN_TEST_SEED");
     rng_state = seed != NULL ? strtoull(seed, NULL, 0) : 0x9e3779b97f4a7c15u;
-    printf("QN_TEST_SEED=0x%llx\n", (unsigned long long)rng_state);
+    const char *const rounds = getenv("QN_TEST_ROUNDS");
+    if (rounds != NULL)
+        cases = atoi(rounds);
+    printf("QN_TEST_SEED=0x%llx QN_TEST_ROUNDS=%d\n", (unsigned long long)rng_state, cases);
     if (qn_context_create(NULL, &f.ctx, &error) != QN_OK ||
         qn__pool_create(f.ctx, 3, &f.pools[1], &error) != QN_OK)
         return 1;

@@ -1,0 +1,3 @@
+/* What the examples in the public headers take as given. */
+#include <quench/quantize.h>
+#include <stdio.h>
