@@ -25,9 +25,9 @@ typedef enum qn_filter {
 
 /* Picture file -> tensor: decode, resize, crop, channels, dst = (src - mean) * normal.
  *
- * resize_shorter N: the shorter side becomes N, the other round(long * N / short). Crops are centred,
- * offset floor((size - crop) / 2). Without any geometry pictures are resized to the model's exact
- * size, aspect not kept. Values are computed in float32. */
+ * resize_shorter N: the shorter side becomes N, the other round(long * N / short). Crops are
+ * centred, offset floor((size - crop) / 2). Without any geometry pictures are resized to the
+ * model's exact size, aspect not kept. Values are computed in float32. */
 typedef struct qn_preprocess {
     size_t struct_size;
     qn_channels channels;
@@ -43,10 +43,10 @@ QN_API void qn_preprocess_init(qn_preprocess *preprocess);
 
 typedef struct qn_dataset_options {
     size_t struct_size;
-    const char *images_dir;   /* one of these sources... */
-    const char *data_file;    /* .npy, or raw with raw_type; several inputs: "name=FILE,name=FILE" */
-    const char *list_file;    /* one path per line, relative to the list's folder (to images_dir when
-                                 given), in the list's order; with data_file: lines "row N" */
+    const char *images_dir; /* one of these sources... */
+    const char *data_file;  /* .npy, or raw with raw_type; several inputs: "name=FILE,name=FILE" */
+    const char *list_file;  /* one path per line, relative to the list's folder (to images_dir when
+                               given), in the list's order; with data_file: lines "row N" */
     const char *const *files; /* ...or explicit picture files, in the order given */
     size_t n_files;
     const char *raw_type;     /* "f32" "f64" "f16" "u8" "i8" "i16" "i32" "i64", with raw_shape */

@@ -25,7 +25,7 @@ char *qn__path_normal(qn_arena *arena, const char *path)
     char folder[PATH_MAX] = "/";
     /* Without a current folder relative paths still compare equal with each other. */
     if (path[0] != '/' && getcwd(folder, sizeof(folder)) == NULL)
-        strcpy(folder, "/");
+        memcpy(folder, "/", 2);
     char *full = path[0] == '/' ? qn__arena_strdup(arena, path)
                                 : qn__arena_printf(arena, "%s/%s", folder, path);
     if (full == NULL)

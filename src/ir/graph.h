@@ -46,26 +46,26 @@ typedef struct qn_attr {
 } qn_attr;
 
 typedef struct qn_tensor {
-    uint32_t id; /* index in graph->tensors */
+    uint32_t id;      /* index in graph->tensors */
     const char *name; /* unique in the graph, never empty */
     qn_type type;
     bool has_shape; /* rank and dims are valid */
     uint8_t rank;
     qn_dim dims[QN_MAX_RANK];
-    qn_blob *constant; /* row-major data in the storage dtype, or NULL */
+    qn_blob *constant;        /* row-major data in the storage dtype, or NULL */
     struct qn_node *producer; /* kept by the functions below; NULL: input or constant */
     uint32_t producer_output;
     /* Symbolic value of a small integer tensor (shape arithmetic), filled by shape inference. */
     const qn_dim *value_dims;
     uint32_t n_value_dims; /* rank 0: 1 */
-    int32_t source; /* format's own index of this tensor's initializer, -1: made by us */
+    int32_t source;        /* format's own index of this tensor's initializer, -1: made by us */
 } qn_tensor;
 
 /* Activation fused into its producer (pass/fuse_act.c). Applied to outputs[0]. */
 typedef enum qn_act { QN_ACT_NONE = 0, QN_ACT_RELU = 1, QN_ACT_CLIP = 2 } qn_act;
 
 typedef struct qn_node {
-    uint32_t id; /* unique and stable within the graph; not the position */
+    uint32_t id;      /* unique and stable within the graph; not the position */
     const char *name; /* unique, never empty: made from op and output when the file has none */
     qn_op op;
     uint32_t n_inputs, n_outputs;
@@ -88,7 +88,7 @@ typedef struct qn_source {
     const char *format; /* "onnx" */
     const struct qn_source_vtable {
         void (*destroy)(struct qn_source *source);
-    } *vtable;
+    } * vtable;
     _Atomic uint32_t refs;
 } qn_source;
 qn_source *qn__source_ref(qn_source *source);
@@ -108,7 +108,7 @@ typedef struct qn_graph {
     size_t n_nodes, nodes_capacity;
     qn_node **nodes; /* topological order */
     uint32_t next_node_id;
-    qn_source *source; /* may be NULL */
+    qn_source *source;         /* may be NULL */
     struct qn_name_map *names; /* private: tensor and node names */
 } qn_graph;
 
@@ -118,7 +118,8 @@ void qn__graph_destroy(qn_graph *graph); /* NULL accepted */
 qn_status qn__graph_clone(const qn_graph *graph, qn_graph **out, qn_error *error);
 
 /* --- building. All strings are copied into the arena. --------------------------------------- */
-/* New tensor; name NULL or taken: made unique by appending "_1", "_2"... NULL when out of memory. */
+/* New tensor; name NULL or taken: made unique by appending "_1", "_2"... NULL when out of memory.
+ */
 qn_tensor *qn__graph_add_tensor(qn_graph *graph, const char *name, qn_type type);
 /* Constant; takes its own reference on blob. */
 qn_tensor *qn__graph_add_constant(qn_graph *graph, const char *name, qn_type type, size_t rank,
@@ -187,8 +188,9 @@ bool qn__graph_retire_blob(qn_graph *graph, qn_blob *blob);
 /* --- operators --------------------------------------------------------------------------------*/
 typedef struct qn_infer qn_infer; /* ir/infer.h */
 enum {
-    QN_OPF_SHAPE = 1u << 0,      /* cheap integer/shape arithmetic: fold whenever inputs are known */
-    QN_OPF_SAME_VALUES = 1u << 1 /* moves or selects values without changing them: reshape, maxpool */
+    QN_OPF_SHAPE = 1u << 0, /* cheap integer/shape arithmetic: fold whenever inputs are known */
+    QN_OPF_SAME_VALUES =
+        1u << 1 /* moves or selects values without changing them: reshape, maxpool */
 };
 typedef struct qn_op_info {
     qn_op op;
@@ -197,7 +199,7 @@ typedef struct qn_op_info {
     qn_status (*infer)(qn_infer *in, qn_error *error);
     uint32_t flags;
 } qn_op_info;
-const qn_op_info *qn__op_info(qn_op op); /* never NULL */
+const qn_op_info *qn__op_info(qn_op op);                 /* never NULL */
 qn_op qn__op_find(const char *domain, const char *name); /* QN_OP_NONE: unknown */
 static inline const char *qn__op_name(qn_op op)
 {

@@ -31,8 +31,8 @@ bool qn__dtype_bytes(size_t *out, qn_dtype dtype, size_t count);
  *     number of blocks
  */
 typedef struct qn_quant {
-    uint8_t bits;       /* 2..16, or 32 (biases): significant bits; storage has at least as many */
-    bool is_signed;     /* meaning of the stored integers */
+    uint8_t bits;   /* 2..16, or 32 (biases): significant bits; storage has at least as many */
+    bool is_signed; /* meaning of the stored integers */
     int8_t axis;
     int64_t block;
     int32_t qmin, qmax; /* smallest and largest integer used, e.g. -127..127 */
@@ -46,8 +46,8 @@ typedef struct qn_quant {
 typedef enum qn_type_kind {
     QN_TYPE_PLAIN = 0,  /* dtype says it all */
     QN_TYPE_QUANT = 1,  /* quant is set; dtype is the storage */
-    QN_TYPE_DYNAMIC = 2 /* scales produced at run time: quant gives bits, sign, axis (-1 tensor, else
-                           one scale per index of axis), scales NULL */
+    QN_TYPE_DYNAMIC = 2 /* scales produced at run time: quant gives bits, sign, axis (-1 tensor,
+                           else one scale per index of axis), scales NULL */
 } qn_type_kind;
 
 typedef struct qn_type {

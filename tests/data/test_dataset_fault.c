@@ -71,7 +71,7 @@ static qn_status run_with(fault *f, bool fail_io, const char *folder, qn_error *
 
 static void prepare(data_fixture *f)
 {
-    static const char *const names[] = {"color.jpg", "gray.jpg",    "cmyk.jpg",  "palette.png",
+    static const char *const names[] = {"color.jpg",   "gray.jpg",   "cmyk.jpg",  "palette.png",
                                         "color24.bmp", "lossy.webp", "plain.pgm", "raw.pbm"};
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
         char path[512];

@@ -208,7 +208,7 @@ static void the_largest_weight_has_no_step_to_spare(void **state)
         for (size_t i = 0; i < f.channels * f.k; i++)
             plain[i] = (int8_t)nearest(f.w[i], f.scales[i / f.k]);
         solve(&f, true, false);
-        print_message("%g %g\n",output_error(&f, f.q, true) , output_error(&f, plain, true));
+        print_message("%g %g\n", output_error(&f, f.q, true), output_error(&f, plain, true));
         assert_true(output_error(&f, f.q, true) < output_error(&f, plain, true));
         free(plain);
         drop(&f);

@@ -401,7 +401,7 @@ static void conv_transpose_equals_loops_in_double(void **state)
 static void conv_of_real_sizes_equals_loops(void **state)
 {
     /* n, c, oc, groups, axes, in, out, kernel, stride, dilation, pads */
-    window_case cases[] = {
+    window_case window_cases[] = {
         {1, 3, 64, 1, 2, {30, 30}, {15, 15}, {7, 7}, {2, 2}, {1, 1}, {3, 3}, {3, 3}, false, ""},
         {1, 16, 24, 1, 2, {9, 9}, {5, 5}, {11, 11}, {2, 2}, {1, 1}, {5, 5}, {5, 5}, false, ""},
         {1, 1, 2, 1, 2, {16, 20}, {3, 6}, {16, 16}, {2, 2}, {1, 1}, {2, 3}, {3, 3}, false, ""},
@@ -410,8 +410,8 @@ static void conv_of_real_sizes_equals_loops(void **state)
         {1, 128, 160, 1, 2, {7, 7}, {7, 7}, {3, 3}, {1, 1}, {1, 1}, {1, 1}, {1, 1}, false, ""},
         {1, 5, 7, 1, 2, {20, 20}, {2, 2}, {17, 17}, {3, 3}, {1, 1}, {0, 0}, {0, 0}, false, ""},
     };
-    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
-        run_conv(*state, &cases[i]);
+    for (size_t i = 0; i < sizeof window_cases / sizeof window_cases[0]; i++)
+        run_conv(*state, &window_cases[i]);
 }
 
 static void naive_pool(const window_case *w, bool is_max, bool count_pads, const float *x,

@@ -72,8 +72,10 @@ typedef void (*tile_fn)(size_t columns, size_t kc, size_t ks, const float *const
         tile(mr, columns, kc, ks, a, w, c, c_stride, lo, hi);                                      \
     }
 TILE(1)
-TILE(2) TILE(3) TILE(4) TILE(5)
-    TILE(6) static const tile_fn tiles[MR] = {tile_1, tile_2, tile_3, tile_4, tile_5, tile_6};
+TILE(2)
+TILE(3)
+TILE(4)
+TILE(5) TILE(6) static const tile_fn tiles[MR] = {tile_1, tile_2, tile_3, tile_4, tile_5, tile_6};
 
 void qn__f32_igemm_6x16_avx2(size_t mr, size_t nc, size_t kc, size_t ks, const float *const *a,
                              const float *w, float *c, size_t c_stride, const qn_clamp_f32 *clamp)

@@ -47,9 +47,15 @@ tile(const size_t mr, const size_t np, size_t columns, size_t kc, size_t ks, con
             acc[i][2] = _mm512_fmadd_ps(v, b[2], acc[i][2]);                                       \
     }
             ROW(0)
-            ROW(1) ROW(2) ROW(3) ROW(4) ROW(5) ROW(6) ROW(7)
+            ROW(1)
+            ROW(2)
+            ROW(3)
+            ROW(4)
+            ROW(5)
+            ROW(6)
+            ROW(7)
 #undef ROW
-                w0 += NR;
+            w0 += NR;
             w1 += NR;
             w2 += NR;
         }
@@ -82,14 +88,20 @@ typedef void (*tile_fn)(size_t columns, size_t kc, size_t ks, const float *const
     }
 #define TILES(mr) TILE(mr, 1) TILE(mr, 2) TILE(mr, 3)
 TILES(1)
-TILES(2) TILES(3) TILES(4) TILES(5) TILES(6) TILES(7) TILES(8)
+TILES(2)
+TILES(3)
+TILES(4)
+TILES(5)
+TILES(6)
+TILES(7)
+TILES(8)
 
 #define ROW(mr)                                                                                    \
     {                                                                                              \
         tile_##mr##_1, tile_##mr##_2, tile_##mr##_3                                                \
     }
-    static const tile_fn tiles[MR][3] = {ROW(1), ROW(2), ROW(3), ROW(4),
-                                         ROW(5), ROW(6), ROW(7), ROW(8)};
+static const tile_fn tiles[MR][3] = {ROW(1), ROW(2), ROW(3), ROW(4),
+                                     ROW(5), ROW(6), ROW(7), ROW(8)};
 
 void qn__f32_igemm_8x48_avx512(size_t mr, size_t nc, size_t kc, size_t ks, const float *const *a,
                                const float *w, float *c, size_t c_stride, const qn_clamp_f32 *clamp)
