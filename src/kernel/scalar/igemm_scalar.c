@@ -1,6 +1,6 @@
 /* Reference of the indirect GEMM: one output at a time, products added in the order p, k to the
  * bias. Every other implementation is held against it. */
-#include "kernel/kernel.h"
+#include "kernel/scalar/fused.h"
 
 enum { MR = 4, NR = 4 };
 
@@ -14,7 +14,7 @@ void qn__f32_igemm_4x4_scalar(size_t mr, size_t nc, size_t kc, size_t ks, const 
             float sum = panel[0];
             for (size_t p = 0; p < ks; p++)
                 for (size_t k = 0; k < kc; k++)
-                    sum += a[p * MR + m][k] * panel[(1 + p * kc + k) * NR];
+                    sum = qn_fused(a[p * MR + m][k], panel[(1 + p * kc + k) * NR], sum);
             sum = sum < clamp->lo ? clamp->lo : sum;
             c[m * c_stride + n] = sum > clamp->hi ? clamp->hi : sum;
         }

@@ -1,5 +1,5 @@
 /* Reference of depthwise convolution and pooling. */
-#include "kernel/kernel.h"
+#include "kernel/scalar/fused.h"
 
 void qn__f32_dwconv_scalar(const qn_f32_dwconv_args *args)
 {
@@ -8,8 +8,9 @@ void qn__f32_dwconv_scalar(const qn_f32_dwconv_args *args)
             float sum = args->bias[c];
             for (size_t i = 0; i < args->kh; i++)
                 for (size_t j = 0; j < args->kw; j++)
-                    sum += args->in[x * args->in_step + i * args->in_row + j * args->in_col + c] *
-                           args->w[i * args->w_row + j * args->channels + c];
+                    sum = qn_fused(
+                        args->in[x * args->in_step + i * args->in_row + j * args->in_col + c],
+                        args->w[i * args->w_row + j * args->channels + c], sum);
             sum = sum < args->clamp.lo ? args->clamp.lo : sum;
             args->out[x * args->out_step + c] = sum > args->clamp.hi ? args->clamp.hi : sum;
         }

@@ -7,6 +7,7 @@
 #include "run/ops/unary.h"
 #include "run/ops/vmath.h"
 
+#include <math.h>
 #include <string.h>
 
 static void release(const qn_context *ctx, qn_step *step)
@@ -50,7 +51,9 @@ static qn_status run_unary(const qn_step *step, const qn_run_env *env, const qn_
 
 /* --- binary ---------------------------------------------------------------------------------- */
 typedef struct qbinary_state {
-    float a[256], b[256]; /* real values (Add: steps of the result) by byte */
+    float a[256], b[256];              /* real values by byte */
+    double a_steps[256], b_steps[256]; /* Add: what each byte adds, in steps of the result */
+    float ratio;                       /* Mul: steps of the result per unit of the product */
     qn_qparams y;
     int32_t lo, hi;
     qn_broadcast broadcast;
@@ -71,24 +74,19 @@ static bool repeats(const qn_tensor *t, const qn_tensor *y)
            (t->rank == 0 || t->dims[t->rank - 1].value == 1);
 }
 
-/* onnxruntime's x86 kernel adds in steps of the result, (zero + a * s_a / s_y) + b * s_b / s_y,
- * each product and sum rounded to float; the repeated operand comes first. Sums that fall between
- * two integers go one way or the other by this order. */
-static void add_tables(const qn_node *node, const qn_qparams *a, const qn_qparams *b,
-                       const qn_qparams *y, float table_a[256], float table_b[256])
+/* onnxruntime's x86 kernel adds in steps of the result, with fused multiply-adds:
+ * fma(a, s_a / s_y, fma(b, s_b / s_y, fixed)), the repeated operand innermost. Sums between two
+ * integers go one way or the other by these roundings. A product of a byte and a float is exact in
+ * double, and rounding their sum once more to float is the outer fma. */
+static void add_tables(const qn_qparams *outer, const qn_qparams *inner, const qn_qparams *y,
+                       double outer_steps[256], double inner_steps[256])
 {
-    const float ratio_a = a->scale / y->scale, ratio_b = b->scale / y->scale;
-    const float zeros = ratio_a * (float)a->zero + ratio_b * (float)b->zero;
-    const float fixed = (float)y->zero - zeros;
-    const bool b_first = repeats(node->inputs[1], node->outputs[0]);
+    const float ro = outer->scale / y->scale, ri = inner->scale / y->scale;
+    const float fixed = (float)y->zero - fmaf(ro, (float)outer->zero, ri * (float)inner->zero);
     for (size_t i = 0; i < 256; i++) {
         const uint8_t byte = (uint8_t)i;
-        table_a[i] = (float)qn_qload(&byte, a->dtype, 0) * ratio_a;
-        table_b[i] = (float)qn_qload(&byte, b->dtype, 0) * ratio_b;
-        if (b_first)
-            table_b[i] += fixed;
-        else
-            table_a[i] += fixed;
+        outer_steps[i] = (double)ro * qn_qload(&byte, outer->dtype, 0);
+        inner_steps[i] = (double)fmaf((float)qn_qload(&byte, inner->dtype, 0), ri, fixed);
     }
 }
 
@@ -105,12 +103,16 @@ static qn_status prepare_binary(const qn_plan *plan, qn_step *step, qn_error *er
     qbinary_state *const s = qn__calloc(qn__plan_context(plan), 1, sizeof(*s));
     if (s == NULL)
         return QN_NOMEM(error);
-    if (node->op == QN_OP_ADD) {
-        add_tables(node, &a, &b, &y, s->a, s->b);
-    } else {
-        real_values(&a, s->a);
-        real_values(&b, s->b);
-    }
+    if (repeats(node->inputs[0], node->outputs[0]))
+        add_tables(&b, &a, &y, s->b_steps, s->a_steps);
+    else
+        add_tables(&a, &b, &y, s->a_steps, s->b_steps);
+    /* Mul, as onnxruntime: the exact product of (q - zero) times one rounded ratio, plus zero. */
+    s->ratio = a.scale * b.scale / y.scale;
+    if (node->op == QN_OP_MUL)
+        a.scale = b.scale = 1.0f;
+    real_values(&a, s->a);
+    real_values(&b, s->b);
     s->y = y;
     qn__qact_bounds(step, &y, &s->lo, &s->hi);
     const qn_tensor *const tensors[2] = {node->inputs[0], node->inputs[1]};
@@ -141,26 +143,26 @@ static void qbinary_part(const qbinary_job *job, const uint8_t *a, const uint8_t
     const size_t axis = s->broadcast.rank - 1;
     const ptrdiff_t sa = (ptrdiff_t)s->broadcast.strides[0][axis];
     const ptrdiff_t sb = (ptrdiff_t)s->broadcast.strides[1][axis];
-    const bool in_steps = job->op == QN_OP_ADD; /* the tables hold steps of the result */
+    const bool adds = job->op == QN_OP_ADD, in_steps = job->op != QN_OP_SUB;
     const float scale = in_steps ? 1.0f : s->y.scale;
     const int32_t zero = in_steps ? 0 : s->y.zero;
     const float lo = (float)(s->lo - zero), hi = (float)(s->hi - zero);
     float x[PART], y[PART];
     for (size_t i0 = 0; i0 < n; i0 += PART) {
         const size_t part = n - i0 < PART ? n - i0 : PART;
-        for (size_t i = 0; i < part; i++) {
+        for (size_t i = 0; adds && i < part; i++)
+            x[i] = (float)(s->a_steps[a[(ptrdiff_t)(i0 + i) * sa]] +
+                           s->b_steps[b[(ptrdiff_t)(i0 + i) * sb]]);
+        for (size_t i = 0; !adds && i < part; i++) {
             x[i] = s->a[a[(ptrdiff_t)(i0 + i) * sa]];
             y[i] = s->b[b[(ptrdiff_t)(i0 + i) * sb]];
         }
-        if (job->op == QN_OP_ADD)
-            for (size_t i = 0; i < part; i++)
-                x[i] += y[i];
-        else if (job->op == QN_OP_SUB)
+        if (job->op == QN_OP_SUB)
             for (size_t i = 0; i < part; i++)
                 x[i] -= y[i];
-        else
+        else if (!adds)
             for (size_t i = 0; i < part; i++)
-                x[i] *= y[i];
+                x[i] = x[i] * y[i] * s->ratio + (float)s->y.zero;
         for (size_t i = 0; i < part; i++) {
             float v = x[i] / scale;
             v = v > lo ? v : lo;
