@@ -26,8 +26,8 @@ typedef struct qn_arena {
 } qn_arena;
 void qn__arena_init(qn_arena *arena, const qn_context *ctx);
 void qn__arena_free(qn_arena *arena);
-/* NO_MEMORY when an allocation was refused since the last time this was asked. Where a NULL can mean
- * "there is none" as well, this tells, at the end of the step. */
+/* NO_MEMORY when an allocation was refused since the last time this was asked. Where a NULL can
+ * mean "there is none" as well, this tells, at the end of the step. */
 qn_status qn__arena_check(qn_arena *arena, qn_error *error);
 void *qn__arena_alloc(qn_arena *arena, size_t size_bytes);
 void *qn__arena_calloc(qn_arena *arena, size_t count, size_t size_bytes);

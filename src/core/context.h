@@ -19,7 +19,7 @@ struct qn_context {
     bool has_log_lock;
     struct qn_pool *pool; /* core/threads.h */
     uint32_t n_threads;
-    uint32_t cpu_flags; /* QN_CPU_* after masking */
+    uint32_t cpu_flags;       /* QN_CPU_* after masking */
     size_t arena_block_bytes; /* 16 KiB; fault tests take less, so that every request is seen */
 };
 
