@@ -21,7 +21,7 @@ typedef struct qn_ranges {
     size_t count; /* = graph->n_tensors; by tensor id */
     qn_range *items;
     double **means; /* [count] mean of each channel (axis 1) where asked for, else NULL */
-    float **peaks;  /* the same: largest magnitude of each channel */
+    float **peaks;  /* the same: largest magnitude of each channel, zeros unless wanted */
 } qn_ranges;
 void qn__ranges_free(qn_ranges *ranges);
 
@@ -41,8 +41,9 @@ typedef struct qn_calib_item {
 typedef struct qn_calib_options {
     const qn_calib_item *items; /* tensors to observe */
     size_t n_items;
-    const uint32_t *mean_ids; /* tensors whose channel means and peaks are wanted */
+    const uint32_t *mean_ids; /* tensors whose channel means are wanted */
     size_t n_means;
+    bool want_peaks;     /* and the channels' largest magnitudes */
     const qn_rows *rows; /* filled while calibrating; data NULL: nothing to fill */
     size_t n_rows;
     int64_t batch; /* samples per ordered batch (ema) */

@@ -47,9 +47,13 @@ static qn_status add_means(worker *w, const qn_view *view, size_t index, qn_erro
     const size_t channels = qn__view_channels(view);
     if (w->sums[index] == NULL) {
         w->sums[index] = qn__calloc(ctx, channels, sizeof(qn_fixed));
-        w->peaks[index] = qn__calloc(ctx, channels, sizeof(float));
-        if (w->sums[index] == NULL || w->peaks[index] == NULL)
+        if (w->job->options->want_peaks)
+            w->peaks[index] = qn__calloc(ctx, channels, sizeof(float));
+        if (w->sums[index] == NULL || (w->job->options->want_peaks && w->peaks[index] == NULL)) {
+            qn__free(ctx, w->sums[index]);
+            w->sums[index] = NULL;
             return QN_NOMEM(error);
+        }
         w->n_sums[index] = channels;
     }
     QN_FAIL_IF(channels != w->n_sums[index], error, QN_UNSUPPORTED,
@@ -228,7 +232,8 @@ static qn_status finish_means(job *j, qn_error *error)
             for (uint32_t k = 0; k < j->n_workers; k++)
                 if (j->workers[k].n_sums[i] == channels && j->workers[k].sums[i] != NULL) {
                     sum += j->workers[k].sums[i][c];
-                    peaks[c] = fmaxf(peaks[c], j->workers[k].peaks[i][c]);
+                    if (j->options->want_peaks)
+                        peaks[c] = fmaxf(peaks[c], j->workers[k].peaks[i][c]);
                 }
             means[c] = (double)sum / QN_FIXED_ONE / n_samples;
         }

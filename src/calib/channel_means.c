@@ -74,7 +74,8 @@ qn_status qn__add_channel_means(const qn_context *ctx, const qn_view *view, qn_f
         add_channels_last(view->data, per_channel, channels, block, sample);
     else
         add_row_major(view->data, outer, channels, per_channel / outer, sample);
-    add_peaks(view, channels, per_channel / outer, peaks);
+    if (peaks != NULL)
+        add_peaks(view, channels, per_channel / outer, peaks);
     for (size_t c = 0; c < channels; c++) {
         const double mean = sample[c] / (double)per_channel;
         /* keeps the product inside int64; no network that can be quantized gets there */

@@ -11,7 +11,10 @@
 
 #include <math.h>
 
-enum { KL_BINS = 8192, STRIDE = 16 };
+enum { KL_BINS = 8192 };
+
+/* Thresholds are tried at the first distance, then around the best at the next. */
+static const size_t STRIDES[] = {64, 8, 1};
 
 typedef struct sums { /* over bins 0..i-1 */
     double *mass;     /* counts */
@@ -63,10 +66,14 @@ static size_t search_between(const sums *s, const double *h, size_t n, size_t le
 
 static size_t search(const sums *s, const double *h, size_t n, size_t levels)
 {
-    const size_t coarse = search_between(s, h, n, levels, levels, n, STRIDE);
-    const size_t first = coarse < levels + STRIDE ? levels : coarse - STRIDE;
-    const size_t last = coarse + STRIDE > n ? n : coarse + STRIDE;
-    return search_between(s, h, n, levels, first, last, 1);
+    size_t best = search_between(s, h, n, levels, levels, n, STRIDES[0]);
+    for (size_t i = 1; i < sizeof(STRIDES) / sizeof(STRIDES[0]); i++) {
+        const size_t reach = STRIDES[i - 1];
+        const size_t first = best < levels + reach ? levels : best - reach;
+        const size_t last = best + reach > n ? n : best + reach;
+        best = search_between(s, h, n, levels, first, last, STRIDES[i]);
+    }
+    return best;
 }
 
 static void accumulate(const sums *s, const double *h, size_t n)

@@ -109,17 +109,21 @@ static void factor_block(float *h, size_t k, size_t at, size_t n, float tiny)
     }
 }
 
-/* Rows below the block: L21 = A21 L11^-T. */
+/* Rows below the block: L21 = A21 L11^-T. The block is transposed so that the inner loop runs along
+ * memory. */
 static void solve_below(float *h, size_t k, size_t at, size_t n)
 {
+    float upper[BLOCK][BLOCK];
+    for (size_t j = 0; j < n; j++)
+        for (size_t d = 0; d < n; d++)
+            upper[j][d] = h[(at + d) * k + at + j];
     for (size_t i = at + n; i < k; i++) {
-        float *row = h + i * k;
-        for (size_t j = at; j < at + n; j++) {
-            float sum = row[j];
-            const float *l = h + j * k;
-            for (size_t d = at; d < j; d++)
-                sum -= row[d] * l[d];
-            row[j] = sum / l[j];
+        float *row = h + i * k + at;
+        for (size_t j = 0; j < n; j++) {
+            const float value = row[j] / upper[j][j];
+            row[j] = value;
+            for (size_t d = j + 1; d < n; d++)
+                row[d] -= value * upper[j][d];
         }
     }
 }
@@ -180,24 +184,26 @@ static void round_columns(solver *s, const qn_gptq_problem *p, size_t first, flo
         const size_t n = k - at < BLOCK ? k - at : BLOCK;
         /* errors of all earlier blocks: column j is reversed column k - 1 - j */
         const size_t done = at;
-        memset(moved, 0, p->channels * BLOCK * sizeof(float));
-        if (done > 0)
+        if (done == 0)
+            memset(moved, 0, p->channels * BLOCK * sizeof(float));
+        else
             multiply(s, errors + (k - done), k, p->channels, s->h + (k - done) * k + (k - at - n),
                      1, k, n, done, moved, BLOCK);
         for (size_t c = 0; c < p->channels; c++) {
             const float *w = p->w + c * p->k + first + at;
             int8_t *out = q + c * p->k + first + at;
             float *e = errors + c * k;
+            float *shift = moved + c * BLOCK; /* of reversed columns k - at - n and on */
             for (size_t j = 0; j < n; j++) {
-                const size_t column = k - 1 - (at + j);
-                float shift = moved[c * BLOCK + (n - 1 - j)];
-                for (size_t i = 0; i < j; i++) {
-                    const size_t earlier = k - 1 - (at + i);
-                    shift += e[earlier] * s->h[earlier * k + column];
-                }
+                const size_t left = n - 1 - j, column = k - 1 - (at + j);
                 const bool second = p->pairs && (first + at + j) % 2 == 1;
-                out[j] = round_one(w[j] + shift, p->scales[c], second, second ? out[j - 1] : 0);
-                e[column] = w[j] - (float)out[j] * p->scales[c];
+                out[j] =
+                    round_one(w[j] + shift[left], p->scales[c], second, second ? out[j - 1] : 0);
+                const float lost = w[j] - (float)out[j] * p->scales[c];
+                const float *u = s->h + column * k + (k - at - n);
+                e[column] = lost;
+                for (size_t i = 0; i < left; i++)
+                    shift[i] += lost * u[i];
             }
         }
     }

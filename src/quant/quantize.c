@@ -182,6 +182,7 @@ static qn_status equalize(run *r, qn_error *error)
     if (recorded)
         return qn__equalize(r->graph, NULL, &r->equalization, error);
     qn_calib_options o = {.batch = 1, .limit = EQUALIZE_SAMPLES};
+    o.want_peaks = true;
     QN_TRY(qn__equalize_candidates(r->graph, &ids, &o.n_means, error));
     o.mean_ids = ids;
     if (o.n_means > 0 && r->dataset != NULL) {

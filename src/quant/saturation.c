@@ -36,6 +36,18 @@ bool qn__pairs_safe_any(const int8_t *q, size_t k)
 
 bool qn__pairs_safe_adjacent(const int8_t *q, size_t k, size_t positions)
 {
+    if (positions == 1) {
+        int worst =
+            0; /* largest sum of one sign; the loop has no branch, so that it is vectorized */
+        for (size_t i = 0; i + 1 < k; i += 2) {
+            const int a = q[i], b = q[i + 1];
+            const int pos = (a > 0 ? a : 0) + (b > 0 ? b : 0);
+            const int neg = (a < 0 ? -a : 0) + (b < 0 ? -b : 0);
+            worst = pos > worst ? pos : worst;
+            worst = neg > worst ? neg : worst;
+        }
+        return worst <= PAIR_LIMIT;
+    }
     const size_t cin = k / positions; /* channels-last: entry i is tap i / cin of channel i % cin */
     for (size_t i = 0; i < k; i += 2) {
         const size_t n = i + 1;

@@ -6,7 +6,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { QMAX = 127, SEARCH_STEPS = 14 };
+enum { QMAX = 127, SEARCH_STEPS = 8 };
 
 #define QN_WEIGHT_METHOD(symbol) extern const qn_weight_method qn__weight_##symbol;
 #include "quant/weights.def"
@@ -104,11 +104,35 @@ static bool range_safe(const rows *r, size_t first, size_t count, float scale)
     return true;
 }
 
-/* Smallest scale, to 1 part in 2^14, at which the channels are safe. Twice the scale halves every
- * weight to at most 64, which is safe by itself. */
+/* Largest sum of the weights of one sign in a pair of the channels. */
+static float largest_pair(const rows *r, size_t first, size_t count)
+{
+    const size_t k = r->view->k, positions = r->view->positions, cin = k / positions;
+    float largest = 0;
+    for (size_t c = first; c < first + count; c++) {
+        const float *w = r->values + c * k;
+        for (size_t i = 0; i + 1 < k; i += 2) {
+            const size_t n = i + 1;
+            const float a = positions == 1 ? w[i] : w[i % cin * positions + i / cin];
+            const float b = positions == 1 ? w[n] : w[n % cin * positions + n / cin];
+            largest = fmaxf(largest, fmaxf(fmaxf(a, 0) + fmaxf(b, 0), -fminf(a, 0) - fminf(b, 0)));
+        }
+    }
+    return largest;
+}
+
+/* Smallest scale, to 1 part in 2^13, at which the channels are safe. Rounding moves a pair's sum by
+ * one step at most, so the scale lies between 1/129 and 1/127 of the largest pair (with a margin
+ * for the rounding of these numbers themselves). Twice the scale halves every weight to at most 64,
+ * which is safe by itself. */
 static float narrow(const rows *r, size_t first, size_t count, float scale)
 {
-    float bad = scale, good = scale * 2.0f;
+    const float pair = largest_pair(r, first, count);
+    float bad = fmaxf(scale, pair / 129.5f), good = fminf(pair / 126.5f, scale * 2.0f);
+    if (bad > good || !range_safe(r, first, count, good)) {
+        bad = scale;
+        good = scale * 2.0f;
+    }
     for (int step = 0; step < SEARCH_STEPS; step++) {
         const float middle = bad + (good - bad) * 0.5f;
         if (range_safe(r, first, count, middle))
