@@ -1,5 +1,7 @@
 #include "quant/gptq.h"
 
+#include "core/threads.h"
+
 #include <math.h>
 #include <string.h>
 
@@ -16,38 +18,84 @@ enum {
  * than columns, and rounding errors small against what was observed. */
 #define DAMPING 0.01
 
+/* What one thread multiplies with. */
+typedef struct scratch {
+    float *packed;  /* one operand of a product */
+    float *product; /* [BLOCK][k] */
+    const float **pointers;
+} scratch;
+
 typedef struct solver {
     const qn_context *ctx;
+    const qn_gptq_problem *problem;
     const qn_kernels *kernels;
-    size_t k;       /* columns of this block-diagonal part */
-    float *h;       /* [k][k]; after factoring: rows of U^T */
-    float *packed;  /* one operand of a product */
-    float *product; /* [mr][k] or [channels][BLOCK] */
-    const float **pointers;
+    uint32_t n_workers;
+    scratch *scratches; /* [n_workers] */
+    size_t first;       /* columns first .. first + k of the problem: one block-diagonal part */
+    size_t k;
+    float *h;      /* [k][k]; after factoring: rows of U^T */
+    float *errors; /* [channels][k] w - q * scale, in reversed column order: those already rounded
+                      are one contiguous run */
+    float *moved;  /* [channels][BLOCK] */
+    int8_t *q;
 } solver;
 
 /* c[m][n] = sum over d < depth of a[m][d] * b(d, n), b(d, n) = b[n * stride_n + d * stride_d]. */
-static void multiply(solver *s, const float *a, size_t stride_a, size_t m, const float *b,
-                     size_t stride_n, size_t stride_d, size_t n, size_t depth, float *c,
-                     size_t stride_c)
+static void multiply(const solver *s, const scratch *w, const float *a, size_t stride_a, size_t m,
+                     const float *b, size_t stride_n, size_t stride_d, size_t n, size_t depth,
+                     float *c, size_t stride_c)
 {
     const qn_f32_igemm *gemm = &s->kernels->f32_igemm;
     const qn_clamp_f32 none = {-INFINITY, INFINITY};
-    qn__f32_gemm_pack(s->packed, b, NULL, n, depth, 1, stride_n, 0, stride_d, gemm->nr);
+    qn__f32_gemm_pack(w->packed, b, NULL, n, depth, 1, stride_n, 0, stride_d, gemm->nr);
     for (size_t row = 0; row < m; row += gemm->mr) {
         const size_t mr = m - row < gemm->mr ? m - row : gemm->mr;
         for (size_t i = 0; i < gemm->mr; i++)
-            s->pointers[i] = a + (row + (i < mr ? i : 0)) * stride_a;
-        gemm->fn(mr, n, depth, 1, s->pointers, s->packed, c + row * stride_c, stride_c, &none);
+            w->pointers[i] = a + (row + (i < mr ? i : 0)) * stride_a;
+        gemm->fn(mr, n, depth, 1, w->pointers, w->packed, c + row * stride_c, stride_c, &none);
     }
+}
+
+/* h[at + i][at + j] += sign * sum over d < depth of a[i][d] * a[j][d], lower triangle, by blocks of
+ * rows. */
+typedef struct square_job {
+    const solver *s;
+    const float *a;
+    size_t stride, depth, at;
+    float sign;
+} square_job;
+
+static void square_rows(void *arg, uint32_t worker, size_t index)
+{
+    const square_job *job = arg;
+    const solver *s = job->s;
+    const scratch *w = &s->scratches[worker];
+    const size_t k = s->k, size = k - job->at, i = index * BLOCK;
+    const size_t m = size - i < BLOCK ? size - i : BLOCK, width = i + m;
+    multiply(s, w, job->a + i * job->stride, job->stride, m, job->a, job->stride, 1, width,
+             job->depth, w->product, k);
+    for (size_t r = 0; r < m; r++) {
+        float *out = s->h + (job->at + i + r) * k + job->at;
+        for (size_t c = 0; c < width; c++)
+            out[c] += job->sign * w->product[r * k + c];
+    }
+}
+
+static void add_square(const solver *s, const float *a, size_t stride, size_t depth, size_t at,
+                       float sign)
+{
+    square_job job = {s, a, stride, depth, at, sign};
+    const size_t blocks = (s->k - at + BLOCK - 1) / BLOCK;
+    qn__parallel_worker(s->problem->pool, square_rows, &job, blocks);
 }
 
 /* H = sum of x x^T over the rows (deviations from the mean when centred), damped. Reversed: column
  * j of the problem is row and column k - 1 - j of H, so that an ordinary Cholesky factor of it is
  * the U D U^T of the original order. */
-static qn_status second_moment(solver *s, const qn_gptq_problem *p, size_t first, qn_error *error)
+static qn_status second_moment(const solver *s, qn_error *error)
 {
-    const size_t k = s->k;
+    const qn_gptq_problem *p = s->problem;
+    const size_t k = s->k, first = s->first;
     float *columns = qn__reallocarray(s->ctx, NULL, k * SQUARE_ROWS, sizeof(float)); /* [k][rows] */
     float *mean = qn__calloc(s->ctx, k, sizeof(float));
     if (columns == NULL || mean == NULL) {
@@ -69,15 +117,7 @@ static qn_status second_moment(solver *s, const qn_gptq_problem *p, size_t first
             for (size_t j = 0; j < k; j++)
                 columns[j * SQUARE_ROWS + r] = row[k - 1 - j] - mean[j];
         }
-        for (size_t i = 0; i < k; i += BLOCK) {
-            const size_t m = k - i < BLOCK ? k - i : BLOCK;
-            const size_t width = i + m; /* the lower triangle is enough */
-            multiply(s, columns + i * SQUARE_ROWS, SQUARE_ROWS, m, columns, SQUARE_ROWS, 1, width,
-                     n, s->product, k);
-            for (size_t a = 0; a < m; a++)
-                for (size_t b = 0; b < width; b++)
-                    s->h[(i + a) * k + b] += s->product[a * k + b];
-        }
+        add_square(s, columns, SQUARE_ROWS, n, 0, 1.0f);
     }
     double trace = 0;
     for (size_t j = 0; j < k; j++)
@@ -128,24 +168,9 @@ static void solve_below(float *h, size_t k, size_t at, size_t n)
     }
 }
 
-/* A22 -= L21 L21^T, lower triangle. */
-static void update_trailing(solver *s, size_t at, size_t n)
-{
-    const size_t k = s->k;
-    for (size_t i = at + n; i < k; i += BLOCK) {
-        const size_t m = k - i < BLOCK ? k - i : BLOCK;
-        const size_t width = i + m - (at + n);
-        multiply(s, s->h + i * k + at, k, m, s->h + (at + n) * k + at, k, 1, width, n, s->product,
-                 k);
-        for (size_t a = 0; a < m; a++)
-            for (size_t b = 0; b < width; b++)
-                s->h[(i + a) * k + at + n + b] -= s->product[a * k + b];
-    }
-}
-
 /* H = L L^T in reversed order; then columns are divided by their pivot, which makes the factor unit
  * triangular: u_jk of the header is h[(k-1-j)][(k-1-kk)]. */
-static void factor(solver *s)
+static void factor(const solver *s)
 {
     const size_t k = s->k;
     float largest = 0;
@@ -156,7 +181,8 @@ static void factor(solver *s)
         const size_t n = k - at < BLOCK ? k - at : BLOCK;
         factor_block(s->h, k, at, n, tiny);
         solve_below(s->h, k, at, n);
-        update_trailing(s, at, n);
+        if (at + n < k) /* A22 -= L21 L21^T */
+            add_square(s, s->h + (at + n) * k + at, k, n, at + n, -1.0f);
     }
     for (size_t i = 0; i < k; i++)
         for (size_t j = 0; j < i; j++)
@@ -174,26 +200,28 @@ static int8_t round_one(float value, float scale, bool second, int8_t first)
     return (int8_t)q;
 }
 
-/* Rounds columns first .. first + s->k of every channel. errors: [channels][s->k] = w - q * scale,
- * in reversed column order, so that those already rounded are one contiguous run. */
-static void round_columns(solver *s, const qn_gptq_problem *p, size_t first, float *errors,
-                          float *moved, int8_t *q)
+/* Rounds the part's columns of one share of the channels. */
+static void round_channels(void *arg, uint32_t worker, size_t share)
 {
-    const size_t k = s->k;
-    for (size_t at = 0; at < k; at += BLOCK) {
+    const solver *s = arg;
+    const qn_gptq_problem *p = s->problem;
+    const size_t k = s->k, first = s->first;
+    const size_t begin = p->channels * share / s->n_workers;
+    const size_t end = p->channels * (share + 1) / s->n_workers;
+    for (size_t at = 0; at < k && begin < end; at += BLOCK) {
         const size_t n = k - at < BLOCK ? k - at : BLOCK;
+        float *moved = s->moved + begin * BLOCK;
         /* errors of all earlier blocks: column j is reversed column k - 1 - j */
-        const size_t done = at;
-        if (done == 0)
-            memset(moved, 0, p->channels * BLOCK * sizeof(float));
+        if (at == 0)
+            memset(moved, 0, (end - begin) * BLOCK * sizeof(float));
         else
-            multiply(s, errors + (k - done), k, p->channels, s->h + (k - done) * k + (k - at - n),
-                     1, k, n, done, moved, BLOCK);
-        for (size_t c = 0; c < p->channels; c++) {
+            multiply(s, &s->scratches[worker], s->errors + begin * k + (k - at), k, end - begin,
+                     s->h + (k - at) * k + (k - at - n), 1, k, n, at, moved, BLOCK);
+        for (size_t c = begin; c < end; c++) {
             const float *w = p->w + c * p->k + first + at;
-            int8_t *out = q + c * p->k + first + at;
-            float *e = errors + c * k;
-            float *shift = moved + c * BLOCK; /* of reversed columns k - at - n and on */
+            int8_t *out = s->q + c * p->k + first + at;
+            float *e = s->errors + c * k;
+            float *shift = s->moved + c * BLOCK; /* of reversed columns k - at - n and on */
             for (size_t j = 0; j < n; j++) {
                 const size_t left = n - 1 - j, column = k - 1 - (at + j);
                 const bool second = p->pairs && (first + at + j) % 2 == 1;
@@ -209,6 +237,23 @@ static void round_columns(solver *s, const qn_gptq_problem *p, size_t first, flo
     }
 }
 
+static bool scratch_create(const solver *s, scratch *out, size_t k, size_t depth)
+{
+    const qn_f32_igemm *gemm = &s->kernels->f32_igemm;
+    out->packed =
+        qn__alloc_aligned(s->ctx, sizeof(float) * qn__f32_gemm_packed_count(k, depth, 1, gemm->nr));
+    out->product = qn__reallocarray(s->ctx, NULL, k, BLOCK * sizeof(float));
+    out->pointers = qn__calloc(s->ctx, gemm->mr, sizeof(*out->pointers));
+    return out->packed != NULL && out->product != NULL && out->pointers != NULL;
+}
+
+static void scratch_free(const qn_context *ctx, scratch *w)
+{
+    qn__free_aligned(ctx, w->packed);
+    qn__free(ctx, w->product);
+    qn__free(ctx, (void *)w->pointers);
+}
+
 qn_status qn__gptq_round(const qn_context *ctx, const qn_gptq_problem *problem, int8_t *q,
                          qn_error *error)
 {
@@ -219,34 +264,35 @@ qn_status qn__gptq_round(const qn_context *ctx, const qn_gptq_problem *problem, 
     const size_t part = ((problem->k + parts - 1) / parts + BLOCK - 1) / BLOCK * BLOCK;
     const size_t k = part < problem->k ? part : problem->k;
     const size_t depth = k > SQUARE_ROWS ? k : SQUARE_ROWS;
-    const size_t rows = problem->channels;
-    solver s = {.ctx = ctx, .kernels = &kernels};
-    float *errors = NULL, *moved = NULL;
+    solver s = {.ctx = ctx,
+                .problem = problem,
+                .kernels = &kernels,
+                .n_workers = qn__pool_size(problem->pool),
+                .q = q};
     qn_status status = QN_OK;
     s.h = qn__reallocarray(ctx, NULL, k, k * sizeof(float));
-    s.packed = qn__alloc_aligned(
-        ctx, sizeof(float) * qn__f32_gemm_packed_count(k, depth, 1, kernels.f32_igemm.nr));
-    s.product = qn__reallocarray(ctx, NULL, k, BLOCK * sizeof(float));
-    s.pointers = qn__calloc(ctx, kernels.f32_igemm.mr, sizeof(*s.pointers));
-    errors = qn__reallocarray(ctx, NULL, rows, k * sizeof(float));
-    moved = qn__reallocarray(ctx, NULL, rows, BLOCK * sizeof(float));
-    if (s.h == NULL || s.packed == NULL || s.product == NULL || s.pointers == NULL ||
-        errors == NULL || moved == NULL) {
+    s.errors = qn__reallocarray(ctx, NULL, problem->channels, k * sizeof(float));
+    s.moved = qn__reallocarray(ctx, NULL, problem->channels, BLOCK * sizeof(float));
+    s.scratches = qn__calloc(ctx, s.n_workers, sizeof(*s.scratches));
+    bool ready = s.h != NULL && s.errors != NULL && s.moved != NULL && s.scratches != NULL;
+    for (uint32_t i = 0; ready && i < s.n_workers; i++)
+        ready = scratch_create(&s, &s.scratches[i], k, depth);
+    if (!ready) {
         status = QN_NOMEM(error);
         goto done;
     }
-    for (size_t first = 0; first < problem->k; first += part) {
-        s.k = problem->k - first < part ? problem->k - first : part;
-        QN_TRY_GOTO(second_moment(&s, problem, first, error));
+    for (; s.first < problem->k; s.first += part) {
+        s.k = problem->k - s.first < part ? problem->k - s.first : part;
+        QN_TRY_GOTO(second_moment(&s, error));
         factor(&s);
-        round_columns(&s, problem, first, errors, moved, q);
+        qn__parallel_worker(problem->pool, round_channels, &s, s.n_workers);
     }
 done:
-    qn__free(ctx, moved);
-    qn__free(ctx, errors);
-    qn__free(ctx, (void *)s.pointers);
-    qn__free(ctx, s.product);
-    qn__free_aligned(ctx, s.packed);
+    for (uint32_t i = 0; s.scratches != NULL && i < s.n_workers; i++)
+        scratch_free(ctx, &s.scratches[i]);
+    qn__free(ctx, s.scratches);
+    qn__free(ctx, s.moved);
+    qn__free(ctx, s.errors);
     qn__free(ctx, s.h);
     return status;
 }

@@ -19,9 +19,10 @@ typedef struct qn_gptq_problem {
     const float *scales; /* [channels] */
     size_t n_rows;
     size_t row_stride;
-    const float *rows; /* n_rows observed input vectors of k floats */
-    bool center;       /* a bias correction removes the mean error: weigh deviations only */
-    bool pairs;        /* keep products of columns 2i and 2i+1 inside int16 (quant/saturation.c) */
+    const float *rows;    /* n_rows observed input vectors of k floats */
+    bool center;          /* a bias correction removes the mean error: weigh deviations only */
+    struct qn_pool *pool; /* threads to use, or NULL; the result does not depend on them */
+    bool pairs; /* keep products of columns 2i and 2i+1 inside int16 (quant/saturation.c) */
 } qn_gptq_problem;
 
 /* q: [channels][k], within -127..127. Deterministic for one instruction set. */

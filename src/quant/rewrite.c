@@ -340,6 +340,7 @@ static void compensate_group(void *arg, size_t g)
                                      .n_rows = job->rows->n_rows,
                                      .row_stride = job->rows->groups * v->k,
                                      .rows = job->rows->data + g * v->k,
+                                     .pool = job->rows->groups == 1 ? job->ctx->pool : NULL,
                                      .center = job->center,
                                      .pairs = v->pairs && job->prove_pairs};
     if (qn__gptq_round(job->ctx, &problem, job->integers + first * v->k, NULL) != QN_OK)
@@ -371,7 +372,10 @@ static qn_status compensate(rewriter *r, const qn_node *node, size_t position,
                      .integers = qn__alloc(ctx, count)};
     p->integers = qn__arena_alloc(&r->plan->arena, count);
     job.failed = job.sorted == NULL || job.integers == NULL || p->integers == NULL;
-    if (!job.failed)
+    /* one group uses the threads inside, several are spread over them */
+    if (!job.failed && p->rows->groups == 1)
+        compensate_group(&job, 0);
+    else if (!job.failed)
         qn__parallel(ctx->pool, compensate_group, &job, p->rows->groups);
     for (size_t c = 0; !job.failed && c < view->channels; c++)
         for (size_t i = 0; i < view->k; i++)

@@ -479,6 +479,7 @@ static void equalizing_keeps_float_outputs_to_the_bit(void **state)
     assert_int_equal(qn__equalize_candidates(scaled, &ids, &o.n_means, NULL), QN_OK);
     assert_true(o.n_means > 0);
     o.mean_ids = ids;
+    o.want_peaks = true;
     assert_int_equal(qn__calibrate(scaled, f->dataset, &o, &ranges, NULL), QN_OK);
     qn_equalization list = {qn__calloc(f->ctx, scaled->n_nodes, sizeof(int32_t *)),
                             qn__calloc(f->ctx, scaled->n_nodes, sizeof(size_t))};
