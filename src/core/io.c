@@ -160,13 +160,6 @@ void qn__file_close(const qn_context *ctx, qn_file_view *view)
     *view = (qn_file_view){0};
 }
 
-bool qn__same_file(const char *a, const char *b)
-{
-    struct stat sa, sb;
-    return stat(a, &sa) == 0 && stat(b, &sb) == 0 && sa.st_dev == sb.st_dev &&
-           sa.st_ino == sb.st_ino;
-}
-
 /* --- atomic writing ----------------------------------------------------------------------------*/
 enum { WRITER_BUFFER_BYTES = 64 * 1024, MAX_TEMPORARY_NAMES = 1000 };
 

@@ -31,7 +31,5 @@ void qn__file_abandon(qn_file_writer *writer); /* NULL accepted */
 /* Whole buffer in one call. */
 qn_status qn__file_write_all(const qn_context *ctx, const char *path, const void *data,
                              size_t size_bytes, qn_error *error);
-/* True when both paths name the same existing file (device and inode). */
-bool qn__same_file(const char *a, const char *b);
 
 #endif

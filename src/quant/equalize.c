@@ -366,11 +366,13 @@ qn_status qn__equalize_candidates(qn_graph *graph, uint32_t **ids, size_t *count
         if (wanted[t])
             list[(*count)++] = t;
     qn__uses_free(&uses);
-    const bool ok = wanted != NULL && list != NULL;
+    qn_status status = wanted != NULL && list != NULL ? QN_OK : QN_NOMEM(error);
     qn__free(graph->ctx, wanted);
-    if (!ok) {
+    if (status == QN_OK)
+        status = qn__arena_check(&graph->arena, error); /* a flow that could not be followed */
+    if (status != QN_OK) {
         qn__free(graph->ctx, list);
-        return QN_NOMEM(error);
+        return status;
     }
     *ids = list;
     return QN_OK;
@@ -407,5 +409,6 @@ qn_status qn__equalize(qn_graph *graph, float *const *peaks, qn_equalization *li
         qn__uses_free(&uses);
         QN_TRY(status);
     }
+    QN_TRY(qn__arena_check(&graph->arena, error)); /* a flow that could not be followed */
     return qn__graph_verify(graph, error);
 }

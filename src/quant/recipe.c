@@ -176,14 +176,14 @@ static qn_status read_bias(const qn_recipe *recipe, qn_quant_plan *plan, size_t 
     return QN_OK;
 }
 
-static qn_status find_position(const qn_recipe *recipe, const qn_quant_plan *plan, const char *name,
+static qn_status find_position(const qn_recipe *recipe, const qn_graph *graph, const char *name,
                                size_t *out, qn_error *error)
 {
     size_t n = 0;
-    while (n < plan->graph->n_nodes && strcmp(plan->graph->nodes[n]->name, name) != 0)
+    while (n < graph->n_nodes && strcmp(graph->nodes[n]->name, name) != 0)
         n++;
-    QN_FAIL_IF(n == plan->graph->n_nodes, error, QN_INVALID_ARGUMENT,
-               "%s: no node \"%s\" in the model", recipe->path, name);
+    QN_FAIL_IF(n == graph->n_nodes, error, QN_INVALID_ARGUMENT, "%s: no node \"%s\" in the model",
+               recipe->path, name);
     *out = n;
     return QN_OK;
 }
@@ -223,7 +223,7 @@ qn_status qn__recipe_integers(const qn_recipe *recipe, qn_quant_plan *plan, qn_e
     json_object_foreach(integers, name, value)
     {
         size_t n = 0;
-        QN_TRY(find_position(recipe, plan, name, &n, error));
+        QN_TRY(find_position(recipe, plan->graph, name, &n, error));
         QN_TRY(read_integers(recipe, plan, n, value, error));
     }
     return QN_OK;
@@ -241,7 +241,7 @@ qn_status qn__recipe_biases(const qn_recipe *recipe, qn_quant_plan *plan, float 
     json_object_foreach(biases, name, value)
     {
         size_t n = 0;
-        QN_TRY(find_position(recipe, plan, name, &n, error));
+        QN_TRY(find_position(recipe, plan->graph, name, &n, error));
         QN_TRY(read_bias(recipe, plan, n, value, &shifts[n], error));
     }
     return QN_OK;
@@ -279,10 +279,7 @@ qn_status qn__recipe_equalization(const qn_recipe *recipe, qn_graph *graph, qn_e
     json_object_foreach(all, name, value)
     {
         size_t n = 0;
-        while (n < graph->n_nodes && strcmp(graph->nodes[n]->name, name) != 0)
-            n++;
-        QN_FAIL_IF(n == graph->n_nodes, error, QN_INVALID_ARGUMENT,
-                   "%s: no node \"%s\" in the model", recipe->path, name);
+        QN_TRY(find_position(recipe, graph, name, &n, error));
         QN_TRY(read_exponents(recipe, graph, n, value, list, error));
     }
     return QN_OK;
