@@ -203,11 +203,15 @@ static qn_status correct_bias(rewriter *r, const qn_node *node, size_t position,
     if (shift == NULL)
         return QN_NOMEM(r->error);
     for (size_t c = 0; c < view->channels; c++) {
+        const double *mean = means + c / per_group * cin;
+        const double scale = (double)scales[c];
         double sum = 0;
-        for (size_t k = 0; k < view->k; k++) {
-            const size_t i = c * view->stride_c + k * view->stride_k;
-            const double lost = (double)w[i] - (double)q[i] * (double)scales[c];
-            sum += lost * means[c / per_group * cin + k / view->positions];
+        size_t i = c * view->stride_c;
+        for (size_t input = 0; input < cin; input++) {
+            double lost = 0;
+            for (size_t p = 0; p < view->positions; p++, i += view->stride_k)
+                lost += (double)w[i] - (double)q[i] * scale;
+            sum += lost * mean[input];
         }
         shift[c] = (float)sum;
     }
