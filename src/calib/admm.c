@@ -154,7 +154,7 @@ static qn_status observe(const qn_context *ctx, void *p, uint32_t pass, uint64_t
     (void)pass, (void)sample;
     state *s = p;
     float lo = s->lo, hi = s->hi;
-    QN_TRY(qn__scan_range(values, count, &lo, &hi, error));
+    QN_TRY(qn__scan_range(ctx, values, count, &lo, &hi, error));
     const float ends[2] = {hi, -lo};
     /* Both signs' places lie side by side, so that the sign bit chooses between them. */
     place places[2 * N_EXPONENTS];
