@@ -6,7 +6,6 @@
 #include <string.h>
 
 enum {
-    QMAX = 127,
     PAIR_LIMIT = 128, /* of the positive and of the negative weights of a pair */
     BLOCK = 64,       /* columns rounded, or factored, between two matrix products */
     /* Above this many columns H is taken as block-diagonal: its factorization is cubic. */
@@ -189,12 +188,15 @@ static void factor(const solver *s)
             s->h[i * k + j] /= s->h[j * k + j];
 }
 
-static int8_t round_one(float value, float scale, bool second, int8_t first)
+/* Two powers of two are at most 64 each and never leave the limit. */
+static int8_t round_one(const qn_levels *levels, float value, float scale, bool second,
+                        int8_t first)
 {
-    int32_t q = qn__quantize_value(value, scale, 0, -QMAX, QMAX);
-    if (second) {
-        const int32_t hi = first > 0 ? PAIR_LIMIT - first : QMAX;
-        const int32_t lo = first < 0 ? -PAIR_LIMIT - first : -QMAX;
+    const int32_t qmax = levels->qmax;
+    int32_t q = qn__levels_round_one(levels, value, scale);
+    if (second && levels->set != QN_LEVELS_POW2) {
+        const int32_t hi = first > 0 ? PAIR_LIMIT - first : qmax;
+        const int32_t lo = first < 0 ? -PAIR_LIMIT - first : -qmax;
         q = q > hi ? hi : q < lo ? lo : q;
     }
     return (int8_t)q;
@@ -225,8 +227,8 @@ static void round_channels(void *arg, uint32_t worker, size_t share)
             for (size_t j = 0; j < n; j++) {
                 const size_t left = n - 1 - j, column = k - 1 - (at + j);
                 const bool second = p->pairs && (first + at + j) % 2 == 1;
-                out[j] =
-                    round_one(w[j] + shift[left], p->scales[c], second, second ? out[j - 1] : 0);
+                out[j] = round_one(&p->levels, w[j] + shift[left], p->scales[c], second,
+                                   second ? out[j - 1] : 0);
                 const float lost = w[j] - (float)out[j] * p->scales[c];
                 const float *u = s->h + column * k + (k - at - n);
                 e[column] = lost;
