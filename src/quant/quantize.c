@@ -14,6 +14,7 @@
 #define DEFAULT_CALIBRATE_WITH "float"
 #define DEFAULT_BIAS_CORRECTION "on"
 #define DEFAULT_EQUALIZE "on"
+#define DEFAULT_WEIGHT_LEVELS "uniform"
 #define EQUALIZE_SAMPLES 32
 
 void qn_quantize_options_init(qn_quantize_options *options)
@@ -34,6 +35,7 @@ const char *qn_quantize_default(const char *which)
         {"bias_correction", DEFAULT_BIAS_CORRECTION},
         {"equalize", DEFAULT_EQUALIZE},
         {"x86", DEFAULT_X86},
+        {"weight_levels", DEFAULT_WEIGHT_LEVELS},
     };
     for (size_t i = 0; which != NULL && i < sizeof(rows) / sizeof(rows[0]); i++)
         if (strcmp(rows[i].key, which) == 0)
@@ -139,12 +141,41 @@ static qn_status choose_words(run *r, qn_error *error)
     return QN_OK;
 }
 
+/* The caller's number, else the recipe's, else 0. */
+static qn_status choose_number(const run *r, uint32_t given, const char *key, uint32_t lowest,
+                               uint32_t highest, uint32_t *out, qn_error *error)
+{
+    *out = given != 0 || r->recipe.ctx == NULL ? given : qn__recipe_number(&r->recipe, key);
+    QN_FAIL_IF(*out != 0 && (*out < lowest || *out > highest), error, QN_INVALID_ARGUMENT,
+               "%s %u: expected %u to %u", key, *out, lowest, highest);
+    return QN_OK;
+}
+
+static qn_status choose_levels(run *r, qn_error *error)
+{
+    const qn_quantize_options *o = r->options;
+    qn_settings *s = &r->settings;
+    qn_levels levels;
+    const char *name = choose(r, o->weight_levels, "weight_levels", DEFAULT_WEIGHT_LEVELS);
+    QN_FAIL_IF(!qn__level_set_find(name, &s->level_set), error, QN_INVALID_ARGUMENT,
+               "weight-levels \"%s\": expected uniform, ternary or pow2", name);
+    QN_TRY(choose_number(r, o->weight_bits, "weight_bits", 2, 8, &s->weight_bits, error));
+    QN_TRY(choose_number(r, o->weight_clamp, "weight_clamp", 1, 127, &s->weight_clamp, error));
+    QN_TRY(choose_number(r, o->feature_clamp, "feature_clamp", 1, 127, &s->feature_clamp, error));
+    const char *problem = qn__levels_make(s->level_set, s->weight_bits, s->weight_clamp, &levels);
+    QN_FAIL_IF(problem != NULL, error, QN_INVALID_ARGUMENT, "%s, not %u", problem, s->weight_bits);
+    QN_FAIL_IF(s->feature_clamp != 0 && !s->symmetric, error, QN_INVALID_ARGUMENT,
+               "feature-clamp %u: only s8sym activations have a largest integer", s->feature_clamp);
+    return QN_OK;
+}
+
 static qn_status choose_settings(run *r, qn_error *error)
 {
     const qn_quantize_options *o = r->options;
     const size_t n_recorded = r->recipe.ctx == NULL ? 0 : qn__recipe_n_overrides(&r->recipe);
     QN_TRY(choose_methods(r, error));
     QN_TRY(choose_words(r, error));
+    QN_TRY(choose_levels(r, error));
     r->settings.batch =
         r->recipe.ctx == NULL || o->batch > 1 ? o->batch : qn__recipe_batch(&r->recipe, o->batch);
     QN_FAIL_IF(r->settings.batch < 1, error, QN_INVALID_ARGUMENT, "batch %lld is not positive",
