@@ -18,9 +18,9 @@
 static const char *const setting_keys[] = {"target",      "features",        "weights",
                                            "granularity", "activations",     "calibrate_with",
                                            "x86",         "bias_correction", "equalize"};
-static const char *const other_keys[] = {"recipe",       "quench",    "batch",  "preprocessing",
-                                         "samples",      "overrides", "ranges", "biases",
-                                         "equalization", "integers",  "layers", "notes"};
+static const char *const other_keys[] = {
+    "recipe", "quench",       "batch",    "preprocessing", "samples", "overrides", "ranges",
+    "biases", "equalization", "integers", "layers",        "notes",   "batch_norm"};
 enum {
     N_SETTINGS = sizeof(setting_keys) / sizeof(setting_keys[0]),
     N_OTHERS = sizeof(other_keys) / sizeof(other_keys[0])
@@ -476,6 +476,8 @@ qn_status qn__recipe_write(const qn_quant_plan *plan, const qn_dataset *dataset,
     if (plan->settings->bias_correction)
         put_biases(root, plan, shifts, &ok);
     put_integers(root, plan, &ok);
+    if (plan->n_norms > 0)
+        put(root, "batch_norm", qn__recipe_norms_json(plan->norms, plan->n_norms, &ok), &ok);
     if (plan->settings->equalize)
         put_equalization(root, plan->graph, equalization, &ok);
     put_layers(root, plan, &ok);
