@@ -261,7 +261,7 @@ static void scan(void *arg, size_t index)
     const qn_view *view = &s->pending[j->current];
     s->lo = INFINITY;
     s->hi = -INFINITY;
-    s->status = qn__scan_range(view->data, view->count, &s->lo, &s->hi, &s->error);
+    s->status = qn__scan_range(j->ctx, view->data, view->count, &s->lo, &s->hi, &s->error);
     if (s->status != QN_OK)
         qn__error_prefix(&s->error, s->status, "tensor \"%s\"", view->tensor->name);
 }
