@@ -115,15 +115,15 @@ def test_operators_of_onnx_are_those_of_the_table():
 
 
 def test_recipe_keys_and_defaults(quench, workspace, helps):
-    recipe, written = workspace / "r.json", set()
+    recipe, written = workspace / "r.json", {}
     for features in ("lp", "ema-train"):  # no run has every key
         result = quench("quantize", workspace / "m.onnx", "--dry-run", "--images",
                         workspace / "pictures", "--mean", "127.5", "--save-recipe", recipe, "--weights",
                         "gptq", "--features", features, "-q")  # fmt: skip
         assert result.returncode == 0, result.stderr
-        written |= set(json.loads(recipe.read_text()))
+        written = json.loads(recipe.read_text()) | written
     rows = re.findall(r"^\| (`[^|]*) \|", read("recipe.md"), re.M)
-    assert {key for row in rows for key in re.findall(r"`(\w+)`", row)} == written
+    assert {key for row in rows for key in re.findall(r"`(\w+)`", row)} == set(written)
     text = helps["quantize"]
     for option in ("features", "target"):
         assert f"--{option} (default: {written[option]})" in text
