@@ -209,6 +209,9 @@ static qn_status override_tensor(qn_quant_plan *plan, const qn_override *o, uint
         t->features = qn__feature_method_find(o->value);
         QN_FAIL_IF(t->features == NULL, error, QN_INVALID_ARGUMENT,
                    "%s:features=%s: no such method", o->pattern, o->value);
+        QN_FAIL_IF(t->features->train != NULL && t->features != plan->settings->features, error,
+                   QN_INVALID_ARGUMENT, "%s:features=%s: a method of the whole run (--features)",
+                   o->pattern, o->value);
     } else if (strcmp(o->key, "range") == 0) {
         QN_TRY(parse_range(o, &t->lo, &t->hi, error));
         t->has_range = true;

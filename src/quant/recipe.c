@@ -19,9 +19,9 @@ static const char *const setting_keys[] = {
     "target",         "features", "weights",         "granularity", "activations",
     "calibrate_with", "x86",      "bias_correction", "equalize",    "weight_levels"};
 static const char *const number_keys[] = {"weight_bits", "weight_clamp", "feature_clamp"};
-static const char *const other_keys[] = {"recipe",       "quench",    "batch",  "preprocessing",
-                                         "samples",      "overrides", "ranges", "biases",
-                                         "equalization", "integers",  "layers", "notes"};
+static const char *const other_keys[] = {
+    "recipe", "quench",       "batch",    "preprocessing", "samples", "overrides", "ranges",
+    "biases", "equalization", "integers", "layers",        "notes",   "batch_norm"};
 enum {
     N_SETTINGS = sizeof(setting_keys) / sizeof(setting_keys[0]),
     N_NUMBERS = sizeof(number_keys) / sizeof(number_keys[0]),
@@ -495,6 +495,8 @@ qn_status qn__recipe_write(const qn_quant_plan *plan, const qn_dataset *dataset,
     if (plan->settings->bias_correction)
         put_biases(root, plan, shifts, &ok);
     put_integers(root, plan, &ok);
+    if (plan->n_norms > 0)
+        put(root, "batch_norm", qn__recipe_norms_json(plan->norms, plan->n_norms, &ok), &ok);
     if (plan->settings->equalize)
         put_equalization(root, plan->graph, equalization, &ok);
     put_layers(root, plan, &ok);
