@@ -314,6 +314,7 @@ static double alternate(const line lines[2], const int32_t levels[2], double lar
     return a;
 }
 
+/* What is made is freed with line_free, also after a failure. */
 static qn_status line_create(const qn_context *ctx, const side *s, line *out, qn_error *error)
 {
     *out = (line){.top = s->top, .bins = s->bins};
@@ -321,11 +322,8 @@ static qn_status line_create(const qn_context *ctx, const side *s, line *out, qn
         return QN_OK;
     out->counts = qn__calloc(ctx, total_bins(), sizeof(double));
     out->sums = qn__calloc(ctx, total_bins(), sizeof(double));
-    if (out->counts == NULL || out->sums == NULL) {
-        qn__free(ctx, out->counts);
-        qn__free(ctx, out->sums);
+    if (out->counts == NULL || out->sums == NULL)
         return QN_NOMEM(error);
-    }
     line_totals(out);
     return QN_OK;
 }
