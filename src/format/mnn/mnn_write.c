@@ -127,9 +127,8 @@ qn_status qn__mnn_note(qn_mnn_writer *w, int64_t id, const qn_tensor *t)
                "tensor \"%s\": MNN's tensors have signed 8-bit values of one scale (target mnn)",
                t->name);
     qn_mnn_record *r = &w->records[id];
-    const qn_mnn_record found = {true,    false,
-                                 q->scales[0], q->zero_points ? q->zero_points[0] : 0,
-                                 q->qmin, q->qmax};
+    const qn_mnn_record found = {
+        true, false, q->scales[0], q->zero_points ? q->zero_points[0] : 0, q->qmin, q->qmax};
     if (r->known && (r->scale != found.scale || r->zero != found.zero))
         r->conflict = true; /* readers that want other parameters requantize for themselves */
     else
@@ -249,7 +248,7 @@ static const qn_node *binary_node(const qn_mnn_writer *w, size_t op)
 static qn_status write_binary(qn_mnn_writer *w, size_t op, const qn_node *node)
 {
     if (!qn_mnn_is_quant(node->outputs[0]))
-        return QN_OK; /* as it was, with what follows it */
+        return QN_OK;                /* as it was, with what follows it */
     for (uint32_t i = 0; i < 2; i++) /* constants too */
         QN_TRY(qn__mnn_note(w, qn__mnn_op_input(w, op, i), node->inputs[i]));
     QN_TRY(qn__mnn_write_eltwise(w, op));
@@ -373,16 +372,14 @@ static qn_status write_records(qn_mnn_writer *w)
         return QN_OK;
     w->changed = true;
     const size_t n_tensors = w->source->n_tensors;
-    qn_mnn_tensor_quant *quants =
-        qn__arena_calloc(&w->doc.arena, n_tensors + 1, sizeof(*quants));
+    qn_mnn_tensor_quant *quants = qn__arena_calloc(&w->doc.arena, n_tensors + 1, sizeof(*quants));
     if (!quants)
         return QN_NOMEM(w->error);
     size_t n = 0;
     for (size_t id = 0; id < n_tensors; id++) {
         const qn_mnn_record *r = &w->records[id];
         if (r->known)
-            quants[n++] =
-                (qn_mnn_tensor_quant){(uint32_t)id, r->scale, r->zero, r->min, r->max};
+            quants[n++] = (qn_mnn_tensor_quant){(uint32_t)id, r->scale, r->zero, r->min, r->max};
     }
     return qn__mnn_edit_quants(&w->doc, quants, n, w->error);
 }
@@ -433,7 +430,8 @@ static qn_status edit(qn_mnn_writer *w)
     const size_t n_ops = w->source->n_ops, n_tensors = w->source->n_tensors;
     qn_arena *arena = &w->doc.arena;
     w->ops = qn__arena_calloc(arena, n_ops + 1, sizeof(*w->ops));
-    w->next_node = qn__arena_calloc(arena, (size_t)w->graph->next_node_id + 1, sizeof(*w->next_node));
+    w->next_node =
+        qn__arena_calloc(arena, (size_t)w->graph->next_node_id + 1, sizeof(*w->next_node));
     w->id_of = qn__arena_calloc(arena, w->graph->n_tensors + 1, sizeof(*w->id_of));
     w->records = qn__arena_calloc(arena, n_tensors + 1, sizeof(*w->records));
     w->in_graph = qn__arena_calloc(arena, n_tensors + 1, 1);

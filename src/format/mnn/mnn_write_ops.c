@@ -132,8 +132,7 @@ static qn_status is_stored(qn_mnn_writer *w, size_t op, const layer *l, bool *sa
 static qn_status write_floats(qn_mnn_writer *w, size_t op, const layer *l)
 {
     qn_fb_object *object = qn__mnn_own_op(w, op);
-    qn_fb_object *conv =
-        object ? qn__fb_copy(&w->doc, qn__fb_table(object, QN_MNN_Op_main)) : NULL;
+    qn_fb_object *conv = object ? qn__fb_copy(&w->doc, qn__fb_table(object, QN_MNN_Op_main)) : NULL;
     if (!conv ||
         !qn__fb_set_vector(&w->doc, conv, QN_MNN_Convolution2D_weight, l->values, l->count) ||
         !qn__fb_set_vector(&w->doc, conv, QN_MNN_Convolution2D_bias, l->bias, l->rows))
@@ -202,8 +201,7 @@ qn_status qn__mnn_write_weights(qn_mnn_writer *w, size_t op, const qn_node *node
 static qn_status set_conv_act(qn_mnn_writer *w, size_t op, bool six)
 {
     qn_fb_object *object = qn__mnn_own_op(w, op);
-    qn_fb_object *conv =
-        object ? qn__fb_copy(&w->doc, qn__fb_table(object, QN_MNN_Op_main)) : NULL;
+    qn_fb_object *conv = object ? qn__fb_copy(&w->doc, qn__fb_table(object, QN_MNN_Op_main)) : NULL;
     const qn_fb_object *from = conv ? qn__fb_table(conv, QN_MNN_Convolution2D_common) : NULL;
     qn_fb_object *common = from ? qn__fb_copy(&w->doc, from) : NULL;
     if (!common)
@@ -258,8 +256,7 @@ qn_status qn__mnn_write_eltwise(qn_mnn_writer *w, size_t op)
         if (qn__fb_real_at(&w->doc, main, QN_MNN_Eltwise_coeff, i) != 1)
             return QN_OK;
     const size_t n_kinds = sizeof(KINDS) / sizeof(KINDS[0]);
-    while (kind < n_kinds &&
-           KINDS[kind].eltwise != qn__fb_int(&w->doc, main, QN_MNN_Eltwise_type))
+    while (kind < n_kinds && KINDS[kind].eltwise != qn__fb_int(&w->doc, main, QN_MNN_Eltwise_type))
         kind++;
     if (kind == n_kinds)
         return QN_OK;
@@ -311,8 +308,7 @@ qn_status qn__mnn_write_table(qn_mnn_writer *w, size_t op)
     if (!unary)
         return QN_NOMEM(w->error);
     qn__fb_clear(unary, QN_MNN_UnaryOp_tableInt8);
-    if (wanted &&
-        !qn__fb_set_vector(&w->doc, unary, QN_MNN_UnaryOp_tableInt8, table, TABLE_LEVELS))
+    if (wanted && !qn__fb_set_vector(&w->doc, unary, QN_MNN_UnaryOp_tableInt8, table, TABLE_LEVELS))
         return QN_NOMEM(w->error);
     qn__fb_set_union(&w->doc, object, QN_MNN_Op_main, unary);
     return QN_OK;
