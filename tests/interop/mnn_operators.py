@@ -190,9 +190,11 @@ def normalizations():
     norm = {"s": values(c, low=0.5), "b": values(c), "m": values(c), "v": values(c, low=0.2)}
     yield one("batch_norm", "BatchNormalization", {"x": IMAGE}, norm)
     two = {"s": values(c, low=0.5), "b": values(c)}
-    yield one("instance_norm", "InstanceNormalization", {"x": IMAGE}, two)
+    yield one("instance_norm", "InstanceNormalization", {"x": IMAGE}, two, epsilon=0.1)
     yield one("layer_norm", "LayerNormalization", {"x": (2, 3, 8)},
-              {"s": values(8, low=0.5), "b": values(8)}, axis=-1)  # fmt: skip
+              {"s": values(8, low=0.5), "b": values(8)}, axis=-1, epsilon=0.1)
+    yield one("layer_norm_two_axes", "LayerNormalization", {"x": (2, 3, 8)},
+              {"s": values(3, 8, low=0.5), "b": values(3, 8)}, axis=1)  # fmt: skip
     yield one("lrn", "LRN", size=3, alpha=0.01, beta=0.6, bias=1.2)
     yield one("softmax", "Softmax", {"x": (3, 7)})
     yield one("softmax_channels", "Softmax", axis=1)
@@ -249,8 +251,6 @@ def resizes():
     yield one("resize_sizes", "Resize", {"x": IMAGE}, {"s": i64(1, 6, 15, 11)},
               ["x", "", "", "s"], mode="linear",
               coordinate_transformation_mode="half_pixel")  # fmt: skip
-    yield one("resize_cubic", "Resize", {"x": IMAGE}, {"s": np.array([1, 1, 2, 2], np.float32)},
-              ["x", "", "s"], mode="cubic")  # fmt: skip
 
 
 def reductions():

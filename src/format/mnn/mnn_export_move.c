@@ -413,14 +413,13 @@ qn_status qn__mnn_export_depth_space(qn_mnn_exporter *x, const qn_node *node, in
 }
 
 /* --- resize ------------------------------------------------------------------------------------*/
+/* No cubic: the runtime's is not ONNX's. */
 static qn_status resize_type(const qn_node *node, int32_t *type, qn_error *error)
 {
     const char *mode = qn__attr_string(node, "mode", "nearest");
     const char *nearest = qn__attr_string(node, "nearest_mode", "round_prefer_floor");
     if (strcmp(mode, "linear") == 0)
         *type = 2;
-    else if (strcmp(mode, "cubic") == 0)
-        *type = 3;
     else if (strcmp(mode, "nearest") == 0 && strcmp(nearest, "floor") == 0)
         *type = 1;
     else if (strcmp(mode, "nearest") == 0 && strncmp(nearest, "round", 5) == 0)
@@ -473,8 +472,6 @@ qn_status qn__mnn_export_resize(qn_mnn_exporter *x, const qn_node *node, int32_t
                    rule == QN_MNN_CoordinateTransformationMode_AlignCorners);
     qn__fb_set_int(interp, QN_MNN_Interp_halfPixelCenters,
                    rule == QN_MNN_CoordinateTransformationMode_HalfPixels);
-    qn__fb_set_real(interp, QN_MNN_Interp_cubicCoeffA,
-                    qn__attr_float(node, "cubic_coeff_a", -0.75f));
     qn__fb_set_int(interp, QN_MNN_Interp_ctm, rule);
     qn__fb_set_int(x->ops[x->n_ops - 1], QN_MNN_Op_defaultDimentionFormat,
                    QN_MNN_MNN_DATA_FORMAT_NCHW);
