@@ -5,10 +5,10 @@
 
 size_t qn__fb_scalar_bytes(qn_fb_scalar type)
 {
-    static const uint8_t BYTES[] = {[QN_FB_NONE] = 0, [QN_FB_BOOL] = 1, [QN_FB_I8] = 1,
-                                    [QN_FB_U8] = 1,   [QN_FB_I16] = 2,  [QN_FB_U16] = 2,
-                                    [QN_FB_I32] = 4,  [QN_FB_U32] = 4,  [QN_FB_I64] = 8,
-                                    [QN_FB_U64] = 8,  [QN_FB_F32] = 4,  [QN_FB_F64] = 8};
+    static const uint8_t BYTES[] = {
+        [QN_FB_NONE] = 0, [QN_FB_BOOL] = 1, [QN_FB_I8] = 1,  [QN_FB_U8] = 1,
+        [QN_FB_I16] = 2,  [QN_FB_U16] = 2,  [QN_FB_I32] = 4, [QN_FB_U32] = 4,
+        [QN_FB_I64] = 8,  [QN_FB_U64] = 8,  [QN_FB_F32] = 4, [QN_FB_F64] = 8};
     return (size_t)type < sizeof(BYTES) ? BYTES[type] : 0;
 }
 
@@ -51,17 +51,36 @@ qn_fb_value qn__fb_load(qn_fb_scalar type, const uint8_t *at)
     float f32;
     switch (type) {
     case QN_FB_BOOL:
-    case QN_FB_U8: value.i = at[0]; break;
-    case QN_FB_I8: memcpy(&i8, at, 1), value.i = i8; break;
-    case QN_FB_I16: memcpy(&i16, at, 2), value.i = i16; break;
-    case QN_FB_U16: value.i = fb_load16(at); break;
-    case QN_FB_I32: memcpy(&i32, at, 4), value.i = i32; break;
-    case QN_FB_U32: value.i = fb_load32(at); break;
+    case QN_FB_U8:
+        value.i = at[0];
+        break;
+    case QN_FB_I8:
+        memcpy(&i8, at, 1), value.i = i8;
+        break;
+    case QN_FB_I16:
+        memcpy(&i16, at, 2), value.i = i16;
+        break;
+    case QN_FB_U16:
+        value.i = fb_load16(at);
+        break;
+    case QN_FB_I32:
+        memcpy(&i32, at, 4), value.i = i32;
+        break;
+    case QN_FB_U32:
+        value.i = fb_load32(at);
+        break;
     case QN_FB_I64:
-    case QN_FB_U64: memcpy(&value.i, at, 8); break;
-    case QN_FB_F32: memcpy(&f32, at, 4), value.f = (double)f32; break;
-    case QN_FB_F64: memcpy(&value.f, at, 8); break;
-    case QN_FB_NONE: break;
+    case QN_FB_U64:
+        memcpy(&value.i, at, 8);
+        break;
+    case QN_FB_F32:
+        memcpy(&f32, at, 4), value.f = (double)f32;
+        break;
+    case QN_FB_F64:
+        memcpy(&value.f, at, 8);
+        break;
+    case QN_FB_NONE:
+        break;
     }
     return value;
 }
@@ -110,8 +129,7 @@ double qn__fb_real(const qn_fb_document *d, const qn_fb_object *object, uint32_t
     const qn_fb_field *field = field_of(d, object, slot);
     if (!object->values[slot].present)
         return field->fallback;
-    return qn__fb_is_real(field->element) ? object->values[slot].f
-                                          : (double)object->values[slot].i;
+    return qn__fb_is_real(field->element) ? object->values[slot].f : (double)object->values[slot].i;
 }
 
 const char *qn__fb_string(const qn_fb_object *object, uint32_t slot)

@@ -117,9 +117,8 @@ void qn__fb_set_union(qn_fb_document *d, qn_fb_object *object, uint32_t slot, qn
 bool qn__fb_set_tables(qn_fb_document *d, qn_fb_object *object, uint32_t slot,
                        qn_fb_object *const *tables, size_t count)
 {
-    qn_fb_object **copy = count > FB_MAX_BYTES
-                              ? NULL
-                              : qn__arena_calloc(&d->arena, count, sizeof(qn_fb_object *));
+    qn_fb_object **copy =
+        count > FB_MAX_BYTES ? NULL : qn__arena_calloc(&d->arena, count, sizeof(qn_fb_object *));
     if (!copy)
         return false;
     if (count)

@@ -58,8 +58,9 @@ static qn_status follow(const reader *r, const fb_way *way, uint64_t at, uint64_
     const uint32_t offset = fb_load32(r->data + at);
     const uint64_t to = at + offset;
     if (offset == 0 || offset > INT32_MAX || to + 4 > r->size)
-        return fail(r, way, QN_CORRUPT, "offset %u at byte %llu leads outside the file (%llu bytes)",
-                    offset, (unsigned long long)at, (unsigned long long)r->size);
+        return fail(r, way, QN_CORRUPT,
+                    "offset %u at byte %llu leads outside the file (%llu bytes)", offset,
+                    (unsigned long long)at, (unsigned long long)r->size);
     if (to % 4 != 0)
         return fail(r, way, QN_CORRUPT, "offset %u at byte %llu leads to an unaligned place",
                     offset, (unsigned long long)at);
@@ -69,7 +70,7 @@ static qn_status follow(const reader *r, const fb_way *way, uint64_t at, uint64_
 
 static qn_status read_text(reader *r, const fb_way *way, uint64_t at, qn_fb_text *out)
 {
-    uint64_t to;
+    uint64_t to = 0;
     QN_TRY(follow(r, way, at, &to));
     const uint32_t length = fb_load32(r->data + to);
     if (to + 4 + length + 1 > r->size)
@@ -86,7 +87,7 @@ static qn_status read_text(reader *r, const fb_way *way, uint64_t at, qn_fb_text
 static qn_status read_count(reader *r, const fb_way *way, uint64_t *at, size_t element,
                             uint32_t *count)
 {
-    uint64_t to;
+    uint64_t to = 0;
     QN_TRY(follow(r, way, *at, &to));
     *count = fb_load32(r->data + to);
     if (to + 4 + (uint64_t)*count * element > r->size)
@@ -119,7 +120,9 @@ static qn_status read_plain(reader *r, const fb_way *way, const qn_fb_field *fie
 {
     uint32_t count;
     switch (field->kind) {
-    case QN_FB_SCALAR: *value = qn__fb_load(field->element, r->data + at); return QN_OK;
+    case QN_FB_SCALAR:
+        *value = qn__fb_load(field->element, r->data + at);
+        return QN_OK;
     case QN_FB_STRING:
         QN_TRY(read_text(r, way, at, &value->string));
         value->present = true;
@@ -128,10 +131,12 @@ static qn_status read_plain(reader *r, const fb_way *way, const qn_fb_field *fie
         QN_TRY(read_count(r, way, &at, qn__fb_scalar_bytes(field->element), &count));
         *value = (qn_fb_value){.present = true, .count = count, .bytes = r->data + at};
         return QN_OK;
-    case QN_FB_VECTOR_STRING: return read_strings(r, way, at, value);
+    case QN_FB_VECTOR_STRING:
+        return read_strings(r, way, at, value);
     case QN_FB_TABLE:
     case QN_FB_UNION:
-    case QN_FB_VECTOR_TABLE: break;
+    case QN_FB_VECTOR_TABLE:
+        break;
     }
     return QN_OK;
 }
@@ -174,8 +179,8 @@ static qn_status read_unknown(reader *r, const fb_way *way, const table *t, qn_f
         memcpy(unknown->bytes, r->data + at, size);
         if (size >= 4) {
             const uint64_t value = fb_load32(unknown->bytes);
-            unknown->maybe_offset = value % 4 == 0 && at + value >= t->position + t->size &&
-                                    at + value + 4 <= r->size;
+            unknown->maybe_offset =
+                value % 4 == 0 && at + value >= t->position + t->size && at + value + 4 <= r->size;
         }
         /* Bytes behind it that are not padding: a structure, larger than a number. */
         for (uint64_t i = at + size; i < t->position + end; i++)
@@ -254,7 +259,7 @@ static qn_status read_tables(reader *r, const fb_way *way, uint64_t at, int32_t 
         return QN_NOMEM(r->error);
     for (uint32_t i = 0; i < count; i++) {
         const fb_way element = {way->up, way->record, way->slot, i};
-        uint64_t to;
+        uint64_t to = 0;
         QN_TRY(follow(r, &element, at + 4u * (uint64_t)i, &to));
         QN_TRY(read_table(r, &element, to, record, depth + 1, &tables[i]));
     }
@@ -272,7 +277,7 @@ static qn_status read_child(reader *r, const fb_way *way, uint64_t at, uint32_t 
     int32_t record = field->target;
     if (field->kind == QN_FB_UNION)
         QN_TRY(union_record(r, way, object, &record));
-    uint64_t to;
+    uint64_t to = 0;
     QN_TRY(follow(r, way, at, &to));
     QN_TRY(read_table(r, way, to, record, depth + 1, &value->table));
     value->present = true;
@@ -285,10 +290,11 @@ static qn_status read_table(reader *r, const fb_way *way, uint64_t position, int
     const qn_fb_record *record = &r->schema->records[record_index];
     if (depth > r->max_depth)
         return fail(r, way, QN_LIMIT, "tables are nested deeper than %u", r->max_depth);
-    table t;
+    table t = {0};
     QN_TRY(open_table(r, way, position, &t));
-    QN_TRY(charge(r, way, 4u + 2u * (uint64_t)t.n_slots + sizeof(qn_fb_object) +
-                              record->n_fields * sizeof(qn_fb_value)));
+    QN_TRY(charge(r, way,
+                  4u + 2u * (uint64_t)t.n_slots + sizeof(qn_fb_object) +
+                      record->n_fields * sizeof(qn_fb_value)));
     qn_fb_object *object = qn__fb_new(&r->doc, record_index);
     if (!object)
         return QN_NOMEM(r->error);
@@ -317,7 +323,7 @@ static qn_status read_root(reader *r)
 {
     const qn_fb_schema *schema = r->schema;
     const fb_way way = {NULL, &schema->records[schema->root], -1, -1};
-    uint64_t root;
+    uint64_t root = 0;
     if (r->size > FB_MAX_BYTES)
         return fail(r, &way, QN_LIMIT, "the file is larger than 2 GiB");
     if (r->size < 12)
