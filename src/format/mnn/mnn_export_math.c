@@ -229,12 +229,33 @@ qn_status qn__mnn_export_cast(qn_mnn_exporter *x, const qn_node *node, int32_t a
     return QN_OK;
 }
 
+/* What becomes of the node's activation. In integers the runtime's own rectifier compares with the
+ * integer 0, which is the real 0 only without a zero point; where the activation's bounds are at or
+ * beyond the ends of the integers, there is nothing left to do. */
+static bool binary_act(qn_mnn_exporter *x, const qn_node *node, bool *relu)
+{
+    const qn_mnn_value *out = qn__mnn_value(x, node->outputs[0]);
+    float lo, hi;
+    *relu = false;
+    if (!qn__mnn_act(node, &lo, &hi))
+        return true;
+    if (out->has_quant) {
+        const qn_mnn_tensor_quant *quant = &out->quant;
+        if (rint((double)lo / quant->scale) + quant->zero <= quant->min &&
+            rint((double)hi / quant->scale) + quant->zero >= quant->max)
+            return true;
+    }
+    *relu = lo == 0 && isinf(hi) && (!out->has_quant || out->quant.zero == 0);
+    return *relu;
+}
+
 /* Max and Min take any number of inputs: a chain. */
 qn_status qn__mnn_export_binary(qn_mnn_exporter *x, const qn_node *node, int32_t argument,
                                 qn_error *error)
 {
     const qn_mnn_layout layout = qn__mnn_layout(x, node, true);
-    const bool relu = node->act == QN_ACT_RELU && node->n_inputs == 2;
+    bool relu;
+    const bool fused = binary_act(x, node, &relu);
     int32_t a, b;
     QN_FAIL_IF(node->n_inputs < 1 || node->inputs[0] == NULL, error, QN_CORRUPT,
                "node \"%s\": no inputs", node->name);
@@ -247,7 +268,7 @@ qn_status qn__mnn_export_binary(qn_mnn_exporter *x, const qn_node *node, int32_t
                    node->name, i);
         QN_TRY(qn__mnn_get(x, node->inputs[i], layout, &b, error));
         const bool last = i + 1 == node->n_inputs;
-        const int32_t to = last ? qn__mnn_put(x, node, 0, layout, relu)
+        const int32_t to = last ? qn__mnn_put(x, node, 0, layout, fused)
                                 : qn__mnn_between(x, node, "_step", node->outputs[0]);
         qn__mnn_binary(x, last ? node->name : NULL, argument, a, b, to);
         a = to;
