@@ -1,11 +1,10 @@
 /* The quantization of activations in an exported document. */
 #include "format/mnn/mnn_export.h"
 
-qn_status qn__mnn_export_quants(qn_mnn_exporter *x, qn_error *error)
+qn_status qn__mnx_export_quants(qn_mnx_exporter *x, qn_error *error)
 {
     size_t count = 0;
-    qn_mnn_tensor_quant *quants =
-        qn__arena_calloc(&x->graph->arena, x->n_ids + 1, sizeof(*quants));
+    qn_mnn_tensor_quant *quants = qn__arena_calloc(&x->graph->arena, x->n_ids + 1, sizeof(*quants));
     if (quants == NULL)
         return QN_NOMEM(error);
     for (size_t i = 0; i < x->n_ids; i++) {
