@@ -451,7 +451,7 @@ static qn_status quantize(run *r, qn_error *error)
     QN_TRY(qn__quant_rewrite(&r->plan, r->ranges.means,
                              r->settings.bias_correction ? r->shifts : NULL, &r->quantized, error));
     char changes[128];
-    if (qn__format_changes(r->quantized, changes, sizeof(changes)) &&
+    if (qn__format_changes(r->quantized, NULL, changes, sizeof(changes)) &&
         !qn__quant_plan_note(&r->plan, "%s", changes))
         return QN_NOMEM(error);
     return QN_OK;
