@@ -14,7 +14,7 @@
 #define DEFAULT_CALIBRATE_WITH "float"
 #define DEFAULT_BIAS_CORRECTION "on"
 #define DEFAULT_EQUALIZE "on"
-#define EQUALIZE_SAMPLES 32
+#define EQUALIZE_SAMPLES 16
 
 void qn_quantize_options_init(qn_quantize_options *options)
 {
