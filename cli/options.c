@@ -303,10 +303,10 @@ static bool check_channels(const cli_options *o)
 
 static bool check_sources(const cli_options *o)
 {
-    const int sources =
-        (o->data.images_dir != NULL) + (o->data.data_file != NULL) + (o->data.list_file != NULL);
+    const int sources = (o->data.images_dir != NULL) + (o->data.data_file != NULL) +
+                        (o->data.list_file != NULL) + (o->data.sequences_dir != NULL);
     if (sources > 1) {
-        cli_usage_error("only one of --images, --data and --list can be given");
+        cli_usage_error("only one of --images, --data, --list and --sequences can be given");
         return false;
     }
     if (o->data.use_seed && o->data.count == 0) {

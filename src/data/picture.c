@@ -20,8 +20,8 @@ static qn_status plan_layout(qn_picture_plan *plan, const qn_input_spec *spec, i
     const bool last = d[3] == 1 || d[3] == 3 || d[3] == 4;
     const bool alpha = channels >= QN_CHANNELS_RGBA;
     QN_FAIL_IF(!first && !last && d[1] >= 0, error, QN_INVALID_ARGUMENT,
-               "input \"%s\" is [%lld,%lld,%lld,%lld]: pictures need 1, 3 or 4 channels", spec->name,
-               (long long)d[0], (long long)d[1], (long long)d[2], (long long)d[3]);
+               "input \"%s\" is [%lld,%lld,%lld,%lld]: pictures need 1, 3 or 4 channels",
+               spec->name, (long long)d[0], (long long)d[1], (long long)d[2], (long long)d[3]);
     plan->channels_last = !first && last;
     const int64_t n = plan->channels_last ? d[3] : d[1];
     plan->n_channels = n > 0 ? (uint32_t)n : channels == QN_CHANNELS_GRAY ? 1 : alpha ? 4 : 3;
@@ -111,8 +111,7 @@ static qn_status plan_mnn(qn_picture_plan *plan, const qn_preprocess *p, qn_erro
                "centre %g x %g: the fractions of a picture that are kept lie within 0 and 1", w, h);
     QN_FAIL_IF((w != 0 || h != 0) && !is_mnn(p->filter), error, QN_INVALID_ARGUMENT,
                "centre fractions need the filter mnn or mnn-truncate");
-    QN_FAIL_IF(is_mnn(p->filter) &&
-                   (plan->geometry != QN_GEOMETRY_EXACT || plan->crop_width != 0),
+    QN_FAIL_IF(is_mnn(p->filter) && (plan->geometry != QN_GEOMETRY_EXACT || plan->crop_width != 0),
                error, QN_INVALID_ARGUMENT,
                "the filters mnn and mnn-truncate resize to an exact size: no --crop, --letterbox "
                "or --resize N");

@@ -68,15 +68,12 @@ static qn_matrix inverse(const qn_matrix *from)
     const double det = m[0] * cross(m[4], m[8], m[5], m[7]) + m[1] * cross(m[5], m[6], m[3], m[8]) +
                        m[2] * cross(m[3], m[7], m[4], m[6]);
     const double s = 1.0 / det;
-    return (qn_matrix){{scaled_cross(m[4], m[8], m[5], m[7], s),
-                        scaled_cross(m[2], m[7], m[1], m[8], s),
-                        scaled_cross(m[1], m[5], m[2], m[4], s),
-                        scaled_cross(m[5], m[6], m[3], m[8], s),
-                        scaled_cross(m[0], m[8], m[2], m[6], s),
-                        scaled_cross(m[2], m[3], m[0], m[5], s),
-                        scaled_cross(m[3], m[7], m[4], m[6], s),
-                        scaled_cross(m[1], m[6], m[0], m[7], s),
-                        scaled_cross(m[0], m[4], m[1], m[3], s)}};
+    return (qn_matrix){
+        {scaled_cross(m[4], m[8], m[5], m[7], s), scaled_cross(m[2], m[7], m[1], m[8], s),
+         scaled_cross(m[1], m[5], m[2], m[4], s), scaled_cross(m[5], m[6], m[3], m[8], s),
+         scaled_cross(m[0], m[8], m[2], m[6], s), scaled_cross(m[2], m[3], m[0], m[5], s),
+         scaled_cross(m[3], m[7], m[4], m[6], s), scaled_cross(m[1], m[6], m[0], m[7], s),
+         scaled_cross(m[0], m[4], m[1], m[3], s)}};
 }
 
 typedef struct qn_mnn_map {

@@ -330,8 +330,8 @@ static void put_settings(json_t *root, const qn_settings *s, bool *ok)
 static json_t *preprocessing(const qn_preprocess *p, bool *ok)
 {
     static const char *const channels[] = {"RGB", "BGR", "GRAY", "RGBA", "BGRA"};
-    static const char *const filters[] = {"bilinear", "bilinear-plain", "bicubic",
-                                          "nearest",  "mnn",            "mnn-truncate"};
+    static const char *const filters[] = {"bilinear", "bilinear-plain", "bicubic", "nearest",
+                                          "mnn",      "mnn-truncate"};
     json_t *o = json_object();
     put(o, "channels", json_string(channels[p->channels % 5]), ok);
     put(o, "mean", float_list(p->mean, p->n_mean, ok), ok);

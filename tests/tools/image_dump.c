@@ -1,5 +1,5 @@
-/* image_dump FILE CHANNELS [WxH FILTER [X,Y,W,H]]: decodes, perhaps resizes, and writes "WIDTH HEIGHT
- * CHANNELS" and the pixels to stdout. For comparison with other libraries. */
+/* image_dump FILE CHANNELS [WxH FILTER [X,Y,W,H]]: decodes, perhaps resizes, and writes "WIDTH
+ * HEIGHT CHANNELS" and the pixels to stdout. For comparison with other libraries. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,8 +9,8 @@
 
 static qn_filter parse_filter(const char *text)
 {
-    static const char *const names[] = {"bilinear", "bilinear-plain", "bicubic",
-                                        "nearest",  "mnn",            "mnn-truncate"};
+    static const char *const names[] = {"bilinear", "bilinear-plain", "bicubic", "nearest",
+                                        "mnn",      "mnn-truncate"};
     for (int i = 0; i < 6; i++)
         if (strcmp(text, names[i]) == 0)
             return (qn_filter)i;
@@ -35,7 +35,8 @@ static qn_status dump(const qn_context *ctx, int argc, char **argv, qn_error *er
             exit(2);
         const qn_filter filter = parse_filter(argv[4]);
         if (filter >= QN_FILTER_MNN) {
-            qn_mnn_resize r = {0, 0, image.width, image.height, width, height, filter > QN_FILTER_MNN};
+            qn_mnn_resize r = {0,     0,      image.width,           image.height,
+                               width, height, filter > QN_FILTER_MNN};
             if (argc == 6 && sscanf(argv[5], "%u,%u,%u,%u", &r.x0, &r.y0, &r.width, &r.height) != 4)
                 exit(2);
             status = qn__image_resize_mnn(&image, &r, &resized, error);
