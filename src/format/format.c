@@ -26,9 +26,10 @@ qn_status qn__format_read(const qn_context *ctx, const char *path, qn_graph **ou
     if (found)
         status = found->read(ctx, path, file, out, error);
     else
-        status = qn__error_set(
-            error, file->size_bytes == 0 ? QN_CORRUPT : QN_UNSUPPORTED, "%s: %s", path,
-            file->size_bytes == 0 ? "the file is empty" : "not a model in a known format (ONNX, MNN)");
+        status = qn__error_set(error, file->size_bytes == 0 ? QN_CORRUPT : QN_UNSUPPORTED, "%s: %s",
+                               path,
+                               file->size_bytes == 0 ? "the file is empty"
+                                                     : "not a model in a known format (ONNX, MNN)");
     qn__blob_unref(file);
     return status;
 }

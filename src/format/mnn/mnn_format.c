@@ -28,8 +28,8 @@ static bool probe(const qn_context *ctx, const uint8_t *data, size_t size_bytes)
         return false;
     if (fields > 64) /* a table of models has a dozen */
         return false;
-    const size_t ops = data[at + 4 + 2 * QN_MNN_Net_oplists] |
-                       (size_t)data[at + 5 + 2 * QN_MNN_Net_oplists] << 8;
+    const size_t ops =
+        data[at + 4 + 2 * QN_MNN_Net_oplists] | (size_t)data[at + 5 + 2 * QN_MNN_Net_oplists] << 8;
     return ops >= 4 && root + ops <= size_bytes - 4;
 }
 
