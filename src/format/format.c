@@ -4,9 +4,10 @@
 #include <string.h>
 
 #include "core/io.h"
+#include "format/mnn/mnn_format.h"
 #include "format/onnx/onnx_format.h"
 
-static const qn_format *const FORMATS[] = {&qn__format_onnx};
+static const qn_format *const FORMATS[] = {&qn__format_onnx, &qn__format_mnn};
 
 qn_status qn__format_read(const qn_context *ctx, const char *path, qn_graph **out, qn_error *error)
 {
@@ -27,7 +28,7 @@ qn_status qn__format_read(const qn_context *ctx, const char *path, qn_graph **ou
     else
         status = qn__error_set(
             error, file->size_bytes == 0 ? QN_CORRUPT : QN_UNSUPPORTED, "%s: %s", path,
-            file->size_bytes == 0 ? "the file is empty" : "not a model in a known format (ONNX)");
+            file->size_bytes == 0 ? "the file is empty" : "not a model in a known format (ONNX, MNN)");
     qn__blob_unref(file);
     return status;
 }
