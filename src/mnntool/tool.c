@@ -14,15 +14,6 @@ void qn_mnn_options_init(qn_mnn_options *options)
     *options = (qn_mnn_options){.struct_size = sizeof(*options)};
 }
 
-void qn__mnn_scales_free(qn_mnn_scales *scales)
-{
-    if (scales->ctx == NULL)
-        return;
-    qn__free(scales->ctx, scales->items);
-    qn__free(scales->ctx, scales->tracked);
-    *scales = (qn_mnn_scales){0};
-}
-
 /* Everything one call holds on to. */
 typedef struct job {
     const qn_context *ctx;
