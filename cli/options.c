@@ -20,8 +20,11 @@ static bool parse_u64(const char *option, const char *value, uint64_t lowest, ui
     const unsigned long long number = strtoull(value, &end, 10);
     if (!isdigit((unsigned char)value[0]) || *end != '\0' || errno != 0)
         return bad(option, value, "a whole number");
-    if (number < lowest)
-        return bad(option, value, "1 or more");
+    if (number < lowest) {
+        cli_usage_error("%s: \"%s\" is not %llu or more", option, value,
+                        (unsigned long long)lowest);
+        return false;
+    }
     *out = number;
     return true;
 }
@@ -188,7 +191,8 @@ static bool parse_set(cli_options *o, const char *value)
     if (colon == NULL || colon == copy || colon + 1 == equals || equals[1] == '\0')
         return bad("--set", value, "NAME:key=value");
     *colon = *equals = '\0';
-    static const char keys[] = "features|weights|granularity|range|float|skip";
+    static const char keys[] = "features|weights|granularity|weight-bits|weight-levels|"
+                               "weight-clamp|feature-clamp|range|float|skip";
     if (!parse_choice("--set", colon + 1, keys))
         return false;
     if (strcmp(colon + 1, "features") == 0 &&

@@ -21,7 +21,8 @@ extern "C" {
 /* One --set or --skip: what it applies to and what it changes. */
 typedef struct qn_override {
     const char *pattern; /* tensor or node name, "op:TYPE", or "/regex/" (POSIX extended) */
-    const char *key;     /* features, weights, granularity, range ("lo:hi"), skip or float ("1") */
+    const char *key; /* features, weights, granularity, weight-bits, weight-levels, weight-clamp,
+                        feature-clamp, range ("lo:hi"), skip or float ("1") */
     const char *value;
 } qn_override;
 
@@ -47,12 +48,16 @@ typedef struct qn_quantize_options {
     const int64_t (*input_dims)[QN_MODEL_MAX_RANK];
     qn_progress_fn progress;
     void *progress_ctx;
+    uint32_t weight_bits;      /* 2..8; 0: default (8; ternary 2, pow2 4) */
+    const char *weight_levels; /* NULL: default; "uniform" | "ternary" | "pow2" */
+    uint32_t weight_clamp;     /* 1..127: largest integer of weights; 0: what the bits hold */
+    uint32_t feature_clamp;    /* 1..127: the same of s8sym activations; 0: 127 */
 } qn_quantize_options;
 QN_API void qn_quantize_options_init(qn_quantize_options *options);
 
 /* What a NULL option means: which is the name of a field ("target", "features", "weights",
- * "granularity", "calibrate_with", "bias_correction", "equalize", "x86"); NULL for any other name.
- */
+ * "granularity", "calibrate_with", "bias_correction", "equalize", "x86", "weight_levels"); NULL for
+ * any other name. */
 QN_API const char *qn_quantize_default(const char *which);
 /* Method tables, index from 0; NULL past the end. */
 QN_API const char *qn_feature_method_name(size_t index);
@@ -78,7 +83,7 @@ typedef struct qn_report_node {
     bool quantized;       /* runs in integers on the target */
     const char *reason;   /* why not, or NULL */
     bool saturates;       /* 8-bit weights could leave int16 in vpmaddubsw pairs */
-    uint32_t weight_bits; /* 8, 7 where narrowed; 0: no weights */
+    uint32_t weight_bits; /* as asked for; 7 where 8 were narrowed; 0: no weights */
 } qn_report_node;
 QN_API size_t qn_report_n_nodes(const qn_report *report);
 QN_API bool qn_report_node_at(const qn_report *report, size_t index, qn_report_node *out);

@@ -5,8 +5,8 @@
 #include <math.h>
 
 enum {
-    BLOCK = 64,           /* rows added in float32 before they go to double */
-    MANY_BLOCKS = 16,     /* more than that: every fourth stands for all */
+    BLOCK = 64,       /* rows added in float32 before they go to double */
+    MANY_BLOCKS = 16, /* more than that: every fourth stands for all */
     SKIPPED_BLOCKS = 4
 };
 

@@ -10,7 +10,8 @@
 
 #define UNLIKE_RATIO 4.0f /* Concat inputs whose ranges differ more are kept apart */
 
-void qn__activation_limits(const qn_settings *settings, int32_t *qmin, int32_t *qmax)
+void qn__activation_limits(const qn_settings *settings, uint32_t clamp, int32_t *qmin,
+                           int32_t *qmax)
 {
     if (settings->activation == QN_DTYPE_U8) {
         *qmin = 0;
@@ -18,6 +19,10 @@ void qn__activation_limits(const qn_settings *settings, int32_t *qmin, int32_t *
     } else {
         *qmin = settings->symmetric ? -127 : -128;
         *qmax = 127;
+    }
+    if (clamp != 0) {
+        *qmin = -(int32_t)clamp;
+        *qmax = (int32_t)clamp;
     }
 }
 
@@ -183,6 +188,19 @@ static qn_status parse_range(const qn_override *o, float *lo, float *hi, qn_erro
     QN_FAIL(error, QN_INVALID_ARGUMENT, "%s:range=%s: expected lo:hi", o->pattern, o->value);
 }
 
+/* A whole number lo..hi. */
+static qn_status parse_number(const qn_override *o, uint32_t lo, uint32_t hi, uint32_t *out,
+                              qn_error *error)
+{
+    double value;
+    QN_FAIL_IF(!qn__parse_f64(o->value, NULL, &value) || value < lo || value > hi ||
+                   value != floor(value),
+               error, QN_INVALID_ARGUMENT, "%s:%s=%s: expected %u to %u", o->pattern, o->key,
+               o->value, lo, hi);
+    *out = (uint32_t)value;
+    return QN_OK;
+}
+
 static qn_status override_tensor(qn_quant_plan *plan, const qn_override *o, uint32_t id,
                                  qn_error *error)
 {
@@ -191,9 +209,17 @@ static qn_status override_tensor(qn_quant_plan *plan, const qn_override *o, uint
         t->features = qn__feature_method_find(o->value);
         QN_FAIL_IF(t->features == NULL, error, QN_INVALID_ARGUMENT,
                    "%s:features=%s: no such method", o->pattern, o->value);
+        QN_FAIL_IF(t->features->train != NULL && t->features != plan->settings->features, error,
+                   QN_INVALID_ARGUMENT, "%s:features=%s: a method of the whole run (--features)",
+                   o->pattern, o->value);
     } else if (strcmp(o->key, "range") == 0) {
         QN_TRY(parse_range(o, &t->lo, &t->hi, error));
         t->has_range = true;
+    } else if (strcmp(o->key, "feature-clamp") == 0) {
+        QN_FAIL_IF(!plan->settings->symmetric, error, QN_INVALID_ARGUMENT,
+                   "%s:feature-clamp=%s: only s8sym activations have a largest integer", o->pattern,
+                   o->value);
+        QN_TRY(parse_number(o, 1, 127, &t->clamp, error));
     }
     return QN_OK;
 }
@@ -215,16 +241,25 @@ static qn_status override_node(qn_quant_plan *plan, const qn_override *o, size_t
         QN_FAIL_IF(!p->weights.per_channel && strcmp(o->value, "tensor") != 0, error,
                    QN_INVALID_ARGUMENT, "%s:granularity=%s: expected channel or tensor", o->pattern,
                    o->value);
+    } else if (strcmp(o->key, "weight-levels") == 0) {
+        QN_FAIL_IF(!qn__level_set_find(o->value, &p->weights.level_set), error, QN_INVALID_ARGUMENT,
+                   "%s:weight-levels=%s: expected uniform, ternary or pow2", o->pattern, o->value);
+        p->weights.asked_bits = 0;
+    } else if (strcmp(o->key, "weight-bits") == 0) {
+        QN_TRY(parse_number(o, 2, 8, &p->weights.asked_bits, error));
+    } else if (strcmp(o->key, "weight-clamp") == 0) {
+        QN_TRY(parse_number(o, 1, 127, &p->weights.clamp, error));
     }
     return QN_OK;
 }
 
 static bool known_key(const char *key, bool *is_tensor_key)
 {
-    static const char *const keys[] = {"features", "range",   "skip",
-                                       "float",    "weights", "granularity"};
+    static const char *const keys[] = {
+        "features", "range",       "feature-clamp", "skip",          "float",
+        "weights",  "granularity", "weight-bits",   "weight-levels", "weight-clamp"};
     for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
-        *is_tensor_key = i < 2;
+        *is_tensor_key = i < 3;
         if (strcmp(keys[i], key) == 0)
             return true;
     }
@@ -273,6 +308,15 @@ done:
     return status;
 }
 
+static qn_status resolve_levels(qn_weights_plan *w, const qn_node *node, qn_error *error)
+{
+    const char *problem = qn__levels_make(w->level_set, w->asked_bits, w->clamp, &w->levels);
+    QN_FAIL_IF(problem != NULL, error, QN_INVALID_ARGUMENT, "%s \"%s\": %s, not %u",
+               qn__op_name(node->op), node->name, problem, w->asked_bits);
+    w->bits = w->levels.bits;
+    return QN_OK;
+}
+
 qn_status qn__quant_plan_create(const qn_graph *graph, const qn_settings *settings,
                                 qn_quant_plan *out, qn_error *error)
 {
@@ -287,15 +331,21 @@ qn_status qn__quant_plan_create(const qn_graph *graph, const qn_settings *settin
     for (uint32_t t = 0; t < graph->n_tensors; t++) {
         out->tensors[t].root = t;
         out->tensors[t].features = settings->features;
+        out->tensors[t].clamp = settings->feature_clamp;
     }
     for (size_t n = 0; n < graph->n_nodes; n++) {
         qn_node_plan *p = &out->nodes[n];
         p->rule = qn__target_rule(settings->target, graph->nodes[n]->op, &p->reason);
         p->weights.method = settings->weights;
         p->weights.per_channel = settings->per_channel;
+        p->weights.level_set = settings->level_set;
+        p->weights.asked_bits = settings->weight_bits;
+        p->weights.clamp = settings->weight_clamp;
     }
     for (size_t i = 0; i < settings->n_overrides; i++)
         QN_TRY_GOTO(apply_override(out, &settings->overrides[i], error));
+    for (size_t n = 0; n < graph->n_nodes; n++)
+        QN_TRY_GOTO(resolve_levels(&out->nodes[n].weights, graph->nodes[n], error));
     mark_tail(out);
     for (size_t n = 0; n < graph->n_nodes; n++)
         decide_node(out, n);
@@ -352,7 +402,7 @@ qn_status qn__quant_plan_items(const qn_quant_plan *plan, qn_calib_item **items,
         item->method = p->features;
         item->format.symmetric = plan->settings->symmetric;
         item->format.positions = positions_of(g->tensors[t]);
-        qn__activation_limits(plan->settings, &item->format.qmin, &item->format.qmax);
+        qn__activation_limits(plan->settings, p->clamp, &item->format.qmin, &item->format.qmax);
     }
     *items = list;
     return QN_OK;

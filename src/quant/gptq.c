@@ -6,7 +6,6 @@
 #include <string.h>
 
 enum {
-    QMAX = 127,
     PAIR_LIMIT = 128, /* of the positive and of the negative weights of a pair */
     BLOCK = 64,       /* columns rounded, or factored, between two matrix products */
     /* Above this many columns H is taken as block-diagonal: its factorization is cubic. */
@@ -221,17 +220,22 @@ static void factor(const solver *s)
             s->h[i * k + j] /= s->h[j * k + j];
 }
 
-/* qn__quantize_value for a zero point of 0, inline: adding 1.5 * 2^23 rounds half to even. */
-static inline int8_t round_one(float value, float scale, bool second, int8_t first)
+/* Two powers of two are at most 64 each and never leave the limit. */
+static inline int8_t round_one(const qn_levels *levels, float value, float scale, bool second,
+                               int8_t first)
 {
-    const float magic = 12582912.0f;
+    if (levels->set != QN_LEVELS_UNIFORM)
+        return qn__levels_round_one(levels, value, scale);
+    /* The same integers as qn__levels_round_one, inline: adding 1.5 * 2^23 rounds half to even. */
+    const int32_t qmax = levels->qmax;
+    const float magic = 12582912.0f, top = (float)qmax;
     float r = value / scale;
-    r = r > (float)QMAX ? (float)QMAX : r;
-    r = r < (float)-QMAX ? (float)-QMAX : r;
+    r = r > top ? top : r;
+    r = r < -top ? -top : r;
     int32_t q = (int32_t)((r + magic) - magic);
     if (second) {
-        const int32_t hi = first > 0 ? PAIR_LIMIT - first : QMAX;
-        const int32_t lo = first < 0 ? -PAIR_LIMIT - first : -QMAX;
+        const int32_t hi = first > 0 ? PAIR_LIMIT - first : qmax;
+        const int32_t lo = first < 0 ? -PAIR_LIMIT - first : -qmax;
         q = q > hi ? hi : q < lo ? lo : q;
     }
     return (int8_t)q;
@@ -262,8 +266,8 @@ static void round_channels(void *arg, uint32_t worker, size_t share)
             for (size_t j = 0; j < n; j++) {
                 const size_t left = n - 1 - j, column = k - 1 - (at + j);
                 const bool second = p->pairs && (first + at + j) % 2 == 1;
-                out[j] =
-                    round_one(w[j] + shift[left], p->scales[c], second, second ? out[j - 1] : 0);
+                out[j] = round_one(&p->levels, w[j] + shift[left], p->scales[c], second,
+                                   second ? out[j - 1] : 0);
                 const float lost = w[j] - (float)out[j] * p->scales[c];
                 const float *u = s->h + column * k + (k - at - n);
                 e[column] = lost;

@@ -17,6 +17,7 @@ typedef struct qn_gptq_problem {
     size_t k;            /* weights of one channel */
     const float *w;      /* [channels][k], in the order of the rows' columns */
     const float *scales; /* [channels] */
+    qn_levels levels;    /* integers to choose from */
     size_t n_rows;
     size_t row_stride;
     const float *rows;    /* n_rows observed input vectors of k floats */
@@ -25,7 +26,7 @@ typedef struct qn_gptq_problem {
     bool pairs; /* keep products of columns 2i and 2i+1 inside int16 (quant/saturation.c) */
 } qn_gptq_problem;
 
-/* q: [channels][k], within -127..127. Deterministic for one instruction set. */
+/* q: [channels][k], levels of the problem. Deterministic for one instruction set. */
 qn_status qn__gptq_round(const qn_context *ctx, const qn_gptq_problem *problem, int8_t *q,
                          qn_error *error);
 

@@ -4,8 +4,9 @@
 #ifndef QN_QUANT_QUANT_H
 #define QN_QUANT_QUANT_H
 
-#include "calib/calib.h"
+#include "calib/train.h"
 #include "ir/graph.h"
+#include "quant/levels.h"
 #include "quench/quantize.h"
 
 /* --- scale and zero-point mathematics (quant/params.c) -----------------------------------------*/
@@ -44,12 +45,15 @@ qn_rule qn__target_rule(const qn_target *target, qn_op op, const char **reason);
 typedef struct qn_weight_method {
     const char *name;
     const char *summary;
-    /* Largest |w| represented (the clip) for one group of count weights; 0 when all are zero. */
-    float (*clip)(const float *w, size_t count, int32_t qmax);
+    /* Step for one group of count weights; 0 when all are zero. False: out of memory. */
+    bool (*scale)(const qn_context *ctx, const float *w, size_t count, const qn_levels *levels,
+                  float *out);
     bool compensates; /* integers are chosen with the layer's inputs in view (quant/gptq.h) */
 } qn_weight_method;
 const qn_weight_method *qn__weight_method_at(size_t index);
 const qn_weight_method *qn__weight_method_find(const char *name);
+extern const qn_weight_method qn__weight_max_abs, qn__weight_admm; /* others take their steps */
+float qn__max_abs(const float *w, size_t count);
 
 /* --- decisions of a run (quant/decide.c) ------------------------------------------------------ */
 typedef struct qn_settings {
@@ -58,6 +62,10 @@ typedef struct qn_settings {
     bool symmetric;
     const qn_feature_method *features;
     const qn_weight_method *weights;
+    qn_level_set level_set;
+    uint32_t weight_bits;   /* 0: as many as the level set is for */
+    uint32_t weight_clamp;  /* 0: none */
+    uint32_t feature_clamp; /* 0: none */
     bool per_channel;
     bool quantized_weights; /* calibrate with fake-quantized weights */
     bool bias_correction;
@@ -72,10 +80,13 @@ typedef struct qn_settings {
 /* Weights of one node as they will be written. */
 typedef struct qn_weights_plan {
     const qn_weight_method *method;
+    qn_level_set level_set; /* what is asked for: of the settings, or an override */
+    uint32_t asked_bits, clamp;
+    qn_levels levels; /* what follows from it */
     bool per_channel;
     int8_t axis;    /* output channels */
     bool saturates; /* 8-bit weights could leave int16 */
-    uint32_t bits;  /* 8, 7 where narrowed */
+    uint32_t bits;  /* of the levels; 7 where 8 were narrowed */
     size_t n_narrowed;
 } qn_weights_plan;
 
@@ -97,6 +108,7 @@ typedef struct qn_tensor_plan {
     bool has_range; /* set by override or recipe */
     bool own_range; /* lo, hi are its own, whatever root says after Concat inputs were tied */
     float lo, hi;   /* with has_range, then what is used */
+    uint32_t clamp; /* largest integer its range is spread over, 0: the format's */
     const qn_feature_method *features;
 } qn_tensor_plan;
 
@@ -109,6 +121,8 @@ typedef struct qn_quant_plan {
     qn_uses uses;
     size_t n_notes, notes_capacity;
     const char **notes;
+    const qn_train_norm *norms; /* statistics that were folded, for the recipe; borrowed */
+    size_t n_norms;
 } qn_quant_plan;
 
 /* What becomes integer and whose parameters are whose, before calibration. Errors:
@@ -125,7 +139,8 @@ qn_status qn__quant_plan_ranges(qn_quant_plan *plan, const qn_ranges *ranges, qn
 uint32_t qn__quant_plan_root(const qn_quant_plan *plan, uint32_t tensor_id);
 
 /* Integers and storage of activations under these settings. */
-void qn__activation_limits(const qn_settings *settings, int32_t *qmin, int32_t *qmax);
+void qn__activation_limits(const qn_settings *settings, uint32_t clamp, int32_t *qmin,
+                           int32_t *qmax);
 /* Index of the constant weight input of a WEIGHTS node (1), and is input i an activation? */
 bool qn__is_activation_input(const qn_node *node, uint32_t index);
 
@@ -190,6 +205,18 @@ qn_status qn__equalize_candidates(qn_graph *graph, uint32_t **ids, size_t *count
 qn_status qn__equalize(qn_graph *graph, float *const *peaks, qn_equalization *list,
                        qn_error *error);
 
+/* --- methods of the whole run (quant/train.c) --------------------------------------------------*/
+bool qn__has_batch_norm(const qn_graph *graph);
+/* Ranges of the tensors of plan whose method trains, by the ids of `graph`: the plan's own, or the
+ * unfolded one it was simplified from. Weights of nodes that become integer are rounded first.
+ * *out is empty (ctx NULL) when there is no such tensor. */
+qn_status qn__quant_train(const qn_quant_plan *plan, const qn_graph *graph,
+                          const qn_dataset *dataset, const qn_quantize_options *options,
+                          qn_train_result *out, qn_error *error);
+/* Ranges of tensors of `from` go to the tensors of the same names of `graph`. */
+void qn__train_take(const qn_train_result *result, const qn_graph *from, const qn_graph *graph,
+                    qn_ranges *ranges);
+
 /* --- recipe (quant/recipe.c) -------------------------------------------------------------------*/
 /* Every decision of a run as JSON. Keys that are not known are refused by name. */
 typedef struct qn_recipe {
@@ -201,11 +228,16 @@ qn_status qn__recipe_load(const qn_context *ctx, const char *path, qn_recipe *ou
 void qn__recipe_free(qn_recipe *recipe);
 /* Setting as text, NULL when the recipe does not say. */
 const char *qn__recipe_setting(const qn_recipe *recipe, const char *key);
+uint32_t qn__recipe_number(const qn_recipe *recipe, const char *key); /* 0: does not say */
 int64_t qn__recipe_batch(const qn_recipe *recipe, int64_t fallback);
 size_t qn__recipe_n_overrides(const qn_recipe *recipe);
 void qn__recipe_override(const qn_recipe *recipe, size_t index, qn_override *out);
 /* Ranges go into the plan. INVALID_ARGUMENT for a tensor the graph does not have. */
 qn_status qn__recipe_ranges(const qn_recipe *recipe, qn_quant_plan *plan, qn_error *error);
+/* Statistics of BatchNormalization nodes of graph; empty when none are recorded. */
+qn_status qn__recipe_norms(const qn_recipe *recipe, const qn_graph *graph, qn_train_result *out,
+                           qn_error *error);
+struct json_t *qn__recipe_norms_json(const qn_train_norm *norms, size_t n_norms, bool *ok);
 /* Integers of weights go into the plan. */
 qn_status qn__recipe_integers(const qn_recipe *recipe, qn_quant_plan *plan, qn_error *error);
 /* Bias corrections per node position, arrays in the plan's arena; *found false: none recorded. */

@@ -14,6 +14,7 @@
 #define DEFAULT_CALIBRATE_WITH "float"
 #define DEFAULT_BIAS_CORRECTION "on"
 #define DEFAULT_EQUALIZE "on"
+#define DEFAULT_WEIGHT_LEVELS "uniform"
 #define EQUALIZE_SAMPLES 32
 
 void qn_quantize_options_init(qn_quantize_options *options)
@@ -34,6 +35,7 @@ const char *qn_quantize_default(const char *which)
         {"bias_correction", DEFAULT_BIAS_CORRECTION},
         {"equalize", DEFAULT_EQUALIZE},
         {"x86", DEFAULT_X86},
+        {"weight_levels", DEFAULT_WEIGHT_LEVELS},
     };
     for (size_t i = 0; which != NULL && i < sizeof(rows) / sizeof(rows[0]); i++)
         if (strcmp(rows[i].key, which) == 0)
@@ -62,7 +64,9 @@ typedef struct run {
     qn_recipe recipe;       /* ctx NULL: none */
     qn_override *overrides; /* the recipe's, then the caller's */
     qn_settings settings;
-    qn_graph *graph; /* simplified float graph */
+    qn_graph *graph;         /* simplified float graph */
+    qn_graph *unfolded;      /* what was trained before BatchNormalization was folded, or NULL */
+    qn_train_result trained; /* by its tensors' ids, else by those of graph */
     qn_quant_plan plan;
     qn_ranges ranges;
     float **shifts;               /* [n_nodes] bias corrections */
@@ -139,12 +143,41 @@ static qn_status choose_words(run *r, qn_error *error)
     return QN_OK;
 }
 
+/* The caller's number, else the recipe's, else 0. */
+static qn_status choose_number(const run *r, uint32_t given, const char *key, uint32_t lowest,
+                               uint32_t highest, uint32_t *out, qn_error *error)
+{
+    *out = given != 0 || r->recipe.ctx == NULL ? given : qn__recipe_number(&r->recipe, key);
+    QN_FAIL_IF(*out != 0 && (*out < lowest || *out > highest), error, QN_INVALID_ARGUMENT,
+               "%s %u: expected %u to %u", key, *out, lowest, highest);
+    return QN_OK;
+}
+
+static qn_status choose_levels(run *r, qn_error *error)
+{
+    const qn_quantize_options *o = r->options;
+    qn_settings *s = &r->settings;
+    qn_levels levels;
+    const char *name = choose(r, o->weight_levels, "weight_levels", DEFAULT_WEIGHT_LEVELS);
+    QN_FAIL_IF(!qn__level_set_find(name, &s->level_set), error, QN_INVALID_ARGUMENT,
+               "weight-levels \"%s\": expected uniform, ternary or pow2", name);
+    QN_TRY(choose_number(r, o->weight_bits, "weight_bits", 2, 8, &s->weight_bits, error));
+    QN_TRY(choose_number(r, o->weight_clamp, "weight_clamp", 1, 127, &s->weight_clamp, error));
+    QN_TRY(choose_number(r, o->feature_clamp, "feature_clamp", 1, 127, &s->feature_clamp, error));
+    const char *problem = qn__levels_make(s->level_set, s->weight_bits, s->weight_clamp, &levels);
+    QN_FAIL_IF(problem != NULL, error, QN_INVALID_ARGUMENT, "%s, not %u", problem, s->weight_bits);
+    QN_FAIL_IF(s->feature_clamp != 0 && !s->symmetric, error, QN_INVALID_ARGUMENT,
+               "feature-clamp %u: only s8sym activations have a largest integer", s->feature_clamp);
+    return QN_OK;
+}
+
 static qn_status choose_settings(run *r, qn_error *error)
 {
     const qn_quantize_options *o = r->options;
     const size_t n_recorded = r->recipe.ctx == NULL ? 0 : qn__recipe_n_overrides(&r->recipe);
     QN_TRY(choose_methods(r, error));
     QN_TRY(choose_words(r, error));
+    QN_TRY(choose_levels(r, error));
     r->settings.batch =
         r->recipe.ctx == NULL || o->batch > 1 ? o->batch : qn__recipe_batch(&r->recipe, o->batch);
     QN_FAIL_IF(r->settings.batch < 1, error, QN_INVALID_ARGUMENT, "batch %lld is not positive",
@@ -195,6 +228,69 @@ done:
     return status;
 }
 
+/* --- methods of the whole run ------------------------------------------------------------------*/
+/* Plan of what would be measured, to know the tensors to train. */
+static qn_status train_unfolded(run *r, qn_error *error)
+{
+    qn_quant_plan plan = {0};
+    qn_status status = QN_OK;
+    QN_TRY(qn__quant_plan_create(r->graph, &r->settings, &plan, error));
+    if (r->recipe.ctx != NULL)
+        QN_TRY_GOTO(qn__recipe_ranges(&r->recipe, &plan, error));
+    QN_TRY_GOTO(qn__quant_train(&plan, r->unfolded, r->dataset, r->options, &r->trained, error));
+    if (r->trained.ctx == NULL && r->recipe.ctx != NULL)
+        status = qn__recipe_norms(&r->recipe, r->unfolded, &r->trained, error);
+done:
+    qn__quant_plan_free(&plan);
+    return status;
+}
+
+/* A method that trains does so before BatchNormalization is folded, with its statistics. */
+static qn_status simplify(run *r, qn_error *error)
+{
+    QN_TRY(qn__model_simplified(r->model->graph, &r->graph, error));
+    if (r->settings.features->train == NULL)
+        return QN_OK;
+    QN_TRY(qn__model_unfolded(r->model->graph, &r->unfolded, error));
+    if (!qn__has_batch_norm(r->unfolded)) {
+        qn__graph_destroy(r->unfolded);
+        r->unfolded = NULL;
+        return QN_OK;
+    }
+    QN_FAIL_IF(r->options->equalize != NULL && r->settings.equalize, error, QN_INVALID_ARGUMENT,
+               "features \"%s\" measures before BatchNormalization is folded, when channels "
+               "cannot be equalized yet: equalize must be off",
+               r->settings.features->name);
+    r->settings.equalize = false;
+    QN_TRY(train_unfolded(r, error));
+    QN_TRY(qn__train_set_norms(r->unfolded, r->trained.norms, r->trained.n_norms, error));
+    qn__graph_destroy(r->graph);
+    r->graph = NULL;
+    return qn__model_simplified(r->unfolded, &r->graph, error);
+}
+
+/* Ranges of the tensors whose method trains; the other items stay in the list. */
+static qn_status take_trained(run *r, qn_calib_item *items, size_t *n_items, qn_error *error)
+{
+    size_t kept = 0;
+    if (r->settings.features->train == NULL)
+        return QN_OK;
+    if (r->unfolded == NULL)
+        QN_TRY(qn__quant_train(&r->plan, r->graph, r->dataset, r->options, &r->trained, error));
+    for (size_t i = 0; i < *n_items; i++)
+        if (items[i].method->train == NULL)
+            items[kept++] = items[i];
+    *n_items = kept;
+    const uint64_t batch = (uint64_t)r->settings.batch;
+    if (r->trained.steps > 0 && r->trained.batch < batch &&
+        !qn__quant_plan_note(&r->plan, "%llu samples are less than a batch of %llu: one batch",
+                             (unsigned long long)r->trained.batch, (unsigned long long)batch))
+        return QN_NOMEM(error);
+    r->plan.norms = r->trained.norms;
+    r->plan.n_norms = r->trained.n_norms;
+    return QN_OK;
+}
+
 /* --- steps -------------------------------------------------------------------------------------*/
 /* Inputs of nodes whose bias will be corrected. Caller frees *ids. */
 static qn_status list_means(const run *r, uint32_t **ids, size_t *count, qn_error *error)
@@ -234,6 +330,25 @@ static qn_status list_rows(run *r, qn_error *error)
     return QN_OK;
 }
 
+static void take_ranges(run *r)
+{
+    const qn_graph *from = r->unfolded != NULL ? r->unfolded : r->graph;
+    qn__train_take(&r->trained, from, r->graph, &r->ranges);
+}
+
+/* Nothing is left to calibrate: ranges are known or were trained. */
+static qn_status own_ranges(run *r, qn_error *error)
+{
+    if (r->trained.ctx == NULL)
+        return qn__quant_plan_ranges(&r->plan, NULL, error);
+    r->ranges = (qn_ranges){.ctx = r->ctx, .count = r->graph->n_tensors};
+    r->ranges.items = qn__calloc(r->ctx, r->graph->n_tensors, sizeof(*r->ranges.items));
+    if (r->ranges.items == NULL)
+        return QN_NOMEM(error);
+    take_ranges(r);
+    return qn__quant_plan_ranges(&r->plan, &r->ranges, error);
+}
+
 static qn_status calibrate(run *r, bool biases_known, qn_error *error)
 {
     qn_calib_item *items = NULL;
@@ -252,8 +367,9 @@ static qn_status calibrate(run *r, bool biases_known, qn_error *error)
     o.mean_ids = mean_ids;
     o.rows = r->rows;
     o.n_rows = r->n_rows;
+    QN_TRY_GOTO(take_trained(r, items, &o.n_items, error));
     if (o.n_items == 0 && ((o.n_means == 0 && o.n_rows == 0) || r->dataset == NULL)) {
-        status = qn__quant_plan_ranges(&r->plan, NULL, error);
+        status = own_ranges(r, error);
         goto done;
     }
     if (r->dataset == NULL)
@@ -263,6 +379,7 @@ static qn_status calibrate(run *r, bool biases_known, qn_error *error)
     if (r->settings.quantized_weights)
         QN_TRY_GOTO(qn__quant_fake_weights(&r->plan, &fake, error));
     QN_TRY_GOTO(qn__calibrate(fake != NULL ? fake : r->graph, r->dataset, &o, &r->ranges, error));
+    take_ranges(r);
     status = qn__quant_plan_ranges(&r->plan, &r->ranges, error);
 done:
     qn__graph_destroy(fake);
@@ -317,7 +434,7 @@ static qn_status quantize(run *r, qn_error *error)
     if (r->options->recipe_file != NULL)
         QN_TRY(qn__recipe_load(r->ctx, r->options->recipe_file, &r->recipe, error));
     QN_TRY(choose_settings(r, error));
-    QN_TRY(qn__model_simplified(r->model->graph, &r->graph, error));
+    QN_TRY(simplify(r, error));
     QN_TRY(equalize(r, error));
     QN_TRY(qn__quant_plan_create(r->graph, &r->settings, &r->plan, error));
     r->shifts = qn__calloc(r->ctx, r->graph->n_nodes, sizeof(*r->shifts));
@@ -375,6 +492,8 @@ qn_status qn_quantize(const qn_model *model, const qn_dataset *dataset,
     qn__ranges_free(&r.ranges);
     qn__quant_plan_free(&r.plan);
     qn__graph_destroy(r.graph);
+    qn__train_free(&r.trained);
+    qn__graph_destroy(r.unfolded);
     qn__free(r.ctx, r.overrides);
     qn__recipe_free(&r.recipe);
     return status;

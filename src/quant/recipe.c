@@ -15,14 +15,16 @@
 #define RECIPE_VERSION 1
 #define MAX_RECIPE_BYTES ((size_t)256 << 20)
 
-static const char *const setting_keys[] = {"target",      "features",        "weights",
-                                           "granularity", "activations",     "calibrate_with",
-                                           "x86",         "bias_correction", "equalize"};
-static const char *const other_keys[] = {"recipe",       "quench",    "batch",  "preprocessing",
-                                         "samples",      "overrides", "ranges", "biases",
-                                         "equalization", "integers",  "layers", "notes"};
+static const char *const setting_keys[] = {
+    "target",         "features", "weights",         "granularity", "activations",
+    "calibrate_with", "x86",      "bias_correction", "equalize",    "weight_levels"};
+static const char *const number_keys[] = {"weight_bits", "weight_clamp", "feature_clamp"};
+static const char *const other_keys[] = {
+    "recipe", "quench",       "batch",    "preprocessing", "samples", "overrides", "ranges",
+    "biases", "equalization", "integers", "layers",        "notes",   "batch_norm"};
 enum {
     N_SETTINGS = sizeof(setting_keys) / sizeof(setting_keys[0]),
+    N_NUMBERS = sizeof(number_keys) / sizeof(number_keys[0]),
     N_OTHERS = sizeof(other_keys) / sizeof(other_keys[0])
 };
 
@@ -58,8 +60,12 @@ static qn_status check_root(const qn_recipe *r, qn_error *error)
     json_object_foreach(r->root, key, value)
     {
         const bool is_setting = in_list(key, setting_keys, N_SETTINGS);
-        QN_FAIL_IF(!is_setting && !in_list(key, other_keys, N_OTHERS), error, QN_INVALID_ARGUMENT,
-                   "%s: unknown key \"%s\"", r->path, key);
+        const bool is_number = in_list(key, number_keys, N_NUMBERS);
+        QN_FAIL_IF(!is_setting && !is_number && !in_list(key, other_keys, N_OTHERS), error,
+                   QN_INVALID_ARGUMENT, "%s: unknown key \"%s\"", r->path, key);
+        QN_FAIL_IF(is_number && (!json_is_integer(value) || json_integer_value(value) < 1 ||
+                                 json_integer_value(value) > 127),
+                   error, QN_CORRUPT, "%s: \"%s\" is not a whole number of 1 to 127", r->path, key);
         QN_FAIL_IF(is_setting && !json_is_string(value), error, QN_CORRUPT,
                    "%s: \"%s\" is not a string", r->path, key);
     }
@@ -107,6 +113,11 @@ void qn__recipe_free(qn_recipe *recipe)
 const char *qn__recipe_setting(const qn_recipe *recipe, const char *key)
 {
     return json_string_value(json_object_get(recipe->root, key));
+}
+
+uint32_t qn__recipe_number(const qn_recipe *recipe, const char *key)
+{
+    return (uint32_t)json_integer_value(json_object_get(recipe->root, key));
 }
 
 int64_t qn__recipe_batch(const qn_recipe *recipe, int64_t fallback)
@@ -204,11 +215,13 @@ static qn_status read_integers(const qn_recipe *recipe, qn_quant_plan *plan, siz
     bool good =
         json_is_string(text) &&
         qn__base64_decode(json_string_value(text), json_string_length(text), integers, count);
+    const qn_levels *levels = &plan->nodes[position].weights.levels;
     for (size_t i = 0; good && i < count; i++)
-        good = integers[i] != INT8_MIN;
+        good = qn__levels_round_one(levels, (float)integers[i], 1.0f) == integers[i];
     QN_FAIL_IF(!good, error, QN_CORRUPT,
-               "%s: integers of \"%s\" are not %zu bytes within -127..127", recipe->path,
-               node->name, count);
+               "%s: integers of \"%s\" are not %zu %s levels within -%d..%d", recipe->path,
+               node->name, count, qn__level_set_name(levels->set), (int)levels->qmax,
+               (int)levels->qmax);
     plan->nodes[position].integers = integers;
     return QN_OK;
 }
@@ -317,6 +330,11 @@ static void put_settings(json_t *root, const qn_settings *s, bool *ok)
     put(root, "bias_correction", json_string(s->bias_correction ? "on" : "off"), ok);
     put(root, "equalize", json_string(s->equalize ? "on" : "off"), ok);
     put(root, "x86", json_string(s->x86), ok);
+    put(root, "weight_levels", json_string(qn__level_set_name(s->level_set)), ok);
+    const uint32_t numbers[N_NUMBERS] = {s->weight_bits, s->weight_clamp, s->feature_clamp};
+    for (size_t i = 0; i < N_NUMBERS; i++)
+        if (numbers[i] != 0)
+            put(root, number_keys[i], json_integer(numbers[i]), ok);
     put(root, "batch", json_integer(s->batch), ok);
     json_t *list = json_array();
     for (size_t i = 0; i < s->n_overrides; i++) {
@@ -433,6 +451,7 @@ static void put_layers(json_t *root, const qn_quant_plan *plan, bool *ok)
         if (p->quantized && p->rule == QN_RULE_WEIGHTS) {
             put(o, "weights", json_string(p->weights.method->name), ok);
             put(o, "granularity", json_string(p->weights.per_channel ? "channel" : "tensor"), ok);
+            put(o, "levels", json_string(qn__level_set_name(p->weights.levels.set)), ok);
             put(o, "bits", json_integer((json_int_t)p->weights.bits), ok);
             put(o, "saturates", json_boolean(p->weights.saturates), ok);
             put(o, "narrowed", json_integer((json_int_t)p->weights.n_narrowed), ok);
@@ -476,6 +495,8 @@ qn_status qn__recipe_write(const qn_quant_plan *plan, const qn_dataset *dataset,
     if (plan->settings->bias_correction)
         put_biases(root, plan, shifts, &ok);
     put_integers(root, plan, &ok);
+    if (plan->n_norms > 0)
+        put(root, "batch_norm", qn__recipe_norms_json(plan->norms, plan->n_norms, &ok), &ok);
     if (plan->settings->equalize)
         put_equalization(root, plan->graph, equalization, &ok);
     put_layers(root, plan, &ok);

@@ -111,6 +111,7 @@ const char *qn_report_method(const qn_report *report, const char *which)
         {"bias_correction", s->bias_correction ? "on" : "off"},
         {"equalize", s->equalize ? "on" : "off"},
         {"x86", s->x86},
+        {"weight_levels", qn__level_set_name(s->level_set)},
     };
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
         if (strcmp(rows[i].key, which) == 0)

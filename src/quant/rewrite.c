@@ -41,7 +41,7 @@ static void parameters(const qn_quant_plan *plan, uint32_t root, const qn_node *
 {
     const qn_tensor_plan *p = &plan->tensors[root];
     int32_t qmin, qmax;
-    qn__activation_limits(plan->settings, &qmin, &qmax);
+    qn__activation_limits(plan->settings, p->clamp, &qmin, &qmax);
     float hi = p->hi;
     for (int step = 0; step < 4; step++) {
         qn__quant_params(p->lo, hi, qmin, qmax, plan->settings->symmetric, scale, zero_point);
@@ -124,7 +124,7 @@ static qn_status quantize_constant(rewriter *r, qn_node *node, uint32_t index)
         lo = fminf(lo, values[i]);
         hi = fmaxf(hi, values[i]);
     }
-    qn__activation_limits(r->plan->settings, &qmin, &qmax);
+    qn__activation_limits(r->plan->settings, r->plan->settings->feature_clamp, &qmin, &qmax);
     qn__quant_params(lo, hi, qmin, qmax, r->plan->settings->symmetric, &scale, &zero_point);
     const qn_quant quant = {.bits = 8,
                             .is_signed = !is_u8,
@@ -284,11 +284,11 @@ static qn_status float_bias(rewriter *r, qn_node *node, const float *bias, size_
 static qn_status set_weights(rewriter *r, qn_node *node, const qn_weight_view *view,
                              const qn_weights_plan *w, const float *scales, qn_blob *blob)
 {
-    const qn_quant quant = {.bits = 8,
+    const qn_quant quant = {.bits = (uint8_t)qn__levels_storage_bits(&w->levels),
                             .is_signed = true,
                             .axis = (int8_t)(w->per_channel ? w->axis : -1),
-                            .qmin = -127,
-                            .qmax = 127,
+                            .qmin = -w->levels.qmax,
+                            .qmax = w->levels.qmax,
                             .n_scales = w->per_channel ? view->channels : 1,
                             .scales = scales};
     const qn_quant *kept = qn__graph_quant(r->graph, &quant);
@@ -335,6 +335,7 @@ typedef struct group_job {
     const qn_weight_view *view;
     const qn_rows *rows;
     const float *w, *scales;
+    const qn_levels *levels;
     bool center, prove_pairs;
     float *sorted;    /* [channels][k] */
     int8_t *integers; /* [channels][k] */
@@ -357,6 +358,7 @@ static void compensate_group(void *arg, size_t g)
                                      .rows = job->rows->data + g * v->k,
                                      .pool = job->rows->groups == 1 ? job->ctx->pool : NULL,
                                      .center = job->center,
+                                     .levels = *job->levels,
                                      .pairs = v->pairs && job->prove_pairs};
     if (qn__gptq_round(job->ctx, &problem, job->integers + first * v->k, NULL) != QN_OK)
         job->failed = true;
@@ -381,6 +383,7 @@ static qn_status compensate(rewriter *r, const qn_node *node, size_t position,
                      .rows = p->rows,
                      .w = w,
                      .scales = scales,
+                     .levels = &p->weights.levels,
                      .center = r->shifts != NULL && node->op != QN_OP_MATMUL,
                      .prove_pairs = r->plan->settings->x86_pairs,
                      .sorted = qn__reallocarray(ctx, NULL, count, sizeof(float)),

@@ -1,15 +1,15 @@
-/* Steps of the largest magnitude, as max_abs; the rounding itself is quant/gptq.c's. */
+/* Steps of the largest magnitude, as max_abs, at 8 bits; at fewer, where a channel's outliers cost
+ * all others their steps, the steps of least squared error, as admm. The rounding itself is
+ * quant/gptq.c's. */
 #include "quant/quant.h"
 
-#include <math.h>
+enum { FINE = 64 /* levels above zero from which on outliers may set the steps */ };
 
-static float clip(const float *w, size_t count, int32_t qmax)
+static bool scale(const qn_context *ctx, const float *w, size_t count, const qn_levels *levels,
+                  float *out)
 {
-    (void)qmax;
-    float max = 0;
-    for (size_t i = 0; i < count; i++)
-        max = fmaxf(max, fabsf(w[i]));
-    return max;
+    return (levels->qmax >= FINE ? qn__weight_max_abs : qn__weight_admm)
+        .scale(ctx, w, count, levels, out);
 }
 
 const qn_weight_method qn__weight_gptq = {
@@ -17,6 +17,6 @@ const qn_weight_method qn__weight_gptq = {
     .summary =
         "rounding errors are moved onto other weights by the inputs' correlation (Frantar et "
         "al. 2022)",
-    .clip = clip,
+    .scale = scale,
     .compensates = true,
 };

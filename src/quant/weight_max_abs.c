@@ -3,17 +3,24 @@
 
 #include <math.h>
 
-static float clip(const float *w, size_t count, int32_t qmax)
+float qn__max_abs(const float *w, size_t count)
 {
-    (void)qmax;
     float max = 0;
     for (size_t i = 0; i < count; i++)
         max = fmaxf(max, fabsf(w[i]));
     return max;
 }
 
+static bool scale(const qn_context *ctx, const float *w, size_t count, const qn_levels *levels,
+                  float *out)
+{
+    (void)ctx;
+    *out = qn__max_abs(w, count) / (float)levels->qmax;
+    return true;
+}
+
 const qn_weight_method qn__weight_max_abs = {
     .name = "max_abs",
     .summary = "largest magnitude of the channel",
-    .clip = clip,
+    .scale = scale,
 };

@@ -1,10 +1,11 @@
 /* The clip with the least squared error of the quantized weights: for every candidate between 50 %
- * and 100 % of the largest magnitude the weights are quantized and compared. */
+ * (fewer than 7 bits: 10 %) and 100 % of the largest magnitude the weights are quantized and
+ * compared. */
 #include "quant/quant.h"
 
 #include <math.h>
 
-enum { CANDIDATES = 64 };
+enum { CANDIDATES = 64, FINE = 63 };
 
 /* Sums in a few lanes of float32 over blocks short enough to keep six digits. */
 static double squared_error(const float *w, size_t count, float scale, float qmax)
@@ -30,28 +31,30 @@ static double squared_error(const float *w, size_t count, float scale, float qma
     return total;
 }
 
-static float clip(const float *w, size_t count, int32_t qmax)
+static bool scale(const qn_context *ctx, const float *w, size_t count, const qn_levels *levels,
+                  float *out)
 {
-    float max = 0;
-    for (size_t i = 0; i < count; i++)
-        max = fmaxf(max, fabsf(w[i]));
-    if (!(max / (float)qmax > 0) || !isfinite((float)qmax / max))
-        return max;
-    float best = max;
+    (void)ctx;
+    const float qmax = (float)levels->qmax, max = qn__max_abs(w, count);
+    *out = max / qmax;
+    if (!(max / qmax > 0) || !isfinite(qmax / max))
+        return true;
+    const float reach = levels->qmax < FINE || levels->set == QN_LEVELS_POW2 ? 0.9f : 0.5f;
     double best_error = INFINITY;
     for (int i = 0; i < CANDIDATES; i++) {
-        const float c = max * (1.0f - 0.5f * (float)i / CANDIDATES);
-        const double e = squared_error(w, count, c / (float)qmax, (float)qmax);
+        const float s = max * (1.0f - reach * (float)i / CANDIDATES) / qmax;
+        const double e = levels->set == QN_LEVELS_POW2 ? qn__levels_error(levels, w, count, s)
+                                                       : squared_error(w, count, s, qmax);
         if (e < best_error) {
             best_error = e;
-            best = c;
+            *out = s;
         }
     }
-    return best;
+    return true;
 }
 
 const qn_weight_method qn__weight_mse = {
     .name = "mse",
     .summary = "clip of least squared error of the channel's weights",
-    .clip = clip,
+    .scale = scale,
 };

@@ -6,7 +6,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { QMAX = 127, SEARCH_STEPS = 8 };
+enum { SEARCH_STEPS = 8 };
 
 #define QN_WEIGHT_METHOD(symbol) extern const qn_weight_method qn__weight_##symbol;
 #include "quant/weights.def"
@@ -70,21 +70,9 @@ static void gather(const qn_weight_view *v, const float *w, size_t c, float *val
         values[i] = w[c * v->stride_c + i * v->stride_k];
 }
 
-/* The same integers as qn__quantize_value, in a form that vectorizes: adding 1.5 * 2^23 rounds half
- * to even. */
-static void quantize_row(const float *restrict values, size_t k, float scale, int8_t *restrict q)
-{
-    const float magic = 12582912.0f;
-    for (size_t i = 0; i < k; i++) {
-        float r = values[i] / scale;
-        r = r > (float)QMAX ? (float)QMAX : r;
-        r = r < (float)-QMAX ? (float)-QMAX : r;
-        q[i] = (int8_t)(int32_t)((r + magic) - magic);
-    }
-}
-
 typedef struct rows {
     const qn_weight_view *view;
+    const qn_levels *levels;
     float *values; /* [channels * k] */
     int8_t *q;     /* [channels * k] */
 } rows;
@@ -92,7 +80,7 @@ typedef struct rows {
 static bool channel_safe(const rows *r, size_t c, float scale)
 {
     const size_t k = r->view->k;
-    quantize_row(r->values + c * k, k, scale, r->q + c * k);
+    qn__levels_round(r->levels, r->values + c * k, k, scale, r->q + c * k);
     return qn__pairs_safe_adjacent(r->q + c * k, k, r->view->positions);
 }
 
@@ -168,6 +156,7 @@ static void fill_empty(float *scales, size_t channels)
 
 /* Groups of channels that share a scale are quantized by different threads. */
 typedef struct job {
+    const qn_context *ctx;
     rows rows;
     const float *w, *min_scale;
     bool prove_pairs;
@@ -176,6 +165,7 @@ typedef struct job {
     float *scales;
     int8_t *q;
     uint8_t *saturates; /* [groups] */
+    uint8_t *failed;    /* [groups] out of memory */
 } job;
 
 static void choose_scale(void *arg, size_t index)
@@ -184,7 +174,9 @@ static void choose_scale(void *arg, size_t index)
     const size_t first = index * j->group, k = j->rows.view->k;
     for (size_t c = first; c < first + j->group; c++)
         gather(j->rows.view, j->w, c, j->rows.values + c * k);
-    const float s = j->method->clip(j->rows.values + first * k, j->group * k, QMAX) / (float)QMAX;
+    float s = 0;
+    if (!j->method->scale(j->ctx, j->rows.values + first * k, j->group * k, j->rows.levels, &s))
+        j->failed[index] = 1;
     for (size_t c = first; c < first + j->group; c++)
         j->scales[c] = s;
 }
@@ -205,7 +197,7 @@ static void quantize_group(void *arg, size_t index)
     for (size_t c = first; c < first + j->group; c++) {
         int8_t *row = j->rows.q + c * k;
         j->scales[c] = s;
-        quantize_row(j->rows.values + c * k, k, s, row);
+        qn__levels_round(j->rows.levels, j->rows.values + c * k, k, s, row);
         for (size_t i = 0; i < k; i++)
             j->q[c * view->stride_c + i * view->stride_k] = row[i];
     }
@@ -216,7 +208,8 @@ qn_status qn__quantize_weights(const qn_context *ctx, const qn_weight_view *view
                                float *scales, int8_t *q, qn_error *error)
 {
     const size_t channels = view->channels, k = view->k;
-    job j = {.rows = {view, qn__reallocarray(ctx, NULL, channels * k, sizeof(float)),
+    job j = {.ctx = ctx,
+             .rows = {view, &plan->levels, qn__reallocarray(ctx, NULL, channels * k, sizeof(float)),
                       qn__alloc(ctx, channels * k)},
              .w = w,
              .min_scale = min_scale,
@@ -228,9 +221,13 @@ qn_status qn__quantize_weights(const qn_context *ctx, const qn_weight_view *view
     const size_t n_groups = channels / j.group;
     qn_status status = QN_OK;
     j.saturates = qn__calloc(ctx, n_groups, 1);
-    if (j.rows.values == NULL || j.rows.q == NULL || j.saturates == NULL)
+    j.failed = qn__calloc(ctx, n_groups, 1);
+    if (j.rows.values == NULL || j.rows.q == NULL || j.saturates == NULL || j.failed == NULL)
         QN_FAIL_GOTO(error, QN_NO_MEMORY, "out of memory");
     qn__parallel(ctx->pool, choose_scale, &j, n_groups);
+    for (size_t i = 0; i < n_groups; i++)
+        if (j.failed[i])
+            QN_FAIL_GOTO(error, QN_NO_MEMORY, "out of memory");
     fill_empty(scales, channels);
     qn__parallel(ctx->pool, quantize_group, &j, n_groups);
     size_t n_saturating = 0;
@@ -238,9 +235,10 @@ qn_status qn__quantize_weights(const qn_context *ctx, const qn_weight_view *view
         n_saturating += j.saturates[i];
     plan->saturates = n_saturating > 0;
     plan->n_narrowed = prove_pairs ? n_saturating * j.group : 0;
-    plan->bits = plan->n_narrowed > 0 ? 7 : 8;
+    plan->bits = plan->n_narrowed > 0 ? 7 : plan->levels.bits;
 done:
     qn__free(ctx, j.saturates);
+    qn__free(ctx, j.failed);
     qn__free(ctx, j.rows.values);
     qn__free(ctx, j.rows.q);
     return status;

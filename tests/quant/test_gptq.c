@@ -72,6 +72,7 @@ static void drop(fixture *f)
 static void solve(fixture *f, bool center, bool pairs)
 {
     const qn_gptq_problem p = {.channels = f->channels,
+                               .levels = {.bits = 8, .qmax = 127},
                                .k = f->k,
                                .w = f->w,
                                .scales = f->scales,

@@ -177,7 +177,7 @@ static void narrowing_is_safe_and_no_more_than_needed(void **state)
     const qn_weight_view view = {CHANNELS, K, K, 1, 9, true};
     for (size_t i = 0; i < CHANNELS * K; i++)
         w[i] = uniform(-1, 1) * uniform(0, 1) * (i / K % 2 ? 1.0f : 0.1f);
-    qn_weights_plan a = {.per_channel = true}, b = {.per_channel = true};
+    qn_weights_plan a = {.per_channel = true, .levels = {.bits = 8, .qmax = 127}}, b = a;
     quantize(&view, w, NULL, true, &a, scales, q);
     quantize(&view, w, NULL, false, &b, plain, q8);
     size_t narrowed = 0;
@@ -210,7 +210,7 @@ static void empty_channels_and_large_biases_get_fitting_scales(void **state)
     float scales[3];
     int8_t q[9];
     const qn_weight_view view = {3, 3, 3, 1, 1, true};
-    qn_weights_plan plan = {.per_channel = true};
+    qn_weights_plan plan = {.per_channel = true, .levels = {.bits = 8, .qmax = 127}};
     quantize(&view, w, NULL, true, &plan, scales, q);
     assert_true(scales[0] == scales[1] && scales[2] == scales[1] && scales[1] == 1.0f / 127.0f);
     assert_int_equal(q[0], 0);
@@ -229,7 +229,7 @@ static void per_tensor_weights_share_one_scale(void **state)
     float scales[2];
     int8_t q[4];
     const qn_weight_view view = {2, 2, 1, 2, 1, false}; /* [k][channels] */
-    qn_weights_plan plan = {.per_channel = false};
+    qn_weights_plan plan = {.per_channel = false, .levels = {.bits = 8, .qmax = 127}};
     quantize(&view, w, NULL, true, &plan, scales, q);
     assert_true(scales[0] == scales[1] && scales[0] == 1.0f / 127.0f);
     assert_int_equal(q[2], 127);
@@ -245,21 +245,26 @@ static void mse_clip_is_not_worse_than_the_maximum(void **state)
         w[i] = uniform(-1, 1) * uniform(0, 1) * uniform(0, 1);
     w[7] = 1.6f;
     for (int32_t qmax = 7; qmax <= 127; qmax += 120) {
-        const float clip = mse->clip(w, 500, qmax);
+        const qn_levels levels = {.bits = qmax == 7 ? 4 : 8, .qmax = qmax};
+        float step;
+        assert_true(mse->scale(NULL, w, 500, &levels, &step));
         double error[2] = {0, 0};
         for (int which = 0; which < 2; which++) {
-            const float s = (which == 0 ? clip : 1.6f) / (float)qmax;
+            const float s = which == 0 ? step : 1.6f / (float)qmax;
             for (size_t i = 0; i < 500; i++) {
                 const double e =
                     (double)w[i] - (double)s * qn__quantize_value(w[i], s, 0, -qmax, qmax);
                 error[which] += e * e;
             }
         }
-        assert_true(clip <= 1.6f && clip >= 0.8f);
+        assert_true(step * (float)qmax <= 1.61f &&
+                    step * (float)qmax >= (qmax == 7 ? 0.16f : 0.8f));
         assert_true(error[0] <= error[1]);
     }
     const float zeros[4] = {0};
-    assert_true(mse->clip(zeros, 4, 127) == 0.0f);
+    float scale = 1;
+    assert_true(mse->scale(NULL, zeros, 4, &(qn_levels){.bits = 8, .qmax = 127}, &scale));
+    assert_true(scale == 0.0f);
 }
 
 int main(void)
