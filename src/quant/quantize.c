@@ -328,7 +328,7 @@ static qn_status list_rows(run *r, qn_error *error)
         return QN_NOMEM(error);
     for (size_t n = 0; n < r->graph->n_nodes; n++) {
         qn_node_plan *p = &r->plan.nodes[n];
-        if (!p->quantized || p->rule != QN_RULE_WEIGHTS || !p->weights.method->compensates ||
+        if (!p->quantized || p->rule != QN_RULE_WEIGHTS || p->weights.method->round == NULL ||
             p->integers != NULL)
             continue;
         QN_TRY(qn__rows_create(r->graph, (uint32_t)n, &r->rows[r->n_rows], error));
@@ -458,7 +458,7 @@ static qn_status quantize(run *r, qn_error *error)
     QN_TRY(qn__quant_rewrite(&r->plan, r->ranges.means,
                              r->settings.bias_correction ? r->shifts : NULL, &r->quantized, error));
     char changes[128];
-    if (qn__format_changes(r->quantized, changes, sizeof(changes)) &&
+    if (qn__format_changes(r->quantized, NULL, changes, sizeof(changes)) &&
         !qn__quant_plan_note(&r->plan, "%s", changes))
         return QN_NOMEM(error);
     return QN_OK;
