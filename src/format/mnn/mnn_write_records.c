@@ -94,7 +94,7 @@ void qn__mnn_guard_records(qn_mnn_writer *w)
         if (w->ops[op].dropped || in < 0 || out < 0)
             continue;
         qn_mnn_record *x = &w->records[in], *y = &w->records[out];
-        if (type == QN_MNN_OpType_Pooling) {
+        if (type == QN_MNN_OpType_Pooling || type == QN_MNN_OpType_Pooling3D) {
             if (x->known && (!y->known || equal(x, y)))
                 *y = apart_from(x);
             else if (y->known && !x->known)
@@ -103,10 +103,10 @@ void qn__mnn_guard_records(qn_mnn_writer *w)
             /* behind a pool the levels go on with the pool's record */
             if (x->known && y->known && nearly_equal(x, y))
                 y->scale = x->scale;
-            else if (x->known && !y->known && w->in_graph[out])
+            else if (x->known && !y->known)
                 *y = apart_from(x);
         } else if (type == QN_MNN_OpType_ReLU || type == QN_MNN_OpType_ReLU6) {
-            if (x->known && !y->known && w->in_graph[out])
+            if (x->known && !y->known)
                 *y = apart_from(x);
         }
     }
