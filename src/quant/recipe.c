@@ -347,17 +347,20 @@ static void put_settings(json_t *root, const qn_settings *s, bool *ok)
 
 static json_t *preprocessing(const qn_preprocess *p, bool *ok)
 {
-    static const char *const channels[] = {"RGB", "BGR", "GRAY"};
-    static const char *const filters[] = {"bilinear", "bilinear-plain", "bicubic", "nearest"};
+    static const char *const channels[] = {"RGB", "BGR", "GRAY", "RGBA", "BGRA"};
+    static const char *const filters[] = {"bilinear", "bilinear-plain", "bicubic", "nearest",
+                                          "mnn",      "mnn-truncate"};
     json_t *o = json_object();
-    put(o, "channels", json_string(channels[p->channels % 3]), ok);
+    put(o, "channels", json_string(channels[p->channels % 5]), ok);
     put(o, "mean", float_list(p->mean, p->n_mean, ok), ok);
     put(o, "normal", float_list(p->normal, p->n_normal, ok), ok);
     put(o, "resize_shorter", json_integer(p->resize_shorter), ok);
     put(o, "resize", json_pack("[i, i]", (int)p->resize_width, (int)p->resize_height), ok);
     put(o, "crop", json_pack("[i, i]", (int)p->crop_width, (int)p->crop_height), ok);
     put(o, "letterbox", json_pack("[i, i]", (int)p->letterbox_width, (int)p->letterbox_height), ok);
-    put(o, "filter", json_string(filters[p->filter % 4]), ok);
+    put(o, "filter", json_string(filters[p->filter % 6]), ok);
+    if (p->centre_width != 0 || p->centre_height != 0)
+        put(o, "centre", json_pack("[f, f]", p->centre_width, p->centre_height), ok);
     return o;
 }
 
