@@ -5,7 +5,6 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 /* SIGINT and friends ask the library to stop at the next step, so that nothing half-done is left; a
@@ -97,10 +96,11 @@ static int print_json(const qn_report *report, const summary *s)
     bool complete = true;
     qn_report_node node;
     for (size_t i = 0; qn_report_node_at(report, i, &node); i++) {
-        json_t *row = json_pack(
-            "{s:o, s:s, s:I, s:b, s:s?, s:b, s:i}", "name", cli_json_text(node.name), "op", node.op,
-            "macs", (json_int_t)node.macs, "int8", node.quantized, "reason", node.reason,
-            "saturates", node.saturates, "weight_bits", (int)node.weight_bits);
+        json_t *row =
+            json_pack("{s:o, s:s, s:I, s:b, s:s?, s:b, s:i, s:f}", "name", cli_json_text(node.name),
+                      "op", node.op, "macs", (json_int_t)node.macs, "int8", node.quantized,
+                      "reason", node.reason, "saturates", node.saturates, "weight_bits",
+                      (int)node.weight_bits, "weight_error", node.weight_error);
         cli_json_append(nodes, row, &complete);
     }
     json_t *notes = json_array();
@@ -180,20 +180,12 @@ static int check_files(const cli_options *options)
     return EXIT_OK;
 }
 
-/* Replacing the model by its quantized self would lose the model. */
-static bool same_file(const char *a, const char *b)
-{
-    struct stat sa, sb;
-    return stat(a, &sa) == 0 && stat(b, &sb) == 0 && sa.st_dev == sb.st_dev &&
-           sa.st_ino == sb.st_ino;
-}
-
 int cmd_quantize(const cli_options *options)
 {
     int code = check_files(options);
     if (code != EXIT_OK)
         return code;
-    if (options->output != NULL && same_file(options->positional[0], options->output)) {
+    if (options->output != NULL && cli_same_file(options->positional[0], options->output)) {
         cli_error("%s: the output is the model itself", options->output);
         return EXIT_FAILED;
     }

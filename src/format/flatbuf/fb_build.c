@@ -112,7 +112,7 @@ static qn_status share_vtable(builder *b, const fb_way *way, size_t count, size_
     }
     if (!QN_GROW(b->doc->ctx, &b->vtables, &b->vtables_capacity, b->n_vtables))
         return QN_NOMEM(b->error);
-    uint64_t position;
+    uint64_t position = 0;
     QN_TRY(place(b, way, count * sizeof(*entries), 0, 2, &position));
     put_bytes(b, position, entries, count * sizeof(*entries));
     *index = b->n_vtables++;
@@ -203,7 +203,7 @@ static qn_status begin_table(builder *b, const fb_way *way, const qn_fb_object *
                              uint64_t *table, size_t *entries)
 {
     const qn_fb_record *record = &b->doc->schema->records[object->record];
-    size_t n_slots, index;
+    size_t n_slots = 0, index = 0;
     QN_TRY(count_slots(b, way, object, &n_slots));
     QN_TRY(append_entries(b, way, object, n_slots + 2));
     QN_TRY(share_vtable(b, way, n_slots + 2, &index));
@@ -302,7 +302,7 @@ static qn_status write_table(builder *b, const fb_way *way, const qn_fb_object *
     if (!object || object->record != record_index)
         return fail_at(b, way, QN_INTERNAL, "a table of the wrong record");
     const qn_fb_record *record = &b->doc->schema->records[object->record];
-    size_t entries;
+    size_t entries = 0;
     QN_TRY(begin_table(b, way, object, at, &entries));
     for (uint32_t slot = 0; slot < record->n_fields; slot++) {
         const fb_way here = {way, record, slot, -1};
@@ -319,7 +319,7 @@ static qn_status lay_out(builder *b)
 {
     const qn_fb_schema *schema = b->doc->schema;
     const fb_way way = {NULL, &schema->records[schema->root], -1, -1};
-    uint64_t start, root;
+    uint64_t start = 0, root = 0;
     b->position = 0;
     b->n_vtables = b->n_entries = 0;
     if (b->buckets)

@@ -137,10 +137,10 @@ static qn_tensor *constant(qn_mnn_reader *r, const char *what, qn_dtype dtype, s
                            const int64_t *dims, qn_blob *blob)
 {
     const char *name = qn__arena_printf(&r->graph->arena, "%s:%s", r->name, what);
-    qn_tensor *tensor = blob && name
-                            ? qn__graph_add_constant(r->graph, name, qn_type_plain_make(dtype),
-                                                     rank, dims, blob)
-                            : NULL;
+    qn_tensor *tensor =
+        blob && name
+            ? qn__graph_add_constant(r->graph, name, qn_type_plain_make(dtype), rank, dims, blob)
+            : NULL;
     qn__blob_unref(blob);
     return tensor;
 }
@@ -199,10 +199,9 @@ static qn_node *add_node(qn_mnn_reader *r, qn_op op, const char *name, qn_tensor
         qn__arena_printf(&graph->arena, "%s:%s_output", r->name, qn__op_name(op));
     while (n_inputs > 0 && !inputs[n_inputs - 1])
         n_inputs--;
-    qn_node *node =
-        temporary && name
-            ? qn__graph_add_node(graph, SIZE_MAX, op, name, (uint32_t)n_inputs, (uint32_t)n_outputs)
-            : NULL;
+    qn_node *node = temporary && name ? qn__graph_add_node(graph, SIZE_MAX, op, name,
+                                                           (uint32_t)n_inputs, (uint32_t)n_outputs)
+                                      : NULL;
     uint32_t *sources = qn__arena_calloc(&graph->arena, 1, sizeof(*sources));
     if (!node || !sources)
         return NULL;
@@ -222,17 +221,15 @@ static qn_node *add_node(qn_mnn_reader *r, qn_op op, const char *name, qn_tensor
 
 qn_node *qn__mnn_side_node(qn_mnn_reader *r, qn_op op, qn_tensor *const *inputs, size_t n_inputs)
 {
-    return add_node(r, op,
-                    qn__arena_printf(&r->graph->arena, "%s:%s", r->name, qn__op_name(op)), inputs,
-                    n_inputs, 1);
+    return add_node(r, op, qn__arena_printf(&r->graph->arena, "%s:%s", r->name, qn__op_name(op)),
+                    inputs, n_inputs, 1);
 }
 
 qn_node *qn__mnn_node_outputs(qn_mnn_reader *r, qn_op op, qn_tensor *const *inputs, size_t n_inputs,
                               size_t n_outputs)
 {
-    const char *name = r->named
-                           ? qn__arena_printf(&r->graph->arena, "%s:%s", r->name, qn__op_name(op))
-                           : r->name;
+    const char *name =
+        r->named ? qn__arena_printf(&r->graph->arena, "%s:%s", r->name, qn__op_name(op)) : r->name;
     r->named = true;
     return add_node(r, op, name, inputs, n_inputs, n_outputs);
 }
@@ -408,9 +405,9 @@ qn_status qn__mnn_put(qn_mnn_reader *r, size_t i, qn_tensor *tensor, int64_t for
         snprintf(made, sizeof(made), "tensor%" PRId64, id);
         name = made;
     }
-    /* A constant made for this operator is its output as it is. */
-    const bool own_constant = tensor->constant && tensor->source < 0;
-    if (!own_constant && !made_here(r, tensor))
+    /* An input and a constant made for this operator are its output as they are. */
+    const bool own = !tensor->producer && tensor->source < 0;
+    if (!own && !made_here(r, tensor))
         QN_TRY(qn__mnn_op1(r, QN_OP_IDENTITY, tensor, &tensor, error));
     if (!rename_tensor(r->graph, tensor, name))
         return QN_NOMEM(error);

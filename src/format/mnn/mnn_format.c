@@ -28,9 +28,22 @@ static bool probe(const qn_context *ctx, const uint8_t *data, size_t size_bytes)
         return false;
     if (fields > 64) /* a table of models has a dozen */
         return false;
-    const size_t ops = data[at + 4 + 2 * QN_MNN_Net_oplists] |
-                       (size_t)data[at + 5 + 2 * QN_MNN_Net_oplists] << 8;
+    const size_t ops =
+        data[at + 4 + 2 * QN_MNN_Net_oplists] | (size_t)data[at + 5 + 2 * QN_MNN_Net_oplists] << 8;
     return ops >= 4 && root + ops <= size_bytes - 4;
+}
+
+/* A graph of another format gets a document of its own. */
+static qn_status write_any(const qn_graph *graph, const char *path, const qn_write_options *options,
+                           uint64_t *bytes, qn_error *error)
+{
+    if (qn__mnn_source_of(graph))
+        return qn__mnn_write(graph, path, options, bytes, error);
+    qn_fb_document doc;
+    QN_TRY(qn__mnn_export(graph, options, &doc, error));
+    const qn_status status = qn__mnn_save(&doc, path, bytes, error);
+    qn__fb_free(&doc);
+    return status;
 }
 
 static bool describe_changes(const qn_graph *graph, char *text, size_t size_bytes)
@@ -41,4 +54,4 @@ static bool describe_changes(const qn_graph *graph, char *text, size_t size_byte
     return false; /* the document's version stays */
 }
 
-const qn_format qn__format_mnn = {"mnn", probe, qn__mnn_read, qn__mnn_write, describe_changes};
+const qn_format qn__format_mnn = {"mnn", probe, qn__mnn_read, write_any, describe_changes};

@@ -40,11 +40,10 @@ static qn_status read_geometry(qn_mnn_reader *r, geometry *g, qn_error *error)
     if (n_pads != 0 && n_pads < 4)
         return qn__mnn_fail(r, error, QN_CORRUPT, "has %zu pads", n_pads);
     for (size_t i = 0; i < 4; i++) {
-        g->pads[i] = n_pads > 0
-                         ? qn__fb_int_at(r->doc, c, QN_MNN_Convolution2DCommon_pads, i)
-                         : qn__fb_int(r->doc, c,
-                                      i % 2 == 0 ? QN_MNN_Convolution2DCommon_padY
-                                                 : QN_MNN_Convolution2DCommon_padX);
+        g->pads[i] = n_pads > 0 ? qn__fb_int_at(r->doc, c, QN_MNN_Convolution2DCommon_pads, i)
+                                : qn__fb_int(r->doc, c,
+                                             i % 2 == 0 ? QN_MNN_Convolution2DCommon_padY
+                                                        : QN_MNN_Convolution2DCommon_padX);
         if (g->mode != QN_MNN_PadMode_CAFFE)
             g->pads[i] = 0;
         if (g->pads[i] < 0)
@@ -234,9 +233,8 @@ static qn_status deconv_pads(qn_mnn_reader *r, geometry *g, const qn_tensor *x, 
             (!shaped && __builtin_mul_overflow(size, g->stride[i], &out)))
             return qn__mnn_fail(r, error, QN_CORRUPT, "the output is too large");
         /* MNN finds the start without the dilation. */
-        const int64_t before = g->mode == QN_MNN_PadMode_SAME
-                                   ? (full + g->kernel[i] - out) / 2
-                                   : g->pads[i];
+        const int64_t before =
+            g->mode == QN_MNN_PadMode_SAME ? (full + g->kernel[i] - out) / 2 : g->pads[i];
         const int64_t after = full + (g->kernel[i] - 1) * g->dilation[i] + 1 - out - before;
         if (before < 0)
             return qn__mnn_fail(r, error, QN_UNSUPPORTED, "padding of %" PRId64, before);

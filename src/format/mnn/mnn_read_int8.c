@@ -17,8 +17,9 @@ static qn_status channel_floats(qn_mnn_reader *r, const qn_fb_object *object, ui
     QN_TRY(qn__mnn_need_rank(r, x, 1, QN_MAX_RANK, error));
     for (size_t i = 0; i < x->rank; i++)
         dims[i] = i == 1 ? (int64_t)n : 1;
-    const bool fits = n == 1 || (x->rank > 1 && (x->dims[1].kind != QN_DIM_CONST ||
-                                                 x->dims[1].value == (int64_t)n));
+    const bool fits =
+        n == 1 ||
+        (x->rank > 1 && (x->dims[1].kind != QN_DIM_CONST || x->dims[1].value == (int64_t)n));
     if (n == 0 || !fits)
         return qn__mnn_fail(r, error, QN_CORRUPT, "%zu scales", n);
     return qn__mnn_vector_constant(r, object, slot, what, x->rank, dims, out, error);
@@ -115,7 +116,8 @@ qn_status qn__mnn_lower_eltwise_int8(qn_mnn_reader *r, qn_error *error)
     const int64_t kind = qn_mnn_int(r, QN_MNN_EltwiseInt8_type);
     if (!in[0] || !in[1] || !to)
         return qn__mnn_fail(r, error, QN_CORRUPT, "has no scales");
-    if (kind != QN_MNN_EltwiseType_SUM)
+    /* The quantizer of that time left the kind out; there was only the sum. */
+    if (kind != QN_MNN_EltwiseType_SUM && kind != QN_MNN_EltwiseType_PROD)
         return qn__mnn_fail(r, error, QN_UNSUPPORTED, "kind %" PRId64, kind);
     qn_tensor *x[2], *scale, *sum;
     for (size_t i = 0; i < 2; i++) {
@@ -125,8 +127,8 @@ qn_status qn__mnn_lower_eltwise_int8(qn_mnn_reader *r, qn_error *error)
         QN_TRY(qn__mnn_op2(r, QN_OP_MUL, x[i], scale, &x[i], error));
     }
     QN_TRY(qn__mnn_op2(r, QN_OP_ADD, x[0], x[1], &sum, error));
-    QN_TRY(channel_floats(r, to, QN_MNN_QuantizedFloatParam_tensorScale, "scale", sum, &scale,
-                          error));
+    QN_TRY(
+        channel_floats(r, to, QN_MNN_QuantizedFloatParam_tensorScale, "scale", sum, &scale, error));
     QN_TRY(qn__mnn_op2(r, QN_OP_MUL, sum, scale, &sum, error));
     QN_TRY(to_levels(r, sum, (float)qn__fb_int(r->doc, to, QN_MNN_QuantizedFloatParam_clampMin),
                      (float)qn__fb_int(r->doc, to, QN_MNN_QuantizedFloatParam_clampMax), &sum,

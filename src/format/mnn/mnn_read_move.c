@@ -47,16 +47,14 @@ static qn_status read_target(qn_mnn_reader *r, target *t, qn_error *error)
     }
     t->tensor = qn__mnn_in(r, 1);
     qn_error ignored;
-    t->known =
-        qn__mnn_const_input(r, 1, t->dims, QN_MAX_RANK, &t->rank, &ignored) == QN_OK;
+    t->known = qn__mnn_const_input(r, 1, t->dims, QN_MAX_RANK, &t->rank, &ignored) == QN_OK;
     return QN_OK;
 }
 
 static qn_status reshape_to(qn_mnn_reader *r, qn_tensor *x, const target *t, bool zero_is_size,
                             qn_tensor **out, qn_error *error)
 {
-    qn_tensor *shape =
-        t->known ? qn__mnn_ints_constant(r, "shape", t->dims, t->rank) : t->tensor;
+    qn_tensor *shape = t->known ? qn__mnn_ints_constant(r, "shape", t->dims, t->rank) : t->tensor;
     if (!shape)
         return QN_NOMEM(error);
     qn_node *node = qn__mnn_node(r, QN_OP_RESHAPE, (qn_tensor *[]){x, shape}, 2);
@@ -319,9 +317,9 @@ static qn_status split_sizes(qn_mnn_reader *r, qn_dim whole, int64_t *sizes, qn_
         for (size_t i = 0; i < n; i++) {
             if (i + 1 == n && !known)
                 return qn__mnn_fail(r, error, QN_UNSUPPORTED, "an axis of unknown size");
-            const int64_t cut = i + 1 == n ? whole.value
-                                           : qn__fb_int_at(r->doc, r->main,
-                                                           QN_MNN_Slice_slicePoints, i);
+            const int64_t cut = i + 1 == n
+                                    ? whole.value
+                                    : qn__fb_int_at(r->doc, r->main, QN_MNN_Slice_slicePoints, i);
             sizes[i] = cut - previous;
             previous = cut;
         }
@@ -354,7 +352,8 @@ static qn_status split_sizes(qn_mnn_reader *r, qn_dim whole, int64_t *sizes, qn_
     int64_t sum = 0;
     size_t open = n;
     for (size_t i = 0; i < n; i++) {
-        sizes[i] = by_input ? given[i] : qn__fb_int_at(r->doc, r->main, QN_MNN_Slice_slicePoints, i);
+        sizes[i] =
+            by_input ? given[i] : qn__fb_int_at(r->doc, r->main, QN_MNN_Slice_slicePoints, i);
         if (sizes[i] == -1 && open == n)
             open = i;
         else if (sizes[i] < 0 || __builtin_add_overflow(sum, sizes[i], &sum))
@@ -411,8 +410,7 @@ qn_status qn__mnn_lower_unpack(qn_mnn_reader *r, qn_error *error)
     QN_TRY(qn__mnn_axis(r, &axis, x->rank, error));
     for (size_t i = 0; i < r->n_out; i++) {
         qn_tensor *index = qn__mnn_int_constant(r, "index", (int64_t)i);
-        qn_node *node =
-            index ? qn__mnn_node(r, QN_OP_GATHER, (qn_tensor *[]){x, index}, 2) : NULL;
+        qn_node *node = index ? qn__mnn_node(r, QN_OP_GATHER, (qn_tensor *[]){x, index}, 2) : NULL;
         if (!node || !qn__node_set_int(r->graph, node, "axis", axis))
             return QN_NOMEM(error);
         QN_TRY(qn__mnn_infer(r, node, error));

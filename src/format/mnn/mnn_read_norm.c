@@ -108,8 +108,8 @@ qn_status qn__mnn_lower_batch_norm(qn_mnn_reader *r, qn_error *error)
         QN_TRY(qn__mnn_vector_constant(r, r->main, PARTS[i].slot, PARTS[i].what, 1, &channels,
                                        &inputs[i + 1], error));
     qn_node *node = qn__mnn_node(r, QN_OP_BATCH_NORMALIZATION, inputs, 5);
-    if (!node || !qn__node_set_float(r->graph, node, "epsilon",
-                                     qn_mnn_real(r, QN_MNN_BatchNorm_epsilon)))
+    if (!node ||
+        !qn__node_set_float(r->graph, node, "epsilon", qn_mnn_real(r, QN_MNN_BatchNorm_epsilon)))
         return QN_NOMEM(error);
     QN_TRY(qn__mnn_infer(r, node, error));
     QN_TRY(qn__mnn_from_nchw(r, node->outputs[0], qn__mnn_in_format(r, 0), &out, error));
@@ -151,8 +151,8 @@ qn_status qn__mnn_lower_normalize(qn_mnn_reader *r, qn_error *error)
     QN_TRY(qn__mnn_need_rank(r, x, 4, 4, error));
     QN_TRY(check_channels(r, x, n, error));
     QN_TRY(qn__mnn_to_nchw(r, x, qn__mnn_in_format(r, 0), &x, error));
-    qn_tensor *over = qn__mnn_ints_constant(
-        r, "axes", axes, qn_mnn_int(r, QN_MNN_Normalize_acrossSpatial) ? 3 : 1);
+    qn_tensor *over = qn__mnn_ints_constant(r, "axes", axes,
+                                            qn_mnn_int(r, QN_MNN_Normalize_acrossSpatial) ? 3 : 1);
     QN_TRY(qn__mnn_op2(r, QN_OP_MUL, x, x, &sum, error));
     QN_TRY(qn__mnn_op2(r, QN_OP_REDUCE_SUM, sum, over, &sum, error));
     QN_TRY(qn__mnn_op2(r, QN_OP_ADD, sum,
@@ -170,8 +170,7 @@ qn_status qn__mnn_lower_normalize(qn_mnn_reader *r, qn_error *error)
 
 /* gamma or beta, which may lie in the side file; ones where there are none and they are needed. */
 static qn_status layer_norm_part(qn_mnn_reader *r, uint32_t slot, size_t index, const char *what,
-                                 size_t rank, const int64_t *dims, qn_tensor **out,
-                                 qn_error *error)
+                                 size_t rank, const int64_t *dims, qn_tensor **out, qn_error *error)
 {
     size_t n = 0, n_parts = 0, count, bytes;
     qn__fb_bytes(r->main, slot, &n);
@@ -235,8 +234,7 @@ qn_status qn__mnn_lower_layer_norm(qn_mnn_reader *r, qn_error *error)
     }
     QN_TRY(layer_norm_part(r, QN_MNN_LayerNorm_gamma, 0, "gamma", n, dims, &gamma, error));
     QN_TRY(layer_norm_part(r, QN_MNN_LayerNorm_beta, 1, "beta", n, dims, &beta, error));
-    qn_node *node =
-        qn__mnn_node(r, QN_OP_LAYER_NORMALIZATION, (qn_tensor *[]){x, gamma, beta}, 3);
+    qn_node *node = qn__mnn_node(r, QN_OP_LAYER_NORMALIZATION, (qn_tensor *[]){x, gamma, beta}, 3);
     if (!node || !qn__node_set_int(r->graph, node, "axis", axes[0]) ||
         !qn__node_set_float(r->graph, node, "epsilon", qn_mnn_real(r, QN_MNN_LayerNorm_epsilon)))
         return QN_NOMEM(error);

@@ -5,7 +5,8 @@
 #include "format/mnn/mnn_read.h"
 
 /* --- binary -----------------------------------------------------------------------------------*/
-/* MNN's comparisons are integers 0 and 1; where such a tensor is computed with, it becomes int64. */
+/* MNN's comparisons are integers 0 and 1; where such a tensor is computed with, it becomes int64.
+ */
 static qn_status number(qn_mnn_reader *r, qn_tensor *x, qn_tensor **out, qn_error *error)
 {
     *out = x;
@@ -89,13 +90,16 @@ static qn_status binary(qn_mnn_reader *r, int64_t kind, qn_tensor *a, qn_tensor 
     case QN_MNN_BinaryOpOperation_SquaredDifference:
         QN_TRY(qn__mnn_op2(r, QN_OP_SUB, a, b, out, error));
         return qn__mnn_op2(r, QN_OP_MUL, *out, *out, out, error);
-    case QN_MNN_BinaryOpOperation_LOGICALOR: return either(r, a, b, false, out, error);
-    case QN_MNN_BinaryOpOperation_LOGICALXOR: return either(r, a, b, true, out, error);
+    case QN_MNN_BinaryOpOperation_LOGICALOR:
+        return either(r, a, b, false, out, error);
+    case QN_MNN_BinaryOpOperation_LOGICALXOR:
+        return either(r, a, b, true, out, error);
     case QN_MNN_BinaryOpOperation_MOD:
         if (integers)
             return floor_mod(r, a, b, out, error);
         break;
-    default: break;
+    default:
+        break;
     }
     return qn__mnn_fail(r, error, QN_UNSUPPORTED, "binary operation %" PRId64, kind);
 }
@@ -137,8 +141,8 @@ qn_status qn__mnn_lower_eltwise(qn_mnn_reader *r, qn_error *error)
     qn_tensor *sum = NULL;
     for (size_t i = 0; i < r->n_in; i++) {
         qn_tensor *x = qn__mnn_in(r, i);
-        const float by = ones ? 1.0f : (float)qn__fb_real_at(r->doc, r->main,
-                                                             QN_MNN_Eltwise_coeff, i);
+        const float by =
+            ones ? 1.0f : (float)qn__fb_real_at(r->doc, r->main, QN_MNN_Eltwise_coeff, i);
         if (by == 0.0f)
             continue;
         if (by != 1.0f)
@@ -211,7 +215,8 @@ static qn_status unary(qn_mnn_reader *r, int64_t kind, qn_tensor *x, qn_tensor *
             return qn__mnn_op1(r, PLAIN[i].op, x, out, error);
     qn_tensor *one;
     switch (kind) {
-    case QN_MNN_UnaryOpOperation_SQUARE: return qn__mnn_op2(r, QN_OP_MUL, x, x, out, error);
+    case QN_MNN_UnaryOpOperation_SQUARE:
+        return qn__mnn_op2(r, QN_OP_MUL, x, x, out, error);
     case QN_MNN_UnaryOpOperation_RSQRT:
         QN_TRY(qn__mnn_op1(r, QN_OP_SQRT, x, &x, error));
         return qn__mnn_op1(r, QN_OP_RECIPROCAL, x, out, error);
@@ -230,12 +235,18 @@ static qn_status unary(qn_mnn_reader *r, int64_t kind, qn_tensor *x, qn_tensor *
         one = qn__mnn_float_constant(r, "one", 1.0f);
         QN_TRY(qn__mnn_op1(r, QN_OP_ERF, x, &x, error));
         return qn__mnn_op2(r, QN_OP_SUB, one, x, out, error);
-    case QN_MNN_UnaryOpOperation_SINH: return exp_pair(r, x, QN_OP_SUB, out, error);
-    case QN_MNN_UnaryOpOperation_COSH: return exp_pair(r, x, QN_OP_ADD, out, error);
-    case QN_MNN_UnaryOpOperation_SIGN: return sign(r, x, out, error);
-    case QN_MNN_UnaryOpOperation_GELU: return gelu(r, x, "tanh", out, error);
-    case QN_MNN_UnaryOpOperation_GELU_STANDARD: return gelu(r, x, "none", out, error);
-    default: return qn__mnn_fail(r, error, QN_UNSUPPORTED, "unary operation %" PRId64, kind);
+    case QN_MNN_UnaryOpOperation_SINH:
+        return exp_pair(r, x, QN_OP_SUB, out, error);
+    case QN_MNN_UnaryOpOperation_COSH:
+        return exp_pair(r, x, QN_OP_ADD, out, error);
+    case QN_MNN_UnaryOpOperation_SIGN:
+        return sign(r, x, out, error);
+    case QN_MNN_UnaryOpOperation_GELU:
+        return gelu(r, x, "tanh", out, error);
+    case QN_MNN_UnaryOpOperation_GELU_STANDARD:
+        return gelu(r, x, "none", out, error);
+    default:
+        return qn__mnn_fail(r, error, QN_UNSUPPORTED, "unary operation %" PRId64, kind);
     }
 }
 

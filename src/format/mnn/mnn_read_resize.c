@@ -22,7 +22,8 @@ static qn_status emit(qn_mnn_reader *r, const resize *s, qn_error *error)
                                    : qn__mnn_ints_constant(r, "sizes", s->size, 4);
     if (!given)
         return QN_NOMEM(error);
-    qn_tensor *inputs[4] = {s->x, NULL, s->by_scale ? given : NULL, s->by_scale ? NULL : given}, *out;
+    qn_tensor *inputs[4] = {s->x, NULL, s->by_scale ? given : NULL, s->by_scale ? NULL : given},
+              *out;
     qn_graph *g = r->graph;
     qn_node *node = qn__mnn_node(r, QN_OP_RESIZE, inputs, 4);
     if (!node || !qn__node_set_string(g, node, "mode", s->mode) ||
@@ -57,8 +58,7 @@ static qn_status set_sizes(qn_mnn_reader *r, resize *s, const int64_t *hw, qn_er
 }
 
 /* Sizes as MNN rounds them from a scale; it then computes with the ratio of sizes. */
-static qn_status set_scales(qn_mnn_reader *r, resize *s, float height, float width,
-                            qn_error *error)
+static qn_status set_scales(qn_mnn_reader *r, resize *s, float height, float width, qn_error *error)
 {
     const float scale[2] = {height, width};
     int64_t hw[2];
@@ -70,7 +70,8 @@ static qn_status set_scales(qn_mnn_reader *r, resize *s, float height, float wid
         hw[i] = known ? (int64_t)((float)s->x->dims[2 + i].value * scale[i]) : 0;
         s->scale[2 + i] = scale[i];
     }
-    s->by_scale = s->x->dims[0].kind != QN_DIM_CONST || s->x->dims[1].kind != QN_DIM_CONST || !known;
+    s->by_scale =
+        s->x->dims[0].kind != QN_DIM_CONST || s->x->dims[1].kind != QN_DIM_CONST || !known;
     return s->by_scale ? QN_OK : set_sizes(r, s, hw, error);
 }
 
@@ -84,9 +85,14 @@ static qn_status set_rules(qn_mnn_reader *r, resize *s, qn_error *error)
         s->mode = "nearest";
         s->nearest = kind == 1 ? "floor" : "round_prefer_floor";
         break;
-    case 2: s->mode = "linear"; break;
-    case 3: s->mode = "cubic"; break;
-    default: return qn__mnn_fail(r, error, QN_UNSUPPORTED, "interpolation %" PRId64, kind);
+    case 2:
+        s->mode = "linear";
+        break;
+    case 3:
+        s->mode = "cubic";
+        break;
+    default:
+        return qn__mnn_fail(r, error, QN_UNSUPPORTED, "interpolation %" PRId64, kind);
     }
     switch (rule) {
     case QN_MNN_CoordinateTransformationMode_NotSet: /* old files have two flags */
@@ -97,16 +103,23 @@ static qn_status set_rules(qn_mnn_reader *r, resize *s, qn_error *error)
         else
             s->coordinates = "asymmetric";
         return QN_OK;
-    case QN_MNN_CoordinateTransformationMode_AlignCorners: s->coordinates = "align_corners"; break;
-    case QN_MNN_CoordinateTransformationMode_HalfPixels: s->coordinates = "half_pixel"; break;
+    case QN_MNN_CoordinateTransformationMode_AlignCorners:
+        s->coordinates = "align_corners";
+        break;
+    case QN_MNN_CoordinateTransformationMode_HalfPixels:
+        s->coordinates = "half_pixel";
+        break;
     case QN_MNN_CoordinateTransformationMode_PytorchHalfPixels:
         s->coordinates = "pytorch_half_pixel";
         break;
-    case QN_MNN_CoordinateTransformationMode_Asymmetric: s->coordinates = "asymmetric"; break;
+    case QN_MNN_CoordinateTransformationMode_Asymmetric:
+        s->coordinates = "asymmetric";
+        break;
     case QN_MNN_CoordinateTransformationMode_TensorflowHalfPixels:
         s->coordinates = "tf_half_pixel_for_nn";
         break;
-    default: return qn__mnn_fail(r, error, QN_UNSUPPORTED, "coordinate rule %" PRId64, rule);
+    default:
+        return qn__mnn_fail(r, error, QN_UNSUPPORTED, "coordinate rule %" PRId64, rule);
     }
     return QN_OK;
 }

@@ -51,7 +51,8 @@ qn_status qn__mnn_lower_slice_tf(qn_mnn_reader *r, qn_error *error)
         s.axes[i] = (int64_t)i;
         s.step[i] = 1;
         s.end[i] = INT64_MAX;
-        if (size[i] < -1 || (size[i] >= 0 && __builtin_add_overflow(s.begin[i], size[i], &s.end[i])))
+        if (size[i] < -1 ||
+            (size[i] >= 0 && __builtin_add_overflow(s.begin[i], size[i], &s.end[i])))
             return qn__mnn_fail(r, error, QN_CORRUPT, "size %" PRId64, size[i]);
         if (size[i] > 0 && s.begin[i] < 0 && s.end[i] == 0)
             s.end[i] = INT64_MAX;

@@ -136,7 +136,8 @@ static qn_status read_external(qn_mnn_source *source, const qn_fb_object *main, 
 {
     size_t n = 0;
     qn__fb_bytes(main, slot, &n);
-    const bool floats = !out->quan || qn__fb_int(&source->doc, out->quan, QN_MNN_IDSTQuan_type) == 8;
+    const bool floats =
+        !out->quan || qn__fb_int(&source->doc, out->quan, QN_MNN_IDSTQuan_type) == 8;
     qn_blob **const plain[] = {&out->blob, &out->bias};
     qn_blob **const packed[] = {&out->blob, &out->alpha, &out->bias};
     const size_t most = floats ? 2 : 3;
@@ -179,8 +180,7 @@ qn_status qn__mnn_stored(qn_mnn_source *source, size_t op, qn_mnn_stored *out, q
         else
             QN_TRY_GOTO(slice(source, out->quan, QN_MNN_IDSTQuan_alpha, 4, &out->alpha, error));
     }
-    if (!out->blob && CARRIERS[c].external >= 0 &&
-        qn__fb_has(main, (uint32_t)CARRIERS[c].external))
+    if (!out->blob && CARRIERS[c].external >= 0 && qn__fb_has(main, (uint32_t)CARRIERS[c].external))
         QN_TRY_GOTO(read_external(source, main, (uint32_t)CARRIERS[c].external, out, error));
     return QN_OK;
 done:

@@ -130,8 +130,8 @@ static qn_status read_dense(reader *in, bool wide, size_t expected, qn_mnn_packe
     QN_TRY(take_bits(in, expected, t.bits, &indexes, error));
     out->bits = (int32_t)t.bits;
     for (size_t i = 0; i < expected; i++)
-        QN_TRY(level(&t, t.bits == 8 ? indexes[i] : bits_at(indexes, i, t.bits),
-                     &out->integers[i], error));
+        QN_TRY(level(&t, t.bits == 8 ? indexes[i] : bits_at(indexes, i, t.bits), &out->integers[i],
+                     error));
     return QN_OK;
 }
 
@@ -179,16 +179,17 @@ static qn_status read_scales(const qn_mnn_source *source, const qn_mnn_stored *s
     const double factor = qn__fb_real(d, stored->quan, QN_MNN_IDSTQuan_quantScale);
     const int64_t lowest = qn__fb_int(d, stored->quan, QN_MNN_IDSTQuan_aMin);
     const bool old_raw = type == 4 && lowest == 0 && fabs(factor) < 1e-6;
-    const size_t per = old_raw || qn__fb_int(d, stored->quan, QN_MNN_IDSTQuan_readType) != 0 ? 2 : 1;
+    const size_t per =
+        old_raw || qn__fb_int(d, stored->quan, QN_MNN_IDSTQuan_readType) != 0 ? 2 : 1;
     const size_t n = stored->alpha ? stored->alpha->size_bytes / width : 0;
     QN_FAIL_IF(n == 0 || n % (per * out->rows) != 0, error, QN_CORRUPT,
                "%zu scales for %zu rows of weights", n, out->rows);
-    QN_FAIL_IF(lowest < INT8_MIN || lowest > INT8_MAX, error, QN_CORRUPT,
-               "\"aMin\" is %" PRId64, lowest);
+    QN_FAIL_IF(lowest < INT8_MIN || lowest > INT8_MAX, error, QN_CORRUPT, "\"aMin\" is %" PRId64,
+               lowest);
     out->symmetric = per == 1;
     out->n_blocks = n / (per * out->rows);
-    QN_FAIL_IF(out->n_blocks > out->columns || out->columns % out->n_blocks != 0, error,
-               QN_CORRUPT, "%zu weights in %zu blocks", out->columns, out->n_blocks);
+    QN_FAIL_IF(out->n_blocks > out->columns || out->columns % out->n_blocks != 0, error, QN_CORRUPT,
+               "%zu weights in %zu blocks", out->columns, out->n_blocks);
     /* 0 stands for -128 in old files; where levels count from zero, the minimum is what 0 means. */
     out->lowest = (int32_t)(lowest == 0 ? -128 : lowest > 0 ? 0 : lowest);
     const size_t count = n / per;
@@ -218,8 +219,9 @@ static void dequantize(qn_mnn_packed *p)
     const size_t block = p->columns / p->n_blocks;
     for (size_t i = 0; i < p->rows * p->columns; i++) {
         const size_t s = i / p->columns * p->n_blocks + i % p->columns / block;
-        p->values[i] = p->symmetric ? (float)p->integers[i] * p->scales[s]
-                                    : p->minima[s] + ((float)p->integers[i] - (float)p->lowest) * p->scales[s];
+        p->values[i] =
+            p->symmetric ? (float)p->integers[i] * p->scales[s]
+                         : p->minima[s] + ((float)p->integers[i] - (float)p->lowest) * p->scales[s];
     }
 }
 

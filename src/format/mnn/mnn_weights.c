@@ -61,9 +61,10 @@ static qn_status blob_bytes(qn_mnn_reader *r, const qn_fb_object *blob, int row,
         return status == QN_OK ? status : qn__mnn_under(r, error, status);
     }
     const uint8_t *bytes = qn__fb_bytes(blob, (uint32_t)TYPES[row].slot, &n);
-    const size_t have = TYPES[row].slot == QN_MNN_Blob_uint8s || TYPES[row].slot == QN_MNN_Blob_int8s
-                            ? n
-                            : n * (TYPES[row].slot == QN_MNN_Blob_int64s ? 8 : 4);
+    const size_t have =
+        TYPES[row].slot == QN_MNN_Blob_uint8s || TYPES[row].slot == QN_MNN_Blob_int8s
+            ? n
+            : n * (TYPES[row].slot == QN_MNN_Blob_int64s ? 8 : 4);
     if (have != wanted)
         return qn__mnn_fail(r, error, QN_CORRUPT, "%zu bytes where %zu values are needed", have,
                             count);
@@ -139,14 +140,13 @@ static qn_status count_weights(qn_mnn_reader *r, const qn_mnn_stored *stored, si
         *out = size / (type == 3 ? 2 : type == 4 ? 1 : 4);
         return QN_OK;
     }
-    const size_t width =
-        qn__fb_int(r->doc, stored->quan, QN_MNN_IDSTQuan_shapeInt32) != 0 ? 4 : 2;
+    const size_t width = qn__fb_int(r->doc, stored->quan, QN_MNN_IDSTQuan_shapeInt32) != 0 ? 4 : 2;
     size_t count = 1;
     if (size == 0 || (size - 1) / width < b[0])
         return qn__mnn_fail(r, error, QN_CORRUPT, "packed weights end in their dimensions");
     for (size_t i = 0; i < b[0]; i++) {
-        const int64_t dim = width == 2 ? b[1 + 2 * i] | b[2 + 2 * i] << 8
-                                       : qn__load_int(b + 1, QN_DTYPE_U32, i);
+        const int64_t dim =
+            width == 2 ? b[1 + 2 * i] | b[2 + 2 * i] << 8 : qn__load_int(b + 1, QN_DTYPE_U32, i);
         if (!qn_mul_size(&count, count, (size_t)dim))
             return qn__mnn_fail(r, error, QN_CORRUPT, "packed weights are too many");
     }
@@ -165,9 +165,8 @@ static bool all_finite(const qn_blob *blob)
 static qn_status weights_blob(qn_mnn_reader *r, const qn_mnn_stored *stored, size_t rows,
                               size_t count, qn_blob **out, qn_error *error)
 {
-    const bool plain =
-        stored->blob &&
-        (!stored->quan || qn__fb_int(r->doc, stored->quan, QN_MNN_IDSTQuan_type) == 8);
+    const bool plain = stored->blob && (!stored->quan || qn__fb_int(r->doc, stored->quan,
+                                                                    QN_MNN_IDSTQuan_type) == 8);
     if (plain && stored->blob->size_bytes / 4 == count && stored->blob->size_bytes % 4 == 0) {
         if (!all_finite(stored->blob))
             return qn__mnn_fail(r, error, QN_NONFINITE, "a weight is not finite");
@@ -208,8 +207,8 @@ qn_status qn__mnn_weights(qn_mnn_reader *r, size_t rows, size_t rank, int64_t *d
         dims[open] = 1;
     if (!qn_shape_count(&others, dims, rank) || others == 0 || count == 0 || count % others != 0 ||
         (open < 0 && count != others)) {
-        status = qn__mnn_fail(r, error, QN_CORRUPT, "%zu weights do not fit %zu outputs", count,
-                              rows);
+        status =
+            qn__mnn_fail(r, error, QN_CORRUPT, "%zu weights do not fit %zu outputs", count, rows);
         goto done;
     }
     if (open >= 0)
