@@ -95,10 +95,17 @@ static qn_status one_of(const char *value, const char *key, const char *a, const
     return QN_OK;
 }
 
+/* The runtime that reads the format the model came in. */
+static const char *default_target(const qn_model *model)
+{
+    const qn_source *source = model->graph->source;
+    return source != NULL && strcmp(source->format, "mnn") == 0 ? "mnn" : DEFAULT_TARGET;
+}
+
 static qn_status choose_methods(run *r, qn_error *error)
 {
     qn_settings *s = &r->settings;
-    const char *name = choose(r, r->options->target, "target", DEFAULT_TARGET);
+    const char *name = choose(r, r->options->target, "target", default_target(r->model));
     s->target = qn__target_find(name);
     QN_FAIL_IF(s->target == NULL, error, QN_INVALID_ARGUMENT, "no target \"%s\"", name);
     name = choose(r, r->options->features, "features", DEFAULT_FEATURES);
@@ -321,7 +328,7 @@ static qn_status list_rows(run *r, qn_error *error)
         return QN_NOMEM(error);
     for (size_t n = 0; n < r->graph->n_nodes; n++) {
         qn_node_plan *p = &r->plan.nodes[n];
-        if (!p->quantized || p->rule != QN_RULE_WEIGHTS || !p->weights.method->compensates ||
+        if (!p->quantized || p->rule != QN_RULE_WEIGHTS || p->weights.method->round == NULL ||
             p->integers != NULL)
             continue;
         QN_TRY(qn__rows_create(r->graph, (uint32_t)n, &r->rows[r->n_rows], error));
