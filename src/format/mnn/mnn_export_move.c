@@ -18,14 +18,16 @@ static qn_fb_object *write_pool(qn_mnx_exporter *x, const qn_node *node, int32_t
 }
 
 /* The runtime's int8 maximum is wrong on x86 where a window has levels below and above zero: there
- * levels are kept with 128 added, and compared as if they were not. It takes the float kernel when
+ * levels are kept with 128 added, and compared as if they were not. Its int8 mean rounds down, half
+ * a step too low on average, which networks with many of them feel. It takes the float kernels when
  * the scales differ, so the output's becomes the next float. */
 static void spread_scales(qn_mnx_exporter *x, const qn_node *node, int32_t type)
 {
     const qn_mnx_value *in = qn__mnx_value(x, node->inputs[0]);
     qn_mnx_value *out = qn__mnx_value(x, node->outputs[0]);
-    if (type == QN_MNN_PoolType_MAXPOOL && in->has_quant && out->has_quant && in->quant.min < 0 &&
-        in->quant.max > 0 && in->quant.scale == out->quant.scale)
+    const bool exact =
+        type == QN_MNN_PoolType_MAXPOOL && (in->quant.min >= 0 || in->quant.max <= 0);
+    if (in->has_quant && out->has_quant && !exact && in->quant.scale == out->quant.scale)
         out->quant.scale = nextafterf(in->quant.scale, INFINITY);
 }
 
