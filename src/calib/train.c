@@ -212,10 +212,10 @@ static void normalize(void *arg, size_t index)
     float *x = view->data;
     for (size_t o = 0; o < v.outer; o++)
         for (size_t c = 0; c < v.axis; c++) {
-            const float mean = n->batch_mean[c], beta = n->beta[c];
-            const float factor = n->gamma[c] / sqrtf(n->batch_variance[c] + n->epsilon);
+            const float mean = n->batch_mean[c], gamma = n->gamma[c], beta = n->beta[c];
+            const float inverse = 1.0f / sqrtf(n->batch_variance[c] + n->epsilon);
             for (size_t i = 0; i < v.inner; i++, x++)
-                *x = (*x - mean) * factor + beta;
+                *x = (*x - mean) * inverse * gamma + beta;
         }
 }
 

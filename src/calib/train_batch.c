@@ -1,5 +1,5 @@
-/* Rounding of a batch's values to integers and back, as MNN's training module does it: half away
- * from zero, all in float32. */
+/* Rounding of a batch's values to integers and back, as MNN's training module does it: the integer,
+ * zero point included, half away from zero, all in float32. */
 #include "calib/train.h"
 
 #include <float.h>
@@ -34,9 +34,9 @@ void qn__train_round(const qn_train_grid *grid, float *values, size_t count)
     if (g.scale == 0.0f)
         return;
     for (size_t i = 0; i < count; i++) {
-        /* within the range of the integers plus one, so the conversion is exact */
-        float v = values[i] / g.scale;
-        v = (float)(int32_t)(v + (v < 0.0f ? -0.5f : 0.5f)) + g.zero;
+        /* within the integers plus one, so the conversion is exact */
+        float v = values[i] / g.scale + g.zero;
+        v = (float)(int32_t)(v + (v < 0.0f ? -0.5f : 0.5f));
         v = v < g.qmin ? g.qmin : v;
         v = v > g.qmax ? g.qmax : v;
         values[i] = (v - g.zero) * g.scale;

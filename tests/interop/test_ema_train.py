@@ -89,8 +89,8 @@ class Reference:
             lo, hi = min(0, (qmin - zero) * step), max(0, (qmax - zero) * step)
         old = self.ranges.get(name, (lo, hi))
         self.ranges[name] = tuple(0.99 * o + 0.01 * n for o, n in zip(old, (lo, hi)))
-        ratio = x / step
-        q = np.clip(np.trunc(ratio + np.copysign(0.5, ratio)) + zero, qmin, qmax)
+        q = x / step + zero
+        q = np.clip(np.trunc(q + np.copysign(0.5, q)), qmin, qmax)
         return (q - zero) * step
 
     def norm(self, name, x):
