@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "core/context.h"
+#include "format/mnn/mnn_quant_read.h"
 #include "format/mnn/mnn_source.h"
 
 enum { MEANING_OPSET = 28 }; /* of the nodes made here */
@@ -210,6 +211,8 @@ qn_status qn__mnn_read(const qn_context *ctx, const char *path, qn_blob *file, q
     qn__free(ctx, r.marks);
     if (status == QN_OK)
         status = qn__graph_infer(graph, error);
+    if (status == QN_OK)
+        status = qn__mnn_quant_types(graph, r.source, error);
     if (status == QN_OK)
         status = qn__graph_verify(graph, error);
     const qn_status memory = qn__arena_check(&graph->arena, error);

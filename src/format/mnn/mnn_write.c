@@ -264,6 +264,9 @@ static qn_status write_ops(qn_mnn_writer *w)
     for (size_t op = 0; op < w->source->n_ops; op++) {
         const qn_node *node = weights_node(w, op);
         const qn_fb_object *main = qn__fb_table(w->ops[op].object, QN_MNN_Op_main);
+        const int64_t type = op_type(w, op);
+        if (type == QN_MNN_OpType_ConvInt8 || type == QN_MNN_OpType_DepthwiseConvInt8)
+            continue; /* the form of 2019: as it is */
         if (node != NULL && main != NULL && main->record == QN_MNN_REC_Convolution2D)
             QN_TRY(write_convolution(w, op, node));
         else if ((node = binary_node(w, op)) != NULL)
