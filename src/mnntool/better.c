@@ -1,5 +1,4 @@
 /* The default mode: the configuration's methods by quench's own machinery for MNN's runtime. */
-#include <stdlib.h>
 #include <string.h>
 
 #include "mnntool/tool.h"
@@ -62,8 +61,8 @@ static void choose_methods(const qn_mnn_config *config, qn_quantize_options *o)
     o->target = "mnn";
     if (config->feature == QN_MNN_ADMM)
         o->features = "admm";
-    else
-        o->features = (config->exact & QN_MNN_EXACT_KL) != 0 ? "kl-mnn" : "kl";
+    else /* searches by divergence clip the rare large values that detectors live on */
+        o->features = (config->exact & QN_MNN_EXACT_KL) != 0 ? "kl-mnn" : "lp";
     o->weights = config->weight == QN_MNN_WEIGHT_ADMM ? "admm" : "max_abs";
     o->weight_bits = (uint32_t)config->bits;
     o->weight_clamp = (uint32_t)config->weight_clamp;
@@ -72,11 +71,6 @@ static void choose_methods(const qn_mnn_config *config, qn_quantize_options *o)
         o->activations = "s8sym";
         o->feature_clamp = (uint32_t)config->feature_clamp;
     }
-    const char *e;
-    if ((e = getenv("QX_FEATURES")) != NULL) o->features = e;
-    if ((e = getenv("QX_WEIGHTS")) != NULL) o->weights = e;
-    if ((e = getenv("QX_EQ")) != NULL) o->equalize = e;
-    if ((e = getenv("QX_BC")) != NULL) o->bias_correction = e;
 }
 
 /* The records of the document, by tensor. */
@@ -92,8 +86,7 @@ static qn_status collect_scales(const qn_mnn_run *run, const qn_fb_document *doc
         return QN_NOMEM(error);
     }
     size_t count;
-    qn_fb_object **records =
-        qn__fb_tables(document->root, QN_MNN_Net_extraTensorDescribe, &count);
+    qn_fb_object **records = qn__fb_tables(document->root, QN_MNN_Net_extraTensorDescribe, &count);
     for (size_t i = 0; i < count; i++) {
         const int64_t index = qn__fb_int(document, records[i], QN_MNN_TensorDescribe_index);
         const qn_fb_object *info = qn__fb_table(records[i], QN_MNN_TensorDescribe_quantInfo);

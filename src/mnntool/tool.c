@@ -19,9 +19,9 @@ typedef struct job {
     const qn_context *ctx;
     const char *source, *destination;
     qn_mnn_config config;
-    qn_model *model; /* as read */
+    qn_model *model;     /* as read */
     qn_model *quantized; /* default mode: the document borrows from it */
-    qn_model *sized; /* inputs as configured; NULL: the model's are */
+    qn_model *sized;     /* inputs as configured; NULL: the model's are */
     qn_dataset *dataset;
     qn_mnn_run run;
     qn_mnn_scales scales;
