@@ -123,6 +123,25 @@ static void bench_kernel_f32_avgpool(const qn_f32_pool *kernel)
 {
     bench_pool(kernel);
 }
+static void bench_kernel_f32_range(const qn_f32_range *kernel)
+{
+    static const size_t counts[] = {4096, 100352, 802816};
+    for (size_t i = 0; i < sizeof(counts) / sizeof(counts[0]); i++) {
+        float *const values = floats(counts[i]);
+        float lo = 0, hi = 0;
+        double best = 1e30;
+        const double stop = now() + 0.1;
+        while (now() < stop) {
+            const double start = now();
+            kernel->fn(values, counts[i], &lo, &hi);
+            const double seconds = now() - start;
+            best = seconds < best ? seconds : best;
+        }
+        printf("%-28s %7zu values %8.2f us %7.1f GB/s\n", kernel->name, counts[i], best * 1e6,
+               4e-9 * (double)counts[i] / best);
+        free(values);
+    }
+}
 
 int main(int argc, char **argv)
 {

@@ -15,8 +15,9 @@ enum {
     CMD_RUN = 1 << 3,
     CMD_INSPECT = 1 << 4,
     CMD_BENCH = 1 << 5,
+    CMD_CONVERT = 1 << 6,
     CMD_DATA = CMD_QUANTIZE | CMD_EVAL | CMD_COMPARE | CMD_RUN, /* commands that read samples */
-    CMD_ALL = CMD_DATA | CMD_INSPECT | CMD_BENCH
+    CMD_ALL = CMD_DATA | CMD_INSPECT | CMD_BENCH | CMD_CONVERT
 };
 
 enum { CLI_MAX_POSITIONAL = 64, CLI_MAX_OVERRIDES = 256, CLI_MAX_INPUTS = 16 };
@@ -69,6 +70,8 @@ int cli_dataset(const cli_options *options, const qn_context *ctx, const qn_mode
                 qn_dataset **out);
 double cli_seconds(void);
 uint64_t cli_peak_bytes(void);
+/* Writing the output would replace the model it is made from. */
+bool cli_same_file(const char *a, const char *b);
 const char *cli_base_name(const char *path);
 /* "1.23 MiB" into buffer, returned. */
 const char *cli_size_text(uint64_t bytes, char buffer[32]);
@@ -79,5 +82,6 @@ int cmd_compare(const cli_options *options);
 int cmd_run(const cli_options *options);
 int cmd_inspect(const cli_options *options);
 int cmd_bench(const cli_options *options);
+int cmd_convert(const cli_options *options);
 
 #endif

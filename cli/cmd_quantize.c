@@ -5,7 +5,6 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 /* SIGINT and friends ask the library to stop at the next step, so that nothing half-done is left; a
@@ -181,20 +180,12 @@ static int check_files(const cli_options *options)
     return EXIT_OK;
 }
 
-/* Replacing the model by its quantized self would lose the model. */
-static bool same_file(const char *a, const char *b)
-{
-    struct stat sa, sb;
-    return stat(a, &sa) == 0 && stat(b, &sb) == 0 && sa.st_dev == sb.st_dev &&
-           sa.st_ino == sb.st_ino;
-}
-
 int cmd_quantize(const cli_options *options)
 {
     int code = check_files(options);
     if (code != EXIT_OK)
         return code;
-    if (options->output != NULL && same_file(options->positional[0], options->output)) {
+    if (options->output != NULL && cli_same_file(options->positional[0], options->output)) {
         cli_error("%s: the output is the model itself", options->output);
         return EXIT_FAILED;
     }

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <time.h>
 
 static void print_line(const char *kind, const char *format, va_list args)
@@ -151,4 +152,11 @@ const char *cli_size_text(uint64_t bytes, char buffer[32])
     else
         snprintf(buffer, 32, "%.1f MiB", (double)bytes / (1024 * 1024));
     return buffer;
+}
+
+bool cli_same_file(const char *a, const char *b)
+{
+    struct stat sa, sb;
+    return stat(a, &sa) == 0 && stat(b, &sb) == 0 && sa.st_dev == sb.st_dev &&
+           sa.st_ino == sb.st_ino;
 }

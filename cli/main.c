@@ -22,13 +22,16 @@ static const struct {
     {"inspect", CMD_INSPECT, cmd_inspect, "MODEL",
      "what is in a model: inputs, outputs, nodes, shapes, types, sizes"},
     {"bench", CMD_BENCH, cmd_bench, "MODEL", "latency on this machine, time by layer, memory"},
+    {"convert", CMD_CONVERT, cmd_convert, "MODEL -o OUT",
+     "write a model in the format that OUT's extension names: .onnx or .mnn"},
 };
 enum { N_COMMANDS = sizeof commands / sizeof commands[0] };
 
 static void print_commands(FILE *out)
 {
-    fprintf(out, "usage: quench COMMAND [options]\n\n"
-                 "Makes a trained float network (ONNX) an int8 one, and shows what that cost.\n\n");
+    fprintf(out,
+            "usage: quench COMMAND [options]\n\n"
+            "Makes a trained float network (ONNX, MNN) an int8 one, and shows what that cost.\n\n");
     for (size_t i = 0; i < N_COMMANDS; i++)
         fprintf(out, "  %-9s %s\n", commands[i].name, commands[i].summary);
     fprintf(out, "\nFor example:\n"

@@ -123,15 +123,15 @@ static bool parse_choice(const char *option, const char *value, const char *choi
 
 static bool parse_channels(const char *value, qn_channels *out)
 {
-    if (!parse_choice("--channels", value, "RGB|BGR|GRAY"))
+    if (!parse_choice("--channels", value, "RGB|BGR|GRAY|RGBA|BGRA"))
         return false;
-    *out = (qn_channels)choice_index(value, "RGB|BGR|GRAY");
+    *out = (qn_channels)choice_index(value, "RGB|BGR|GRAY|RGBA|BGRA");
     return true;
 }
 
 static bool parse_filter(const char *value, qn_filter *out)
 {
-    static const char names[] = "bilinear|bilinear-plain|bicubic|nearest";
+    static const char names[] = "bilinear|bilinear-plain|bicubic|nearest|mnn|mnn-truncate";
     if (!parse_choice("--filter", value, names))
         return false;
     *out = (qn_filter)choice_index(value, names);
@@ -288,7 +288,9 @@ static void set_defaults(cli_options *o)
 
 static bool check_channels(const cli_options *o)
 {
-    const uint32_t channels = o->data.preprocess.channels == QN_CHANNELS_GRAY ? 1 : 3;
+    const uint32_t channels = o->data.preprocess.channels == QN_CHANNELS_GRAY   ? 1
+                              : o->data.preprocess.channels >= QN_CHANNELS_RGBA ? 4
+                                                                                : 3;
     const struct {
         const char *option;
         uint32_t count;
@@ -305,10 +307,10 @@ static bool check_channels(const cli_options *o)
 
 static bool check_sources(const cli_options *o)
 {
-    const int sources =
-        (o->data.images_dir != NULL) + (o->data.data_file != NULL) + (o->data.list_file != NULL);
+    const int sources = (o->data.images_dir != NULL) + (o->data.data_file != NULL) +
+                        (o->data.list_file != NULL) + (o->data.sequences_dir != NULL);
     if (sources > 1) {
-        cli_usage_error("only one of --images, --data and --list can be given");
+        cli_usage_error("only one of --images, --data, --list and --sequences can be given");
         return false;
     }
     if (o->data.use_seed && o->data.count == 0) {

@@ -14,13 +14,17 @@ extern "C" {
 typedef enum qn_channels {
     QN_CHANNELS_RGB = 0,
     QN_CHANNELS_BGR = 1,
-    QN_CHANNELS_GRAY = 2
+    QN_CHANNELS_GRAY = 2,
+    QN_CHANNELS_RGBA = 3, /* inputs of 4 channels */
+    QN_CHANNELS_BGRA = 4
 } qn_channels;
 typedef enum qn_filter {
     QN_FILTER_BILINEAR = 0,       /* antialiased triangle, as Pillow's BILINEAR */
     QN_FILTER_BILINEAR_PLAIN = 1, /* two taps, half-pixel centres, no antialiasing (OpenCV's) */
     QN_FILTER_BICUBIC = 2,        /* as Pillow's BICUBIC (a = -0.5, antialiased) */
-    QN_FILTER_NEAREST = 3         /* as Pillow's NEAREST */
+    QN_FILTER_NEAREST = 3,        /* as Pillow's NEAREST */
+    QN_FILTER_MNN = 4,            /* two taps, corners on corners, rounded: as MNN's ImageProcess */
+    QN_FILTER_MNN_TRUNCATE = 5    /* the same, truncated: as MNN on x86 */
 } qn_filter;
 
 /* Picture file -> tensor: decode, resize, crop, channels, dst = (src - mean) * normal.
@@ -38,6 +42,8 @@ typedef struct qn_preprocess {
     uint32_t crop_width, crop_height;           /* centre crop; 0: none */
     uint32_t letterbox_width, letterbox_height; /* keep aspect, pad with 114; 0: none */
     qn_filter filter;
+    double centre_width, centre_height; /* MNN filters only: the fraction of the picture's width and
+                                           height that is kept, centred, before resizing; 0: all */
 } qn_preprocess;
 QN_API void qn_preprocess_init(qn_preprocess *preprocess);
 
@@ -49,6 +55,8 @@ typedef struct qn_dataset_options {
                                given), in the list's order; with data_file: lines "row N" */
     const char *const *files; /* ...or explicit picture files, in the order given */
     size_t n_files;
+    const char *sequences_dir; /* folders, each with input.json and a NAME.txt per input, as MNN's
+                                  quantizer reads them */
     const char *raw_type;     /* "f32" "f64" "f16" "u8" "i8" "i16" "i32" "i64", with raw_shape */
     const char *raw_shape;    /* dims of one sample, "1,49,10"; NULL: the input's */
     const char *exclude_file; /* list of paths (or "row N" lines for data) left out; may be NULL */

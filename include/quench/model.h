@@ -23,8 +23,9 @@ QN_API void qn_model_destroy(qn_model *model);
 
 /* How a quantized model is written (ignored for float models). */
 typedef enum qn_save_format { QN_SAVE_QDQ = 0, QN_SAVE_QOPERATOR = 1 } qn_save_format;
-/* Writes atomically: path holds the old complete file or the new one. The file's format is the one
- * the model was read from. bytes_written may be NULL. */
+/* Writes atomically: path holds the old complete file or the new one. The format is the
+ * one that path's extension names (.onnx, .mnn), with another extension the one the model was read
+ * from. UNSUPPORTED names an operator that the format does not have. bytes_written may be NULL. */
 QN_API qn_status qn_model_save(const qn_model *model, const char *path, qn_save_format format,
                                uint64_t *bytes_written, qn_error *error);
 

@@ -31,7 +31,8 @@ typedef bool (*qn_progress_fn)(void *ctx, const char *phase, uint64_t done, uint
 
 typedef struct qn_quantize_options {
     size_t struct_size;
-    const char *target;          /* "onnxruntime" (default) | "onnxruntime-arm" | "tensorrt" */
+    const char *target;          /* "onnxruntime" | "onnxruntime-arm" | "tensorrt" | "mnn"; NULL:
+                                    the recipe's, else "mnn" for .mnn files, "onnxruntime" */
     const char *features;        /* NULL: default. names from qn_feature_method_name */
     const char *weights;         /* NULL: default. names from qn_weight_method_name */
     const char *granularity;     /* "channel" (default) | "tensor" */

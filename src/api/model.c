@@ -129,13 +129,14 @@ qn_status qn_dataset_create(const qn_context *ctx, const qn_model *model,
 }
 
 /* --- graphs made from a model's ----------------------------------------------------------------*/
-qn_status qn__model_simplified(const qn_graph *graph, qn_graph **out, qn_error *error)
+static qn_status simplified(const qn_graph *graph, bool fold, qn_graph **out, qn_error *error)
 {
     qn_graph *clone = NULL;
     QN_TRY(qn__graph_clone(graph, &clone, error));
     qn_pass_options options;
     qn__pass_options_init(&options);
     options.resolve = qn__graph_resolve;
+    options.fold_batch_norm = options.fuse_activations = fold;
     const qn_status status = qn__passes_simplify(clone, &options, error);
     if (status != QN_OK) {
         qn__graph_destroy(clone);
@@ -143,6 +144,16 @@ qn_status qn__model_simplified(const qn_graph *graph, qn_graph **out, qn_error *
     }
     *out = clone;
     return QN_OK;
+}
+
+qn_status qn__model_simplified(const qn_graph *graph, qn_graph **out, qn_error *error)
+{
+    return simplified(graph, true, out, error);
+}
+
+qn_status qn__model_unfolded(const qn_graph *graph, qn_graph **out, qn_error *error)
+{
+    return simplified(graph, false, out, error);
 }
 
 qn_status qn__graph_bound(const qn_graph *graph, const int64_t (*dims)[QN_MAX_RANK], int64_t batch,

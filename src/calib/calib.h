@@ -86,12 +86,17 @@ qn_status qn__dataset_input_dims(const qn_graph *graph, const qn_dataset *datase
                                  int64_t (**out)[QN_MAX_RANK], qn_error *error);
 
 /* --- methods: one file each, one table (calib/methods.def) ------------------------------------*/
-typedef struct qn_observer qn_observer; /* statistics of one tensor */
+typedef struct qn_observer qn_observer;         /* statistics of one tensor */
+typedef struct qn_train_result qn_train_result; /* calib/train.h */
 typedef struct qn_feature_method {
     const char *name;    /* "kl" */
     const char *summary; /* one line for help and docs, with the source of the method */
     uint32_t passes;     /* 1 or 2 over the data */
     bool ordered;        /* needs per-batch statistics in sample order */
+    /* A method of the whole run, which measures all tensors together in a procedure of its own:
+     * passes is 0 and everything below is NULL. Else NULL. */
+    qn_status (*train)(const qn_graph *graph, const qn_dataset *dataset,
+                       const qn_calib_options *options, qn_train_result *out, qn_error *error);
     /* Number of bytes, init in place, feed values (pass 0 or 1), merge b into a, finish. State must
      * depend only on the multiset of values (or, when ordered, on per-sample values reduced in
      * index order). */

@@ -4,7 +4,11 @@
 
 #include <math.h>
 
-enum { BLOCK = 64 }; /* rows added in float32 before they go to double */
+enum {
+    BLOCK = 64,       /* rows added in float32 before they go to double */
+    MANY_BLOCKS = 16, /* more than that: every fourth stands for all */
+    SKIPPED_BLOCKS = 4
+};
 
 size_t qn__view_channels(const qn_view *view)
 {
@@ -22,10 +26,14 @@ static void add_row_major(const float *x, size_t outer, size_t channels, size_t 
         }
 }
 
-static void add_channels_last(const float *x, size_t rows, size_t channels, float *block,
-                              double *sums)
+/* Returns the number of rows added. */
+static size_t add_channels_last(const float *values, size_t rows, size_t channels, float *block,
+                                double *sums)
 {
-    for (size_t row = 0; row < rows; row += BLOCK) {
+    const size_t step = rows > MANY_BLOCKS * BLOCK ? SKIPPED_BLOCKS * BLOCK : BLOCK;
+    size_t added = 0;
+    for (size_t row = 0; row < rows; row += step) {
+        const float *x = values + row * channels;
         const size_t n = rows - row < BLOCK ? rows - row : BLOCK;
         for (size_t c = 0; c < channels; c++)
             block[c] = 0;
@@ -34,7 +42,9 @@ static void add_channels_last(const float *x, size_t rows, size_t channels, floa
                 block[c] += x[c];
         for (size_t c = 0; c < channels; c++)
             sums[c] += block[c];
+        added += n;
     }
+    return added;
 }
 
 static void add_peaks(const qn_view *view, size_t channels, size_t inner, float *peaks)
@@ -70,14 +80,15 @@ qn_status qn__add_channel_means(const qn_context *ctx, const qn_view *view, qn_f
     }
     const size_t per_channel = view->count / channels;
     const size_t outer = view->rank >= 2 ? (size_t)view->dims[0] : 1;
+    size_t added = per_channel;
     if (view->layout == QN_LAYOUT_CHANNELS_LAST)
-        add_channels_last(view->data, per_channel, channels, block, sample);
+        added = add_channels_last(view->data, per_channel, channels, block, sample);
     else
         add_row_major(view->data, outer, channels, per_channel / outer, sample);
     if (peaks != NULL)
         add_peaks(view, channels, per_channel / outer, peaks);
     for (size_t c = 0; c < channels; c++) {
-        const double mean = sample[c] / (double)per_channel;
+        const double mean = sample[c] / (double)added;
         /* keeps the product inside int64; no network that can be quantized gets there */
         if (fabs(mean) < 1e9)
             sums[c] += (qn_fixed)llrint(mean * QN_FIXED_ONE);

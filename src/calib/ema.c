@@ -36,7 +36,7 @@ static qn_status observe(const qn_context *ctx, void *p, uint32_t pass, uint64_t
     (void)pass;
     state *s = p;
     entry e = {sample, INFINITY, -INFINITY};
-    QN_TRY(qn__scan_range(values, count, &e.lo, &e.hi, error));
+    QN_TRY(qn__scan_range(ctx, values, count, &e.lo, &e.hi, error));
     if (count == 0)
         return QN_OK;
     if (!QN_GROW(ctx, &s->items, &s->capacity, s->n_items))

@@ -135,7 +135,7 @@ qn_status qn__histogram_observe(const qn_context *ctx, void *state, uint32_t pas
     if (count == 0)
         return QN_OK;
     float lo = h->lo, hi = h->hi;
-    QN_TRY(qn__scan_range(values, count, &lo, &hi, error));
+    QN_TRY(qn__scan_range(ctx, values, count, &lo, &hi, error));
     if (h->hot == NULL) {
         h->hot = qn__calloc(ctx, SLOTS, sizeof(*h->hot));
         if (h->hot == NULL)

@@ -14,7 +14,7 @@
 enum { KL_BINS = 8192 };
 
 /* Thresholds are tried at the first distance, then around the best at the next. */
-static const size_t STRIDES[] = {128, 16, 2};
+static const size_t STRIDES[] = {256, 32, 4};
 
 typedef struct sums { /* over bins 0..i-1 */
     double *mass;     /* counts */

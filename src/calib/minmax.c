@@ -22,9 +22,9 @@ static void init(void *p)
 static qn_status observe(const qn_context *ctx, void *p, uint32_t pass, uint64_t sample,
                          const float *values, size_t count, qn_error *error)
 {
-    (void)ctx, (void)pass, (void)sample;
+    (void)pass, (void)sample;
     state *s = p;
-    QN_TRY(qn__scan_range(values, count, &s->lo, &s->hi, error));
+    QN_TRY(qn__scan_range(ctx, values, count, &s->lo, &s->hi, error));
     s->count += count;
     return QN_OK;
 }

@@ -26,6 +26,8 @@ typedef struct qn_input_spec {
     const char *name;
     uint32_t rank;
     int64_t dims[QN_MODEL_MAX_RANK]; /* -1 unknown */
+    bool filled; /* with pictures: not the picture's input, all its values are `fill` */
+    float fill;
 } qn_input_spec;
 qn_status qn__dataset_create(const qn_context *ctx, const qn_input_spec *inputs, size_t n_inputs,
                              const qn_dataset_options *options, qn_dataset **out, qn_error *error);

@@ -24,18 +24,20 @@ static bool has_preprocessing(const qn_preprocess *p)
 {
     return p->n_mean != 0 || p->n_normal != 0 || p->resize_shorter != 0 || p->resize_width != 0 ||
            p->resize_height != 0 || p->crop_width != 0 || p->crop_height != 0 ||
-           p->letterbox_width != 0 || p->letterbox_height != 0;
+           p->letterbox_width != 0 || p->letterbox_height != 0 || p->centre_width != 0 ||
+           p->centre_height != 0;
 }
 
 static qn_status check_options(const qn_dataset_options *o, qn_error *error)
 {
-    const int sources = (o->data_file != NULL) + (o->n_files > 0) +
+    const int sources = (o->data_file != NULL) + (o->n_files > 0) + (o->sequences_dir != NULL) +
                         (o->images_dir != NULL || (o->list_file != NULL && o->data_file == NULL));
-    QN_FAIL_IF(sources > 1, error, QN_INVALID_ARGUMENT,
-               "samples come from pictures (--images, --list), from --data or from named files: "
-               "give one of them");
+    QN_FAIL_IF(
+        sources > 1, error, QN_INVALID_ARGUMENT,
+        "samples come from pictures (--images, --list), from --data, from --sequences or from "
+        "named files: give one of them");
     QN_FAIL_IF(sources == 0 && o->labels_file == NULL, error, QN_INVALID_ARGUMENT,
-               "no samples: give --images, --list, --data or --labels");
+               "no samples: give --images, --list, --data, --sequences or --labels");
     QN_FAIL_IF(o->n_files > 0 && o->files == NULL, error, QN_INVALID_ARGUMENT, "files is NULL");
     QN_FAIL_IF(o->data_file == NULL && (o->raw_type != NULL || o->raw_shape != NULL), error,
                QN_INVALID_ARGUMENT, "--raw-type and --raw-shape need --data");
@@ -44,9 +46,15 @@ static qn_status check_options(const qn_dataset_options *o, qn_error *error)
     QN_FAIL_IF(o->first != 0 && o->count != 0, error, QN_INVALID_ARGUMENT,
                "--first and --count exclude each other");
     QN_FAIL_IF(o->use_seed && o->count == 0, error, QN_INVALID_ARGUMENT, "--seed needs --count");
+    QN_FAIL_IF(o->sequences_dir != NULL &&
+                   (o->labels_file != NULL || o->exclude_file != NULL || o->skip_bad),
+               error, QN_INVALID_ARGUMENT,
+               "--labels, --exclude and --skip-bad do not go with --sequences");
     QN_FAIL_IF(
-        o->data_file != NULL && has_preprocessing(&o->preprocess), error, QN_INVALID_ARGUMENT,
-        "--mean, --normal, --resize, --crop and --letterbox are for pictures, not for --data");
+        (o->data_file != NULL || o->sequences_dir != NULL) && has_preprocessing(&o->preprocess),
+        error, QN_INVALID_ARGUMENT,
+        "--mean, --normal, --resize, --crop and --letterbox are for pictures, not for --data "
+        "and --sequences");
     return QN_OK;
 }
 
@@ -62,8 +70,9 @@ static qn_status copy_options(qn_dataset *dataset, const qn_dataset_options *opt
 {
     qn_dataset_options *o = &dataset->options;
     *o = *options;
-    const char **const strings[] = {&o->images_dir, &o->data_file,    &o->list_file,  &o->raw_type,
-                                    &o->raw_shape,  &o->exclude_file, &o->labels_file};
+    const char **const strings[] = {&o->images_dir,  &o->data_file,    &o->list_file,
+                                    &o->raw_type,    &o->raw_shape,    &o->exclude_file,
+                                    &o->labels_file, &o->sequences_dir};
     for (size_t i = 0; i < sizeof(strings) / sizeof(strings[0]); i++)
         if (*strings[i] != NULL && !copy_string(&dataset->arena, strings[i]))
             return QN_NOMEM(error);
@@ -106,9 +115,17 @@ static qn_status copy_inputs(qn_dataset *dataset, const qn_input_spec *specs, si
 static qn_status plan_pictures(qn_dataset *dataset, const qn_input_spec *specs, qn_error *error)
 {
     const qn_preprocess *p = &dataset->options.preprocess;
-    QN_FAIL_IF(dataset->n_inputs != 1, error, QN_INVALID_ARGUMENT,
-               "the model has %zu inputs: pictures fit models of one input (use --data)",
-               dataset->n_inputs);
+    for (size_t i = 1; i < dataset->n_inputs; i++) {
+        qn_dataset_input *input = &dataset->inputs[i];
+        QN_FAIL_IF(!specs[i].filled, error, QN_INVALID_ARGUMENT,
+                   "the model has %zu inputs: pictures fit models of one input (use --data)",
+                   dataset->n_inputs);
+        input->fill = specs[i].fill;
+        input->rank = specs[i].rank;
+        memcpy(input->dims, specs[i].dims, sizeof(input->dims));
+        QN_FAIL_IF(!qn_shape_count(&input->count, input->dims, input->rank), error,
+                   QN_INVALID_ARGUMENT, "input \"%s\" has no fixed shape", input->name);
+    }
     QN_TRY(qn__picture_plan_init(dataset->ctx, &dataset->plan, &specs[0], p, error));
     const qn_picture_plan *plan = &dataset->plan;
     if (!has_preprocessing(p))
@@ -188,12 +205,15 @@ static qn_status dataset_fill(qn_dataset *dataset, const qn_input_spec *inputs, 
     QN_TRY(copy_options(dataset, options, error));
     QN_TRY(copy_inputs(dataset, inputs, n_inputs, error));
     dataset->is_data = options->data_file != NULL;
+    dataset->is_sequence = options->sequences_dir != NULL;
     size_t n_rows = 0;
     if (dataset->is_data)
         QN_TRY(qn__dataset_open_data(dataset, inputs, &n_rows, error));
-    else
+    else if (!dataset->is_sequence)
         QN_TRY(plan_pictures(dataset, inputs, error));
     QN_TRY(qn__dataset_gather(dataset, n_rows, error));
+    if (dataset->is_sequence)
+        QN_TRY(qn__sequences_open(dataset, inputs, error));
     if (!dataset->is_data && options->skip_bad)
         QN_TRY(drop_bad_samples(dataset, error));
     return QN_OK;
@@ -279,8 +299,14 @@ qn_status qn_dataset_load(const qn_dataset *dataset, size_t index, float *const 
     QN_FAIL_IF(index >= dataset->n_samples, error, QN_INVALID_ARGUMENT, "sample %zu of %zu", index,
                dataset->n_samples);
     const qn_sample *sample = &dataset->samples[index];
-    if (!dataset->is_data)
+    if (dataset->is_sequence)
+        return qn__sequence_load(dataset, sample, dst, error);
+    if (!dataset->is_data) {
+        for (size_t i = 1; i < dataset->n_inputs; i++)
+            for (size_t k = 0; k < dataset->inputs[i].count; k++)
+                dst[i][k] = dataset->inputs[i].fill;
         return qn__picture_load(dataset->ctx, &dataset->plan, sample->path, dst[0], error);
+    }
     for (size_t i = 0; i < dataset->n_inputs; i++) {
         const qn_dataset_input *input = &dataset->inputs[i];
         qn__tensor_file_read(&input->file, (size_t)sample->row * input->count, input->count,
@@ -308,6 +334,8 @@ qn_status qn__dataset_hash(const qn_dataset *dataset, size_t index, uint64_t *ou
             const size_t bytes = dataset->inputs[i].count * file->element_bytes;
             hash = fnv1a(hash, file->data + (size_t)sample->row * bytes, bytes);
         }
+    } else if (dataset->is_sequence) {
+        QN_TRY(qn__sequence_hash(dataset, sample, fnv1a, &hash, error));
     } else {
         qn_file_view view;
         QN_TRY(qn__file_open(dataset->ctx, sample->path, &view, error));

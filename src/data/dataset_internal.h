@@ -19,6 +19,7 @@ typedef struct qn_dataset_input {
     uint32_t rank;
     int64_t dims[QN_MODEL_MAX_RANK]; /* of one sample */
     size_t count;                    /* floats of one sample */
+    float fill;                      /* of inputs that no picture fills */
     qn_tensor_file file;             /* data only */
 } qn_dataset_input;
 
@@ -30,7 +31,8 @@ struct qn_dataset {
     size_t n_samples;
     qn_dataset_input *inputs;
     size_t n_inputs;
-    bool is_data; /* rows of tensor files, else pictures */
+    bool is_data; /* rows of tensor files... */
+    bool is_sequence; /* ...or folders of numbers, else pictures */
     qn_picture_plan plan;
     size_t n_skipped;
 };
@@ -40,5 +42,13 @@ qn_status qn__dataset_open_data(qn_dataset *dataset, const qn_input_spec *specs,
                                 qn_error *error);
 /* Fills samples from the options: source, exclusion, labels, selection. n_rows: of data. */
 qn_status qn__dataset_gather(qn_dataset *dataset, size_t n_rows, qn_error *error);
+/* --- sequence.c --- */
+/* Shapes of the inputs, from the first of the samples gathered. */
+qn_status qn__sequences_open(qn_dataset *dataset, const qn_input_spec *specs, qn_error *error);
+qn_status qn__sequence_load(const qn_dataset *dataset, const qn_sample *sample, float *const *dst,
+                            qn_error *error);
+qn_status qn__sequence_hash(const qn_dataset *dataset, const qn_sample *sample,
+                            uint64_t (*add)(uint64_t hash, const uint8_t *bytes, size_t size_bytes),
+                            uint64_t *hash, qn_error *error);
 
 #endif

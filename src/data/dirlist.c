@@ -31,8 +31,14 @@ static qn_status system_error(const char *dir, int code, qn_error *error)
     QN_FAIL(error, QN_IO, "%s: %s", dir, strerror_r(code, text, sizeof(text)));
 }
 
-qn_status qn__dir_pictures(const qn_context *ctx, qn_arena *arena, const char *dir,
-                           const char ***names, size_t *count, qn_error *error)
+static bool is_visible(const struct dirent *entry)
+{
+    return entry->d_name[0] != '.';
+}
+
+static qn_status list_names(const qn_context *ctx, qn_arena *arena, const char *dir,
+                            bool (*wanted)(const struct dirent *entry), const char ***names,
+                            size_t *count, qn_error *error)
 {
     DIR *stream = opendir(dir);
     if (stream == NULL)
@@ -49,7 +55,7 @@ qn_status qn__dir_pictures(const qn_context *ctx, qn_arena *arena, const char *d
         }
         if (entry == NULL)
             break;
-        if (!is_picture(entry))
+        if (!wanted(entry))
             continue;
         char *name = qn__arena_strdup(arena, entry->d_name);
         if (name == NULL || !QN_GROW(ctx, &list, &capacity, n)) {
@@ -67,4 +73,16 @@ done:
     closedir(stream);
     qn__free(ctx, list);
     return status;
+}
+
+qn_status qn__dir_pictures(const qn_context *ctx, qn_arena *arena, const char *dir,
+                           const char ***names, size_t *count, qn_error *error)
+{
+    return list_names(ctx, arena, dir, is_picture, names, count, error);
+}
+
+qn_status qn__dir_entries(const qn_context *ctx, qn_arena *arena, const char *dir,
+                          const char ***names, size_t *count, qn_error *error)
+{
+    return list_names(ctx, arena, dir, is_visible, names, count, error);
 }

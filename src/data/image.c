@@ -52,6 +52,18 @@ qn_status qn__image_to_channels(qn_image *image, uint32_t channels, qn_error *er
     if (channels == image->channels)
         return QN_OK;
     const size_t count = (size_t)image->width * image->height;
+    if (channels == 4) {
+        qn_image rgba;
+        QN_TRY(qn__image_to_channels(image, 3, error));
+        QN_TRY(qn__image_alloc(image->ctx, image->width, image->height, 4, &rgba, error));
+        for (size_t i = 0; i < count; i++) {
+            memcpy(rgba.pixels + 4 * i, image->pixels + 3 * i, 3);
+            rgba.pixels[4 * i + 3] = 255;
+        }
+        qn__image_free(image);
+        *image = rgba;
+        return QN_OK;
+    }
     if (channels == 1) {
         qn__rgb_to_gray(image->pixels, image->pixels, count);
         image->channels = 1;
@@ -71,22 +83,39 @@ static bool starts_with(const qn_image_source *src, size_t offset, const char *m
     return src->size_bytes >= offset + length && memcmp(src->bytes + offset, magic, length) == 0;
 }
 
+static qn_status decode(const qn_image_source *src, qn_image *out, qn_error *error)
+{
+    if (starts_with(src, 0, "\xff\xd8\xff", 3))
+        return qn__jpeg_decode(src, out, error);
+    if (starts_with(src, 0, "RIFF", 4) && starts_with(src, 8, "WEBP", 4))
+        return qn__webp_decode(src, out, error);
+    if (starts_with(src, 0, "BM", 2))
+        return qn__bmp_decode(src, out, error);
+    if (src->size_bytes >= 2 && src->bytes[0] == 'P' && src->bytes[1] >= '1' &&
+        src->bytes[1] <= '7')
+        return qn__pnm_decode(src, out, error);
+    QN_FAIL_IF(src->size_bytes == 0, error, QN_CORRUPT, "%s: empty file", src->name);
+    QN_FAIL(error, QN_CORRUPT, "%s: not a JPEG, PNG, WebP, BMP or PNM picture", src->name);
+}
+
 qn_status qn__image_decode(const qn_context *ctx, const uint8_t *bytes, size_t size_bytes,
                            const char *name, uint32_t want_channels, qn_image *out, qn_error *error)
 {
-    QN_FAIL_IF(want_channels != 1 && want_channels != 3, error, QN_INVALID_ARGUMENT,
-               "%s: pictures have 1 or 3 channels, not %u", name, want_channels);
-    const qn_image_source src = {ctx, bytes, size_bytes, name, want_channels};
-    if (starts_with(&src, 0, "\xff\xd8\xff", 3))
-        return qn__jpeg_decode(&src, out, error);
+    QN_FAIL_IF(want_channels != 1 && want_channels != 3 && want_channels != 4, error,
+               QN_INVALID_ARGUMENT, "%s: pictures have 1, 3 or 4 channels, not %u", name,
+               want_channels);
+    qn_image_source src = {ctx, bytes, size_bytes, name, want_channels};
     if (starts_with(&src, 0, "\x89PNG\r\n\x1a\n", 8))
         return qn__png_decode(&src, out, error);
-    if (starts_with(&src, 0, "RIFF", 4) && starts_with(&src, 8, "WEBP", 4))
-        return qn__webp_decode(&src, out, error);
-    if (starts_with(&src, 0, "BM", 2))
-        return qn__bmp_decode(&src, out, error);
-    if (size_bytes >= 2 && bytes[0] == 'P' && bytes[1] >= '1' && bytes[1] <= '7')
-        return qn__pnm_decode(&src, out, error);
-    QN_FAIL_IF(size_bytes == 0, error, QN_CORRUPT, "%s: empty file", name);
-    QN_FAIL(error, QN_CORRUPT, "%s: not a JPEG, PNG, WebP, BMP or PNM picture", name);
+    /* The others are opaque, or their alpha is dropped. */
+    if (want_channels == 4)
+        src.channels = 3;
+    qn_image image;
+    QN_TRY(decode(&src, &image, error));
+    const qn_status status = qn__image_to_channels(&image, want_channels, error);
+    if (status == QN_OK)
+        *out = image;
+    else
+        qn__image_free(&image);
+    return status;
 }

@@ -9,7 +9,7 @@ typedef struct qn_image_source {
     const uint8_t *bytes;
     size_t size_bytes;
     const char *name;  /* for messages */
-    uint32_t channels; /* wanted: 1 or 3 */
+    uint32_t channels; /* wanted: 1, 3 or 4 (RGBA: opaque where the file has no alpha) */
 } qn_image_source;
 
 qn_status qn__jpeg_decode(const qn_image_source *src, qn_image *out, qn_error *error);
@@ -37,5 +37,17 @@ typedef struct qn_resize_region {
 } qn_resize_region;
 qn_status qn__image_resize_region(const qn_image *src, const qn_resize_region *region,
                                   qn_image *out, qn_error *error);
+
+/* The part [x0, x0 + width) x [y0, y0 + height) of src resized as MNN does: corners on corners,
+ * interpolated values rounded or truncated. */
+typedef struct qn_mnn_resize {
+    uint32_t x0, y0, width, height;
+    uint32_t out_width, out_height;
+    bool truncate;
+} qn_mnn_resize;
+qn_status qn__image_resize_mnn(const qn_image *src, const qn_mnn_resize *resize, qn_image *out,
+                               qn_error *error);
+/* MNN's luma, (19 R + 38 G + 7 B) / 64, of an RGB or RGBA image, in place. */
+void qn__image_gray_mnn(qn_image *image);
 
 #endif

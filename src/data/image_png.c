@@ -1,5 +1,5 @@
-/* PNG through libspng, always decoded to 8-bit RGB: palettes are looked up, low depths scaled, 16
- * bits cut to the high byte, alpha and transparent colours dropped. */
+/* PNG through libspng, decoded to 8-bit RGB: palettes are looked up, low depths scaled, 16 bits cut
+ * to the high byte, alpha and transparent colours dropped unless four channels are wanted. */
 #include "data/image.h"
 
 #include <string.h>
@@ -95,9 +95,12 @@ static qn_status png_run(spng_ctx *png, const qn_image_source *src, qn_image *im
     if (code != 0)
         return png_fail(src, code, error);
     QN_TRY(png_check_header(src, &ihdr, error));
-    QN_TRY(qn__image_alloc(src->ctx, ihdr.width, ihdr.height, 3, image, error));
-    const size_t size_bytes = (size_t)ihdr.width * ihdr.height * 3;
-    code = spng_decode_image(png, image->pixels, size_bytes, SPNG_FMT_RGB8, 0);
+    const uint32_t channels = src->channels == 4 ? 4 : 3;
+    QN_TRY(qn__image_alloc(src->ctx, ihdr.width, ihdr.height, channels, image, error));
+    const size_t size_bytes = (size_t)ihdr.width * ihdr.height * channels;
+    code = spng_decode_image(png, image->pixels, size_bytes,
+                             channels == 4 ? SPNG_FMT_RGBA8 : SPNG_FMT_RGB8,
+                             channels == 4 ? SPNG_DECODE_TRNS : 0);
     if (code != 0)
         return png_fail(src, code, error);
     return qn__image_to_channels(image, src->channels, error);

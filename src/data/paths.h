@@ -19,4 +19,8 @@ char *qn__path_relative(qn_arena *arena, const char *dir, const char *path);
 qn_status qn__dir_pictures(const qn_context *ctx, qn_arena *arena, const char *dir,
                            const char ***names, size_t *count, qn_error *error);
 
+/* All names in a folder that do not begin with a dot, folders too; the same ownership. */
+qn_status qn__dir_entries(const qn_context *ctx, qn_arena *arena, const char *dir,
+                          const char ***names, size_t *count, qn_error *error);
+
 #endif

@@ -16,20 +16,23 @@ static qn_status plan_layout(qn_picture_plan *plan, const qn_input_spec *spec, i
     QN_FAIL_IF(spec->rank != 4, error, QN_INVALID_ARGUMENT,
                "input \"%s\" has rank %u: pictures need a 4-D input", spec->name, spec->rank);
     QN_FAIL_IF(d[0] == 0, error, QN_INVALID_ARGUMENT, "input \"%s\" has batch 0", spec->name);
-    const bool first = d[1] == 1 || d[1] == 3, last = d[3] == 1 || d[3] == 3;
+    const bool alpha = channels >= QN_CHANNELS_RGBA;
+    const bool first = alpha ? d[1] == 4 : d[1] == 1 || d[1] == 3;
+    const bool last = alpha ? d[3] == 4 : d[3] == 1 || d[3] == 3;
     QN_FAIL_IF(!first && !last && d[1] >= 0, error, QN_INVALID_ARGUMENT,
-               "input \"%s\" is [%lld,%lld,%lld,%lld]: pictures need 1 or 3 channels", spec->name,
-               (long long)d[0], (long long)d[1], (long long)d[2], (long long)d[3]);
+               "input \"%s\" is [%lld,%lld,%lld,%lld]: pictures need %s channels", spec->name,
+               (long long)d[0], (long long)d[1], (long long)d[2], (long long)d[3],
+               alpha ? "4" : "1 or 3");
     plan->channels_last = !first && last;
     const int64_t n = plan->channels_last ? d[3] : d[1];
-    plan->n_channels = n > 0 ? (uint32_t)n : channels == QN_CHANNELS_GRAY ? 1 : 3;
+    plan->n_channels = n > 0 ? (uint32_t)n : channels == QN_CHANNELS_GRAY ? 1 : alpha ? 4 : 3;
     *height = plan->channels_last ? d[1] : d[2];
     *width = plan->channels_last ? d[2] : d[3];
     QN_FAIL_IF(plan->n_channels == 3 && channels == QN_CHANNELS_GRAY, error, QN_INVALID_ARGUMENT,
                "input \"%s\" has 3 channels: --channels GRAY does not fit", spec->name);
     QN_FAIL_IF(plan->n_channels == 1 && channels == QN_CHANNELS_BGR, error, QN_INVALID_ARGUMENT,
                "input \"%s\" has 1 channel: --channels BGR does not fit", spec->name);
-    plan->reversed = channels == QN_CHANNELS_BGR;
+    plan->reversed = channels == QN_CHANNELS_BGR || channels == QN_CHANNELS_BGRA;
     return QN_OK;
 }
 
@@ -92,6 +95,30 @@ static qn_status plan_geometry(qn_picture_plan *plan, const qn_input_spec *spec,
     return QN_OK;
 }
 
+static bool is_mnn(qn_filter filter)
+{
+    return filter == QN_FILTER_MNN || filter == QN_FILTER_MNN_TRUNCATE;
+}
+
+/* MNN's preprocessing has one geometry: part of the picture to an exact size. */
+static qn_status plan_mnn(qn_picture_plan *plan, const qn_preprocess *p, qn_error *error)
+{
+    const double w = p->centre_width, h = p->centre_height;
+    QN_FAIL_IF(!(w >= 0 && w <= 1 && h >= 0 && h <= 1), error, QN_INVALID_ARGUMENT,
+               "centre %g x %g: the fractions of a picture that are kept lie within 0 and 1", w, h);
+    QN_FAIL_IF((w != 0 || h != 0) && !is_mnn(p->filter), error, QN_INVALID_ARGUMENT,
+               "centre fractions need the filter mnn or mnn-truncate");
+    QN_FAIL_IF(is_mnn(p->filter) && (plan->geometry != QN_GEOMETRY_EXACT || plan->crop_width != 0),
+               error, QN_INVALID_ARGUMENT,
+               "the filters mnn and mnn-truncate resize to an exact size: no --crop, --letterbox "
+               "or --resize N");
+    QN_FAIL_IF(plan->n_channels == 4 && !is_mnn(p->filter), error, QN_INVALID_ARGUMENT,
+               "pictures of 4 channels need the filter mnn or mnn-truncate");
+    plan->centre_width = w == 0 ? 1 : w;
+    plan->centre_height = h == 0 ? 1 : h;
+    return QN_OK;
+}
+
 static qn_status plan_values(qn_picture_plan *plan, const qn_preprocess *p, qn_error *error)
 {
     QN_FAIL_IF(p->n_mean > 1 && p->n_mean != plan->n_channels, error, QN_INVALID_ARGUMENT,
@@ -116,12 +143,13 @@ qn_status qn__picture_plan_init(const qn_context *ctx, qn_picture_plan *plan,
     const qn_preprocess *p = preprocess;
     int64_t width = 0, height = 0;
     *plan = (qn_picture_plan){0};
-    QN_FAIL_IF((unsigned)p->channels > QN_CHANNELS_GRAY, error, QN_INVALID_ARGUMENT,
+    QN_FAIL_IF((unsigned)p->channels > QN_CHANNELS_BGRA, error, QN_INVALID_ARGUMENT,
                "unknown channel order %d", (int)p->channels);
-    QN_FAIL_IF((unsigned)p->filter > QN_FILTER_NEAREST, error, QN_INVALID_ARGUMENT,
+    QN_FAIL_IF((unsigned)p->filter > QN_FILTER_MNN_TRUNCATE, error, QN_INVALID_ARGUMENT,
                "unknown filter %d", (int)p->filter);
     QN_TRY(plan_layout(plan, spec, &width, &height, p->channels, error));
     QN_TRY(plan_geometry(plan, spec, p, width, height, error));
+    QN_TRY(plan_mnn(plan, p, error));
     QN_FAIL_IF((uint64_t)plan->out_width * plan->out_height > ctx->limits.image_pixels, error,
                QN_LIMIT, "pictures of %u x %u pixels are above the limit of %llu pixels",
                plan->out_width, plan->out_height, (unsigned long long)ctx->limits.image_pixels);
@@ -199,7 +227,8 @@ static void picture_values(const qn_picture_plan *plan, const qn_image *image, f
     const size_t n = (size_t)image->width * image->height, c = image->channels;
     for (size_t k = 0; k < c; k++) {
         const float *values = plan->values[k];
-        const uint8_t *src = image->pixels + (plan->reversed ? c - 1 - k : k);
+        const size_t from = plan->reversed && k < 3 ? 2 - k : k; /* alpha stays last */
+        const uint8_t *src = image->pixels + from;
         float *to = dst + (plan->channels_last ? k : k * n);
         const size_t step = plan->channels_last ? c : 1;
         for (size_t i = 0; i < n; i++)
@@ -207,11 +236,36 @@ static void picture_values(const qn_picture_plan *plan, const qn_image *image, f
     }
 }
 
+/* The part that is kept, MNN's truncating divisions included. */
+static qn_status picture_mnn(const qn_picture_plan *plan, const qn_image *image, const char *path,
+                             qn_image *out, qn_error *error)
+{
+    qn_mnn_resize r = {.out_width = plan->out_width,
+                       .out_height = plan->out_height,
+                       .truncate = plan->filter == QN_FILTER_MNN_TRUNCATE};
+    /* the product of an integer and a float32 fraction, in float32 */
+    r.width = (uint32_t)((float)image->width * (float)plan->centre_width);
+    r.height = (uint32_t)((float)image->height * (float)plan->centre_height);
+    QN_FAIL_IF(r.width == 0 || r.height == 0, error, QN_INVALID_ARGUMENT,
+               "%s: nothing is left of %u x %u pixels at %g x %g", path, image->width,
+               image->height, plan->centre_width, plan->centre_height);
+    r.width = r.width > image->width ? image->width : r.width;
+    r.height = r.height > image->height ? image->height : r.height;
+    r.x0 = (image->width - r.width) / 2;
+    r.y0 = (image->height - r.height) / 2;
+    QN_TRY(qn__image_resize_mnn(image, &r, out, error));
+    if (plan->n_channels == 1)
+        qn__image_gray_mnn(out);
+    return QN_OK;
+}
+
 static qn_status picture_prepare(const qn_picture_plan *plan, const qn_image *image,
                                  const char *path, qn_image *out, qn_error *error)
 {
     if (plan->geometry == QN_GEOMETRY_LETTERBOX)
         return picture_letterbox(plan, image, out, error);
+    if (is_mnn(plan->filter))
+        return picture_mnn(plan, image, path, out, error);
     qn_resize_region region;
     QN_TRY(picture_region(plan, image, path, &region, error));
     return qn__image_resize_region(image, &region, out, error);
@@ -223,8 +277,10 @@ qn_status qn__picture_load(const qn_context *ctx, const qn_picture_plan *plan, c
     qn_file_view view;
     QN_TRY(qn__file_open(ctx, path, &view, error));
     qn_image image, prepared;
+    /* MNN takes luma after resizing. */
+    const uint32_t channels = is_mnn(plan->filter) && plan->n_channels == 1 ? 3 : plan->n_channels;
     qn_status status =
-        qn__image_decode(ctx, view.data, view.size_bytes, path, plan->n_channels, &image, error);
+        qn__image_decode(ctx, view.data, view.size_bytes, path, channels, &image, error);
     qn__file_close(ctx, &view);
     if (status != QN_OK)
         return status;

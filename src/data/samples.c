@@ -74,6 +74,19 @@ static qn_status samples_from_list(qn_dataset *dataset, size_t n_rows, qn_error 
     return status;
 }
 
+static qn_status samples_from_folders(qn_dataset *dataset, qn_error *error)
+{
+    const char **names = NULL;
+    size_t count = 0;
+    const char *dir = dataset->options.sequences_dir;
+    QN_TRY(qn__dir_entries(dataset->ctx, &dataset->arena, dir, &names, &count, error));
+    const qn_status status = count == 0
+                                 ? qn__error_set(error, QN_IO, "%s: no folders of samples", dir)
+                                 : samples_from_names(dataset, dir, names, count, error);
+    qn__free(dataset->ctx, names);
+    return status;
+}
+
 static qn_status samples_from_dir(qn_dataset *dataset, qn_error *error)
 {
     const char **names = NULL;
@@ -302,6 +315,8 @@ qn_status qn__dataset_gather(qn_dataset *dataset, size_t n_rows, qn_error *error
         QN_TRY_GOTO(samples_from_list(dataset, n_rows, error));
     else if (dataset->is_data)
         QN_TRY_GOTO(samples_from_rows(dataset, n_rows, error));
+    else if (o->sequences_dir != NULL)
+        QN_TRY_GOTO(samples_from_folders(dataset, error));
     else if (o->images_dir != NULL)
         QN_TRY_GOTO(samples_from_dir(dataset, error));
     else if (o->n_files > 0)

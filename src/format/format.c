@@ -2,11 +2,13 @@
 #include "format/format.h"
 
 #include <string.h>
+#include <strings.h>
 
 #include "core/io.h"
+#include "format/mnn/mnn_format.h"
 #include "format/onnx/onnx_format.h"
 
-static const qn_format *const FORMATS[] = {&qn__format_onnx};
+static const qn_format *const FORMATS[] = {&qn__format_onnx, &qn__format_mnn};
 
 qn_status qn__format_read(const qn_context *ctx, const char *path, qn_graph **out, qn_error *error)
 {
@@ -25,15 +27,20 @@ qn_status qn__format_read(const qn_context *ctx, const char *path, qn_graph **ou
     if (found)
         status = found->read(ctx, path, file, out, error);
     else
-        status = qn__error_set(
-            error, file->size_bytes == 0 ? QN_CORRUPT : QN_UNSUPPORTED, "%s: %s", path,
-            file->size_bytes == 0 ? "the file is empty" : "not a model in a known format (ONNX)");
+        status = qn__error_set(error, file->size_bytes == 0 ? QN_CORRUPT : QN_UNSUPPORTED, "%s: %s",
+                               path,
+                               file->size_bytes == 0 ? "the file is empty"
+                                                     : "not a model in a known format (ONNX, MNN)");
     qn__blob_unref(file);
     return status;
 }
 
-static const qn_format *format_of(const qn_graph *graph)
+static const qn_format *format_of(const qn_graph *graph, const char *path)
 {
+    const char *dot = path ? strrchr(path, '.') : NULL;
+    for (size_t i = 0; dot && i < sizeof(FORMATS) / sizeof(FORMATS[0]); i++)
+        if (strcasecmp(FORMATS[i]->name, dot + 1) == 0)
+            return FORMATS[i];
     for (size_t i = 0; graph->source && i < sizeof(FORMATS) / sizeof(FORMATS[0]); i++)
         if (strcmp(FORMATS[i]->name, graph->source->format) == 0)
             return FORMATS[i];
@@ -44,10 +51,10 @@ qn_status qn__format_write(const qn_graph *graph, const char *path, const qn_wri
                            uint64_t *bytes, qn_error *error)
 {
     const qn_write_options defaults = {QN_WRITE_QDQ, false, NULL};
-    return format_of(graph)->write(graph, path, options ? options : &defaults, bytes, error);
+    return format_of(graph, path)->write(graph, path, options ? options : &defaults, bytes, error);
 }
 
-bool qn__format_changes(const qn_graph *graph, char *text, size_t size_bytes)
+bool qn__format_changes(const qn_graph *graph, const char *path, char *text, size_t size_bytes)
 {
-    return format_of(graph)->describe_changes(graph, text, size_bytes);
+    return format_of(graph, path)->describe_changes(graph, text, size_bytes);
 }

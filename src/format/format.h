@@ -18,7 +18,7 @@ typedef struct qn_write_options {
 } qn_write_options;
 
 typedef struct qn_format {
-    const char *name;
+    const char *name; /* also the extension of its files */
     /* Do these bytes look like the format? Never reads past size_bytes. */
     bool (*probe)(const qn_context *ctx, const uint8_t *data, size_t size_bytes);
     qn_status (*read)(const qn_context *ctx, const char *path, qn_blob *file, qn_graph **out,
@@ -32,11 +32,13 @@ typedef struct qn_format {
 /* Reads a model of any known format; the graph is inferred and verified. Errors: IO, CORRUPT,
  * UNSUPPORTED, LIMIT, UNSAFE_PATH, NONFINITE, NO_MEMORY; the message names file and node. */
 qn_status qn__format_read(const qn_context *ctx, const char *path, qn_graph **out, qn_error *error);
-/* Writes in the format the graph was read from (ONNX when it was read from none), atomically.
- * options and bytes may be NULL. Errors: IO, LIMIT (2 GiB), UNSUPPORTED, NO_MEMORY. */
+/* Writes in the format that path's extension names (.onnx, .mnn), with any other extension in the
+ * format the graph was read from (ONNX when it was read from none), atomically. options and bytes
+ * may be NULL. Errors: IO, LIMIT (2 GiB), UNSUPPORTED, NO_MEMORY. */
 qn_status qn__format_write(const qn_graph *graph, const char *path, const qn_write_options *options,
                            uint64_t *bytes, qn_error *error);
-/* See qn_format.describe_changes. */
-bool qn__format_changes(const qn_graph *graph, char *text, size_t size_bytes);
+/* See qn_format.describe_changes. path as of qn__format_write; NULL: the format it was read from.
+ */
+bool qn__format_changes(const qn_graph *graph, const char *path, char *text, size_t size_bytes);
 
 #endif

@@ -80,6 +80,16 @@ typedef struct qn_f32_pool {
     const char *name;
 } qn_f32_pool;
 
+/* --- range of values
+ * ------------------------------------------------------------------------------ lo and hi are
+ * widened by the values, which need no alignment. False: one is NaN or infinite, and lo and hi mean
+ * nothing. */
+typedef bool (*qn_f32_range_fn)(const float *values, size_t count, float *lo, float *hi);
+typedef struct qn_f32_range {
+    qn_f32_range_fn fn;
+    const char *name;
+} qn_f32_range;
+
 #define QN_KERNEL_SLOT(slot, type) type slot;
 typedef struct qn_kernels {
 #include "kernel/slots.def"

@@ -25,6 +25,7 @@ typedef struct qn_mnn_input { /* an entry of "inputs" */
     const char *name;
     size_t rank;
     int64_t dims[QN_MAX_RANK];
+    float value; /* inputs that no picture fills hold it */
 } qn_mnn_input;
 
 typedef struct qn_mnn_config {
@@ -39,11 +40,11 @@ typedef struct qn_mnn_config {
     uint64_t used_number; /* 0: all */
     qn_mnn_feature feature;
     qn_mnn_weight weight;
-    int32_t feature_clamp, weight_clamp; /* 1..127 */
+    int32_t feature_clamp, weight_clamp; /* 1..127; of the weights: as quant_bits allows */
     bool has_weight_clamp;
     int64_t batch; /* 0: the model's, else 32 */
     int32_t bits;  /* 2..8 */
-    bool winograd;
+    bool winograd, has_winograd; /* has: the key was given */
     size_t n_skips;
     const char **skips; /* operator names left in float */
     bool sequence;      /* input_type */
@@ -53,10 +54,21 @@ typedef struct qn_mnn_config {
     uint32_t exact; /* qn_mnn_exact */
 } qn_mnn_config;
 /* config.c: reads and checks the JSON file; unknown keys and formats are warned about in ctx's log.
- */
-qn_status qn__mnn_config_read(const qn_context *ctx, const char *path, qn_mnn_config *out,
-                              qn_error *error);
+ * exact: restored by the caller; the file may add to it. */
+qn_status qn__mnn_config_read(const qn_context *ctx, const char *path, uint32_t exact,
+                              qn_mnn_config *out, qn_error *error);
+/* "all" or a list of names; adds to *out. where: begins the message. */
+qn_status qn__mnn_exact_parse(const char *list, const char *where, uint32_t *out, qn_error *error);
 void qn__mnn_config_free(qn_mnn_config *config);
+
+/* pictures.c: dims of the graph's inputs as configured (picture sizes, "inputs"); -1 is left only
+ * with sequences. *changed: they differ from the graph's. */
+qn_status qn__mnn_input_dims(const qn_graph *graph, const qn_mnn_config *config,
+                             int64_t (*dims)[QN_MAX_RANK], bool *changed, qn_error *error);
+/* The samples, for inputs of these dims. */
+qn_status qn__mnn_dataset(const qn_context *ctx, const qn_graph *graph,
+                          const qn_mnn_config *config, const int64_t (*dims)[QN_MAX_RANK],
+                          qn_dataset **out, qn_error *error);
 
 /* One run: everything its parts need. */
 typedef struct qn_mnn_run {

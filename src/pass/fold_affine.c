@@ -106,7 +106,6 @@ static qn_status match(qn_graph *graph, const qn_node *node, const qn_uses *uses
 
 qn_status qn__pass_fold_affine(qn_graph *graph, const qn_pass_options *options, qn_error *error)
 {
-    (void)options;
     qn_status status = QN_OK;
     qn_uses uses = {0};
     uint8_t *remove = NULL;
@@ -120,6 +119,8 @@ qn_status qn__pass_fold_affine(qn_graph *graph, const qn_pass_options *options, 
         qn_node *node = graph->nodes[i], *into;
         qn_affine affine;
         bool done = false;
+        if (node->op == QN_OP_BATCH_NORMALIZATION && !options->fold_batch_norm)
+            continue;
         QN_TRY_GOTO(match(graph, node, &uses, &into, &affine, error));
         if (into != NULL)
             QN_TRY_GOTO(qn__affine_apply(graph, into, &affine, &uses, &done, error));

@@ -14,6 +14,7 @@ typedef struct qn_pass_options {
     qn_status (*resolve)(qn_graph *graph, size_t max_bytes, qn_error *error);
     size_t resolve_max_bytes; /* largest tensor it may make */
     bool fuse_activations;    /* Relu and Clip into node->act */
+    bool fold_batch_norm;     /* BatchNormalization into weights */
 } qn_pass_options;
 /* resolve NULL, 64 MiB, everything on. */
 void qn__pass_options_init(qn_pass_options *options);

@@ -5,8 +5,10 @@
 
 void qn__pass_options_init(qn_pass_options *options)
 {
-    *options = (qn_pass_options){
-        .resolve = NULL, .resolve_max_bytes = (size_t)64 << 20, .fuse_activations = true};
+    *options = (qn_pass_options){.resolve = NULL,
+                                 .resolve_max_bytes = (size_t)64 << 20,
+                                 .fuse_activations = true,
+                                 .fold_batch_norm = true};
 }
 
 typedef struct pass_info {

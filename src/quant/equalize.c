@@ -319,6 +319,7 @@ static qn_status rename_tensor(qn_graph *g, qn_tensor *t, qn_error *error)
     qn_tensor *fresh = name == NULL ? NULL : qn__graph_add_tensor(g, name, t->type);
     if (fresh == NULL)
         return QN_NOMEM(error);
+    fresh->source = t->source;
     fresh->has_shape = t->has_shape;
     fresh->rank = t->rank;
     memcpy(fresh->dims, t->dims, sizeof(fresh->dims));

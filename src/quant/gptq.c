@@ -88,35 +88,67 @@ static void add_square(const solver *s, const float *a, size_t stride, size_t de
     qn__parallel_worker(s->problem->pool, square_rows, &job, blocks);
 }
 
+/* Columns of the rows, a block of them at a time. */
+typedef struct column_job {
+    const solver *s;
+    float *columns, *mean;
+    size_t start, n; /* rows */
+} column_job;
+
+static void average_columns(void *arg, size_t block)
+{
+    const column_job *job = arg;
+    const qn_gptq_problem *p = job->s->problem;
+    const size_t k = job->s->k, begin = block * BLOCK;
+    const size_t n = k - begin < BLOCK ? k - begin : BLOCK;
+    double sums[BLOCK] = {0};
+    for (size_t r = 0; r < p->n_rows; r++) {
+        const float *row = p->rows + r * p->row_stride + job->s->first + begin;
+        for (size_t j = 0; j < n; j++)
+            sums[j] += (double)row[j];
+    }
+    for (size_t j = 0; j < n; j++)
+        job->mean[k - 1 - begin - j] = (float)(sums[j] / (double)(p->n_rows > 0 ? p->n_rows : 1));
+}
+
+static void copy_columns(void *arg, size_t block)
+{
+    const column_job *job = arg;
+    const qn_gptq_problem *p = job->s->problem;
+    const size_t k = job->s->k, begin = block * BLOCK;
+    const size_t n = k - begin < BLOCK ? k - begin : BLOCK;
+    for (size_t r = 0; r < job->n; r++) {
+        const float *row = p->rows + (job->start + r) * p->row_stride + job->s->first + begin;
+        float *to = job->columns + (k - 1 - begin) * SQUARE_ROWS + r;
+        for (size_t j = 0; j < n; j++)
+            to[-(ptrdiff_t)(j * SQUARE_ROWS)] = row[j] - job->mean[k - 1 - begin - j];
+    }
+}
+
 /* H = sum of x x^T over the rows (deviations from the mean when centred), damped. Reversed: column
  * j of the problem is row and column k - 1 - j of H, so that an ordinary Cholesky factor of it is
  * the U D U^T of the original order. */
 static qn_status second_moment(const solver *s, qn_error *error)
 {
     const qn_gptq_problem *p = s->problem;
-    const size_t k = s->k, first = s->first;
-    float *columns = qn__reallocarray(s->ctx, NULL, k * SQUARE_ROWS, sizeof(float)); /* [k][rows] */
+    const size_t k = s->k;
+    /* [k][SQUARE_ROWS], reversed */
+    float *columns = qn__reallocarray(s->ctx, NULL, k * SQUARE_ROWS, sizeof(float));
     float *mean = qn__calloc(s->ctx, k, sizeof(float));
     if (columns == NULL || mean == NULL) {
         qn__free(s->ctx, columns);
         qn__free(s->ctx, mean);
         return QN_NOMEM(error);
     }
-    for (size_t j = 0; p->center && j < k; j++) {
-        double sum = 0;
-        for (size_t r = 0; r < p->n_rows; r++)
-            sum += (double)p->rows[r * p->row_stride + first + j];
-        mean[k - 1 - j] = (float)(sum / (double)(p->n_rows > 0 ? p->n_rows : 1));
-    }
+    column_job job = {s, columns, mean, 0, 0};
+    const size_t blocks = (k + BLOCK - 1) / BLOCK;
+    if (p->center)
+        qn__parallel(p->pool, average_columns, &job, blocks);
     memset(s->h, 0, k * k * sizeof(float));
-    for (size_t start = 0; start < p->n_rows; start += SQUARE_ROWS) {
-        const size_t n = p->n_rows - start < SQUARE_ROWS ? p->n_rows - start : SQUARE_ROWS;
-        for (size_t r = 0; r < n; r++) {
-            const float *row = p->rows + (start + r) * p->row_stride + first;
-            for (size_t j = 0; j < k; j++)
-                columns[j * SQUARE_ROWS + r] = row[k - 1 - j] - mean[j];
-        }
-        add_square(s, columns, SQUARE_ROWS, n, 0, 1.0f);
+    for (; job.start < p->n_rows; job.start += SQUARE_ROWS) {
+        job.n = p->n_rows - job.start < SQUARE_ROWS ? p->n_rows - job.start : SQUARE_ROWS;
+        qn__parallel(p->pool, copy_columns, &job, blocks);
+        add_square(s, columns, SQUARE_ROWS, job.n, 0, 1.0f);
     }
     double trace = 0;
     for (size_t j = 0; j < k; j++)
@@ -189,12 +221,19 @@ static void factor(const solver *s)
 }
 
 /* Two powers of two are at most 64 each and never leave the limit. */
-static int8_t round_one(const qn_levels *levels, float value, float scale, bool second,
-                        int8_t first)
+static inline int8_t round_one(const qn_levels *levels, float value, float scale, bool second,
+                               int8_t first)
 {
+    if (levels->set != QN_LEVELS_UNIFORM)
+        return qn__levels_round_one(levels, value, scale);
+    /* The same integers as qn__levels_round_one, inline: adding 1.5 * 2^23 rounds half to even. */
     const int32_t qmax = levels->qmax;
-    int32_t q = qn__levels_round_one(levels, value, scale);
-    if (second && levels->set != QN_LEVELS_POW2) {
+    const float magic = 12582912.0f, top = (float)qmax;
+    float r = value / scale;
+    r = r > top ? top : r;
+    r = r < -top ? -top : r;
+    int32_t q = (int32_t)((r + magic) - magic);
+    if (second) {
         const int32_t hi = first > 0 ? PAIR_LIMIT - first : qmax;
         const int32_t lo = first < 0 ? -PAIR_LIMIT - first : -qmax;
         q = q > hi ? hi : q < lo ? lo : q;

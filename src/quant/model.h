@@ -18,6 +18,9 @@ qn_status qn__model_create(const qn_context *ctx, qn_graph *graph, const char *p
                            uint64_t file_bytes, qn_model **out, qn_error *error);
 /* Clone of graph after all simplifying passes. */
 qn_status qn__model_simplified(const qn_graph *graph, qn_graph **out, qn_error *error);
+/* The same with BatchNormalization and activations left as nodes of their own, for training mode.
+ * What is simplified further from it has the same names. */
+qn_status qn__model_unfolded(const qn_graph *graph, qn_graph **out, qn_error *error);
 /* Clone of graph with every input's dims fixed and shapes inferred anew. dims NULL: symbolic first
  * dimensions become `batch`. */
 qn_status qn__graph_bound(const qn_graph *graph, const int64_t (*dims)[QN_MAX_RANK], int64_t batch,

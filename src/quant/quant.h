@@ -4,7 +4,7 @@
 #ifndef QN_QUANT_QUANT_H
 #define QN_QUANT_QUANT_H
 
-#include "calib/calib.h"
+#include "calib/train.h"
 #include "ir/graph.h"
 #include "quant/levels.h"
 #include "quench/quantize.h"
@@ -127,6 +127,8 @@ typedef struct qn_quant_plan {
     qn_uses uses;
     size_t n_notes, notes_capacity;
     const char **notes;
+    const qn_train_norm *norms; /* statistics that were folded, for the recipe; borrowed */
+    size_t n_norms;
 } qn_quant_plan;
 
 /* What becomes integer and whose parameters are whose, before calibration. Errors:
@@ -209,6 +211,18 @@ qn_status qn__equalize_candidates(qn_graph *graph, uint32_t **ids, size_t *count
 qn_status qn__equalize(qn_graph *graph, float *const *peaks, qn_equalization *list,
                        qn_error *error);
 
+/* --- methods of the whole run (quant/train.c) --------------------------------------------------*/
+bool qn__has_batch_norm(const qn_graph *graph);
+/* Ranges of the tensors of plan whose method trains, by the ids of `graph`: the plan's own, or the
+ * unfolded one it was simplified from. Weights of nodes that become integer are rounded first.
+ * *out is empty (ctx NULL) when there is no such tensor. */
+qn_status qn__quant_train(const qn_quant_plan *plan, const qn_graph *graph,
+                          const qn_dataset *dataset, const qn_quantize_options *options,
+                          qn_train_result *out, qn_error *error);
+/* Ranges of tensors of `from` go to the tensors of the same names of `graph`. */
+void qn__train_take(const qn_train_result *result, const qn_graph *from, const qn_graph *graph,
+                    qn_ranges *ranges);
+
 /* --- recipe (quant/recipe.c) -------------------------------------------------------------------*/
 /* Every decision of a run as JSON. Keys that are not known are refused by name. */
 typedef struct qn_recipe {
@@ -226,6 +240,10 @@ size_t qn__recipe_n_overrides(const qn_recipe *recipe);
 void qn__recipe_override(const qn_recipe *recipe, size_t index, qn_override *out);
 /* Ranges go into the plan. INVALID_ARGUMENT for a tensor the graph does not have. */
 qn_status qn__recipe_ranges(const qn_recipe *recipe, qn_quant_plan *plan, qn_error *error);
+/* Statistics of BatchNormalization nodes of graph; empty when none are recorded. */
+qn_status qn__recipe_norms(const qn_recipe *recipe, const qn_graph *graph, qn_train_result *out,
+                           qn_error *error);
+struct json_t *qn__recipe_norms_json(const qn_train_norm *norms, size_t n_norms, bool *ok);
 /* Integers of weights go into the plan. */
 qn_status qn__recipe_integers(const qn_recipe *recipe, qn_quant_plan *plan, qn_error *error);
 /* Bias corrections per node position, arrays in the plan's arena; *found false: none recorded. */

@@ -64,7 +64,9 @@ typedef struct run {
     qn_recipe recipe;       /* ctx NULL: none */
     qn_override *overrides; /* the recipe's, then the caller's */
     qn_settings settings;
-    qn_graph *graph; /* simplified float graph */
+    qn_graph *graph;         /* simplified float graph */
+    qn_graph *unfolded;      /* what was trained before BatchNormalization was folded, or NULL */
+    qn_train_result trained; /* by its tensors' ids, else by those of graph */
     qn_quant_plan plan;
     qn_ranges ranges;
     float **shifts;               /* [n_nodes] bias corrections */
@@ -93,10 +95,17 @@ static qn_status one_of(const char *value, const char *key, const char *a, const
     return QN_OK;
 }
 
+/* The runtime that reads the format the model came in. */
+static const char *default_target(const qn_model *model)
+{
+    const qn_source *source = model->graph->source;
+    return source != NULL && strcmp(source->format, "mnn") == 0 ? "mnn" : DEFAULT_TARGET;
+}
+
 static qn_status choose_methods(run *r, qn_error *error)
 {
     qn_settings *s = &r->settings;
-    const char *name = choose(r, r->options->target, "target", DEFAULT_TARGET);
+    const char *name = choose(r, r->options->target, "target", default_target(r->model));
     s->target = qn__target_find(name);
     QN_FAIL_IF(s->target == NULL, error, QN_INVALID_ARGUMENT, "no target \"%s\"", name);
     name = choose(r, r->options->features, "features", DEFAULT_FEATURES);
@@ -226,6 +235,69 @@ done:
     return status;
 }
 
+/* --- methods of the whole run ------------------------------------------------------------------*/
+/* Plan of what would be measured, to know the tensors to train. */
+static qn_status train_unfolded(run *r, qn_error *error)
+{
+    qn_quant_plan plan = {0};
+    qn_status status = QN_OK;
+    QN_TRY(qn__quant_plan_create(r->graph, &r->settings, &plan, error));
+    if (r->recipe.ctx != NULL)
+        QN_TRY_GOTO(qn__recipe_ranges(&r->recipe, &plan, error));
+    QN_TRY_GOTO(qn__quant_train(&plan, r->unfolded, r->dataset, r->options, &r->trained, error));
+    if (r->trained.ctx == NULL && r->recipe.ctx != NULL)
+        status = qn__recipe_norms(&r->recipe, r->unfolded, &r->trained, error);
+done:
+    qn__quant_plan_free(&plan);
+    return status;
+}
+
+/* A method that trains does so before BatchNormalization is folded, with its statistics. */
+static qn_status simplify(run *r, qn_error *error)
+{
+    QN_TRY(qn__model_simplified(r->model->graph, &r->graph, error));
+    if (r->settings.features->train == NULL)
+        return QN_OK;
+    QN_TRY(qn__model_unfolded(r->model->graph, &r->unfolded, error));
+    if (!qn__has_batch_norm(r->unfolded)) {
+        qn__graph_destroy(r->unfolded);
+        r->unfolded = NULL;
+        return QN_OK;
+    }
+    QN_FAIL_IF(r->options->equalize != NULL && r->settings.equalize, error, QN_INVALID_ARGUMENT,
+               "features \"%s\" measures before BatchNormalization is folded, when channels "
+               "cannot be equalized yet: equalize must be off",
+               r->settings.features->name);
+    r->settings.equalize = false;
+    QN_TRY(train_unfolded(r, error));
+    QN_TRY(qn__train_set_norms(r->unfolded, r->trained.norms, r->trained.n_norms, error));
+    qn__graph_destroy(r->graph);
+    r->graph = NULL;
+    return qn__model_simplified(r->unfolded, &r->graph, error);
+}
+
+/* Ranges of the tensors whose method trains; the other items stay in the list. */
+static qn_status take_trained(run *r, qn_calib_item *items, size_t *n_items, qn_error *error)
+{
+    size_t kept = 0;
+    if (r->settings.features->train == NULL)
+        return QN_OK;
+    if (r->unfolded == NULL)
+        QN_TRY(qn__quant_train(&r->plan, r->graph, r->dataset, r->options, &r->trained, error));
+    for (size_t i = 0; i < *n_items; i++)
+        if (items[i].method->train == NULL)
+            items[kept++] = items[i];
+    *n_items = kept;
+    const uint64_t batch = (uint64_t)r->settings.batch;
+    if (r->trained.steps > 0 && r->trained.batch < batch &&
+        !qn__quant_plan_note(&r->plan, "%llu samples are less than a batch of %llu: one batch",
+                             (unsigned long long)r->trained.batch, (unsigned long long)batch))
+        return QN_NOMEM(error);
+    r->plan.norms = r->trained.norms;
+    r->plan.n_norms = r->trained.n_norms;
+    return QN_OK;
+}
+
 /* --- steps -------------------------------------------------------------------------------------*/
 /* Inputs of nodes whose bias will be corrected. Caller frees *ids. */
 static qn_status list_means(const run *r, uint32_t **ids, size_t *count, qn_error *error)
@@ -265,6 +337,25 @@ static qn_status list_rows(run *r, qn_error *error)
     return QN_OK;
 }
 
+static void take_ranges(run *r)
+{
+    const qn_graph *from = r->unfolded != NULL ? r->unfolded : r->graph;
+    qn__train_take(&r->trained, from, r->graph, &r->ranges);
+}
+
+/* Nothing is left to calibrate: ranges are known or were trained. */
+static qn_status own_ranges(run *r, qn_error *error)
+{
+    if (r->trained.ctx == NULL)
+        return qn__quant_plan_ranges(&r->plan, NULL, error);
+    r->ranges = (qn_ranges){.ctx = r->ctx, .count = r->graph->n_tensors};
+    r->ranges.items = qn__calloc(r->ctx, r->graph->n_tensors, sizeof(*r->ranges.items));
+    if (r->ranges.items == NULL)
+        return QN_NOMEM(error);
+    take_ranges(r);
+    return qn__quant_plan_ranges(&r->plan, &r->ranges, error);
+}
+
 static qn_status calibrate(run *r, bool biases_known, qn_error *error)
 {
     qn_calib_item *items = NULL;
@@ -283,8 +374,9 @@ static qn_status calibrate(run *r, bool biases_known, qn_error *error)
     o.mean_ids = mean_ids;
     o.rows = r->rows;
     o.n_rows = r->n_rows;
+    QN_TRY_GOTO(take_trained(r, items, &o.n_items, error));
     if (o.n_items == 0 && ((o.n_means == 0 && o.n_rows == 0) || r->dataset == NULL)) {
-        status = qn__quant_plan_ranges(&r->plan, NULL, error);
+        status = own_ranges(r, error);
         goto done;
     }
     if (r->dataset == NULL)
@@ -294,6 +386,7 @@ static qn_status calibrate(run *r, bool biases_known, qn_error *error)
     if (r->settings.quantized_weights)
         QN_TRY_GOTO(qn__quant_fake_weights(&r->plan, &fake, error));
     QN_TRY_GOTO(qn__calibrate(fake != NULL ? fake : r->graph, r->dataset, &o, &r->ranges, error));
+    take_ranges(r);
     status = qn__quant_plan_ranges(&r->plan, &r->ranges, error);
 done:
     qn__graph_destroy(fake);
@@ -348,7 +441,7 @@ static qn_status quantize(run *r, qn_error *error)
     if (r->options->recipe_file != NULL)
         QN_TRY(qn__recipe_load(r->ctx, r->options->recipe_file, &r->recipe, error));
     QN_TRY(choose_settings(r, error));
-    QN_TRY(qn__model_simplified(r->model->graph, &r->graph, error));
+    QN_TRY(simplify(r, error));
     QN_TRY(equalize(r, error));
     QN_TRY(qn__quant_plan_create(r->graph, &r->settings, &r->plan, error));
     r->shifts = qn__calloc(r->ctx, r->graph->n_nodes, sizeof(*r->shifts));
@@ -365,7 +458,7 @@ static qn_status quantize(run *r, qn_error *error)
     QN_TRY(qn__quant_rewrite(&r->plan, r->ranges.means,
                              r->settings.bias_correction ? r->shifts : NULL, &r->quantized, error));
     char changes[128];
-    if (qn__format_changes(r->quantized, changes, sizeof(changes)) &&
+    if (qn__format_changes(r->quantized, NULL, changes, sizeof(changes)) &&
         !qn__quant_plan_note(&r->plan, "%s", changes))
         return QN_NOMEM(error);
     return QN_OK;
@@ -406,6 +499,8 @@ qn_status qn_quantize(const qn_model *model, const qn_dataset *dataset,
     qn__ranges_free(&r.ranges);
     qn__quant_plan_free(&r.plan);
     qn__graph_destroy(r.graph);
+    qn__train_free(&r.trained);
+    qn__graph_destroy(r.unfolded);
     qn__free(r.ctx, r.overrides);
     qn__recipe_free(&r.recipe);
     return status;

@@ -22,7 +22,7 @@ static const char *const setting_keys[] = {
 static const char *const number_keys[] = {"weight_bits", "weight_clamp", "feature_clamp"};
 static const char *const other_keys[] = {
     "recipe", "quench",       "batch",    "preprocessing", "samples", "overrides", "ranges",
-    "biases", "equalization", "integers", "scales",        "layers",  "notes"};
+    "biases", "equalization", "integers", "scales",        "layers",  "notes",     "batch_norm"};
 enum {
     N_SETTINGS = sizeof(setting_keys) / sizeof(setting_keys[0]),
     N_NUMBERS = sizeof(number_keys) / sizeof(number_keys[0]),
@@ -371,17 +371,20 @@ static void put_settings(json_t *root, const qn_settings *s, bool *ok)
 
 static json_t *preprocessing(const qn_preprocess *p, bool *ok)
 {
-    static const char *const channels[] = {"RGB", "BGR", "GRAY"};
-    static const char *const filters[] = {"bilinear", "bilinear-plain", "bicubic", "nearest"};
+    static const char *const channels[] = {"RGB", "BGR", "GRAY", "RGBA", "BGRA"};
+    static const char *const filters[] = {"bilinear", "bilinear-plain", "bicubic", "nearest",
+                                          "mnn",      "mnn-truncate"};
     json_t *o = json_object();
-    put(o, "channels", json_string(channels[p->channels % 3]), ok);
+    put(o, "channels", json_string(channels[p->channels % 5]), ok);
     put(o, "mean", float_list(p->mean, p->n_mean, ok), ok);
     put(o, "normal", float_list(p->normal, p->n_normal, ok), ok);
     put(o, "resize_shorter", json_integer(p->resize_shorter), ok);
     put(o, "resize", json_pack("[i, i]", (int)p->resize_width, (int)p->resize_height), ok);
     put(o, "crop", json_pack("[i, i]", (int)p->crop_width, (int)p->crop_height), ok);
     put(o, "letterbox", json_pack("[i, i]", (int)p->letterbox_width, (int)p->letterbox_height), ok);
-    put(o, "filter", json_string(filters[p->filter % 4]), ok);
+    put(o, "filter", json_string(filters[p->filter % 6]), ok);
+    if (p->centre_width != 0 || p->centre_height != 0)
+        put(o, "centre", json_pack("[f, f]", p->centre_width, p->centre_height), ok);
     return o;
 }
 
@@ -532,6 +535,8 @@ qn_status qn__recipe_write(const qn_quant_plan *plan, const qn_dataset *dataset,
     if (plan->settings->bias_correction)
         put_biases(root, plan, shifts, &ok);
     put_integers(root, plan, &ok);
+    if (plan->n_norms > 0)
+        put(root, "batch_norm", qn__recipe_norms_json(plan->norms, plan->n_norms, &ok), &ok);
     put_scales(root, plan, &ok);
     if (plan->settings->equalize)
         put_equalization(root, plan->graph, equalization, &ok);

@@ -203,11 +203,15 @@ static qn_status correct_bias(rewriter *r, const qn_node *node, size_t position,
     if (shift == NULL)
         return QN_NOMEM(r->error);
     for (size_t c = 0; c < view->channels; c++) {
+        const double *mean = means + c / per_group * cin;
+        const double scale = (double)scales[c];
         double sum = 0;
-        for (size_t k = 0; k < view->k; k++) {
-            const size_t i = c * view->stride_c + k * view->stride_k;
-            const double lost = (double)w[i] - (double)q[i] * (double)scales[c];
-            sum += lost * means[c / per_group * cin + k / view->positions];
+        size_t i = c * view->stride_c;
+        for (size_t input = 0; input < cin; input++) {
+            double lost = 0;
+            for (size_t p = 0; p < view->positions; p++, i += view->stride_k)
+                lost += (double)w[i] - (double)q[i] * scale;
+            sum += lost * mean[input];
         }
         shift[c] = (float)sum;
     }
@@ -322,12 +326,24 @@ static float *bias_bounds(rewriter *r, const float *bias, float x_scale, size_t 
     return bounds;
 }
 
-/* Rows hold a layer's weights in the order [kh][kw][cin], constants in [cin][kh][kw]. */
-static size_t constant_index(const qn_weight_view *v, size_t c, size_t i)
-{
-    const size_t cin = v->k / v->positions;
-    return c * v->stride_c + (i % cin * v->positions + i / cin) * v->stride_k;
-}
+/* Rows hold a layer's weights in the order [kh][kw][cin], constants in [cin][kh][kw]. Copies one
+ * channel from the constant's order into the rows'. */
+#define DEFINE_REORDER(name, type, to, from)                                                       \
+    static void name(const qn_weight_view *v, size_t c, type *to##_values,                         \
+                     const type *from##_values)                                                    \
+    {                                                                                              \
+        const size_t cin = v->k / v->positions;                                                    \
+        for (size_t input = 0; input < cin; input++)                                               \
+            for (size_t p = 0; p < v->positions; p++) {                                            \
+                const size_t row = p * cin + input;                                                \
+                const size_t constant =                                                            \
+                    c * v->stride_c + (input * v->positions + p) * v->stride_k;                    \
+                to##_values[to] = from##_values[from];                                             \
+            }                                                                                      \
+    }
+DEFINE_REORDER(row_of_constant, float, row, constant)
+DEFINE_REORDER(constant_of_row, int8_t, constant, row)
+#undef DEFINE_REORDER
 
 typedef struct group_job {
     const qn_context *ctx;
@@ -421,8 +437,7 @@ static qn_status compensate(rewriter *r, const qn_node *node, size_t position,
     if (!job.failed) {
         memcpy(job.scales, scales, scale_bytes);
         for (size_t c = 0; c < view->channels; c++)
-            for (size_t i = 0; i < view->k; i++)
-                job.sorted[c * view->k + i] = w[constant_index(view, c, i)];
+            row_of_constant(view, c, job.sorted + c * view->k, w);
         job.slack = slack(&job);
     }
     /* one group uses the threads inside, several are spread over them */
@@ -431,8 +446,7 @@ static qn_status compensate(rewriter *r, const qn_node *node, size_t position,
     else if (!job.failed)
         qn__parallel(ctx->pool, compensate_group, &job, p->rows->groups);
     for (size_t c = 0; !job.failed && c < view->channels; c++)
-        for (size_t i = 0; i < view->k; i++)
-            q[constant_index(view, c, i)] = job.integers[c * view->k + i];
+        constant_of_row(view, c, q, job.integers + c * view->k);
     if (!job.failed) {
         memcpy(p->integers, q, count);
         p->scales = memcmp(job.scales, scales, scale_bytes) != 0 ? job.scales : NULL;

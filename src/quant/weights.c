@@ -103,7 +103,10 @@ static float largest_pair(const rows *r, size_t first, size_t count)
             const size_t n = i + 1;
             const float a = positions == 1 ? w[i] : w[i % cin * positions + i / cin];
             const float b = positions == 1 ? w[n] : w[n % cin * positions + n / cin];
-            largest = fmaxf(largest, fmaxf(fmaxf(a, 0) + fmaxf(b, 0), -fminf(a, 0) - fminf(b, 0)));
+            const float up = (a > 0 ? a : 0) + (b > 0 ? b : 0);
+            const float down = (a < 0 ? -a : 0) + (b < 0 ? -b : 0);
+            const float pair = up > down ? up : down;
+            largest = pair > largest ? pair : largest;
         }
     }
     return largest;

@@ -136,30 +136,25 @@ static qn_status run_step(const qn_exec *exec, size_t index, const qn_run_env *e
     return QN_OK;
 }
 
-static qn_status run_steps(qn_exec *exec, qn_error *error)
+static qn_status advance(qn_exec *exec, size_t index, qn_error *error)
 {
     const qn_plan *const plan = exec->plan;
     const qn_run_env env = {plan, exec->pool, exec->arena + plan->arena_bytes};
-    for (size_t s = 0; s < plan->n_steps; s++) {
-        const qn_plan_step *const step = &plan->steps[s];
-        const double start = exec->profiling ? now_seconds() : 0.0;
-        QN_TRY(run_step(exec, s, &env, error));
-        if (exec->profiling && !step->skip)
-            exec->times[exec->n_times++] =
-                (qn_step_time){step->op.node != NULL ? step->op.node->name : "(layout)",
-                               step->op.kernel_name, now_seconds() - start, step->macs};
-        if (step->op.node == NULL)
-            continue;
-        for (uint32_t i = 0; i < step->n_out; i++)
-            QN_TRY(run_hook(exec, step->out[i], error));
-    }
+    const qn_plan_step *const step = &plan->steps[index];
+    const double start = exec->profiling ? now_seconds() : 0.0;
+    QN_TRY(run_step(exec, index, &env, error));
+    if (exec->profiling && !step->skip)
+        exec->times[exec->n_times++] =
+            (qn_step_time){step->op.node != NULL ? step->op.node->name : "(layout)",
+                           step->op.kernel_name, now_seconds() - start, step->macs};
+    for (uint32_t i = 0; step->op.node != NULL && i < step->n_out; i++)
+        QN_TRY(run_hook(exec, step->out[i], error));
     return QN_OK;
 }
 
-qn_status qn__exec_run(qn_exec *session, const void *const *inputs, qn_error *error)
+static qn_status begin(qn_exec *session, const void *const *inputs, qn_error *error)
 {
     const qn_plan *const plan = session->plan;
-    qn_status status = QN_OK;
     session->n_times = 0;
     for (size_t i = 0; i < plan->graph->n_inputs; i++) {
         QN_FAIL_IF(inputs == NULL || inputs[i] == NULL, error, QN_INVALID_ARGUMENT,
@@ -168,11 +163,38 @@ qn_status qn__exec_run(qn_exec *session, const void *const *inputs, qn_error *er
         if (plan->values[value].bytes > 0)
             memcpy(session->views[value].data, inputs[i], plan->values[value].bytes);
     }
-    for (size_t i = 0; i < plan->graph->n_inputs && status == QN_OK; i++)
-        status = run_hook(session, plan->inputs[i], error);
-    if (status == QN_OK)
-        status = run_steps(session, error);
+    for (size_t i = 0; i < plan->graph->n_inputs; i++)
+        QN_TRY(run_hook(session, plan->inputs[i], error));
+    return QN_OK;
+}
+
+static qn_status named(const qn_exec *session, qn_status status, qn_error *error)
+{
+    const qn_plan *const plan = session->plan;
     if (status != QN_OK && plan->source->file != NULL)
         return qn__error_prefix(error, status, "%s", plan->source->file);
     return status;
+}
+
+size_t qn__exec_n_steps(const qn_exec *session)
+{
+    return session->plan->n_steps;
+}
+
+qn_status qn__exec_begin(qn_exec *session, const void *const *inputs, qn_error *error)
+{
+    return named(session, begin(session, inputs, error), error);
+}
+
+qn_status qn__exec_step(qn_exec *session, size_t index, qn_error *error)
+{
+    return named(session, advance(session, index, error), error);
+}
+
+qn_status qn__exec_run(qn_exec *session, const void *const *inputs, qn_error *error)
+{
+    qn_status status = begin(session, inputs, error);
+    for (size_t s = 0; s < session->plan->n_steps && status == QN_OK; s++)
+        status = advance(session, s, error);
+    return named(session, status, error);
 }

@@ -64,6 +64,11 @@ void qn__exec_set_hook(qn_exec *session, qn_hook_fn hook, void *ctx);
 /* Inputs: row-major, float32 or the input's integer dtype, one pointer per graph input, borrowed
  * for the call. */
 qn_status qn__exec_run(qn_exec *session, const void *const *inputs, qn_error *error);
+/* The same a step at a time, for several sessions side by side: begin, then every step from 0 to
+ * n_steps in order. Between two steps any value that the hook was shown may be changed. */
+size_t qn__exec_n_steps(const qn_exec *session);
+qn_status qn__exec_begin(qn_exec *session, const void *const *inputs, qn_error *error);
+qn_status qn__exec_step(qn_exec *session, size_t index, qn_error *error);
 /* After a run: output i (row-major; valid until the next run). */
 const qn_view *qn__exec_output(const qn_exec *session, size_t index);
 

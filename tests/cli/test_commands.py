@@ -341,6 +341,8 @@ USAGE_ERRORS = [
     (["eval", "m.onnx"], "--labels"),
     (["compare", "m.onnx", "--images", "pictures"], "float and a quantized"),
     (["inspect"], "model"),
+    (["convert", "m.onnx"], "-o"),
+    (["convert", "-o", "c.onnx"], "one model"),
     (["quantize", "m.onnx", "--feature", "kl"], "did you mean --features?"),
     (["quantize", "m.onnx", "--xyz"], "quench quantize --help"),
     (["quantize", "m.onnx", "--layers"], "--layers is not an option of quantize"),
@@ -472,7 +474,7 @@ def test_an_interrupt_leaves_the_old_output(quench, workspace):
 
 
 def test_help_lists_every_option_of_the_command(quench):
-    for command in ("quantize", "eval", "compare", "run", "inspect", "bench"):
+    for command in ("quantize", "eval", "compare", "run", "inspect", "bench", "convert"):
         result = quench(command, "--help")
         assert result.returncode == 0 and "--json" in result.stdout
     text = quench("quantize", "--help").stdout

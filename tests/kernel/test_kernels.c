@@ -10,6 +10,7 @@
 #include "core/cpu.h"
 #include "kernel/kernel.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -332,6 +333,32 @@ static void test_f32_avgpool(const qn_f32_pool *kernel, const qn_f32_pool *refer
     FOR_EACH_WINDOW(s, pool_case(kernel, reference, &s, kind));
     const window_shape whole = {1, 300, 1, 49, 1, 1};
     pool_case(kernel, reference, &whole, RANDOM);
+}
+
+static void test_f32_range(const qn_f32_range *kernel, const qn_f32_range *reference)
+{
+    static const float odd[] = {NAN, INFINITY, -INFINITY, -NAN, FLT_MAX, -FLT_MAX, 1e-40f, -0.0f};
+    for (size_t n = 0; n < 200; n++)
+        for (int kind = 0; kind < N_CLASSES; kind++)
+            for (size_t place = 0; place <= n; place += 1 + rng() % 7) {
+                block b = block_make(n, (input_class)kind);
+                if (place < n)
+                    b.data[place] = odd[rng() % (sizeof(odd) / sizeof(odd[0]))];
+                float lo = 0.25f, hi = 0.5f, expect_lo = lo, expect_hi = hi;
+                const bool finite = kernel->fn(b.data, n, &lo, &hi);
+                const bool expected = reference->fn(b.data, n, &expect_lo, &expect_hi);
+                bool loops = true;
+                for (size_t i = 0; i < n; i++)
+                    loops &= isfinite(b.data[i]) != 0;
+                n_checks++;
+                if (finite != expected || finite != loops ||
+                    (finite && (lo != expect_lo || hi != expect_hi)))
+                    fail(kernel->name, (input_class)kind, "range", "differs");
+                for (size_t i = 0; finite && i < n; i++)
+                    if (b.data[i] < lo || b.data[i] > hi)
+                        fail(kernel->name, (input_class)kind, "range", "a value lies outside");
+                block_free(&b);
+            }
 }
 
 /* --- the reference itself against double --------------------------------------------------------

@@ -1,16 +1,17 @@
-/* image_dump FILE CHANNELS [WxH FILTER]: decodes, perhaps resizes, and writes "WIDTH HEIGHT
- * CHANNELS" and the pixels to stdout. For comparison with other libraries. */
+/* image_dump FILE CHANNELS [WxH FILTER [X,Y,W,H]]: decodes, perhaps resizes, and writes "WIDTH
+ * HEIGHT CHANNELS" and the pixels to stdout. For comparison with other libraries. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "core/io.h"
-#include "data/data.h"
+#include "data/image.h"
 
 static qn_filter parse_filter(const char *text)
 {
-    static const char *const names[] = {"bilinear", "bilinear-plain", "bicubic", "nearest"};
-    for (int i = 0; i < 4; i++)
+    static const char *const names[] = {"bilinear", "bilinear-plain", "bicubic", "nearest",
+                                        "mnn",      "mnn-truncate"};
+    for (int i = 0; i < 6; i++)
         if (strcmp(text, names[i]) == 0)
             return (qn_filter)i;
     fprintf(stderr, "unknown filter %s\n", text);
@@ -27,12 +28,21 @@ static qn_status dump(const qn_context *ctx, int argc, char **argv, qn_error *er
     qn__file_close(ctx, &view);
     if (status != QN_OK)
         return status;
-    if (argc == 5) {
+    if (argc >= 5) {
         unsigned width = 0, height = 0;
         qn_image resized;
         if (sscanf(argv[3], "%ux%u", &width, &height) != 2)
             exit(2);
-        status = qn__image_resize(&image, width, height, parse_filter(argv[4]), &resized, error);
+        const qn_filter filter = parse_filter(argv[4]);
+        if (filter >= QN_FILTER_MNN) {
+            qn_mnn_resize r = {0,     0,      image.width,           image.height,
+                               width, height, filter > QN_FILTER_MNN};
+            if (argc == 6 && sscanf(argv[5], "%u,%u,%u,%u", &r.x0, &r.y0, &r.width, &r.height) != 4)
+                exit(2);
+            status = qn__image_resize_mnn(&image, &r, &resized, error);
+        } else {
+            status = qn__image_resize(&image, width, height, filter, &resized, error);
+        }
         qn__image_free(&image);
         if (status != QN_OK)
             return status;
@@ -48,7 +58,7 @@ int main(int argc, char **argv)
 {
     qn_error error;
     qn_context *ctx = NULL;
-    if (argc != 3 && argc != 5)
+    if (argc != 3 && argc != 5 && argc != 6)
         return 2;
     const qn_context_options options = {.struct_size = sizeof(options), .n_threads = 1};
     if (qn_context_create(&options, &ctx, &error) != QN_OK)

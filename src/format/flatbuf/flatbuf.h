@@ -111,7 +111,8 @@ typedef struct qn_fb_document {
     const qn_context *ctx;
     const qn_fb_schema *schema;
     qn_arena arena;
-    qn_blob *file; /* referenced: values point into it; NULL for a new document */
+    const char *path; /* of the file it was read from, for messages; NULL for a new document */
+    qn_blob *file;    /* referenced: values point into it; NULL for a new document */
     qn_fb_object *root;
     size_t n_objects;
 } qn_fb_document;
@@ -146,7 +147,7 @@ const char *qn__fb_string_at(const qn_fb_object *object, uint32_t slot, size_t i
 /* --- changing. Everything is allocated in the document's arena; false: out of memory.
  * -----------*/
 /* A document whose tree may be changed without changing `from`, which must outlive it: the new root
- * shares all children until they are made its own with qn__fb_own. */
+ * shares all children; before one of them is changed, qn__fb_copy makes it the document's own. */
 qn_status qn__fb_edit(const qn_fb_document *from, qn_fb_document *out, qn_error *error);
 /* A copy of object that belongs to document (children shared); NULL: out of memory. The caller puts
  * it where the old one was. */

@@ -79,7 +79,9 @@ typedef struct qn_mnn_conv_edit {
     uint32_t nbits;      /* symmetricQuan.nbits: 8 unless MNN's tool is imitated */
     bool linear, sparse; /* see qn__mnn_pack */
     float scale_in, scale_out;
-    int64_t input_channels; /* Convolution2DCommon.inputCount; 0: kept */
+    int32_t zero_in, zero_out;
+    int32_t clamp_min, clamp_max; /* of the output's levels; both 0: -127..127 */
+    int64_t input_channels;       /* Convolution2DCommon.inputCount; 0: kept */
 } qn_mnn_conv_edit;
 qn_status qn__mnn_edit_conv(qn_fb_document *d, qn_fb_object *op, const qn_mnn_conv_edit *edit,
                             qn_error *error);

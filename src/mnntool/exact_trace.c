@@ -1,0 +1,454 @@
+/* Which tensors MNN's tool takes statistics of, and which rasters it makes. Where the values of a
+ * raster come from is found by running the network once with every computed tensor filled with a
+ * number of its own: whatever moves values moves these numbers. */
+#include "calib/calib.h"
+#include "mnntool/exact.h"
+#include "run/run.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Labels are exact in float32, and constants of a network are hardly ever among them. */
+enum { FIRST_LABEL = 1 << 22, MAX_LABELS = 1 << 22 };
+enum { NO_OP = -1 };
+
+typedef enum role {
+    ROLE_NONE = 0,
+    ROLE_VALUE, /* made by an operator that computes, or an input */
+    ROLE_MOVED, /* only moves values */
+} role;
+
+typedef struct tracer {
+    const qn_mnn_run *run;
+    const qn_mnn_source *source;
+    qn_mnn_trace *trace;
+    size_t n;
+    int64_t *producer; /* [n] operator, or NO_OP */
+    int32_t *id_of;    /* [graph tensors] MNN id, -1 */
+    uint8_t *nhwc;     /* [n] */
+    uint8_t *wanted;   /* [n] rasters: 1 made already */
+    uint32_t *stamps;  /* [n] last tensor that was found to contain the label */
+    uint32_t stamp;
+    size_t *n_origins;
+    uint32_t **origins; /* [n] of moved tensors, in the arena */
+} tracer;
+
+int64_t qn__mnn_op_type(const qn_mnn_source *source, size_t op)
+{
+    return qn__fb_int(&source->doc, source->ops[op], QN_MNN_Op_type);
+}
+
+const char *qn__mnn_op_title(const qn_mnn_source *source, size_t op)
+{
+    const char *name = qn__fb_string(source->ops[op], QN_MNN_Op_name);
+    return name != NULL ? name : "";
+}
+
+static uint32_t list_of(bool outputs)
+{
+    return outputs ? QN_MNN_Op_outputIndexes : QN_MNN_Op_inputIndexes;
+}
+
+size_t qn__mnn_op_count(const qn_mnn_source *source, size_t op, bool outputs)
+{
+    size_t count;
+    (void)qn__fb_bytes(source->ops[op], list_of(outputs), &count);
+    return count;
+}
+
+int64_t qn__mnn_op_tensor(const qn_mnn_source *source, size_t op, bool outputs, size_t index)
+{
+    const int64_t id = qn__fb_int_at(&source->doc, source->ops[op], list_of(outputs), index);
+    return id >= 0 && (uint64_t)id < source->n_tensors ? id : -1;
+}
+
+bool qn__mnn_op_skipped(const qn_mnn_run *run, size_t op)
+{
+    const char *name = qn__mnn_op_title(run->source, op);
+    for (size_t i = 0; i < run->config->n_skips; i++)
+        if (strcmp(run->config->skips[i], name) == 0)
+            return true;
+    return false;
+}
+
+/* Operators that MNN lowers to regions of other tensors. */
+static bool only_moves(int64_t type)
+{
+    switch (type) {
+    case QN_MNN_OpType_BatchToSpaceND:
+    case QN_MNN_OpType_BroadcastTo:
+    case QN_MNN_OpType_Concat:
+    case QN_MNN_OpType_ConvertTensor:
+    case QN_MNN_OpType_Copy:
+    case QN_MNN_OpType_Crop:
+    case QN_MNN_OpType_DepthToSpace:
+    case QN_MNN_OpType_Dropout:
+    case QN_MNN_OpType_ExpandDims:
+    case QN_MNN_OpType_Flatten:
+    case QN_MNN_OpType_Identity:
+    case QN_MNN_OpType_Pack:
+    case QN_MNN_OpType_Padding:
+    case QN_MNN_OpType_Permute:
+    case QN_MNN_OpType_Reshape:
+    case QN_MNN_OpType_Reverse:
+    case QN_MNN_OpType_Slice:
+    case QN_MNN_OpType_SliceTf:
+    case QN_MNN_OpType_SpaceToBatchND:
+    case QN_MNN_OpType_SpaceToDepth:
+    case QN_MNN_OpType_Squeeze:
+    case QN_MNN_OpType_StridedSlice:
+    case QN_MNN_OpType_Tile:
+    case QN_MNN_OpType_Transpose:
+    case QN_MNN_OpType_Unpack:
+    case QN_MNN_OpType_Unsqueeze:
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* Operators that are done with when shapes are known: never executed. */
+static bool not_executed(int64_t type)
+{
+    switch (type) {
+    case QN_MNN_OpType_Const:
+    case QN_MNN_OpType_Input:
+    case QN_MNN_OpType_TrainableParam:
+    case QN_MNN_OpType_Rank:
+    case QN_MNN_OpType_Shape:
+    case QN_MNN_OpType_Size:
+        return true;
+    default:
+        return false;
+    }
+}
+
+static bool is_constant(int64_t type)
+{
+    return type == QN_MNN_OpType_Const || type == QN_MNN_OpType_TrainableParam;
+}
+
+static role role_of(const tracer *t, int64_t id)
+{
+    if (id < 0 || t->producer[id] == NO_OP)
+        return ROLE_NONE;
+    const int64_t type = qn__mnn_op_type(t->source, (size_t)t->producer[id]);
+    return is_constant(type) ? ROLE_NONE : only_moves(type) ? ROLE_MOVED : ROLE_VALUE;
+}
+
+/* --- formats ----------------------------------------------------------------------------------*/
+
+static bool is_nhwc(int64_t format)
+{
+    return format == QN_MNN_MNN_DATA_FORMAT_NHWC || format == QN_MNN_MNN_DATA_FORMAT_NHWC4;
+}
+
+/* Whether MNN calls the last axis but one the width: NHWC and what is made from it. */
+static bool output_is_nhwc(const tracer *t, size_t op)
+{
+    const qn_fb_document *d = &t->source->doc;
+    const qn_fb_object *main = qn__fb_table(t->source->ops[op], QN_MNN_Op_main);
+    const int64_t type = qn__mnn_op_type(t->source, op);
+    if (main != NULL && main->record == QN_MNN_REC_Input)
+        return is_nhwc(qn__fb_int(d, main, QN_MNN_Input_dformat));
+    if (main != NULL && main->record == QN_MNN_REC_TensorConvertInfo)
+        return is_nhwc(qn__fb_int(d, main, QN_MNN_TensorConvertInfo_dest));
+    if (main != NULL && main->record == QN_MNN_REC_Blob)
+        return is_nhwc(qn__fb_int(d, main, QN_MNN_Blob_dataFormat));
+    if (type == QN_MNN_OpType_Convolution || type == QN_MNN_OpType_ConvolutionDepthwise)
+        return false;
+    const int64_t first = qn__mnn_op_count(t->source, op, false) > 0
+                              ? qn__mnn_op_tensor(t->source, op, false, 0)
+                              : -1;
+    return first >= 0 && t->nhwc[first] != 0;
+}
+
+static uint64_t positions_of(bool nhwc, size_t rank, const int64_t *dims)
+{
+    const size_t height = nhwc ? 1 : 2, width = nhwc ? 2 : 3;
+    const uint64_t h = height < rank ? (uint64_t)dims[height] : 1;
+    const uint64_t w = width < rank ? (uint64_t)dims[width] : 1;
+    return h * w;
+}
+
+/* --- running on labels ------------------------------------------------------------------------*/
+
+static qn_status collect(tracer *t, uint32_t id, const float *values, size_t count, qn_error *error)
+{
+    size_t n = 0;
+    t->stamp++;
+    for (size_t i = 0; i < count; i++) {
+        const float label = values[i] - FIRST_LABEL;
+        if (!(label >= 0 && label < (float)t->n) || label != truncf(label) ||
+            t->stamps[(size_t)label] == t->stamp)
+            continue;
+        t->stamps[(size_t)label] = t->stamp;
+        n++;
+    }
+    if (n == 0)
+        return QN_OK;
+    t->origins[id] = qn__arena_calloc(&t->trace->arena, n, sizeof(uint32_t));
+    if (t->origins[id] == NULL)
+        return QN_NOMEM(error);
+    for (size_t k = 0; k < t->n; k++)
+        if (t->stamps[k] == t->stamp)
+            t->origins[id][t->n_origins[id]++] = (uint32_t)k;
+    return QN_OK;
+}
+
+static qn_status on_tensor(void *arg, const qn_view *view, qn_error *error)
+{
+    tracer *t = arg;
+    const int32_t id = t->id_of[view->tensor->id];
+    if (id < 0 || view->tensor->type.kind != QN_TYPE_PLAIN ||
+        view->tensor->type.dtype != QN_DTYPE_F32)
+        return QN_OK;
+    qn_mnn_seen *seen = &t->trace->tensors[id];
+    seen->positions = positions_of(t->nhwc[id] != 0, view->rank, view->dims);
+    float *values = view->data;
+    if (role_of(t, id) == ROLE_MOVED)
+        return collect(t, (uint32_t)id, values, view->count, error);
+    for (size_t i = 0; i < view->count; i++)
+        values[i] = (float)(FIRST_LABEL + id);
+    return QN_OK;
+}
+
+static qn_status run_on_labels(tracer *t, qn_error *error)
+{
+    const qn_graph *graph = t->run->graph;
+    const qn_context *ctx = t->run->ctx;
+    int64_t(*dims)[QN_MAX_RANK] = NULL;
+    qn_plan *plan = NULL;
+    qn_exec *exec = NULL;
+    qn_feed feed = {0};
+    qn_status status = QN_OK;
+    qn_plan_options options;
+    QN_TRY_GOTO(qn__dataset_input_dims(graph, t->run->dataset, &dims, error));
+    qn__plan_options_init(&options, ctx);
+    options.input_dims = (const int64_t(*)[QN_MAX_RANK])dims;
+    options.keep_all = true;
+    QN_TRY_GOTO(qn__plan_create(graph, &options, &plan, error));
+    QN_TRY_GOTO(qn__exec_create(plan, NULL, &exec, error));
+    QN_TRY_GOTO(qn__feed_create(graph, (const int64_t(*)[QN_MAX_RANK])dims, &feed, error));
+    for (size_t i = 0; i < feed.count; i++)
+        memset(feed.values[i], 0, feed.n_values[i] * sizeof(float));
+    qn__feed_convert(&feed, (const float *const *)feed.values);
+    qn__exec_set_hook(exec, on_tensor, t);
+    QN_TRY_GOTO(qn__exec_run(exec, feed.pointers, error));
+done:
+    qn__feed_free(&feed);
+    qn__exec_destroy(exec);
+    qn__plan_destroy(plan);
+    qn__free(ctx, dims);
+    return status;
+}
+
+/* --- what is executed -------------------------------------------------------------------------*/
+
+static bool is_float(const tracer *t, int64_t id)
+{
+    return id >= 0 && t->trace->tensors[id].graph_id != UINT32_MAX;
+}
+
+static bool meet(tracer *t, int64_t id, const char *who, const char *kind, size_t index,
+                 bool raster_input)
+{
+    qn_mnn_seen *seen = &t->trace->tensors[id];
+    if (seen->label != NULL)
+        return true;
+    seen->label = qn__arena_printf(&t->trace->arena, "%s %s_tensor_%zu", who, kind, index);
+    seen->raster_input = raster_input;
+    return seen->label != NULL;
+}
+
+/* The copy that operator `who` makes of a tensor that was only moved so far. */
+static bool add_raster(tracer *t, int64_t id, const char *who, size_t index)
+{
+    qn_mnn_trace *trace = t->trace;
+    if (t->wanted[id] != 0)
+        return true;
+    t->wanted[id] = 1;
+    qn_mnn_raster *raster = &trace->rasters[trace->n_rasters++];
+    raster->name = qn__arena_printf(&trace->arena, "%s_raster_%zu", who, index);
+    raster->output = (uint32_t)id;
+    raster->inputs = t->origins[id];
+    raster->n_inputs = t->n_origins[id];
+    if (raster->name == NULL)
+        return false;
+    for (size_t i = 0; i < raster->n_inputs; i++)
+        if (!meet(t, raster->inputs[i], raster->name, "input", i, true))
+            return false;
+    return meet(t, id, raster->name, "output", 0, false);
+}
+
+/* The input of a 2019 file is in MNN's own layout: what an operator reads is a copy of it, without
+ * an id in the file. */
+static bool is_packed_input(const tracer *t, int64_t id)
+{
+    const int64_t op = t->producer[id];
+    if (op == NO_OP || qn__mnn_op_type(t->source, (size_t)op) != QN_MNN_OpType_Input)
+        return false;
+    const qn_fb_object *main = qn__fb_table(t->source->ops[op], QN_MNN_Op_main);
+    return main == NULL || main->record != QN_MNN_REC_Input ||
+           qn__fb_int(&t->source->doc, main, QN_MNN_Input_dformat) == QN_MNN_MNN_DATA_FORMAT_NC4HW4;
+}
+
+static bool execute(tracer *t, size_t op)
+{
+    const char *name = qn__mnn_op_title(t->source, op);
+    const bool skipped = qn__mnn_op_skipped(t->run, op);
+    const size_t n_in = qn__mnn_op_count(t->source, op, false);
+    for (size_t i = 0; i < n_in; i++) {
+        const int64_t id = qn__mnn_op_tensor(t->source, op, false, i);
+        if (is_float(t, id) && role_of(t, id) == ROLE_MOVED && !add_raster(t, id, name, i))
+            return false;
+    }
+    if (skipped)
+        return true;
+    for (size_t i = 0; i < n_in; i++) {
+        const int64_t id = qn__mnn_op_tensor(t->source, op, false, i);
+        if (is_float(t, id) && !is_packed_input(t, id) && !meet(t, id, name, "input", i, false))
+            return false;
+    }
+    for (size_t i = 0; i < qn__mnn_op_count(t->source, op, true); i++) {
+        const int64_t id = qn__mnn_op_tensor(t->source, op, true, i);
+        if (is_float(t, id) && !meet(t, id, name, "output", i, false))
+            return false;
+    }
+    return true;
+}
+
+static bool is_output(const qn_graph *graph, int64_t id)
+{
+    for (size_t i = 0; i < graph->n_outputs; i++)
+        if (graph->outputs[i]->source == id)
+            return true;
+    return false;
+}
+
+static bool execute_all(tracer *t)
+{
+    for (size_t op = 0; op < t->source->n_ops; op++) {
+        const int64_t type = qn__mnn_op_type(t->source, op);
+        if (!not_executed(type) && !only_moves(type) && !execute(t, op))
+            return false;
+        for (size_t i = 0; only_moves(type) && i < qn__mnn_op_count(t->source, op, true); i++) {
+            const int64_t id = qn__mnn_op_tensor(t->source, op, true, i);
+            if (is_float(t, id) && is_output(t->run->graph, id) &&
+                !add_raster(t, id, qn__mnn_op_title(t->source, op), i))
+                return false;
+        }
+    }
+    return true;
+}
+
+/* --- setting up -------------------------------------------------------------------------------*/
+
+static bool allocate(tracer *t, size_t n_graph_tensors)
+{
+    qn_arena *arena = &t->trace->arena;
+    t->producer = qn__arena_calloc(arena, t->n, sizeof(*t->producer));
+    t->id_of = qn__arena_calloc(arena, n_graph_tensors, sizeof(*t->id_of));
+    t->nhwc = qn__arena_calloc(arena, t->n, 1);
+    t->wanted = qn__arena_calloc(arena, t->n, 1);
+    t->stamps = qn__arena_calloc(arena, t->n, sizeof(*t->stamps));
+    t->n_origins = qn__arena_calloc(arena, t->n, sizeof(*t->n_origins));
+    t->origins = qn__arena_calloc(arena, t->n, sizeof(*t->origins));
+    t->trace->tensors = qn__arena_calloc(arena, t->n, sizeof(*t->trace->tensors));
+    t->trace->rasters = qn__arena_calloc(arena, t->n, sizeof(*t->trace->rasters));
+    return !arena->failed;
+}
+
+/* Tensors of the graph that are tensors of the file; constants' positions. */
+static void link_tensors(tracer *t)
+{
+    const qn_graph *graph = t->run->graph;
+    int64_t dims[QN_MAX_RANK];
+    for (size_t i = 0; i < t->n; i++) {
+        t->producer[i] = NO_OP;
+        t->trace->tensors[i] = (qn_mnn_seen){.graph_id = UINT32_MAX, .positions = 1};
+    }
+    for (size_t op = 0; op < t->source->n_ops; op++)
+        for (size_t i = 0; i < qn__mnn_op_count(t->source, op, true); i++) {
+            const int64_t id = qn__mnn_op_tensor(t->source, op, true, i);
+            if (id < 0)
+                continue;
+            t->producer[id] = (int64_t)op;
+            t->nhwc[id] = output_is_nhwc(t, op);
+        }
+    for (size_t i = 0; i < graph->n_tensors; i++) {
+        const qn_tensor *tensor = graph->tensors[i];
+        const int32_t id = tensor->source;
+        t->id_of[i] = id >= 0 && (size_t)id < t->n ? id : -1;
+        if (t->id_of[i] < 0 || tensor->type.kind != QN_TYPE_PLAIN ||
+            tensor->type.dtype != QN_DTYPE_F32)
+            continue;
+        qn_mnn_seen *seen = &t->trace->tensors[id];
+        seen->graph_id = tensor->id;
+        if (tensor->has_shape && qn__tensor_static_dims(tensor, dims))
+            seen->positions = positions_of(t->nhwc[id] != 0, tensor->rank, dims);
+    }
+}
+
+/* Constants carry no labels: a moved tensor comes from those that the operators on its way read. */
+static bool add_constant_origins(tracer *t)
+{
+    for (size_t op = 0; op < t->source->n_ops; op++) {
+        if (!only_moves(qn__mnn_op_type(t->source, op)))
+            continue;
+        for (size_t i = 0; i < qn__mnn_op_count(t->source, op, false); i++) {
+            const int64_t from = qn__mnn_op_tensor(t->source, op, false, i);
+            if (!is_float(t, from) || t->producer[from] == NO_OP ||
+                !is_constant(qn__mnn_op_type(t->source, (size_t)t->producer[from])))
+                continue;
+            for (size_t k = 0; k < qn__mnn_op_count(t->source, op, true); k++) {
+                const int64_t to = qn__mnn_op_tensor(t->source, op, true, k);
+                if (!is_float(t, to))
+                    continue;
+                const size_t n = t->n_origins[to];
+                uint32_t *grown = qn__arena_calloc(&t->trace->arena, n + 1, sizeof(*grown));
+                if (grown == NULL)
+                    return false;
+                if (n > 0)
+                    memcpy(grown, t->origins[to], n * sizeof(*grown));
+                grown[n] = (uint32_t)from;
+                t->origins[to] = grown;
+                t->n_origins[to] = n + 1;
+            }
+        }
+    }
+    return true;
+}
+
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(((const qn_mnn_raster *)a)->name, ((const qn_mnn_raster *)b)->name);
+}
+
+qn_status qn__mnn_trace_create(const qn_mnn_run *run, qn_mnn_trace *out, qn_error *error)
+{
+    *out = (qn_mnn_trace){.n_tensors = run->source->n_tensors};
+    qn__arena_init(&out->arena, run->ctx);
+    tracer t = {.run = run, .source = run->source, .trace = out, .n = run->source->n_tensors};
+    qn_status status = QN_OK;
+    QN_FAIL_IF(t.n > MAX_LABELS, error, QN_LIMIT, "%zu tensors", t.n);
+    if (!allocate(&t, run->graph->n_tensors))
+        QN_FAIL_GOTO(error, QN_NO_MEMORY, "out of memory");
+    link_tensors(&t);
+    QN_TRY_GOTO(run_on_labels(&t, error));
+    if (!add_constant_origins(&t) || !execute_all(&t))
+        QN_FAIL_GOTO(error, QN_NO_MEMORY, "out of memory");
+    if (out->n_rasters > 1)
+        qsort(out->rasters, out->n_rasters, sizeof(*out->rasters), by_name);
+done:
+    if (status != QN_OK)
+        qn__mnn_trace_free(out);
+    return status;
+}
+
+void qn__mnn_trace_free(qn_mnn_trace *trace)
+{
+    qn__arena_free(&trace->arena);
+    *trace = (qn_mnn_trace){0};
+}

@@ -1,0 +1,259 @@
+/* MNN's offline quantizer: configuration, model and samples in, a quantized .mnn and its scales
+ * out. */
+#include "mnntool/tool.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "calib/calib.h"
+#include "quant/model.h"
+
+void qn_mnn_options_init(qn_mnn_options *options)
+{
+    *options = (qn_mnn_options){.struct_size = sizeof(*options)};
+}
+
+/* Everything one call holds on to. */
+typedef struct job {
+    const qn_context *ctx;
+    const char *source, *destination;
+    qn_mnn_config config;
+    qn_model *model; /* as read */
+    qn_model *sized; /* inputs as configured; NULL: the model's are */
+    qn_dataset *dataset;
+    qn_mnn_run run;
+    qn_mnn_scales scales;
+    qn_fb_document document;
+    bool has_document;
+} job;
+
+static void print_nothing(void *ctx, const char *text)
+{
+    (void)ctx;
+    (void)text;
+}
+
+/* --- what MNN's tool says before it starts -----------------------------------------------------*/
+
+static void print_files(const job *j, const char *config)
+{
+    const qn_mnn_run *r = &j->run;
+    qn__mnn_log(r, 1725, ">>> modelFile: %s", j->source);
+    qn__mnn_log(r, 1726, ">>> preTreatConfig: %s", config);
+    qn__mnn_log(r, 1727, ">>> dstFile: %s", j->destination);
+    qn__mnn_log(r, 1755, "Calibrate the feature and quantize model...");
+}
+
+static void print_settings(const job *j)
+{
+    static const char *const features[] = {"KL", "ADMM", "EMA"};
+    static const char *const weights[] = {"MAX_ABS", "ADMM"};
+    const qn_mnn_config *c = &j->config;
+    const qn_mnn_run *r = &j->run;
+    qn__mnn_log(r, 512, "Use feature quantization method: %s", features[c->feature]);
+    qn__mnn_log(r, 513, "Use weight quantization method: %s", weights[c->weight]);
+    qn__mnn_log(r, 533, "feature_clamp_value: %d", (int)c->feature_clamp);
+    qn__mnn_log(r, 534, "weight_clamp_value: %d", (int)c->weight_clamp);
+    if (c->feature != QN_MNN_EMA)
+        qn__mnn_log(r, 538, "winogradOpt only be available under EMA");
+    if (c->has_winograd && !c->winograd)
+        qn__mnn_log(r, 541, "Close winogradOpt because set winogradOpt as false");
+    for (size_t i = 0; i < c->n_skips; i++)
+        qn__mnn_log(r, 549, "skip quant op name: %s", c->skips[i]);
+    for (size_t i = 0; i < c->n_inputs; i++)
+        qn__mnn_print(r, "input: %s\n", c->inputs[i].name);
+}
+
+/* --- model and samples -------------------------------------------------------------------------*/
+
+static qn_status load_model(job *j, qn_error *error)
+{
+    QN_TRY(qn_model_load(j->ctx, j->source, &j->model, error));
+    j->run.source = qn__mnn_source_of(j->model->graph);
+    QN_FAIL_IF(j->run.source == NULL, error, QN_UNSUPPORTED, "%s: not an MNN model", j->source);
+    QN_FAIL_IF(j->model->graph->n_inputs == 0, error, QN_UNSUPPORTED, "%s: the model has no inputs",
+               j->source);
+    return QN_OK;
+}
+
+/* The network is shaped for the configured input, as MNN resizes its session. */
+static qn_status open_samples(job *j, qn_error *error)
+{
+    const qn_graph *graph = j->model->graph;
+    int64_t(*dims)[QN_MAX_RANK] = qn__calloc(j->ctx, graph->n_inputs, sizeof(*dims));
+    bool changed = false;
+    qn_graph *bound = NULL;
+    qn_status status;
+    if (dims == NULL)
+        return QN_NOMEM(error);
+    QN_TRY_GOTO(qn__mnn_input_dims(graph, &j->config, dims, &changed, error));
+    QN_TRY_GOTO(qn__mnn_dataset(j->ctx, graph, &j->config, (const int64_t(*)[QN_MAX_RANK])dims,
+                                &j->dataset, error));
+    if (changed) {
+        for (size_t i = 0; i < graph->n_inputs; i++) {
+            uint32_t rank;
+            qn_dataset_dims(j->dataset, i, &rank, dims[i]);
+        }
+        QN_TRY_GOTO(qn__graph_bound(graph, (const int64_t(*)[QN_MAX_RANK])dims, 1, &bound, error));
+        QN_TRY_GOTO(qn__model_create(j->ctx, bound, j->source, 0, &j->sized, error));
+        bound = NULL;
+    }
+    j->run.dataset = j->dataset;
+    j->run.graph = (j->sized != NULL ? j->sized : j->model)->graph;
+done:
+    qn__graph_destroy(bound);
+    qn__free(j->ctx, dims);
+    return status;
+}
+
+static void warn_unknown_skips(const job *j)
+{
+    const qn_mnn_source *source = j->run.source;
+    for (size_t i = 0; i < j->config.n_skips; i++) {
+        bool found = false;
+        for (size_t k = 0; k < source->n_ops && !found; k++) {
+            const char *name = qn__fb_string(source->ops[k], QN_MNN_Op_name);
+            found = name != NULL && strcmp(name, j->config.skips[i]) == 0;
+        }
+        if (!found)
+            qn__log(j->ctx, QN_LOG_WARNING,
+                    "%s: \"skip_quant_op_names\": %s has no operator \"%.80s\"", j->config.file,
+                    j->source, j->config.skips[i]);
+    }
+}
+
+/* A network that was not folded for inference can only be quantized in training mode. */
+static bool has_batch_norm(const qn_mnn_source *source)
+{
+    for (size_t i = 0; i < source->n_ops; i++)
+        if (qn__fb_int(&source->doc, source->ops[i], QN_MNN_Op_type) == QN_MNN_OpType_BatchNorm)
+            return true;
+    return false;
+}
+
+/* --- outputs -----------------------------------------------------------------------------------*/
+
+static qn_status check_regular(const char *path, qn_error *error)
+{
+    struct stat info;
+    QN_FAIL_IF(stat(path, &info) == 0 && !S_ISREG(info.st_mode), error, QN_IO,
+               "%s: cannot write: exists and is not a regular file", path);
+    return QN_OK;
+}
+
+/* Both files are complete beside their places before the first is renamed. */
+static qn_status save(job *j, qn_error *error)
+{
+    const size_t name_bytes = strlen(j->destination) + sizeof(".json");
+    char *json_path = qn__alloc(j->ctx, name_bytes), *text = NULL;
+    uint8_t *bytes = NULL;
+    size_t size_bytes = 0;
+    qn_file_writer *model = NULL, *json = NULL;
+    qn_status status;
+    if (json_path == NULL)
+        return QN_NOMEM(error);
+    snprintf(json_path, name_bytes, "%s.json", j->destination);
+    QN_TRY_GOTO(qn__mnn_scales_json(j->run.source, &j->scales, &text, error));
+    QN_TRY_GOTO(qn__fb_build(&j->document, &bytes, &size_bytes, error));
+    QN_TRY_GOTO(qn__file_create(j->ctx, j->destination, &model, error));
+    QN_TRY_GOTO(qn__file_create(j->ctx, json_path, &json, error));
+    qn__file_write(model, bytes, size_bytes);
+    qn__file_write(json, text, strlen(text));
+    status = qn__file_commit(model, error);
+    model = NULL;
+    if (status == QN_OK) {
+        status = qn__file_commit(json, error);
+        json = NULL;
+    }
+done:
+    qn__file_abandon(model);
+    qn__file_abandon(json);
+    qn__free(j->ctx, bytes);
+    qn__free(j->ctx, text);
+    qn__free(j->ctx, json_path);
+    return status;
+}
+
+/* --- the run -----------------------------------------------------------------------------------*/
+
+static qn_status quantize(job *j, qn_error *error)
+{
+    qn_mnn_run *r = &j->run;
+    qn_status status;
+    if (j->config.feature == QN_MNN_EMA) {
+        status = qn__mnn_ema(r, &j->scales, &j->document, error);
+        j->has_document = status == QN_OK;
+        return status;
+    }
+    qn__mnn_log(r, 1107, "fake quant weights done.");
+    QN_TRY(qn__mnn_exact_scales(r, &j->scales, error));
+    if (j->config.debug)
+        QN_TRY(qn__mnn_debug(r, &j->scales, error));
+    status = qn__mnn_exact_document(r, &j->scales, &j->document, error);
+    j->has_document = status == QN_OK;
+    return status;
+}
+
+/* Everything at once is asked for: what cannot be restored is said, not refused. */
+static void settle_winograd(job *j)
+{
+    qn_mnn_config *c = &j->config;
+    if (c->feature != QN_MNN_EMA || !c->winograd || c->exact != QN_MNN_EXACT_ALL)
+        return;
+    qn__log(j->ctx, QN_LOG_WARNING,
+            "%s: the error that winogradOpt makes is not restored (\"winogradOpt\": false is the "
+            "same)",
+            c->file);
+    c->exact &= ~(uint32_t)QN_MNN_EXACT_WINOGRAD;
+}
+
+static qn_status run_job(job *j, const char *config, uint32_t exact, qn_error *error)
+{
+    print_files(j, config);
+    QN_TRY(qn__mnn_config_read(j->ctx, config, exact, &j->config, error));
+    j->run.config = &j->config;
+    QN_TRY(load_model(j, error));
+    print_settings(j);
+    QN_TRY(check_regular(j->destination, error));
+    QN_TRY(open_samples(j, error));
+    warn_unknown_skips(j);
+    qn__mnn_log(&j->run, 137, "used dataset num: %zu", qn_dataset_count(j->dataset));
+    if (has_batch_norm(j->run.source) && j->config.feature != QN_MNN_EMA) {
+        qn__mnn_log(&j->run, 1739, "this model has BatchNorm, use EMA quantize method instead");
+        j->config.feature = QN_MNN_EMA;
+    }
+    settle_winograd(j);
+    QN_TRY(quantize(j, error));
+    QN_TRY(save(j, error));
+    qn__mnn_log(&j->run, 1763, "Quantize model done!");
+    return QN_OK;
+}
+
+qn_status qn_mnn_quantize(const qn_context *ctx, const char *source, const char *destination,
+                          const char *config, const qn_mnn_options *options, qn_error *error)
+{
+    qn_mnn_options defaults;
+    uint32_t exact = 0;
+    QN_FAIL_IF(ctx == NULL || source == NULL || destination == NULL || config == NULL, error,
+               QN_INVALID_ARGUMENT, "qn_mnn_quantize: NULL argument");
+    if (options == NULL) {
+        qn_mnn_options_init(&defaults);
+        options = &defaults;
+    }
+    if (options->exact != NULL)
+        QN_TRY(qn__mnn_exact_parse(options->exact, "--exact-mnn", &exact, error));
+    job j = {.ctx = ctx, .source = source, .destination = destination};
+    j.run.ctx = ctx;
+    j.run.print = options->print != NULL ? options->print : print_nothing;
+    j.run.print_ctx = options->print_ctx;
+    const qn_status status = run_job(&j, config, exact, error);
+    if (j.has_document)
+        qn__fb_free(&j.document);
+    qn__mnn_scales_free(&j.scales);
+    qn_dataset_destroy(j.dataset);
+    qn_model_destroy(j.sized);
+    qn_model_destroy(j.model);
+    qn__mnn_config_free(&j.config);
+    return status;
+}
