@@ -96,10 +96,11 @@ static int print_json(const qn_report *report, const summary *s)
     bool complete = true;
     qn_report_node node;
     for (size_t i = 0; qn_report_node_at(report, i, &node); i++) {
-        json_t *row = json_pack(
-            "{s:o, s:s, s:I, s:b, s:s?, s:b, s:i}", "name", cli_json_text(node.name), "op", node.op,
-            "macs", (json_int_t)node.macs, "int8", node.quantized, "reason", node.reason,
-            "saturates", node.saturates, "weight_bits", (int)node.weight_bits);
+        json_t *row =
+            json_pack("{s:o, s:s, s:I, s:b, s:s?, s:b, s:i, s:f}", "name", cli_json_text(node.name),
+                      "op", node.op, "macs", (json_int_t)node.macs, "int8", node.quantized,
+                      "reason", node.reason, "saturates", node.saturates, "weight_bits",
+                      (int)node.weight_bits, "weight_error", node.weight_error);
         cli_json_append(nodes, row, &complete);
     }
     json_t *notes = json_array();

@@ -85,6 +85,7 @@ typedef struct qn_report_node {
     const char *reason;   /* why not, or NULL */
     bool saturates;       /* 8-bit weights could leave int16 in vpmaddubsw pairs */
     uint32_t weight_bits; /* as asked for; 7 where 8 were narrowed; 0: no weights */
+    double weight_error;  /* sum of (w - w_q)^2 over sum of w^2; 0: no weights */
 } qn_report_node;
 QN_API size_t qn_report_n_nodes(const qn_report *report);
 QN_API bool qn_report_node_at(const qn_report *report, size_t index, qn_report_node *out);

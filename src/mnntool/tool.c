@@ -195,6 +195,19 @@ static qn_status quantize(job *j, qn_error *error)
     return status;
 }
 
+/* Everything at once is asked for: what cannot be restored is said, not refused. */
+static void settle_winograd(job *j)
+{
+    qn_mnn_config *c = &j->config;
+    if (c->feature != QN_MNN_EMA || !c->winograd || c->exact != QN_MNN_EXACT_ALL)
+        return;
+    qn__log(j->ctx, QN_LOG_WARNING,
+            "%s: the error that winogradOpt makes is not restored (\"winogradOpt\": false is the "
+            "same)",
+            c->file);
+    c->exact &= ~(uint32_t)QN_MNN_EXACT_WINOGRAD;
+}
+
 static qn_status run_job(job *j, const char *config, uint32_t exact, qn_error *error)
 {
     print_files(j, config);
@@ -210,6 +223,7 @@ static qn_status run_job(job *j, const char *config, uint32_t exact, qn_error *e
         qn__mnn_log(&j->run, 1739, "this model has BatchNorm, use EMA quantize method instead");
         j->config.feature = QN_MNN_EMA;
     }
+    settle_winograd(j);
     QN_TRY(quantize(j, error));
     QN_TRY(save(j, error));
     qn__mnn_log(&j->run, 1763, "Quantize model done!");

@@ -295,9 +295,10 @@ static void scratch_free(const qn_context *ctx, scratch *w)
     qn__free(ctx, (void *)w->pointers);
 }
 
-qn_status qn__gptq_round(const qn_context *ctx, const qn_gptq_problem *problem, int8_t *q,
-                         qn_error *error)
+qn_status qn__gptq_round(const qn_context *ctx, const qn_gptq_problem *problem, float *scales,
+                         int8_t *q, qn_error *error)
 {
+    (void)scales;
     qn_kernels kernels;
     qn__kernels_init(&kernels, ctx->cpu_flags);
     const size_t parts = (problem->k + MAX_COLUMNS - 1) / MAX_COLUMNS;

@@ -113,6 +113,31 @@ int8_t qn__levels_round_one(const qn_levels *levels, float w, float scale)
     return q;
 }
 
+/* Sums in a few lanes of float32 over blocks short enough to keep six digits. */
+qn_level_fit qn__levels_fit(const qn_levels *levels, const float *x, size_t count, float scale)
+{
+    enum { BLOCK = 256, LANES = 8 };
+    int8_t q[BLOCK];
+    qn_level_fit total = {0, 0};
+    for (size_t i = 0; i < count; i += BLOCK) {
+        const size_t n = count - i < BLOCK ? count - i : BLOCK;
+        float xq[LANES] = {0};
+        int32_t qq = 0;
+        qn__levels_round(levels, x + i, n, scale, q);
+        for (size_t j = 0; j < n / LANES * LANES; j += LANES)
+            for (size_t l = 0; l < LANES; l++)
+                xq[l] += x[i + j + l] * (float)q[j + l];
+        for (size_t j = n / LANES * LANES; j < n; j++)
+            xq[j % LANES] += x[i + j] * (float)q[j];
+        for (size_t j = 0; j < n; j++)
+            qq += q[j] * q[j];
+        for (size_t l = 0; l < LANES; l++)
+            total.xq += (double)xq[l];
+        total.qq += qq;
+    }
+    return total;
+}
+
 double qn__levels_error(const qn_levels *levels, const float *w, size_t count, float scale)
 {
     enum { BLOCK = 256 };

@@ -33,6 +33,12 @@ uint32_t qn__levels_storage_bits(const qn_levels *levels);
 void qn__levels_round(const qn_levels *levels, const float *restrict w, size_t count, float scale,
                       int8_t *restrict q);
 int8_t qn__levels_round_one(const qn_levels *levels, float w, float scale);
+/* Sums of x * q and of q * q for the levels nearest to x. x: within -1..1. The scale of least
+ * squared error for these levels is xq / qq, the error then x.x - xq^2 / qq. */
+typedef struct qn_level_fit {
+    double xq, qq;
+} qn_level_fit;
+qn_level_fit qn__levels_fit(const qn_levels *levels, const float *x, size_t count, float scale);
 /* Sum of (w - scale * q)^2 with q as qn__levels_round gives it. */
 double qn__levels_error(const qn_levels *levels, const float *w, size_t count, float scale);
 

@@ -42,13 +42,17 @@ const qn_target *qn__target_at(size_t index);
 qn_rule qn__target_rule(const qn_target *target, qn_op op, const char **reason);
 
 /* --- weight methods (one file each, quant/weights.def) -----------------------------------------*/
+struct qn_gptq_problem;
 typedef struct qn_weight_method {
     const char *name;
     const char *summary;
     /* Step for one group of count weights; 0 when all are zero. False: out of memory. */
     bool (*scale)(const qn_context *ctx, const float *w, size_t count, const qn_levels *levels,
                   float *out);
-    bool compensates; /* integers are chosen with the layer's inputs in view (quant/gptq.h) */
+    /* Chooses integers with the layer's inputs in view (quant/gptq.h): scales [channels] are those
+     * of `scale` and may be changed, q is [channels][k]. NULL: round to nearest. */
+    qn_status (*round)(const qn_context *ctx, const struct qn_gptq_problem *problem, float *scales,
+                       int8_t *q, qn_error *error);
 } qn_weight_method;
 const qn_weight_method *qn__weight_method_at(size_t index);
 const qn_weight_method *qn__weight_method_find(const char *name);
@@ -88,6 +92,7 @@ typedef struct qn_weights_plan {
     bool saturates; /* 8-bit weights could leave int16 */
     uint32_t bits;  /* of the levels; 7 where 8 were narrowed */
     size_t n_narrowed;
+    double error; /* sum of (w - w_q)^2 over sum of w^2 */
 } qn_weights_plan;
 
 typedef struct qn_node_plan {
@@ -98,6 +103,7 @@ typedef struct qn_node_plan {
     qn_weights_plan weights;
     const qn_rows *rows; /* sampled inputs for a method that compensates, borrowed; or NULL */
     int8_t *integers;    /* weights such a method chose, in the constant's order; in the arena */
+    float *scales;       /* and its scales by channel, where it changes them */
 } qn_node_plan;
 
 typedef struct qn_tensor_plan {

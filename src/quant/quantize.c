@@ -328,7 +328,7 @@ static qn_status list_rows(run *r, qn_error *error)
         return QN_NOMEM(error);
     for (size_t n = 0; n < r->graph->n_nodes; n++) {
         qn_node_plan *p = &r->plan.nodes[n];
-        if (!p->quantized || p->rule != QN_RULE_WEIGHTS || !p->weights.method->compensates ||
+        if (!p->quantized || p->rule != QN_RULE_WEIGHTS || p->weights.method->round == NULL ||
             p->integers != NULL)
             continue;
         QN_TRY(qn__rows_create(r->graph, (uint32_t)n, &r->rows[r->n_rows], error));

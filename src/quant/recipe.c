@@ -6,6 +6,7 @@
 #include "data/data.h"
 #include "quant/quant.h"
 
+#include <float.h>
 #include <inttypes.h>
 #include <jansson.h>
 #include <math.h>
@@ -21,7 +22,7 @@ static const char *const setting_keys[] = {
 static const char *const number_keys[] = {"weight_bits", "weight_clamp", "feature_clamp"};
 static const char *const other_keys[] = {
     "recipe", "quench",       "batch",    "preprocessing", "samples", "overrides", "ranges",
-    "biases", "equalization", "integers", "layers",        "notes",   "batch_norm"};
+    "biases", "equalization", "integers", "scales",        "layers",  "notes",     "batch_norm"};
 enum {
     N_SETTINGS = sizeof(setting_keys) / sizeof(setting_keys[0]),
     N_NUMBERS = sizeof(number_keys) / sizeof(number_keys[0]),
@@ -63,9 +64,9 @@ static qn_status check_root(const qn_recipe *r, qn_error *error)
         const bool is_number = in_list(key, number_keys, N_NUMBERS);
         QN_FAIL_IF(!is_setting && !is_number && !in_list(key, other_keys, N_OTHERS), error,
                    QN_INVALID_ARGUMENT, "%s: unknown key \"%s\"", r->path, key);
-        QN_FAIL_IF(is_number && (!json_is_integer(value) || json_integer_value(value) < 1 ||
+        QN_FAIL_IF(is_number && (!json_is_integer(value) || json_integer_value(value) < 0 ||
                                  json_integer_value(value) > 127),
-                   error, QN_CORRUPT, "%s: \"%s\" is not a whole number of 1 to 127", r->path, key);
+                   error, QN_CORRUPT, "%s: \"%s\" is not a whole number of 0 to 127", r->path, key);
         QN_FAIL_IF(is_setting && !json_is_string(value), error, QN_CORRUPT,
                    "%s: \"%s\" is not a string", r->path, key);
     }
@@ -165,25 +166,26 @@ qn_status qn__recipe_ranges(const qn_recipe *recipe, qn_quant_plan *plan, qn_err
     return QN_OK;
 }
 
-static qn_status read_bias(const qn_recipe *recipe, qn_quant_plan *plan, size_t position,
-                           const json_t *list, float **out, qn_error *error)
+/* A list of one float for each output channel of a quantized node, in the plan's arena. */
+static qn_status read_channels(const qn_recipe *recipe, qn_quant_plan *plan, size_t position,
+                               const json_t *list, const char *what, float **out, qn_error *error)
 {
     const qn_node *node = plan->graph->nodes[position];
     qn_weight_view view;
     const size_t count = json_array_size(list);
     QN_FAIL_IF(!plan->nodes[position].quantized || plan->nodes[position].rule != QN_RULE_WEIGHTS ||
                    !qn__weight_view(node, &view) || count != view.channels,
-               error, QN_INVALID_ARGUMENT, "%s: %zu bias corrections do not fit node \"%s\"",
-               recipe->path, count, node->name);
-    float *shift = qn__arena_calloc(&plan->arena, count, sizeof(*shift));
-    if (shift == NULL)
+               error, QN_INVALID_ARGUMENT, "%s: %zu %ss do not fit node \"%s\"", recipe->path,
+               count, what, node->name);
+    float *values = qn__arena_calloc(&plan->arena, count, sizeof(*values));
+    if (values == NULL)
         return QN_NOMEM(error);
     for (size_t c = 0; c < count; c++) {
-        shift[c] = (float)json_number_value(json_array_get(list, c));
-        QN_FAIL_IF(!isfinite(shift[c]), error, QN_CORRUPT, "%s: bias correction %zu of \"%s\"",
-                   recipe->path, c, node->name);
+        values[c] = (float)json_number_value(json_array_get(list, c));
+        QN_FAIL_IF(!isfinite(values[c]), error, QN_CORRUPT, "%s: %s %zu of \"%s\"", recipe->path,
+                   what, c, node->name);
     }
-    *out = shift;
+    *out = values;
     return QN_OK;
 }
 
@@ -226,6 +228,29 @@ static qn_status read_integers(const qn_recipe *recipe, qn_quant_plan *plan, siz
     return QN_OK;
 }
 
+/* Scales that belong to the integers read. */
+static qn_status read_scales(const qn_recipe *recipe, qn_quant_plan *plan, qn_error *error)
+{
+    json_t *scales = json_object_get(recipe->root, "scales");
+    const char *name;
+    json_t *value;
+    QN_FAIL_IF(scales != NULL && !json_is_object(scales), error, QN_CORRUPT,
+               "%s: \"scales\" is not an object", recipe->path);
+    json_object_foreach(scales, name, value)
+    {
+        size_t n = 0;
+        float *list = NULL;
+        QN_TRY(find_position(recipe, plan->graph, name, &n, error));
+        QN_TRY(read_channels(recipe, plan, n, value, "scale", &list, error));
+        for (size_t c = 0; c < json_array_size(value); c++)
+            QN_FAIL_IF(!(list[c] >= FLT_MIN), error, QN_CORRUPT, "%s: scale %zu of \"%s\" is %g",
+                       recipe->path, c, name, (double)list[c]);
+        if (plan->nodes[n].integers != NULL) /* removed to have them chosen again */
+            plan->nodes[n].scales = list;
+    }
+    return QN_OK;
+}
+
 qn_status qn__recipe_integers(const qn_recipe *recipe, qn_quant_plan *plan, qn_error *error)
 {
     json_t *integers = json_object_get(recipe->root, "integers");
@@ -239,7 +264,7 @@ qn_status qn__recipe_integers(const qn_recipe *recipe, qn_quant_plan *plan, qn_e
         QN_TRY(find_position(recipe, plan->graph, name, &n, error));
         QN_TRY(read_integers(recipe, plan, n, value, error));
     }
-    return QN_OK;
+    return read_scales(recipe, plan, error);
 }
 
 qn_status qn__recipe_biases(const qn_recipe *recipe, qn_quant_plan *plan, float **shifts,
@@ -255,7 +280,7 @@ qn_status qn__recipe_biases(const qn_recipe *recipe, qn_quant_plan *plan, float 
     {
         size_t n = 0;
         QN_TRY(find_position(recipe, plan->graph, name, &n, error));
-        QN_TRY(read_bias(recipe, plan, n, value, &shifts[n], error));
+        QN_TRY(read_channels(recipe, plan, n, value, "bias correction", &shifts[n], error));
     }
     return QN_OK;
 }
@@ -333,8 +358,7 @@ static void put_settings(json_t *root, const qn_settings *s, bool *ok)
     put(root, "weight_levels", json_string(qn__level_set_name(s->level_set)), ok);
     const uint32_t numbers[N_NUMBERS] = {s->weight_bits, s->weight_clamp, s->feature_clamp};
     for (size_t i = 0; i < N_NUMBERS; i++)
-        if (numbers[i] != 0)
-            put(root, number_keys[i], json_integer(numbers[i]), ok);
+        put(root, number_keys[i], json_integer(numbers[i]), ok);
     put(root, "batch", json_integer(s->batch), ok);
     json_t *list = json_array();
     for (size_t i = 0; i < s->n_overrides; i++) {
@@ -424,6 +448,18 @@ static void put_integers(json_t *root, const qn_quant_plan *plan, bool *ok)
     put(root, "integers", integers, ok);
 }
 
+static void put_scales(json_t *root, const qn_quant_plan *plan, bool *ok)
+{
+    json_t *scales = json_object();
+    for (size_t n = 0; n < plan->graph->n_nodes; n++) {
+        const float *list = plan->nodes[n].scales;
+        qn_weight_view view;
+        if (list != NULL && qn__weight_view(plan->graph->nodes[n], &view))
+            put(scales, plan->graph->nodes[n]->name, float_list(list, view.channels, ok), ok);
+    }
+    put(root, "scales", scales, ok);
+}
+
 static void put_equalization(json_t *root, const qn_graph *graph, const qn_equalization *list,
                              bool *ok)
 {
@@ -456,6 +492,7 @@ static void put_layers(json_t *root, const qn_quant_plan *plan, bool *ok)
             put(o, "granularity", json_string(p->weights.per_channel ? "channel" : "tensor"), ok);
             put(o, "levels", json_string(qn__level_set_name(p->weights.levels.set)), ok);
             put(o, "bits", json_integer((json_int_t)p->weights.bits), ok);
+            put(o, "error", json_real(p->weights.error), ok);
             put(o, "saturates", json_boolean(p->weights.saturates), ok);
             put(o, "narrowed", json_integer((json_int_t)p->weights.n_narrowed), ok);
         }
@@ -500,6 +537,7 @@ qn_status qn__recipe_write(const qn_quant_plan *plan, const qn_dataset *dataset,
     put_integers(root, plan, &ok);
     if (plan->n_norms > 0)
         put(root, "batch_norm", qn__recipe_norms_json(plan->norms, plan->n_norms, &ok), &ok);
+    put_scales(root, plan, &ok);
     if (plan->settings->equalize)
         put_equalization(root, plan->graph, equalization, &ok);
     put_layers(root, plan, &ok);

@@ -26,6 +26,7 @@ static bool fill_nodes(qn_report *r, const qn_quant_plan *plan, const uint64_t *
             .quantized = p->quantized,
             .saturates = has_weights && p->weights.saturates,
             .weight_bits = has_weights ? p->weights.bits : 0,
+            .weight_error = has_weights ? p->weights.error : 0,
         };
         if (p->reason != NULL)
             r->nodes[n].reason = qn__arena_strdup(&r->arena, p->reason);

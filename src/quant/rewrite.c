@@ -233,6 +233,21 @@ static bool ensure_bias_input(rewriter *r, qn_node *node)
     return true;
 }
 
+/* What rounding cost, over what there was. */
+static double relative_error(const qn_weight_view *view, const float *w, const int8_t *q,
+                             const float *scales)
+{
+    double lost = 0, power = 0;
+    for (size_t c = 0; c < view->channels; c++)
+        for (size_t k = 0; k < view->k; k++) {
+            const size_t i = c * view->stride_c + k * view->stride_k;
+            const double e = (double)w[i] - (double)q[i] * (double)scales[c];
+            lost += e * e;
+            power += (double)w[i] * (double)w[i];
+        }
+    return power > 0 ? lost / power : 0;
+}
+
 /* int32 with scale s_x * s_w[c], computed in float32 as the runtime does before it compares. */
 static qn_status quantize_bias(rewriter *r, qn_node *node, const float *bias, float x_scale,
                                const float *w_scales, size_t channels, bool per_channel)
@@ -334,21 +349,40 @@ typedef struct group_job {
     const qn_context *ctx;
     const qn_weight_view *view;
     const qn_rows *rows;
-    const float *w, *scales;
-    const qn_levels *levels;
+    const qn_weights_plan *plan;
+    const float *w, *min_scales;
+    float *scales;
+    double slack;
     bool center, prove_pairs;
     float *sorted;    /* [channels][k] */
     int8_t *integers; /* [channels][k] */
     _Atomic bool failed;
 } group_job;
 
+/* How much more squared error max_abs's steps make in the layer than those given. */
+static double slack(const group_job *job)
+{
+    const qn_weight_view *v = job->view;
+    const qn_levels *levels = &job->plan->levels;
+    double theirs = 0, ours = 0;
+    float max = 0;
+    for (size_t c = 0; !job->plan->per_channel && c < v->channels; c++)
+        max = fmaxf(max, qn__max_abs(job->sorted + c * v->k, v->k));
+    for (size_t c = 0; c < v->channels; c++) {
+        const float *w = job->sorted + c * v->k;
+        const float largest = job->plan->per_channel ? qn__max_abs(w, v->k) : max;
+        ours += qn__levels_error(levels, w, v->k, job->scales[c]);
+        theirs +=
+            largest > 0 ? qn__levels_error(levels, w, v->k, largest / (float)levels->qmax) : 0;
+    }
+    return ours > 0 && theirs > ours ? theirs / ours : 1;
+}
+
 static void compensate_group(void *arg, size_t g)
 {
     group_job *job = arg;
     const qn_weight_view *v = job->view;
     const size_t channels = v->channels / job->rows->groups, first = g * channels;
-    for (size_t c = first; c < first + channels; c++)
-        row_of_constant(v, c, job->sorted + c * v->k, job->w);
     const qn_gptq_problem problem = {.channels = channels,
                                      .k = v->k,
                                      .w = job->sorted + first * v->k,
@@ -358,38 +392,54 @@ static void compensate_group(void *arg, size_t g)
                                      .rows = job->rows->data + g * v->k,
                                      .pool = job->rows->groups == 1 ? job->ctx->pool : NULL,
                                      .center = job->center,
-                                     .levels = *job->levels,
+                                     .levels = job->plan->levels,
+                                     .min_scales = job->min_scales + first,
+                                     .slack = job->slack,
+                                     .shared_scale = !job->plan->per_channel,
                                      .pairs = v->pairs && job->prove_pairs};
-    if (qn__gptq_round(job->ctx, &problem, job->integers + first * v->k, NULL) != QN_OK)
+    if (job->plan->method->round(job->ctx, &problem, job->scales + first,
+                                 job->integers + first * v->k, NULL) != QN_OK)
         job->failed = true;
 }
 
-/* Replaces q, rounded to nearest, by the integers of a method that compensates. */
+/* Replaces q, rounded to nearest, by the integers of a method that looks at the inputs, and the
+ * scales where it changes them. */
 static qn_status compensate(rewriter *r, const qn_node *node, size_t position,
-                            const qn_weight_view *view, const float *w, const float *scales,
-                            int8_t *q)
+                            const qn_weight_view *view, const float *w, const float *min_scales,
+                            float *scales, int8_t *q)
 {
     const qn_context *ctx = r->graph->ctx;
     qn_node_plan *p = &r->plan->nodes[position];
     const size_t count = view->channels * view->k;
     if (p->integers != NULL) {
         memcpy(q, p->integers, count);
+        for (size_t c = 0; p->scales != NULL && c < view->channels; c++)
+            scales[c] = p->scales[c];
         return QN_OK;
     }
     if (p->rows == NULL || p->rows->data == NULL || p->rows->k != view->k)
         return QN_OK;
+    const size_t scale_bytes = view->channels * sizeof(*scales);
     group_job job = {.ctx = ctx,
                      .view = view,
                      .rows = p->rows,
                      .w = w,
-                     .scales = scales,
-                     .levels = &p->weights.levels,
+                     .scales = qn__arena_alloc(&r->plan->arena, scale_bytes),
+                     .min_scales = min_scales,
+                     .plan = &p->weights,
                      .center = r->shifts != NULL && node->op != QN_OP_MATMUL,
                      .prove_pairs = r->plan->settings->x86_pairs,
                      .sorted = qn__reallocarray(ctx, NULL, count, sizeof(float)),
                      .integers = qn__alloc(ctx, count)};
     p->integers = qn__arena_alloc(&r->plan->arena, count);
-    job.failed = job.sorted == NULL || job.integers == NULL || p->integers == NULL;
+    job.failed =
+        job.sorted == NULL || job.integers == NULL || job.scales == NULL || p->integers == NULL;
+    if (!job.failed) {
+        memcpy(job.scales, scales, scale_bytes);
+        for (size_t c = 0; c < view->channels; c++)
+            row_of_constant(view, c, job.sorted + c * view->k, w);
+        job.slack = slack(&job);
+    }
     /* one group uses the threads inside, several are spread over them */
     if (!job.failed && p->rows->groups == 1)
         compensate_group(&job, 0);
@@ -397,8 +447,11 @@ static qn_status compensate(rewriter *r, const qn_node *node, size_t position,
         qn__parallel(ctx->pool, compensate_group, &job, p->rows->groups);
     for (size_t c = 0; !job.failed && c < view->channels; c++)
         constant_of_row(view, c, q, job.integers + c * view->k);
-    if (!job.failed)
+    if (!job.failed) {
         memcpy(p->integers, q, count);
+        p->scales = memcmp(job.scales, scales, scale_bytes) != 0 ? job.scales : NULL;
+        memcpy(scales, job.scales, scale_bytes);
+    }
     qn__free(ctx, job.sorted);
     qn__free(ctx, job.integers);
     return job.failed ? QN_NOMEM(r->error) : QN_OK;
@@ -430,7 +483,8 @@ static qn_status quantize_weights_of(rewriter *r, qn_node *node, size_t position
         QN_FAIL_GOTO(r->error, QN_NO_MEMORY, "out of memory");
     QN_TRY_GOTO(qn__quantize_weights(r->graph->ctx, &view, values, bounds, settings->x86_pairs, w,
                                      scales, data, r->error));
-    QN_TRY_GOTO(compensate(r, node, position, &view, values, scales, data));
+    QN_TRY_GOTO(compensate(r, node, position, &view, values, bounds, scales, data));
+    w->error = relative_error(&view, values, data, scales);
     QN_TRY_GOTO(correct_bias(r, node, position, &view, values, data, scales));
     QN_TRY_GOTO(collect_bias(r, node, position, view.channels, &bias));
     QN_TRY_GOTO(set_weights(r, node, &view, w, scales, blob));

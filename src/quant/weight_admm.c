@@ -4,7 +4,7 @@
  * 2018), equations 12 to 15. Its descent ends in the minimum next to where it starts, so it starts
  * from several clips of the original weights; where the problem is small, every optimal assignment
  * of levels is visited and the minimum is the true one. */
-#include "quant/quant.h"
+#include "quant/admm.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -22,40 +22,15 @@ typedef struct problem {
     size_t count;
 } problem;
 
-/* x.q and q.q with q the nearest levels for steps of alpha. With the best step for this q, x.q /
- * q.q, the squared error is x.x - (x.q)^2 / q.q. */
-typedef struct fit {
-    double xq, qq;
-} fit;
-
-static double gain(fit f)
+/* How much of x.x a fit explains. */
+static double gain(qn_level_fit f)
 {
     return f.qq > 0 ? f.xq * f.xq / f.qq : 0;
 }
 
-/* Sums in a few lanes of float32 over blocks short enough to keep six digits. */
-static fit assign(const problem *p, double alpha)
+static qn_level_fit assign(const problem *p, double alpha)
 {
-    enum { BLOCK = 256, LANES = 8 };
-    int8_t q[BLOCK];
-    fit total = {0, 0};
-    for (size_t i = 0; i < p->count; i += BLOCK) {
-        const size_t n = p->count - i < BLOCK ? p->count - i : BLOCK;
-        float xq[LANES] = {0};
-        int32_t qq = 0;
-        qn__levels_round(p->levels, p->x + i, n, (float)alpha, q);
-        for (size_t j = 0; j < n / LANES * LANES; j += LANES)
-            for (size_t l = 0; l < LANES; l++)
-                xq[l] += p->x[i + j + l] * (float)q[j + l];
-        for (size_t j = n / LANES * LANES; j < n; j++)
-            xq[j % LANES] += p->x[i + j] * (float)q[j];
-        for (size_t j = 0; j < n; j++)
-            qq += q[j] * q[j];
-        for (size_t l = 0; l < LANES; l++)
-            total.xq += (double)xq[l];
-        total.qq += qq;
-    }
-    return total;
+    return qn__levels_fit(p->levels, p->x, p->count, (float)alpha);
 }
 
 /* Follows the alternation from alpha to where it stands still. */
@@ -63,7 +38,7 @@ static double descend(const problem *p, double alpha, double *reached)
 {
     double best = 0;
     for (int step = 0; step < MAX_STEPS; step++) {
-        const fit f = assign(p, alpha);
+        const qn_level_fit f = assign(p, alpha);
         if (!(gain(f) > best))
             break;
         best = gain(f);
@@ -103,7 +78,7 @@ static bool sweep(const qn_context *ctx, const problem *p, double *alpha)
         }
     }
     qsort(events, n, sizeof(*events), later);
-    fit f = {0, 0};
+    qn_level_fit f = {0, 0};
     double best = 0;
     for (size_t i = 0; i < n; i++) {
         const event *e = &events[i];
@@ -198,4 +173,5 @@ const qn_weight_method qn__weight_admm = {
     .name = "admm",
     .summary = "scale and levels of least squared error, found in turn (Leng et al. 2018)",
     .scale = scale,
+    .round = qn__admm_round,
 };

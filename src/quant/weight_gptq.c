@@ -1,7 +1,7 @@
 /* Steps of the largest magnitude, as max_abs, at 8 bits; at fewer, where a channel's outliers cost
  * all others their steps, the steps of least squared error, as admm. The rounding itself is
  * quant/gptq.c's. */
-#include "quant/quant.h"
+#include "quant/gptq.h"
 
 enum { FINE = 64 /* levels above zero from which on outliers may set the steps */ };
 
@@ -18,5 +18,5 @@ const qn_weight_method qn__weight_gptq = {
         "rounding errors are moved onto other weights by the inputs' correlation (Frantar et "
         "al. 2022)",
     .scale = scale,
-    .compensates = true,
+    .round = qn__gptq_round,
 };

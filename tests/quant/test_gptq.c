@@ -82,7 +82,7 @@ static void solve(fixture *f, bool center, bool pairs)
                                .center = center,
                                .pairs = pairs};
     qn_error error;
-    assert_int_equal(qn__gptq_round(f->ctx, &p, f->q, &error), QN_OK);
+    assert_int_equal(qn__gptq_round(f->ctx, &p, NULL, f->q, &error), QN_OK);
 }
 
 static int nearest(float value, float scale)

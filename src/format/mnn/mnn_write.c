@@ -211,8 +211,12 @@ static qn_status merge(qn_mnn_writer *w, size_t op, const qn_node *node)
             QN_TRY(drop(w, node, node->sources[i]));
     int64_t out = final_id(w, op, node->outputs[0]);
     bool done = true;
-    if (node->act != QN_ACT_NONE && node->act_source != (int32_t)op)
+    const bool own = node->act_source == (int32_t)op; /* the operator has it already */
+    if (node->act != QN_ACT_NONE && !(own && has_weights(node)))
         QN_TRY(qn__mnn_write_act(w, op, node, &done));
+    QN_FAIL_IF(own && !done, w->error, QN_UNSUPPORTED,
+               "%s \"%s\": MNN's integers cannot apply its activation at zero point %d",
+               qn__op_name(node->op), node->name, node->outputs[0]->type.quant->zero_points[0]);
     if (node->act != QN_ACT_NONE && node->act_source >= 0 && node->act_source != (int32_t)op) {
         if (done)
             QN_TRY(drop(w, node, (uint32_t)node->act_source));

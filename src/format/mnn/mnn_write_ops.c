@@ -213,6 +213,36 @@ static qn_status set_conv_act(qn_mnn_writer *w, size_t op, bool six)
     return QN_OK;
 }
 
+static qn_status set_binary_act(qn_mnn_writer *w, size_t op, bool relu)
+{
+    const qn_fb_object *main = qn__fb_table(w->ops[op].object, QN_MNN_Op_main);
+    if (qn__fb_int(&w->doc, main, QN_MNN_BinaryOp_activationType) == relu)
+        return QN_OK;
+    qn_fb_object *object = qn__mnn_own_op(w, op);
+    qn_fb_object *binary = object ? qn__fb_copy(&w->doc, main) : NULL;
+    if (!binary)
+        return QN_NOMEM(w->error);
+    qn__fb_set_int(binary, QN_MNN_BinaryOp_activationType, relu);
+    qn__fb_set_union(&w->doc, object, QN_MNN_Op_main, binary);
+    return QN_OK;
+}
+
+/* Does the saturation of the output's integers do what the activation does? */
+static bool absorbs(const qn_node *node)
+{
+    const qn_tensor *y = node->outputs[0];
+    if (!qn_mnn_is_quant(y) || y->type.quant->n_scales != 1)
+        return false;
+    const float lo = node->act == QN_ACT_RELU ? 0 : node->act_lo;
+    const float hi = node->act == QN_ACT_RELU ? INFINITY : node->act_hi;
+    float scale;
+    int32_t zero;
+    scale_and_zero(y, &scale, &zero);
+    const double bottom = isinf(lo) ? INT8_MIN : rint((double)lo / (double)scale) + zero;
+    const double top = isinf(hi) ? INT8_MAX : rint((double)hi / (double)scale) + zero;
+    return bottom <= y->type.quant->qmin && top >= y->type.quant->qmax;
+}
+
 qn_status qn__mnn_write_act(qn_mnn_writer *w, size_t op, const qn_node *node, bool *done)
 {
     const bool relu =
@@ -226,16 +256,15 @@ qn_status qn__mnn_write_act(qn_mnn_writer *w, size_t op, const qn_node *node, bo
         *done = true;
         return set_conv_act(w, op, six);
     }
-    if (main->record != QN_MNN_REC_BinaryOp || !relu)
+    if (main->record != QN_MNN_REC_BinaryOp)
         return QN_OK;
-    qn_fb_object *object = qn__mnn_own_op(w, op);
-    qn_fb_object *binary = object ? qn__fb_copy(&w->doc, main) : NULL;
-    if (!binary)
-        return QN_NOMEM(w->error);
-    qn__fb_set_int(binary, QN_MNN_BinaryOp_activationType, 1);
-    qn__fb_set_union(&w->doc, object, QN_MNN_Op_main, binary);
-    *done = true;
-    return QN_OK;
+    /* MNN's int8 kernels cut at level 0, not at the zero point: let saturation do it instead. */
+    const bool absorbed = absorbs(node);
+    float scale;
+    int32_t zero;
+    scale_and_zero(node->outputs[0], &scale, &zero);
+    *done = absorbed || (relu && zero == 0);
+    return *done ? set_binary_act(w, op, !absorbed) : QN_OK;
 }
 
 /* --- Eltwise, UnaryOp -------------------------------------------------------------------------*/
