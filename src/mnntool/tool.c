@@ -19,8 +19,9 @@ typedef struct job {
     const qn_context *ctx;
     const char *source, *destination;
     qn_mnn_config config;
-    qn_model *model; /* as read */
-    qn_model *sized; /* inputs as configured; NULL: the model's are */
+    qn_model *model;     /* as read */
+    qn_model *quantized; /* default mode: the document borrows from it */
+    qn_model *sized;     /* inputs as configured; NULL: the model's are */
     qn_dataset *dataset;
     qn_mnn_run run;
     qn_mnn_scales scales;
@@ -187,12 +188,31 @@ static qn_status quantize(job *j, qn_error *error)
         return status;
     }
     qn__mnn_log(r, 1107, "fake quant weights done.");
+    if ((j->config.exact & QN_MNN_EXACT_SYMMETRIC) == 0) {
+        QN_TRY(qn__mnn_better(r, j->sized != NULL ? j->sized : j->model, &j->scales, &j->quantized,
+                              &j->document, error));
+        j->has_document = true;
+        return j->config.debug ? qn__mnn_debug(r, &j->scales, error) : QN_OK;
+    }
     QN_TRY(qn__mnn_exact_scales(r, &j->scales, error));
     if (j->config.debug)
         QN_TRY(qn__mnn_debug(r, &j->scales, error));
     status = qn__mnn_exact_document(r, &j->scales, &j->document, error);
     j->has_document = status == QN_OK;
     return status;
+}
+
+/* Everything at once is asked for: what cannot be restored is said, not refused. */
+static void settle_winograd(job *j)
+{
+    qn_mnn_config *c = &j->config;
+    if (c->feature != QN_MNN_EMA || !c->winograd || c->exact != QN_MNN_EXACT_ALL)
+        return;
+    qn__log(j->ctx, QN_LOG_WARNING,
+            "%s: the error that winogradOpt makes is not restored (\"winogradOpt\": false is the "
+            "same)",
+            c->file);
+    c->exact &= ~(uint32_t)QN_MNN_EXACT_WINOGRAD;
 }
 
 static qn_status run_job(job *j, const char *config, uint32_t exact, qn_error *error)
@@ -210,6 +230,7 @@ static qn_status run_job(job *j, const char *config, uint32_t exact, qn_error *e
         qn__mnn_log(&j->run, 1739, "this model has BatchNorm, use EMA quantize method instead");
         j->config.feature = QN_MNN_EMA;
     }
+    settle_winograd(j);
     QN_TRY(quantize(j, error));
     QN_TRY(save(j, error));
     qn__mnn_log(&j->run, 1763, "Quantize model done!");
@@ -237,6 +258,7 @@ qn_status qn_mnn_quantize(const qn_context *ctx, const char *source, const char 
     if (j.has_document)
         qn__fb_free(&j.document);
     qn__mnn_scales_free(&j.scales);
+    qn_model_destroy(j.quantized);
     qn_dataset_destroy(j.dataset);
     qn_model_destroy(j.sized);
     qn_model_destroy(j.model);

@@ -317,6 +317,19 @@ static qn_status resolve_levels(qn_weights_plan *w, const qn_node *node, qn_erro
     return QN_OK;
 }
 
+/* MNN computes only convolutions in integers. Products of other formats' graphs become convolutions
+ * when they are written; those that a .mnn file has stay what they are. */
+static qn_rule node_rule(const qn_graph *graph, const qn_target *target, qn_op op,
+                         const char **reason)
+{
+    if ((op == QN_OP_GEMM || op == QN_OP_MATMUL) && strcmp(target->name, "mnn") == 0 &&
+        graph->source != NULL && strcmp(graph->source->format, "mnn") == 0) {
+        *reason = "the file has it as a matrix product, which the target computes in float";
+        return QN_RULE_FLOAT;
+    }
+    return qn__target_rule(target, op, reason);
+}
+
 qn_status qn__quant_plan_create(const qn_graph *graph, const qn_settings *settings,
                                 qn_quant_plan *out, qn_error *error)
 {
@@ -335,7 +348,7 @@ qn_status qn__quant_plan_create(const qn_graph *graph, const qn_settings *settin
     }
     for (size_t n = 0; n < graph->n_nodes; n++) {
         qn_node_plan *p = &out->nodes[n];
-        p->rule = qn__target_rule(settings->target, graph->nodes[n]->op, &p->reason);
+        p->rule = node_rule(graph, settings->target, graph->nodes[n]->op, &p->reason);
         p->weights.method = settings->weights;
         p->weights.per_channel = settings->per_channel;
         p->weights.level_set = settings->level_set;

@@ -64,9 +64,9 @@ static qn_status check_root(const qn_recipe *r, qn_error *error)
         const bool is_number = in_list(key, number_keys, N_NUMBERS);
         QN_FAIL_IF(!is_setting && !is_number && !in_list(key, other_keys, N_OTHERS), error,
                    QN_INVALID_ARGUMENT, "%s: unknown key \"%s\"", r->path, key);
-        QN_FAIL_IF(is_number && (!json_is_integer(value) || json_integer_value(value) < 1 ||
+        QN_FAIL_IF(is_number && (!json_is_integer(value) || json_integer_value(value) < 0 ||
                                  json_integer_value(value) > 127),
-                   error, QN_CORRUPT, "%s: \"%s\" is not a whole number of 1 to 127", r->path, key);
+                   error, QN_CORRUPT, "%s: \"%s\" is not a whole number of 0 to 127", r->path, key);
         QN_FAIL_IF(is_setting && !json_is_string(value), error, QN_CORRUPT,
                    "%s: \"%s\" is not a string", r->path, key);
     }
@@ -358,8 +358,7 @@ static void put_settings(json_t *root, const qn_settings *s, bool *ok)
     put(root, "weight_levels", json_string(qn__level_set_name(s->level_set)), ok);
     const uint32_t numbers[N_NUMBERS] = {s->weight_bits, s->weight_clamp, s->feature_clamp};
     for (size_t i = 0; i < N_NUMBERS; i++)
-        if (numbers[i] != 0)
-            put(root, number_keys[i], json_integer(numbers[i]), ok);
+        put(root, number_keys[i], json_integer(numbers[i]), ok);
     put(root, "batch", json_integer(s->batch), ok);
     json_t *list = json_array();
     for (size_t i = 0; i < s->n_overrides; i++) {

@@ -61,7 +61,8 @@ def test_quantize_json_has_the_documented_fields(quench, workspace):
     assert report["macs_int8_share"] == 1.0
     assert report["seconds"] > 0 and report["peak_bytes"] > 0
     for node in report["nodes"]:
-        assert set(node) == {"name", "op", "macs", "int8", "reason", "saturates", "weight_bits"}
+        assert set(node) == {"name", "op", "macs", "int8", "reason", "saturates", "weight_bits",
+                             "weight_error"}
     assert [n["name"] for n in report["nodes"] if n["op"] == "Conv"] == ["conv1", "conv2", "conv3"]
 
 
@@ -146,6 +147,117 @@ def test_a_recipe_replays_to_identical_bytes(quench, workspace):
     assert_one_error_line(bad, 1, "surprise")
 
 
+LOW_BITS = {
+    "admm-2": ["--weights", "admm", "--weight-bits", "2"],
+    "admm-5": ["--weights", "admm", "--weight-bits", "5"],
+    "admm-tensor": ["--weights", "admm", "--weight-bits", "4", "--granularity", "tensor"],
+    "admm-pow2": ["--weights", "admm", "--weight-levels", "pow2"],
+    "gptq-ternary": ["--weight-levels", "ternary"],
+    "gptq-pow2": ["--weight-levels", "pow2", "--weight-bits", "3"],
+    "mse-6": ["--weights", "mse", "--weight-bits", "6"],
+    "max_abs-clamp": ["--weights", "max_abs", "--weight-clamp", "11"],
+    "one-node": ["--set", "conv3:weight-bits=3", "--set", "op:Gemm:weight-levels=pow2",
+                 "--set", "conv1:weight-clamp=50"],
+    "features": ["--activations", "s8sym", "--feature-clamp", "63", "--set", "conv3:feature-clamp=31"],
+}  # fmt: skip
+
+
+def weight_integers(path):
+    """Name of the node that reads them -> int8 constants, of a file in the qdq form."""
+    model = onnx.load(path)
+    constants = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
+    made_by = {n.output[0]: n for n in model.graph.node}
+    weights = {}
+    for node in model.graph.node:
+        if node.op_type in ("Conv", "Gemm"):
+            weights[node.name] = constants[made_by[node.input[1]].input[0]]
+    return weights
+
+
+def allowed(name, node):
+    """Integers that the weights of a node may be."""
+    powers = [0, 1, 2, 4, 8, 16, 32, 64]
+    if name == "one-node":
+        return {"conv3": range(4), "fc": powers, "conv1": range(51)}.get(node, range(128))
+    return {"admm-2": range(2), "admm-5": range(16), "admm-tensor": range(8), "admm-pow2": powers,
+            "gptq-ternary": range(2), "gptq-pow2": [0, 1, 2, 4], "mse-6": range(32),
+            "max_abs-clamp": range(12), "features": range(128)}[name]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LOW_BITS)
+def test_weights_keep_to_their_levels_and_replay(quench, workspace, name):
+    result = quantize(quench, workspace, *LOW_BITS[name], "--save-recipe", workspace / "r.json", "--json")
+    assert result.returncode == 0, result.stderr
+    bits = {n["name"]: n["weight_bits"] for n in json.loads(result.stdout)["nodes"]}
+    weights = weight_integers(workspace / "q.onnx")
+    assert len(weights) == 4
+    for node, integers in weights.items():
+        assert integers.dtype == np.int8
+        levels = set(np.unique(np.abs(integers.astype(int))))
+        assert levels <= set(allowed(name, node)), node
+        assert max(levels) > max(allowed(name, node)) / (8 if "pow2" in name else 3), node
+        digits = name.split("-")[-1]
+        if digits.isdigit():
+            assert bits[node] == int(digits)
+    if name == "one-node":
+        assert (bits["conv3"], bits["fc"], bits["conv2"]) == (3, 4, 8)
+    if name == "gptq-ternary":
+        assert set(bits.values()) == {0, 2}
+    again = quench("quantize", workspace / "m.onnx", "-o", workspace / "again.onnx", "--recipe", workspace / "r.json")
+    assert again.returncode == 0, again.stderr
+    assert (workspace / "again.onnx").read_bytes() == (workspace / "q.onnx").read_bytes()
+    x = np.load(workspace / "x.npy")
+    got = ort.InferenceSession(workspace / "q.onnx").run(None, {"x": x})[0]
+    assert np.isfinite(got).all()
+
+
+@pytest.mark.parametrize(("options", "word"), [
+    (["--weight-levels", "pow2", "--weight-bits", "5"], "do not fit in int8"),
+    (["--weight-levels", "ternary", "--weight-bits", "3"], "ternary weights have 2 bits"),
+    (["--feature-clamp", "63"], "s8sym"),
+    (["--set", "conv1:weight-bits=4.5"], "expected 2 to 8"),
+    (["--set", "conv1:weight-levels=prime"], "pow2"),
+    (["--set", "conv1:weight-clamp=0"], "expected 1 to 127"),
+    (["--set", "conv1:feature-clamp=63"], "s8sym"),
+    (["--weight-bits", "6", "--set", "conv1:weight-levels=ternary", "--set", "conv1:weight-bits=6"], "conv1"),
+])  # fmt: skip
+def test_levels_that_do_not_go_together_are_refused(quench, workspace, options, word):
+    assert_one_error_line(quantize(quench, workspace, *options), 1, word)
+    assert not (workspace / "q.onnx").exists()
+
+
+def test_a_feature_clamp_sets_the_scale(quench, workspace):
+    scales = {}
+    for clamp in (127, 63):
+        quantize(quench, workspace, "--activations", "s8sym", "--feature-clamp", clamp, "--features", "minmax",
+                 "--equalize", "off", "--weights", "max_abs", "--bias-correction", "off")  # fmt: skip
+        model = onnx.load(workspace / "q.onnx")
+        constants = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
+        node = next(n for n in model.graph.node if n.op_type == "QuantizeLinear")
+        scales[clamp] = float(constants[node.input[1]])
+    assert abs(scales[63] / scales[127] - 127 / 63) < 1e-5
+
+
+@pytest.mark.parametrize("key", ["scales", "integers", "weight_bits", "weight_levels"])
+def test_a_damaged_recipe_of_few_bits_is_refused(quench, workspace, key):
+    options = ["--weights", "admm", "--weight-bits", "4"]
+    assert quantize(quench, workspace, *options, "--save-recipe", workspace / "r.json").returncode == 0
+    recipe = json.loads((workspace / "r.json").read_text())
+    assert recipe["weight_bits"] == 4 and recipe["weight_levels"] == "uniform"
+    assert recipe["scales"] and recipe["integers"]
+    if key == "scales":
+        node = next(iter(recipe["scales"]))
+        recipe["scales"][node][0] = 0.0
+    elif key == "integers":
+        recipe["weight_bits"] = 3  # the integers need 4
+    else:
+        recipe[key] = {"weight_bits": 9.5, "weight_levels": "odd"}[key]
+    (workspace / "r.json").write_text(json.dumps(recipe))
+    bad = quench("quantize", workspace / "m.onnx", "-o", workspace / "again.onnx", "--recipe", workspace / "r.json")
+    assert_one_error_line(bad, 1, {"weight_levels": "odd", "scales": "scale 0"}.get(key, key))
+    assert not (workspace / "again.onnx").exists()
+
+
 @pytest.mark.parametrize("features", ["minmax", "ema", "percentile", "kl", "mse"])
 def test_bytes_do_not_depend_on_threads_or_locale(quench, workspace, features):
     outputs = set()
@@ -219,6 +331,11 @@ USAGE_ERRORS = [
     (["quantize", "m.onnx", "-o", "q.onnx", "--images", "pictures", "--data", "x.npy"], "only one"),
     (["quantize", "m.onnx", "-o", "q.onnx", "--images", "pictures", "--crop", "0"], "--crop"),
     (["quantize", "m.onnx", "-o", "q.onnx", "--images", "pictures", "--set", "conv1"], "--set"),
+    (["quantize", "m.onnx", "-o", "q.onnx", "--images", "pictures", "--weight-bits", "9"], "--weight-bits"),
+    (["quantize", "m.onnx", "-o", "q.onnx", "--images", "pictures", "--weight-bits", "1"], "2 or more"),
+    (["quantize", "m.onnx", "-o", "q.onnx", "--images", "pictures", "--weight-levels", "prime"], "prime"),
+    (["quantize", "m.onnx", "-o", "q.onnx", "--images", "pictures", "--weight-clamp", "200"], "--weight-clamp"),
+    (["quantize", "m.onnx", "-o", "q.onnx", "--images", "pictures", "--feature-clamp", "0"], "--feature-clamp"),
     (["quantize", "m.onnx", "-o", "q.onnx", "--images"], "--images"),
     (["quantize", "a.onnx", "b.onnx", "-o", "q.onnx", "--images", "pictures"], "one model"),
     (["eval", "m.onnx"], "--labels"),

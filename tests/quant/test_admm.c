@@ -1,6 +1,7 @@
 /* Level sets and the weight method admm: against brute force, against max_abs, and on the edges of
  * float32. */
-#include "quant/quant.h"
+#include "core/context.h"
+#include "quant/admm.h"
 
 #include <float.h>
 #include <math.h>
@@ -269,6 +270,159 @@ static void rounds_to_the_nearest_level(void **state)
     }
 }
 
+/* --- the loop over a layer's output ------------------------------------------------------------*/
+enum { CHANNELS = 21, COLUMNS = 70, ROWS = 300 };
+
+typedef struct layer {
+    float w[CHANNELS * COLUMNS], rows[ROWS * COLUMNS], scales[CHANNELS];
+    int8_t q[CHANNELS * COLUMNS];
+} layer;
+
+/* Correlated inputs, so that errors can compensate each other. */
+static layer *make_layer(const qn_context *ctx, const qn_levels *levels, float size)
+{
+    layer *l = calloc(1, sizeof(*l));
+    float mixture[5][COLUMNS];
+    for (size_t h = 0; h < 5; h++)
+        for (size_t j = 0; j < COLUMNS; j++)
+            mixture[h][j] = uniform();
+    for (size_t r = 0; r < ROWS; r++) {
+        float hidden[5];
+        for (size_t h = 0; h < 5; h++)
+            hidden[h] = uniform();
+        for (size_t j = 0; j < COLUMNS; j++) {
+            l->rows[r * COLUMNS + j] = (0.3f * uniform() + 0.5f) * size;
+            for (size_t h = 0; h < 5; h++)
+                l->rows[r * COLUMNS + j] += hidden[h] * mixture[h][j] * size;
+        }
+    }
+    for (size_t i = 0; i < CHANNELS * COLUMNS; i++)
+        l->w[i] = i / COLUMNS == 4 ? 0 : heavy(); /* channel 4 is empty */
+    for (size_t c = 0; c < CHANNELS; c++) {
+        assert_true(qn__weight_admm.scale(ctx, l->w + c * COLUMNS, COLUMNS, levels, &l->scales[c]));
+        if (l->scales[c] == 0)
+            l->scales[c] = 0.01f;
+    }
+    return l;
+}
+
+static qn_status round_layer(const qn_context *ctx, layer *l, const qn_levels *levels, double slack,
+                             bool pairs, qn_error *error)
+{
+    const qn_gptq_problem p = {.channels = CHANNELS,
+                               .k = COLUMNS,
+                               .w = l->w,
+                               .scales = l->scales,
+                               .levels = *levels,
+                               .n_rows = ROWS,
+                               .row_stride = COLUMNS,
+                               .rows = l->rows,
+                               .slack = slack,
+                               .pairs = pairs,
+                               .pool = ctx->pool};
+    return qn__weight_admm.round(ctx, &p, l->scales, l->q, error);
+}
+
+/* Squared errors of a channel's outputs and of its weights. */
+static void errors_of(const layer *l, const float *scales, const int8_t *q, size_t c,
+                      double *output, double *weights)
+{
+    *output = *weights = 0;
+    for (size_t j = 0; j < COLUMNS; j++) {
+        const size_t i = c * COLUMNS + j;
+        const double e = (double)l->w[i] - (double)q[i] * (double)scales[c];
+        *weights += e * e;
+    }
+    for (size_t r = 0; r < ROWS; r++) {
+        double sum = 0;
+        for (size_t j = 0; j < COLUMNS; j++) {
+            const size_t i = c * COLUMNS + j;
+            const double e = (double)l->w[i] - (double)q[i] * (double)scales[c];
+            sum += e * (double)l->rows[r * COLUMNS + j];
+        }
+        *output += sum * sum;
+    }
+}
+
+static void output_errors_fall_within_the_bound(void **state)
+{
+    (void)state;
+    qn_context *ctx = context();
+    const qn_levels sets[] = {make(QN_LEVELS_TERNARY, 0), make(QN_LEVELS_UNIFORM, 3),
+                              make(QN_LEVELS_UNIFORM, 5), make(QN_LEVELS_UNIFORM, 8),
+                              make(QN_LEVELS_POW2, 4)};
+    for (size_t s = 0; s < sizeof(sets) / sizeof(sets[0]); s++) {
+        for (int tight = 0; tight < 2; tight++) {
+            const double slack = tight ? 1.0 : 1.5;
+            layer *l = make_layer(ctx, &sets[s], 1);
+            float scales[CHANNELS];
+            int8_t q[CHANNELS * COLUMNS];
+            memcpy(scales, l->scales, sizeof(scales));
+            for (size_t c = 0; c < CHANNELS; c++)
+                qn__levels_round(&sets[s], l->w + c * COLUMNS, COLUMNS, scales[c], q + c * COLUMNS);
+            assert_int_equal(round_layer(ctx, l, &sets[s], slack, true, NULL), QN_OK);
+            double before = 0, after = 0;
+            for (size_t c = 0; c < CHANNELS; c++) {
+                double o[2], w[2];
+                errors_of(l, scales, q, c, &o[0], &w[0]);
+                errors_of(l, l->scales, l->q, c, &o[1], &w[1]);
+                assert_true(w[1] <= slack * w[0] * (1 + 1e-12));
+                before += o[0];
+                after += o[1];
+                assert_true(c != 4 || (o[1] == 0 && w[1] == 0));
+                if (sets[s].qmax > 64)
+                    assert_true(memcmp(q + c * COLUMNS, l->q + c * COLUMNS, COLUMNS) == 0 ||
+                                qn__pairs_safe_adjacent(l->q + c * COLUMNS, COLUMNS, 1));
+            }
+            /* at a slack of 1 the start, the nearest there is, has no room */
+            assert_true(after <= before * (1 + 1e-9));
+            assert_true(tight || after < (sets[s].qmax > 64 ? 1.0 : 0.5) * before);
+            for (size_t i = 0; i < CHANNELS * COLUMNS; i++)
+                assert_int_equal(qn__levels_round_one(&sets[s], (float)l->q[i], 1), l->q[i]);
+            free(l);
+        }
+    }
+    qn_context_destroy(ctx);
+}
+
+static void threads_do_not_show(void **state)
+{
+    (void)state;
+    const qn_levels levels = make(QN_LEVELS_UNIFORM, 4);
+    layer *results[2];
+    for (uint32_t i = 0; i < 2; i++) {
+        qn_context_options options;
+        qn_context *ctx;
+        qn_context_options_init(&options);
+        options.n_threads = i == 0 ? 1 : 4;
+        assert_int_equal(qn_context_create(&options, &ctx, NULL), QN_OK);
+        random_state = 7;
+        results[i] = make_layer(ctx, &levels, 1);
+        assert_int_equal(round_layer(ctx, results[i], &levels, 1.5, false, NULL), QN_OK);
+        qn_context_destroy(ctx);
+    }
+    assert_memory_equal(results[0], results[1], sizeof(layer));
+    free(results[0]);
+    free(results[1]);
+}
+
+/* Inputs whose squares leave float32: the weights alone decide. */
+static void huge_inputs_leave_the_projection(void **state)
+{
+    (void)state;
+    qn_context *ctx = context();
+    const qn_levels levels = make(QN_LEVELS_UNIFORM, 4);
+    layer *l = make_layer(ctx, &levels, 1e30f);
+    float scales[CHANNELS];
+    memcpy(scales, l->scales, sizeof(scales));
+    assert_int_equal(round_layer(ctx, l, &levels, 1.5, false, NULL), QN_OK);
+    assert_memory_equal(scales, l->scales, sizeof(scales));
+    for (size_t i = 0; i < CHANNELS * COLUMNS; i++)
+        assert_int_equal(l->q[i], qn__levels_round_one(&levels, l->w[i], scales[i / COLUMNS]));
+    free(l);
+    qn_context_destroy(ctx);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -279,6 +433,9 @@ int main(void)
         cmocka_unit_test(integers_are_levels),
         cmocka_unit_test(level_sets_are_what_they_say),
         cmocka_unit_test(rounds_to_the_nearest_level),
+        cmocka_unit_test(output_errors_fall_within_the_bound),
+        cmocka_unit_test(threads_do_not_show),
+        cmocka_unit_test(huge_inputs_leave_the_projection),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -335,13 +335,14 @@ void qn__mnx_binary(qn_mnx_exporter *x, const char *name, int32_t operation, int
     qn__fb_set_int(binary, QN_MNN_BinaryOp_activationType, 0);
 }
 
-void qn__mnx_unary(qn_mnx_exporter *x, const char *name, int32_t operation, int32_t from,
-                   int32_t to)
+qn_fb_object *qn__mnx_unary(qn_mnx_exporter *x, const char *name, int32_t operation, int32_t from,
+                            int32_t to)
 {
     qn_fb_object *unary =
         qn__mnx_op(x, name, QN_MNN_OpType_UnaryOp, QN_MNN_REC_UnaryOp, &from, 1, &to, 1);
     qn__fb_set_int(unary, QN_MNN_UnaryOp_opType, operation);
     qn__fb_set_int(unary, QN_MNN_UnaryOp_T, QN_MNN_DataType_DT_FLOAT);
+    return unary;
 }
 
 bool qn__mnx_act(const qn_node *node, float *lo, float *hi)

@@ -83,6 +83,10 @@ bool qn__mnx_is_quant(const qn_tensor *tensor);
 /* Net.extraTensorDescribe of all tensors that have a quantization (mnn_export_quant.c). */
 qn_status qn__mnx_export_quants(qn_mnx_exporter *x, qn_error *error);
 
+/* tableInt8 of a UnaryOp between two quantized tensors. */
+void qn__mnx_table(qn_mnx_exporter *x, qn_fb_object *unary, const qn_mnn_tensor_quant *in,
+                   const qn_mnn_tensor_quant *out, double (*function)(double));
+
 /* --- operators (mnn_export.c) ------------------------------------------------------------------*/
 /* New operator; returns its parameter table (record, -1: none). name NULL: the output's. */
 qn_fb_object *qn__mnx_op(qn_mnx_exporter *x, const char *name, int32_t type, int32_t record,
@@ -100,8 +104,8 @@ void qn__mnx_convert(qn_mnx_exporter *x, const char *name, int32_t from, int32_t
                      qn_mnx_layout layout);
 void qn__mnx_binary(qn_mnx_exporter *x, const char *name, int32_t operation, int32_t a, int32_t b,
                     int32_t to);
-void qn__mnx_unary(qn_mnx_exporter *x, const char *name, int32_t operation, int32_t from,
-                   int32_t to);
+qn_fb_object *qn__mnx_unary(qn_mnx_exporter *x, const char *name, int32_t operation, int32_t from,
+                            int32_t to);
 /* Which dimension of the tensor is free in the caller's graph: -1 none or more than one. */
 int qn__mnx_free_dim(const qn_mnx_exporter *x, const qn_tensor *tensor);
 /* "NODE (OP): no MNN form of ..." */

@@ -25,12 +25,22 @@ qn_status qn__mnn_export_same(qn_mnx_exporter *x, const qn_node *node, int32_t a
     return QN_OK;
 }
 
+static double sigmoid(double x)
+{
+    return 1.0 / (1.0 + exp(-x));
+}
+
 qn_status qn__mnn_export_unary(qn_mnx_exporter *x, const qn_node *node, int32_t argument,
                                qn_error *error)
 {
     int32_t from, to;
     QN_TRY(through(x, node, false, &from, &to, error));
-    qn__mnx_unary(x, node->name, argument, from, to);
+    qn_fb_object *unary = qn__mnx_unary(x, node->name, argument, from, to);
+    const qn_mnx_value *in = qn__mnx_value(x, node->inputs[0]);
+    const qn_mnx_value *out = qn__mnx_value(x, node->outputs[0]);
+    if (argument == QN_MNN_UnaryOpOperation_SIGMOID && qn__mnx_is_quant(node->inputs[0]) &&
+        qn__mnx_is_quant(node->outputs[0]))
+        qn__mnx_table(x, unary, &in->quant, &out->quant, sigmoid);
     return QN_OK;
 }
 

@@ -1,6 +1,24 @@
 /* The quantization of activations in an exported document. */
 #include "format/mnn/mnn_export.h"
 
+#include <math.h>
+
+/* The level of the output for each level -127..127 of the input: what the runtime looks results up
+ * in instead of computing them. */
+void qn__mnx_table(qn_mnx_exporter *x, qn_fb_object *unary, const qn_mnn_tensor_quant *in,
+                   const qn_mnn_tensor_quant *out, double (*function)(double))
+{
+    enum { LEVELS = 255 };
+    int8_t table[LEVELS];
+    for (int32_t i = 0; i < LEVELS; i++) {
+        const double y = function((i - 127 - in->zero) * (double)in->scale);
+        const double q = rint(y / (double)out->scale) + out->zero;
+        table[i] = (int8_t)(q < out->min ? out->min : q > out->max ? out->max : q);
+    }
+    if (!qn__fb_set_vector(x->doc, unary, QN_MNN_UnaryOp_tableInt8, table, LEVELS))
+        x->doc->arena.failed = true;
+}
+
 qn_status qn__mnx_export_quants(qn_mnx_exporter *x, qn_error *error)
 {
     size_t count = 0;

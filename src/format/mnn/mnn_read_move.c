@@ -271,7 +271,7 @@ static qn_status inputs_of(qn_mnn_reader *r, qn_tensor ***out, qn_error *error)
 qn_status qn__mnn_lower_concat(qn_mnn_reader *r, qn_error *error)
 {
     int64_t axis = 0;
-    qn_tensor **inputs;
+    qn_tensor **inputs = NULL;
     if (r->main) {
         QN_TRY(qn__mnn_need_main(r, QN_MNN_REC_Axis, error));
         axis = qn_mnn_int(r, QN_MNN_Axis_axis);
@@ -286,7 +286,7 @@ qn_status qn__mnn_lower_pack(qn_mnn_reader *r, qn_error *error)
 {
     QN_TRY(qn__mnn_need_main(r, QN_MNN_REC_PackParam, error));
     int64_t axis = qn_mnn_int(r, QN_MNN_PackParam_axis);
-    qn_tensor **inputs;
+    qn_tensor **inputs = NULL;
     QN_TRY(inputs_of(r, &inputs, error));
     QN_TRY(qn__mnn_need_rank(r, inputs[0], 0, QN_MAX_RANK - 1, error));
     QN_TRY(qn__mnn_axis(r, &axis, (size_t)inputs[0]->rank + 1, error));

@@ -447,6 +447,19 @@ static qn_status save(qn_mnn_writer *w, const char *path, uint64_t *bytes, qn_er
     return QN_OK;
 }
 
+qn_status qn__mnn_document(const qn_graph *graph, qn_fb_document *out, qn_error *error)
+{
+    qn_mnn_writer w = {.graph = graph, .source = qn__mnn_source_of(graph), .error = error};
+    QN_FAIL_IF(!w.source, error, QN_INTERNAL, "the graph does not come from a .mnn file");
+    QN_TRY(qn__fb_edit(&w.source->doc, &w.doc, error));
+    const qn_status status = edit(&w);
+    if (status == QN_OK)
+        *out = w.doc;
+    else
+        qn__fb_free(&w.doc);
+    return status;
+}
+
 qn_status qn__mnn_write(const qn_graph *graph, const char *path, const qn_write_options *options,
                         uint64_t *bytes, qn_error *error)
 {

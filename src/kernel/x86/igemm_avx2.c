@@ -89,4 +89,7 @@ void qn__f32_igemm_6x16_avx2(size_t mr, size_t nc, size_t kc, size_t ks, const f
         c += columns;
         nc -= columns;
     }
+    /* The compiler leaves this out behind indirect calls that take vectors; without it every SSE
+     * instruction that follows, all of libm among them, waits for the upper halves. */
+    _mm256_zeroupper();
 }

@@ -119,4 +119,7 @@ void qn__f32_igemm_8x48_avx512(size_t mr, size_t nc, size_t kc, size_t ks, const
         nc -= columns;
         panels -= np;
     }
+    /* The compiler leaves this out behind indirect calls that take vectors; without it every SSE
+     * instruction that follows, all of libm among them, waits for the upper halves. */
+    _mm256_zeroupper();
 }
