@@ -31,7 +31,7 @@ int64_t qn__mnn_op_output(const qn_mnn_writer *w, size_t op, size_t i)
     return i < n ? qn__fb_int_at(&w->doc, w->ops[op].object, QN_MNN_Op_outputIndexes, i) : -1;
 }
 
-int64_t qn__mnn_op_type(const qn_mnn_writer *w, size_t op)
+int64_t qn__mnn_written_type(const qn_mnn_writer *w, size_t op)
 {
     return qn__fb_int(&w->doc, w->ops[op].object, QN_MNN_Op_type);
 }
@@ -243,8 +243,8 @@ static const qn_node *binary_node(const qn_mnn_writer *w, size_t op)
 {
     const qn_node *n = w->ops[op].first;
     const bool one = w->ops[op].n_nodes == 1 && n->n_inputs == 2 && n->n_outputs == 1;
-    return one && (qn__mnn_op_type(w, op) == QN_MNN_OpType_BinaryOp ||
-                   qn__mnn_op_type(w, op) == QN_MNN_OpType_Eltwise)
+    return one && (qn__mnn_written_type(w, op) == QN_MNN_OpType_BinaryOp ||
+                   qn__mnn_written_type(w, op) == QN_MNN_OpType_Eltwise)
                ? n
                : NULL;
 }
@@ -264,7 +264,7 @@ static qn_status write_ops(qn_mnn_writer *w)
     for (size_t op = 0; op < w->source->n_ops; op++) {
         const qn_node *node = weights_node(w, op);
         const qn_fb_object *main = qn__fb_table(w->ops[op].object, QN_MNN_Op_main);
-        const int64_t type = qn__mnn_op_type(w, op);
+        const int64_t type = qn__mnn_written_type(w, op);
         if (type == QN_MNN_OpType_ConvInt8 || type == QN_MNN_OpType_DepthwiseConvInt8)
             continue; /* the form of 2019: as it is */
         if (node != NULL && main != NULL && main->record == QN_MNN_REC_Convolution2D)
@@ -370,13 +370,44 @@ static qn_status mark_live(qn_mnn_writer *w)
     }
     for (size_t op = w->source->n_ops; op-- > 0;) {
         qn_mnn_written *o = &w->ops[op];
-        o->live = qn__mnn_op_type(w, op) == QN_MNN_OpType_Input;
+        o->live = qn__mnn_written_type(w, op) == QN_MNN_OpType_Input;
         for (size_t i = 0; qn__mnn_op_output(w, op, i) >= 0; i++)
             o->live |= wanted[qn__mnn_op_output(w, op, i)] != 0;
         o->live &= !o->dropped;
         for (size_t i = 0; o->live && qn__mnn_op_input(w, op, i) >= 0; i++)
             wanted[qn__mnn_op_input(w, op, i)] = 1;
     }
+    return QN_OK;
+}
+
+/* A tensor that equalization scaled must not be taken for what its name says: it gets the name that
+ * the graph gave it. */
+static qn_status rename_tensors(qn_mnn_writer *w)
+{
+    const size_t n = w->source->n_tensors;
+    const char **names = qn__arena_calloc(&w->doc.arena, n + 1, sizeof(*names));
+    bool any = false;
+    if (!names)
+        return QN_NOMEM(w->error);
+    for (size_t id = 0; id < n; id++) {
+        const char *name = qn__fb_string_at(w->doc.root, QN_MNN_Net_tensorName, id);
+        names[id] = name ? name : "";
+    }
+    for (size_t i = 0; i < w->graph->n_nodes; i++) {
+        const qn_node *node = w->graph->nodes[i];
+        for (uint32_t k = 0; k < node->n_outputs; k++) {
+            const qn_tensor *t = node->outputs[k];
+            const int32_t id = t ? t->source : -1;
+            const size_t length = id >= 0 && (size_t)id < n ? strlen(names[id]) : 0;
+            if (length == 0 || strncmp(t->name, names[id], length) != 0 ||
+                strcmp(t->name + length, "_equalized") != 0)
+                continue;
+            names[id] = t->name;
+            any = true;
+        }
+    }
+    if (any && !qn__fb_set_strings(&w->doc, w->doc.root, QN_MNN_Net_tensorName, names, n))
+        return QN_NOMEM(w->error);
     return QN_OK;
 }
 
@@ -420,6 +451,7 @@ static qn_status edit(qn_mnn_writer *w)
     QN_TRY(write_records(w));
     if (!w->changed)
         return QN_OK;
+    QN_TRY(rename_tensors(w));
     QN_TRY(mark_live(w));
     return list_ops(w);
 }
@@ -451,6 +483,8 @@ qn_status qn__mnn_document(const qn_graph *graph, qn_fb_document *out, qn_error 
 {
     qn_mnn_writer w = {.graph = graph, .source = qn__mnn_source_of(graph), .error = error};
     QN_FAIL_IF(!w.source, error, QN_INTERNAL, "the graph does not come from a .mnn file");
+    bool same = false;
+    QN_TRY(qn__mnn_is_unchanged(graph, w.source, &same, error));
     QN_TRY(qn__fb_edit(&w.source->doc, &w.doc, error));
     const qn_status status = edit(&w);
     if (status == QN_OK)
@@ -466,8 +500,10 @@ qn_status qn__mnn_write(const qn_graph *graph, const char *path, const qn_write_
     (void)options;
     qn_mnn_writer w = {.graph = graph, .source = qn__mnn_source_of(graph), .error = error};
     QN_FAIL_IF(!w.source, error, QN_INTERNAL, "%s: the graph does not come from a .mnn file", path);
+    bool same = false;
+    QN_TRY(qn__mnn_is_unchanged(graph, w.source, &same, error));
     QN_TRY(qn__fb_edit(&w.source->doc, &w.doc, error));
-    qn_status status = edit(&w);
+    qn_status status = same ? QN_OK : edit(&w);
     if (status == QN_OK)
         status = save(&w, path, bytes, error);
     qn__fb_free(&w.doc);
