@@ -15,7 +15,7 @@ BUILD = pathlib.Path(os.environ.get("QUENCH_BUILD", ROOT / "build"))
 sys.path.insert(0, str(ROOT / "bench"))
 import mnn_eval  # noqa: E402
 
-# smallest mean cosine to float: MNN's tool's on the same model (reference/mnn), or what quench had
+# smallest cosine to float: MNN's tool's on the same model (reference/mnn), or what quench had
 # less a margin; and to the simulation
 FLOORS = {
     "resnet8": (0.9716, 0.99), "vww96": (0.999, 0.999), "mobilenet-v1-0.25": (0.97, 0.99),
