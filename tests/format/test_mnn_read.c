@@ -1,5 +1,6 @@
 /* .mnn documents that mean something: every form of weights, and documents that lie. They are made
  * here as FlatBuffers and read back; each lie must end in a message that says what is wrong. */
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -203,6 +204,18 @@ LIE(output_name, assert_true(qn__fb_set_strings(&m->doc, m->doc.root, QN_MNN_Net
                                                 (const char *[]){"nobody"}, 1)))
 LIE(output_twice, assert_true(qn__fb_set_strings(&m->doc, m->doc.root, QN_MNN_Net_outputName,
                                                  (const char *[]){"y", "y"}, 2)))
+static qn_fb_object *record(model *m, int64_t id, double scale)
+{
+    qn_fb_object *d = qn__fb_new(&m->doc, QN_MNN_REC_TensorDescribe);
+    qn_fb_object *q = qn__fb_new(&m->doc, QN_MNN_REC_TensorQuantInfo);
+    qn__fb_set_int(d, QN_MNN_TensorDescribe_index, id);
+    qn__fb_set_table(d, QN_MNN_TensorDescribe_quantInfo, q);
+    qn__fb_set_real(q, QN_MNN_TensorQuantInfo_scale, scale);
+    assert_true(qn__fb_set_tables(&m->doc, m->doc.root, QN_MNN_Net_extraTensorDescribe, &d, 1));
+    return q;
+}
+
+LIE(record_id, record(m, 4, 0.5))
 LIE(all_read, set_ints(&m->doc, m->ops[1], QN_MNN_Op_inputIndexes, (int32_t[]){0, 0, 0, 0}, 4))
 
 /* Packed weights instead of plain ones. */
@@ -294,6 +307,7 @@ static const lie LIES[] = {
     {"input_type", input_type, QN_UNSUPPORTED, "data type 7"},
     {"output_name", output_name, QN_CORRUPT, "\"nobody\""},
     {"output_twice", output_twice, QN_CORRUPT, "\"y\" is listed twice"},
+    {"record_id", record_id, QN_CORRUPT, "record 0 is of tensor 4 of 4"},
     {"all_read", all_read, QN_CORRUPT, "has 4 inputs"},
     {"no_alpha", no_alpha, QN_CORRUPT, "0 scales for 4 rows"},
     {"few_alphas", few_alphas, QN_CORRUPT, "3 scales for 4 rows"},
@@ -447,6 +461,47 @@ static void test_blocks(void **state)
     qn_context_destroy(ctx);
 }
 
+/* --- records ----------------------------------------------------------------------------------*/
+static void test_records(void **state)
+{
+    (void)state;
+    qn_context *ctx = make_context();
+    static const struct {
+        uint32_t slot;
+        double value;
+        bool valid;
+    } CASES[] = {{QN_MNN_TensorQuantInfo_scale, 0.25, true},
+                 {QN_MNN_TensorQuantInfo_scale, 0.0, false},
+                 {QN_MNN_TensorQuantInfo_scale, -1.0, false},
+                 {QN_MNN_TensorQuantInfo_scale, NAN, false},
+                 {QN_MNN_TensorQuantInfo_scale, INFINITY, false},
+                 {QN_MNN_TensorQuantInfo_zero, -128.0, true},
+                 {QN_MNN_TensorQuantInfo_zero, 1e9, false},
+                 {QN_MNN_TensorQuantInfo_min, 127.0, false},
+                 {QN_MNN_TensorQuantInfo_max, NAN, false},
+                 {QN_MNN_TensorQuantInfo_max, 100.0, true}};
+    for (size_t i = 0; i < sizeof(CASES) / sizeof(CASES[0]); i++) {
+        model m;
+        qn_graph *g;
+        qn_mnn_tensor_quant q;
+        build(ctx, &m);
+        qn__fb_set_real(record(&m, 1, 0.5), CASES[i].slot, CASES[i].value);
+        read_packed(ctx, &m, &g);
+        assert_int_equal(qn__mnn_quant_of(qn__mnn_source_of(g), 1, &q), CASES[i].valid);
+        assert_false(qn__mnn_quant_of(qn__mnn_source_of(g), 0, &q));
+        assert_false(qn__mnn_quant_of(qn__mnn_source_of(g), -1, &q));
+        assert_false(qn__mnn_quant_of(qn__mnn_source_of(g), 4, &q));
+        if (i == 0) {
+            assert_float_equal(q.scale, 0.25, 0);
+            assert_int_equal(q.zero, 0);
+            assert_int_equal(q.min, -128);
+            assert_int_equal(q.max, 127);
+        }
+        qn__graph_destroy(g);
+    }
+    qn_context_destroy(ctx);
+}
+
 /* --- bytes ------------------------------------------------------------------------------------*/
 static qn_blob *saved_file(qn_context *ctx)
 {
@@ -500,7 +555,7 @@ int main(void)
         cmocka_unit_test(test_reads),           cmocka_unit_test(test_lies),
         cmocka_unit_test(test_dense_levels),    cmocka_unit_test(test_sparse),
         cmocka_unit_test(test_blocks),          cmocka_unit_test(test_raw_asymmetric_half),
-        cmocka_unit_test(test_cut_and_flipped),
+        cmocka_unit_test(test_cut_and_flipped), cmocka_unit_test(test_records),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
