@@ -16,12 +16,13 @@ static qn_status plan_layout(qn_picture_plan *plan, const qn_input_spec *spec, i
     QN_FAIL_IF(spec->rank != 4, error, QN_INVALID_ARGUMENT,
                "input \"%s\" has rank %u: pictures need a 4-D input", spec->name, spec->rank);
     QN_FAIL_IF(d[0] == 0, error, QN_INVALID_ARGUMENT, "input \"%s\" has batch 0", spec->name);
-    const bool first = d[1] == 1 || d[1] == 3 || d[1] == 4;
-    const bool last = d[3] == 1 || d[3] == 3 || d[3] == 4;
     const bool alpha = channels >= QN_CHANNELS_RGBA;
+    const bool first = alpha ? d[1] == 4 : d[1] == 1 || d[1] == 3;
+    const bool last = alpha ? d[3] == 4 : d[3] == 1 || d[3] == 3;
     QN_FAIL_IF(!first && !last && d[1] >= 0, error, QN_INVALID_ARGUMENT,
-               "input \"%s\" is [%lld,%lld,%lld,%lld]: pictures need 1, 3 or 4 channels",
-               spec->name, (long long)d[0], (long long)d[1], (long long)d[2], (long long)d[3]);
+               "input \"%s\" is [%lld,%lld,%lld,%lld]: pictures need %s channels", spec->name,
+               (long long)d[0], (long long)d[1], (long long)d[2], (long long)d[3],
+               alpha ? "4" : "1 or 3");
     plan->channels_last = !first && last;
     const int64_t n = plan->channels_last ? d[3] : d[1];
     plan->n_channels = n > 0 ? (uint32_t)n : channels == QN_CHANNELS_GRAY ? 1 : alpha ? 4 : 3;
@@ -31,10 +32,6 @@ static qn_status plan_layout(qn_picture_plan *plan, const qn_input_spec *spec, i
                "input \"%s\" has 3 channels: --channels GRAY does not fit", spec->name);
     QN_FAIL_IF(plan->n_channels == 1 && channels == QN_CHANNELS_BGR, error, QN_INVALID_ARGUMENT,
                "input \"%s\" has 1 channel: --channels BGR does not fit", spec->name);
-    QN_FAIL_IF((plan->n_channels == 4) != alpha, error, QN_INVALID_ARGUMENT,
-               "input \"%s\" has %u channels: pictures of 4 channels are RGBA or BGRA, those of 1 "
-               "or 3 are not",
-               spec->name, plan->n_channels);
     plan->reversed = channels == QN_CHANNELS_BGR || channels == QN_CHANNELS_BGRA;
     return QN_OK;
 }
@@ -283,7 +280,8 @@ qn_status qn__picture_load(const qn_context *ctx, const qn_picture_plan *plan, c
     /* MNN takes luma after resizing. */
     const uint32_t channels = is_mnn(plan->filter) && plan->n_channels == 1 ? 3 : plan->n_channels;
     qn_status status =
-        qn__image_decode(ctx, view.data, view.size_bytes, path, channels, &image, error);
+        (plan->filter == QN_FILTER_MNN_TRUNCATE ? qn__image_decode_as_mnn : qn__image_decode)(
+            ctx, view.data, view.size_bytes, path, channels, &image, error);
     qn__file_close(ctx, &view);
     if (status != QN_OK)
         return status;

@@ -19,8 +19,9 @@ typedef struct job {
     const qn_context *ctx;
     const char *source, *destination;
     qn_mnn_config config;
-    qn_model *model; /* as read */
-    qn_model *sized; /* inputs as configured; NULL: the model's are */
+    qn_model *model;     /* as read */
+    qn_model *quantized; /* default mode: the document borrows from it */
+    qn_model *sized;     /* inputs as configured; NULL: the model's are */
     qn_dataset *dataset;
     qn_mnn_run run;
     qn_mnn_scales scales;
@@ -187,6 +188,12 @@ static qn_status quantize(job *j, qn_error *error)
         return status;
     }
     qn__mnn_log(r, 1107, "fake quant weights done.");
+    if ((j->config.exact & QN_MNN_EXACT_SYMMETRIC) == 0) {
+        QN_TRY(qn__mnn_better(r, j->sized != NULL ? j->sized : j->model, &j->scales, &j->quantized,
+                              &j->document, error));
+        j->has_document = true;
+        return j->config.debug ? qn__mnn_debug(r, &j->scales, error) : QN_OK;
+    }
     QN_TRY(qn__mnn_exact_scales(r, &j->scales, error));
     if (j->config.debug)
         QN_TRY(qn__mnn_debug(r, &j->scales, error));
@@ -251,6 +258,7 @@ qn_status qn_mnn_quantize(const qn_context *ctx, const char *source, const char 
     if (j.has_document)
         qn__fb_free(&j.document);
     qn__mnn_scales_free(&j.scales);
+    qn_model_destroy(j.quantized);
     qn_dataset_destroy(j.dataset);
     qn_model_destroy(j.sized);
     qn_model_destroy(j.model);

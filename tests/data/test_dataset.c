@@ -322,7 +322,7 @@ static void impossible_preprocessing_names_the_option(void **state)
         {&gray, {.n_normal = 3}, "--normal has 3"},
         {&gray, {.channels = QN_CHANNELS_BGR}, "BGR"},
         {&fixed, {.channels = QN_CHANNELS_GRAY}, "GRAY"},
-        {&odd, {0}, "1, 3 or 4 channels"},
+        {&odd, {0}, "1 or 3 channels"},
         {&flat, {0}, "rank 2"},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {

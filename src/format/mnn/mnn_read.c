@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "core/context.h"
+#include "format/mnn/mnn_quant_read.h"
 #include "format/mnn/mnn_source.h"
 
 enum { MEANING_OPSET = 28 }; /* of the nodes made here */
@@ -181,8 +182,7 @@ static qn_status build(qn_mnn_reader *r, qn_error *error)
                ctx->limits.nodes);
     r->values = qn__calloc(ctx, source->n_tensors + 1, sizeof(*r->values));
     r->marks = qn__calloc(ctx, source->n_tensors + 1, 1);
-    r->graph->inputs =
-        qn__arena_calloc(&r->graph->arena, source->n_ops, sizeof(*r->graph->inputs));
+    r->graph->inputs = qn__arena_calloc(&r->graph->arena, source->n_ops, sizeof(*r->graph->inputs));
     if (!r->values || !r->marks || !r->graph->inputs)
         return QN_NOMEM(error);
     for (size_t i = 0; i < source->n_ops; i++)
@@ -210,6 +210,8 @@ qn_status qn__mnn_read(const qn_context *ctx, const char *path, qn_blob *file, q
     qn__free(ctx, r.marks);
     if (status == QN_OK)
         status = qn__graph_infer(graph, error);
+    if (status == QN_OK)
+        status = qn__mnn_quant_types(graph, r.source, error);
     if (status == QN_OK)
         status = qn__graph_verify(graph, error);
     const qn_status memory = qn__arena_check(&graph->arena, error);
