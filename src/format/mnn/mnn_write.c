@@ -31,7 +31,7 @@ int64_t qn__mnn_op_output(const qn_mnn_writer *w, size_t op, size_t i)
     return i < n ? qn__fb_int_at(&w->doc, w->ops[op].object, QN_MNN_Op_outputIndexes, i) : -1;
 }
 
-int64_t qn__mnn_op_type(const qn_mnn_writer *w, size_t op)
+int64_t qn__mnn_written_type(const qn_mnn_writer *w, size_t op)
 {
     return qn__fb_int(&w->doc, w->ops[op].object, QN_MNN_Op_type);
 }
@@ -243,8 +243,8 @@ static const qn_node *binary_node(const qn_mnn_writer *w, size_t op)
 {
     const qn_node *n = w->ops[op].first;
     const bool one = w->ops[op].n_nodes == 1 && n->n_inputs == 2 && n->n_outputs == 1;
-    return one && (qn__mnn_op_type(w, op) == QN_MNN_OpType_BinaryOp ||
-                   qn__mnn_op_type(w, op) == QN_MNN_OpType_Eltwise)
+    return one && (qn__mnn_written_type(w, op) == QN_MNN_OpType_BinaryOp ||
+                   qn__mnn_written_type(w, op) == QN_MNN_OpType_Eltwise)
                ? n
                : NULL;
 }
@@ -264,7 +264,7 @@ static qn_status write_ops(qn_mnn_writer *w)
     for (size_t op = 0; op < w->source->n_ops; op++) {
         const qn_node *node = weights_node(w, op);
         const qn_fb_object *main = qn__fb_table(w->ops[op].object, QN_MNN_Op_main);
-        const int64_t type = qn__mnn_op_type(w, op);
+        const int64_t type = qn__mnn_written_type(w, op);
         if (type == QN_MNN_OpType_ConvInt8 || type == QN_MNN_OpType_DepthwiseConvInt8)
             continue; /* the form of 2019: as it is */
         if (node != NULL && main != NULL && main->record == QN_MNN_REC_Convolution2D)
@@ -370,7 +370,7 @@ static qn_status mark_live(qn_mnn_writer *w)
     }
     for (size_t op = w->source->n_ops; op-- > 0;) {
         qn_mnn_written *o = &w->ops[op];
-        o->live = qn__mnn_op_type(w, op) == QN_MNN_OpType_Input;
+        o->live = qn__mnn_written_type(w, op) == QN_MNN_OpType_Input;
         for (size_t i = 0; qn__mnn_op_output(w, op, i) >= 0; i++)
             o->live |= wanted[qn__mnn_op_output(w, op, i)] != 0;
         o->live &= !o->dropped;

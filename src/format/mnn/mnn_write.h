@@ -42,7 +42,7 @@ const qn_node *qn__mnn_node_of(const qn_mnn_writer *w, size_t op, qn_op type);
 /* Tensor id, or -1 when the operator has no such input or output. */
 int64_t qn__mnn_op_input(const qn_mnn_writer *w, size_t op, size_t i);
 int64_t qn__mnn_op_output(const qn_mnn_writer *w, size_t op, size_t i);
-int64_t qn__mnn_op_type(const qn_mnn_writer *w, size_t op);
+int64_t qn__mnn_written_type(const qn_mnn_writer *w, size_t op);
 /* Notes how tensor `id` is quantized, from its type. */
 qn_status qn__mnn_note(qn_mnn_writer *w, int64_t id, const qn_tensor *tensor);
 

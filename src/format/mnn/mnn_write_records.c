@@ -56,7 +56,7 @@ void qn__mnn_hand_records_on(qn_mnn_writer *w)
     const size_t n = w->source->n_ops;
     for (size_t i = 0; i < 2 * n; i++) { /* forwards, then backwards */
         const size_t op = i < n ? i : 2 * n - 1 - i;
-        const int64_t type = qn__mnn_op_type(w, op);
+        const int64_t type = qn__mnn_written_type(w, op);
         const int64_t in = qn__mnn_op_input(w, op, 0), out = qn__mnn_op_output(w, op, 0);
         const bool same = is_move(type) || type == QN_MNN_OpType_Identity ||
                           type == QN_MNN_OpType_Dropout || type == QN_MNN_OpType_Copy;
@@ -89,7 +89,7 @@ static qn_mnn_record apart_from(const qn_mnn_record *r)
 void qn__mnn_guard_records(qn_mnn_writer *w)
 {
     for (size_t op = 0; op < w->source->n_ops; op++) {
-        const int64_t type = qn__mnn_op_type(w, op);
+        const int64_t type = qn__mnn_written_type(w, op);
         const int64_t in = qn__mnn_op_input(w, op, 0), out = qn__mnn_op_output(w, op, 0);
         if (w->ops[op].dropped || in < 0 || out < 0)
             continue;
