@@ -493,12 +493,23 @@ static qn_status convert_tensor(typer *t, qn_tensor *tensor, bool made_integer, 
         t->dequantized[tensor->id] = tensor;
         return add_cast(t, QN_OP_DEQUANTIZE_LINEAR, q, tensor, tensor) ? QN_OK : QN_NOMEM(t->error);
     }
-    if (!add_cast(t, QN_OP_QUANTIZE_LINEAR, tensor, q, tensor))
-        return QN_NOMEM(t->error);
     if (!t->rounded[tensor->id] || !read_float)
-        return QN_OK;
+        return add_cast(t, QN_OP_QUANTIZE_LINEAR, tensor, q, tensor) ? QN_OK : QN_NOMEM(t->error);
+    /* What readers and outputs see is the rounded value, under the file's name. */
+    if (tensor->producer) {
+        qn_tensor *f = add_twin(t, tensor, "float", qn_type_plain_make(QN_DTYPE_F32));
+        if (!f)
+            return QN_NOMEM(t->error);
+        qn__node_set_output(tensor->producer, tensor->producer_output, f);
+        t->dequantized[tensor->id] = tensor;
+        return add_cast(t, QN_OP_QUANTIZE_LINEAR, f, q, tensor) &&
+                       add_cast(t, QN_OP_DEQUANTIZE_LINEAR, q, tensor, tensor)
+                   ? QN_OK
+                   : QN_NOMEM(t->error);
+    }
     qn_tensor *f = add_twin(t, tensor, "dequantized", qn_type_plain_make(QN_DTYPE_F32));
-    if (!f || !add_cast(t, QN_OP_DEQUANTIZE_LINEAR, q, f, tensor))
+    if (!f || !add_cast(t, QN_OP_QUANTIZE_LINEAR, tensor, q, tensor) ||
+        !add_cast(t, QN_OP_DEQUANTIZE_LINEAR, q, f, tensor))
         return QN_NOMEM(t->error);
     t->dequantized[tensor->id] = f;
     return QN_OK;
