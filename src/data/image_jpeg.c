@@ -1,6 +1,6 @@
 /* JPEG through libjpeg-turbo: slow integer DCT and fancy upsampling, the library's defaults and
  * Pillow's. A file that ends early is an error, damaged entropy data are not (as in Pillow). */
-#include "data/image.h"
+#include "data/image_jpeg_mnn.h"
 
 #include <setjmp.h>
 #include <stdio.h>
@@ -26,6 +26,8 @@ typedef struct qn_jpeg_state {
     qn_status status;
     int last_starved_scan, n_starved_scans;
     uint8_t *row; /* scratch where the library's rows are not ours */
+    qn_jpeg_plane planes[4];
+    uint8_t *plane_rows[4];
     qn_image image;
 } qn_jpeg_state;
 
@@ -169,6 +171,31 @@ static void jpeg_read_rows(qn_jpeg_state *state)
     }
 }
 
+/* The coefficients are the library's, the rest is MNN's. */
+static qn_status jpeg_run_mnn(qn_jpeg_state *state)
+{
+    struct jpeg_decompress_struct *cinfo = &state->cinfo;
+    const qn_context *ctx = state->src->ctx;
+    qn_image *image = &state->image;
+    const int n = cinfo->num_components;
+    QN_TRY(qn__image_alloc(ctx, cinfo->image_width, cinfo->image_height, 3, image, state->error));
+    jvirt_barray_ptr *blocks = jpeg_read_coefficients(cinfo);
+    for (int c = 0; c < n; c++) {
+        QN_TRY(qn__jpeg_mnn_plane(cinfo, blocks[c], c, ctx, &state->planes[c], state->error));
+        state->plane_rows[c] = qn__alloc(ctx, (size_t)image->width + 16);
+        if (state->plane_rows[c] == NULL)
+            return QN_NOMEM(state->error);
+    }
+    for (uint32_t y = 0; y < image->height; y++) {
+        for (int c = 0; c < n; c++)
+            qn__jpeg_mnn_row(&state->planes[c], image->width, y, state->plane_rows[c]);
+        qn__jpeg_mnn_colours(cinfo, state->plane_rows, image->pixels + (size_t)y * image->width * 3,
+                             image->width);
+    }
+    jpeg_finish_decompress(cinfo);
+    return QN_OK;
+}
+
 static qn_status jpeg_run(qn_jpeg_state *state)
 {
     struct jpeg_decompress_struct *cinfo = &state->cinfo;
@@ -179,6 +206,8 @@ static qn_status jpeg_run(qn_jpeg_state *state)
     cinfo->progress = &state->progress;
     jpeg_read_header(cinfo, TRUE);
     QN_TRY(jpeg_check_header(state));
+    if (state->src->as_mnn)
+        return jpeg_run_mnn(state);
     const uint32_t channels = state->src->channels;
     if (cinfo->num_components == 4)
         cinfo->out_color_space = JCS_CMYK;
@@ -223,6 +252,10 @@ qn_status qn__jpeg_decode(const qn_image_source *src, qn_image *out, qn_error *e
     const qn_status status = jpeg_run(&state);
     jpeg_destroy_decompress(&state.cinfo);
     qn__free(src->ctx, state.row);
+    for (size_t c = 0; c < 4; c++) {
+        qn__free(src->ctx, state.planes[c].values);
+        qn__free(src->ctx, state.plane_rows[c]);
+    }
     if (status != QN_OK) {
         qn__image_free(&state.image);
         return status;

@@ -23,8 +23,10 @@ static qn_status dump(const qn_context *ctx, int argc, char **argv, qn_error *er
     qn_file_view view;
     QN_TRY(qn__file_open(ctx, argv[1], &view, error));
     qn_image image;
-    qn_status status = qn__image_decode(ctx, view.data, view.size_bytes, argv[1],
-                                        (uint32_t)atoi(argv[2]), &image, error);
+    /* mnn-truncate: the picture as MNN on x86 has it, from the decoder on */
+    const bool as_mnn = argc >= 5 && strcmp(argv[4], "mnn-truncate") == 0;
+    qn_status status = (as_mnn ? qn__image_decode_mnn : qn__image_decode)(
+        ctx, view.data, view.size_bytes, argv[1], (uint32_t)atoi(argv[2]), &image, error);
     qn__file_close(ctx, &view);
     if (status != QN_OK)
         return status;
