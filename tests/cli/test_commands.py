@@ -211,6 +211,11 @@ def test_weights_keep_to_their_levels_and_replay(quench, workspace, name):
     assert np.isfinite(got).all()
 
 
+def test_seven_bits_asked_for_are_not_called_narrowed(quench, workspace):
+    result = quantize(quench, workspace, "--weight-bits", "7")
+    assert result.returncode == 0 and "narrowed" not in result.stdout
+
+
 @pytest.mark.parametrize(("options", "word"), [
     (["--weight-levels", "pow2", "--weight-bits", "5"], "do not fit in int8"),
     (["--weight-levels", "ternary", "--weight-bits", "3"], "ternary weights have 2 bits"),
