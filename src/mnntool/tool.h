@@ -106,6 +106,10 @@ qn_status qn__mnn_debug(const qn_mnn_run *run, const qn_mnn_scales *scales, qn_e
 /* ema.c: training-mode statistics; scales and the document with BatchNorm folded. */
 qn_status qn__mnn_ema(const qn_mnn_run *run, qn_mnn_scales *scales, qn_fb_document *out,
                       qn_error *error);
+/* better.c: the default mode, KL and ADMM with asymmetric scales where MNN runs them. *quantized
+ * must outlive the document. */
+qn_status qn__mnn_better(const qn_mnn_run *run, const struct qn_model *model, qn_mnn_scales *scales,
+                         struct qn_model **quantized, qn_fb_document *out, qn_error *error);
 /* scales_json.c: the scale file's text; freed with qn__free. */
 qn_status qn__mnn_scales_json(const qn_mnn_source *source, const qn_mnn_scales *scales, char **text,
                               qn_error *error);

@@ -1,5 +1,6 @@
-/* image_dump FILE CHANNELS [WxH FILTER [X,Y,W,H]]: decodes, perhaps resizes, and writes "WIDTH
- * HEIGHT CHANNELS" and the pixels to stdout. For comparison with other libraries. */
+/* image_dump FILE CHANNELS[m] [WxH FILTER [X,Y,W,H]]: decodes, perhaps resizes, and writes "WIDTH
+ * HEIGHT CHANNELS" and the pixels to stdout. For comparison with other
+ * libraries. CHANNELS followed by "m": JPEG as MNN's decoder. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,8 +24,8 @@ static qn_status dump(const qn_context *ctx, int argc, char **argv, qn_error *er
     qn_file_view view;
     QN_TRY(qn__file_open(ctx, argv[1], &view, error));
     qn_image image;
-    qn_status status = qn__image_decode(ctx, view.data, view.size_bytes, argv[1],
-                                        (uint32_t)atoi(argv[2]), &image, error);
+    qn_status status = (strchr(argv[2], 'm') != NULL ? qn__image_decode_as_mnn : qn__image_decode)(
+        ctx, view.data, view.size_bytes, argv[1], (uint32_t)atoi(argv[2]), &image, error);
     qn__file_close(ctx, &view);
     if (status != QN_OK)
         return status;

@@ -34,6 +34,9 @@ qn_status qn__mnn_read(const qn_context *ctx, const char *path, qn_blob *file, q
  * ----------------------------------------------------------------------------------------*/
 qn_status qn__mnn_write(const qn_graph *graph, const char *path, const qn_write_options *options,
                         uint64_t *bytes, qn_error *error);
+/* What qn__mnn_write saves: the source document with the graph's changes. The graph must outlive
+ * it. */
+qn_status qn__mnn_document(const qn_graph *graph, qn_fb_document *out, qn_error *error);
 /* A document for a graph that has no MNN source. Float and quantized. */
 qn_status qn__mnn_export(const qn_graph *graph, const qn_write_options *options,
                          qn_fb_document *out, qn_error *error);
