@@ -28,7 +28,9 @@ typedef struct tracer {
     int32_t *id_of;    /* [graph tensors] MNN id, -1 */
     uint8_t *nhwc;     /* [n] */
     uint8_t *wanted;   /* [n] rasters: 1 made already */
-    uint32_t *stamps;  /* [n] last tensor that was found to contain the label */
+    uint8_t *pinned; /* [n] moved tensors that a Gather reads: copied before anything is gathered */
+    uint32_t *stack; /* [n] scratch of add_raster */
+    uint32_t *stamps; /* [n] last tensor that was found to contain the label */
     uint32_t stamp;
     size_t *n_origins;
     uint32_t **origins; /* [n] of moved tensors, in the arena */
@@ -86,6 +88,8 @@ static bool only_moves(int64_t type)
     case QN_MNN_OpType_Dropout:
     case QN_MNN_OpType_ExpandDims:
     case QN_MNN_OpType_Flatten:
+    case QN_MNN_OpType_Gather:
+    case QN_MNN_OpType_GatherV2:
     case QN_MNN_OpType_Identity:
     case QN_MNN_OpType_Pack:
     case QN_MNN_OpType_Padding:
@@ -207,8 +211,11 @@ static qn_status on_tensor(void *arg, const qn_view *view, qn_error *error)
     qn_mnn_seen *seen = &t->trace->tensors[id];
     seen->positions = positions_of(t->nhwc[id] != 0, view->rank, view->dims);
     float *values = view->data;
-    if (role_of(t, id) == ROLE_MOVED)
-        return collect(t, (uint32_t)id, values, view->count, error);
+    if (role_of(t, id) == ROLE_MOVED) {
+        QN_TRY(collect(t, (uint32_t)id, values, view->count, error));
+        if (t->pinned[id] == 0)
+            return QN_OK;
+    }
     for (size_t i = 0; i < view->count; i++)
         values[i] = (float)(FIRST_LABEL + id);
     return QN_OK;
@@ -262,16 +269,13 @@ static bool meet(tracer *t, int64_t id, const char *who, const char *kind, size_
     return seen->label != NULL;
 }
 
-/* The copy that operator `who` makes of a tensor that was only moved so far. */
-static bool add_raster(tracer *t, int64_t id, const char *who, size_t index)
+static bool emit_raster(tracer *t, uint32_t id, const char *who, size_t *made)
 {
     qn_mnn_trace *trace = t->trace;
-    if (t->wanted[id] != 0)
-        return true;
-    t->wanted[id] = 1;
     qn_mnn_raster *raster = &trace->rasters[trace->n_rasters++];
-    raster->name = qn__arena_printf(&trace->arena, "%s_raster_%zu", who, index);
-    raster->output = (uint32_t)id;
+    t->wanted[id] = 1;
+    raster->name = qn__arena_printf(&trace->arena, "%s_raster_%zu", who, (*made)++);
+    raster->output = id;
     raster->inputs = t->origins[id];
     raster->n_inputs = t->n_origins[id];
     if (raster->name == NULL)
@@ -280,6 +284,32 @@ static bool add_raster(tracer *t, int64_t id, const char *who, size_t index)
         if (!meet(t, raster->inputs[i], raster->name, "input", i, true))
             return false;
     return meet(t, id, raster->name, "output", 0, false);
+}
+
+/* The copies that operator `who` needs to read a tensor that was only moved so far: pinned ones
+ * that its values come through, then its own. *made counts those of the operator. */
+static bool add_raster(tracer *t, int64_t id, const char *who, size_t *made)
+{
+    size_t depth = 0;
+    if (t->wanted[id] != 0)
+        return true;
+    t->stack[depth++] = (uint32_t)id;
+    while (depth > 0) {
+        const uint32_t top = t->stack[depth - 1];
+        size_t i = 0;
+        while (i < t->n_origins[top] &&
+               (t->pinned[t->origins[top][i]] == 0 || t->wanted[t->origins[top][i]] != 0))
+            i++;
+        /* (deeper than there are tensors: impossible in a network that runs) */
+        if (i < t->n_origins[top] && depth < t->n) {
+            t->stack[depth++] = t->origins[top][i];
+            continue;
+        }
+        if (!emit_raster(t, top, who, made))
+            return false;
+        depth--;
+    }
+    return true;
 }
 
 /* The input of a 2019 file is in MNN's own layout: what an operator reads is a copy of it, without
@@ -299,9 +329,10 @@ static bool execute(tracer *t, size_t op)
     const char *name = qn__mnn_op_title(t->source, op);
     const bool skipped = qn__mnn_op_skipped(t->run, op);
     const size_t n_in = qn__mnn_op_count(t->source, op, false);
+    size_t made = 0;
     for (size_t i = 0; i < n_in; i++) {
         const int64_t id = qn__mnn_op_tensor(t->source, op, false, i);
-        if (is_float(t, id) && role_of(t, id) == ROLE_MOVED && !add_raster(t, id, name, i))
+        if (is_float(t, id) && role_of(t, id) == ROLE_MOVED && !add_raster(t, id, name, &made))
             return false;
     }
     if (skipped)
@@ -333,10 +364,11 @@ static bool execute_all(tracer *t)
         const int64_t type = qn__mnn_op_type(t->source, op);
         if (!not_executed(type) && !only_moves(type) && !execute(t, op))
             return false;
+        size_t made = 0;
         for (size_t i = 0; only_moves(type) && i < qn__mnn_op_count(t->source, op, true); i++) {
             const int64_t id = qn__mnn_op_tensor(t->source, op, true, i);
             if (is_float(t, id) && is_output(t->run->graph, id) &&
-                !add_raster(t, id, qn__mnn_op_title(t->source, op), i))
+                !add_raster(t, id, qn__mnn_op_title(t->source, op), &made))
                 return false;
         }
     }
@@ -352,6 +384,8 @@ static bool allocate(tracer *t, size_t n_graph_tensors)
     t->id_of = qn__arena_calloc(arena, n_graph_tensors, sizeof(*t->id_of));
     t->nhwc = qn__arena_calloc(arena, t->n, 1);
     t->wanted = qn__arena_calloc(arena, t->n, 1);
+    t->pinned = qn__arena_calloc(arena, t->n, 1);
+    t->stack = qn__arena_calloc(arena, t->n + 1, sizeof(*t->stack));
     t->stamps = qn__arena_calloc(arena, t->n, sizeof(*t->stamps));
     t->n_origins = qn__arena_calloc(arena, t->n, sizeof(*t->n_origins));
     t->origins = qn__arena_calloc(arena, t->n, sizeof(*t->origins));
@@ -388,6 +422,27 @@ static void link_tensors(tracer *t)
         seen->graph_id = tensor->id;
         if (tensor->has_shape && qn__tensor_static_dims(tensor, dims))
             seen->positions = positions_of(t->nhwc[id] != 0, tensor->rank, dims);
+    }
+}
+
+/* MNN gathers from real memory: what it reads was copied, in front of the conversions between. */
+static void pin_gathered(tracer *t)
+{
+    for (size_t op = 0; op < t->source->n_ops; op++) {
+        const int64_t type = qn__mnn_op_type(t->source, op);
+        if ((type != QN_MNN_OpType_Gather && type != QN_MNN_OpType_GatherV2) ||
+            qn__mnn_op_count(t->source, op, false) == 0)
+            continue;
+        int64_t id = qn__mnn_op_tensor(t->source, op, false, 0);
+        for (size_t k = 0; k < t->n && role_of(t, id) == ROLE_MOVED; k++) {
+            const size_t from = (size_t)t->producer[id];
+            if (qn__mnn_op_type(t->source, from) != QN_MNN_OpType_ConvertTensor ||
+                qn__mnn_op_count(t->source, from, false) == 0)
+                break;
+            id = qn__mnn_op_tensor(t->source, from, false, 0);
+        }
+        if (is_float(t, id) && role_of(t, id) == ROLE_MOVED)
+            t->pinned[id] = 1;
     }
 }
 
@@ -436,6 +491,7 @@ qn_status qn__mnn_trace_create(const qn_mnn_run *run, qn_mnn_trace *out, qn_erro
     if (!allocate(&t, run->graph->n_tensors))
         QN_FAIL_GOTO(error, QN_NO_MEMORY, "out of memory");
     link_tensors(&t);
+    pin_gathered(&t);
     QN_TRY_GOTO(run_on_labels(&t, error));
     if (!add_constant_origins(&t) || !execute_all(&t))
         QN_FAIL_GOTO(error, QN_NO_MEMORY, "out of memory");
