@@ -28,9 +28,11 @@ typedef struct tracer {
     int32_t *id_of;    /* [graph tensors] MNN id, -1 */
     uint8_t *nhwc;     /* [n] */
     uint8_t *wanted;   /* [n] rasters: 1 made already */
-    uint8_t *pinned; /* [n] moved tensors that a Gather reads: copied before anything is gathered */
-    uint32_t *stack; /* [n] scratch of add_raster */
-    uint32_t *stamps; /* [n] last tensor that was found to contain the label */
+    uint8_t *pinned;   /* [n] moved tensors that are copied before others move them on */
+    uint8_t *stops;    /* [n] moved tensors that become memory, now or later: labelled */
+    uint32_t *list;    /* [n] scratch of memory_of */
+    uint32_t *stack;   /* [n] scratch of add_raster */
+    uint32_t *stamps;  /* [n] last tensor that was found to contain the label */
     uint32_t stamp;
     size_t *n_origins;
     uint32_t **origins; /* [n] of moved tensors, in the arena */
@@ -213,7 +215,7 @@ static qn_status on_tensor(void *arg, const qn_view *view, qn_error *error)
     float *values = view->data;
     if (role_of(t, id) == ROLE_MOVED) {
         QN_TRY(collect(t, (uint32_t)id, values, view->count, error));
-        if (t->pinned[id] == 0)
+        if (t->stops[id] == 0)
             return QN_OK;
     }
     for (size_t i = 0; i < view->count; i++)
@@ -269,19 +271,51 @@ static bool meet(tracer *t, int64_t id, const char *who, const char *kind, size_
     return seen->label != NULL;
 }
 
-static bool emit_raster(tracer *t, uint32_t id, const char *who, size_t *made)
+/* Where a moved tensor's values lie in memory at this time: what was not copied yet is replaced by
+ * where it comes from itself. */
+static const uint32_t *memory_of(tracer *t, uint32_t id, size_t *count)
+{
+    uint32_t *list = t->list;
+    size_t n = 0, kept = 0;
+    t->stamp++;
+    t->stamps[id] = t->stamp;
+    list[n++] = id;
+    for (size_t at = 0; at < n; at++) {
+        const uint32_t from = list[at];
+        if (from != id &&
+            (role_of(t, from) != ROLE_MOVED || t->wanted[from] != 0 || t->pinned[from] != 0)) {
+            list[kept++] = from; /* kept <= at: what is overwritten was read */
+            continue;
+        }
+        for (size_t i = 0; i < t->n_origins[from]; i++) {
+            const uint32_t next = t->origins[from][i];
+            if (t->stamps[next] != t->stamp) {
+                t->stamps[next] = t->stamp;
+                list[n++] = next;
+            }
+        }
+    }
+    *count = kept;
+    return list;
+}
+
+static bool emit_raster(tracer *t, uint32_t id, const uint32_t *inputs, size_t n_inputs,
+                        const char *who, size_t *made)
 {
     qn_mnn_trace *trace = t->trace;
     qn_mnn_raster *raster = &trace->rasters[trace->n_rasters++];
+    uint32_t *copy = qn__arena_calloc(&trace->arena, n_inputs + 1, sizeof(*copy));
     t->wanted[id] = 1;
     raster->name = qn__arena_printf(&trace->arena, "%s_raster_%zu", who, (*made)++);
     raster->output = id;
-    raster->inputs = t->origins[id];
-    raster->n_inputs = t->n_origins[id];
-    if (raster->name == NULL)
+    raster->inputs = copy;
+    raster->n_inputs = n_inputs;
+    if (raster->name == NULL || copy == NULL)
         return false;
-    for (size_t i = 0; i < raster->n_inputs; i++)
-        if (!meet(t, raster->inputs[i], raster->name, "input", i, true))
+    if (n_inputs > 0)
+        memcpy(copy, inputs, n_inputs * sizeof(*copy));
+    for (size_t i = 0; i < n_inputs; i++)
+        if (!meet(t, inputs[i], raster->name, "input", i, true))
             return false;
     return meet(t, id, raster->name, "output", 0, false);
 }
@@ -296,16 +330,16 @@ static bool add_raster(tracer *t, int64_t id, const char *who, size_t *made)
     t->stack[depth++] = (uint32_t)id;
     while (depth > 0) {
         const uint32_t top = t->stack[depth - 1];
-        size_t i = 0;
-        while (i < t->n_origins[top] &&
-               (t->pinned[t->origins[top][i]] == 0 || t->wanted[t->origins[top][i]] != 0))
+        size_t n, i = 0;
+        const uint32_t *inputs = memory_of(t, top, &n);
+        while (i < n && (t->pinned[inputs[i]] == 0 || t->wanted[inputs[i]] != 0))
             i++;
         /* (deeper than there are tensors: impossible in a network that runs) */
-        if (i < t->n_origins[top] && depth < t->n) {
-            t->stack[depth++] = t->origins[top][i];
+        if (i < n && depth < t->n) {
+            t->stack[depth++] = inputs[i];
             continue;
         }
-        if (!emit_raster(t, top, who, made))
+        if (!emit_raster(t, top, inputs, n, who, made))
             return false;
         depth--;
     }
@@ -324,11 +358,19 @@ static bool is_packed_input(const tracer *t, int64_t id)
            qn__fb_int(&t->source->doc, main, QN_MNN_Input_dformat) == QN_MNN_MNN_DATA_FORMAT_NC4HW4;
 }
 
+/* Inputs that are read when the operator runs; sizes to resize to were read before. */
+static size_t run_inputs(const tracer *t, size_t op)
+{
+    const size_t n = qn__mnn_op_count(t->source, op, false);
+    const int64_t type = qn__mnn_op_type(t->source, op);
+    return n > 1 && (type == QN_MNN_OpType_Interp || type == QN_MNN_OpType_Resize) ? 1 : n;
+}
+
 static bool execute(tracer *t, size_t op)
 {
     const char *name = qn__mnn_op_title(t->source, op);
     const bool skipped = qn__mnn_op_skipped(t->run, op);
-    const size_t n_in = qn__mnn_op_count(t->source, op, false);
+    const size_t n_in = run_inputs(t, op);
     size_t made = 0;
     for (size_t i = 0; i < n_in; i++) {
         const int64_t id = qn__mnn_op_tensor(t->source, op, false, i);
@@ -385,6 +427,8 @@ static bool allocate(tracer *t, size_t n_graph_tensors)
     t->nhwc = qn__arena_calloc(arena, t->n, 1);
     t->wanted = qn__arena_calloc(arena, t->n, 1);
     t->pinned = qn__arena_calloc(arena, t->n, 1);
+    t->stops = qn__arena_calloc(arena, t->n, 1);
+    t->list = qn__arena_calloc(arena, t->n + 1, sizeof(*t->list));
     t->stack = qn__arena_calloc(arena, t->n + 1, sizeof(*t->stack));
     t->stamps = qn__arena_calloc(arena, t->n, sizeof(*t->stamps));
     t->n_origins = qn__arena_calloc(arena, t->n, sizeof(*t->n_origins));
@@ -426,24 +470,39 @@ static void link_tensors(tracer *t)
 }
 
 /* MNN gathers from real memory: what it reads was copied, in front of the conversions between. */
-static void pin_gathered(tracer *t)
+static int64_t gathered(const tracer *t, size_t op)
 {
-    for (size_t op = 0; op < t->source->n_ops; op++) {
-        const int64_t type = qn__mnn_op_type(t->source, op);
-        if ((type != QN_MNN_OpType_Gather && type != QN_MNN_OpType_GatherV2) ||
-            qn__mnn_op_count(t->source, op, false) == 0)
-            continue;
-        int64_t id = qn__mnn_op_tensor(t->source, op, false, 0);
-        for (size_t k = 0; k < t->n && role_of(t, id) == ROLE_MOVED; k++) {
-            const size_t from = (size_t)t->producer[id];
-            if (qn__mnn_op_type(t->source, from) != QN_MNN_OpType_ConvertTensor ||
-                qn__mnn_op_count(t->source, from, false) == 0)
-                break;
-            id = qn__mnn_op_tensor(t->source, from, false, 0);
-        }
-        if (is_float(t, id) && role_of(t, id) == ROLE_MOVED)
-            t->pinned[id] = 1;
+    int64_t id = qn__mnn_op_tensor(t->source, op, false, 0);
+    for (size_t k = 0; k < t->n && role_of(t, id) == ROLE_MOVED; k++) {
+        const size_t from = (size_t)t->producer[id];
+        if (qn__mnn_op_type(t->source, from) != QN_MNN_OpType_ConvertTensor ||
+            qn__mnn_op_count(t->source, from, false) == 0)
+            break;
+        id = qn__mnn_op_tensor(t->source, from, false, 0);
     }
+    return id;
+}
+
+static void mark_operator(tracer *t, size_t op)
+{
+    const int64_t type = qn__mnn_op_type(t->source, op);
+    const bool moves = only_moves(type);
+    const size_t n = run_inputs(t, op);
+    for (size_t i = 0; !not_executed(type) && i < n; i++) {
+        const int64_t id = qn__mnn_op_tensor(t->source, op, false, i);
+        if (!is_float(t, id) || role_of(t, id) != ROLE_MOVED)
+            continue;
+        /* Zeros are written around a padded tensor before anything else is done with it. */
+        const bool padded =
+            qn__mnn_op_type(t->source, (size_t)t->producer[id]) == QN_MNN_OpType_Padding;
+        t->stops[id] |= !moves || padded;
+        t->pinned[id] |= moves && padded;
+    }
+    if ((type != QN_MNN_OpType_Gather && type != QN_MNN_OpType_GatherV2) || n == 0)
+        return;
+    const int64_t id = gathered(t, op);
+    if (is_float(t, id) && role_of(t, id) == ROLE_MOVED)
+        t->stops[id] = t->pinned[id] = 1;
 }
 
 /* Constants carry no labels: a moved tensor comes from those that the operators on its way read. */
@@ -491,7 +550,8 @@ qn_status qn__mnn_trace_create(const qn_mnn_run *run, qn_mnn_trace *out, qn_erro
     if (!allocate(&t, run->graph->n_tensors))
         QN_FAIL_GOTO(error, QN_NO_MEMORY, "out of memory");
     link_tensors(&t);
-    pin_gathered(&t);
+    for (size_t op = 0; op < t.source->n_ops; op++)
+        mark_operator(&t, op);
     QN_TRY_GOTO(run_on_labels(&t, error));
     if (!add_constant_origins(&t) || !execute_all(&t))
         QN_FAIL_GOTO(error, QN_NO_MEMORY, "out of memory");
