@@ -7,19 +7,27 @@
 typedef struct progress {
     const qn_mnn_run *run;
     size_t shown;
+    bool finished;
 } progress;
 
-/* Samples of the last pass, each once and in order, whatever thread finished it. */
+/* The last pass, each sample (EMA: batch) once and in order, whatever thread finished it. What is
+ * measured after that has no line. */
 static bool show_progress(void *ctx, const char *phase, uint64_t done, uint64_t total)
 {
+    static const char *const labels[] = {"CollectFeatureDistribution", "ProcessCalibrationFiles",
+                                         "quantize with EMA"};
     progress *p = ctx;
+    const qn_mnn_config *config = p->run->config;
     const size_t n = qn_dataset_count(p->run->dataset);
-    const char *label = p->run->config->feature == QN_MNN_ADMM ? "ProcessCalibrationFiles"
-                                                               : "CollectFeatureDistribution";
-    if (strcmp(phase, "calibrate") != 0 || total < n || done < total - n)
+    if (strcmp(phase, "calibrate") != 0 || p->finished || total == 0)
         return true;
-    for (size_t last = (size_t)(done - (total - n)); p->shown < last;)
-        qn__mnn_progress(p->run, label, ++p->shown, n);
+    p->finished = done == total;
+    if (config->feature == QN_MNN_EMA) {
+        qn__mnn_progress(p->run, labels[2], (size_t)done, (size_t)total);
+        return true;
+    }
+    for (; total >= n && p->shown + (total - n) < done;)
+        qn__mnn_progress(p->run, labels[config->feature], ++p->shown, n);
     return true;
 }
 
@@ -59,6 +67,13 @@ static qn_status list_skips(const qn_mnn_run *run, const qn_graph *simplified,
 static void choose_methods(const qn_mnn_config *config, qn_quantize_options *o)
 {
     o->target = "mnn";
+    if (config->feature == QN_MNN_EMA) {
+        o->features = "ema-train";
+        o->weights = "max_abs";
+        o->weight_bits = (uint32_t)config->bits;
+        o->batch = config->batch;
+        return;
+    }
     if (config->feature == QN_MNN_ADMM)
         o->features = "admm";
     else /* searches by divergence clip the rare large values that detectors live on */
@@ -106,12 +121,16 @@ qn_status qn__mnn_better(const qn_mnn_run *run, const qn_model *model, qn_mnn_sc
                          qn_model **quantized, qn_fb_document *out, qn_error *error)
 {
     qn_quantize_options options;
-    progress shown = {run, 0};
+    progress shown = {.run = run};
     qn_override *overrides = NULL;
     qn_graph *simplified = NULL;
     qn_status status;
     qn_quantize_options_init(&options);
     choose_methods(run->config, &options);
+    if (run->config->feature == QN_MNN_EMA) {
+        qn__mnn_log(run, 1358, "batch size: %lld", (long long)run->config->batch);
+        qn__mnn_log(run, 1359, "quant bits: %d", (int)run->config->bits);
+    }
     options.progress = show_progress;
     options.progress_ctx = &shown;
     QN_TRY_GOTO(qn__model_simplified(model->graph, &simplified, error));

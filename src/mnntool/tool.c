@@ -182,17 +182,21 @@ static qn_status quantize(job *j, qn_error *error)
 {
     qn_mnn_run *r = &j->run;
     qn_status status;
-    if (j->config.feature == QN_MNN_EMA) {
-        status = qn__mnn_ema(r, &j->scales, &j->document, error);
-        j->has_document = status == QN_OK;
-        return status;
-    }
-    qn__mnn_log(r, 1107, "fake quant weights done.");
-    if ((j->config.exact & QN_MNN_EXACT_SYMMETRIC) == 0) {
+    const bool ema = j->config.feature == QN_MNN_EMA;
+    if (!ema)
+        qn__mnn_log(r, 1107, "fake quant weights done.");
+    /* Choices that only the imitation knows; the others are settings of both. */
+    const uint32_t imitated = QN_MNN_EXACT_SYMMETRIC | QN_MNN_EXACT_ADMM | QN_MNN_EXACT_BITS;
+    if ((j->config.exact & (ema ? imitated | QN_MNN_EXACT_WINOGRAD : imitated)) == 0) {
         QN_TRY(qn__mnn_better(r, j->sized != NULL ? j->sized : j->model, &j->scales, &j->quantized,
                               &j->document, error));
         j->has_document = true;
-        return j->config.debug ? qn__mnn_debug(r, &j->scales, error) : QN_OK;
+        return j->config.debug && !ema ? qn__mnn_debug(r, &j->scales, error) : QN_OK;
+    }
+    if (ema) {
+        status = qn__mnn_ema(r, &j->scales, &j->document, error);
+        j->has_document = status == QN_OK;
+        return status;
     }
     QN_TRY(qn__mnn_exact_scales(r, &j->scales, error));
     if (j->config.debug)
@@ -200,6 +204,26 @@ static qn_status quantize(job *j, qn_error *error)
     status = qn__mnn_exact_document(r, &j->scales, &j->document, error);
     j->has_document = status == QN_OK;
     return status;
+}
+
+/* Samples of a step: the configuration's, the model's or 32; not more than there are. */
+static void settle_batch(job *j)
+{
+    qn_mnn_config *c = &j->config;
+    const size_t n = qn_dataset_count(j->dataset);
+    const qn_tensor *input = j->model->graph->inputs[0];
+    if (c->feature != QN_MNN_EMA)
+        return;
+    if (c->batch == 0) {
+        const bool fixed = input->rank > 0 && input->dims[0].kind == QN_DIM_CONST;
+        c->batch = fixed && input->dims[0].value > 0 ? input->dims[0].value : 32;
+    }
+    if (c->sequence)
+        c->batch = 1;
+    if ((uint64_t)c->batch > n) {
+        c->batch = (int64_t)n;
+        qn__mnn_log(&j->run, 1355, "batch size is larger than the number of samples, use %zu", n);
+    }
 }
 
 /* Everything at once is asked for: what cannot be restored is said, not refused. */
@@ -231,6 +255,7 @@ static qn_status run_job(job *j, const char *config, uint32_t exact, qn_error *e
         j->config.feature = QN_MNN_EMA;
     }
     settle_winograd(j);
+    settle_batch(j);
     QN_TRY(quantize(j, error));
     QN_TRY(save(j, error));
     qn__mnn_log(&j->run, 1763, "Quantize model done!");

@@ -120,6 +120,13 @@ def test_operators_of_mnn_are_those_of_the_table():
     assert set(re.findall(r"\w+", listed)) == {*rows, "Input"}
 
 
+def test_operators_exported_to_mnn_are_those_of_the_table():
+    infos = dict(re.findall(r'QN_OP\((\w+), "", "(\w+)"', (ROOT / "src/ir/ops.def").read_text()))
+    rows = re.findall(r"^QN_MNN_ROW\((\w+),", (ROOT / "src/format/mnn/mnn_export.def").read_text(), re.M)
+    listed = read("mnn.md").split("<!-- exported -->")[1].split("<!-- end -->")[0]
+    assert set(re.findall(r"\w+", listed)) == {infos[row] for row in rows}
+
+
 def test_recipe_keys_and_defaults(quench, workspace, helps):
     recipe, written = workspace / "r.json", {}
     for features in ("lp", "ema-train"):  # no run has every key

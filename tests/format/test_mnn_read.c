@@ -14,6 +14,7 @@
 
 #include "core/context.h"
 #include "core/io.h"
+#include "fault/fault.h"
 #include "format/mnn/mnn_format.h"
 
 #define CONV(field) QN_MNN_Convolution2DCommon_##field
@@ -204,18 +205,6 @@ LIE(output_name, assert_true(qn__fb_set_strings(&m->doc, m->doc.root, QN_MNN_Net
                                                 (const char *[]){"nobody"}, 1)))
 LIE(output_twice, assert_true(qn__fb_set_strings(&m->doc, m->doc.root, QN_MNN_Net_outputName,
                                                  (const char *[]){"y", "y"}, 2)))
-static qn_fb_object *record(model *m, int64_t id, double scale)
-{
-    qn_fb_object *d = qn__fb_new(&m->doc, QN_MNN_REC_TensorDescribe);
-    qn_fb_object *q = qn__fb_new(&m->doc, QN_MNN_REC_TensorQuantInfo);
-    qn__fb_set_int(d, QN_MNN_TensorDescribe_index, id);
-    qn__fb_set_table(d, QN_MNN_TensorDescribe_quantInfo, q);
-    qn__fb_set_real(q, QN_MNN_TensorQuantInfo_scale, scale);
-    assert_true(qn__fb_set_tables(&m->doc, m->doc.root, QN_MNN_Net_extraTensorDescribe, &d, 1));
-    return q;
-}
-
-LIE(record_id, record(m, 4, 0.5))
 LIE(all_read, set_ints(&m->doc, m->ops[1], QN_MNN_Op_inputIndexes, (int32_t[]){0, 0, 0, 0}, 4))
 
 /* Packed weights instead of plain ones. */
@@ -307,7 +296,6 @@ static const lie LIES[] = {
     {"input_type", input_type, QN_UNSUPPORTED, "data type 7"},
     {"output_name", output_name, QN_CORRUPT, "\"nobody\""},
     {"output_twice", output_twice, QN_CORRUPT, "\"y\" is listed twice"},
-    {"record_id", record_id, QN_CORRUPT, "record 0 is of tensor 4 of 4"},
     {"all_read", all_read, QN_CORRUPT, "has 4 inputs"},
     {"no_alpha", no_alpha, QN_CORRUPT, "0 scales for 4 rows"},
     {"few_alphas", few_alphas, QN_CORRUPT, "3 scales for 4 rows"},
@@ -461,47 +449,6 @@ static void test_blocks(void **state)
     qn_context_destroy(ctx);
 }
 
-/* --- records ----------------------------------------------------------------------------------*/
-static void test_records(void **state)
-{
-    (void)state;
-    qn_context *ctx = make_context();
-    static const struct {
-        uint32_t slot;
-        double value;
-        bool valid;
-    } CASES[] = {{QN_MNN_TensorQuantInfo_scale, 0.25, true},
-                 {QN_MNN_TensorQuantInfo_scale, 0.0, false},
-                 {QN_MNN_TensorQuantInfo_scale, -1.0, false},
-                 {QN_MNN_TensorQuantInfo_scale, NAN, false},
-                 {QN_MNN_TensorQuantInfo_scale, INFINITY, false},
-                 {QN_MNN_TensorQuantInfo_zero, -128.0, true},
-                 {QN_MNN_TensorQuantInfo_zero, 1e9, false},
-                 {QN_MNN_TensorQuantInfo_min, 127.0, false},
-                 {QN_MNN_TensorQuantInfo_max, NAN, false},
-                 {QN_MNN_TensorQuantInfo_max, 100.0, true}};
-    for (size_t i = 0; i < sizeof(CASES) / sizeof(CASES[0]); i++) {
-        model m;
-        qn_graph *g;
-        qn_mnn_tensor_quant q;
-        build(ctx, &m);
-        qn__fb_set_real(record(&m, 1, 0.5), CASES[i].slot, CASES[i].value);
-        read_packed(ctx, &m, &g);
-        assert_int_equal(qn__mnn_quant_of(qn__mnn_source_of(g), 1, &q), CASES[i].valid);
-        assert_false(qn__mnn_quant_of(qn__mnn_source_of(g), 0, &q));
-        assert_false(qn__mnn_quant_of(qn__mnn_source_of(g), -1, &q));
-        assert_false(qn__mnn_quant_of(qn__mnn_source_of(g), 4, &q));
-        if (i == 0) {
-            assert_float_equal(q.scale, 0.25, 0);
-            assert_int_equal(q.zero, 0);
-            assert_int_equal(q.min, -128);
-            assert_int_equal(q.max, 127);
-        }
-        qn__graph_destroy(g);
-    }
-    qn_context_destroy(ctx);
-}
-
 /* --- bytes ------------------------------------------------------------------------------------*/
 static qn_blob *saved_file(qn_context *ctx)
 {
@@ -549,13 +496,80 @@ static void test_cut_and_flipped(void **state)
     qn_context_destroy(ctx);
 }
 
+/* Every allocation of reading fails once, and from then on: a status, and nothing leaks. */
+static void test_out_of_memory(void **state)
+{
+    (void)state;
+    qn_context *plain = make_context();
+    qn_blob *file = saved_file(plain);
+    for (int persistent = 0; persistent < 2; persistent++) {
+        qn_status status = QN_NO_MEMORY;
+        uint64_t n = 1;
+        for (; status != QN_OK; n++) {
+            fault f = {.fail_at = n, .persistent = persistent != 0};
+            qn_context ctx = *plain;
+            ctx.allocator = fault_allocator(&f);
+            ctx.arena_block_bytes = 256;
+            qn_blob *mine = NULL;
+            qn_graph *g = NULL;
+            status = QN_NO_MEMORY;
+            mine = qn__blob_copy(&ctx, file->data, file->size_bytes);
+            if (mine)
+                status = qn__mnn_read(&ctx, "m.mnn", mine, &g, NULL);
+            if (status == QN_OK)
+                qn__graph_destroy(g);
+            qn__blob_unref(mine);
+            if (status != QN_OK && status != QN_NO_MEMORY)
+                fail_msg("allocation %d: %s", (int)n, qn_status_name(status));
+            assert_int_equal(f.live, 0);
+            assert_true(n < 100000);
+        }
+        assert_true(n > 20); /* the injection reached the code */
+    }
+    qn__blob_unref(file);
+    qn_context_destroy(plain);
+}
+
+/* A few bytes must not ask for any number of constants: LayerNorm without gamma needs ones. */
+static void test_bounded_constants(void **state)
+{
+    (void)state;
+    qn_context *ctx = make_context();
+    for (int64_t size = 1 << 10; size <= 1 << 26; size <<= 16) {
+        model m;
+        qn_graph *g = NULL;
+        qn_error error = {0};
+        build(ctx, &m);
+        m.n_ops = 1;
+        set_ints(&m.doc, main_of(m.ops[0]), QN_MNN_Input_dims, (int32_t[]){1, (int32_t)size}, 2);
+        qn_fb_object *norm =
+            main_of(add_op(&m, QN_MNN_OpType_LayerNorm, "norm", 0, 1, QN_MNN_REC_LayerNorm));
+        set_ints(&m.doc, norm, QN_MNN_LayerNorm_axis, (int32_t[]){-1}, 1);
+        const qn_status status = read_model(ctx, &m, &g, &error);
+        if (size == 1 << 10) {
+            assert_int_equal(status, QN_OK);
+            qn__graph_destroy(g);
+        } else {
+            if (status != QN_LIMIT)
+                fail_msg("%s", error.message);
+            assert_non_null(strstr(error.message, "too many for a file"));
+        }
+    }
+    qn_context_destroy(ctx);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_reads),           cmocka_unit_test(test_lies),
-        cmocka_unit_test(test_dense_levels),    cmocka_unit_test(test_sparse),
-        cmocka_unit_test(test_blocks),          cmocka_unit_test(test_raw_asymmetric_half),
-        cmocka_unit_test(test_cut_and_flipped), cmocka_unit_test(test_records),
+        cmocka_unit_test(test_reads),
+        cmocka_unit_test(test_lies),
+        cmocka_unit_test(test_dense_levels),
+        cmocka_unit_test(test_sparse),
+        cmocka_unit_test(test_blocks),
+        cmocka_unit_test(test_raw_asymmetric_half),
+        cmocka_unit_test(test_cut_and_flipped),
+        cmocka_unit_test(test_out_of_memory),
+        cmocka_unit_test(test_bounded_constants),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

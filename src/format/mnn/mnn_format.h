@@ -18,9 +18,8 @@ typedef struct qn_mnn_source {
     const char *path;   /* in doc.arena */
     qn_blob *side_file; /* PATH.weight, or NULL */
     size_t n_ops;
-    qn_fb_object **ops;     /* Net.oplists */
-    size_t n_tensors;       /* Net.tensorName */
-    qn_fb_object **records; /* [n_tensors] TensorQuantInfo of a tensor, NULL: it has none */
+    qn_fb_object **ops; /* Net.oplists */
+    size_t n_tensors;   /* Net.tensorName */
 } qn_mnn_source;
 /* The document of a graph that was read from MNN, else NULL. */
 qn_mnn_source *qn__mnn_source_of(const qn_graph *graph);
@@ -97,9 +96,6 @@ typedef struct qn_mnn_tensor_quant {
 } qn_mnn_tensor_quant;
 qn_status qn__mnn_edit_quants(qn_fb_document *d, const qn_mnn_tensor_quant *quants, size_t count,
                               qn_error *error);
-/* How the file says tensor `id` is quantized. False: it does not, or by a record that MNN does not
- * compute with (scale 0, another type than int8). */
-bool qn__mnn_quant_of(const qn_mnn_source *source, int64_t id, qn_mnn_tensor_quant *out);
 /* Serializes and writes atomically. */
 qn_status qn__mnn_save(const qn_fb_document *d, const char *path, uint64_t *bytes, qn_error *error);
 

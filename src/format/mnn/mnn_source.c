@@ -2,7 +2,6 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <limits.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -28,27 +27,6 @@ qn_mnn_source *qn__mnn_source_of(const qn_graph *graph)
                                                              : NULL;
 }
 
-/* Records by tensor; of two for one tensor the last one counts, as in MNN. */
-static qn_status read_records(qn_mnn_source *source, qn_error *error)
-{
-    size_t n = 0;
-    qn_fb_document *d = &source->doc;
-    qn_fb_object **list = qn__fb_tables(d->root, QN_MNN_Net_extraTensorDescribe, &n);
-    source->records = qn__arena_calloc(&d->arena, source->n_tensors, sizeof(*source->records));
-    if (!source->records)
-        return QN_NOMEM(error);
-    for (size_t i = 0; i < n; i++) {
-        const int64_t id = qn__fb_int(d, list[i], QN_MNN_TensorDescribe_index);
-        QN_FAIL_IF(id < 0 || (uint64_t)id >= source->n_tensors, error, QN_CORRUPT,
-                   "%s: record %zu is of tensor %" PRId64 " of %zu", source->path, i, id,
-                   source->n_tensors);
-        qn_fb_object *quant = qn__fb_table(list[i], QN_MNN_TensorDescribe_quantInfo);
-        if (quant)
-            source->records[id] = quant;
-    }
-    return QN_OK;
-}
-
 qn_status qn__mnn_source_read(const qn_context *ctx, const char *path, qn_blob *file,
                               qn_mnn_source **out, qn_error *error)
 {
@@ -69,34 +47,12 @@ qn_status qn__mnn_source_read(const qn_context *ctx, const char *path, qn_blob *
     source->n_tensors = doc.root->values[QN_MNN_Net_tensorName].present
                             ? doc.root->values[QN_MNN_Net_tensorName].count
                             : 0;
-    const qn_status status = source->path ? read_records(source, error) : QN_NOMEM(error);
-    if (status != QN_OK) {
+    if (!source->path) {
         qn__source_unref(&source->base);
-        return status;
+        return QN_NOMEM(error);
     }
     *out = source;
     return QN_OK;
-}
-
-bool qn__mnn_quant_of(const qn_mnn_source *source, int64_t id, qn_mnn_tensor_quant *out)
-{
-    const qn_fb_document *d = &source->doc;
-    const qn_fb_object *q =
-        id >= 0 && (uint64_t)id < source->n_tensors ? source->records[id] : NULL;
-    if (!q)
-        return false;
-    const double scale = qn__fb_real(d, q, QN_MNN_TensorQuantInfo_scale);
-    const int64_t type = qn__fb_int(d, q, QN_MNN_TensorQuantInfo_type);
-    const double zero = qn__fb_real(d, q, QN_MNN_TensorQuantInfo_zero);
-    const double low = qn__fb_real(d, q, QN_MNN_TensorQuantInfo_min);
-    const double high = qn__fb_real(d, q, QN_MNN_TensorQuantInfo_max);
-    if (!(scale > 0.0) || isinf(scale) ||
-        (type != QN_MNN_DataType_DT_INVALID && type != QN_MNN_DataType_DT_INT8) ||
-        !(low >= -128.0 && low < high && high <= 127.0) || !(zero >= -128.0 && zero <= 127.0))
-        return false;
-    *out = (qn_mnn_tensor_quant){(uint32_t)id, (float)scale, (int32_t)zero, (int32_t)low,
-                                 (int32_t)high};
-    return true;
 }
 
 /* --- side file --------------------------------------------------------------------------------*/
