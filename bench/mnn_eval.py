@@ -92,7 +92,8 @@ def samples(shared, task, limit):
         return
     labels = {}
     if (folder / "labels.csv").exists():
-        labels = {r["file"]: int(r["class_index"]) for r in csv.DictReader(open(folder / "labels.csv"))}
+        rows = list(csv.DictReader(open(folder / "labels.csv")))
+        labels = {r["file"]: int(r["class_index"]) for r in rows if "class_index" in r}
     names = sorted(p.name for p in folder.iterdir() if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
     if task.get("apart"):  # the calibration pictures are every tenth
         names = [n for i, n in enumerate(names) if i % 10]

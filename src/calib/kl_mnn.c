@@ -8,7 +8,14 @@
 #include <math.h>
 #include <string.h>
 
-enum { MNN_BINS = 2048, TARGET_BINS = 128, SMALL_POSITIONS = 100, F32_COUNT_LIMIT = 1 << 24 };
+enum {
+    MNN_BINS = 2048,
+    TARGET_BINS = 128,
+    SMALL_POSITIONS = 100,
+    F32_COUNT_LIMIT = 1 << 24,
+    CHUNK = 64,
+    IDLE_SLOTS = 8
+};
 #define SMALL_VALUE 1e-6f
 #define SMALL_MAX 1e-5f
 
@@ -16,7 +23,7 @@ typedef struct state {
     float lo, hi;
     uint64_t count;
     float max_abs; /* < 0: pass 0 */
-    uint64_t bins[MNN_BINS];
+    uint64_t bins[MNN_BINS + IDLE_SLOTS];
 } state;
 
 static size_t state_bytes(void)
@@ -33,6 +40,19 @@ static void init(void *p)
     s->max_abs = -1;
 }
 
+/* Bin of each value; those that are not counted go to slots behind the bins, several of them, so
+ * that runs of zeros do not wait for each other. */
+static void slots_of(const float *restrict values, size_t n, float interval,
+                     int32_t *restrict slots)
+{
+    for (int32_t j = 0; j < (int32_t)n; j++) {
+        const float v = fabsf(values[j]), bin = v * interval;
+        const float last = (float)(MNN_BINS - 1);
+        const int32_t slot = (int32_t)(bin < last ? bin : last);
+        slots[j] = v > SMALL_VALUE ? slot : MNN_BINS + (j & (IDLE_SLOTS - 1));
+    }
+}
+
 static qn_status observe(const qn_context *ctx, void *p, uint32_t pass, uint64_t sample,
                          const float *values, size_t count, qn_error *error)
 {
@@ -46,12 +66,12 @@ static qn_status observe(const qn_context *ctx, void *p, uint32_t pass, uint64_t
     if (s->max_abs <= SMALL_MAX)
         return QN_OK;
     const float interval = (float)MNN_BINS / s->max_abs;
-    for (size_t i = 0; i < count; i++) {
-        const float v = fabsf(values[i]);
-        if (!(v > SMALL_VALUE))
-            continue;
-        const float bin = v * interval;
-        s->bins[bin < MNN_BINS ? (size_t)bin : MNN_BINS - 1]++;
+    for (size_t i = 0; i < count; i += CHUNK) {
+        int32_t slots[CHUNK];
+        const size_t n = count - i < CHUNK ? count - i : CHUNK;
+        slots_of(values + i, n, interval, slots);
+        for (size_t j = 0; j < n; j++)
+            s->bins[slots[j]]++;
     }
     return QN_OK;
 }
@@ -134,21 +154,98 @@ static float divergence(const float *p, const float *q, size_t n)
     return sum;
 }
 
-static size_t threshold(const float *h)
+/* The divergence as MNN computes it. tail: what lies in bins i and up. */
+static float exact_divergence(const float *h, size_t i, float tail)
 {
     float p[MNN_BINS], q[MNN_BINS];
+    memcpy(p, h, i * sizeof(*p));
+    p[i - 1] += tail;
+    memset(q, 0, i * sizeof(*q));
+    for (size_t j = 0; j < TARGET_BINS; j++)
+        spread_group(h, i, j, q);
+    return divergence(p, q, i);
+}
+
+/* Natural logarithms of n positive normal numbers, to 1e-7: the series of 2 artanh((m-1)/(m+1)) for
+ * a mantissa m between sqrt(1/2) and sqrt(2). */
+static void logarithms(const float *restrict x, size_t n, float *restrict out)
+{
+    for (size_t i = 0; i < n; i++) {
+        union {
+            float f;
+            int32_t i;
+        } u = {x[i]};
+        const int32_t e = (u.i - 0x3F3504F3) >> 23;
+        u.i -= e * (1 << 23);
+        const float t = (u.f - 1.0f) / (u.f + 1.0f), t2 = t * t;
+        const float series =
+            1.0f + t2 * (1.0f / 3 + t2 * (1.0f / 5 + t2 * (1.0f / 7 + t2 * (1.0f / 9))));
+        out[i] = 2.0f * t * series + (float)e * 0.69314718f;
+    }
+}
+
+/* What the quick search needs: running sums over bins 0..i-1. */
+typedef struct running {
+    double mass[MNN_BINS + 1], plogp[MNN_BINS + 1];
+} running;
+
+/* The same divergence by running sums: Q is constant inside a group, and only the bin that two
+ * groups share differs. Every bin counts as filled, which is so: counters begin above zero. */
+static double quick_divergence(const float *h, const running *r, size_t i)
+{
+    float q[2 * TARGET_BINS], logs[2 * TARGET_BINS];
+    double p[2 * TARGET_BINS];
+    size_t n = 0;
+    const double w = (double)i / TARGET_BINS, tail = r->mass[MNN_BINS] - r->mass[i];
+    double each = 0;
+    for (size_t j = 0; j < TARGET_BINS; j++) {
+        const double start = (double)j * w, end = start + w;
+        const size_t left = (size_t)ceil(start), right = j + 1 < TARGET_BINS ? (size_t)end : i;
+        const double left_share = (double)left - start, right_share = end - (double)right;
+        double mass = r->mass[right] - r->mass[left];
+        mass += left_share > 0 ? left_share * (double)h[left - 1] : 0;
+        mass += right_share > 0 && right < i ? right_share * (double)h[right] : 0;
+        const double before = each;
+        each = mass / w;
+        if (left_share > 0) {
+            q[n] = (float)(before * (1 - left_share) + each * left_share);
+            p[n++] = (double)h[left - 1] + (left == i ? tail : 0);
+        }
+        q[n] = (float)each;
+        p[n++] = r->mass[right] - r->mass[left] + (right == i && left < i ? tail : 0);
+    }
+    logarithms(q, n, logs);
+    const double last = (double)h[i - 1];
+    double d = r->plogp[i] - last * log(last) + (last + tail) * log(last + tail);
+    for (size_t k = 0; k < n; k++)
+        d -= p[k] * (double)logs[k];
+    return d;
+}
+
+/* The threshold of least divergence, the first one on ties. The float32 sum of at most 2,048 terms
+ * decides, so it is taken wherever the quick value comes near the least quick value. */
+#define NEAR 1e-4
+
+static size_t threshold(const float *h)
+{
+    running r;
+    double quick[MNN_BINS], least = INFINITY;
+    r.mass[0] = r.plogp[0] = 0;
+    for (size_t k = 0; k < MNN_BINS; k++) {
+        r.mass[k + 1] = r.mass[k] + (double)h[k];
+        r.plogp[k + 1] = r.plogp[k] + (double)h[k] * log((double)h[k]);
+    }
+    for (size_t i = TARGET_BINS; i < MNN_BINS; i++) {
+        quick[i] = quick_divergence(h, &r, i);
+        least = fmin(least, quick[i]);
+    }
     size_t best = TARGET_BINS;
     float best_d = 10000.0f, tail = 0;
     for (size_t k = TARGET_BINS; k < MNN_BINS; k++)
         tail += h[k];
     for (size_t i = TARGET_BINS; i < MNN_BINS; i++) {
-        memcpy(p, h, i * sizeof(*p));
-        p[i - 1] += tail;
+        const float d = quick[i] <= least + NEAR ? exact_divergence(h, i, tail) : INFINITY;
         tail -= h[i];
-        memset(q, 0, i * sizeof(*q));
-        for (size_t j = 0; j < TARGET_BINS; j++)
-            spread_group(h, i, j, q);
-        const float d = divergence(p, q, i);
         if (d < best_d) {
             best_d = d;
             best = i;

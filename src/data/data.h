@@ -16,10 +16,10 @@ typedef struct qn_image {
 qn_status qn__image_decode(const qn_context *ctx, const uint8_t *bytes, size_t size_bytes,
                            const char *name, uint32_t want_channels, qn_image *out,
                            qn_error *error);
-/* The same, JPEGs to the levels that MNN's tool decodes. */
-qn_status qn__image_decode_mnn(const qn_context *ctx, const uint8_t *bytes, size_t size_bytes,
-                               const char *name, uint32_t want_channels, qn_image *out,
-                               qn_error *error);
+/* The same; JPEG levels as MNN's decoder makes them, which differ by one here and there. */
+qn_status qn__image_decode_as_mnn(const qn_context *ctx, const uint8_t *bytes, size_t size_bytes,
+                                  const char *name, uint32_t want_channels, qn_image *out,
+                                  qn_error *error);
 void qn__image_free(qn_image *image);
 /* Same result as Pillow's resize, to +-1 level (bilinear, bicubic, nearest). */
 qn_status qn__image_resize(const qn_image *src, uint32_t width, uint32_t height, qn_filter filter,

@@ -98,14 +98,12 @@ static qn_status decode(const qn_image_source *src, qn_image *out, qn_error *err
     QN_FAIL(error, QN_CORRUPT, "%s: not a JPEG, PNG, WebP, BMP or PNM picture", src->name);
 }
 
-static qn_status decode_any(const qn_context *ctx, const uint8_t *bytes, size_t size_bytes,
-                            const char *name, uint32_t want_channels, bool as_mnn, qn_image *out,
-                            qn_error *error)
+static qn_status decode_source(qn_image_source src, qn_image *out, qn_error *error)
 {
+    const uint32_t want_channels = src.channels;
     QN_FAIL_IF(want_channels != 1 && want_channels != 3 && want_channels != 4, error,
-               QN_INVALID_ARGUMENT, "%s: pictures have 1, 3 or 4 channels, not %u", name,
+               QN_INVALID_ARGUMENT, "%s: pictures have 1, 3 or 4 channels, not %u", src.name,
                want_channels);
-    qn_image_source src = {ctx, bytes, size_bytes, name, want_channels, as_mnn};
     if (starts_with(&src, 0, "\x89PNG\r\n\x1a\n", 8))
         return qn__png_decode(&src, out, error);
     /* The others are opaque, or their alpha is dropped. */
@@ -124,12 +122,14 @@ static qn_status decode_any(const qn_context *ctx, const uint8_t *bytes, size_t 
 qn_status qn__image_decode(const qn_context *ctx, const uint8_t *bytes, size_t size_bytes,
                            const char *name, uint32_t want_channels, qn_image *out, qn_error *error)
 {
-    return decode_any(ctx, bytes, size_bytes, name, want_channels, false, out, error);
+    return decode_source((qn_image_source){ctx, bytes, size_bytes, name, want_channels, false}, out,
+                         error);
 }
 
-qn_status qn__image_decode_mnn(const qn_context *ctx, const uint8_t *bytes, size_t size_bytes,
-                               const char *name, uint32_t want_channels, qn_image *out,
-                               qn_error *error)
+qn_status qn__image_decode_as_mnn(const qn_context *ctx, const uint8_t *bytes, size_t size_bytes,
+                                  const char *name, uint32_t want_channels, qn_image *out,
+                                  qn_error *error)
 {
-    return decode_any(ctx, bytes, size_bytes, name, want_channels, true, out, error);
+    return decode_source((qn_image_source){ctx, bytes, size_bytes, name, want_channels, true}, out,
+                         error);
 }

@@ -10,7 +10,7 @@ typedef struct qn_image_source {
     size_t size_bytes;
     const char *name;  /* for messages */
     uint32_t channels; /* wanted: 1, 3 or 4 (RGBA: opaque where the file has no alpha) */
-    bool as_mnn;       /* JPEG: the levels of MNN's decoder, not libjpeg's */
+    bool as_mnn;       /* JPEG in the arithmetic of MNN's decoder */
 } qn_image_source;
 
 qn_status qn__jpeg_decode(const qn_image_source *src, qn_image *out, qn_error *error);

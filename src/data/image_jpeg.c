@@ -1,6 +1,7 @@
 /* JPEG through libjpeg-turbo: slow integer DCT and fancy upsampling, the library's defaults and
  * Pillow's. A file that ends early is an error, damaged entropy data are not (as in Pillow). */
-#include "data/image_jpeg_mnn.h"
+#include "data/image.h"
+#include "data/image_jpeg.h"
 
 #include <setjmp.h>
 #include <stdio.h>
@@ -25,9 +26,8 @@ typedef struct qn_jpeg_state {
     qn_error *error;
     qn_status status;
     int last_starved_scan, n_starved_scans;
-    uint8_t *row; /* scratch where the library's rows are not ours */
-    qn_jpeg_plane planes[4];
-    uint8_t *plane_rows[4];
+    uint8_t *row;     /* scratch where the library's rows are not ours */
+    uint8_t *samples; /* planes and rows of the coefficients' way */
     qn_image image;
 } qn_jpeg_state;
 
@@ -171,27 +171,71 @@ static void jpeg_read_rows(qn_jpeg_state *state)
     }
 }
 
-/* The coefficients are the library's, the rest is MNN's. */
-static qn_status jpeg_run_mnn(qn_jpeg_state *state)
+/* Gray or YCbCr with whole ratios between its components. */
+static bool jpeg_is_plain(const struct jpeg_decompress_struct *cinfo)
+{
+    if (cinfo->num_components == 1)
+        return true;
+    if (cinfo->num_components != 3 || cinfo->jpeg_color_space != JCS_YCbCr)
+        return false;
+    for (int c = 0; c < 3; c++)
+        if (cinfo->max_h_samp_factor % cinfo->comp_info[c].h_samp_factor != 0 ||
+            cinfo->max_v_samp_factor % cinfo->comp_info[c].v_samp_factor != 0)
+            return false;
+    return true;
+}
+
+/* Planes of whole blocks and a row for each, in one piece. */
+static qn_status jpeg_planes_create(qn_jpeg_state *state, qn_jpeg_plane planes[3], uint8_t *rows[3])
+{
+    const struct jpeg_decompress_struct *cinfo = &state->cinfo;
+    const size_t row_bytes = (size_t)cinfo->image_width + 8;
+    size_t bytes = 0;
+    for (int c = 0; c < cinfo->num_components; c++) {
+        const jpeg_component_info *info = &cinfo->comp_info[c];
+        bytes += (size_t)info->width_in_blocks * 8 * info->height_in_blocks * 8 + row_bytes;
+    }
+    state->samples = qn__alloc(state->src->ctx, bytes);
+    if (state->samples == NULL)
+        return QN_NOMEM(state->error);
+    uint8_t *next = state->samples;
+    for (int c = 0; c < cinfo->num_components; c++) {
+        const jpeg_component_info *info = &cinfo->comp_info[c];
+        const bool alone = cinfo->num_components == 1; /* its factors mean nothing */
+        planes[c].hs = alone ? 1 : (size_t)(cinfo->max_h_samp_factor / info->h_samp_factor);
+        planes[c].vs = alone ? 1 : (size_t)(cinfo->max_v_samp_factor / info->v_samp_factor);
+        planes[c].stride = (size_t)info->width_in_blocks * 8;
+        planes[c].width = (cinfo->image_width + planes[c].hs - 1) / planes[c].hs;
+        planes[c].height = (cinfo->image_height + planes[c].vs - 1) / planes[c].vs;
+        planes[c].samples = next;
+        next += planes[c].stride * info->height_in_blocks * 8;
+        rows[c] = next;
+        next += row_bytes;
+    }
+    return QN_OK;
+}
+
+/* Coefficients only from the library, pixels as MNN's decoder makes them. */
+static qn_status jpeg_read_coefficient_planes(qn_jpeg_state *state)
 {
     struct jpeg_decompress_struct *cinfo = &state->cinfo;
-    const qn_context *ctx = state->src->ctx;
-    qn_image *image = &state->image;
-    const int n = cinfo->num_components;
-    QN_TRY(qn__image_alloc(ctx, cinfo->image_width, cinfo->image_height, 3, image, state->error));
-    jvirt_barray_ptr *blocks = jpeg_read_coefficients(cinfo);
-    for (int c = 0; c < n; c++) {
-        QN_TRY(qn__jpeg_mnn_plane(cinfo, blocks[c], c, ctx, &state->planes[c], state->error));
-        state->plane_rows[c] = qn__alloc(ctx, (size_t)image->width + 16);
-        if (state->plane_rows[c] == NULL)
-            return QN_NOMEM(state->error);
+    qn_jpeg_plane planes[3];
+    uint8_t *rows[3] = {NULL, NULL, NULL};
+    jvirt_barray_ptr *coefficients = jpeg_read_coefficients(cinfo);
+    QN_TRY(jpeg_planes_create(state, planes, rows));
+    for (int c = 0; c < cinfo->num_components; c++) {
+        const jpeg_component_info *info = &cinfo->comp_info[c];
+        QN_FAIL_IF(info->quant_table == NULL, state->error, QN_CORRUPT,
+                   "%s: JPEG component without a quantization table", state->src->name);
+        for (JDIMENSION y = 0; y < info->height_in_blocks; y++) {
+            JBLOCKARRAY blocks =
+                cinfo->mem->access_virt_barray((j_common_ptr)cinfo, coefficients[c], y, 1, FALSE);
+            for (JDIMENSION x = 0; x < info->width_in_blocks; x++)
+                qn__jpeg_plane_block(&planes[c], y, x, blocks[0][x], info->quant_table->quantval);
+        }
     }
-    for (uint32_t y = 0; y < image->height; y++) {
-        for (int c = 0; c < n; c++)
-            qn__jpeg_mnn_row(&state->planes[c], image->width, y, state->plane_rows[c]);
-        qn__jpeg_mnn_colours(cinfo, state->plane_rows, image->pixels + (size_t)y * image->width * 3,
-                             image->width);
-    }
+    qn__jpeg_planes_to_rgb(planes, (size_t)cinfo->num_components, rows, state->image.width,
+                           state->image.height, state->image.pixels);
     jpeg_finish_decompress(cinfo);
     return QN_OK;
 }
@@ -206,8 +250,6 @@ static qn_status jpeg_run(qn_jpeg_state *state)
     cinfo->progress = &state->progress;
     jpeg_read_header(cinfo, TRUE);
     QN_TRY(jpeg_check_header(state));
-    if (state->src->as_mnn)
-        return jpeg_run_mnn(state);
     const uint32_t channels = state->src->channels;
     if (cinfo->num_components == 4)
         cinfo->out_color_space = JCS_CMYK;
@@ -221,6 +263,8 @@ static qn_status jpeg_run(qn_jpeg_state *state)
                                                                             : 3;
     QN_TRY(qn__image_alloc(state->src->ctx, cinfo->image_width, cinfo->image_height, channels,
                            &state->image, state->error));
+    if (state->src->as_mnn && channels == 3 && jpeg_is_plain(cinfo))
+        return jpeg_read_coefficient_planes(state);
     if (raw_channels != channels) {
         state->row = qn__alloc(state->src->ctx, (size_t)cinfo->image_width * raw_channels);
         if (state->row == NULL)
@@ -252,10 +296,7 @@ qn_status qn__jpeg_decode(const qn_image_source *src, qn_image *out, qn_error *e
     const qn_status status = jpeg_run(&state);
     jpeg_destroy_decompress(&state.cinfo);
     qn__free(src->ctx, state.row);
-    for (size_t c = 0; c < 4; c++) {
-        qn__free(src->ctx, state.planes[c].values);
-        qn__free(src->ctx, state.plane_rows[c]);
-    }
+    qn__free(src->ctx, state.samples);
     if (status != QN_OK) {
         qn__image_free(&state.image);
         return status;

@@ -280,9 +280,8 @@ qn_status qn__picture_load(const qn_context *ctx, const qn_picture_plan *plan, c
     /* MNN takes luma after resizing. */
     const uint32_t channels = is_mnn(plan->filter) && plan->n_channels == 1 ? 3 : plan->n_channels;
     qn_status status =
-        plan->filter == QN_FILTER_MNN_TRUNCATE
-            ? qn__image_decode_mnn(ctx, view.data, view.size_bytes, path, channels, &image, error)
-            : qn__image_decode(ctx, view.data, view.size_bytes, path, channels, &image, error);
+        (plan->filter == QN_FILTER_MNN_TRUNCATE ? qn__image_decode_as_mnn : qn__image_decode)(
+            ctx, view.data, view.size_bytes, path, channels, &image, error);
     qn__file_close(ctx, &view);
     if (status != QN_OK)
         return status;

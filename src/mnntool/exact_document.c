@@ -45,6 +45,11 @@ static const qn_mnn_tensor_quant *quant_of(const editor *e, size_t op, bool outp
 
 /* --- weights ----------------------------------------------------------------------------------*/
 
+static int32_t level_limit(uint32_t bits)
+{
+    return (1 << (bits - 1)) - 1;
+}
+
 static bool has_float_weights(const qn_fb_object *main)
 {
     return qn__fb_has(main, QN_MNN_Convolution2D_weight) ||
@@ -95,6 +100,8 @@ static qn_status store_integers(editor *e, size_t op, const qn_mnn_packed *w, in
                                    .nbits = e->exact_bits ? bits : 8,
                                    .linear = e->exact_bits || bits == 8,
                                    .sparse = bits >= 8,
+                                   .clamp_min = e->exact_bits ? -level_limit(bits) : 0,
+                                   .clamp_max = e->exact_bits ? level_limit(bits) : 0,
                                    .scale_in = quant_of(e, op, false)->scale,
                                    .scale_out = quant_of(e, op, true)->scale,
                                    .input_channels = channels};
@@ -316,7 +323,7 @@ static qn_status edit_records(editor *e, qn_error *error)
  * given, whatever it is; otherwise it cuts what it scaled for 127. */
 static int32_t weight_clamp(const qn_mnn_config *config)
 {
-    const int32_t limit = (1 << (config->bits - 1)) - 1;
+    const int32_t limit = level_limit((uint32_t)config->bits);
     if (config->bits >= 8)
         return config->weight_clamp;
     if ((config->exact & QN_MNN_EXACT_BITS) != 0)

@@ -186,6 +186,11 @@ static void copy_rows(void *arg, size_t begin, size_t end)
 /* dst[r][c] = src[c][r] for a rows x cols part; strides in elements between dst rows and between
  * src rows. The vector type is GCC's generic one: 4 x 4 blocks become shuffles on every ISA. */
 typedef uint32_t u32x4 __attribute__((vector_size(16), aligned(4), may_alias));
+#ifdef __clang__
+#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (u32x4){__VA_ARGS__})
+#endif
 
 static void transpose_32(uint8_t *dst8, const uint8_t *src8, size_t rows, size_t cols,
                          ptrdiff_t dst_stride, ptrdiff_t src_stride)
@@ -202,16 +207,14 @@ static void transpose_32(uint8_t *dst8, const uint8_t *src8, size_t rows, size_t
             const u32x4 b = *(const u32x4 *)(const void *)(s + src_stride);
             const u32x4 e = *(const u32x4 *)(const void *)(s + 2 * src_stride);
             const u32x4 f = *(const u32x4 *)(const void *)(s + 3 * src_stride);
-            const u32x4 ab0 = __builtin_shuffle(a, b, (u32x4){0, 4, 1, 5});
-            const u32x4 ab1 = __builtin_shuffle(a, b, (u32x4){2, 6, 3, 7});
-            const u32x4 ef0 = __builtin_shuffle(e, f, (u32x4){0, 4, 1, 5});
-            const u32x4 ef1 = __builtin_shuffle(e, f, (u32x4){2, 6, 3, 7});
-            *(u32x4 *)(void *)d = __builtin_shuffle(ab0, ef0, (u32x4){0, 1, 4, 5});
-            *(u32x4 *)(void *)(d + dst_stride) = __builtin_shuffle(ab0, ef0, (u32x4){2, 3, 6, 7});
-            *(u32x4 *)(void *)(d + 2 * dst_stride) =
-                __builtin_shuffle(ab1, ef1, (u32x4){0, 1, 4, 5});
-            *(u32x4 *)(void *)(d + 3 * dst_stride) =
-                __builtin_shuffle(ab1, ef1, (u32x4){2, 3, 6, 7});
+            const u32x4 ab0 = SHUFFLE(a, b, 0, 4, 1, 5);
+            const u32x4 ab1 = SHUFFLE(a, b, 2, 6, 3, 7);
+            const u32x4 ef0 = SHUFFLE(e, f, 0, 4, 1, 5);
+            const u32x4 ef1 = SHUFFLE(e, f, 2, 6, 3, 7);
+            *(u32x4 *)(void *)d = SHUFFLE(ab0, ef0, 0, 1, 4, 5);
+            *(u32x4 *)(void *)(d + dst_stride) = SHUFFLE(ab0, ef0, 2, 3, 6, 7);
+            *(u32x4 *)(void *)(d + 2 * dst_stride) = SHUFFLE(ab1, ef1, 0, 1, 4, 5);
+            *(u32x4 *)(void *)(d + 3 * dst_stride) = SHUFFLE(ab1, ef1, 2, 3, 6, 7);
         }
         for (; r < rows; r++)
             for (size_t j = c; j < c + 4; j++)

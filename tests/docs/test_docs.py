@@ -114,6 +114,12 @@ def test_operators_of_onnx_are_those_of_the_table():
     assert set(re.findall(r"\bQ(?:Linear|Gemm)\w*", read("onnx.md").split("## What is refused")[0])) == integer
 
 
+def test_operators_of_mnn_are_those_of_the_table():
+    rows = re.findall(r"^QN_MNN_OP\((\w+),", (ROOT / "src/format/mnn/mnn_ops.def").read_text(), re.M)
+    listed = read("mnn.md").split("<!-- operators -->")[1].split("<!-- end -->")[0]
+    assert set(re.findall(r"\w+", listed)) == {*rows, "Input"}
+
+
 def test_recipe_keys_and_defaults(quench, workspace, helps):
     recipe, written = workspace / "r.json", {}
     for features in ("lp", "ema-train"):  # no run has every key

@@ -1,5 +1,6 @@
 /* .mnn documents that mean something: every form of weights, and documents that lie. They are made
  * here as FlatBuffers and read back; each lie must end in a message that says what is wrong. */
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -13,6 +14,7 @@
 
 #include "core/context.h"
 #include "core/io.h"
+#include "fault/fault.h"
 #include "format/mnn/mnn_format.h"
 
 #define CONV(field) QN_MNN_Convolution2DCommon_##field
@@ -494,13 +496,80 @@ static void test_cut_and_flipped(void **state)
     qn_context_destroy(ctx);
 }
 
+/* Every allocation of reading fails once, and from then on: a status, and nothing leaks. */
+static void test_out_of_memory(void **state)
+{
+    (void)state;
+    qn_context *plain = make_context();
+    qn_blob *file = saved_file(plain);
+    for (int persistent = 0; persistent < 2; persistent++) {
+        qn_status status = QN_NO_MEMORY;
+        uint64_t n = 1;
+        for (; status != QN_OK; n++) {
+            fault f = {.fail_at = n, .persistent = persistent != 0};
+            qn_context ctx = *plain;
+            ctx.allocator = fault_allocator(&f);
+            ctx.arena_block_bytes = 256;
+            qn_blob *mine = NULL;
+            qn_graph *g = NULL;
+            status = QN_NO_MEMORY;
+            mine = qn__blob_copy(&ctx, file->data, file->size_bytes);
+            if (mine)
+                status = qn__mnn_read(&ctx, "m.mnn", mine, &g, NULL);
+            if (status == QN_OK)
+                qn__graph_destroy(g);
+            qn__blob_unref(mine);
+            if (status != QN_OK && status != QN_NO_MEMORY)
+                fail_msg("allocation %d: %s", (int)n, qn_status_name(status));
+            assert_int_equal(f.live, 0);
+            assert_true(n < 100000);
+        }
+        assert_true(n > 20); /* the injection reached the code */
+    }
+    qn__blob_unref(file);
+    qn_context_destroy(plain);
+}
+
+/* A few bytes must not ask for any number of constants: LayerNorm without gamma needs ones. */
+static void test_bounded_constants(void **state)
+{
+    (void)state;
+    qn_context *ctx = make_context();
+    for (int64_t size = 1 << 10; size <= 1 << 26; size <<= 16) {
+        model m;
+        qn_graph *g = NULL;
+        qn_error error = {0};
+        build(ctx, &m);
+        m.n_ops = 1;
+        set_ints(&m.doc, main_of(m.ops[0]), QN_MNN_Input_dims, (int32_t[]){1, (int32_t)size}, 2);
+        qn_fb_object *norm =
+            main_of(add_op(&m, QN_MNN_OpType_LayerNorm, "norm", 0, 1, QN_MNN_REC_LayerNorm));
+        set_ints(&m.doc, norm, QN_MNN_LayerNorm_axis, (int32_t[]){-1}, 1);
+        const qn_status status = read_model(ctx, &m, &g, &error);
+        if (size == 1 << 10) {
+            assert_int_equal(status, QN_OK);
+            qn__graph_destroy(g);
+        } else {
+            if (status != QN_LIMIT)
+                fail_msg("%s", error.message);
+            assert_non_null(strstr(error.message, "too many for a file"));
+        }
+    }
+    qn_context_destroy(ctx);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_reads),           cmocka_unit_test(test_lies),
-        cmocka_unit_test(test_dense_levels),    cmocka_unit_test(test_sparse),
-        cmocka_unit_test(test_blocks),          cmocka_unit_test(test_raw_asymmetric_half),
+        cmocka_unit_test(test_reads),
+        cmocka_unit_test(test_lies),
+        cmocka_unit_test(test_dense_levels),
+        cmocka_unit_test(test_sparse),
+        cmocka_unit_test(test_blocks),
+        cmocka_unit_test(test_raw_asymmetric_half),
         cmocka_unit_test(test_cut_and_flipped),
+        cmocka_unit_test(test_out_of_memory),
+        cmocka_unit_test(test_bounded_constants),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

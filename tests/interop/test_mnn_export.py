@@ -101,7 +101,7 @@ def test_operator(quench, case, tmp_path):
         (Case("einsum", [node("Einsum", ["x"], equation="ij->ji")], {"x": (2, 3)}), "Einsum"),
         (Case("cubic", [node("Resize", ["x", "", "s"], mode="cubic")], {"x": (1, 2, 4, 4)},
               {"s": np.array([1, 1, 2, 2], np.float32)}), "no MNN form of mode cubic"),
-        (Case("range", [node("Reshape", ["x", "y"])], {"x": (2, 3)}), "y"),
+        (Case("shape", [node("Reshape", ["x", "y"])], {"x": (2, 3)}), "whose sizes are not fixed"),
         (Case("dilated", [node("MaxPool", ["x"], kernel_shape=[2, 2], dilations=[2, 2])],
               {"x": (1, 2, 8, 8)}), "no MNN form of dilated windows"),
         (Case("reversed", [node("Slice", ["x", "s", "e", "a", "t"])], {"x": (4, 6)},
@@ -110,14 +110,11 @@ def test_operator(quench, case, tmp_path):
     ids=lambda value: value.name if isinstance(value, Case) else None,
 )  # fmt: skip
 def test_what_has_no_form_is_named(quench, case, message, tmp_path):
-    if case.name == "range":  # a shape that is an input
-        case = Case("shape", case.nodes, {"x": (2, 3)})
-        model = case.model()
+    model = case.model()
+    if case.name == "shape":  # that is an input
         model.graph.input.append(
             onnx.helper.make_tensor_value_info("y", onnx.TensorProto.INT64, (2,))
         )
-    else:
-        model = case.model()
     onnx.save(model, tmp_path / "m.onnx")
     result = quench("convert", tmp_path / "m.onnx", "-o", tmp_path / "m.mnn")
     assert result.returncode != 0
@@ -127,8 +124,9 @@ def test_what_has_no_form_is_named(quench, case, message, tmp_path):
 
 def test_outputs_of_equal_contents(quench, tmp_path):
     """Outputs that are an input, or another output, under a second name."""
-    nodes = [node("Relu", ["x"], ["a"]), node("Identity", ["a"], ["b"]),
-             node("Identity", ["x"], ["c"])]  # fmt: skip
+    nodes = [onnx.helper.make_node(op, [source], [target], name=target)
+             for op, source, target in [("Relu", "x", "a"), ("Identity", "a", "b"),
+                                        ("Identity", "x", "c")]]  # fmt: skip
     model = Case("names", nodes, {"x": (1, 3, 4, 5)}).model()
     for name in ("a", "b"):
         model.graph.output.append(
@@ -148,9 +146,12 @@ def test_network(quench, shared, name, tmp_path):
     session = ort.InferenceSession(str(net.path), providers=["CPUExecutionProvider"])
     feeds = {session.get_inputs()[0].name: sample}
     convert(quench, net.path, tmp_path / "m.mnn")
-    assert_equal(Runtime(tmp_path / "m.mnn").run(**feeds), onnx_outputs(net.path, feeds), 1e-4)
+    # boxes of RFB-320_raw go through an exponential, of which MNN has an approximation
+    tolerance = 5e-4 if name.startswith("rfb-raw") else 1e-4
+    expected = onnx_outputs(net.path, feeds)
+    assert_equal(Runtime(tmp_path / "m.mnn").run(**feeds), expected, tolerance)
     convert(quench, tmp_path / "m.mnn", tmp_path / "back.onnx")
-    assert_equal(onnx_outputs(tmp_path / "back.onnx", feeds), onnx_outputs(net.path, feeds), 1e-4)
+    assert_equal(onnx_outputs(tmp_path / "back.onnx", feeds), expected, 1e-4)
 
 
 def test_batch(quench, shared, tmp_path):
@@ -179,7 +180,7 @@ def test_mnn_to_onnx(quench, shared, file, tmp_path):
 
 
 # Float and int8 answers of MNN that must be the same, of 64 pictures.
-INTEGER = {"resnet20": 58, "mobilenet": 50, "squeezenet": 54, "menet": 54}
+INTEGER = {"resnet20": 60, "mobilenet": 57, "squeezenet": 54, "menet": 55}
 
 
 @pytest.mark.parametrize("name", INTEGER)

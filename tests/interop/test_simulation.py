@@ -15,6 +15,11 @@ SETTINGS = {
     "arm": ["--target", "onnxruntime-arm"],
     "tensor": ["--granularity", "tensor"],
     "tensorrt": ["--target", "tensorrt"],
+    "bits4": ["--weights", "admm", "--weight-bits", "4"],
+    "bits2": ["--weight-bits", "2", "--format", "qoperator"],
+    "pow2": ["--weights", "admm", "--weight-levels", "pow2"],
+    "ternary": ["--weight-levels", "ternary", "--granularity", "tensor"],
+    "clamp": ["--activations", "s8sym", "--feature-clamp", "63", "--weight-clamp", "40"],
 }
 RUNS = [(name, "onnxruntime") for name in MODELS] + [
     ("synthetic", "onnxruntime-qoperator"),
@@ -27,6 +32,12 @@ RUNS = [(name, "onnxruntime") for name in MODELS] + [
     ("resnet20", "arm"),
     ("fastestdet", "arm"),
     ("resnet20", "tensorrt"),
+    ("synthetic", "bits4"),
+    ("synthetic", "bits2"),
+    ("synthetic", "ternary"),
+    ("synthetic", "clamp"),
+    ("mobilenet", "pow2"),
+    ("resnet20", "bits4"),
 ]
 
 

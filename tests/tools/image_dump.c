@@ -1,5 +1,6 @@
-/* image_dump FILE CHANNELS [WxH FILTER [X,Y,W,H]]: decodes, perhaps resizes, and writes "WIDTH
- * HEIGHT CHANNELS" and the pixels to stdout. For comparison with other libraries. */
+/* image_dump FILE CHANNELS[m] [WxH FILTER [X,Y,W,H]]: decodes, perhaps resizes, and writes "WIDTH
+ * HEIGHT CHANNELS" and the pixels to stdout. For comparison with other
+ * libraries. CHANNELS followed by "m": JPEG as MNN's decoder. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,9 +24,7 @@ static qn_status dump(const qn_context *ctx, int argc, char **argv, qn_error *er
     qn_file_view view;
     QN_TRY(qn__file_open(ctx, argv[1], &view, error));
     qn_image image;
-    /* mnn-truncate: the picture as MNN on x86 has it, from the decoder on */
-    const bool as_mnn = argc >= 5 && strcmp(argv[4], "mnn-truncate") == 0;
-    qn_status status = (as_mnn ? qn__image_decode_mnn : qn__image_decode)(
+    qn_status status = (strchr(argv[2], 'm') != NULL ? qn__image_decode_as_mnn : qn__image_decode)(
         ctx, view.data, view.size_bytes, argv[1], (uint32_t)atoi(argv[2]), &image, error);
     qn__file_close(ctx, &view);
     if (status != QN_OK)

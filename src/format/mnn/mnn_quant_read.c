@@ -142,8 +142,9 @@ static bool is_raster(int64_t type)
 static bool hands_records_on(int64_t type)
 {
     return is_raster(type) || type == QN_MNN_OpType_ReLU || type == QN_MNN_OpType_ReLU6 ||
-           type == QN_MNN_OpType_Pooling || type == QN_MNN_OpType_Interp ||
-           type == QN_MNN_OpType_CropAndResize || type == QN_MNN_OpType_ROIPooling;
+           type == QN_MNN_OpType_Pooling || type == QN_MNN_OpType_Pooling3D ||
+           type == QN_MNN_OpType_Interp || type == QN_MNN_OpType_CropAndResize ||
+           type == QN_MNN_OpType_ROIPooling;
 }
 
 /* As MNN does at load: over an operator of one float input a record goes to the side that has none.
@@ -221,6 +222,7 @@ static bool op_is_int8(const typer *t, size_t op)
     }
     case QN_MNN_OpType_ReLU:
     case QN_MNN_OpType_Pooling:
+    case QN_MNN_OpType_Pooling3D:
         return same_parameters(t, op);
     default:
         return is_raster(type) && same_parameters(t, op);

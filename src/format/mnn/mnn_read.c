@@ -182,8 +182,7 @@ static qn_status build(qn_mnn_reader *r, qn_error *error)
                ctx->limits.nodes);
     r->values = qn__calloc(ctx, source->n_tensors + 1, sizeof(*r->values));
     r->marks = qn__calloc(ctx, source->n_tensors + 1, 1);
-    r->graph->inputs =
-        qn__arena_calloc(&r->graph->arena, source->n_ops, sizeof(*r->graph->inputs));
+    r->graph->inputs = qn__arena_calloc(&r->graph->arena, source->n_ops, sizeof(*r->graph->inputs));
     if (!r->values || !r->marks || !r->graph->inputs)
         return QN_NOMEM(error);
     for (size_t i = 0; i < source->n_ops; i++)

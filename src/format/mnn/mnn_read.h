@@ -27,7 +27,8 @@ typedef struct qn_mnn_reader {
     int64_t type;                  /* OpType */
     const char *name;              /* of the operator, or made from type and index */
     size_t n_in, n_out;
-    bool named; /* a node took the operator's own name */
+    bool named;     /* a node took the operator's own name */
+    uint64_t spent; /* bytes of constants that were looked at or made */
 } qn_mnn_reader;
 
 typedef qn_status (*qn_mnn_lower_fn)(qn_mnn_reader *r, qn_error *error);
@@ -120,13 +121,15 @@ qn_status qn__mnn_put(qn_mnn_reader *r, size_t i, qn_tensor *tensor, int64_t for
 /* Output 0 in the format of input 0. */
 qn_status qn__mnn_put_like(qn_mnn_reader *r, qn_tensor *tensor, qn_error *error);
 
-/* --- mnn_blob.c: Blob -> constant -------------------------------------------------------------*/
+/* --- mnn_weights.c ----------------------------------------------------------------------------*/
+/* Operators of a file may share one vector. What all of them together make of it is bounded by a
+ * multiple of the bytes that are there: LIMIT. */
+qn_status qn__mnn_spend(qn_mnn_reader *r, size_t bytes, qn_error *error);
+/* Blob -> constant */
 qn_status qn__mnn_blob(qn_mnn_reader *r, const qn_fb_object *blob, const char *name,
                        qn_tensor **out, qn_error *error);
 /* The graph's type for an MNN DataType; NONE: there is none. */
 qn_dtype qn__mnn_dtype(int64_t data_type);
-
-/* --- mnn_weights.c ----------------------------------------------------------------------------*/
 /* Float weights of the operator as a constant of these dims. dims[*open] (when open >= 0) is found
  * from their number. */
 qn_status qn__mnn_weights(qn_mnn_reader *r, size_t rows, size_t rank, int64_t *dims, int open,

@@ -72,6 +72,7 @@ static qn_status integers(qn_mnn_reader *r, const qn_fb_object *quan, uint32_t s
     const uint8_t *bytes = qn__fb_bytes(quan, slot, &n);
     if (!qn_shape_count(&wanted, dims, rank) || n == 0 || n != wanted)
         return qn__mnn_fail(r, error, QN_CORRUPT, "%zu values of %s do not fit", n, what);
+    QN_TRY(qn__mnn_spend(r, n * sizeof(float), error));
     float *values = qn__reallocarray(r->graph->ctx, NULL, n, sizeof(*values));
     if (!values)
         return QN_NOMEM(error);

@@ -197,6 +197,7 @@ static qn_status layer_norm_part(qn_mnn_reader *r, uint32_t slot, size_t index, 
         void *values;
         if (bytes > r->graph->ctx->limits.tensor_bytes)
             return qn__mnn_fail(r, error, QN_LIMIT, "%zu values", count);
+        QN_TRY(qn__mnn_spend(r, bytes, error));
         blob = qn__blob_create(r->graph->ctx, bytes, &values);
         for (size_t i = 0; blob && i < count; i++)
             ((float *)values)[i] = 1.0f;

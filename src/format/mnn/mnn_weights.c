@@ -7,6 +7,21 @@
 #include "format/mnn/mnn_read.h"
 #include "format/mnn/mnn_source.h"
 
+enum { SPENT_PER_BYTE = 256, SPENT_AT_LEAST = 64 << 20 };
+
+qn_status qn__mnn_spend(qn_mnn_reader *r, size_t bytes, qn_error *error)
+{
+    const qn_blob *side = r->source->side_file;
+    const uint64_t there = r->doc->file->size_bytes + (side ? side->size_bytes : 0);
+    if (bytes > UINT64_MAX - r->spent ||
+        (r->spent += bytes) > there * SPENT_PER_BYTE + SPENT_AT_LEAST)
+        return qn__mnn_fail(r, error, QN_LIMIT,
+                            "its constants and those before it are too many for a file of "
+                            "%" PRIu64 " bytes",
+                            there);
+    return QN_OK;
+}
+
 /* --- Blob -------------------------------------------------------------------------------------*/
 static const struct {
     int64_t type;   /* DataType */
@@ -110,6 +125,11 @@ qn_status qn__mnn_blob(qn_mnn_reader *r, const qn_fb_object *blob, const char *n
     qn_blob *bytes = NULL;
     QN_TRY(blob_bytes(r, blob, row, count, &bytes, error));
     if (TYPES[row].stored != TYPES[row].dtype) {
+        const qn_status status = qn__mnn_spend(r, bytes->size_bytes, error);
+        if (status != QN_OK) {
+            qn__blob_unref(bytes);
+            return status;
+        }
         qn_blob *made = converted(r, bytes, TYPES[row].stored, TYPES[row].dtype, count);
         qn__blob_unref(bytes);
         bytes = made;
@@ -213,7 +233,12 @@ qn_status qn__mnn_weights(qn_mnn_reader *r, size_t rows, size_t rank, int64_t *d
     }
     if (open >= 0)
         dims[open] = (int64_t)(count / others);
-    status = weights_blob(r, &stored, rows, count, &blob, error);
+    if (count > r->graph->ctx->limits.tensor_bytes / sizeof(float))
+        status = qn__mnn_fail(r, error, QN_LIMIT, "%zu weights are too many", count);
+    else
+        status = qn__mnn_spend(r, count * sizeof(float), error);
+    if (status == QN_OK)
+        status = weights_blob(r, &stored, rows, count, &blob, error);
     if (status == QN_OK && !(*out = named_constant(r, "weight", rank, dims, blob)))
         status = QN_NOMEM(error);
 done:
@@ -231,12 +256,13 @@ qn_status qn__mnn_bias(qn_mnn_reader *r, size_t rows, qn_tensor **out, qn_error 
     const int64_t dims[1] = {(int64_t)rows};
     *out = NULL;
     if (stored.bias) {
-        if (stored.bias->size_bytes != rows * sizeof(float))
+        status = qn__mnn_spend(r, stored.bias->size_bytes, error);
+        if (status == QN_OK && stored.bias->size_bytes != rows * sizeof(float))
             status = qn__mnn_fail(r, error, QN_CORRUPT, "%zu bytes of bias for %zu outputs",
                                   stored.bias->size_bytes, rows);
-        else if (!all_finite(stored.bias))
+        else if (status == QN_OK && !all_finite(stored.bias))
             status = qn__mnn_fail(r, error, QN_NONFINITE, "a bias is not finite");
-        else if (!(*out = named_constant(r, "bias", 1, dims, stored.bias)))
+        else if (status == QN_OK && !(*out = named_constant(r, "bias", 1, dims, stored.bias)))
             status = QN_NOMEM(error);
     }
     qn__mnn_stored_free(&stored);

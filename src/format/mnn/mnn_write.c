@@ -31,7 +31,7 @@ int64_t qn__mnn_op_output(const qn_mnn_writer *w, size_t op, size_t i)
     return i < n ? qn__fb_int_at(&w->doc, w->ops[op].object, QN_MNN_Op_outputIndexes, i) : -1;
 }
 
-static int64_t op_type(const qn_mnn_writer *w, size_t op)
+int64_t qn__mnn_written_type(const qn_mnn_writer *w, size_t op)
 {
     return qn__fb_int(&w->doc, w->ops[op].object, QN_MNN_Op_type);
 }
@@ -243,8 +243,8 @@ static const qn_node *binary_node(const qn_mnn_writer *w, size_t op)
 {
     const qn_node *n = w->ops[op].first;
     const bool one = w->ops[op].n_nodes == 1 && n->n_inputs == 2 && n->n_outputs == 1;
-    return one && (op_type(w, op) == QN_MNN_OpType_BinaryOp ||
-                   op_type(w, op) == QN_MNN_OpType_Eltwise)
+    return one && (qn__mnn_written_type(w, op) == QN_MNN_OpType_BinaryOp ||
+                   qn__mnn_written_type(w, op) == QN_MNN_OpType_Eltwise)
                ? n
                : NULL;
 }
@@ -264,7 +264,7 @@ static qn_status write_ops(qn_mnn_writer *w)
     for (size_t op = 0; op < w->source->n_ops; op++) {
         const qn_node *node = weights_node(w, op);
         const qn_fb_object *main = qn__fb_table(w->ops[op].object, QN_MNN_Op_main);
-        const int64_t type = op_type(w, op);
+        const int64_t type = qn__mnn_written_type(w, op);
         if (type == QN_MNN_OpType_ConvInt8 || type == QN_MNN_OpType_DepthwiseConvInt8)
             continue; /* the form of 2019: as it is */
         if (node != NULL && main != NULL && main->record == QN_MNN_REC_Convolution2D)
@@ -276,43 +276,6 @@ static qn_status write_ops(qn_mnn_writer *w)
 }
 
 /* --- records ----------------------------------------------------------------------------------*/
-/* Operators that hand values on: where the graph has none of their nodes, what is on one side of
- * them is on the other. */
-static bool hands_on(int64_t type)
-{
-    switch (type) {
-    case QN_MNN_OpType_Identity:
-    case QN_MNN_OpType_Dropout:
-    case QN_MNN_OpType_Copy:
-    case QN_MNN_OpType_ConvertTensor:
-    case QN_MNN_OpType_Reshape:
-    case QN_MNN_OpType_Squeeze:
-    case QN_MNN_OpType_Unsqueeze:
-    case QN_MNN_OpType_ExpandDims:
-    case QN_MNN_OpType_Flatten:
-    case QN_MNN_OpType_Permute:
-    case QN_MNN_OpType_Transpose:
-        return true;
-    default:
-        return false;
-    }
-}
-
-static void hand_records_on(qn_mnn_writer *w)
-{
-    const size_t n = w->source->n_ops;
-    for (size_t i = 0; i < 2 * n; i++) { /* forwards, then backwards */
-        const size_t op = i < n ? i : 2 * n - 1 - i;
-        const int64_t in = qn__mnn_op_input(w, op, 0), out = qn__mnn_op_output(w, op, 0);
-        if (w->ops[op].dropped || w->ops[op].n_nodes > 0 || !hands_on(op_type(w, op)) || in < 0 ||
-            out < 0)
-            continue;
-        const int64_t from = i < n ? in : out, to = i < n ? out : in;
-        if (!w->in_graph[to] && w->records[from].known && !w->records[to].known)
-            w->records[to] = w->records[from];
-    }
-}
-
 static const qn_fb_object *info_of(const qn_fb_object *describe)
 {
     return qn__fb_table(describe, QN_MNN_TensorDescribe_quantInfo);
@@ -407,7 +370,7 @@ static qn_status mark_live(qn_mnn_writer *w)
     }
     for (size_t op = w->source->n_ops; op-- > 0;) {
         qn_mnn_written *o = &w->ops[op];
-        o->live = op_type(w, op) == QN_MNN_OpType_Input;
+        o->live = qn__mnn_written_type(w, op) == QN_MNN_OpType_Input;
         for (size_t i = 0; qn__mnn_op_output(w, op, i) >= 0; i++)
             o->live |= wanted[qn__mnn_op_output(w, op, i)] != 0;
         o->live &= !o->dropped;
@@ -450,7 +413,8 @@ static qn_status edit(qn_mnn_writer *w)
     find_ids(w);
     QN_TRY(note_tensors(w));
     QN_TRY(write_ops(w));
-    hand_records_on(w);
+    qn__mnn_hand_records_on(w);
+    qn__mnn_guard_records(w);
     for (size_t op = 0; op < n_ops; op++)
         QN_TRY(qn__mnn_write_table(w, op));
     QN_TRY(write_records(w));

@@ -42,8 +42,16 @@ const qn_node *qn__mnn_node_of(const qn_mnn_writer *w, size_t op, qn_op type);
 /* Tensor id, or -1 when the operator has no such input or output. */
 int64_t qn__mnn_op_input(const qn_mnn_writer *w, size_t op, size_t i);
 int64_t qn__mnn_op_output(const qn_mnn_writer *w, size_t op, size_t i);
+int64_t qn__mnn_written_type(const qn_mnn_writer *w, size_t op);
 /* Notes how tensor `id` is quantized, from its type. */
 qn_status qn__mnn_note(qn_mnn_writer *w, int64_t id, const qn_tensor *tensor);
+
+/* --- mnn_write_records.c ----------------------------------------------------------------------*/
+/* Where the graph has none of an operator's nodes, because they change nothing, what is known of
+ * one side holds for the other. */
+void qn__mnn_hand_records_on(qn_mnn_writer *w);
+/* Keeps operators in float that MNN would run in int8 though they must not. */
+void qn__mnn_guard_records(qn_mnn_writer *w);
 
 /* --- mnn_write_ops.c --------------------------------------------------------------------------*/
 static inline bool qn_mnn_is_quant(const qn_tensor *t)

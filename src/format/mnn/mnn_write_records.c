@@ -1,0 +1,113 @@
+/* Records of tensors that the graph does not speak of, and records that keep MNN from running
+ * operators in int8.
+ *
+ * MNN 3.6.1 hands the record of a tensor over Raster (what moves become), ReLU and Pooling to the
+ * side that has none, and runs these in int8 when both sides have equal parameters. Two of its int8
+ * kernels must not be used: the average is cut down instead of rounded, and on x86 the maximum
+ * compares the bytes as if they had no sign, so that level -1 is above level 127 (measured). And
+ * what feeds nothing but outputs should keep the precision of float. A record that differs in the
+ * last digit of the scale prevents all of it: such an operator runs in float, and the levels of the
+ * tensors stay what they are. */
+#include <math.h>
+
+#include "format/mnn/mnn_write.h"
+
+enum { NEAR_STEPS = 64 }; /* scales so many last digits apart came from one */
+
+static bool is_move(int64_t type)
+{
+    switch (type) {
+    case QN_MNN_OpType_ConvertTensor:
+    case QN_MNN_OpType_Reshape:
+    case QN_MNN_OpType_Squeeze:
+    case QN_MNN_OpType_Unsqueeze:
+    case QN_MNN_OpType_ExpandDims:
+    case QN_MNN_OpType_Flatten:
+    case QN_MNN_OpType_Permute:
+    case QN_MNN_OpType_Transpose:
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* Moves of one tensor that only choose or repeat values. */
+static bool is_choice(int64_t type)
+{
+    switch (type) {
+    case QN_MNN_OpType_Slice:
+    case QN_MNN_OpType_SliceTf:
+    case QN_MNN_OpType_StridedSlice:
+    case QN_MNN_OpType_Crop:
+    case QN_MNN_OpType_Gather:
+    case QN_MNN_OpType_GatherV2:
+    case QN_MNN_OpType_BroadcastTo:
+    case QN_MNN_OpType_Tile:
+    case QN_MNN_OpType_DepthToSpace:
+    case QN_MNN_OpType_SpaceToDepth:
+        return true;
+    default:
+        return false;
+    }
+}
+
+void qn__mnn_hand_records_on(qn_mnn_writer *w)
+{
+    const size_t n = w->source->n_ops;
+    for (size_t i = 0; i < 2 * n; i++) { /* forwards, then backwards */
+        const size_t op = i < n ? i : 2 * n - 1 - i;
+        const int64_t type = qn__mnn_written_type(w, op);
+        const int64_t in = qn__mnn_op_input(w, op, 0), out = qn__mnn_op_output(w, op, 0);
+        const bool same = is_move(type) || type == QN_MNN_OpType_Identity ||
+                          type == QN_MNN_OpType_Dropout || type == QN_MNN_OpType_Copy;
+        if (w->ops[op].dropped || w->ops[op].n_nodes > 0 || !same || in < 0 || out < 0)
+            continue;
+        const int64_t from = i < n ? in : out, to = i < n ? out : in;
+        if (!w->in_graph[to] && w->records[from].known && !w->records[to].known)
+            w->records[to] = w->records[from];
+    }
+}
+
+static bool equal(const qn_mnn_record *a, const qn_mnn_record *b)
+{
+    return a->scale == b->scale && a->zero == b->zero;
+}
+
+static bool nearly_equal(const qn_mnn_record *a, const qn_mnn_record *b)
+{
+    return a->zero == b->zero &&
+           fabsf(a->scale - b->scale) <= (float)NEAR_STEPS * 6e-8f * fabsf(a->scale);
+}
+
+static qn_mnn_record apart_from(const qn_mnn_record *r)
+{
+    qn_mnn_record other = *r;
+    other.scale = nextafterf(r->scale, INFINITY);
+    return other;
+}
+
+void qn__mnn_guard_records(qn_mnn_writer *w)
+{
+    for (size_t op = 0; op < w->source->n_ops; op++) {
+        const int64_t type = qn__mnn_written_type(w, op);
+        const int64_t in = qn__mnn_op_input(w, op, 0), out = qn__mnn_op_output(w, op, 0);
+        if (w->ops[op].dropped || in < 0 || out < 0)
+            continue;
+        qn_mnn_record *x = &w->records[in], *y = &w->records[out];
+        if (type == QN_MNN_OpType_Pooling || type == QN_MNN_OpType_Pooling3D) {
+            if (x->known && (!y->known || equal(x, y)))
+                *y = apart_from(x);
+            else if (y->known && !x->known)
+                *x = apart_from(y);
+        } else if (is_move(type) || is_choice(type)) {
+            /* behind a pool the levels go on with the pool's record */
+            if (x->known && y->known && nearly_equal(x, y))
+                y->scale = x->scale;
+            else if (x->known && !y->known)
+                *y = apart_from(x);
+        } else if (type == QN_MNN_OpType_ReLU || type == QN_MNN_OpType_ReLU6) {
+            if (x->known && !y->known)
+                *y = apart_from(x);
+        }
+    }
+}
