@@ -51,7 +51,7 @@ def cases():
 def source_of(folder):
     name = re.search(r">>> modelFile: (\S+)", (folder / "tool.log").read_text()).group(1)
     # (the converted RFB-320 had another name when the reference was made)
-    return REFERENCE / "models" / {"rfb-onnx.mnn": "RFB-320-nchw.mnn"}.get(name, name)
+    return REFERENCE / "models" / {"rfb-onnx.mnn": "RFB-320-nchw.mnn"}.get(name, Path(name).name)
 
 
 def run_case(folder, config, build, out):
@@ -152,7 +152,7 @@ def differences(a, b, schema, name="Net", path=""):
                 yield here
         elif x is None or y is None:
             given = y if x is None else x
-            if isinstance(given, (int, float, bool)) and float(given) == float_default(default):
+            if isinstance(given, (int, float, bool)) and given == default_value(schema, kind, default):
                 continue
             if given not in ([], ""):
                 yield here
@@ -160,12 +160,15 @@ def differences(a, b, schema, name="Net", path=""):
             yield here
 
 
-def float_default(text):
-    """The value of a default of the schema; None where it is not a number."""
+def default_value(schema, kind, text):
+    """A scalar's default; None where it is not a number."""
+    if kind in schema["enums"]:
+        values = dict(schema["enums"][kind][1])
+        return values.get(text, 0 if text is None else None)
     if text is None or text in ("true", "false"):
         return float(text == "true")
-    number = re.search(r"-?[0-9.]+", text)
-    return float(number.group(0)) if number else None
+    number = re.fullmatch(r"-?[0-9.]+f?", text)
+    return float(text.rstrip("f")) if number else None
 
 
 def fixed_point(values, levels):

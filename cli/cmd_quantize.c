@@ -80,7 +80,7 @@ static void count_nodes(const qn_report *report, summary *out)
         if (is_gemm(node.op)) {
             out->n_gemm++;
             out->n_gemm_int8 += node.quantized;
-            out->n_narrow += node.quantized && node.weight_bits == 7;
+            out->n_narrow += node.quantized && node.weight_bits == 7 && node.saturates;
         }
     }
 }

@@ -8,12 +8,13 @@
  * 2^COARSE_BITS. A bin keeps its count and the sum of the mantissa bits below its index: integers,
  * exact, independent of order, and exact still when bins merge because a larger value raised the
  * top octave. Only where a boundary cuts a bin is anything assumed: that its values are spread
- * evenly around their mean. */
+ * evenly around their mean. Up to FEW values are kept as they are. */
 #include "calib/histogram.h"
 #include "calib/scan.h"
 
 #include <float.h>
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum {
@@ -24,7 +25,8 @@ enum {
     EXPONENT_BIAS = 127,
     N_EXPONENTS = 256,
     IDLE_SLOTS = 8, /* zeros come in runs: spread, so that increments do not wait for each other */
-    ITERATIONS = 300
+    ITERATIONS = 300,
+    FEW = 8192
 };
 
 typedef struct bin {
@@ -42,6 +44,8 @@ typedef struct state {
     float lo, hi;
     uint64_t count;
     side sides[2]; /* positive, negative */
+    float *few;    /* [FEW] all values, while there are no more; then bins hold them */
+    bool many;
 } state;
 
 /* log2 of the bins of the octave d below the top, and where they start: octaves from the top down.
@@ -81,6 +85,8 @@ static void release(const qn_context *ctx, void *p)
         qn__free(ctx, s->sides[i].bins);
         s->sides[i] = (side){0};
     }
+    qn__free(ctx, s->few);
+    s->few = NULL;
 }
 
 /* Adds bins counted with a top octave `top` to a side whose top is at least that. */
@@ -148,17 +154,15 @@ static void fill_places(const side *s, place *places)
     }
 }
 
-static qn_status observe(const qn_context *ctx, void *p, uint32_t pass, uint64_t sample,
-                         const float *values, size_t count, qn_error *error)
+/* Counts values within [s->lo, s->hi]. */
+static qn_status bin_values(const qn_context *ctx, state *s, const float *values, size_t count,
+                            qn_error *error)
 {
-    (void)pass, (void)sample;
-    state *s = p;
-    float lo = s->lo, hi = s->hi;
-    QN_TRY(qn__scan_range(ctx, values, count, &lo, &hi, error));
-    const float ends[2] = {hi, -lo};
+    const float ends[2] = {s->hi, -s->lo};
     /* Both signs' places lie side by side, so that the sign bit chooses between them. */
     place places[2 * N_EXPONENTS];
     bin unused[IDLE_SLOTS];
+    memset(unused, 0, sizeof(unused));
     for (size_t i = 0; i < 2; i++) {
         const uint32_t top = ends[i] > 0 ? magnitude_bits(ends[i]) >> MANTISSA_BITS : 0;
         if (top > 0)
@@ -167,7 +171,6 @@ static qn_status observe(const qn_context *ctx, void *p, uint32_t pass, uint64_t
             fill_places(&s->sides[i], places + i * N_EXPONENTS);
             continue;
         }
-        memset(unused, 0, sizeof(unused));
         for (size_t e = 0; e < N_EXPONENTS; e++)
             places[i * N_EXPONENTS + e] = (place){unused, 31, IDLE_SLOTS - 1};
     }
@@ -180,16 +183,59 @@ static qn_status observe(const qn_context *ctx, void *p, uint32_t pass, uint64_t
         b->count++;
         b->sum += bits & ((1u << to.shift) - 1);
     }
+    return QN_OK;
+}
+
+static qn_status bin_few(const qn_context *ctx, state *s, qn_error *error)
+{
+    if (!s->many && s->count > 0)
+        QN_TRY(bin_values(ctx, s, s->few, (size_t)s->count, error));
+    s->many = true;
+    qn__free(ctx, s->few);
+    s->few = NULL;
+    return QN_OK;
+}
+
+/* Adds count values, of which s->lo and s->hi know but s->count does not yet. */
+static qn_status add_values(const qn_context *ctx, state *s, const float *values, size_t count,
+                            qn_error *error)
+{
+    if (!s->many && s->count + count <= FEW) {
+        if (s->few == NULL)
+            s->few = qn__calloc(ctx, FEW, sizeof(*s->few));
+        if (s->few == NULL)
+            return QN_NOMEM(error);
+        if (count > 0)
+            memcpy(s->few + s->count, values, count * sizeof(*values));
+        s->count += count;
+        return QN_OK;
+    }
+    QN_TRY(bin_few(ctx, s, error));
+    s->count += count;
+    return bin_values(ctx, s, values, count, error);
+}
+
+static qn_status observe(const qn_context *ctx, void *p, uint32_t pass, uint64_t sample,
+                         const float *values, size_t count, qn_error *error)
+{
+    (void)pass, (void)sample;
+    state *s = p;
+    float lo = s->lo, hi = s->hi;
+    QN_TRY(qn__scan_range(ctx, values, count, &lo, &hi, error));
     s->lo = lo;
     s->hi = hi;
-    s->count += count;
-    return QN_OK;
+    return add_values(ctx, s, values, count, error);
 }
 
 static qn_status merge(const qn_context *ctx, void *into, const void *from, qn_error *error)
 {
     state *a = into;
     const state *b = from;
+    a->lo = fminf(a->lo, b->lo);
+    a->hi = fmaxf(a->hi, b->hi);
+    if (!b->many)
+        return add_values(ctx, a, b->few, (size_t)b->count, error);
+    QN_TRY(bin_few(ctx, a, error));
     for (size_t i = 0; i < 2; i++) {
         const side *other = &b->sides[i];
         if (other->bins == NULL)
@@ -197,8 +243,6 @@ static qn_status merge(const qn_context *ctx, void *into, const void *from, qn_e
         QN_TRY(raise_top(ctx, &a->sides[i], other->top, error));
         add_bins(&a->sides[i], other->bins, other->top);
     }
-    a->lo = fminf(a->lo, b->lo);
-    a->hi = fmaxf(a->hi, b->hi);
     a->count += b->count;
     return QN_OK;
 }
@@ -296,14 +340,33 @@ static void add_levels(const line *l, double a, int32_t levels, double *qx, doub
     }
 }
 
-static double alternate(const line lines[2], const int32_t levels[2], double largest)
+/* What the iteration runs over: lines, or all values in ascending order. */
+typedef struct values {
+    line lines[2];
+    size_t n_few;
+    float *few;
+} values;
+
+/* sum(q x) and sum(q q) at scale a. */
+static void add_all(const values *v, double a, const int32_t levels[2], double *qx, double *qq)
+{
+    for (size_t i = 0; i < v->n_few; i++) {
+        const double x = (double)v->few[i];
+        const double q = fmax(-levels[1], fmin(levels[0], round(x / a)));
+        *qx += q * x;
+        *qq += q * q;
+    }
+    for (size_t k = 0; v->few == NULL && k < 2; k++)
+        add_levels(&v->lines[k], a, levels[k], qx, qq);
+}
+
+static double alternate(const values *v, const int32_t levels[2], double largest)
 {
     const int32_t most = levels[0] > levels[1] ? levels[0] : levels[1];
     double a = largest / (2.5 * most);
     for (int i = 0; i < ITERATIONS; i++) {
         double qx = 0, qq = 0;
-        for (size_t k = 0; k < 2; k++)
-            add_levels(&lines[k], a, levels[k], &qx, &qq);
+        add_all(v, a, levels, &qx, &qq);
         if (!(qx > 0) || !(qq > 0))
             break;
         const double next = qx / qq;
@@ -312,6 +375,12 @@ static double alternate(const line lines[2], const int32_t levels[2], double lar
         a = next;
     }
     return a;
+}
+
+static int by_value(const void *a, const void *b)
+{
+    const float x = *(const float *)a, y = *(const float *)b;
+    return (x > y) - (x < y);
 }
 
 /* What is made is freed with line_free, also after a failure. */
@@ -347,32 +416,46 @@ static void share_levels(const qn_range_format *format, double lo, double hi, in
     levels[1] = all - levels[0];
 }
 
+static qn_status values_create(const qn_context *ctx, const state *s, values *out, qn_error *error)
+{
+    for (size_t i = 0; s->many && i < 2; i++)
+        QN_TRY(line_create(ctx, &s->sides[i], &out->lines[i], error));
+    if (s->many)
+        return QN_OK;
+    out->n_few = (size_t)s->count;
+    out->few = qn__calloc(ctx, out->n_few, sizeof(*out->few));
+    if (out->few == NULL)
+        return QN_NOMEM(error);
+    memcpy(out->few, s->few, out->n_few * sizeof(*out->few));
+    qsort(out->few, out->n_few, sizeof(*out->few), by_value);
+    return QN_OK;
+}
+
 static qn_status finish(const qn_context *ctx, const void *p, const qn_range_format *format,
                         int64_t batch, qn_range *out, qn_error *error)
 {
     (void)batch;
     const state *s = p;
-    line lines[2] = {{0}, {0}};
+    values v = {.few = NULL};
     int32_t levels[2];
     *out = (qn_range){.valid = s->count > 0, .count = s->count};
     if (!out->valid)
         return QN_OK;
     out->lo = out->seen_lo = s->lo;
     out->hi = out->seen_hi = s->hi;
-    if (s->sides[0].bins == NULL && s->sides[1].bins == NULL)
-        return QN_OK;
     const double lo = fmin(s->lo, 0), hi = fmax(s->hi, 0);
+    if (!(fmax(-lo, hi) >= FLT_MIN))
+        return QN_OK;
     share_levels(format, lo, hi, levels);
-    qn_status status = line_create(ctx, &s->sides[0], &lines[0], error);
-    if (status == QN_OK)
-        status = line_create(ctx, &s->sides[1], &lines[1], error);
+    const qn_status status = values_create(ctx, s, &v, error);
     if (status == QN_OK) {
-        const double a = alternate(lines, levels, fmax(-lo, hi));
+        const double a = alternate(&v, levels, fmax(-lo, hi));
         out->lo = (float)fmax(0 - a * levels[1], -FLT_MAX);
         out->hi = (float)fmin(a * levels[0], FLT_MAX);
     }
-    line_free(ctx, &lines[0]);
-    line_free(ctx, &lines[1]);
+    line_free(ctx, &v.lines[0]);
+    line_free(ctx, &v.lines[1]);
+    qn__free(ctx, v.few);
     return status;
 }
 

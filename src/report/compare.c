@@ -4,6 +4,8 @@
  *      input on) and kept;
  *   3. the float model runs again with every tensor replaced, once compared, by the quantized
  *      model's: each node sees the quantized model's input, so that its own error shows alone.
+ * Channels that equalization scaled are brought back first, by powers of two that are found once,
+ * on a few samples: what a single sample shows of a noisy channel may lie nearer to another power.
  * Sums are kept per sample and added in the order of the samples. */
 #include "quench/quantize.h"
 #include "report/runner.h"
@@ -12,11 +14,18 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { LEARNING_SAMPLES = 16 };
+
 #define DB_LIMIT 200.0 /* reported where there is no error at all */
 
 typedef struct sums {
     double xx, yy, xy, ee, max_abs, outside, count;
 } sums;
+
+/* Squares of a channel's float and quantized values. */
+typedef struct channel_fit {
+    double xx, yy;
+} channel_fit;
 
 typedef struct store {
     float **values;   /* [n rows] row-major */
@@ -33,6 +42,8 @@ typedef struct job {
     size_t *row_of_reference;  /* [reference tensors] row + 1 */
     size_t *row_of_quantized;  /* [quantized tensors] row + 1 */
     bool *equalized;           /* [n_rows] the quantized tensor's channels are scaled */
+    channel_fit **fits;        /* [n_rows] by channel, NULL until seen */
+    size_t *n_fits;            /* [n_rows] */
     sums *total, *alone;       /* [samples * n_rows] */
     struct worker *workers;
     qn_failure failure;
@@ -42,6 +53,7 @@ typedef struct worker {
     job *job;
     size_t sample;
     int phase;
+    bool learning; /* exponents of channels are sought: nothing is compared */
     store reference, quantized;
     float *scratch;
     size_t scratch_capacity;
@@ -106,24 +118,46 @@ static void compare_values(const float *x, const float *y, size_t count, double 
     s->count += (double)count;
 }
 
-/* Exponent e with y * 2^e nearest to x: what equalization divided the channel by. */
-static int channel_exponent(const float *x, const float *y, size_t count)
+static size_t channel_size(const qn_view *view)
 {
-    double xy = 0, yy = 0;
-    for (size_t i = 0; i < count; i++) {
-        xy += (double)x[i] * (double)y[i];
-        yy += (double)y[i] * (double)y[i];
+    return (size_t)(view->dims[view->rank - 2] * view->dims[view->rank - 1]);
+}
+
+static qn_status learn(job *j, size_t row, const qn_view *view, const float *x, const float *y,
+                       qn_error *error)
+{
+    const size_t inner = channel_size(view);
+    if (inner == 0)
+        return QN_OK;
+    if (j->fits[row] == NULL) {
+        j->n_fits[row] = view->count / inner;
+        j->fits[row] = qn__calloc(j->ctx, j->n_fits[row], sizeof(*j->fits[row]));
+        if (j->fits[row] == NULL)
+            return QN_NOMEM(error);
     }
-    return xy > 0 && yy > 0 ? (int)lrint(log2(xy / yy)) : 0;
+    for (size_t i = 0; i < view->count && i / inner < j->n_fits[row]; i++) {
+        j->fits[row][i / inner].xx += (double)x[i] * (double)x[i];
+        j->fits[row][i / inner].yy += (double)y[i] * (double)y[i];
+    }
+    return QN_OK;
+}
+
+/* Exponent e with y * 2^e as large as x: what equalization divided the channel by. */
+static int channel_exponent(const job *j, size_t row, size_t channel)
+{
+    if (channel >= j->n_fits[row])
+        return 0;
+    const channel_fit *f = &j->fits[row][channel];
+    return f->xx > 0 && f->yy > 0 ? (int)lrint(0.5 * log2(f->xx / f->yy)) : 0;
 }
 
 /* Undoes equalization channel by channel before comparing: y gets the float model's meaning. */
-static void compare_equalized(const float *x, float *y, const qn_view *view, double lo, double hi,
-                              sums *s)
+static void compare_equalized(const job *j, size_t row, const float *x, float *y,
+                              const qn_view *view, double lo, double hi, sums *s)
 {
-    const size_t inner = (size_t)(view->dims[view->rank - 2] * view->dims[view->rank - 1]);
+    const size_t inner = channel_size(view);
     for (size_t i = 0; inner > 0 && i < view->count; i += inner) {
-        const int e = channel_exponent(x + i, y + i, inner);
+        const int e = channel_exponent(j, row, i / inner);
         for (size_t k = i; k < i + inner; k++)
             y[k] = ldexpf(y[k], e);
         compare_values(x + i, y + i, inner, ldexp(lo, e), ldexp(hi, e), s);
@@ -161,11 +195,14 @@ static qn_status on_quantized(void *arg, const qn_view *view, qn_error *error)
         return QN_OK;
     const float *x = w->reference.values[row - 1];
     float *y = w->quantized.values[row - 1];
+    const bool equalized = j->equalized[row - 1] && view->rank >= 4;
+    if (w->learning)
+        return equalized ? learn(j, row - 1, view, x, y, error) : QN_OK;
     sums *to = &j->total[w->sample * j->n_rows + row - 1];
     double lo, hi;
     limits_of(&view->tensor->type, &lo, &hi);
-    if (j->equalized[row - 1] && view->rank >= 4)
-        compare_equalized(x, y, view, lo, hi, to);
+    if (equalized)
+        compare_equalized(j, row - 1, x, y, view, lo, hi, to);
     else
         compare_values(x, y, view->count, lo, hi, to);
     return QN_OK;
@@ -187,8 +224,24 @@ static qn_status compare_sample(job *j, uint32_t k, size_t index, qn_error *erro
     w->phase = 0;
     QN_TRY(qn__exec_run(j->reference.execs[k], feed->pointers, error));
     QN_TRY(qn__exec_run(j->quantized.execs[k], j->quantized.feeds[k].pointers, error));
+    if (w->learning)
+        return QN_OK;
     w->phase = 1;
     return qn__exec_run(j->reference.execs[k], feed->pointers, error);
+}
+
+static qn_status learn_exponents(job *j, qn_error *error)
+{
+    const size_t count = qn_dataset_count(j->dataset);
+    const size_t n = count < LEARNING_SAMPLES ? count : LEARNING_SAMPLES;
+    bool any = false;
+    for (size_t i = 0; i < j->n_rows; i++)
+        any |= j->equalized[i];
+    j->workers[0].learning = true;
+    for (size_t i = 0; any && i < n; i++)
+        QN_TRY(compare_sample(j, 0, i * count / n, error));
+    j->workers[0].learning = false;
+    return QN_OK;
 }
 
 static void run_sample(void *arg, uint32_t worker_index, size_t index)
@@ -378,8 +431,11 @@ static qn_status prepare(job *j, const qn_model *model, const qn_model *quantize
                "too many samples");
     j->total = qn__calloc(j->ctx, cells, sizeof(*j->total));
     j->alone = qn__calloc(j->ctx, cells, sizeof(*j->alone));
+    j->fits = qn__calloc(j->ctx, j->n_rows, sizeof(*j->fits));
+    j->n_fits = qn__calloc(j->ctx, j->n_rows, sizeof(*j->n_fits));
     j->workers = qn__calloc(j->ctx, j->reference.n_workers, sizeof(*j->workers));
-    if (j->total == NULL || j->alone == NULL || j->workers == NULL)
+    if (j->total == NULL || j->alone == NULL || j->fits == NULL || j->n_fits == NULL ||
+        j->workers == NULL)
         return QN_NOMEM(error);
     for (uint32_t i = 0; i < j->reference.n_workers; i++) {
         j->workers[i].job = j;
@@ -401,6 +457,7 @@ qn_status qn_compare(const qn_model *model, const qn_model *quantized, const qn_
     qn_status status = QN_OK;
     job j = {.ctx = model->ctx, .dataset = dataset};
     QN_TRY_GOTO(prepare(&j, model, quantized, error));
+    QN_TRY_GOTO(learn_exponents(&j, error));
     qn__parallel_worker(j.ctx->pool, run_sample, &j, qn_dataset_count(dataset));
     if (j.failure.any)
         QN_FAIL_GOTO(error, j.failure.status, "%s", j.failure.error.message);
@@ -411,6 +468,10 @@ done:
         store_free(&j, &j.workers[i].quantized);
         qn__free(j.ctx, j.workers[i].scratch);
     }
+    for (size_t i = 0; j.fits != NULL && i < j.n_rows; i++)
+        qn__free(j.ctx, j.fits[i]);
+    qn__free(j.ctx, j.fits);
+    qn__free(j.ctx, j.n_fits);
     qn__free(j.ctx, j.workers);
     qn__free(j.ctx, j.total);
     qn__free(j.ctx, j.alone);

@@ -211,6 +211,11 @@ def test_weights_keep_to_their_levels_and_replay(quench, workspace, name):
     assert np.isfinite(got).all()
 
 
+def test_seven_bits_asked_for_are_not_called_narrowed(quench, workspace):
+    result = quantize(quench, workspace, "--weight-bits", "7")
+    assert result.returncode == 0 and "narrowed" not in result.stdout
+
+
 @pytest.mark.parametrize(("options", "word"), [
     (["--weight-levels", "pow2", "--weight-bits", "5"], "do not fit in int8"),
     (["--weight-levels", "ternary", "--weight-bits", "3"], "ternary weights have 2 bits"),
@@ -487,3 +492,48 @@ def test_a_closed_output_is_an_error(quench, workspace):
         binary = os.environ.get("QUENCH_BIN", "build/quench")
         result = subprocess.run([binary, "inspect", workspace / "m.onnx"], stdout=full, stderr=subprocess.PIPE)
     assert result.returncode == 1
+
+
+def test_a_node_alone_is_measured_against_what_it_really_read(quench, tmp_path):
+    """Equalized channels that hardly leave zero: their exponents must not be guessed picture by picture."""
+    rng = np.random.default_rng(5)
+    c = 12
+    sizes = np.geomspace(1, 1 / 20000, c).astype(np.float32)
+    w1 = rng.standard_normal((c, 3, 3, 3)).astype(np.float32) * sizes[:, None, None, None]
+    init = {"w1": w1, "b1": -0.6 * np.abs(rng.standard_normal(c)).astype(np.float32) * sizes,
+            "w2": rng.standard_normal((c, 1, 3, 3)).astype(np.float32) / sizes[:, None, None, None],
+            "w3": rng.standard_normal((6, c, 1, 1)).astype(np.float32)}  # fmt: skip
+    nodes = [
+        helper.make_node("Conv", ["x", "w1", "b1"], ["c1"], "conv1", pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["c1"], ["r1"], "relu1"),
+        helper.make_node("Conv", ["r1", "w2"], ["c2"], "conv2", pads=[1, 1, 1, 1], group=c),
+        helper.make_node("Conv", ["c2", "w3"], ["y"], "conv3"),
+    ]
+    onnx.save(make_model(nodes, {"x": [1, 3, 16, 16]}, {"y": [1, 6, 16, 16]}, init), tmp_path / "m.onnx")
+    x = rng.standard_normal((8, 3, 16, 16)).astype(np.float32) * np.geomspace(0.02, 1, 8).reshape(8, 1, 1, 1)
+    np.save(tmp_path / "x.npy", x.astype(np.float32))
+    data = ["--data", tmp_path / "x.npy"]
+    result = quench("quantize", tmp_path / "m.onnx", "-o", tmp_path / "q.onnx", *data, "--save-recipe",
+                    tmp_path / "r.json", "--weights", "max_abs")  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    result = quench("compare", tmp_path / "m.onnx", tmp_path / "q.onnx", *data, "--json")
+    assert result.returncode == 0, result.stderr
+    exponents = json.loads((tmp_path / "r.json").read_text())["equalization"]
+    rows = {r["node"]: r["alone"]["sqnr_db"] for r in json.loads(result.stdout)["tensors"]}
+    model = onnx.load(tmp_path / "q.onnx")
+    read = {n.name: n.input[0] for n in model.graph.node if n.op_type == "Conv"}
+    for name in (read["conv2"], read["conv3"]):
+        model.graph.output.append(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    w2 = init["w2"].reshape(c, 9)
+    signal = noise = 0.0
+    for sample in x.astype(np.float32):
+        r1, c2 = session.run([read["conv2"], read["conv3"]], {"x": sample[None]})
+        r1 = r1[0] * np.exp2(np.array(exponents["conv1"], np.float32)).reshape(c, 1, 1)
+        c2 = c2[0] * np.exp2(np.array(exponents["conv2"], np.float32)).reshape(c, 1, 1)
+        padded = np.pad(r1, ((0, 0), (1, 1), (1, 1)))
+        exact = sum(w2[:, 3 * i + j].reshape(c, 1, 1) * padded[:, i : i + 16, j : j + 16]
+                    for i in range(3) for j in range(3))  # fmt: skip
+        signal += np.sum(exact.astype(float) ** 2)
+        noise += np.sum((exact - c2).astype(float) ** 2)
+    assert abs(rows["conv2"] - 10 * np.log10(signal / noise)) < 0.2

@@ -61,7 +61,7 @@ OPTION_PAGES = [p for p in PAGES if p.parent != DOCS / "internals"]
 
 @pytest.mark.parametrize("page", OPTION_PAGES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_options_that_are_named_exist(page, helps):
-    known = set(re.findall(r"--[a-z][a-z0-9-]+", "\n".join(helps.values()))) | {"--version", "--help", "--name"}
+    known = set(re.findall(r"--[a-z][a-z0-9-]+", "\n".join(helps.values()))) | {"--version", "--help", "--name", "--exact-mnn"}
     for code in re.findall(r"`([^`\n]*)`", page.read_text()):
         if code.startswith("--") or code.startswith("quench "):
             for option in re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", code):
@@ -118,6 +118,13 @@ def test_operators_of_mnn_are_those_of_the_table():
     rows = re.findall(r"^QN_MNN_OP\((\w+),", (ROOT / "src/format/mnn/mnn_ops.def").read_text(), re.M)
     listed = read("mnn.md").split("<!-- operators -->")[1].split("<!-- end -->")[0]
     assert set(re.findall(r"\w+", listed)) == {*rows, "Input"}
+
+
+def test_operators_exported_to_mnn_are_those_of_the_table():
+    infos = dict(re.findall(r'QN_OP\((\w+), "", "(\w+)"', (ROOT / "src/ir/ops.def").read_text()))
+    rows = re.findall(r"^QN_MNN_ROW\((\w+),", (ROOT / "src/format/mnn/mnn_export.def").read_text(), re.M)
+    listed = read("mnn.md").split("<!-- exported -->")[1].split("<!-- end -->")[0]
+    assert set(re.findall(r"\w+", listed)) == {infos[row] for row in rows}
 
 
 def test_recipe_keys_and_defaults(quench, workspace, helps):

@@ -224,6 +224,8 @@ qn_status qn__mnx_get(qn_mnx_exporter *x, const qn_tensor *tensor, qn_mnx_layout
         layout = QN_MNX_PLANAR;
     const qn_mnx_layout other = layout == QN_MNX_PACKED ? QN_MNX_PLANAR : QN_MNX_PACKED;
     if (value->ids[layout] < 0) {
+        if (x->doc->arena.failed || x->graph->arena.failed)
+            return QN_NOMEM(error);
         QN_FAIL_IF(value->ids[other] < 0, error, QN_CORRUPT,
                    "tensor \"%s\" is read before it is made", tensor->name);
         const char *name =
@@ -324,8 +326,8 @@ void qn__mnx_reshape(qn_mnx_exporter *x, const qn_node *node, const char *suffix
     qn__fb_set_int(reshape, QN_MNN_Reshape_dimType, QN_MNN_MNN_DATA_FORMAT_NCHW);
 }
 
-void qn__mnx_binary(qn_mnx_exporter *x, const char *name, int32_t operation, int32_t a, int32_t b,
-                    int32_t to)
+qn_fb_object *qn__mnx_binary(qn_mnx_exporter *x, const char *name, int32_t operation, int32_t a,
+                             int32_t b, int32_t to)
 {
     const int32_t inputs[2] = {a, b};
     qn_fb_object *binary =
@@ -333,6 +335,7 @@ void qn__mnx_binary(qn_mnx_exporter *x, const char *name, int32_t operation, int
     qn__fb_set_int(binary, QN_MNN_BinaryOp_opType, operation);
     qn__fb_set_int(binary, QN_MNN_BinaryOp_T, QN_MNN_DataType_DT_FLOAT);
     qn__fb_set_int(binary, QN_MNN_BinaryOp_activationType, 0);
+    return binary;
 }
 
 qn_fb_object *qn__mnx_unary(qn_mnx_exporter *x, const char *name, int32_t operation, int32_t from,

@@ -102,8 +102,8 @@ void qn__mnx_reshape(qn_mnx_exporter *x, const qn_node *node, const char *suffix
                      int32_t to, const int64_t *dims, size_t rank, int free_dim);
 void qn__mnx_convert(qn_mnx_exporter *x, const char *name, int32_t from, int32_t to,
                      qn_mnx_layout layout);
-void qn__mnx_binary(qn_mnx_exporter *x, const char *name, int32_t operation, int32_t a, int32_t b,
-                    int32_t to);
+qn_fb_object *qn__mnx_binary(qn_mnx_exporter *x, const char *name, int32_t operation, int32_t a,
+                             int32_t b, int32_t to);
 qn_fb_object *qn__mnx_unary(qn_mnx_exporter *x, const char *name, int32_t operation, int32_t from,
                             int32_t to);
 /* Which dimension of the tensor is free in the caller's graph: -1 none or more than one. */

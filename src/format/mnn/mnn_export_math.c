@@ -279,7 +279,9 @@ qn_status qn__mnn_export_binary(qn_mnx_exporter *x, const qn_node *node, int32_t
         const bool last = i + 1 == node->n_inputs;
         const int32_t to = last ? qn__mnx_put(x, node, 0, layout, fused)
                                 : qn__mnx_between(x, node, "_step", node->outputs[0]);
-        qn__mnx_binary(x, last ? node->name : NULL, argument, a, b, to);
+        qn_fb_object *binary = qn__mnx_binary(x, last ? node->name : NULL, argument, a, b, to);
+        if (last && relu)
+            qn__fb_set_int(binary, QN_MNN_BinaryOp_activationType, 1);
         a = to;
     }
     if (node->n_inputs == 1) {
@@ -289,11 +291,6 @@ qn_status qn__mnn_export_binary(qn_mnx_exporter *x, const qn_node *node, int32_t
         QN_TRY(qn__mnx_get(x, node->inputs[0], QN_MNX_PLANAR, &a, error));
         b = qn__mnx_put(x, node, 0, QN_MNX_PLANAR, false);
         qn__mnx_reshape(x, node, "_shape", a, b, dims, node->outputs[0]->rank, -1);
-    }
-    if (relu) {
-        qn_fb_object *binary = qn__fb_table(x->ops[x->n_ops - 1], QN_MNN_Op_main);
-        if (binary != NULL)
-            qn__fb_set_int(binary, QN_MNN_BinaryOp_activationType, 1);
     }
     return QN_OK;
 }

@@ -490,7 +490,8 @@ qn_status qn__mnn_export_resize(qn_mnx_exporter *x, const qn_node *node, int32_t
     qn__fb_set_int(interp, QN_MNN_Interp_halfPixelCenters,
                    rule == QN_MNN_CoordinateTransformationMode_HalfPixels);
     qn__fb_set_int(interp, QN_MNN_Interp_ctm, rule);
-    qn__fb_set_int(x->ops[x->n_ops - 1], QN_MNN_Op_defaultDimentionFormat,
-                   QN_MNN_MNN_DATA_FORMAT_NCHW);
+    if (x->n_ops > 0)
+        qn__fb_set_int(x->ops[x->n_ops - 1], QN_MNN_Op_defaultDimentionFormat,
+                       QN_MNN_MNN_DATA_FORMAT_NCHW);
     return QN_OK;
 }

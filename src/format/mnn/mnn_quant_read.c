@@ -16,6 +16,7 @@ enum { PROPAGATION_ROUNDS = 3 };
 
 typedef struct record {
     bool known;
+    bool handed_on; /* from another tensor */
     float scale;
     int32_t zero, min, max;
 } record;
@@ -51,7 +52,7 @@ static qn_status read_record(typer *t, const qn_fb_object *info, int64_t id)
                t->error, QN_CORRUPT,
                "%s: tensor %d has the scale %g, zero point %g and levels %g to %g", t->graph->file,
                (int)id, scale, zero, min, max);
-    t->records[id] = (record){true, (float)scale, (int32_t)zero, (int32_t)min, (int32_t)max};
+    t->records[id] = (record){true, false, (float)scale, (int32_t)zero, (int32_t)min, (int32_t)max};
     return QN_OK;
 }
 
@@ -159,10 +160,9 @@ static void propagate(typer *t)
             const int64_t in = single_input(t, op), out = output_of(t, op);
             if (in < 0 || out < 0 || t->records[in].known == t->records[out].known)
                 continue;
-            if (t->records[in].known)
-                t->records[out] = t->records[in];
-            else
-                t->records[in] = t->records[out];
+            const int64_t to = t->records[in].known ? out : in;
+            t->records[to] = t->records[to == out ? in : out];
+            t->records[to].handed_on = true;
         }
 }
 
@@ -220,7 +220,8 @@ static bool op_is_int8(const typer *t, size_t op)
         return main && main->record == QN_MNN_REC_UnaryOp &&
                qn__fb_has(main, QN_MNN_UnaryOp_tableInt8);
     }
-    case QN_MNN_OpType_ReLU:
+    case QN_MNN_OpType_ReLU: /* only where MNN has one record for both */
+        return t->records[out].handed_on && same_parameters(t, op);
     case QN_MNN_OpType_Pooling:
     case QN_MNN_OpType_Pooling3D:
         return same_parameters(t, op);
@@ -493,12 +494,23 @@ static qn_status convert_tensor(typer *t, qn_tensor *tensor, bool made_integer, 
         t->dequantized[tensor->id] = tensor;
         return add_cast(t, QN_OP_DEQUANTIZE_LINEAR, q, tensor, tensor) ? QN_OK : QN_NOMEM(t->error);
     }
-    if (!add_cast(t, QN_OP_QUANTIZE_LINEAR, tensor, q, tensor))
-        return QN_NOMEM(t->error);
     if (!t->rounded[tensor->id] || !read_float)
-        return QN_OK;
+        return add_cast(t, QN_OP_QUANTIZE_LINEAR, tensor, q, tensor) ? QN_OK : QN_NOMEM(t->error);
+    /* What readers and outputs see is the rounded value, under the file's name. */
+    if (tensor->producer) {
+        qn_tensor *f = add_twin(t, tensor, "float", qn_type_plain_make(QN_DTYPE_F32));
+        if (!f)
+            return QN_NOMEM(t->error);
+        qn__node_set_output(tensor->producer, tensor->producer_output, f);
+        t->dequantized[tensor->id] = tensor;
+        return add_cast(t, QN_OP_QUANTIZE_LINEAR, f, q, tensor) &&
+                       add_cast(t, QN_OP_DEQUANTIZE_LINEAR, q, tensor, tensor)
+                   ? QN_OK
+                   : QN_NOMEM(t->error);
+    }
     qn_tensor *f = add_twin(t, tensor, "dequantized", qn_type_plain_make(QN_DTYPE_F32));
-    if (!f || !add_cast(t, QN_OP_DEQUANTIZE_LINEAR, q, f, tensor))
+    if (!f || !add_cast(t, QN_OP_QUANTIZE_LINEAR, tensor, q, tensor) ||
+        !add_cast(t, QN_OP_DEQUANTIZE_LINEAR, q, f, tensor))
         return QN_NOMEM(t->error);
     t->dequantized[tensor->id] = f;
     return QN_OK;

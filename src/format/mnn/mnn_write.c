@@ -380,6 +380,37 @@ static qn_status mark_live(qn_mnn_writer *w)
     return QN_OK;
 }
 
+/* A tensor that equalization scaled must not be taken for what its name says: it gets the name that
+ * the graph gave it. */
+static qn_status rename_tensors(qn_mnn_writer *w)
+{
+    const size_t n = w->source->n_tensors;
+    const char **names = qn__arena_calloc(&w->doc.arena, n + 1, sizeof(*names));
+    bool any = false;
+    if (!names)
+        return QN_NOMEM(w->error);
+    for (size_t id = 0; id < n; id++) {
+        const char *name = qn__fb_string_at(w->doc.root, QN_MNN_Net_tensorName, id);
+        names[id] = name ? name : "";
+    }
+    for (size_t i = 0; i < w->graph->n_nodes; i++) {
+        const qn_node *node = w->graph->nodes[i];
+        for (uint32_t k = 0; k < node->n_outputs; k++) {
+            const qn_tensor *t = node->outputs[k];
+            const int32_t id = t ? t->source : -1;
+            const size_t length = id >= 0 && (size_t)id < n ? strlen(names[id]) : 0;
+            if (length == 0 || strncmp(t->name, names[id], length) != 0 ||
+                strcmp(t->name + length, "_equalized") != 0)
+                continue;
+            names[id] = t->name;
+            any = true;
+        }
+    }
+    if (any && !qn__fb_set_strings(&w->doc, w->doc.root, QN_MNN_Net_tensorName, names, n))
+        return QN_NOMEM(w->error);
+    return QN_OK;
+}
+
 static qn_status list_ops(qn_mnn_writer *w)
 {
     size_t n = 0;
@@ -420,6 +451,7 @@ static qn_status edit(qn_mnn_writer *w)
     QN_TRY(write_records(w));
     if (!w->changed)
         return QN_OK;
+    QN_TRY(rename_tensors(w));
     QN_TRY(mark_live(w));
     return list_ops(w);
 }
@@ -451,6 +483,8 @@ qn_status qn__mnn_document(const qn_graph *graph, qn_fb_document *out, qn_error 
 {
     qn_mnn_writer w = {.graph = graph, .source = qn__mnn_source_of(graph), .error = error};
     QN_FAIL_IF(!w.source, error, QN_INTERNAL, "the graph does not come from a .mnn file");
+    bool same = false;
+    QN_TRY(qn__mnn_is_unchanged(graph, w.source, &same, error));
     QN_TRY(qn__fb_edit(&w.source->doc, &w.doc, error));
     const qn_status status = edit(&w);
     if (status == QN_OK)
@@ -466,8 +500,10 @@ qn_status qn__mnn_write(const qn_graph *graph, const char *path, const qn_write_
     (void)options;
     qn_mnn_writer w = {.graph = graph, .source = qn__mnn_source_of(graph), .error = error};
     QN_FAIL_IF(!w.source, error, QN_INTERNAL, "%s: the graph does not come from a .mnn file", path);
+    bool same = false;
+    QN_TRY(qn__mnn_is_unchanged(graph, w.source, &same, error));
     QN_TRY(qn__fb_edit(&w.source->doc, &w.doc, error));
-    qn_status status = edit(&w);
+    qn_status status = same ? QN_OK : edit(&w);
     if (status == QN_OK)
         status = save(&w, path, bytes, error);
     qn__fb_free(&w.doc);

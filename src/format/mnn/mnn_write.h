@@ -46,6 +46,12 @@ int64_t qn__mnn_written_type(const qn_mnn_writer *w, size_t op);
 /* Notes how tensor `id` is quantized, from its type. */
 qn_status qn__mnn_note(qn_mnn_writer *w, int64_t id, const qn_tensor *tensor);
 
+/* --- mnn_write_same.c
+ * ---------------------------------------------------------------------------*/
+/* Does reading the file again give this graph? */
+qn_status qn__mnn_is_unchanged(const qn_graph *graph, qn_mnn_source *source, bool *same,
+                               qn_error *error);
+
 /* --- mnn_write_records.c ----------------------------------------------------------------------*/
 /* Where the graph has none of an operator's nodes, because they change nothing, what is known of
  * one side holds for the other. */

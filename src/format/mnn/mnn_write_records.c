@@ -86,28 +86,48 @@ static qn_mnn_record apart_from(const qn_mnn_record *r)
     return other;
 }
 
+/* Operators that MNN hands records over though their two sides need not have the same range. */
+static bool changes_range(int64_t type)
+{
+    return type == QN_MNN_OpType_Pooling || type == QN_MNN_OpType_Pooling3D ||
+           type == QN_MNN_OpType_ReLU || type == QN_MNN_OpType_ReLU6 || is_choice(type);
+}
+
+/* From a tensor with a record back to float ones: the record would limit what they hold. */
+static void guard_backwards(qn_mnn_writer *w, size_t op, qn_mnn_record *x, const qn_mnn_record *y)
+{
+    const int64_t type = qn__mnn_written_type(w, op);
+    if (x->known || !y->known)
+        return;
+    if (changes_range(type))
+        *x = apart_from(y);
+    else if (is_move(type))
+        *x = *y; /* as MNN does: moved or not, the same values */
+}
+
+static void guard_forwards(qn_mnn_writer *w, size_t op, const qn_mnn_record *x, qn_mnn_record *y)
+{
+    const int64_t type = qn__mnn_written_type(w, op);
+    const bool pool = type == QN_MNN_OpType_Pooling || type == QN_MNN_OpType_Pooling3D;
+    if (!x->known || !(is_move(type) || changes_range(type)))
+        return;
+    if (!y->known || (pool && equal(x, y)))
+        *y = apart_from(x);
+    else if ((is_move(type) || is_choice(type)) && nearly_equal(x, y))
+        y->scale = x->scale; /* behind a pool the levels go on with the pool's record */
+}
+
 void qn__mnn_guard_records(qn_mnn_writer *w)
 {
-    for (size_t op = 0; op < w->source->n_ops; op++) {
-        const int64_t type = qn__mnn_written_type(w, op);
+    const size_t n = w->source->n_ops;
+    for (size_t i = 0; i < 2 * n; i++) {
+        const size_t op = i < n ? n - 1 - i : i - n;
         const int64_t in = qn__mnn_op_input(w, op, 0), out = qn__mnn_op_output(w, op, 0);
         if (w->ops[op].dropped || in < 0 || out < 0)
             continue;
-        qn_mnn_record *x = &w->records[in], *y = &w->records[out];
-        if (type == QN_MNN_OpType_Pooling || type == QN_MNN_OpType_Pooling3D) {
-            if (x->known && (!y->known || equal(x, y)))
-                *y = apart_from(x);
-            else if (y->known && !x->known)
-                *x = apart_from(y);
-        } else if (is_move(type) || is_choice(type)) {
-            /* behind a pool the levels go on with the pool's record */
-            if (x->known && y->known && nearly_equal(x, y))
-                y->scale = x->scale;
-            else if (x->known && !y->known)
-                *y = apart_from(x);
-        } else if (type == QN_MNN_OpType_ReLU || type == QN_MNN_OpType_ReLU6) {
-            if (x->known && !y->known)
-                *y = apart_from(x);
-        }
+        if (i < n)
+            guard_backwards(w, op, &w->records[in], &w->records[out]);
+        else
+            guard_forwards(w, op, &w->records[in], &w->records[out]);
     }
 }

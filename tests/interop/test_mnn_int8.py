@@ -1,0 +1,146 @@
+"""Quantized .mnn files in MNN's own runtime: what runs in int8, what comes out, and that quench's
+simulation of the file says the same."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+MNN = pytest.importorskip("MNN", reason="the MNN wheel is not here")
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+BUILD = pathlib.Path(os.environ.get("QUENCH_BUILD", ROOT / "build"))
+sys.path.insert(0, str(ROOT / "bench"))
+import mnn_eval  # noqa: E402
+
+# smallest cosine to float: MNN's tool's on the same model (reference/mnn), or what quench had
+# less a margin; and to the simulation
+FLOORS = {
+    "resnet8": (0.9716, 0.99), "vww96": (0.999, 0.999), "mobilenet-v1-0.25": (0.97, 0.99),
+    "squeezenet-v1.1": (0.98, 0.99), "resnet20": (0.998, 0.998), "menet": (0.97, 0.99),
+    "rfb320": (0.9907, 0.998), "fastestdet": (0.97, 0.97),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=FLOORS)
+def made(request, quench, shared, tmp_path_factory):
+    """(name, task, float file, int8 file)"""
+    task = mnn_eval.TASKS[request.param]
+    source = shared / task["model"]
+    if not source.exists():
+        pytest.skip(f"{source} is not here")
+    out = tmp_path_factory.mktemp("int8") / f"{request.param}.mnn"
+    mnn_eval.quantize(quench.binary, shared, task, out, [])
+    return request.param, task, source, out
+
+
+def answers(path, xs):
+    net = mnn_eval.Net(path)
+    return net, [net(x) for x in xs]
+
+
+def simulated(path, xs, folder):
+    np.save(folder / "x.npy", np.concatenate(xs))
+    done = subprocess.run(
+        [BUILD / "tests" / "run_dump", path, folder / "x.npy", folder / "out"],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return [np.fromfile(p, np.float32) for p in sorted(folder.glob("out.*"))]
+
+
+def test_mnn_runs_every_convolution_in_int8_and_agrees_with_float_and_simulation(made, shared, tmp_path):
+    name, task, source, out = made
+    xs = [x for x, _ in mnn_eval.samples(shared, task, 6)]
+    _, expected = answers(source, xs)
+    net, got = answers(out, xs)
+    ran, convolutions = net.convolutions()
+    assert ran == convolutions > 0, [r for r in net.ran if "INT8" not in r[1]]
+    ours = simulated(out, xs, tmp_path)
+    assert len(ours) == len(expected[0])
+    to_float, to_simulation = FLOORS[name]
+    for output in expected[0]:
+        theirs = np.concatenate([g[output].ravel() for g in got])
+        plain = np.concatenate([e[output].ravel() for e in expected])
+        assert mnn_eval.cosine(theirs, plain) >= to_float, output
+        best = max(mnn_eval.cosine(o, theirs) for o in ours if o.size == theirs.size)
+        assert best >= to_simulation, output
+
+
+def test_a_file_that_nothing_changed_in_keeps_its_bytes(made, tmp_path):
+    _, _, source, out = made
+    for path in (source, out):
+        again = tmp_path / "again.mnn"
+        done = subprocess.run([BUILD / "tests" / "onnx_roundtrip", path, again], capture_output=True)
+        assert done.returncode == 0, done.stderr
+        assert again.read_bytes() == pathlib.Path(path).read_bytes(), path
+
+
+def test_the_same_bytes_come_out_again_and_from_the_recipe(quench, shared, tmp_path):
+    task = mnn_eval.TASKS["resnet8"]
+    if not (shared / task["model"]).exists():
+        pytest.skip("resnet8.mnn is not here")
+    first, second, third = (tmp_path / f"{n}.mnn" for n in "abc")
+    mnn_eval.quantize(quench.binary, shared, task, first, ["--save-recipe", str(tmp_path / "r.json")])
+    mnn_eval.quantize(quench.binary, shared, task, second, ["--threads", "1"])
+    assert first.read_bytes() == second.read_bytes()
+    done = quench("quantize", shared / task["model"], "-o", third, "--recipe", tmp_path / "r.json")
+    assert done.returncode == 0, done.stderr
+    assert first.read_bytes() == third.read_bytes()
+
+
+def test_the_largest_error_of_faces_is_half_of_what_mnns_tool_makes(quench, shared, tmp_path):
+    task = mnn_eval.TASKS["rfb320"]
+    reference = shared / "reference" / "mnn" / "rfb320-kl-maxabs" / "quant.mnn"
+    if not reference.exists():
+        pytest.skip("reference/mnn is not here")
+    out = tmp_path / "rfb.mnn"
+    mnn_eval.quantize(quench.binary, shared, task, out, [])
+    ours = mnn_eval.evaluate(shared, task, shared / task["model"], out, None)["errors"]["scores"]
+    theirs = mnn_eval.evaluate(shared, task, shared / task["model"], reference, None)["errors"]["scores"]
+    assert ours[0] <= 0.5 * theirs[0] and ours[1] <= 0.5 * theirs[1], (ours, theirs)
+    assert ours[0] <= 0.5 * 0.37
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 5, 6])
+def test_few_bits_take_few_bits_in_the_file_and_run_as_simulated(bits, quench, shared, tmp_path):
+    task = mnn_eval.TASKS["resnet8"]
+    if not (shared / task["model"]).exists():
+        pytest.skip("resnet8.mnn is not here")
+    out = tmp_path / "bits.mnn"
+    mnn_eval.quantize(quench.binary, shared, task, out, ["--weight-bits", str(bits)])
+    assert out.stat().st_size < (shared / task["model"]).stat().st_size * (bits + 1.5) / 32
+    xs = [x for x, _ in mnn_eval.samples(shared, task, 6)]
+    net, got = answers(out, xs)
+    assert net.convolutions()[0] == net.convolutions()[1]
+    (ours,) = simulated(out, xs, tmp_path)
+    assert mnn_eval.cosine(ours, np.concatenate([g["Identity"].ravel() for g in got])) > 0.98
+
+
+def test_float_layers_stay_float_in_mnn(quench, shared, tmp_path):
+    task = mnn_eval.TASKS["resnet8"]
+    if not (shared / task["model"]).exists():
+        pytest.skip("resnet8.mnn is not here")
+    out = tmp_path / "part.mnn"
+    mnn_eval.quantize(quench.binary, shared, task, out, ["--skip", "/model.conv2d_[78]/"])
+    xs = [x for x, _ in mnn_eval.samples(shared, task, 4)]
+    _, expected = answers(shared / task["model"], xs)
+    net, got = answers(out, xs)
+    ran, convolutions = net.convolutions()
+    assert 0 < ran < convolutions
+    a, b = (np.concatenate([o["Identity"].ravel() for o in side]) for side in (expected, got))
+    assert mnn_eval.cosine(a, b) > 0.99
+
+
+def test_activations_that_mnn_has_not_are_refused(quench, shared, tmp_path):
+    task = mnn_eval.TASKS["resnet8"]
+    if not (shared / task["model"]).exists():
+        pytest.skip("resnet8.mnn is not here")
+    done = quench(
+        "quantize", shared / task["model"], "-o", tmp_path / "u8.mnn",
+        "--images", shared / task["calibrate"], "--count", "4", "--activations", "u8",
+    )  # fmt: skip
+    assert done.returncode != 0 and "target mnn" in done.stderr
+    assert not (tmp_path / "u8.mnn").exists()
