@@ -21,7 +21,7 @@ def main(arguments=None):
         else:
             positional.append(argument)
     if len(positional) < 3:
-        print(f"[{time.strftime('%H:%M:%S')}] @ 1716: {USAGE}")
+        print(f"[{time.strftime('%H:%M:%S')}] @ 1719: {USAGE}")
         return 2
 
     def output(text):
