@@ -131,6 +131,22 @@ static qn_status collect(collector *c, qn_error *error)
     return QN_OK;
 }
 
+/* Operators whose output has the scale of their input: pooling, and resizing to nearest values. */
+static bool keeps_scale(const qn_mnn_source *source, size_t op)
+{
+    const qn_fb_object *main = qn__fb_table(source->ops[op], QN_MNN_Op_main);
+    switch (qn__mnn_op_type(source, op)) {
+    case QN_MNN_OpType_Pooling:
+    case QN_MNN_OpType_Pooling3D:
+        return true;
+    case QN_MNN_OpType_Interp:
+        return main != NULL && main->record == QN_MNN_REC_Interp &&
+               qn__fb_int(&source->doc, main, QN_MNN_Interp_resizeType) == 1;
+    default:
+        return false;
+    }
+}
+
 /* The runtime moves and pools integers only between tensors of one scale. */
 static void tie_scales(const qn_mnn_run *run, const qn_mnn_trace *trace, qn_mnn_scales *scales)
 {
@@ -143,9 +159,7 @@ static void tie_scales(const qn_mnn_run *run, const qn_mnn_trace *trace, qn_mnn_
             items[r->inputs[k]].scale = items[r->output].scale;
     }
     for (size_t op = 0; op < run->source->n_ops; op++) {
-        const int64_t type = qn__mnn_op_type(run->source, op);
-        if ((type != QN_MNN_OpType_Pooling && type != QN_MNN_OpType_Pooling3D) ||
-            qn__mnn_op_count(run->source, op, false) == 0 ||
+        if (!keeps_scale(run->source, op) || qn__mnn_op_count(run->source, op, false) == 0 ||
             qn__mnn_op_count(run->source, op, true) == 0)
             continue;
         const int64_t from = qn__mnn_op_tensor(run->source, op, false, 0);
