@@ -191,7 +191,9 @@ static qn_status quantize(job *j, qn_error *error)
         QN_TRY(qn__mnn_better(r, j->sized != NULL ? j->sized : j->model, &j->scales, &j->quantized,
                               &j->document, error));
         j->has_document = true;
-        return j->config.debug && !ema ? qn__mnn_debug(r, &j->scales, error) : QN_OK;
+        if (!j->config.debug || ema)
+            return QN_OK;
+        return qn__mnn_better_debug(r, j->sized != NULL ? j->sized : j->model, j->quantized, error);
     }
     if (ema) {
         status = qn__mnn_ema(r, &j->scales, &j->document, error);

@@ -109,6 +109,9 @@ qn_status qn__mnn_ema(const qn_mnn_run *run, qn_mnn_scales *scales, qn_fb_docume
  * must outlive the document. */
 qn_status qn__mnn_better(const qn_mnn_run *run, const struct qn_model *model, qn_mnn_scales *scales,
                          struct qn_model **quantized, qn_fb_document *out, qn_error *error);
+/* The debug table of a model that qn__mnn_better made. */
+qn_status qn__mnn_better_debug(const qn_mnn_run *run, const struct qn_model *model,
+                               const struct qn_model *quantized, qn_error *error);
 /* scales_json.c: the scale file's text; freed with qn__free. */
 qn_status qn__mnn_scales_json(const qn_mnn_source *source, const qn_mnn_scales *scales, char **text,
                               qn_error *error);
