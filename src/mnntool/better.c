@@ -127,10 +127,6 @@ qn_status qn__mnn_better(const qn_mnn_run *run, const qn_model *model, qn_mnn_sc
     qn_status status;
     qn_quantize_options_init(&options);
     choose_methods(run->config, &options);
-    if (run->config->feature == QN_MNN_EMA) {
-        qn__mnn_log(run, 1358, "batch size: %lld", (long long)run->config->batch);
-        qn__mnn_log(run, 1359, "quant bits: %d", (int)run->config->bits);
-    }
     options.progress = show_progress;
     options.progress_ctx = &shown;
     QN_TRY_GOTO(qn__model_simplified(model->graph, &simplified, error));

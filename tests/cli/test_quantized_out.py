@@ -391,3 +391,18 @@ def test_sequences(tool, work):
     assert_refused(run(tool, work, **settings), work, "bias.txt", "x")
     (folder / "s1" / "bias.txt").write_text("1 2 3")
     assert_refused(run(tool, work, **settings), work, "bias.txt", "3 numbers")
+
+
+def test_the_log_of_ema_names_its_batch(tool, work):
+    result = run(tool, work, feature_quantize_method="EMA", winogradOpt=False)
+    assert_done(result, work)
+    tail = [line for line in log_lines(result) if line[0] in (1342, 1358, 1359, 541)]
+    assert tail == [
+        (541, "Close winogradOpt because set winogradOpt as false"),
+        (1342, "batch_size not set, use model batch: 1"),
+        (1358, "batch size: 1"),
+        (1359, "quant bits: 8"),
+    ]
+    result = run(tool, work, feature_quantize_method="EMA", batch_size=100)
+    assert_done(result, work)
+    assert "_calibrationFileNum 6 < batch size 100, set batch size as 6\n" in result.stdout

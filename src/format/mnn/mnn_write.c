@@ -446,8 +446,10 @@ static qn_status edit(qn_mnn_writer *w)
     QN_TRY(write_ops(w));
     qn__mnn_hand_records_on(w);
     qn__mnn_guard_records(w);
-    for (size_t op = 0; op < n_ops; op++)
+    for (size_t op = 0; op < n_ops; op++) {
+        QN_TRY(qn__mnn_write_binary_act(w, op));
         QN_TRY(qn__mnn_write_table(w, op));
+    }
     QN_TRY(write_records(w));
     if (!w->changed)
         return QN_OK;

@@ -301,6 +301,28 @@ qn_status qn__mnn_write_eltwise(qn_mnn_writer *w, size_t op)
     return QN_OK;
 }
 
+/* MNN adds in int8 wherever all sides have records, wanted or not, and then cuts a fused ReLU at
+ * level 0. */
+qn_status qn__mnn_write_binary_act(qn_mnn_writer *w, size_t op)
+{
+    const qn_fb_object *main = qn__fb_table(w->ops[op].object, QN_MNN_Op_main);
+    const int64_t out = qn__mnn_op_output(w, op, 0);
+    if (!main || main->record != QN_MNN_REC_BinaryOp || w->ops[op].dropped || out < 0 ||
+        !w->records[out].known || !w->changed ||
+        qn__fb_int(&w->doc, main, QN_MNN_BinaryOp_activationType) == 0)
+        return QN_OK;
+    int64_t in;
+    for (size_t i = 0; (in = qn__mnn_op_input(w, op, i)) >= 0; i++)
+        if (!w->records[in].known)
+            return QN_OK; /* in float */
+    const qn_mnn_record *r = &w->records[out];
+    const char *name = qn__fb_string(w->ops[op].object, QN_MNN_Op_name);
+    QN_FAIL_IF(r->zero != 0 && r->zero != r->min, w->error, QN_UNSUPPORTED,
+               "operator \"%s\": MNN's integers cannot apply its activation at zero point %d",
+               name ? name : "", r->zero);
+    return r->zero == 0 ? QN_OK : set_binary_act(w, op, false); /* saturation does it */
+}
+
 /* Level of the output for each of the levels -127..127 of the input. */
 enum { TABLE_LEVELS = 255 };
 
@@ -313,6 +335,25 @@ static void sigmoid_table(const qn_mnn_record *in, const qn_mnn_record *out, int
     }
 }
 
+/* Level -128 is outside the table and MNN reads what lies before it. A convolution keeps its levels
+ * within the record of its output, so there -128 can be kept away; where it stands for 0, it is
+ * needed. */
+static bool limit_to_table(qn_mnn_writer *w, int64_t in)
+{
+    qn_mnn_record *r = &w->records[in];
+    for (size_t op = 0; op < w->source->n_ops; op++) {
+        const int64_t type = qn__mnn_written_type(w, op);
+        if (w->ops[op].dropped || qn__mnn_op_output(w, op, 0) != in)
+            continue;
+        if (r->zero == INT8_MIN ||
+            (type != QN_MNN_OpType_Convolution && type != QN_MNN_OpType_ConvolutionDepthwise))
+            return false;
+        r->min = r->min < -INT8_MAX ? -INT8_MAX : r->min;
+        return true;
+    }
+    return false;
+}
+
 /* A table without both records makes MNN compute nonsense; with them and without it, in float. */
 qn_status qn__mnn_write_table(qn_mnn_writer *w, size_t op)
 {
@@ -321,9 +362,10 @@ qn_status qn__mnn_write_table(qn_mnn_writer *w, size_t op)
         return QN_OK;
     const int64_t in = qn__mnn_op_input(w, op, 0), out = qn__mnn_op_output(w, op, 0);
     const qn_node *node = qn__mnn_node_of(w, op, QN_OP_SIGMOID);
-    const bool wanted = node != NULL && in >= 0 && out >= 0 && w->records[in].known &&
-                        w->records[out].known && qn_mnn_is_quant(node->outputs[0]) &&
-                        !w->records[in].conflict && !w->records[out].conflict;
+    bool wanted = node != NULL && in >= 0 && out >= 0 && w->records[in].known &&
+                  w->records[out].known && qn_mnn_is_quant(node->outputs[0]) &&
+                  !w->records[in].conflict && !w->records[out].conflict;
+    wanted = wanted && limit_to_table(w, in);
     int8_t table[TABLE_LEVELS];
     size_t n_old = 0;
     const uint8_t *old = qn__fb_bytes(main, QN_MNN_UnaryOp_tableInt8, &n_old);
