@@ -147,6 +147,13 @@ static bool keeps_scale(const qn_mnn_source *source, size_t op)
     }
 }
 
+/* A scale of zeros ties nothing: a slice of zeros must not take the scale of the whole. */
+static void take_scale(qn_mnn_tensor_quant *to, const qn_mnn_tensor_quant *from)
+{
+    if (from->scale > 0)
+        to->scale = from->scale;
+}
+
 /* The runtime moves and pools integers only between tensors of one scale. */
 static void tie_scales(const qn_mnn_run *run, const qn_mnn_trace *trace, qn_mnn_scales *scales)
 {
@@ -154,9 +161,9 @@ static void tie_scales(const qn_mnn_run *run, const qn_mnn_trace *trace, qn_mnn_
     for (size_t i = 0; i < trace->n_rasters; i++) {
         const qn_mnn_raster *r = &trace->rasters[i];
         if (r->n_inputs == 1)
-            items[r->output].scale = items[r->inputs[0]].scale;
+            take_scale(&items[r->output], &items[r->inputs[0]]);
         for (size_t k = 0; r->n_inputs > 1 && k < r->n_inputs; k++)
-            items[r->inputs[k]].scale = items[r->output].scale;
+            take_scale(&items[r->inputs[k]], &items[r->output]);
     }
     for (size_t op = 0; op < run->source->n_ops; op++) {
         if (!keeps_scale(run->source, op) || qn__mnn_op_count(run->source, op, false) == 0 ||
@@ -165,7 +172,7 @@ static void tie_scales(const qn_mnn_run *run, const qn_mnn_trace *trace, qn_mnn_
         const int64_t from = qn__mnn_op_tensor(run->source, op, false, 0);
         const int64_t to = qn__mnn_op_tensor(run->source, op, true, 0);
         if (from >= 0 && to >= 0 && scales->tracked[from] && scales->tracked[to])
-            items[to].scale = items[from].scale;
+            take_scale(&items[to], &items[from]);
     }
 }
 

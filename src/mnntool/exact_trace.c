@@ -384,9 +384,15 @@ static bool execute(tracer *t, size_t op)
         if (is_float(t, id) && !is_packed_input(t, id) && !meet(t, id, name, "input", i, false))
             return false;
     }
+    /* A 3-D pool is a 2-D one between reshapes: the last of them makes its output. */
+    const char *maker = name;
+    if (qn__mnn_op_type(t->source, op) == QN_MNN_OpType_Pooling3D)
+        maker = qn__arena_printf(&t->trace->arena, "%s_raster_%zu", name, made);
+    if (maker == NULL)
+        return false;
     for (size_t i = 0; i < qn__mnn_op_count(t->source, op, true); i++) {
         const int64_t id = qn__mnn_op_tensor(t->source, op, true, i);
-        if (is_float(t, id) && !meet(t, id, name, "output", i, false))
+        if (is_float(t, id) && !meet(t, id, maker, "output", i, false))
             return false;
     }
     return true;
