@@ -73,5 +73,7 @@ qn_status qn__mnn_write_act(qn_mnn_writer *w, size_t op, const qn_node *node, bo
 qn_status qn__mnn_write_eltwise(qn_mnn_writer *w, size_t op);
 qn_status qn__mnn_write_binary_act(qn_mnn_writer *w, size_t op);
 qn_status qn__mnn_write_table(qn_mnn_writer *w, size_t op);
+/* Takes what lies in the side file into the operator; convolutions have theirs already. */
+qn_status qn__mnn_write_inside(qn_mnn_writer *w, size_t op);
 
 #endif
