@@ -1,6 +1,6 @@
 /* small_mnn FILE CHANNELS [LAYOUT]: writes a float .mnn of two convolutions and a sum for tests of
- * the commands: input "data" [1, CHANNELS, 24, 32], NCHW unless LAYOUT is NC4HW4; output "out". With
- * LAYOUT two a second input "bias" [1, 8, 12, 16] is added to the sum. Weights are a fixed
+ * the commands: input "data" [1, CHANNELS, 24, 32], NCHW unless LAYOUT is NC4HW4; output "out".
+ * With LAYOUT two a second input "bias" [1, 8, 12, 16] is added to the sum. Weights are a fixed
  * sequence. */
 #include <stdio.h>
 #include <stdlib.h>
@@ -91,8 +91,8 @@ static int32_t add_conv(maker *m, const char *name, int32_t from, int32_t inputs
     qn__fb_set_int(common, QN_MNN_Convolution2DCommon_relu, relu);
     qn__fb_set_table(conv, QN_MNN_Convolution2D_common, common);
     m->failed |= !qn__fb_set_vector(&m->doc, conv, QN_MNN_Convolution2D_weight, weights, n);
-    m->failed |= !qn__fb_set_vector(&m->doc, conv, QN_MNN_Convolution2D_bias, weights + n,
-                                    (size_t)outputs);
+    m->failed |=
+        !qn__fb_set_vector(&m->doc, conv, QN_MNN_Convolution2D_bias, weights + n, (size_t)outputs);
     free(weights);
     return add_op(m, name, QN_MNN_OpType_Convolution, &from, 1, conv);
 }
@@ -124,8 +124,8 @@ static void build(maker *m, int32_t channels, const char *layout)
     qn_fb_object *root = m->doc.root;
     const char *output = "out";
     m->failed |= !qn__fb_set_tables(&m->doc, root, QN_MNN_Net_oplists, m->ops, m->n_ops);
-    m->failed |= !qn__fb_set_strings(&m->doc, root, QN_MNN_Net_tensorName, m->names,
-                                     (size_t)m->n_tensors);
+    m->failed |=
+        !qn__fb_set_strings(&m->doc, root, QN_MNN_Net_tensorName, m->names, (size_t)m->n_tensors);
     m->failed |= !qn__fb_set_strings(&m->doc, root, QN_MNN_Net_outputName, &output, 1);
     qn__fb_set_int(root, QN_MNN_Net_sourceType, 3);
 }
@@ -138,8 +138,8 @@ static qn_status write_model(const qn_context *ctx, const char *path, int32_t ch
     size_t size_bytes = 0;
     QN_TRY(qn__fb_create(ctx, &qn__mnn_schema, &m.doc, error));
     build(&m, channels, layout);
-    qn_status status = m.failed ? QN_NOMEM(error)
-                                : qn__fb_build(&m.doc, &bytes, &size_bytes, error);
+    qn_status status =
+        m.failed ? QN_NOMEM(error) : qn__fb_build(&m.doc, &bytes, &size_bytes, error);
     if (status == QN_OK)
         status = qn__file_write_all(ctx, path, bytes, size_bytes, error);
     qn__free(ctx, bytes);
