@@ -165,6 +165,7 @@ enum {
     QN_ISA_scalar = 0,
     QN_ISA_avx2 = QN_CPU_AVX2,
     QN_ISA_avx512 = QN_CPU_AVX512,
+    QN_ISA_vnni = QN_CPU_AVX512 | QN_CPU_AVX512_VNNI,
     QN_ISA_neon = QN_CPU_NEON
 };
 #define QN_KERNEL(slot, isa, function, ...) __typeof__(*((qn_kernels *)0)->slot.fn) function;
