@@ -31,6 +31,10 @@ static inline __attribute__((always_inline)) void store_row16(uint8_t *p, __m128
 #define MINF(a, b) _mm512_min_ps(a, b)
 #define MAXF(a, b) _mm512_max_ps(a, b)
 #define STORE_ALL(p, v) _mm512_storeu_si512(p, v)
+#define FLIP_LEAST 1
+#define FLIP_LAST(to, from, i, n, sign)                                                            \
+    STORE_ALL((to) + (i),                                                                          \
+              XOR(_mm512_maskz_loadu_epi8(~0ull >> (64 - ((n) - (i))), (from) + (i)), sign))
 #define PACK16(a, b) _mm512_packs_epi16(a, b)
 #define ROWS_TOGETHER(v)                                                                           \
     _mm512_permutexvar_epi32(                                                                      \

@@ -43,6 +43,9 @@ static inline void store_floats8(float *p, __m256 v, size_t n)
 #define MINF(a, b) _mm256_min_ps(a, b)
 #define MAXF(a, b) _mm256_max_ps(a, b)
 #define STORE_ALL(p, v) _mm256_storeu_si256((__m256i *)(void *)(p), v)
+#define FLIP_LEAST 32
+#define FLIP_LAST(to, from, i, n, sign)                                                            \
+    ((void)(i), STORE_ALL((to) + (n)-32, XOR(LOAD((from) + (n)-32), sign)))
 #define SET1_16(x) _mm256_set1_epi16(x)
 #define TO_INT(v) _mm256_cvtps_epi32(v)
 #define PACK32(a, b) _mm256_packs_epi32(a, b)

@@ -9,6 +9,8 @@
  *   TO_INT(v), PACK32, PACK16, ADD16   saturating; MAX16, SET1_16(x)
  *   ROWS_TOGETHER(v)      brings 32-bit lane i of each 128 bits to part i of the vector
  *   STORE_ROW(p, v, i, n) the first n bytes of that part
+ *   FLIP_LAST(to, from, i, n, sign)   XOR of the bytes i to n, reading nothing outside of 0 to n;
+ *                         FLIP_LEAST: smallest n for which it can
  *   STOREF(p, v, n)       the first n floats
  *   WIDE                  1: DOT may saturate, unsafe weights go through 16 bits:
  *   AND, ADD32, MADD16, SLLI16, SRAI16, SRLI16
@@ -230,27 +232,25 @@ static const tile_fn tiles[MR][NP][WIDE ? 4 : 2] = {ROWS(ROW)};
  * panels as long as they fit on the stack. */
 enum { FLIP_ROOM = 40960, FLIP_POINTERS = 1024 };
 
+/* Stores are as wide as the room allows: loads of four bytes must not straddle two of them. */
 static inline void flip_row(uint8_t *to, const uint8_t *from, size_t n)
 {
     const VEC sign = SET1((int32_t)0x80808080u);
     size_t i = 0;
     for (; i + sizeof(VEC) <= n; i += sizeof(VEC))
         STORE_ALL(to + i, XOR(LOAD(from + i), sign));
-    for (; i + 4 <= n; i += 4) {
-        const uint32_t v = (uint32_t)row_bytes(from + i) ^ 0x80808080u;
-        memcpy(to + i, &v, sizeof v);
-    }
-    for (; i < n; i++)
-        to[i] = from[i] ^ 0x80;
+    if (i < n)
+        FLIP_LAST(to, from, i, n, sign);
 }
 
 static inline bool flip_rows(size_t mr, size_t kc, size_t ks, const uint8_t *const *a,
                              uint8_t room[FLIP_ROOM], const uint8_t *rows[FLIP_POINTERS])
 {
-    if (ks * MR > FLIP_POINTERS || kc > FLIP_ROOM || ks * kc * mr > FLIP_ROOM)
+    const size_t step = (kc + sizeof(VEC) - 1) / sizeof(VEC) * sizeof(VEC);
+    if (kc < FLIP_LEAST || ks > FLIP_POINTERS / MR || kc > FLIP_ROOM || step * ks * mr > FLIP_ROOM)
         return false;
     for (size_t p = 0; p < ks; p++)
-        for (size_t m = 0; m < mr; m++, room += kc) {
+        for (size_t m = 0; m < mr; m++, room += step) {
             flip_row(room, a[p * MR + m], kc);
             rows[p * MR + m] = room;
         }
