@@ -216,7 +216,8 @@ def main():
             r = evaluate(args.shared, task, args.shared / task["model"], out, args.limit)
         top = [f"{t:.2f}" for t in r["top1"]] if r["top1"] else ["", ""]
         errors = "; ".join(f"{k} {e[0]:.4f} {e[1]:.5f} {e[2]:.5f}" for k, e in r["errors"].items())
-        print(f"| {name} | {r['n']} | {top[0]} | {top[1]} | {r['agree']:.1f} | {r['int8'][0]} of {r['int8'][1]} | {errors} |")
+        agree = f"{r['agree']:.1f}" if r["top1"] else ""
+        print(f"| {name} | {r['n']} | {top[0]} | {top[1]} | {agree} | {r['int8'][0]} of {r['int8'][1]} | {errors} |")
         sys.stdout.flush()
 
 

@@ -184,7 +184,7 @@ def fixed_point(values, levels):
 
 
 def compare_fixed_points(folder, config, build, out, ours, theirs):
-    """How often our scale is the nearer one; the largest relative distances of both."""
+    """How often our scale is the nearer one, or exact; the largest relative distances of both."""
     tool = (build / "tests" / "mnn_values").resolve()
     nearer, worst = 0, [0.0, 0.0]
     ids = sorted(i for i in ours.keys() & theirs.keys() if ours[i] and theirs[i])
@@ -196,7 +196,7 @@ def compare_fixed_points(folder, config, build, out, ours, theirs):
             continue
         a = fixed_point(np.frombuffer(raw, "<f4"), int(config.get("feature_clamp_value", 127)))
         d = [abs(s / a - 1) for s in (ours[i], theirs[i])]
-        nearer += d[0] <= d[1]
+        nearer += d[0] <= max(d[1], 1e-6)  # (a scale is a float32)
         worst = [max(worst[0], d[0]), max(worst[1], d[1])]
     return len(ids), nearer, worst
 

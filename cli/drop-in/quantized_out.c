@@ -30,7 +30,7 @@ static int print_usage(void)
     struct tm now = {0};
     const time_t seconds = time(NULL);
     localtime_r(&seconds, &now);
-    printf("[%02d:%02d:%02d] @ 1716: Usage: ./quantized.out src.mnn dst.mnn preTreatConfig.json\n",
+    printf("[%02d:%02d:%02d] @ 1719: Usage: ./quantized.out src.mnn dst.mnn preTreatConfig.json\n",
            now.tm_hour, now.tm_min, now.tm_sec);
     return EXIT_USAGE;
 }

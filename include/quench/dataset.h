@@ -57,14 +57,14 @@ typedef struct qn_dataset_options {
     size_t n_files;
     const char *sequences_dir; /* folders, each with input.json and a NAME.txt per input, as MNN's
                                   quantizer reads them */
-    const char *raw_type;     /* "f32" "f64" "f16" "u8" "i8" "i16" "i32" "i64", with raw_shape */
-    const char *raw_shape;    /* dims of one sample, "1,49,10"; NULL: the input's */
-    const char *exclude_file; /* list of paths (or "row N" lines for data) left out; may be NULL */
-    const char *labels_file;  /* csv, may be NULL; with labels and no other source, the csv's files
-                                 are the samples, relative to the csv */
-    uint64_t count;           /* evenly spaced (i * M / count of the M samples), 0: all */
-    uint64_t first;           /* the first N, 0: all */
-    bool use_seed;            /* with count: a reproducible draw instead (src/data/select.c) */
+    const char *raw_type;      /* "f32" "f64" "f16" "u8" "i8" "i16" "i32" "i64", with raw_shape */
+    const char *raw_shape;     /* dims of one sample, "1,49,10"; NULL: the input's */
+    const char *exclude_file;  /* list of paths (or "row N" lines for data) left out; may be NULL */
+    const char *labels_file;   /* csv, may be NULL; with labels and no other source, the csv's files
+                                  are the samples, relative to the csv */
+    uint64_t count;            /* evenly spaced (i * M / count of the M samples), 0: all */
+    uint64_t first;            /* the first N, 0: all */
+    bool use_seed;             /* with count: a reproducible draw instead (src/data/select.c) */
     uint64_t seed;
     bool skip_bad; /* pictures that cannot be decoded are left out, named in the log and counted;
                       the chosen ones are all tried during creation */

@@ -1,11 +1,12 @@
 """The command mnnquant: quantized.out's arguments, output and exit codes."""
 
 import sys
+import time
 
 from ._library import QuenchError
 from .mnn import mnn_quantize
 
-USAGE = "Usage: mnnquant src.mnn dst.mnn preTreatConfig.json"
+USAGE = "Usage: ./quantized.out src.mnn dst.mnn preTreatConfig.json"
 
 
 def main(arguments=None):
@@ -20,7 +21,7 @@ def main(arguments=None):
         else:
             positional.append(argument)
     if len(positional) < 3:
-        print(USAGE)
+        print(f"[{time.strftime('%H:%M:%S')}] @ 1719: {USAGE}")
         return 2
 
     def output(text):

@@ -31,7 +31,7 @@ struct qn_dataset {
     size_t n_samples;
     qn_dataset_input *inputs;
     size_t n_inputs;
-    bool is_data; /* rows of tensor files... */
+    bool is_data;     /* rows of tensor files... */
     bool is_sequence; /* ...or folders of numbers, else pictures */
     qn_picture_plan plan;
     size_t n_skipped;

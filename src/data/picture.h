@@ -19,9 +19,9 @@ typedef struct qn_picture_plan {
     uint32_t width, height;           /* of EXACT and LETTERBOX */
     uint32_t crop_width, crop_height; /* 0: none */
     uint32_t out_width, out_height;
-    uint32_t n_channels;  /* 1, 3 or 4 */
-    bool reversed;        /* BGR, BGRA */
-    bool channels_last;   /* NHWC input */
+    uint32_t n_channels;                /* 1, 3 or 4 */
+    bool reversed;                      /* BGR, BGRA */
+    bool channels_last;                 /* NHWC input */
     double centre_width, centre_height; /* MNN filters: fraction kept */
     float values[4][256]; /* (v - mean) * normal by channel, in the order of the tensor */
 } qn_picture_plan;

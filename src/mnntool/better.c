@@ -1,4 +1,5 @@
 /* The default mode: the configuration's methods by quench's own machinery for MNN's runtime. */
+#include <stdlib.h>
 #include <string.h>
 
 #include "mnntool/tool.h"
@@ -127,10 +128,6 @@ qn_status qn__mnn_better(const qn_mnn_run *run, const qn_model *model, qn_mnn_sc
     qn_status status;
     qn_quantize_options_init(&options);
     choose_methods(run->config, &options);
-    if (run->config->feature == QN_MNN_EMA) {
-        qn__mnn_log(run, 1358, "batch size: %lld", (long long)run->config->batch);
-        qn__mnn_log(run, 1359, "quant bits: %d", (int)run->config->bits);
-    }
     options.progress = show_progress;
     options.progress_ctx = &shown;
     QN_TRY_GOTO(qn__model_simplified(model->graph, &simplified, error));
@@ -144,5 +141,44 @@ qn_status qn__mnn_better(const qn_mnn_run *run, const qn_model *model, qn_mnn_sc
 done:
     qn__graph_destroy(simplified);
     qn__free(run->ctx, overrides);
+    return status;
+}
+
+static int compare_lines(const void *a, const void *b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+/* Sorted by operator. Tensors whose channels were scaled have no float twin and no line. */
+qn_status qn__mnn_better_debug(const qn_mnn_run *run, const qn_model *model,
+                               const qn_model *quantized, qn_error *error)
+{
+    qn_comparison *comparison = NULL;
+    qn_arena arena;
+    const char **lines = NULL;
+    size_t n = 0, capacity = 0;
+    qn_compare_row row;
+    qn_status status;
+    qn__arena_init(&arena, run->ctx);
+    QN_TRY_GOTO(qn_compare(model, quantized, run->dataset, &comparison, error));
+    while (qn_comparison_row(comparison, n, &row)) {
+        const char *line = qn__arena_printf(
+            &arena, "%s output_tensor_0:  cos distance: %.6f, overflow ratio: %.6f",
+            row.node != NULL && row.node[0] != '\0' ? row.node : row.name, row.cosine,
+            row.overflow);
+        if (line == NULL || !QN_GROW(run->ctx, &lines, &capacity, n))
+            QN_FAIL_GOTO(error, QN_NO_MEMORY, "out of memory");
+        lines[n++] = line;
+    }
+    if (n > 0)
+        qsort(lines, n, sizeof(*lines), compare_lines);
+    qn__mnn_progress(run, "computeDistance", 1, 1);
+    qn__mnn_print(run, "\nDebug info:\n\n");
+    for (size_t i = 0; i < n; i++)
+        qn__mnn_print(run, "%s\n", lines[i]);
+done:
+    qn__free(run->ctx, lines);
+    qn_comparison_destroy(comparison);
+    qn__arena_free(&arena);
     return status;
 }

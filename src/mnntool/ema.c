@@ -6,9 +6,6 @@
 
 #define SMALLEST 1e-6f   /* a row's largest weight counts at least this much */
 #define DEFAULT_BATCH 32 /* of models that do not fix it */
-#define LINE_BATCH 1358  /* of the messages, as MNN's */
-#define LINE_BITS 1359
-#define LINE_REDUCED 1355
 
 /* --- finding blocks ----------------------------------------------------------------------------*/
 /* By MNN tensor id. */
@@ -298,11 +295,8 @@ static int64_t choose_batch(const qn_mnn_run *run, size_t n_samples)
                                            : DEFAULT_BATCH;
     if (run->config->sequence)
         batch = 1;
-    if ((uint64_t)batch > n_samples) {
+    if ((uint64_t)batch > n_samples)
         batch = (int64_t)n_samples;
-        qn__mnn_log(run, LINE_REDUCED, "batch size is larger than the number of samples, use %lld",
-                    (long long)batch);
-    }
     return batch;
 }
 
@@ -321,8 +315,6 @@ static qn_status train(qn_ema *e, qn_error *error)
                           .batch = choose_batch(run, n_samples),
                           .progress = progress,
                           .progress_ctx = (void *)run};
-    qn__mnn_log(run, LINE_BATCH, "batch size: %lld", (long long)o.batch);
-    qn__mnn_log(run, LINE_BITS, "quant bits: %d", (int)run->config->bits);
     QN_TRY(qn__graph_clone(run->graph, &g, error));
     QN_TRY_GOTO(prepare_graph(e, g, items, error));
     QN_TRY_GOTO(qn__train(g, run->dataset, &o, &e->result, error));

@@ -131,6 +131,29 @@ static qn_status collect(collector *c, qn_error *error)
     return QN_OK;
 }
 
+/* Operators whose output has the scale of their input: pooling, and resizing to nearest values. */
+static bool keeps_scale(const qn_mnn_source *source, size_t op)
+{
+    const qn_fb_object *main = qn__fb_table(source->ops[op], QN_MNN_Op_main);
+    switch (qn__mnn_op_type(source, op)) {
+    case QN_MNN_OpType_Pooling:
+    case QN_MNN_OpType_Pooling3D:
+        return true;
+    case QN_MNN_OpType_Interp:
+        return main != NULL && main->record == QN_MNN_REC_Interp &&
+               qn__fb_int(&source->doc, main, QN_MNN_Interp_resizeType) == 1;
+    default:
+        return false;
+    }
+}
+
+/* A scale of zeros ties nothing: a slice of zeros must not take the scale of the whole. */
+static void take_scale(qn_mnn_tensor_quant *to, const qn_mnn_tensor_quant *from)
+{
+    if (from->scale > 0)
+        to->scale = from->scale;
+}
+
 /* The runtime moves and pools integers only between tensors of one scale. */
 static void tie_scales(const qn_mnn_run *run, const qn_mnn_trace *trace, qn_mnn_scales *scales)
 {
@@ -138,20 +161,18 @@ static void tie_scales(const qn_mnn_run *run, const qn_mnn_trace *trace, qn_mnn_
     for (size_t i = 0; i < trace->n_rasters; i++) {
         const qn_mnn_raster *r = &trace->rasters[i];
         if (r->n_inputs == 1)
-            items[r->output].scale = items[r->inputs[0]].scale;
+            take_scale(&items[r->output], &items[r->inputs[0]]);
         for (size_t k = 0; r->n_inputs > 1 && k < r->n_inputs; k++)
-            items[r->inputs[k]].scale = items[r->output].scale;
+            take_scale(&items[r->inputs[k]], &items[r->output]);
     }
     for (size_t op = 0; op < run->source->n_ops; op++) {
-        const int64_t type = qn__mnn_op_type(run->source, op);
-        if ((type != QN_MNN_OpType_Pooling && type != QN_MNN_OpType_Pooling3D) ||
-            qn__mnn_op_count(run->source, op, false) == 0 ||
+        if (!keeps_scale(run->source, op) || qn__mnn_op_count(run->source, op, false) == 0 ||
             qn__mnn_op_count(run->source, op, true) == 0)
             continue;
         const int64_t from = qn__mnn_op_tensor(run->source, op, false, 0);
         const int64_t to = qn__mnn_op_tensor(run->source, op, true, 0);
         if (from >= 0 && to >= 0 && scales->tracked[from] && scales->tracked[to])
-            items[to].scale = items[from].scale;
+            take_scale(&items[to], &items[from]);
     }
 }
 

@@ -28,6 +28,10 @@ typedef struct tracer {
     int32_t *id_of;    /* [graph tensors] MNN id, -1 */
     uint8_t *nhwc;     /* [n] */
     uint8_t *wanted;   /* [n] rasters: 1 made already */
+    uint8_t *pinned;   /* [n] moved tensors that are copied before others move them on */
+    uint8_t *stops;    /* [n] moved tensors that become memory, now or later: labelled */
+    uint32_t *list;    /* [n] scratch of memory_of */
+    uint32_t *stack;   /* [n] scratch of add_raster */
     uint32_t *stamps;  /* [n] last tensor that was found to contain the label */
     uint32_t stamp;
     size_t *n_origins;
@@ -86,6 +90,8 @@ static bool only_moves(int64_t type)
     case QN_MNN_OpType_Dropout:
     case QN_MNN_OpType_ExpandDims:
     case QN_MNN_OpType_Flatten:
+    case QN_MNN_OpType_Gather:
+    case QN_MNN_OpType_GatherV2:
     case QN_MNN_OpType_Identity:
     case QN_MNN_OpType_Pack:
     case QN_MNN_OpType_Padding:
@@ -207,8 +213,11 @@ static qn_status on_tensor(void *arg, const qn_view *view, qn_error *error)
     qn_mnn_seen *seen = &t->trace->tensors[id];
     seen->positions = positions_of(t->nhwc[id] != 0, view->rank, view->dims);
     float *values = view->data;
-    if (role_of(t, id) == ROLE_MOVED)
-        return collect(t, (uint32_t)id, values, view->count, error);
+    if (role_of(t, id) == ROLE_MOVED) {
+        QN_TRY(collect(t, (uint32_t)id, values, view->count, error));
+        if (t->stops[id] == 0)
+            return QN_OK;
+    }
     for (size_t i = 0; i < view->count; i++)
         values[i] = (float)(FIRST_LABEL + id);
     return QN_OK;
@@ -262,24 +271,79 @@ static bool meet(tracer *t, int64_t id, const char *who, const char *kind, size_
     return seen->label != NULL;
 }
 
-/* The copy that operator `who` makes of a tensor that was only moved so far. */
-static bool add_raster(tracer *t, int64_t id, const char *who, size_t index)
+/* Where a moved tensor's values lie in memory at this time: what was not copied yet is replaced by
+ * where it comes from itself. */
+static const uint32_t *memory_of(tracer *t, uint32_t id, size_t *count)
+{
+    uint32_t *list = t->list;
+    size_t n = 0, kept = 0;
+    t->stamp++;
+    t->stamps[id] = t->stamp;
+    list[n++] = id;
+    for (size_t at = 0; at < n; at++) {
+        const uint32_t from = list[at];
+        if (from != id &&
+            (role_of(t, from) != ROLE_MOVED || t->wanted[from] != 0 || t->pinned[from] != 0)) {
+            list[kept++] = from; /* kept <= at: what is overwritten was read */
+            continue;
+        }
+        for (size_t i = 0; i < t->n_origins[from]; i++) {
+            const uint32_t next = t->origins[from][i];
+            if (t->stamps[next] != t->stamp) {
+                t->stamps[next] = t->stamp;
+                list[n++] = next;
+            }
+        }
+    }
+    *count = kept;
+    return list;
+}
+
+static bool emit_raster(tracer *t, uint32_t id, const uint32_t *inputs, size_t n_inputs,
+                        const char *who, size_t *made)
 {
     qn_mnn_trace *trace = t->trace;
-    if (t->wanted[id] != 0)
-        return true;
-    t->wanted[id] = 1;
     qn_mnn_raster *raster = &trace->rasters[trace->n_rasters++];
-    raster->name = qn__arena_printf(&trace->arena, "%s_raster_%zu", who, index);
-    raster->output = (uint32_t)id;
-    raster->inputs = t->origins[id];
-    raster->n_inputs = t->n_origins[id];
-    if (raster->name == NULL)
+    uint32_t *copy = qn__arena_calloc(&trace->arena, n_inputs + 1, sizeof(*copy));
+    t->wanted[id] = 1;
+    raster->name = qn__arena_printf(&trace->arena, "%s_raster_%zu", who, (*made)++);
+    raster->output = id;
+    raster->inputs = copy;
+    raster->n_inputs = n_inputs;
+    if (raster->name == NULL || copy == NULL)
         return false;
-    for (size_t i = 0; i < raster->n_inputs; i++)
-        if (!meet(t, raster->inputs[i], raster->name, "input", i, true))
+    if (n_inputs > 0)
+        memcpy(copy, inputs, n_inputs * sizeof(*copy));
+    for (size_t i = 0; i < n_inputs; i++)
+        if (!meet(t, inputs[i], raster->name, "input", i, true))
             return false;
     return meet(t, id, raster->name, "output", 0, false);
+}
+
+/* The copies that operator `who` needs to read a tensor that was only moved so far: pinned ones
+ * that its values come through, then its own. *made counts those of the operator. */
+static bool add_raster(tracer *t, int64_t id, const char *who, size_t *made)
+{
+    size_t depth = 0;
+    if (t->wanted[id] != 0)
+        return true;
+    t->stack[depth++] = (uint32_t)id;
+    while (depth > 0) {
+        const uint32_t top = t->stack[depth - 1];
+        size_t n, i = 0;
+        const uint32_t *inputs = memory_of(t, top, &n);
+        while (i < n && (t->pinned[inputs[i]] == 0 || t->wanted[inputs[i]] != 0))
+            i++;
+        /* (deeper than there are tensors: impossible in a network that runs) */
+        if (i < n && depth < t->n) {
+            t->stack[depth++] = inputs[i];
+            continue;
+        }
+        if (!emit_raster(t, top, inputs, n, who, made))
+            return false;
+        depth--;
+    }
+    return true;
 }
 
 /* The input of a 2019 file is in MNN's own layout: what an operator reads is a copy of it, without
@@ -294,14 +358,23 @@ static bool is_packed_input(const tracer *t, int64_t id)
            qn__fb_int(&t->source->doc, main, QN_MNN_Input_dformat) == QN_MNN_MNN_DATA_FORMAT_NC4HW4;
 }
 
+/* Inputs that are read when the operator runs; sizes to resize to were read before. */
+static size_t run_inputs(const tracer *t, size_t op)
+{
+    const size_t n = qn__mnn_op_count(t->source, op, false);
+    const int64_t type = qn__mnn_op_type(t->source, op);
+    return n > 1 && (type == QN_MNN_OpType_Interp || type == QN_MNN_OpType_Resize) ? 1 : n;
+}
+
 static bool execute(tracer *t, size_t op)
 {
     const char *name = qn__mnn_op_title(t->source, op);
     const bool skipped = qn__mnn_op_skipped(t->run, op);
-    const size_t n_in = qn__mnn_op_count(t->source, op, false);
+    const size_t n_in = run_inputs(t, op);
+    size_t made = 0;
     for (size_t i = 0; i < n_in; i++) {
         const int64_t id = qn__mnn_op_tensor(t->source, op, false, i);
-        if (is_float(t, id) && role_of(t, id) == ROLE_MOVED && !add_raster(t, id, name, i))
+        if (is_float(t, id) && role_of(t, id) == ROLE_MOVED && !add_raster(t, id, name, &made))
             return false;
     }
     if (skipped)
@@ -311,9 +384,15 @@ static bool execute(tracer *t, size_t op)
         if (is_float(t, id) && !is_packed_input(t, id) && !meet(t, id, name, "input", i, false))
             return false;
     }
+    /* A 3-D pool is a 2-D one between reshapes: the last of them makes its output. */
+    const char *maker = name;
+    if (qn__mnn_op_type(t->source, op) == QN_MNN_OpType_Pooling3D)
+        maker = qn__arena_printf(&t->trace->arena, "%s_raster_%zu", name, made);
+    if (maker == NULL)
+        return false;
     for (size_t i = 0; i < qn__mnn_op_count(t->source, op, true); i++) {
         const int64_t id = qn__mnn_op_tensor(t->source, op, true, i);
-        if (is_float(t, id) && !meet(t, id, name, "output", i, false))
+        if (is_float(t, id) && !meet(t, id, maker, "output", i, false))
             return false;
     }
     return true;
@@ -333,10 +412,11 @@ static bool execute_all(tracer *t)
         const int64_t type = qn__mnn_op_type(t->source, op);
         if (!not_executed(type) && !only_moves(type) && !execute(t, op))
             return false;
+        size_t made = 0;
         for (size_t i = 0; only_moves(type) && i < qn__mnn_op_count(t->source, op, true); i++) {
             const int64_t id = qn__mnn_op_tensor(t->source, op, true, i);
             if (is_float(t, id) && is_output(t->run->graph, id) &&
-                !add_raster(t, id, qn__mnn_op_title(t->source, op), i))
+                !add_raster(t, id, qn__mnn_op_title(t->source, op), &made))
                 return false;
         }
     }
@@ -352,6 +432,10 @@ static bool allocate(tracer *t, size_t n_graph_tensors)
     t->id_of = qn__arena_calloc(arena, n_graph_tensors, sizeof(*t->id_of));
     t->nhwc = qn__arena_calloc(arena, t->n, 1);
     t->wanted = qn__arena_calloc(arena, t->n, 1);
+    t->pinned = qn__arena_calloc(arena, t->n, 1);
+    t->stops = qn__arena_calloc(arena, t->n, 1);
+    t->list = qn__arena_calloc(arena, t->n + 1, sizeof(*t->list));
+    t->stack = qn__arena_calloc(arena, t->n + 1, sizeof(*t->stack));
     t->stamps = qn__arena_calloc(arena, t->n, sizeof(*t->stamps));
     t->n_origins = qn__arena_calloc(arena, t->n, sizeof(*t->n_origins));
     t->origins = qn__arena_calloc(arena, t->n, sizeof(*t->origins));
@@ -389,6 +473,42 @@ static void link_tensors(tracer *t)
         if (tensor->has_shape && qn__tensor_static_dims(tensor, dims))
             seen->positions = positions_of(t->nhwc[id] != 0, tensor->rank, dims);
     }
+}
+
+/* MNN gathers from real memory: what it reads was copied, in front of the conversions between. */
+static int64_t gathered(const tracer *t, size_t op)
+{
+    int64_t id = qn__mnn_op_tensor(t->source, op, false, 0);
+    for (size_t k = 0; k < t->n && role_of(t, id) == ROLE_MOVED; k++) {
+        const size_t from = (size_t)t->producer[id];
+        if (qn__mnn_op_type(t->source, from) != QN_MNN_OpType_ConvertTensor ||
+            qn__mnn_op_count(t->source, from, false) == 0)
+            break;
+        id = qn__mnn_op_tensor(t->source, from, false, 0);
+    }
+    return id;
+}
+
+static void mark_operator(tracer *t, size_t op)
+{
+    const int64_t type = qn__mnn_op_type(t->source, op);
+    const bool moves = only_moves(type);
+    const size_t n = run_inputs(t, op);
+    for (size_t i = 0; !not_executed(type) && i < n; i++) {
+        const int64_t id = qn__mnn_op_tensor(t->source, op, false, i);
+        if (!is_float(t, id) || role_of(t, id) != ROLE_MOVED)
+            continue;
+        /* Zeros are written around a padded tensor before anything else is done with it. */
+        const bool padded =
+            qn__mnn_op_type(t->source, (size_t)t->producer[id]) == QN_MNN_OpType_Padding;
+        t->stops[id] |= !moves || padded;
+        t->pinned[id] |= moves && padded;
+    }
+    if ((type != QN_MNN_OpType_Gather && type != QN_MNN_OpType_GatherV2) || n == 0)
+        return;
+    const int64_t id = gathered(t, op);
+    if (is_float(t, id) && role_of(t, id) == ROLE_MOVED)
+        t->stops[id] = t->pinned[id] = 1;
 }
 
 /* Constants carry no labels: a moved tensor comes from those that the operators on its way read. */
@@ -436,6 +556,8 @@ qn_status qn__mnn_trace_create(const qn_mnn_run *run, qn_mnn_trace *out, qn_erro
     if (!allocate(&t, run->graph->n_tensors))
         QN_FAIL_GOTO(error, QN_NO_MEMORY, "out of memory");
     link_tensors(&t);
+    for (size_t op = 0; op < t.source->n_ops; op++)
+        mark_operator(&t, op);
     QN_TRY_GOTO(run_on_labels(&t, error));
     if (!add_constant_origins(&t) || !execute_all(&t))
         QN_FAIL_GOTO(error, QN_NO_MEMORY, "out of memory");

@@ -193,7 +193,9 @@ static qn_status quantize(job *j, qn_error *error)
         QN_TRY(qn__mnn_better(r, j->sized != NULL ? j->sized : j->model, &j->scales, &j->quantized,
                               &j->document, error));
         j->has_document = true;
-        return j->config.debug && !ema ? qn__mnn_debug(r, &j->scales, error) : QN_OK;
+        if (!j->config.debug || ema)
+            return QN_OK;
+        return qn__mnn_better_debug(r, j->sized != NULL ? j->sized : j->model, j->quantized, error);
     }
     if (ema) {
         status = qn__mnn_ema(r, &j->scales, &j->document, error);
@@ -219,12 +221,17 @@ static void settle_batch(job *j)
     if (c->batch == 0) {
         const bool fixed = input->rank > 0 && input->dims[0].kind == QN_DIM_CONST;
         c->batch = fixed && input->dims[0].value > 0 ? input->dims[0].value : 32;
+        qn__mnn_log(&j->run, 1342, "batch_size not set, use model batch: %lld",
+                    (long long)c->batch);
     }
     if (c->sequence)
         c->batch = 1;
+    qn__mnn_log(&j->run, 1358, "batch size: %lld", (long long)c->batch);
+    qn__mnn_log(&j->run, 1359, "quant bits: %d", (int)c->bits);
     if ((uint64_t)c->batch > n) {
+        qn__mnn_print(&j->run, "_calibrationFileNum %zu < batch size %lld, set batch size as %zu\n",
+                      n, (long long)c->batch, n);
         c->batch = (int64_t)n;
-        qn__mnn_log(&j->run, 1355, "batch size is larger than the number of samples, use %zu", n);
     }
 }
 

@@ -42,8 +42,8 @@ typedef struct qn_mnn_config {
     qn_mnn_weight weight;
     int32_t feature_clamp, weight_clamp; /* 1..127; of the weights: as quant_bits allows */
     bool has_weight_clamp;
-    int64_t batch; /* 0: the model's, else 32 */
-    int32_t bits;  /* 2..8 */
+    int64_t batch;               /* 0: the model's, else 32 */
+    int32_t bits;                /* 2..8 */
     bool winograd, has_winograd; /* has: the key was given */
     size_t n_skips;
     const char **skips; /* operator names left in float */
@@ -66,9 +66,8 @@ void qn__mnn_config_free(qn_mnn_config *config);
 qn_status qn__mnn_input_dims(const qn_graph *graph, const qn_mnn_config *config,
                              int64_t (*dims)[QN_MAX_RANK], bool *changed, qn_error *error);
 /* The samples, for inputs of these dims. */
-qn_status qn__mnn_dataset(const qn_context *ctx, const qn_graph *graph,
-                          const qn_mnn_config *config, const int64_t (*dims)[QN_MAX_RANK],
-                          qn_dataset **out, qn_error *error);
+qn_status qn__mnn_dataset(const qn_context *ctx, const qn_graph *graph, const qn_mnn_config *config,
+                          const int64_t (*dims)[QN_MAX_RANK], qn_dataset **out, qn_error *error);
 
 /* One run: everything its parts need. */
 typedef struct qn_mnn_run {
@@ -110,6 +109,9 @@ qn_status qn__mnn_ema(const qn_mnn_run *run, qn_mnn_scales *scales, qn_fb_docume
  * must outlive the document. */
 qn_status qn__mnn_better(const qn_mnn_run *run, const struct qn_model *model, qn_mnn_scales *scales,
                          struct qn_model **quantized, qn_fb_document *out, qn_error *error);
+/* The debug table of a model that qn__mnn_better made. */
+qn_status qn__mnn_better_debug(const qn_mnn_run *run, const struct qn_model *model,
+                               const struct qn_model *quantized, qn_error *error);
 /* scales_json.c: the scale file's text; freed with qn__free. */
 qn_status qn__mnn_scales_json(const qn_mnn_source *source, const qn_mnn_scales *scales, char **text,
                               qn_error *error);

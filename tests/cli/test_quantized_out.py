@@ -391,3 +391,31 @@ def test_sequences(tool, work):
     assert_refused(run(tool, work, **settings), work, "bias.txt", "x")
     (folder / "s1" / "bias.txt").write_text("1 2 3")
     assert_refused(run(tool, work, **settings), work, "bias.txt", "3 numbers")
+
+
+def test_the_log_of_ema_names_its_batch(tool, work):
+    result = run(tool, work, feature_quantize_method="EMA", winogradOpt=False)
+    assert_done(result, work)
+    tail = [line for line in log_lines(result) if line[0] in (1342, 1358, 1359, 541)]
+    assert tail == [
+        (541, "Close winogradOpt because set winogradOpt as false"),
+        (1342, "batch_size not set, use model batch: 1"),
+        (1358, "batch size: 1"),
+        (1359, "quant bits: 8"),
+    ]
+    result = run(tool, work, feature_quantize_method="EMA", batch_size=100)
+    assert_done(result, work)
+    assert "_calibrationFileNum 6 < batch size 100, set batch size as 6\n" in result.stdout
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_debug_prints_a_table_by_operator(tool, work, exact):
+    result = run(tool, work, debug=True, exact_mnn=exact)
+    assert_done(result, work)
+    table = result.stdout.split("\nDebug info:\n\n")[1].splitlines()[:-1]
+    rows = [re.fullmatch(r"(\S+) (in|out)put_tensor_0:  cos distance: (\d\.\d{6}), overflow ratio: (\d\.\d{6})", r)
+            for r in table]  # fmt: skip
+    assert all(rows), table
+    names = [row[1] for row in rows]
+    assert names == sorted(names) and {"first", "second"} & set(names)
+    assert all(0.9 < float(row[3]) <= 1 and float(row[4]) < 0.1 for row in rows), table

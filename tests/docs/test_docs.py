@@ -61,7 +61,7 @@ OPTION_PAGES = [p for p in PAGES if p.parent != DOCS / "internals"]
 
 @pytest.mark.parametrize("page", OPTION_PAGES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_options_that_are_named_exist(page, helps):
-    known = set(re.findall(r"--[a-z][a-z0-9-]+", "\n".join(helps.values()))) | {"--version", "--help", "--name"}
+    known = set(re.findall(r"--[a-z][a-z0-9-]+", "\n".join(helps.values()))) | {"--version", "--help", "--name", "--exact-mnn"}
     for code in re.findall(r"`([^`\n]*)`", page.read_text()):
         if code.startswith("--") or code.startswith("quench "):
             for option in re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", code):

@@ -96,11 +96,12 @@ def convolutions():
     yield transposed("deconv_depthwise", (6, 1, 4, 4), group=6, strides=[2, 2], pads=[1, 1, 1, 1])
     yield transposed("deconv_group", (6, 2, 3, 3), group=2)
 
-    def then(name, op, inputs=("c",), constants=(), **attributes):
+    def then(name, op, inputs=("c",), constants=(), outputs=("out",), opset=17, **attributes):
         nodes = [node("Conv", ["x", "w", "b"], ["c"], pads=[1, 1, 1, 1]),
-                 node(op, inputs, **attributes)]  # fmt: skip
-        constants = {"w": values(6, 6, 3, 3, seed=5), "b": values(6, seed=6), **dict(constants)}
-        return Case(name, nodes, {"x": IMAGE}, constants)
+                 node(op, inputs, outputs, **attributes)]  # fmt: skip
+        constants = {"w": 0.2 * values(6, 6, 3, 3, seed=5), "b": values(6, seed=6),
+                     **dict(constants)}  # fmt: skip
+        return Case(name, nodes, {"x": IMAGE}, constants, opset)
 
     yield then("conv_relu", "Relu")
     limits = {"lo": np.float32(0), "hi": np.float32(6)}
@@ -117,6 +118,27 @@ def convolutions():
     yield then("conv_add_input", "Add", ("c", "x"))
     yield then("conv_concat_input", "Concat", ("c", "x"), axis=1)
     yield then("conv_concat_rows", "Concat", ("x", "c"), axis=2)
+    for op in "HardSigmoid Softplus HardSwish Elu Selu LeakyRelu Exp GlobalMaxPool LRN".split():
+        yield then("conv_" + op.lower(), op, **({"size": 3} if op == "LRN" else {}))
+    yield then("conv_mul_scalar", "Mul", ("c", "v"), {"v": np.float32(0.7)})
+    yield then("conv_sub_left", "Sub", ("v", "c"), {"v": values(1, 6, 1, 1)})
+    yield then("conv_max_row", "Max", ("c", "v"), {"v": values(9, 8)})
+    yield then("conv_prelu", "PRelu", ("c", "v"), {"v": values(6, 1, 1)})
+    yield then("conv_prelu_full", "PRelu", ("c", "v"), {"v": values(6, 9, 8)})
+    yield then("conv_pad", "Pad", ("c", "v"), {"v": i64(0, 1, 2, 0, 0, 2, 1, 3)})
+    yield then("conv_pad_edge", "Pad", ("c", "v"), {"v": i64(0, 0, 2, 0, 0, 0, 1, 3)}, mode="edge")
+    yield then("conv_gather", "Gather", ("c", "v"), {"v": i64(0, -1, 3)}, axis=1)
+    yield then("conv_tile", "Tile", ("c", "v"), {"v": i64(1, 2, 1, 2)})
+    yield then("conv_reshape_image", "Reshape", ("c", "v"), {"v": i64(1, 6, 12, 6)})
+    yield then("conv_reduce_max", "ReduceMax", axes=[1], keepdims=0)
+    yield then("conv_split", "Split", axis=1, outputs=["p", "q", "r"], num_outputs=3, opset=18)
+    head = [node("Conv", ["x", "w"], ["c"]), node("Flatten", ["c"], ["f"]),
+            node("Relu", ["f"], ["r"]), node("Gemm", ["r", "g"], ["h"]),
+            node("Sigmoid", ["h"], ["s"]), node("Gemm", ["s", "k"], ["out"])]  # fmt: skip
+    for i, n in enumerate(head):
+        n.name = f"node{i}"
+    yield Case("conv_two_products", head, {"x": (2, 3, 5, 6)},
+               {"w": values(4, 3, 3, 3), "g": values(48, 10), "k": values(10, 3)})  # fmt: skip
     yield then("conv_slice", "Slice", ("c", "s", "e", "a"),
                {"s": i64(1), "e": i64(4), "a": i64(1)})  # fmt: skip
 

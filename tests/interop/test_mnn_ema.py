@@ -1,5 +1,5 @@
-"""EMA of quantized.out against the real tool: its recorded runs, and on lossless pictures the tool
-itself, whose every scale must come out the same."""
+"""EMA of quantized.out in exact mode against the real tool: every scale must come out the same, in
+its recorded runs and in runs beside it."""
 
 import json
 import os
@@ -80,13 +80,21 @@ def ratios(pairs):
     return np.array([a["records"][k][0] / b["records"][k][0] for a, b in pairs for k in (0, 1)])
 
 
-@pytest.mark.parametrize("case,model,share", [
-    ("resnet8-ema-nowino", "resnet8", 0.95),
-    # JPEG decoders differ by a level, which moves roundings, which moves later ranges; lossless
-    # pictures have no such difference: see below
-    ("rfb320-ema-nowino", "RFB-320", 0.8), ("rfb320nchw-ema-nowino", "RFB-320-nchw", 0.85),
+def check_same(pairs):
+    np.testing.assert_allclose(ratios(pairs), 1, rtol=1e-6)
+    for a, b in pairs:
+        assert [r[1] for r in a["records"]] == [r[1] for r in b["records"]]
+        np.testing.assert_array_equal(a["alpha"], b["alpha"])
+        np.testing.assert_allclose(a["bias"], b["bias"], rtol=1e-6, atol=1e-6)
+        for key in ("nbits", "zeroPoint", "outputZeroPoint"):
+            assert a["symmetric"].get(key, 0) == b["symmetric"].get(key, 0)
+
+
+@pytest.mark.parametrize("case,model", [
+    ("resnet8-ema-nowino", "resnet8"), ("rfb320-ema-nowino", "RFB-320"),
+    ("rfb320nchw-ema-nowino", "RFB-320-nchw"),
 ])  # fmt: skip
-def test_recorded_runs(mnn, shared, tmp_path, case, model, share):
+def test_recorded_runs(mnn, shared, tmp_path, case, model):
     reference, read = mnn
     config = json.loads((reference / case / "config.json").read_text())
     folder = shared / pathlib.Path(config["path"])
@@ -95,30 +103,20 @@ def test_recorded_runs(mnn, shared, tmp_path, case, model, share):
     (tmp_path / "pictures").mkdir()
     for name in chosen:
         (tmp_path / "pictures" / name).symlink_to(folder / name)
-    config |= {"path": str(tmp_path / "pictures"), "exact_mnn": "resize"}
-    quantize(reference / "models" / f"{model}.mnn", tmp_path / "q.mnn", config)
+    config["path"] = str(tmp_path / "pictures")
+    quantize(reference / "models" / f"{model}.mnn", tmp_path / "q.mnn", config, "--exact-mnn")
     theirs = convolutions(read(reference / case / "quant.mnn"))
-    pairs = matched(convolutions(read(tmp_path / "q.mnn")), theirs)
-    for a, b in pairs:
-        np.testing.assert_array_equal(a["alpha"], b["alpha"])
-        np.testing.assert_allclose(a["bias"], b["bias"], rtol=1e-6, atol=1e-6)
-    off = np.abs(ratios(pairs) - 1)
-    assert (off < 0.02).mean() >= share and off.max() < 0.12, np.sort(off)[-8:]
+    check_same(matched(convolutions(read(tmp_path / "q.mnn")), theirs))
 
 
-@pytest.mark.parametrize("model", ["RFB-320", "RFB-320-nchw"])
-def test_lossless_pictures_give_the_same_scales(mnn, shared, tmp_path, model):
+def test_pictures_of_another_kind(mnn, shared, tmp_path):
     reference, read = mnn
-    source = reference / "models" / f"{model}.mnn"
+    source = reference / "models" / "RFB-320.mnn"
     config = FACES | {"path": str(shared / "images" / "faces-png") + "/", "batch_size": 4}
     oracle(source, tmp_path / "real.mnn", config)
-    quantize(source, tmp_path / "q.mnn", config, "--exact-mnn=resize")
-    pairs = matched(convolutions(read(tmp_path / "q.mnn")), convolutions(read(tmp_path / "real.mnn")))
-    np.testing.assert_allclose(ratios(pairs), 1, rtol=1e-6)
-    for a, b in pairs:
-        assert [r[1] for r in a["records"]] == [r[1] for r in b["records"]]
-        for key in ("nbits", "zeroPoint", "outputZeroPoint"):
-            assert a["symmetric"].get(key, 0) == b["symmetric"].get(key, 0)
+    quantize(source, tmp_path / "q.mnn", config, "--exact-mnn")
+    ours, theirs = convolutions(read(tmp_path / "q.mnn")), convolutions(read(tmp_path / "real.mnn"))
+    check_same(matched(ours, theirs))
 
 
 def for_training(source, target):
@@ -134,7 +132,7 @@ def check_norms(read, tmp_path, config, tolerance):
     assert any(op.get("main", {}).get("_t") == "BatchNorm" for op in before["oplists"])
     oracle(source, tmp_path / "real.mnn", config)
     done = quantize(source, tmp_path / "q.mnn", config | {"feature_quantize_method": "KL"},
-                    "--exact-mnn=resize")  # fmt: skip
+                    "--exact-mnn")  # fmt: skip
     assert "this model has BatchNorm, use EMA quantize method instead" in done.stdout
     ours, theirs = convolutions(read(tmp_path / "q.mnn")), convolutions(read(tmp_path / "real.mnn"))
     assert len(ours) == len(theirs)
@@ -163,7 +161,7 @@ def test_batch_norm_of_resnet20(quench, mnn, shared, tmp_path):
         assert done.returncode == 0, done.stderr
         rows = {t["name"]: t for t in json.loads(done.stdout)["tensors"]}
         errors.append(rows["logits"]["sqnr_db"])
-    assert errors[0] > 30 and abs(errors[0] - errors[1]) < 1, errors
+    assert abs(errors[0] - errors[1]) < 1, errors  # both lose as much: the range of the first batch
 
 
 def test_batch_norm_of_depthwise_and_relu6(mnn, tmp_path):
@@ -178,7 +176,7 @@ def test_batch_norm_of_depthwise_and_relu6(mnn, tmp_path):
     check_norms(mnn[1], tmp_path, RGB | {"mean": [100] * 3, "normal": [0.02] * 3, "width": 12, "height": 12,
                 "path": f"{tmp_path}/pictures/", "batch_size": 4}, 0.02)  # fmt: skip
     x = (rng.integers(0, 256, (1, 3, 12, 12)) - 100).astype(np.float32) * np.float32(0.02)
-    ours, theirs = (np.concatenate([v.ravel() for v in runtime.outputs(tmp_path / n, {"x": x}).values()])
+    ours, theirs = (np.concatenate([v.ravel() for v in runtime.outputs(tmp_path / n, {"x": x}, tmp_path).values()])
                     for n in ("q.mnn", "real.mnn"))  # fmt: skip
     assert np.abs(ours - theirs).max() < 0.05 * np.abs(theirs).max()
 
@@ -187,14 +185,15 @@ def test_choices(mnn, shared, tmp_path):
     reference, read = mnn
     source = reference / "models" / "resnet8.mnn"
     pictures = {"path": str(shared / "images" / "cifar10-png"), "width": 32, "height": 32}
-    done = quantize(source, tmp_path / "w.mnn", RGB | pictures | {"winogradOpt": True}, "--exact-mnn",
-                    good=False)  # fmt: skip
+    done = quantize(source, tmp_path / "w.mnn", RGB | pictures | {"winogradOpt": True},
+                    "--exact-mnn=winograd", good=False)  # fmt: skip
     assert "winogradOpt" in done.stderr and not (tmp_path / "w.mnn").exists()
-    done = quantize(source, tmp_path / "b.mnn", RGB | pictures | {"batch_size": 99})
+    done = quantize(source, tmp_path / "b.mnn", RGB | pictures | {"batch_size": 99}, "--exact-mnn")
     assert "batch size: 30\n" in done.stdout
     skip = next(op["name"] for op in read(source)["oplists"]
                 if op.get("main", {}).get("_t") == "Convolution2D")  # fmt: skip
-    quantize(source, tmp_path / "s.mnn", RGB | pictures | {"skip_quant_op_names": [skip]})
+    quantize(source, tmp_path / "s.mnn", RGB | pictures | {"skip_quant_op_names": [skip]},
+             "--exact-mnn")  # fmt: skip
     first = next(op for op in read(tmp_path / "s.mnn")["oplists"] if op.get("name") == skip)
     assert "quanParameter" not in first["main"] and "weight" in first["main"]
 
@@ -207,7 +206,8 @@ def test_threads_do_not_show(mnn, shared, tmp_path):
         config.write_text(json.dumps(RGB | {"path": str(shared / "images" / "cifar10-png"), "width": 32,
                                             "height": 32, "batch_size": 7}))  # fmt: skip
         out = tmp_path / f"q{threads}.mnn"
-        subprocess.run([BUILD / "quantized.out", reference / "models" / "resnet8.mnn", out, config],
+        subprocess.run([BUILD / "quantized.out", reference / "models" / "resnet8.mnn", out, config,
+                        "--exact-mnn"],
                        check=True, capture_output=True, env=os.environ | {"QN_THREADS": threads})  # fmt: skip
         files.append(out.read_bytes())
     assert files[0] == files[1]

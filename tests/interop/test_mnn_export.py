@@ -206,3 +206,22 @@ def test_quantized_network(quench, shared, name, tmp_path):
         equal += int(got.argmax() == want.argmax())
     assert equal >= INTEGER[name], equal
     assert os.path.getsize(tmp_path / "q.mnn") < 0.9 * os.path.getsize(net.path)
+
+
+def test_quantized_detector(quench, shared, tmp_path):
+    """RFB-320: all 52 convolutions in int8, boxes and scores point where float ones do."""
+    net = network("rfb")
+    samples = net.inputs(24).astype(np.float32)
+    np.save(tmp_path / "x.npy", samples[8:])
+    result = quench("quantize", net.path, "-o", tmp_path / "q.mnn", "--data", tmp_path / "x.npy",
+                    "--target", "mnn")  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    runtime = Runtime(tmp_path / "q.mnn")
+    kinds = [k for k in runtime.kinds(input=samples[:1]) if "Conv" in k]
+    assert len(kinds) == 52 and all("DT_INT8" in k for k in kinds)
+    for i in range(4):
+        feeds = {"input": samples[i : i + 1]}
+        got = runtime.run(**feeds)
+        for name, want in onnx_outputs(net.path, feeds).items():
+            cosine = (got[name] * want).sum() / np.linalg.norm(got[name]) / np.linalg.norm(want)
+            assert cosine > 0.9995, (name, cosine)

@@ -144,3 +144,29 @@ def test_activations_that_mnn_has_not_are_refused(quench, shared, tmp_path):
     )  # fmt: skip
     assert done.returncode != 0 and "target mnn" in done.stderr
     assert not (tmp_path / "u8.mnn").exists()
+
+
+def test_weights_of_a_side_file_come_inside(quench, shared, tmp_path):
+    import mnn_runtime
+
+    source = shared / "models" / "mlperf-kws" / "kws_dscnn.onnx"
+    data = shared / "data" / "kws" / "features.f32"
+    if not source.is_file() or not data.is_file():
+        pytest.skip("the keyword network is not here")
+    files = {}
+    for name, options in (("inside", []), ("beside", ["--saveExternalData"])):
+        path = tmp_path / f"{name}.mnn"
+        done, text = mnn_runtime.convert("ONNX", source, path, *options)
+        assert done, text
+        files[name] = tmp_path / f"{name}.int8.mnn"
+        result = quench(
+            "quantize", path, "-o", files[name], "--data", data, "--raw-type", "f32",
+            "--raw-shape", "1,49,10", "--count", "32", "--skip", "/[dp]w[12]/",
+        )  # fmt: skip
+        assert result.returncode == 0, result.stderr
+    assert (tmp_path / "beside.mnn.weight").exists()
+    assert not (tmp_path / "beside.int8.mnn.weight").exists()
+    xs = [np.random.default_rng(s).normal(0, 20, (1, 1, 49, 10)).astype(np.float32) for s in range(3)]
+    (_, a), (_, b) = answers(files["inside"], xs), answers(files["beside"], xs)
+    for x, y in zip(a, b):
+        assert all(np.array_equal(x[k], y[k]) for k in x)

@@ -17,20 +17,6 @@ static qn_fb_object *write_pool(qn_mnx_exporter *x, const qn_node *node, int32_t
     return pool;
 }
 
-/* The runtime's int8 maximum is wrong on x86 where a window has levels below and above zero: there
- * levels are kept with 128 added, and compared as if they were not. Its int8 mean rounds down, half
- * a step too low on average, which networks with many of them feel. It takes the float kernels when
- * the scales differ, so the output's becomes the next float. */
-static void spread_scales(qn_mnx_exporter *x, const qn_node *node, int32_t type)
-{
-    const qn_mnx_value *in = qn__mnx_value(x, node->inputs[0]);
-    qn_mnx_value *out = qn__mnx_value(x, node->outputs[0]);
-    const bool exact =
-        type == QN_MNN_PoolType_MAXPOOL && (in->quant.min >= 0 || in->quant.max <= 0);
-    if (in->has_quant && out->has_quant && !exact && in->quant.scale == out->quant.scale)
-        out->quant.scale = nextafterf(in->quant.scale, INFINITY);
-}
-
 qn_status qn__mnn_export_pool(qn_mnx_exporter *x, const qn_node *node, int32_t argument,
                               qn_error *error)
 {
@@ -48,7 +34,6 @@ qn_status qn__mnn_export_pool(qn_mnx_exporter *x, const qn_node *node, int32_t a
         return qn__mnx_no_form(node, error, "dilated windows");
     if (node->n_outputs > 1 && node->outputs[1] != NULL)
         return qn__mnx_no_form(node, error, "the indices of the largest values");
-    spread_scales(x, node, argument);
     QN_TRY(qn__mnx_as_image(x, node, in, &from, error));
     const int32_t to = qn__mnx_image_out(x, node, false);
     qn_fb_object *pool = write_pool(x, node, argument, from, to);
@@ -74,7 +59,6 @@ qn_status qn__mnn_export_global_pool(qn_mnx_exporter *x, const qn_node *node, in
                                      qn_error *error)
 {
     int32_t from;
-    spread_scales(x, node, argument);
     QN_TRY(qn__mnx_as_image(x, node, node->inputs[0], &from, error));
     const int32_t to = qn__mnx_image_out(x, node, false);
     qn_fb_object *pool = write_pool(x, node, argument, from, to);

@@ -496,24 +496,15 @@ static qn_status convert_tensor(typer *t, qn_tensor *tensor, bool made_integer, 
     }
     if (!t->rounded[tensor->id] || !read_float)
         return add_cast(t, QN_OP_QUANTIZE_LINEAR, tensor, q, tensor) ? QN_OK : QN_NOMEM(t->error);
-    /* What readers and outputs see is the rounded value, under the file's name. */
-    if (tensor->producer) {
-        qn_tensor *f = add_twin(t, tensor, "float", qn_type_plain_make(QN_DTYPE_F32));
-        if (!f)
-            return QN_NOMEM(t->error);
-        qn__node_set_output(tensor->producer, tensor->producer_output, f);
-        t->dequantized[tensor->id] = tensor;
-        return add_cast(t, QN_OP_QUANTIZE_LINEAR, f, q, tensor) &&
-                       add_cast(t, QN_OP_DEQUANTIZE_LINEAR, q, tensor, tensor)
-                   ? QN_OK
-                   : QN_NOMEM(t->error);
-    }
-    qn_tensor *f = add_twin(t, tensor, "dequantized", qn_type_plain_make(QN_DTYPE_F32));
-    if (!f || !add_cast(t, QN_OP_QUANTIZE_LINEAR, tensor, q, tensor) ||
-        !add_cast(t, QN_OP_DEQUANTIZE_LINEAR, q, f, tensor))
+    qn_tensor *raw = add_twin(t, tensor, "unrounded", qn_type_plain_make(QN_DTYPE_F32));
+    if (!raw)
         return QN_NOMEM(t->error);
-    t->dequantized[tensor->id] = f;
-    return QN_OK;
+    qn__node_set_output(tensor->producer, tensor->producer_output, raw);
+    t->dequantized[tensor->id] = tensor;
+    return add_cast(t, QN_OP_QUANTIZE_LINEAR, raw, q, tensor) &&
+                   add_cast(t, QN_OP_DEQUANTIZE_LINEAR, q, tensor, tensor)
+               ? QN_OK
+               : QN_NOMEM(t->error);
 }
 
 static qn_status connect(typer *t, size_t n_nodes)
@@ -532,11 +523,6 @@ static qn_status connect(typer *t, size_t n_nodes)
             else if (t->dequantized[x->id])
                 node->inputs[k] = t->dequantized[x->id];
         }
-    }
-    for (size_t i = 0; i < t->graph->n_outputs; i++) {
-        qn_tensor *y = t->graph->outputs[i];
-        if (t->rounded[y->id] && t->dequantized[y->id])
-            t->graph->outputs[i] = t->dequantized[y->id];
     }
     return QN_OK;
 }

@@ -446,8 +446,11 @@ static qn_status edit(qn_mnn_writer *w)
     QN_TRY(write_ops(w));
     qn__mnn_hand_records_on(w);
     qn__mnn_guard_records(w);
-    for (size_t op = 0; op < n_ops; op++)
+    for (size_t op = 0; op < n_ops; op++) {
+        QN_TRY(qn__mnn_write_binary_act(w, op));
         QN_TRY(qn__mnn_write_table(w, op));
+        QN_TRY(qn__mnn_write_inside(w, op));
+    }
     QN_TRY(write_records(w));
     if (!w->changed)
         return QN_OK;
@@ -456,7 +459,7 @@ static qn_status edit(qn_mnn_writer *w)
     return list_ops(w);
 }
 
-/* Weights that stay in the side file: it goes along under the new name. */
+/* The side file of an unchanged file goes along under the new name. */
 static qn_status save_side_file(qn_mnn_writer *w, const char *path, qn_error *error)
 {
     const qn_blob *side = w->source->side_file;
@@ -469,9 +472,9 @@ static qn_status save_side_file(qn_mnn_writer *w, const char *path, qn_error *er
 
 static qn_status save(qn_mnn_writer *w, const char *path, uint64_t *bytes, qn_error *error)
 {
-    QN_TRY(save_side_file(w, path, error));
     if (w->changed)
         return qn__mnn_save(&w->doc, path, bytes, error);
+    QN_TRY(save_side_file(w, path, error));
     const qn_blob *file = w->source->doc.file;
     QN_TRY(qn__file_write_all(w->graph->ctx, path, file->data, file->size_bytes, error));
     if (bytes)

@@ -68,8 +68,12 @@ static inline bool qn_mnn_is_quant(const qn_tensor *t)
 qn_status qn__mnn_write_weights(qn_mnn_writer *w, size_t op, const qn_node *node);
 /* Puts the node's activation into the operator: *done false when the operator cannot hold it. */
 qn_status qn__mnn_write_act(qn_mnn_writer *w, size_t op, const qn_node *node, bool *done);
-/* Eltwise of two inputs -> BinaryOp, which has an int8 form; tables of UnaryOp. */
+/* Eltwise of two inputs -> BinaryOp, which has an int8 form; what records make of a BinaryOp's
+ * activation; tables of UnaryOp. */
 qn_status qn__mnn_write_eltwise(qn_mnn_writer *w, size_t op);
+qn_status qn__mnn_write_binary_act(qn_mnn_writer *w, size_t op);
 qn_status qn__mnn_write_table(qn_mnn_writer *w, size_t op);
+/* Takes what lies in the side file into the operator; convolutions have theirs already. */
+qn_status qn__mnn_write_inside(qn_mnn_writer *w, size_t op);
 
 #endif

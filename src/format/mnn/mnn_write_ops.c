@@ -190,8 +190,8 @@ qn_status qn__mnn_write_weights(qn_mnn_writer *w, size_t op, const qn_node *node
     const int64_t outputs = qn__fb_int(&w->doc, common, QN_MNN_Convolution2DCommon_outputCount);
     QN_TRY(layer_of(w, node, outputs > 0 ? (size_t)outputs : 0, &l));
     QN_TRY(is_stored(w, op, &l, &same));
-    if (same)
-        return QN_OK;
+    if (same && !qn__fb_has(main, QN_MNN_Convolution2D_external))
+        return QN_OK; /* a changed file has all weights inside */
     QN_FAIL_IF(l.q && node->op != QN_OP_CONV, w->error, QN_UNSUPPORTED,
                "%s \"%s\" has no integer form in .mnn files", qn__op_name(node->op), node->name);
     return l.q ? write_integers(w, op, node, &l) : write_floats(w, op, &l);
@@ -301,6 +301,28 @@ qn_status qn__mnn_write_eltwise(qn_mnn_writer *w, size_t op)
     return QN_OK;
 }
 
+/* MNN adds in int8 wherever all sides have records, wanted or not, and then cuts a fused ReLU at
+ * level 0. */
+qn_status qn__mnn_write_binary_act(qn_mnn_writer *w, size_t op)
+{
+    const qn_fb_object *main = qn__fb_table(w->ops[op].object, QN_MNN_Op_main);
+    const int64_t out = qn__mnn_op_output(w, op, 0);
+    if (!main || main->record != QN_MNN_REC_BinaryOp || w->ops[op].dropped || out < 0 ||
+        !w->records[out].known || !w->changed ||
+        qn__fb_int(&w->doc, main, QN_MNN_BinaryOp_activationType) == 0)
+        return QN_OK;
+    int64_t in;
+    for (size_t i = 0; (in = qn__mnn_op_input(w, op, i)) >= 0; i++)
+        if (!w->records[in].known)
+            return QN_OK; /* in float */
+    const qn_mnn_record *r = &w->records[out];
+    const char *name = qn__fb_string(w->ops[op].object, QN_MNN_Op_name);
+    QN_FAIL_IF(r->zero != 0 && r->zero != r->min, w->error, QN_UNSUPPORTED,
+               "operator \"%s\": MNN's integers cannot apply its activation at zero point %d",
+               name ? name : "", r->zero);
+    return r->zero == 0 ? QN_OK : set_binary_act(w, op, false); /* saturation does it */
+}
+
 /* Level of the output for each of the levels -127..127 of the input. */
 enum { TABLE_LEVELS = 255 };
 
@@ -313,6 +335,25 @@ static void sigmoid_table(const qn_mnn_record *in, const qn_mnn_record *out, int
     }
 }
 
+/* Level -128 is outside the table and MNN reads what lies before it. A convolution keeps its levels
+ * within the record of its output, so there -128 can be kept away; where it stands for 0, it is
+ * needed. */
+static bool limit_to_table(qn_mnn_writer *w, int64_t in)
+{
+    qn_mnn_record *r = &w->records[in];
+    for (size_t op = 0; op < w->source->n_ops; op++) {
+        const int64_t type = qn__mnn_written_type(w, op);
+        if (w->ops[op].dropped || qn__mnn_op_output(w, op, 0) != in)
+            continue;
+        if (r->zero == INT8_MIN ||
+            (type != QN_MNN_OpType_Convolution && type != QN_MNN_OpType_ConvolutionDepthwise))
+            return false;
+        r->min = r->min < -INT8_MAX ? -INT8_MAX : r->min;
+        return true;
+    }
+    return false;
+}
+
 /* A table without both records makes MNN compute nonsense; with them and without it, in float. */
 qn_status qn__mnn_write_table(qn_mnn_writer *w, size_t op)
 {
@@ -321,9 +362,10 @@ qn_status qn__mnn_write_table(qn_mnn_writer *w, size_t op)
         return QN_OK;
     const int64_t in = qn__mnn_op_input(w, op, 0), out = qn__mnn_op_output(w, op, 0);
     const qn_node *node = qn__mnn_node_of(w, op, QN_OP_SIGMOID);
-    const bool wanted = node != NULL && in >= 0 && out >= 0 && w->records[in].known &&
-                        w->records[out].known && qn_mnn_is_quant(node->outputs[0]) &&
-                        !w->records[in].conflict && !w->records[out].conflict;
+    bool wanted = node != NULL && in >= 0 && out >= 0 && w->records[in].known &&
+                  w->records[out].known && qn_mnn_is_quant(node->outputs[0]) &&
+                  !w->records[in].conflict && !w->records[out].conflict;
+    wanted = wanted && limit_to_table(w, in);
     int8_t table[TABLE_LEVELS];
     size_t n_old = 0;
     const uint8_t *old = qn__fb_bytes(main, QN_MNN_UnaryOp_tableInt8, &n_old);
@@ -340,5 +382,67 @@ qn_status qn__mnn_write_table(qn_mnn_writer *w, size_t op)
     if (wanted && !qn__fb_set_vector(&w->doc, unary, QN_MNN_UnaryOp_tableInt8, table, TABLE_LEVELS))
         return QN_NOMEM(w->error);
     qn__fb_set_union(&w->doc, object, QN_MNN_Op_main, unary);
+    return QN_OK;
+}
+
+/* --- what lies in the side file ---------------------------------------------------------------*/
+static const struct {
+    int32_t record;
+    uint32_t external, parts[2];
+} SIDES[] = {
+    {QN_MNN_REC_Scale, QN_MNN_Scale_external, {QN_MNN_Scale_scaleData, QN_MNN_Scale_biasData}},
+    {QN_MNN_REC_LayerNorm,
+     QN_MNN_LayerNorm_external,
+     {QN_MNN_LayerNorm_gamma, QN_MNN_LayerNorm_beta}},
+    {QN_MNN_REC_Blob, QN_MNN_Blob_external, {QN_MNN_Blob_float32s, QN_MNN_Blob_int32s}},
+};
+
+/* One part of `external`: [offset, bytes, bytes...]. */
+static qn_status take_part(qn_mnn_writer *w, const qn_fb_object *op, qn_fb_object *main,
+                           uint32_t external, size_t part, uint32_t slot)
+{
+    size_t n = 0;
+    qn__fb_bytes(main, external, &n);
+    if (part + 1 >= n)
+        return QN_OK;
+    int64_t offset = qn__fb_int_at(&w->doc, main, external, 0);
+    for (size_t i = 1; i <= part; i++)
+        QN_FAIL_IF(
+            __builtin_add_overflow(offset, qn__fb_int_at(&w->doc, main, external, i), &offset),
+            w->error, QN_CORRUPT, "\"external\": sizes that no file has");
+    const int64_t size = qn__fb_int_at(&w->doc, main, external, part + 1);
+    qn_blob *bytes = NULL;
+    QN_TRY(qn__mnn_side_bytes(w->source, op, offset, size, &bytes, w->error));
+    const bool ok =
+        qn__fb_set_vector(&w->doc, main, slot, bytes->data, bytes->size_bytes / sizeof(float));
+    qn__blob_unref(bytes);
+    return ok ? QN_OK : QN_NOMEM(w->error);
+}
+
+qn_status qn__mnn_write_inside(qn_mnn_writer *w, size_t op)
+{
+    const qn_fb_object *main = qn__fb_table(w->ops[op].object, QN_MNN_Op_main);
+    const size_t n = sizeof(SIDES) / sizeof(SIDES[0]);
+    size_t side = 0;
+    while (main && side < n && SIDES[side].record != main->record)
+        side++;
+    if (!main || side == n || !qn__fb_has(main, SIDES[side].external))
+        return QN_OK;
+    const int64_t type = main->record == QN_MNN_REC_Blob
+                             ? qn__fb_int(&w->doc, main, QN_MNN_Blob_dataType)
+                             : QN_MNN_DataType_DT_FLOAT;
+    const bool ints = type == QN_MNN_DataType_DT_INT32;
+    QN_FAIL_IF(!ints && type != QN_MNN_DataType_DT_FLOAT, w->error, QN_UNSUPPORTED,
+               "a constant of data type %d in the side file cannot be taken into the file",
+               (int)type);
+    qn_fb_object *object = qn__mnn_own_op(w, op);
+    qn_fb_object *own = object ? qn__fb_copy(&w->doc, main) : NULL;
+    if (!own)
+        return QN_NOMEM(w->error);
+    QN_TRY(take_part(w, object, own, SIDES[side].external, 0, SIDES[side].parts[ints]));
+    if (main->record != QN_MNN_REC_Blob)
+        QN_TRY(take_part(w, object, own, SIDES[side].external, 1, SIDES[side].parts[1]));
+    qn__fb_clear(own, SIDES[side].external);
+    qn__fb_set_union(&w->doc, object, QN_MNN_Op_main, own);
     return QN_OK;
 }
