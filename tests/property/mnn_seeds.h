@@ -219,7 +219,7 @@ static inline qn_context *mnn_hostile_context(void)
     qn_context_options options;
     qn_limits limits;
     qn_io io;
-    qn__io_default(&io);
+    qn_io_init(&io);
     io.open = null_open;
     io.close = null_one;
     io.fsync = null_one;
