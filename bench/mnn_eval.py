@@ -2,12 +2,13 @@
 """Float and int8 .mnn files in MNN's own runtime, on labelled pictures.
 
 usage: mnn_eval.py [--shared DIR] [--quench BIN] [--models NAME,NAME] [--limit N]
-                   [--theirs FILE] [-- OPTIONS OF quench quantize]
+                   [--onnx] [--theirs FILE] [-- OPTIONS OF quench quantize]
 
 For every model: quench quantizes it on calibration pictures, then both files answer the evaluation
 pictures in MNN: top-1 of classifiers, the largest and mean error of a detector's outputs, and which
-share of the convolutions ran in int8. --theirs FILE evaluates that file in the place of quench's
-(one model). Needs the MNN wheel, numpy and Pillow.
+share of the convolutions ran in int8. --onnx takes the networks that exist as ONNX files from those:
+quench exports the float file and the int8 file. --theirs FILE evaluates that file in the place of
+quench's (one model). Needs the MNN wheel, numpy and Pillow.
 """
 
 import argparse
@@ -156,8 +157,8 @@ def preprocessing(task):
     return options
 
 
-def quantize(quench, shared, task, out, extra):
-    command = [quench, "quantize", shared / task["model"], "-o", out]
+def quantize(quench, shared, task, source, out, extra):
+    command = [quench, "quantize", source, "-o", out, "--target", "mnn"]
     folder = shared / task["calibrate"]
     if task.get("apart"):
         names = sorted(p.name for p in folder.iterdir() if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
@@ -201,6 +202,7 @@ def main():
     parser.add_argument("--quench", default=os.environ.get("QUENCH_BIN", root / "build" / "quench"))
     parser.add_argument("--models", default=",".join(TASKS))
     parser.add_argument("--limit", type=int, default=None)
+    parser.add_argument("--onnx", action="store_true")
     parser.add_argument("--theirs", type=pathlib.Path)
     parser.add_argument("options", nargs="*")
     args = parser.parse_args()
@@ -209,11 +211,20 @@ def main():
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for name in args.models.split(","):
         task = TASKS[name]
+        source = float_file = args.shared / task["model"]
+        if args.onnx:
+            source = source.with_suffix(".onnx")
+            if not source.exists():
+                continue
         with tempfile.TemporaryDirectory() as folder:
             out = args.theirs or pathlib.Path(folder) / "int8.mnn"
+            if args.onnx:
+                float_file = pathlib.Path(folder) / "float.mnn"
+                command = [args.quench, "convert", source, "-o", float_file]
+                subprocess.run([*map(str, command)], check=True, stdout=subprocess.DEVNULL)
             if not args.theirs:
-                quantize(args.quench, args.shared, task, out, args.options)
-            r = evaluate(args.shared, task, args.shared / task["model"], out, args.limit)
+                quantize(args.quench, args.shared, task, source, out, args.options)
+            r = evaluate(args.shared, task, float_file, out, args.limit)
         top = [f"{t:.2f}" for t in r["top1"]] if r["top1"] else ["", ""]
         errors = "; ".join(f"{k} {e[0]:.4f} {e[1]:.5f} {e[2]:.5f}" for k, e in r["errors"].items())
         agree = f"{r['agree']:.1f}" if r["top1"] else ""
