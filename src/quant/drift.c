@@ -4,6 +4,26 @@
 
 #include "quant/quant.h"
 
+enum { FEWEST = 6, MOST = 32, VALUES = 1 << 20 /* of the inputs of all samples together */ };
+
+qn_status qn__drift_samples(const qn_graph *graph, const qn_dataset *dataset, size_t *out,
+                            qn_error *error)
+{
+    int64_t(*dims)[QN_MAX_RANK] = NULL;
+    size_t values = 1;
+    QN_TRY(qn__dataset_input_dims(graph, dataset, &dims, error));
+    for (size_t i = 0; i < graph->n_inputs; i++) {
+        size_t count;
+        if (!qn_shape_count(&count, dims[i], graph->inputs[i]->rank) ||
+            !qn_add_size(&values, values, count))
+            values = VALUES; /* refused when it is loaded */
+    }
+    qn__free(graph->ctx, dims);
+    const size_t n = VALUES / values;
+    *out = n < FEWEST ? FEWEST : n > MOST ? MOST : n;
+    return QN_OK;
+}
+
 /* Values that pass through have the integers of what they pass through from. */
 static bool is_rounded(const qn_quant_plan *plan, const size_t *position_of, uint32_t id)
 {
@@ -34,19 +54,16 @@ static void list_inputs(const qn_quant_plan *plan, float *const *shifts, uint8_t
 }
 
 qn_status qn__quant_drift(const qn_quant_plan *plan, const qn_graph *g, const qn_dataset *dataset,
-                          double *const *means, float *const *shifts, float ***drifts,
-                          qn_error *error)
+                          double *const *means, size_t n_samples, float *const *shifts,
+                          float ***drifts, qn_error *error)
 {
     qn_status status = QN_OK;
     qn_drift_grid *grids = qn__calloc(g->ctx, g->n_tensors, sizeof(*grids));
     uint32_t *ids = qn__calloc(g->ctx, g->n_nodes, sizeof(*ids));
     uint8_t *corrected = qn__calloc(g->ctx, g->next_node_id, 1);
     size_t *position_of = qn__calloc(g->ctx, g->next_node_id, sizeof(*position_of));
-    qn_drift_options o = {.grids = grids,
-                          .ids = ids,
-                          .corrected = corrected,
-                          .means = means,
-                          .limit = QN_DRIFT_SAMPLES};
+    qn_drift_options o = {
+        .grids = grids, .ids = ids, .corrected = corrected, .means = means, .limit = n_samples};
     if (grids == NULL || ids == NULL || corrected == NULL || position_of == NULL)
         QN_FAIL_GOTO(error, QN_NO_MEMORY, "out of memory");
     for (size_t n = 0; n < g->n_nodes; n++)

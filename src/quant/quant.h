@@ -206,14 +206,16 @@ void qn__activation_params(const qn_quant_plan *plan, uint32_t tensor_id, float 
 qn_status qn__activation_type(const qn_quant_plan *plan, uint32_t tensor_id, qn_graph *graph,
                               qn_type *out, qn_error *error);
 
-enum { QN_DRIFT_SAMPLES = 4 }; /* 8 and all were no better on seven networks */
 /* Drifts of the inputs of nodes whose bias is to be corrected, shifts of the node being NULL
  * (quant/drift.c). graph: the plan's, or its clone with rounded weights; means: of those inputs in
- * float over QN_DRIFT_SAMPLES samples. *drifts stays as it is when there are none; freed with
+ * float over the same n_samples. *drifts stays as it is when there are none; freed with
  * qn__drift_free. */
 qn_status qn__quant_drift(const qn_quant_plan *plan, const qn_graph *graph,
-                          const qn_dataset *dataset, double *const *means, float *const *shifts,
-                          float ***drifts, qn_error *error);
+                          const qn_dataset *dataset, double *const *means, size_t n_samples,
+                          float *const *shifts, float ***drifts, qn_error *error);
+/* How many samples are worth their time: more where they are small. */
+qn_status qn__drift_samples(const qn_graph *graph, const qn_dataset *dataset, size_t *out,
+                            qn_error *error);
 
 /* --- equalization of channels (quant/equalize.c) -----------------------------------------------*/
 /* Per node position of the simplified graph: exponents of the channels of its output, or NULL. */

@@ -374,7 +374,6 @@ static qn_status calibrate(run *r, bool biases_known, qn_error *error)
     QN_TRY_GOTO(list_rows(r, error));
     o.items = items;
     o.mean_ids = mean_ids;
-    o.n_few = QN_DRIFT_SAMPLES;
     o.rows = r->rows;
     o.n_rows = r->n_rows;
     QN_TRY_GOTO(take_trained(r, items, &o.n_items, error));
@@ -388,12 +387,14 @@ static qn_status calibrate(run *r, bool biases_known, qn_error *error)
                      r->graph->tensors[items[0].tensor_id]->name);
     if (r->settings.quantized_weights)
         QN_TRY_GOTO(qn__quant_fake_weights(&r->plan, &fake, error));
+    if (o.n_means > 0)
+        QN_TRY_GOTO(qn__drift_samples(r->graph, r->dataset, &o.n_few, error));
     QN_TRY_GOTO(qn__calibrate(fake != NULL ? fake : r->graph, r->dataset, &o, &r->ranges, error));
     take_ranges(r);
     QN_TRY_GOTO(qn__quant_plan_ranges(&r->plan, &r->ranges, error));
     if (o.n_means > 0)
         status = qn__quant_drift(&r->plan, fake != NULL ? fake : r->graph, r->dataset,
-                                 r->ranges.few_means, r->shifts, &r->drifts, error);
+                                 r->ranges.few_means, o.n_few, r->shifts, &r->drifts, error);
 done:
     qn__graph_destroy(fake);
     qn__free(r->ctx, items);
