@@ -4,7 +4,7 @@
 
 #include "quant/quant.h"
 
-enum { FEWEST = 6, MOST = 32, VALUES = 1 << 20 /* of the inputs of all samples together */ };
+enum { FEWEST = 4, MOST = 32, VALUES = 1 << 19 /* of the inputs of all samples together */ };
 
 qn_status qn__drift_samples(const qn_graph *graph, const qn_dataset *dataset, size_t *out,
                             qn_error *error)
