@@ -46,6 +46,15 @@ static void inverse_dct(const int16_t *coefficients, const uint16_t *steps, uint
 {
     int32_t rows[64], s[8], even[4], odd[4];
     for (size_t x = 0; x < 8; x++) {
+        int16_t others = 0;
+        for (size_t k = 1; k < 8; k++)
+            others |= coefficients[8 * k + x];
+        if (others == 0) { /* most columns: the transform of a constant */
+            const int32_t constant = 4 * (int16_t)(coefficients[x] * steps[x]);
+            for (size_t k = 0; k < 8; k++)
+                rows[8 * k + x] = constant;
+            continue;
+        }
         for (size_t k = 0; k < 8; k++)
             s[k] = (int16_t)(coefficients[8 * k + x] * steps[8 * k + x]);
         transform(s, even, odd);
