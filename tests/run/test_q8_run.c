@@ -11,7 +11,7 @@ enum { CASES = 400, MAX_IN = 1 << 15, MAX_W = 1 << 15, MAX_CHANNELS = 128 };
 typedef struct sample {
     net *n;
     qn_tensor *y;
-    float x[MAX_IN];
+    float x[MAX_IN], x2[MAX_IN];
     float scales[MAX_CHANNELS];
     int8_t w[MAX_W];
     int32_t bias[MAX_CHANNELS], zeros[MAX_CHANNELS];
@@ -24,7 +24,7 @@ static int64_t between(int64_t lo, int64_t hi)
 }
 
 /* Bytes as a QuantizeLinear makes them, full range. */
-static qn_tensor *bytes_input(sample *s, size_t rank, const int64_t *dims, float scale)
+static qn_tensor *bytes_into(sample *s, float *data, size_t rank, const int64_t *dims, float scale)
 {
     net *const n = s->n;
     const bool s8 = net_random(2) != 0;
@@ -32,11 +32,18 @@ static qn_tensor *bytes_input(sample *s, size_t rank, const int64_t *dims, float
     size_t count = 0;
     assert_true(qn_shape_count(&count, dims, rank) && count <= MAX_IN);
     for (size_t i = 0; i < count; i++)
-        s->x[i] = (float)(between(0, 255) - (s8 ? 128 : 0) - zero) * scale;
-    qn_tensor *x = net_input(n, s->x, net_random(2) != 0, rank, dims);
-    qn_tensor *q = NODE(&n->b, QUANTIZE_LINEAR, "q", x);
+        data[i] = (float)(between(0, 255) - (s8 ? 128 : 0) - zero) * scale;
+    qn_tensor *x = net_input(n, data, net_random(2) != 0, rank, dims);
+    char name[16];
+    snprintf(name, sizeof(name), "q%zu", n->b.graph->n_inputs);
+    qn_tensor *q = NODE(&n->b, QUANTIZE_LINEAR, name, x);
     q->type = net_quant(n, s8 ? QN_DTYPE_I8 : QN_DTYPE_U8, scale, zero);
     return q;
+}
+
+static qn_tensor *bytes_input(sample *s, size_t rank, const int64_t *dims, float scale)
+{
+    return bytes_into(s, s->x, rank, dims, scale);
 }
 
 /* Mostly signed, full range or narrow; sometimes unsigned with zero points, which fit int8 or not.
@@ -203,13 +210,16 @@ static uint8_t *run_sample(sample *s, const qn_plan_options *options, uint32_t t
         assert_ok(b, qn__pool_create(b->ctx, threads, &pool, &b->error));
     assert_ok(b, qn__exec_create(plan, pool, &exec, &b->error));
     qn__exec_set_profiling(exec, true);
-    float *const moved = calloc(MAX_IN, sizeof(float));
+    float *const moved = calloc(2 * MAX_IN, sizeof(float));
     assert_non_null(moved);
-    const void *inputs[1] = {s->x};
-    if (s->n->last[0]) {
-        qn__convert_layout(NULL, moved, QN_LAYOUT_CHANNELS_LAST, s->x, QN_LAYOUT_ROW_MAJOR,
-                           s->n->rank[0], s->n->dims[0], sizeof(float));
-        inputs[0] = moved;
+    const void *inputs[2] = {NULL};
+    for (size_t i = 0; i < b->graph->n_inputs; i++) {
+        inputs[i] = s->n->data[i];
+        if (!s->n->last[i])
+            continue;
+        qn__convert_layout(NULL, moved + i * MAX_IN, QN_LAYOUT_CHANNELS_LAST, s->n->data[i],
+                           QN_LAYOUT_ROW_MAJOR, s->n->rank[i], s->n->dims[i], sizeof(float));
+        inputs[i] = moved + i * MAX_IN;
     }
     for (int twice = 0; twice < 2; twice++)
         assert_ok(b, qn__exec_run(exec, inputs, &b->error));
@@ -301,6 +311,62 @@ static void integers_are_the_simulation(void **state)
     assert_true(distinct > total * 16);
 }
 
+/* Add and Mul, of equal shapes or broadcast along some axes, either way round. */
+static sample *sums_make(uint64_t seed)
+{
+    sample *const s = calloc(1, sizeof(*s));
+    assert_non_null(s);
+    net_random_state = seed * 104729 + 3;
+    s->n = net_start();
+    const int64_t dims[4] = {between(1, 2), between(1, 40), between(1, 9), between(1, 9)};
+    int64_t small[4];
+    const bool equal = net_random(2) != 0, turned = net_random(2) != 0;
+    for (size_t i = 0; i < 4; i++)
+        small[i] = equal || net_random(2) != 0 ? dims[i] : 1;
+    const bool add = net_random(2) != 0, far = net_random(4) == 0;
+    const float sa = 0.013f, sb = far ? 1e-5f : 0.02f, sy = add ? 0.03f : sa * sb * 60.0f;
+    qn_tensor *in[2] = {NULL};
+    in[turned] = bytes_into(s, s->x, 4, dims, sa);
+    in[!turned] = bytes_into(s, s->x2, 4, small, sb);
+    qn_tensor *y = build_node(&s->n->b, add ? QN_OP_ADD : QN_OP_MUL, "y", 2, in);
+    const bool s8 = net_random(2) != 0;
+    y->type = net_quant(s->n, s8 ? QN_DTYPE_I8 : QN_DTYPE_U8, sy,
+                        s8 ? (int32_t)between(-128, 127) : (int32_t)between(0, 255));
+    y->producer->act = (qn_act)net_random(2);
+    s->y = y;
+    s->integers = equal && !(add && far);
+    build_output(&s->n->b, y);
+    return s;
+}
+
+static void sums_are_the_tables(void **state)
+{
+    (void)state;
+    uint32_t flags[8];
+    const size_t n_flags = masks(flags);
+    for (size_t i = 0; i < CASES; i++) {
+        sample *const s = sums_make(i);
+        qn_plan_options options;
+        qn__plan_options_init(&options, s->n->b.ctx);
+        options.reference = true;
+        size_t bytes = 0, got_bytes = 0;
+        char kernel[64];
+        uint8_t *const expected = run_sample(s, &options, 1, &bytes, kernel);
+        assert_null(strstr(kernel, "q8_"));
+        options.reference = false;
+        for (size_t f = 0; f < n_flags; f++) {
+            options.cpu_flags = flags[f];
+            uint8_t *const got = run_sample(s, &options, 1 + (uint32_t)f, &got_bytes, kernel);
+            if (s->integers)
+                assert_non_null(strstr(kernel, "q8_"));
+            expect_same(got, got_bytes, expected, bytes, i, kernel, 1 + (uint32_t)f);
+            free(got);
+        }
+        free(expected);
+        sample_free(s);
+    }
+}
+
 /* More taps times rows than the stack holds pointers for. */
 static void very_many_taps(void **state)
 {
@@ -375,6 +441,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(integers_are_the_simulation),
+        cmocka_unit_test(sums_are_the_tables),
         cmocka_unit_test(very_many_taps),
         cmocka_unit_test(memory_shrinks),
     };
