@@ -167,7 +167,8 @@ enum {
     QN_ISA_avx2 = QN_CPU_AVX2,
     QN_ISA_avx512 = QN_CPU_AVX512,
     QN_ISA_vnni = QN_CPU_AVX512 | QN_CPU_AVX512_VNNI,
-    QN_ISA_neon = QN_CPU_NEON
+    QN_ISA_neon = QN_CPU_NEON,
+    QN_ISA_dotprod = QN_CPU_NEON | QN_CPU_DOTPROD
 };
 #define QN_KERNEL(slot, isa, function, ...) __typeof__(*((qn_kernels *)0)->slot.fn) function;
 #include "kernel/kernels.def"

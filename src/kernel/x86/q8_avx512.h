@@ -31,4 +31,32 @@ static inline void store_bytes16(uint8_t *p, __m512 v, int32_t zero, size_t n)
 #define STORE(p, v, zero, n) store_bytes16(p, v, zero, n)
 #define STOREF(p, v, n) _mm512_mask_storeu_ps(p, first16(n), v)
 
+/* Depthwise: 32 channels. */
+static inline __m256i load_bytes32(const void *p, size_t n)
+{
+    return n >= 32 ? _mm256_loadu_si256(p)
+                   : _mm256_maskz_loadu_epi8((__mmask32)(0xffffffffu >> (32 - n)), p);
+}
+
+#define BLOCK 32
+#define WIDEN_U(p, n) _mm512_cvtepu8_epi16(load_bytes32(p, n))
+#define WIDEN_S(p, n) _mm512_cvtepi8_epi16(load_bytes32(p, n))
+#define ZERO() _mm512_setzero_si512()
+#define SET1_16(x) _mm512_set1_epi16(x)
+#define LOW16(a, b) _mm512_unpacklo_epi16(a, b)
+#define HIGH16(a, b) _mm512_unpackhi_epi16(a, b)
+#define LOW128(a, b) _mm512_shuffle_i32x4(a, b, 0x88)
+#define HIGH128(a, b) _mm512_shuffle_i32x4(a, b, 0xdd)
+#define STORE_ALL_F(p, v) _mm512_storeu_ps(p, v)
+#define AS_FLOAT(v) _mm512_castsi512_ps(v)
+#define SUB32(a, b) _mm512_sub_epi32(a, b)
+#define MUL32(a, b) _mm512_mullo_epi32(a, b)
+#define TO_INT(v) _mm512_cvtps_epi32(v)
+#define PACK32(a, b) _mm512_packs_epi32(a, b)
+#define ADD16(a, b) _mm512_adds_epi16(a, b)
+#define MAX16(a, b) _mm512_max_epi16(a, b)
+#define STORE_LOW_BYTES(p, v, n)                                                                   \
+    _mm256_mask_storeu_epi8(p, (n) >= 32 ? 0xffffffffu : 0xffffffffu >> (32 - (n)),                \
+                            _mm512_cvtepi16_epi8(v))
+
 #endif

@@ -1,0 +1,6 @@
+/* 8-bit depthwise convolution for AVX-512 without VNNI. */
+#include "kernel/x86/q8_avx512.h"
+
+#define DOT16(acc, a, b) _mm512_add_epi32(acc, _mm512_madd_epi16(a, b))
+#define DWCONV qn__q8_dwconv_avx512
+#include "kernel/x86/q8_dwconv_tmpl.h"
