@@ -25,8 +25,9 @@ static void choose_way(qn_q8_conv *s, size_t groups)
     } else if (groups == 1 && w->kw > 1 && w->c <= ROWS_MAX_CHANNELS && w->dw == 1 &&
                w->pl < w->kw && w->pr < w->kw && w->pt < w->kh * w->dh && w->pb < w->kh * w->dh) {
         s->way = QN_Q8_ROWS;
+        const size_t kr = s->packed.kernel.kr;
         s->packed.ks = w->kh;
-        s->packed.kc = w->kw * w->c;
+        s->packed.kc = (w->kw * w->c + kr - 1) / kr * kr;
         s->inner.h += w->pt + w->pb;
         s->inner.w += w->pl + w->pr;
         s->inner.kw = 1;
@@ -36,16 +37,19 @@ static void choose_way(qn_q8_conv *s, size_t groups)
                 w->oh == w->h && w->ow == w->w && w->pt == 0 && w->pl == 0;
 }
 
-/* [o][i][taps] to [o][taps][i], or for depthwise (i = 1) to [taps][o]. */
+/* [o][i][kh][kw] to [o][ks][kc], or for depthwise (i = 1) to [kh][kw][o]. */
 static void reorder(const qn_q8_conv *s, int8_t *to, const int8_t *from)
 {
-    const size_t oc = s->window.oc, taps = s->window.kh * s->window.kw, c = s->cin;
-    const size_t stride_o = s->way == QN_Q8_DEPTHWISE ? 1 : taps * c;
-    const size_t stride_t = s->way == QN_Q8_DEPTHWISE ? oc : c;
-    for (size_t o = 0; o < oc; o++)
-        for (size_t i = 0; i < c; i++)
-            for (size_t t = 0; t < taps; t++)
-                to[o * stride_o + t * stride_t + i] = *from++;
+    const qn_window *const w = &s->window;
+    const bool depthwise = s->way == QN_Q8_DEPTHWISE;
+    const size_t stride_o = depthwise ? 1 : s->packed.ks * s->packed.kc;
+    const size_t stride_x = depthwise ? w->oc : s->cin;
+    const size_t stride_y = s->way == QN_Q8_ROWS ? s->packed.kc : w->kw * stride_x;
+    for (size_t o = 0; o < w->oc; o++)
+        for (size_t i = 0; i < s->cin; i++)
+            for (size_t y = 0; y < w->kh; y++)
+                for (size_t x = 0; x < w->kw; x++)
+                    to[o * stride_o + y * stride_y + x * stride_x + i] = *from++;
 }
 
 static qn_status make_taps(const qn_context *ctx, qn_q8_conv *s, qn_error *error)
@@ -73,11 +77,15 @@ static bool reserve(qn_step *step, size_t *at, size_t bytes)
 static bool reserve_scratch(qn_step *step, qn_q8_conv *s)
 {
     const qn_window *const w = &s->window, *const p = &s->inner;
-    size_t count, bytes = 0;
-    if (s->way == QN_Q8_ROWS &&
-        !(qn_mul_size(&count, p->h, p->w) && qn_mul_size(&count, count, p->c) &&
-          qn_mul_size(&count, count, p->n) && reserve(step, &s->padded_at, count)))
-        return false;
+    size_t bytes = 0;
+    if (s->way == QN_Q8_ROWS) {
+        if (!qn_mul_size(&s->slack_at, p->h, p->w) ||
+            !qn_mul_size(&s->slack_at, s->slack_at, p->c) ||
+            !qn_mul_size(&s->slack_at, s->slack_at, p->n) ||
+            !qn_add_size(&bytes, s->slack_at, s->packed.kernel.kr) ||
+            !reserve(step, &s->padded_at, bytes))
+            return false;
+    }
     if (!qn__q8_buffer_bytes(&bytes, &s->packed, w->n * w->oh * w->ow))
         return false;
     s->has_rows = bytes != 0;
@@ -87,10 +95,11 @@ static bool reserve_scratch(qn_step *step, qn_q8_conv *s)
 static qn_status pack(const qn_context *ctx, qn_step *step, qn_q8_conv *s, const qn_qparams *x,
                       const qn_qweights *weights, const qn_requant *requant, qn_error *error)
 {
-    const size_t k = s->window.kh * s->window.kw * s->cin, count = s->window.oc * k;
+    const size_t k = s->packed.ks * s->packed.kc;
+    const size_t count = s->window.oc * s->window.kh * s->window.kw * s->cin;
     qn_status status = QN_OK;
     int8_t *const values = qn__q8_values(ctx, weights, count);
-    s->weights = qn__alloc(ctx, count);
+    s->weights = qn__calloc(ctx, s->window.oc, k);
     if (values == NULL || s->weights == NULL) {
         qn__free(ctx, values);
         return QN_NOMEM(error);
@@ -268,6 +277,8 @@ void qn__q8_conv_run(const qn_q8_conv *s, const qn_run_env *env, const qn_view *
         uint8_t *const padded = scratch + s->padded_at;
         pad_call pad = {w, &s->inner, x, padded, s->zero, in->layout == QN_LAYOUT_CHANNELS_LAST};
         qn__parallel(env->pool, pad_row, &pad, w->n * s->inner.h);
+        /* The last window's run may end behind the last pixel. */
+        memset(padded + s->slack_at, s->zero, s->packed.kernel.kr);
         x = padded;
     }
     const conv_call call = {s, x};

@@ -11,7 +11,9 @@ typedef enum qn_q8_way { QN_Q8_DEPTHWISE, QN_Q8_ROWS, QN_Q8_TAPS } qn_q8_way;
 typedef struct qn_q8_conv {
     qn_q8_way way;
     qn_window window; /* the node's */
-    qn_window inner;  /* what the GEMM sees: QN_Q8_ROWS works on a padded buffer */
+    qn_window inner;  /* what the GEMM sees: QN_Q8_ROWS works on a padded buffer; kc is then a whole
+                         number of the kernel's groups of k, and weights of what lies behind a
+                         window are zeros */
     size_t cin;       /* channels of one group */
     bool direct;      /* output pixel i reads input pixel i */
     qn_q8_packed packed;
@@ -22,6 +24,7 @@ typedef struct qn_q8_conv {
     qn_q8_depthwise depthwise;
     /* Parts of the scratch: offsets in bytes. */
     size_t padded_at, rows_at;
+    size_t slack_at; /* in the padded buffer: behind its last pixel */
     bool has_rows;
 } qn_q8_conv;
 
