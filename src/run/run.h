@@ -39,6 +39,7 @@ typedef struct qn_plan_options {
     int64_t batch;      /* value of every symbolic first dimension of inputs, default 1 */
     int64_t symbol;     /* value of other symbolic dimensions, default 0: an error */
     bool keep_all;      /* every tensor of the graph must exist for hooks: no fusion hides one */
+    bool reference;     /* integer Conv/Gemm/MatMul as an exact float simulation: same bytes */
     bool saturate16;    /* integer Conv/Gemm/MatMul saturate int16 pair sums as vpmaddubsw does */
     uint32_t cpu_flags; /* from the context by default (qn__plan_options_init) */
 } qn_plan_options;
