@@ -279,6 +279,43 @@ static void bench_kernel_q8_dwconv(const qn_q8_dwconv *kernel)
     }
 }
 
+static void bench_binary(const qn_q8_binary *kernel)
+{
+    static const size_t counts[] = {4096, 100352, 802816};
+    for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
+        const size_t n = counts[i];
+        uint8_t *const a = bytes(n), *const b = bytes(n), *const out = bytes(n);
+        const qn_q8_binary_args args = {.n = n,
+                                        .a = a,
+                                        .b = b,
+                                        .out = out,
+                                        .a_off = 3,
+                                        .b_off = 4,
+                                        .ra = 0.7f,
+                                        .rb = 0.4f,
+                                        .hi = 255};
+        double best = 1e30;
+        const double stop = now() + 0.1;
+        while (now() < stop) {
+            const double start = now();
+            kernel->fn(&args);
+            const double seconds = now() - start;
+            best = seconds < best ? seconds : best;
+        }
+        printf("%-28s %7zu bytes %8.2f us %7.2f GB/s\n", kernel->name, n, best * 1e6,
+               1e-9 * (double)n / best);
+        free(a), free(b), free(out);
+    }
+}
+static void bench_kernel_q8_add(const qn_q8_binary *kernel)
+{
+    bench_binary(kernel);
+}
+static void bench_kernel_q8_mul(const qn_q8_binary *kernel)
+{
+    bench_binary(kernel);
+}
+
 int main(int argc, char **argv)
 {
     const uint32_t flags = qn__cpu_detect();

@@ -12,6 +12,7 @@
 #define QN_KERNEL_KERNEL_H
 
 #include "core/cpu.h"
+#include "kernel/q8_binary.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
