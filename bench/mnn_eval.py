@@ -2,16 +2,19 @@
 """Float and int8 .mnn files in MNN's own runtime, on labelled pictures.
 
 usage: mnn_eval.py [--shared DIR] [--quench BIN] [--models NAME,NAME] [--limit N]
-                   [--theirs FILE] [-- OPTIONS OF quench quantize]
+                   [--onnx | --tool] [--theirs FILE] [-- OPTIONS]
 
 For every model: quench quantizes it on calibration pictures, then both files answer the evaluation
 pictures in MNN: top-1 of classifiers, the largest and mean error of a detector's outputs, and which
-share of the convolutions ran in int8. --theirs FILE evaluates that file in the place of quench's
-(one model). Needs the MNN wheel, numpy and Pillow.
+share of the convolutions ran in int8. --onnx takes the networks that exist as ONNX files from those:
+quench exports the float file and the int8 file. --tool runs quantized.out with KL and MAX_ABS in the
+place of quench quantize; OPTIONS go to the one that runs. --theirs FILE evaluates that file in the place of
+quench's (one model). Needs the MNN wheel, numpy and Pillow.
 """
 
 import argparse
 import csv
+import json
 import os
 import pathlib
 import subprocess
@@ -156,17 +159,45 @@ def preprocessing(task):
     return options
 
 
-def quantize(quench, shared, task, out, extra):
-    command = [quench, "quantize", shared / task["model"], "-o", out]
+def pictures_of(folder):
+    names = [p.name for p in folder.iterdir() if p.suffix.lower() in (".jpg", ".jpeg", ".png")]
+    return sorted(names)
+
+
+def quantize(quench, shared, task, out, extra, source=None):
+    command = [quench, "quantize", source or shared / task["model"], "-o", out, "--target", "mnn"]
     folder = shared / task["calibrate"]
     if task.get("apart"):
-        names = sorted(p.name for p in folder.iterdir() if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
         listing = pathlib.Path(out).with_suffix(".list")
-        listing.write_text("".join(f"{folder / n}\n" for n in names[::10]))
+        listing.write_text("".join(f"{folder / n}\n" for n in pictures_of(folder)[::10]))
         command += ["--list", listing]
     else:
         command += ["--images", folder, "--count", str(task.get("count", 48))]
     subprocess.run([*map(str, command), *preprocessing(task), *extra], check=True, stdout=subprocess.DEVNULL)
+
+
+def run_tool(quench, shared, task, out, options):
+    """quantized.out with KL on the same pictures: they are cropped in each direction, not squared."""
+    folder, chosen = shared / task["calibrate"], pathlib.Path(out).parent / "pictures"
+    names = pictures_of(folder)
+    count = task.get("count", 48)
+    names = names[::10] if task.get("apart") else [names[i * len(names) // count] for i in range(count)]
+    chosen.mkdir()
+    for name in names:
+        (chosen / name).symlink_to((folder / name).resolve())
+    width, height = task.get("size", [task.get("crop")] * 2)
+    three = lambda v: list(v) * 3 if len(v) == 1 else list(v)
+    config = {
+        "format": task.get("channels", "RGB"), "mean": three(task.get("mean", (0,))),
+        "normal": three(task.get("normal", (1,))), "width": width, "height": height, "path": str(chosen),
+        "feature_quantize_method": "KL", "weight_quantize_method": "MAX_ABS",
+    }  # fmt: skip
+    if "crop" in task:
+        config["center_crop_w"] = config["center_crop_h"] = task["crop"] / task["resize"]
+    path = pathlib.Path(out).with_suffix(".json")
+    path.write_text(json.dumps(config))
+    command = [pathlib.Path(quench).with_name("quantized.out"), shared / task["model"], out, path, *options]
+    subprocess.run([*map(str, command)], check=True, stdout=subprocess.DEVNULL)
 
 
 def cosine(a, b):
@@ -201,6 +232,8 @@ def main():
     parser.add_argument("--quench", default=os.environ.get("QUENCH_BIN", root / "build" / "quench"))
     parser.add_argument("--models", default=",".join(TASKS))
     parser.add_argument("--limit", type=int, default=None)
+    parser.add_argument("--onnx", action="store_true")
+    parser.add_argument("--tool", action="store_true")
     parser.add_argument("--theirs", type=pathlib.Path)
     parser.add_argument("options", nargs="*")
     args = parser.parse_args()
@@ -209,11 +242,23 @@ def main():
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for name in args.models.split(","):
         task = TASKS[name]
+        source = float_file = args.shared / task["model"]
+        if args.onnx:
+            source = source.with_suffix(".onnx")
+            if not source.exists():
+                continue
         with tempfile.TemporaryDirectory() as folder:
             out = args.theirs or pathlib.Path(folder) / "int8.mnn"
+            if args.onnx:
+                float_file = pathlib.Path(folder) / "float.mnn"
+                command = [args.quench, "convert", source, "-o", float_file]
+                subprocess.run([*map(str, command)], check=True, stdout=subprocess.DEVNULL)
             if not args.theirs:
-                quantize(args.quench, args.shared, task, out, args.options)
-            r = evaluate(args.shared, task, args.shared / task["model"], out, args.limit)
+                if args.tool:
+                    run_tool(args.quench, args.shared, task, out, args.options)
+                else:
+                    quantize(args.quench, args.shared, task, out, args.options, source)
+            r = evaluate(args.shared, task, float_file, out, args.limit)
         top = [f"{t:.2f}" for t in r["top1"]] if r["top1"] else ["", ""]
         errors = "; ".join(f"{k} {e[0]:.4f} {e[1]:.5f} {e[2]:.5f}" for k, e in r["errors"].items())
         agree = f"{r['agree']:.1f}" if r["top1"] else ""

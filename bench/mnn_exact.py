@@ -54,7 +54,7 @@ def source_of(folder):
     return REFERENCE / "models" / {"rfb-onnx.mnn": "RFB-320-nchw.mnn"}.get(name, Path(name).name)
 
 
-def run_case(folder, config, build, out):
+def run_case(folder, config, build, out, options=("--exact-mnn",)):
     """Runs the command with just the case's pictures; returns (DST, seconds, config, stdout)."""
     images = Path(config["path"].rstrip("/"))
     listed = folder / "pictures.txt"
@@ -69,7 +69,7 @@ def run_case(folder, config, build, out):
     command = [str((build / "quantized.out").resolve()), str(source_of(folder)), "quant.mnn"]
     begin = time.time()
     done = subprocess.run(
-        [*command, "config.json", "--exact-mnn"], cwd=out, capture_output=True, text=True
+        [*command, "config.json", *options], cwd=out, capture_output=True, text=True
     )
     if done.returncode != 0:
         raise RuntimeError(f"{folder.name}: {done.stderr.strip()}")

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Time and memory of quantized.out against MNN's own quantizer, with the same configuration.
 
-    mnn_tool_time.py --out DIR [--quench-build build] [--repeats 3] [--admm]
+    mnn_tool_time.py --out DIR [--quench-build build] [--repeats 3] [--admm] [--only WORD]
 
 MNN's quantizer is the one in its Python wheel; it has one thread. Each run is a process of its own,
-the tools take turns, pictures are decoded by each. MobileNetV1 1.0 is made by make_models.py and
+the tools take turns, pictures are decoded by each. On a machine that does other work, start it with
+`chrt -f 1`. MobileNetV1 1.0 is made by make_models.py and
 converted by MNN's converter.
 """
 
@@ -39,6 +40,7 @@ def parse_arguments():
     p.add_argument("--quench-build", type=Path, default=common.ROOT / "build")
     p.add_argument("--repeats", type=int, default=3)
     p.add_argument("--admm", action="store_true", help="ADMM too: the rival takes minutes")
+    p.add_argument("--only", default="", help="cases whose name has this word")
     return p.parse_args()
 
 
@@ -80,12 +82,14 @@ def cases(args):
         yield "RFB-320, ADMM, 12 pictures", face_model, {**faces, **methods, "used_image_num": 12}, 1
 
 
-def tools(args, exact):
+def tools(args):
     program = str(args.quench_build / "quantized.out")
-    options = ["--exact-mnn"] if exact else []
+    one, two = ["taskset", "-c", "0", program], ["taskset", "-c", "0,1", program]
     return {
-        "quench, 1 thread": ["taskset", "-c", "0", program, *options],
-        "quench, 2 threads": ["taskset", "-c", "0,1", program, *options],
+        "quench, 1 thread": one,
+        "quench, 2 threads": two,
+        "quench, 1 thread --exact-mnn": [*one, "--exact-mnn"],
+        "quench, 2 threads --exact-mnn": [*two, "--exact-mnn"],
         "MNN": [sys.executable, "-c", RIVAL],
     }
 
@@ -102,12 +106,12 @@ def run(args, command):
     return json.loads(result.read_text())
 
 
-def measure(args, model, configuration, repeats, exact):
+def measure(args, model, configuration, repeats):
     config = args.out / "config.json"
     config.write_text(json.dumps(configuration))
-    runs = {name: [] for name in tools(args, exact)}
+    runs = {name: [] for name in tools(args)}
     for _ in range(repeats):
-        for name, command in tools(args, exact).items():
+        for name, command in tools(args).items():
             files = [str(model), str(args.out / "out.mnn"), str(config)]
             runs[name].append(run(args, [*command, *files]))
     return runs
@@ -116,21 +120,22 @@ def measure(args, model, configuration, repeats, exact):
 def main():
     args = parse_arguments()
     args.out.mkdir(parents=True, exist_ok=True)
-    print("| case | tool | seconds | CPU seconds | MiB | times faster than MNN |")
-    print("| --- | --- | --- | --- | --- | --- |")
+    print("| case | tool | seconds | CPU seconds | MiB | times faster than MNN | by CPU seconds |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
     results = {}
     for name, model, configuration, repeats in cases(args):
-        for exact in (False, True):
-            runs = measure(args, model, configuration, repeats, exact)
-            rival = statistics.median(r["seconds"] for r in runs["MNN"])
-            for tool, rs in runs.items():
-                seconds = statistics.median(r["seconds"] for r in rs)
-                cpu = statistics.median(r["cpu_seconds"] for r in rs)
-                peak = max(r["peak_rss_kib"] for r in rs) / 1024
-                mode = " --exact-mnn" if exact and tool != "MNN" else ""
-                print(f"| {name} | {tool}{mode} | {seconds:.2f} | {cpu:.2f} | {peak:.0f} | "
-                      f"{rival / seconds:.1f} |", flush=True)  # fmt: skip
-                results[f"{name}, {tool}{mode}"] = rs
+        if args.only not in name:
+            continue
+        runs = measure(args, model, configuration, repeats)
+        median = lambda rs, key: statistics.median(r[key] for r in rs)
+        rival = {key: median(runs["MNN"], key) for key in ("seconds", "cpu_seconds")}
+        for tool, rs in runs.items():
+            seconds, cpu = median(rs, "seconds"), median(rs, "cpu_seconds")
+            peak = max(r["peak_rss_kib"] for r in rs) / 1024
+            print(f"| {name} | {tool} | {seconds:.2f} | {cpu:.2f} | {peak:.0f} | "
+                  f"{rival['seconds'] / seconds:.1f} | {rival['cpu_seconds'] / cpu:.1f} |",
+                  flush=True)  # fmt: skip
+            results[f"{name}, {tool}"] = rs
     (args.out / "mnn_tool_time.json").write_text(json.dumps(results, indent=1))
 
 

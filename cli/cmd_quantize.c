@@ -2,21 +2,9 @@
 #include "cli.h"
 #include "json.h"
 
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-/* SIGINT and friends ask the library to stop at the next step, so that nothing half-done is left; a
- * second signal ends the program at once. */
-static volatile sig_atomic_t caught_signal;
-
-static void on_signal(int number)
-{
-    if (caught_signal != 0)
-        _exit(128 + number);
-    caught_signal = number;
-}
 
 typedef struct progress_state {
     bool quiet, terminal;
@@ -27,8 +15,6 @@ typedef struct progress_state {
 static bool show_progress(void *ctx, const char *phase, uint64_t done, uint64_t total)
 {
     progress_state *const state = ctx;
-    if (caught_signal != 0)
-        return false;
     if (state->quiet)
         return true;
     const double now = cli_seconds();
@@ -194,11 +180,6 @@ int cmd_quantize(const cli_options *options)
     code = cli_context(options, &ctx);
     if (code != EXIT_OK)
         return code;
-    struct sigaction action = {.sa_handler = on_signal};
-    const int signals[] = {SIGINT, SIGTERM, SIGHUP};
-    for (size_t i = 0; i < 3; i++)
-        sigaction(signals[i], &action, NULL);
-
     qn_model *model = NULL, *quantized = NULL;
     qn_dataset *dataset = NULL;
     qn_report *report = NULL;
@@ -248,5 +229,5 @@ done:
     qn_dataset_destroy(dataset);
     qn_model_destroy(model);
     qn_context_destroy(ctx);
-    return caught_signal != 0 ? 128 + caught_signal : code;
+    return code;
 }

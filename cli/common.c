@@ -1,4 +1,5 @@
 #include "cli.h"
+#include "interrupt.h"
 
 #include <stdarg.h>
 #include <stdlib.h>
@@ -53,7 +54,10 @@ static void log_to_stderr(void *ctx, qn_log_level level, const char *line)
 int cli_context(const cli_options *options, qn_context **out)
 {
     qn_context_options context;
+    qn_io io;
     qn_context_options_init(&context);
+    cli_handle_interrupts(&io);
+    context.io = &io;
     context.log = log_to_stderr;
     context.log_ctx = (void *)options;
     context.n_threads = options->threads;

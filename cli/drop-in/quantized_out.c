@@ -1,6 +1,8 @@
 /* quantized.out SRC.mnn DST.mnn CONFIG.json: MNN's offline quantizer under its own name. */
 #include "quench/mnn.h"
 
+#include "interrupt.h"
+
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -55,6 +57,9 @@ int main(int argc, char **argv)
     signal(SIGXFSZ, SIG_IGN);
     qn_context_options context_options;
     qn_context_options_init(&context_options);
+    qn_io io;
+    cli_handle_interrupts(&io);
+    context_options.io = &io;
     context_options.log = print_log;
     context_options.cpu_mask = getenv("QN_CPU_MASK");
     const char *threads = getenv("QN_THREADS");

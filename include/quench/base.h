@@ -87,6 +87,8 @@ typedef struct qn_io {
     int (*unmap)(void *ctx, void *addr, size_t size_bytes);
     void *ctx;
 } qn_io;
+/* The operating system's own calls: what a context uses unless it is given others. */
+QN_API void qn_io_init(qn_io *io);
 
 /* Bounds on what untrusted input may ask for. qn_limits_init() sets the defaults in brackets. */
 typedef struct qn_limits {

@@ -65,7 +65,7 @@ qn_status qn_context_create(const qn_context_options *options, qn_context **out,
     if (options->io != NULL)
         ctx->io = *options->io;
     else
-        qn__io_default(&ctx->io);
+        qn_io_init(&ctx->io);
     if (options->limits != NULL)
         ctx->limits = *options->limits;
     else

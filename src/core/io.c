@@ -75,7 +75,7 @@ static int os_unmap(void *ctx, void *addr, size_t size_bytes)
     return munmap(addr, size_bytes);
 }
 
-void qn__io_default(qn_io *io)
+void qn_io_init(qn_io *io)
 {
     *io = (qn_io){os_open,   os_close, os_read, os_write, os_fsync, os_rename,
                   os_unlink, os_size,  os_map,  os_unmap, NULL};
@@ -305,9 +305,12 @@ static int sync_folder(const qn_io *io, const char *path)
     return failed && reason != EINVAL && reason != ENOTSUP ? -1 : 0;
 }
 
-qn_status qn__file_commit(qn_file_writer *writer, qn_error *error)
+/* The temporary file is whole, on disk and closed, unless failed_errno is set. */
+static void finish(qn_file_writer *writer)
 {
     const qn_io *const io = &writer->ctx->io;
+    if (writer->fd < 0)
+        return;
     flush(writer);
     if (writer->failed_errno == 0 && fsync_retry(io, writer->fd) != 0)
         writer->failed_errno = errno;
@@ -316,11 +319,28 @@ qn_status qn__file_commit(qn_file_writer *writer, qn_error *error)
     /* An interrupted close has closed the file, and what it holds is on disk since fsync. */
     if (io->close(io->ctx, fd) != 0 && errno != EINTR && writer->failed_errno == 0)
         writer->failed_errno = errno;
+}
+
+static qn_status cannot_write(const qn_file_writer *writer, qn_error *error)
+{
+    return qn__error_set(error, QN_IO, "%s: cannot write: %s", writer->path,
+                         strerror(writer->failed_errno));
+}
+
+qn_status qn__file_finish(qn_file_writer *writer, qn_error *error)
+{
+    finish(writer);
+    return writer->failed_errno == 0 ? QN_OK : cannot_write(writer, error);
+}
+
+qn_status qn__file_commit(qn_file_writer *writer, qn_error *error)
+{
+    const qn_io *const io = &writer->ctx->io;
+    finish(writer);
     if (writer->failed_errno == 0 && io->rename(io->ctx, writer->temporary, writer->path) != 0)
         writer->failed_errno = errno;
     if (writer->failed_errno != 0) {
-        const qn_status status = qn__error_set(error, QN_IO, "%s: cannot write: %s", writer->path,
-                                               strerror(writer->failed_errno));
+        const qn_status status = cannot_write(writer, error);
         qn__file_abandon(writer);
         return status;
     }

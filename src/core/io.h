@@ -4,8 +4,6 @@
 
 #include "core/context.h"
 
-void qn__io_default(qn_io *io);
-
 /* A read-only file in memory: mapped where possible, read otherwise. */
 typedef struct qn_file_view {
     const uint8_t *data;
@@ -25,6 +23,9 @@ qn_status qn__file_create(const qn_context *ctx, const char *path, qn_file_write
                           qn_error *error);
 /* Sticky: after a failed write further writes do nothing and commit reports the first error. */
 void qn__file_write(qn_file_writer *writer, const void *data, size_t size_bytes);
+/* Everything but the rename, so that several files can be complete before the first is seen; the
+ * writer stays, to be committed or abandoned. */
+qn_status qn__file_finish(qn_file_writer *writer, qn_error *error);
 /* Ends the writer either way; on failure the temporary is removed and the old file is untouched. */
 qn_status qn__file_commit(qn_file_writer *writer, qn_error *error);
 void qn__file_abandon(qn_file_writer *writer); /* NULL accepted */

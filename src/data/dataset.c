@@ -198,6 +198,28 @@ done:
     return status;
 }
 
+static qn_status keep_pictures(qn_dataset *dataset, qn_error *error)
+{
+    const size_t bytes = dataset->inputs[0].count, room = bytes > 0 ? QN_KEPT_BYTES / bytes : 0;
+    qn_kept_pictures *kept = qn__calloc(dataset->ctx, 1, sizeof(*kept));
+    dataset->kept = kept;
+    if (kept == NULL)
+        return QN_NOMEM(error);
+    kept->n_slots = room < dataset->n_samples ? room : dataset->n_samples;
+    kept->pixels = qn__calloc(dataset->ctx, dataset->n_samples, sizeof(*kept->pixels));
+    kept->slots = qn__alloc(dataset->ctx, kept->n_slots * bytes);
+    return kept->pixels != NULL && kept->slots != NULL ? QN_OK : QN_NOMEM(error);
+}
+
+static void free_kept(qn_dataset *dataset)
+{
+    if (dataset->kept == NULL)
+        return;
+    qn__free(dataset->ctx, dataset->kept->slots);
+    qn__free(dataset->ctx, (void *)dataset->kept->pixels);
+    qn__free(dataset->ctx, dataset->kept);
+}
+
 static qn_status dataset_fill(qn_dataset *dataset, const qn_input_spec *inputs, size_t n_inputs,
                               const qn_dataset_options *options, qn_error *error)
 {
@@ -216,7 +238,7 @@ static qn_status dataset_fill(qn_dataset *dataset, const qn_input_spec *inputs, 
         QN_TRY(qn__sequences_open(dataset, inputs, error));
     if (!dataset->is_data && options->skip_bad)
         QN_TRY(drop_bad_samples(dataset, error));
-    return QN_OK;
+    return dataset->is_data || dataset->is_sequence ? QN_OK : keep_pictures(dataset, error);
 }
 
 qn_status qn__dataset_create(const qn_context *ctx, const qn_input_spec *inputs, size_t n_inputs,
@@ -245,6 +267,7 @@ void qn_dataset_destroy(qn_dataset *dataset)
     const qn_context *ctx = dataset->ctx;
     for (size_t i = 0; i < dataset->n_inputs; i++)
         qn__tensor_file_close(&dataset->inputs[i].file);
+    free_kept(dataset);
     qn__free(ctx, dataset->inputs);
     qn__free(ctx, dataset->samples);
     qn__arena_free(&dataset->arena);
@@ -293,6 +316,35 @@ size_t qn_dataset_sample_count(const qn_dataset *dataset, size_t input)
     return input < dataset->n_inputs ? dataset->inputs[input].count : 0;
 }
 
+static void keep_picture(const qn_dataset *dataset, size_t index, const uint8_t *pixels)
+{
+    qn_kept_pictures *kept = dataset->kept;
+    const size_t bytes = dataset->inputs[0].count;
+    if (kept->n_used >= kept->n_slots)
+        return;
+    const size_t slot = kept->n_used++;
+    if (slot >= kept->n_slots) /* another thread took the last one */
+        return;
+    memcpy(kept->slots + slot * bytes, pixels, bytes);
+    kept->pixels[index] = kept->slots + slot * bytes;
+}
+
+static qn_status load_picture(const qn_dataset *dataset, size_t index, float *dst, qn_error *error)
+{
+    const uint8_t *kept = dataset->kept->pixels[index];
+    qn_image image;
+    if (kept != NULL) {
+        qn__picture_values(&dataset->plan, kept, dst);
+        return QN_OK;
+    }
+    QN_TRY(qn__picture_pixels(dataset->ctx, &dataset->plan, dataset->samples[index].path, &image,
+                              error));
+    qn__picture_values(&dataset->plan, image.pixels, dst);
+    keep_picture(dataset, index, image.pixels);
+    qn__image_free(&image);
+    return QN_OK;
+}
+
 qn_status qn_dataset_load(const qn_dataset *dataset, size_t index, float *const *dst,
                           qn_error *error)
 {
@@ -305,7 +357,7 @@ qn_status qn_dataset_load(const qn_dataset *dataset, size_t index, float *const 
         for (size_t i = 1; i < dataset->n_inputs; i++)
             for (size_t k = 0; k < dataset->inputs[i].count; k++)
                 dst[i][k] = dataset->inputs[i].fill;
-        return qn__picture_load(dataset->ctx, &dataset->plan, sample->path, dst[0], error);
+        return load_picture(dataset, index, dst[0], error);
     }
     for (size_t i = 0; i < dataset->n_inputs; i++) {
         const qn_dataset_input *input = &dataset->inputs[i];

@@ -23,6 +23,17 @@ typedef struct qn_dataset_input {
     qn_tensor_file file;             /* data only */
 } qn_dataset_input;
 
+/* Pictures at the network's size, kept for further passes: the first that come, up to a bound that
+ * does not grow with the samples. */
+#define QN_KEPT_BYTES ((size_t)4 << 20)
+
+typedef struct qn_kept_pictures {
+    uint8_t *slots; /* in one piece: pictures between other buffers would pin the heap */
+    size_t n_slots;
+    _Atomic size_t n_used;
+    _Atomic(const uint8_t *) *pixels; /* [n_samples] in slots; NULL: not kept */
+} qn_kept_pictures;
+
 struct qn_dataset {
     const qn_context *ctx;
     qn_arena arena; /* strings */
@@ -34,6 +45,7 @@ struct qn_dataset {
     bool is_data;     /* rows of tensor files... */
     bool is_sequence; /* ...or folders of numbers, else pictures */
     qn_picture_plan plan;
+    qn_kept_pictures *kept; /* pictures only */
     size_t n_skipped;
 };
 

@@ -222,13 +222,13 @@ static qn_status picture_letterbox(const qn_picture_plan *plan, const qn_image *
     return status;
 }
 
-static void picture_values(const qn_picture_plan *plan, const qn_image *image, float *dst)
+void qn__picture_values(const qn_picture_plan *plan, const uint8_t *pixels, float *dst)
 {
-    const size_t n = (size_t)image->width * image->height, c = image->channels;
+    const size_t n = (size_t)plan->out_width * plan->out_height, c = plan->n_channels;
     for (size_t k = 0; k < c; k++) {
         const float *values = plan->values[k];
         const size_t from = plan->reversed && k < 3 ? 2 - k : k; /* alpha stays last */
-        const uint8_t *src = image->pixels + from;
+        const uint8_t *src = pixels + from;
         float *to = dst + (plan->channels_last ? k : k * n);
         const size_t step = plan->channels_last ? c : 1;
         for (size_t i = 0; i < n; i++)
@@ -271,12 +271,12 @@ static qn_status picture_prepare(const qn_picture_plan *plan, const qn_image *im
     return qn__image_resize_region(image, &region, out, error);
 }
 
-qn_status qn__picture_load(const qn_context *ctx, const qn_picture_plan *plan, const char *path,
-                           float *dst, qn_error *error)
+qn_status qn__picture_pixels(const qn_context *ctx, const qn_picture_plan *plan, const char *path,
+                             qn_image *out, qn_error *error)
 {
     qn_file_view view;
     QN_TRY(qn__file_open(ctx, path, &view, error));
-    qn_image image, prepared;
+    qn_image image;
     /* MNN takes luma after resizing. */
     const uint32_t channels = is_mnn(plan->filter) && plan->n_channels == 1 ? 3 : plan->n_channels;
     qn_status status =
@@ -285,11 +285,17 @@ qn_status qn__picture_load(const qn_context *ctx, const qn_picture_plan *plan, c
     qn__file_close(ctx, &view);
     if (status != QN_OK)
         return status;
-    status = picture_prepare(plan, &image, path, &prepared, error);
+    status = picture_prepare(plan, &image, path, out, error);
     qn__image_free(&image);
-    if (status != QN_OK)
-        return status;
-    picture_values(plan, &prepared, dst);
-    qn__image_free(&prepared);
+    return status;
+}
+
+qn_status qn__picture_load(const qn_context *ctx, const qn_picture_plan *plan, const char *path,
+                           float *dst, qn_error *error)
+{
+    qn_image image;
+    QN_TRY(qn__picture_pixels(ctx, plan, path, &image, error));
+    qn__picture_values(plan, image.pixels, dst);
+    qn__image_free(&image);
     return QN_OK;
 }

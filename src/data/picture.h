@@ -3,6 +3,7 @@
 #define QN_DATA_PICTURE_H
 
 #include "data/data.h"
+#include "data/image.h"
 
 typedef enum qn_geometry {
     QN_GEOMETRY_NONE = 0,    /* the picture's own size, then the crop */
@@ -30,7 +31,12 @@ typedef struct qn_picture_plan {
 qn_status qn__picture_plan_init(const qn_context *ctx, qn_picture_plan *plan,
                                 const qn_input_spec *spec, const qn_preprocess *preprocess,
                                 qn_error *error);
-/* dst: n_channels * out_height * out_width floats. */
+/* The picture's part at the network's size: n_channels * out_height * out_width bytes. */
+qn_status qn__picture_pixels(const qn_context *ctx, const qn_picture_plan *plan, const char *path,
+                             qn_image *out, qn_error *error);
+/* Its values in the order of the tensor. */
+void qn__picture_values(const qn_picture_plan *plan, const uint8_t *pixels, float *dst);
+/* Both. dst: n_channels * out_height * out_width floats. */
 qn_status qn__picture_load(const qn_context *ctx, const qn_picture_plan *plan, const char *path,
                            float *dst, qn_error *error);
 

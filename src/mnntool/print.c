@@ -3,33 +3,31 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 #include <time.h>
-
-#include "core/strbuf.h"
-
-#define MAX_LINE_BYTES ((size_t)1 << 20)
 
 static void print_text(const qn_mnn_run *run, const char *prefix, const char *format, va_list args)
 {
-    qn_strbuf text;
+    char usual[1024];
+    char *line = usual;
     va_list copy;
     va_copy(copy, args);
     const int length = vsnprintf(NULL, 0, format, copy);
     va_end(copy);
-    qn__strbuf_init(&text, run->ctx, MAX_LINE_BYTES);
-    qn__strbuf_puts(&text, prefix);
-    char *line = length < 0 ? NULL : qn__alloc(run->ctx, (size_t)length + 1);
-    if (line != NULL) {
-        vsnprintf(line, (size_t)length + 1, format, args);
-        qn__strbuf_append(&text, line, (size_t)length);
-    }
-    qn__free(run->ctx, line);
-    if (prefix[0] != '\0')
-        qn__strbuf_puts(&text, "\n");
+    const size_t before = strlen(prefix), size = before + (size_t)(length < 0 ? 0 : length) + 2;
+    if (size > sizeof(usual))
+        line = qn__alloc(run->ctx, size);
     /* Lines are for people: one that memory is too short for is not a failure. */
-    if (!text.failed)
-        run->print(run->print_ctx, text.data);
-    qn__strbuf_free(&text);
+    if (line == NULL)
+        return;
+    memcpy(line, prefix, before + 1);
+    if (length > 0)
+        vsnprintf(line + before, size - before, format, args);
+    if (prefix[0] != '\0')
+        memcpy(line + strlen(line), "\n", 2);
+    run->print(run->print_ctx, line);
+    if (line != usual)
+        qn__free(run->ctx, line);
 }
 
 void qn__mnn_log(const qn_mnn_run *run, int line, const char *format, ...)

@@ -161,6 +161,8 @@ static qn_status save(job *j, qn_error *error)
     QN_TRY_GOTO(qn__file_create(j->ctx, json_path, &json, error));
     qn__file_write(model, bytes, size_bytes);
     qn__file_write(json, text, strlen(text));
+    QN_TRY_GOTO(qn__file_finish(model, error));
+    QN_TRY_GOTO(qn__file_finish(json, error));
     status = qn__file_commit(model, error);
     model = NULL;
     if (status == QN_OK) {

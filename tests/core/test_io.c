@@ -256,7 +256,7 @@ static void a_killed_writer_leaves_old_or_new(void **state)
         const pid_t child = fork();
         if (child == 0) {
             killer k = {.left = ordinal};
-            qn__io_default(&k.io);
+            qn_io_init(&k.io);
             qn_io io = k.io;
             io.ctx = &k;
             io.write = killer_write;

@@ -53,7 +53,7 @@ static qn_status run_with(fault *f, bool fail_io, const char *folder, qn_error *
     qn_context_options options;
     qn_context *ctx = NULL;
     fault quiet = {0};
-    qn__io_default(&quiet.io);
+    qn_io_init(&quiet.io);
     f->io = quiet.io;
     const qn_allocator allocator = fault_allocator(fail_io ? &quiet : f);
     const qn_io io = fault_io(fail_io ? f : &quiet);

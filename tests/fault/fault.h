@@ -155,7 +155,7 @@ static inline int fault_unmap(void *ctx, void *addr, size_t size_bytes)
 
 static inline qn_io fault_io(fault *f)
 {
-    qn__io_default(&f->io);
+    qn_io_init(&f->io);
     return (qn_io){fault_open,
                    fault_close,
                    fault_read,

@@ -223,7 +223,7 @@ static int skip_fsync(void *ctx, int fd)
 static qn_context *new_context(void)
 {
     qn_io io;
-    qn__io_default(&io);
+    qn_io_init(&io);
     io.fsync = skip_fsync;
     qn_context_options options;
     qn_context_options_init(&options);

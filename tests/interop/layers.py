@@ -147,14 +147,20 @@ def ort_integers(layers, masked=False):
             yield f["y"]
 
 
-def quench_integers(layer, *options):
-    """The layer's output in integers, from the real values quench gives."""
+def quench_values(layer, *options):
+    """The layer's output in real values."""
     # Samples lie along the first axis of a file where that axis is the batch of one.
     stacked = all(array.ndim > 1 and array.shape[1] == 1 for array in layer.inputs.values())
     count = len(next(iter(layer.inputs.values())))
     parts = [slice(0, count)] if stacked else [slice(i, i + 1) for i in range(count)]
     values = [run_dump(layer, part, *options) for part in parts]
-    return np.rint(np.concatenate(values) / layer.scale).astype(np.int32) + layer.zero
+    return np.concatenate(values)
+
+
+def quench_integers(layer, *options):
+    """The layer's output in integers, from the real values quench gives."""
+    values = quench_values(layer, *options)
+    return np.rint(values / layer.scale).astype(np.int32) + layer.zero
 
 
 def run_dump(layer, part, *options):

@@ -189,7 +189,7 @@ def test_choices(mnn, shared, tmp_path):
                     "--exact-mnn=winograd", good=False)  # fmt: skip
     assert "winogradOpt" in done.stderr and not (tmp_path / "w.mnn").exists()
     done = quantize(source, tmp_path / "b.mnn", RGB | pictures | {"batch_size": 99}, "--exact-mnn")
-    assert "batch size: 30\n" in done.stdout
+    assert "set batch size as 30\n" in done.stdout
     skip = next(op["name"] for op in read(source)["oplists"]
                 if op.get("main", {}).get("_t") == "Convolution2D")  # fmt: skip
     quantize(source, tmp_path / "s.mnn", RGB | pictures | {"skip_quant_op_names": [skip]},

@@ -85,7 +85,8 @@ static void guard(qn_mnx_exporter *x, const qn_fb_object *op, qn_mnn_tensor_quan
         qn_mnn_tensor_quant *to = *in_has ? out : in;
         *to = *in_has ? *in : *out;
         *in_has = *out_has = true;
-        if (kind == PASSES_OTHERS)
+        /* What only float operators read stays float: a mean over a window, for one. */
+        if (kind == PASSES_OTHERS || to == out)
             to->scale = nextafterf(to->scale, INFINITY);
         return;
     }

@@ -50,7 +50,7 @@ static qn_status channel_constant(qn_mnn_reader *r, const qn_tensor *x, uint32_t
     if (size == 0)
         return QN_OK;
     qn_blob *blob = NULL;
-    qn_status status = qn__mnn_side_bytes(r->source, at, size, &blob, error);
+    qn_status status = qn__mnn_side_bytes(r->source, r->op, at, size, &blob, error);
     if (status != QN_OK)
         return qn__mnn_under(r, error, status);
     status = check_channels(r, x, blob->size_bytes / 4, error);
@@ -190,7 +190,7 @@ static qn_status layer_norm_part(qn_mnn_reader *r, uint32_t slot, size_t index, 
             return qn__mnn_fail(r, error, QN_CORRUPT, "%" PRId64 " external bytes for %zu values",
                                 size, count);
         const qn_status status =
-            qn__mnn_side_bytes(r->source, index ? at + first : at, size, &blob, error);
+            qn__mnn_side_bytes(r->source, r->op, index ? at + first : at, size, &blob, error);
         if (status != QN_OK)
             return qn__mnn_under(r, error, status);
     } else if (index == 0) {

@@ -90,9 +90,28 @@ static qn_status open_side_file(qn_mnn_source *source, qn_error *error)
     return QN_OK;
 }
 
-qn_status qn__mnn_side_bytes(qn_mnn_source *source, int64_t offset, int64_t size_bytes,
-                             qn_blob **out, qn_error *error)
+/* MODEL.mnn.weight is the only file that weights are read from, under whatever name. */
+static qn_status check_external_path(const qn_mnn_source *source, const qn_fb_object *op,
+                                     qn_error *error)
 {
+    const char *named = qn__fb_string(op, QN_MNN_Op_externalPath);
+    const char *slash = strrchr(source->path, '/');
+    const char *own = slash ? slash + 1 : source->path;
+    const size_t length = strlen(own);
+    if (!named || named[0] == '\0' ||
+        (strncmp(named, own, length) == 0 && strcmp(named + length, ".weight") == 0))
+        return QN_OK;
+    const char *name = qn__fb_string(op, QN_MNN_Op_name);
+    QN_FAIL(error, QN_UNSAFE_PATH,
+            "operator \"%.80s\": weights in \"%.200s\", only \"%s.weight\" beside the model is "
+            "read",
+            name ? name : "", named, own);
+}
+
+qn_status qn__mnn_side_bytes(qn_mnn_source *source, const qn_fb_object *op, int64_t offset,
+                             int64_t size_bytes, qn_blob **out, qn_error *error)
+{
+    QN_TRY(check_external_path(source, op, error));
     if (!source->side_file)
         QN_TRY(open_side_file(source, error));
     const size_t have = source->side_file->size_bytes;
@@ -131,9 +150,10 @@ static qn_status slice(const qn_mnn_source *source, const qn_fb_object *object, 
 }
 
 /* external: [offset, sizes of consecutive parts...] */
-static qn_status read_external(qn_mnn_source *source, const qn_fb_object *main, uint32_t slot,
+static qn_status read_external(qn_mnn_source *source, const qn_fb_object *op, uint32_t slot,
                                qn_mnn_stored *out, qn_error *error)
 {
+    const qn_fb_object *main = qn__fb_table(op, QN_MNN_Op_main);
     size_t n = 0;
     qn__fb_bytes(main, slot, &n);
     const bool floats =
@@ -147,7 +167,7 @@ static qn_status read_external(qn_mnn_source *source, const qn_fb_object *main, 
         const int64_t size = qn__fb_int_at(&source->doc, main, slot, i + 1);
         qn_blob **part = floats ? plain[i] : packed[i];
         if (size != 0 && !*part)
-            QN_TRY(qn__mnn_side_bytes(source, offset, size, part, error));
+            QN_TRY(qn__mnn_side_bytes(source, op, offset, size, part, error));
         QN_FAIL_IF(size < 0 || __builtin_add_overflow(offset, size, &offset), error, QN_CORRUPT,
                    "\"external\": part %zu has %" PRId64 " bytes", i, size);
     }
@@ -181,7 +201,8 @@ qn_status qn__mnn_stored(qn_mnn_source *source, size_t op, qn_mnn_stored *out, q
             QN_TRY_GOTO(slice(source, out->quan, QN_MNN_IDSTQuan_alpha, 4, &out->alpha, error));
     }
     if (!out->blob && CARRIERS[c].external >= 0 && qn__fb_has(main, (uint32_t)CARRIERS[c].external))
-        QN_TRY_GOTO(read_external(source, main, (uint32_t)CARRIERS[c].external, out, error));
+        QN_TRY_GOTO(
+            read_external(source, source->ops[op], (uint32_t)CARRIERS[c].external, out, error));
     return QN_OK;
 done:
     qn__mnn_stored_free(out);

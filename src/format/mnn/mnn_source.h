@@ -9,9 +9,10 @@ qn_status qn__mnn_source_read(const qn_context *ctx, const char *path, qn_blob *
                               qn_mnn_source **out, qn_error *error);
 
 /* Bytes of the side file PATH.weight, which is opened when it is first asked for and only where it
- * is a regular file inside the model's folder. offset and size come from the model. */
-qn_status qn__mnn_side_bytes(qn_mnn_source *source, int64_t offset, int64_t size_bytes,
-                             qn_blob **out, qn_error *error);
+ * is a regular file inside the model's folder. offset and size come from the model, and so may the
+ * name of another file in op, which is not opened. */
+qn_status qn__mnn_side_bytes(qn_mnn_source *source, const qn_fb_object *op, int64_t offset,
+                             int64_t size_bytes, qn_blob **out, qn_error *error);
 
 /* The weights of an operator as the file stores them. */
 typedef struct qn_mnn_stored {

@@ -72,7 +72,7 @@ static qn_status blob_bytes(qn_mnn_reader *r, const qn_fb_object *blob, int row,
             return qn__mnn_fail(r, error, QN_CORRUPT,
                                 "%" PRId64 " external bytes where %zu are needed", size, wanted);
         const int64_t at = qn__fb_int_at(r->doc, blob, QN_MNN_Blob_external, 0);
-        const qn_status status = qn__mnn_side_bytes(r->source, at, size, out, error);
+        const qn_status status = qn__mnn_side_bytes(r->source, r->op, at, size, out, error);
         return status == QN_OK ? status : qn__mnn_under(r, error, status);
     }
     const uint8_t *bytes = qn__fb_bytes(blob, (uint32_t)TYPES[row].slot, &n);

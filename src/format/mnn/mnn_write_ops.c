@@ -398,8 +398,8 @@ static const struct {
 };
 
 /* One part of `external`: [offset, bytes, bytes...]. */
-static qn_status take_part(qn_mnn_writer *w, qn_fb_object *main, uint32_t external, size_t part,
-                           uint32_t slot)
+static qn_status take_part(qn_mnn_writer *w, const qn_fb_object *op, qn_fb_object *main,
+                           uint32_t external, size_t part, uint32_t slot)
 {
     size_t n = 0;
     qn__fb_bytes(main, external, &n);
@@ -412,7 +412,7 @@ static qn_status take_part(qn_mnn_writer *w, qn_fb_object *main, uint32_t extern
             w->error, QN_CORRUPT, "\"external\": sizes that no file has");
     const int64_t size = qn__fb_int_at(&w->doc, main, external, part + 1);
     qn_blob *bytes = NULL;
-    QN_TRY(qn__mnn_side_bytes(w->source, offset, size, &bytes, w->error));
+    QN_TRY(qn__mnn_side_bytes(w->source, op, offset, size, &bytes, w->error));
     const bool ok =
         qn__fb_set_vector(&w->doc, main, slot, bytes->data, bytes->size_bytes / sizeof(float));
     qn__blob_unref(bytes);
@@ -439,9 +439,9 @@ qn_status qn__mnn_write_inside(qn_mnn_writer *w, size_t op)
     qn_fb_object *own = object ? qn__fb_copy(&w->doc, main) : NULL;
     if (!own)
         return QN_NOMEM(w->error);
-    QN_TRY(take_part(w, own, SIDES[side].external, 0, SIDES[side].parts[ints]));
+    QN_TRY(take_part(w, object, own, SIDES[side].external, 0, SIDES[side].parts[ints]));
     if (main->record != QN_MNN_REC_Blob)
-        QN_TRY(take_part(w, own, SIDES[side].external, 1, SIDES[side].parts[1]));
+        QN_TRY(take_part(w, object, own, SIDES[side].external, 1, SIDES[side].parts[1]));
     qn__fb_clear(own, SIDES[side].external);
     qn__fb_set_union(&w->doc, object, QN_MNN_Op_main, own);
     return QN_OK;

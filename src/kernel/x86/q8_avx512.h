@@ -10,10 +10,12 @@ static inline __mmask16 first16(size_t n)
     return (__mmask16)(0xffffu >> (16 - n));
 }
 
-static inline void store_bytes16(uint8_t *p, __m512 v, int32_t zero, size_t n)
+static inline __attribute__((always_inline)) void store_row16(uint8_t *p, __m128i v, size_t n)
 {
-    const __m512i q = _mm512_add_epi32(_mm512_cvtps_epi32(v), _mm512_set1_epi32(zero));
-    _mm_mask_storeu_epi8(p, first16(n), _mm512_cvtepi32_epi8(q));
+    if (n == 16)
+        _mm_storeu_si128((void *)p, v);
+    else
+        _mm_mask_storeu_epi8(p, first16(n), v);
 }
 
 #define VEC __m512i
@@ -28,7 +30,16 @@ static inline void store_bytes16(uint8_t *p, __m512 v, int32_t zero, size_t n)
 #define MULF(a, b) _mm512_mul_ps(a, b)
 #define MINF(a, b) _mm512_min_ps(a, b)
 #define MAXF(a, b) _mm512_max_ps(a, b)
-#define STORE(p, v, zero, n) store_bytes16(p, v, zero, n)
+#define STORE_ALL(p, v) _mm512_storeu_si512(p, v)
+#define FLIP_LEAST 1
+#define FLIP_LAST(to, from, i, n, sign)                                                            \
+    STORE_ALL((to) + (i),                                                                          \
+              XOR(_mm512_maskz_loadu_epi8(~0ull >> (64 - ((n) - (i))), (from) + (i)), sign))
+#define PACK16(a, b) _mm512_packs_epi16(a, b)
+#define ROWS_TOGETHER(v)                                                                           \
+    _mm512_permutexvar_epi32(                                                                      \
+        _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), v)
+#define STORE_ROW(p, v, i, n) store_row16(p, _mm512_extracti32x4_epi32(v, i), n)
 #define STOREF(p, v, n) _mm512_mask_storeu_ps(p, first16(n), v)
 
 /* Depthwise: 32 channels. */

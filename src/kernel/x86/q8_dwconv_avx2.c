@@ -54,5 +54,10 @@ static inline void store_low_bytes16(uint8_t *p, __m256i words, size_t n)
 #define ADD16(a, b) _mm256_adds_epi16(a, b)
 #define MAX16(a, b) _mm256_max_epi16(a, b)
 #define STORE_LOW_BYTES(p, v, n) store_low_bytes16(p, v, n)
-#define DWCONV qn__q8_dwconv_avx2
 #include "kernel/x86/q8_dwconv_tmpl.h"
+
+void qn__q8_dwconv_avx2(const qn_q8_dwconv_args *args)
+{
+    dwconv_from(args, 0);
+    _mm256_zeroupper();
+}

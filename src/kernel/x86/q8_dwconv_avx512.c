@@ -2,5 +2,10 @@
 #include "kernel/x86/q8_avx512.h"
 
 #define DOT16(acc, a, b) _mm512_add_epi32(acc, _mm512_madd_epi16(a, b))
-#define DWCONV qn__q8_dwconv_avx512
 #include "kernel/x86/q8_dwconv_tmpl.h"
+
+void qn__q8_dwconv_avx512(const qn_q8_dwconv_args *args)
+{
+    dwconv_from(args, 0);
+    _mm256_zeroupper();
+}

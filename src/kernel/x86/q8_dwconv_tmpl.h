@@ -13,7 +13,7 @@
  *   SUB32, MUL32, TO_FLOAT, MULF, MINF, MAXF (second operand where one is NaN), TO_INT
  *   PACK32(a, b), ADD16(a, b)      saturating; MAX16
  *   STORE_LOW_BYTES(p, words, n)   low bytes of the first min(n, BLOCK) words
- *   DWCONV                         name of the function */
+ * and calls dwconv_from. */
 #include <string.h>
 
 /* Pairs of rows times columns whose interleaved weights are kept. */
@@ -203,14 +203,13 @@ RUN(block_signed, true, BLOCK)
 RUN(rest_unsigned, false, args->channels - c)
 RUN(rest_signed, true, args->channels - c)
 
-void DWCONV(const qn_q8_dwconv_args *args)
+/* All outputs of the channels from c on. */
+static inline void dwconv_from(const qn_q8_dwconv_args *args, size_t c)
 {
-    if (args->n > 0) {
-        size_t c = 0;
-        for (; c + BLOCK <= args->channels; c += BLOCK)
-            (args->in_signed ? block_signed : block_unsigned)(args, c);
-        if (c < args->channels)
-            (args->in_signed ? rest_signed : rest_unsigned)(args, c);
-    }
-    _mm256_zeroupper();
+    if (args->n == 0)
+        return;
+    for (; c + BLOCK <= args->channels; c += BLOCK)
+        (args->in_signed ? block_signed : block_unsigned)(args, c);
+    if (c < args->channels)
+        (args->in_signed ? rest_signed : rest_unsigned)(args, c);
 }

@@ -3,13 +3,8 @@
 #include <immintrin.h>
 #include <string.h>
 
-static inline void store_bytes8(uint8_t *p, __m256 v, int32_t zero, size_t n)
+static inline __attribute__((always_inline)) void store_row8(uint8_t *p, uint64_t bytes, size_t n)
 {
-    const __m256i q = _mm256_add_epi32(_mm256_cvtps_epi32(v), _mm256_set1_epi32(zero));
-    /* The low byte of each lane, then the two halves side by side. */
-    const __m256i low = _mm256_shuffle_epi8(q, _mm256_set1_epi32(0x0c080400));
-    const uint64_t bytes = (uint32_t)_mm256_extract_epi32(low, 0) |
-                           (uint64_t)(uint32_t)_mm256_extract_epi32(low, 4) << 32;
     if (n == 8) {
         memcpy(p, &bytes, 8);
         return;
@@ -47,7 +42,18 @@ static inline void store_floats8(float *p, __m256 v, size_t n)
 #define MULF(a, b) _mm256_mul_ps(a, b)
 #define MINF(a, b) _mm256_min_ps(a, b)
 #define MAXF(a, b) _mm256_max_ps(a, b)
-#define STORE(p, v, zero, n) store_bytes8(p, v, zero, n)
+#define STORE_ALL(p, v) _mm256_storeu_si256((__m256i *)(void *)(p), v)
+#define FLIP_LEAST 32
+#define FLIP_LAST(to, from, i, n, sign)                                                            \
+    ((void)(i), STORE_ALL((to) + (n)-32, XOR(LOAD((from) + (n)-32), sign)))
+#define SET1_16(x) _mm256_set1_epi16(x)
+#define TO_INT(v) _mm256_cvtps_epi32(v)
+#define PACK32(a, b) _mm256_packs_epi32(a, b)
+#define PACK16(a, b) _mm256_packs_epi16(a, b)
+#define ADD16(a, b) _mm256_adds_epi16(a, b)
+#define MAX16(a, b) _mm256_max_epi16(a, b)
+#define ROWS_TOGETHER(v) _mm256_permutevar8x32_epi32(v, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7))
+#define STORE_ROW(p, v, i, n) store_row8(p, (uint64_t)_mm256_extract_epi64(v, i), n)
 #define STOREF(p, v, n) store_floats8(p, v, n)
 #define IGEMM qn__q8_igemm_4x16_avx2
 #include "kernel/x86/q8_igemm_tmpl.h"
