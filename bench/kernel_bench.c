@@ -233,42 +233,49 @@ static void bench_kernel_q8_igemm(const qn_q8_igemm *kernel)
     }
 }
 
+/* kh is 3, or 2 at the upper and lower edge. */
+static void bench_q8_dwconv(const qn_q8_dwconv *kernel, const window_shape *s, size_t kh)
+{
+    const size_t c = s->channels, n = (s->width - 3) / s->stride + 1;
+    uint8_t *const in = bytes(3 * s->width * c), *const w = bytes(9 * c);
+    uint8_t *const out = bytes(n * c);
+    int32_t *const bias = calloc(c, sizeof *bias);
+    float *const scale = floats(c);
+    const qn_q8_dwconv_args args = {.n = n,
+                                    .channels = c,
+                                    .kh = kh,
+                                    .kw = 3,
+                                    .in = in,
+                                    .in_zero = 5,
+                                    .in_row = s->width * c,
+                                    .in_col = c,
+                                    .in_step = s->stride * c,
+                                    .w = (const int8_t *)w,
+                                    .w_row = 3 * c,
+                                    .bias = bias,
+                                    .scale = scale,
+                                    .out = out,
+                                    .out_step = c,
+                                    .format = bench_out};
+    double best = 1e30;
+    const double stop = now() + 0.1;
+    while (now() < stop) {
+        const double start = now();
+        kernel->fn(&args);
+        const double seconds = now() - start;
+        best = seconds < best ? seconds : best;
+    }
+    printf("%-28s width %4zu channels %4zu stride %zu window %zux3 %8.2f us %7.1f GMAC/s\n",
+           kernel->name, s->width, c, s->stride, kh, best * 1e6,
+           1e-9 * (double)(3 * kh * n * c) / best);
+    free(in), free(w), free(out), free(bias), free(scale);
+}
+
 static void bench_kernel_q8_dwconv(const qn_q8_dwconv *kernel)
 {
     for (size_t i = 0; i < sizeof windows / sizeof windows[0]; i++) {
-        const window_shape *const s = &windows[i];
-        const size_t c = s->channels, n = (s->width - 3) / s->stride + 1;
-        uint8_t *const in = bytes(3 * s->width * c), *const w = bytes(9 * c);
-        uint8_t *const out = bytes(n * c);
-        int32_t *const bias = calloc(c, sizeof *bias);
-        float *const scale = floats(c);
-        const qn_q8_dwconv_args args = {.n = n,
-                                        .channels = c,
-                                        .kh = 3,
-                                        .kw = 3,
-                                        .in = in,
-                                        .in_zero = 5,
-                                        .in_row = s->width * c,
-                                        .in_col = c,
-                                        .in_step = s->stride * c,
-                                        .w = (const int8_t *)w,
-                                        .w_row = 3 * c,
-                                        .bias = bias,
-                                        .scale = scale,
-                                        .out = out,
-                                        .out_step = c,
-                                        .format = bench_out};
-        double best = 1e30;
-        const double stop = now() + 0.1;
-        while (now() < stop) {
-            const double start = now();
-            kernel->fn(&args);
-            const double seconds = now() - start;
-            best = seconds < best ? seconds : best;
-        }
-        printf("%-28s width %4zu channels %4zu stride %zu %8.2f us %7.1f GMAC/s\n", kernel->name,
-               s->width, c, s->stride, best * 1e6, 9e-9 * (double)(n * c) / best);
-        free(in), free(w), free(out), free(bias), free(scale);
+        bench_q8_dwconv(kernel, &windows[i], 3);
+        bench_q8_dwconv(kernel, &windows[i], 2);
     }
 }
 

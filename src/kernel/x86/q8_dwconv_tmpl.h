@@ -106,10 +106,20 @@ static inline __attribute__((always_inline)) void put(const qn_q8_dwconv_args *a
     STORE_LOW_BYTES((uint8_t *)args->out + at, MAX16(moved, SET1_16((short)out->lo)), left);
 }
 
-/* 3x3 windows `step` columns apart: each column is widened once for all its outputs. */
-static inline __attribute__((always_inline)) void run_3x3(const qn_q8_dwconv_args *args,
-                                                          const block *b, const size_t step,
-                                                          const bool is_signed, size_t left)
+/* The pairs of a column: two rows, and with kh 3 the third alone. */
+static inline __attribute__((always_inline)) pair add_rows(const size_t kh, pair acc, pair x01,
+                                                           pair x2, const pair w[2])
+{
+    acc = add_products(acc, x01, w[0]);
+    return kh == 3 ? add_products(acc, x2, w[1]) : acc;
+}
+
+/* Windows of kh (2 or 3) x 3, `step` columns apart: each column is widened once for all its
+ * outputs. */
+static inline __attribute__((always_inline)) void run_kx3(const qn_q8_dwconv_args *args,
+                                                          const block *b, const size_t kh,
+                                                          const size_t step, const bool is_signed,
+                                                          size_t left)
 {
     const size_t row = args->in_row, col = args->in_col;
     const uint8_t *in = b->in;
@@ -117,14 +127,16 @@ static inline __attribute__((always_inline)) void run_3x3(const qn_q8_dwconv_arg
 #pragma GCC unroll 3
     for (size_t j = 0; j < 3; j++) {
         w[j][0] = weights_at(args, b, 0, j, left);
-        w[j][1] = weights_at(args, b, 2, j, left);
+        if (kh == 3)
+            w[j][1] = weights_at(args, b, 2, j, left);
     }
 #define COLUMN()                                                                                   \
     x01 = column(in, row, true, is_signed, left);                                                  \
-    x2 = column(in + 2 * row, row, false, is_signed, left);                                        \
+    if (kh == 3)                                                                                   \
+        x2 = column(in + 2 * row, row, false, is_signed, left);                                    \
     in += col;
-#define ADD(acc, j) add_products(add_products(acc, x01, w[j][0]), x2, w[j][1])
-    pair x01, x2, now, next;
+#define ADD(acc, j) add_rows(kh, acc, x01, x2, w[j])
+    pair x01, x2 = {ZERO(), ZERO()}, now, next;
     COLUMN()
     now = ADD(b->bias, 0);
     if (step == 1) {
@@ -184,11 +196,16 @@ static inline __attribute__((always_inline)) void run_block(const qn_q8_dwconv_a
     block b = {.in = args->in + c, .w = args->w + c, .c = c, .left = left};
     b.scale = load_pair(args->scale, c, left);
     b.bias = block_bias(args, &b, left);
-    const bool is_3x3 = args->kh == 3 && args->kw == 3;
-    if (is_3x3 && args->in_step == args->in_col)
-        run_3x3(args, &b, 1, is_signed, left);
-    else if (is_3x3 && args->in_step == 2 * args->in_col)
-        run_3x3(args, &b, 2, is_signed, left);
+    const size_t kh = args->kh;
+    const bool shares = args->kw == 3 && (kh == 2 || kh == 3);
+    if (shares && args->in_step == args->in_col && kh == 3)
+        run_kx3(args, &b, 3, 1, is_signed, left);
+    else if (shares && args->in_step == args->in_col)
+        run_kx3(args, &b, 2, 1, is_signed, left);
+    else if (shares && args->in_step == 2 * args->in_col && kh == 3)
+        run_kx3(args, &b, 3, 2, is_signed, left);
+    else if (shares && args->in_step == 2 * args->in_col)
+        run_kx3(args, &b, 2, 2, is_signed, left);
     else
         run_window(args, &b, is_signed, left);
 }

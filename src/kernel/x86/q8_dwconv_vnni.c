@@ -1,6 +1,6 @@
-/* 8-bit depthwise convolution for AVX-512 with VNNI. 3x3 windows, 64 channels at once: the three
- * bytes of a column and a zero are brought together, so that one instruction multiplies and adds
- * all of a column. Other windows go through 16 bits. */
+/* 8-bit depthwise convolution for AVX-512 with VNNI. Windows of 3x3, and what
+ * edges leave of them, 64 channels at once: the bytes of a column and zeros are brought together,
+ * so that one instruction multiplies and adds all of a column. Other windows go through 16 bits. */
 #include "kernel/x86/q8_avx512.h"
 
 /* The intrinsics of gcc 12 copy their accumulator. */
@@ -31,19 +31,19 @@ static inline __attribute__((always_inline)) __m512i load_bytes64(const void *p,
     return left >= 64 ? _mm512_loadu_si512(p) : _mm512_maskz_loadu_epi8(~0ull >> (64 - left), p);
 }
 
-/* Rows of three bytes, the step of rows apart. */
-static inline __attribute__((always_inline)) quad column3(const void *p, size_t row, __m512i flip,
-                                                          size_t left)
+/* A column of kh (2 or 3) rows. */
+static inline __attribute__((always_inline)) quad column_of(const size_t kh, const void *p,
+                                                            size_t row, __m512i flip, size_t left)
 {
     const uint8_t *const at = p;
-    const __m512i a = _mm512_xor_si512(load_bytes64(at, left), flip);
-    const __m512i b = _mm512_xor_si512(load_bytes64(at + row, left), flip);
-    const __m512i c = _mm512_xor_si512(load_bytes64(at + 2 * row, left), flip);
     const __m512i none = _mm512_setzero_si512();
+    const __m512i a = XOR(load_bytes64(at, left), flip);
+    const __m512i b = XOR(load_bytes64(at + row, left), flip);
+    const __m512i c = kh == 3 ? XOR(load_bytes64(at + 2 * row, left), flip) : none;
     const __m512i ab_low = _mm512_unpacklo_epi8(a, b), ab_high = _mm512_unpackhi_epi8(a, b);
     const __m512i c_low = _mm512_unpacklo_epi8(c, none), c_high = _mm512_unpackhi_epi8(c, none);
-    return (quad){{_mm512_unpacklo_epi16(ab_low, c_low), _mm512_unpackhi_epi16(ab_low, c_low),
-                   _mm512_unpacklo_epi16(ab_high, c_high), _mm512_unpackhi_epi16(ab_high, c_high)}};
+    return (quad){{LOW16(ab_low, c_low), HIGH16(ab_low, c_low), LOW16(ab_high, c_high),
+                   HIGH16(ab_high, c_high)}};
 }
 
 static inline __attribute__((always_inline)) quad add_column(quad acc, quad x, quad w)
@@ -109,8 +109,12 @@ static inline __attribute__((always_inline)) void put_quad(const qn_q8_out *out,
         _mm512_mask_storeu_epi8(p, ~0ull >> (64 - left), flipped);
 }
 
-static inline __attribute__((always_inline)) void
-wide_block(const qn_q8_dwconv_args *args, const size_t step, size_t c, size_t left)
+typedef enum way_of_run { APART, STEP1, STEP2 } way_of_run;
+
+/* kw is 3 and outputs are one or two columns apart, or kw is 2 and they share nothing. */
+static inline __attribute__((always_inline)) void wide_block(const qn_q8_dwconv_args *args,
+                                                             const size_t kh, const way_of_run way,
+                                                             size_t c, size_t left)
 {
     const __m512i flip = _mm512_set1_epi8(args->in_signed ? (char)0x80 : 0);
     const __m512i zero = SET1(args->in_zero + (args->in_signed ? 128 : 0));
@@ -119,61 +123,93 @@ wide_block(const qn_q8_dwconv_args *args, const size_t step, size_t c, size_t le
     const size_t row = args->in_row, col = args->in_col, n = args->n;
     const uint8_t *in = args->in + c;
     quad w[3], sum = {{ZERO(), ZERO(), ZERO(), ZERO()}};
-    for (size_t j = 0; j < 3; j++) {
-        w[j] = column3(args->w + j * args->channels + c, args->w_row, ZERO(), left);
+    for (size_t j = 0; j < (way == APART ? 2 : 3); j++) {
+        w[j] = column_of(kh, args->w + j * args->channels + c, args->w_row, ZERO(), left);
         sum = add_column(sum, ones, w[j]);
     }
     const quad scale = load_quad(args->scale + c, left);
     quad bias = load_quad(args->bias + c, left);
     for (size_t q = 0; q < 4; q++)
         bias.v[q] = SUB32(bias.v[q], MUL32(sum.v[q], zero));
-    quad x = column3(in, row, flip, left), now = add_column(bias, x, w[0]), next = bias;
-#define COLUMN() (in += col, x = column3(in, row, flip, left))
-    COLUMN();
+#define NEXT_COLUMN() (in += col, x = column_of(kh, in, row, flip, left))
+#define PUT(i, acc) put_quad(&args->format, args->out, (i)*args->out_step + c, acc, &scale, left)
+    if (way == APART) {
+        for (size_t i = 0; i < n; i++) {
+            in = args->in + c + i * args->in_step;
+            quad x = column_of(kh, in, row, flip, left);
+            const quad now = add_column(bias, x, w[0]);
+            NEXT_COLUMN();
+            PUT(i, add_column(now, x, w[1]));
+        }
+        return;
+    }
+    quad x = column_of(kh, in, row, flip, left), now = add_column(bias, x, w[0]), next = bias;
+    NEXT_COLUMN();
     now = add_column(now, x, w[1]);
-    if (step == 1)
+    if (way == STEP1)
         next = add_column(bias, x, w[0]);
     for (size_t i = 0; i < n; i++) {
-        COLUMN();
-        put_quad(&args->format, args->out, i * args->out_step + c, add_column(now, x, w[2]), &scale,
-                 left);
+        NEXT_COLUMN();
+        PUT(i, add_column(now, x, w[2]));
         if (i + 1 == n)
             break;
-        if (step == 1) {
+        if (way == STEP1) {
             now = add_column(next, x, w[1]);
             next = add_column(bias, x, w[0]);
         } else {
             now = add_column(bias, x, w[0]);
-            COLUMN();
+            NEXT_COLUMN();
             now = add_column(now, x, w[1]);
         }
     }
-#undef COLUMN
+#undef NEXT_COLUMN
+#undef PUT
 }
 
-#define WIDE_RUN(name, step, left)                                                                 \
-    static void name(const qn_q8_dwconv_args *args, size_t c)                                      \
+#define WIDE_RUN(kh, way)                                                                          \
+    static void wide_##kh##_##way(const qn_q8_dwconv_args *args, size_t c)                         \
     {                                                                                              \
-        wide_block(args, step, c, left);                                                           \
+        wide_block(args, kh, way, c, WIDE_BLOCK);                                                  \
+    }                                                                                              \
+    static void rest_##kh##_##way(const qn_q8_dwconv_args *args, size_t c)                         \
+    {                                                                                              \
+        wide_block(args, kh, way, c, args->channels - c);                                          \
     }
-WIDE_RUN(wide_step1, 1, WIDE_BLOCK)
-WIDE_RUN(wide_step2, 2, WIDE_BLOCK)
-WIDE_RUN(wide_rest1, 1, args->channels - c)
-WIDE_RUN(wide_rest2, 2, args->channels - c)
+WIDE_RUN(2, APART)
+WIDE_RUN(2, STEP1)
+WIDE_RUN(2, STEP2)
+WIDE_RUN(3, APART)
+WIDE_RUN(3, STEP1)
+WIDE_RUN(3, STEP2)
+
+/* Number of channels done, from the first on. */
+static size_t wide_blocks(const qn_q8_dwconv_args *args)
+{
+    static void (*const runs[2][3][2])(const qn_q8_dwconv_args *, size_t) = {
+        {{wide_2_APART, rest_2_APART}, {wide_2_STEP1, rest_2_STEP1}, {wide_2_STEP2, rest_2_STEP2}},
+        {{wide_3_APART, rest_3_APART}, {wide_3_STEP1, rest_3_STEP1}, {wide_3_STEP2, rest_3_STEP2}}};
+    if (args->n == 0 || args->kh < 2 || args->kh > 3 || args->kw < 2 || args->kw > 3)
+        return 0;
+    way_of_run way = APART;
+    if (args->kw == 3) {
+        if (args->n == 1 || args->in_step == args->in_col)
+            way = STEP1;
+        else if (args->in_step == 2 * args->in_col)
+            way = STEP2;
+        else
+            return 0;
+    }
+    size_t c = 0;
+    for (; c + WIDE_BLOCK <= args->channels; c += WIDE_BLOCK)
+        runs[args->kh - 2][way][0](args, c);
+    if (args->channels - c <= BLOCK)
+        return c;
+    runs[args->kh - 2][way][1](args, c);
+    return args->channels;
+}
 
 void qn__q8_dwconv_vnni(const qn_q8_dwconv_args *args)
 {
-    size_t c = 0;
-    const bool is_step1 = args->in_step == args->in_col;
-    if (args->n > 0 && args->kh == 3 && args->kw == 3 &&
-        (is_step1 || args->in_step == 2 * args->in_col)) {
-        for (; c + WIDE_BLOCK <= args->channels; c += WIDE_BLOCK)
-            (is_step1 ? wide_step1 : wide_step2)(args, c);
-        if (args->channels - c > BLOCK) {
-            (is_step1 ? wide_rest1 : wide_rest2)(args, c);
-            c = args->channels;
-        }
-    }
-    dwconv_from(args, c);
+    dwconv_from(args, wide_blocks(args));
     _mm256_zeroupper();
 }
