@@ -56,8 +56,11 @@ bool qn__cpu_mask(uint32_t *flags, const char *mask)
         const char *name;
         uint32_t allowed;
     } levels[] = {
-        {"", UINT32_MAX},      {"scalar", 0},
-        {"avx2", QN_CPU_AVX2}, {"avx512", QN_CPU_AVX2 | QN_CPU_AVX512},
+        {"", UINT32_MAX},
+        {"scalar", 0},
+        {"avx2", QN_CPU_AVX2},
+        {"avx512", QN_CPU_AVX2 | QN_CPU_AVX512},
+        {"vnni", QN_CPU_AVX2 | QN_CPU_AVX512 | QN_CPU_AVX512_VNNI},
         {"neon", QN_CPU_NEON},
     };
     for (size_t i = 0; i < sizeof levels / sizeof levels[0]; i++) {

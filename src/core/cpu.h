@@ -17,8 +17,8 @@ enum {
 
 /* Everything this CPU has. */
 uint32_t qn__cpu_detect(void);
-/* Flags at most at the named level ("", "scalar", "avx2", "avx512", "neon"); false: unknown name.
- */
+/* Flags at most at the named level ("", "scalar", "avx2", "avx512", "vnni", "neon"); false: unknown
+ * name. avx512 is without VNNI, vnni is avx512 with it. */
 bool qn__cpu_mask(uint32_t *flags, const char *mask);
 
 #endif

@@ -5,6 +5,8 @@
 #include "run/ops/vmath.h"
 #include "run/ops/window.h"
 
+#include <string.h>
+
 typedef struct qpool_state {
     qn_window win;
     qn_qparams x, y;
@@ -65,22 +67,16 @@ typedef struct qpool_job {
     uint8_t *dst;
 } qpool_job;
 
-#define CHANNELS 64
+#define CHANNELS 256
 
 static void fold_row(const qpool_state *s, const uint8_t *src, int32_t *acc, size_t n)
 {
-    if (s->average && s->x.dtype == QN_DTYPE_I8) {
+    if (s->x.dtype == QN_DTYPE_I8) {
         for (size_t i = 0; i < n; i++)
             acc[i] += (int8_t)src[i];
-    } else if (s->average) {
-        for (size_t i = 0; i < n; i++)
-            acc[i] += src[i];
-    } else if (s->x.dtype == QN_DTYPE_I8) {
-        for (size_t i = 0; i < n; i++)
-            acc[i] = (int8_t)src[i] > acc[i] ? (int8_t)src[i] : acc[i];
     } else {
         for (size_t i = 0; i < n; i++)
-            acc[i] = src[i] > acc[i] ? src[i] : acc[i];
+            acc[i] += src[i];
     }
 }
 
@@ -102,13 +98,6 @@ static void finish_row(const qpool_state *s, const int32_t *acc, size_t inside, 
 {
     const int32_t zero = s->y.zero;
     const float lo = (float)(s->lo - zero), hi = (float)(s->hi - zero);
-    if (!s->average) {
-        for (size_t i = 0; i < n; i++) {
-            const int32_t v = acc[i] < s->lo ? s->lo : acc[i];
-            dst[i] = (uint8_t)(v > s->hi ? s->hi : v);
-        }
-        return;
-    }
     const int32_t offset = (int32_t)inside * s->x.zero;
     const float divisor = (float)(count > 0 ? count : 1);
     const float factor = s->x.scale / (s->y.scale * divisor);
@@ -121,11 +110,38 @@ static void finish_row(const qpool_state *s, const int32_t *acc, size_t inside, 
     }
 }
 
+/* The largest byte: signed ones are turned into unsigned ones of the same order. */
+static void max_taps(const qpool_state *s, const uint8_t *src, size_t rows, size_t columns,
+                     uint8_t *dst, size_t n)
+{
+    const qn_window *const w = &s->win;
+    const size_t row = w->dh * w->w * w->c, column = w->dw * w->c;
+    const uint8_t flip = s->x.dtype == QN_DTYPE_I8 ? 0x80 : 0;
+    const uint8_t lo = (uint8_t)((uint8_t)s->lo ^ flip), hi = (uint8_t)((uint8_t)s->hi ^ flip);
+    uint8_t best[CHANNELS];
+    memset(best, (uint8_t)s->x.qmin ^ flip, sizeof(best));
+    for (size_t y = 0; y < rows; y++) {
+        for (size_t x = 0; x < columns; x++) {
+            const uint8_t *const tap = src + y * row + x * column;
+            for (size_t i = 0; i < n; i++) {
+                const uint8_t v = tap[i] ^ flip;
+                best[i] = v > best[i] ? v : best[i];
+            }
+        }
+    }
+    for (size_t i = 0; i < n; i++) {
+        uint8_t v = best[i] > lo ? best[i] : lo;
+        v = v < hi ? v : hi;
+        dst[i] = v ^ flip;
+    }
+}
+
 static void pool_range(void *arg, size_t begin, size_t end)
 {
     const qpool_job *const job = arg;
     const qpool_state *const s = job->s;
     const qn_window *const w = &s->win;
+    const size_t row = w->dh * w->w * w->c, column = w->dw * w->c;
     for (size_t m = begin; m < end; m++) {
         const size_t ox = m % w->ow, oy = m / w->ow % w->oh, image = m / (w->ow * w->oh);
         const ptrdiff_t y0 = (ptrdiff_t)(oy * w->sh) - (ptrdiff_t)w->pt;
@@ -134,20 +150,24 @@ static void pool_range(void *arg, size_t begin, size_t end)
         qn_window_taps(y0, w->h, w->kh, w->dh, &ky0, &ky1);
         qn_window_taps(x0, w->w, w->kw, w->dw, &kx0, &kx1);
         const size_t inside = (ky1 - ky0) * (kx1 - kx0);
+        const uint8_t *first = job->src; /* first tap inside */
+        if (inside > 0)
+            first += ((image * w->h + (size_t)(y0 + (ptrdiff_t)(ky0 * w->dh))) * w->w +
+                      (size_t)(x0 + (ptrdiff_t)(kx0 * w->dw))) *
+                     w->c;
         for (size_t c0 = 0; c0 < w->c; c0 += CHANNELS) {
             const size_t n = w->c - c0 < CHANNELS ? w->c - c0 : CHANNELS;
-            int32_t acc[CHANNELS];
-            for (size_t i = 0; i < n; i++)
-                acc[i] = s->average ? 0 : s->x.qmin;
-            for (size_t ky = ky0; ky < ky1; ky++) {
-                for (size_t kx = kx0; kx < kx1; kx++) {
-                    const size_t y = (size_t)(y0 + (ptrdiff_t)(ky * w->dh));
-                    const size_t x = (size_t)(x0 + (ptrdiff_t)(kx * w->dw));
-                    fold_row(s, job->src + ((image * w->h + y) * w->w + x) * w->c + c0, acc, n);
-                }
+            if (!s->average) {
+                max_taps(s, first + c0, ky1 - ky0, kx1 - kx0, job->dst + m * w->c + c0, n);
+                continue;
             }
-            finish_row(s, acc, inside, s->average ? window_count(s, oy, ox, inside) : 1,
-                       job->dst + m * w->c + c0, n);
+            int32_t acc[CHANNELS] = {0};
+            for (size_t ky = ky0; ky < ky1; ky++) {
+                for (size_t kx = kx0; kx < kx1; kx++)
+                    fold_row(s, first + c0 + (ky - ky0) * row + (kx - kx0) * column, acc, n);
+            }
+            finish_row(s, acc, inside, window_count(s, oy, ox, inside), job->dst + m * w->c + c0,
+                       n);
         }
     }
 }

@@ -3,6 +3,12 @@
 
 #include <math.h>
 
+void qn__qweights_drop_values(const qn_context *ctx, qn_qweights *w)
+{
+    qn__free(ctx, w->values);
+    w->values = NULL;
+}
+
 void qn__qweights_free(const qn_context *ctx, qn_qweights *w)
 {
     qn__free(ctx, w->values);
@@ -56,11 +62,13 @@ static void center_values(const qn_tensor *w, int axis, qn_qweights *out)
     for (size_t i = (size_t)axis + 1; i < w->rank; i++)
         inner *= (size_t)w->dims[i].value;
     const size_t dim = (size_t)w->dims[axis].value;
+    out->fits_i8 = true;
     for (size_t i = 0; i < count; i++) {
         const size_t channel = q->axis >= 0 ? i / inner % dim : 0;
         const int32_t zero = q->zero_points != NULL ? q->zero_points[channel] : 0;
         const int32_t v = (int32_t)qn__load_int(w->constant->data, w->type.dtype, i) - zero;
         out->values[i] = (float)v;
+        out->fits_i8 &= v >= INT8_MIN && v <= INT8_MAX;
         out->max = v > out->max ? v : -v > out->max ? -v : out->max;
     }
 }
