@@ -305,7 +305,6 @@ static bool emit_raster(tracer *t, uint32_t id, const uint32_t *inputs, size_t n
     qn_mnn_trace *trace = t->trace;
     qn_mnn_raster *raster = &trace->rasters[trace->n_rasters++];
     uint32_t *copy = qn__arena_calloc(&trace->arena, n_inputs + 1, sizeof(*copy));
-    t->wanted[id] = 1;
     raster->name = qn__arena_printf(&trace->arena, "%s_raster_%zu", who, (*made)++);
     raster->output = id;
     raster->inputs = copy;
@@ -327,6 +326,7 @@ static bool add_raster(tracer *t, int64_t id, const char *who, size_t *made)
     size_t depth = 0;
     if (t->wanted[id] != 0)
         return true;
+    t->wanted[id] = 1; /* when it is pushed: constants that look like labels can make a circle */
     t->stack[depth++] = (uint32_t)id;
     while (depth > 0) {
         const uint32_t top = t->stack[depth - 1];
@@ -334,8 +334,8 @@ static bool add_raster(tracer *t, int64_t id, const char *who, size_t *made)
         const uint32_t *inputs = memory_of(t, top, &n);
         while (i < n && (t->pinned[inputs[i]] == 0 || t->wanted[inputs[i]] != 0))
             i++;
-        /* (deeper than there are tensors: impossible in a network that runs) */
-        if (i < n && depth < t->n) {
+        if (i < n) {
+            t->wanted[inputs[i]] = 1;
             t->stack[depth++] = inputs[i];
             continue;
         }
@@ -512,30 +512,44 @@ static void mark_operator(tracer *t, size_t op)
 }
 
 /* Constants carry no labels: a moved tensor comes from those that the operators on its way read. */
+static bool is_constant_input(const tracer *t, int64_t id)
+{
+    return is_float(t, id) && t->producer[id] != NO_OP &&
+           is_constant(qn__mnn_op_type(t->source, (size_t)t->producer[id]));
+}
+
+static bool add_constants(tracer *t, size_t op, int64_t to)
+{
+    const size_t n_in = qn__mnn_op_count(t->source, op, false);
+    size_t n = t->n_origins[to], n_constants = 0;
+    for (size_t i = 0; i < n_in; i++)
+        n_constants += is_constant_input(t, qn__mnn_op_tensor(t->source, op, false, i));
+    if (n_constants == 0)
+        return true;
+    uint32_t *grown = qn__arena_calloc(&t->trace->arena, n + n_constants, sizeof(*grown));
+    if (grown == NULL)
+        return false;
+    if (n > 0)
+        memcpy(grown, t->origins[to], n * sizeof(*grown));
+    for (size_t i = 0; i < n_in; i++) {
+        const int64_t from = qn__mnn_op_tensor(t->source, op, false, i);
+        if (is_constant_input(t, from))
+            grown[n++] = (uint32_t)from;
+    }
+    t->origins[to] = grown;
+    t->n_origins[to] = n;
+    return true;
+}
+
 static bool add_constant_origins(tracer *t)
 {
     for (size_t op = 0; op < t->source->n_ops; op++) {
         if (!only_moves(qn__mnn_op_type(t->source, op)))
             continue;
-        for (size_t i = 0; i < qn__mnn_op_count(t->source, op, false); i++) {
-            const int64_t from = qn__mnn_op_tensor(t->source, op, false, i);
-            if (!is_float(t, from) || t->producer[from] == NO_OP ||
-                !is_constant(qn__mnn_op_type(t->source, (size_t)t->producer[from])))
-                continue;
-            for (size_t k = 0; k < qn__mnn_op_count(t->source, op, true); k++) {
-                const int64_t to = qn__mnn_op_tensor(t->source, op, true, k);
-                if (!is_float(t, to))
-                    continue;
-                const size_t n = t->n_origins[to];
-                uint32_t *grown = qn__arena_calloc(&t->trace->arena, n + 1, sizeof(*grown));
-                if (grown == NULL)
-                    return false;
-                if (n > 0)
-                    memcpy(grown, t->origins[to], n * sizeof(*grown));
-                grown[n] = (uint32_t)from;
-                t->origins[to] = grown;
-                t->n_origins[to] = n + 1;
-            }
+        for (size_t k = 0; k < qn__mnn_op_count(t->source, op, true); k++) {
+            const int64_t to = qn__mnn_op_tensor(t->source, op, true, k);
+            if (is_float(t, to) && !add_constants(t, op, to))
+                return false;
         }
     }
     return true;
