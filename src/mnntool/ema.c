@@ -5,8 +5,7 @@
 #include <math.h>
 #include <string.h>
 
-#define SMALLEST 1e-6f   /* a row's largest weight counts at least this much */
-#define DEFAULT_BATCH 32 /* of models that do not fix it */
+#define SMALLEST 1e-6f /* a row's largest weight counts at least this much */
 
 /* --- finding blocks ----------------------------------------------------------------------------*/
 /* By MNN tensor id. */
@@ -262,21 +261,6 @@ static bool progress(void *arg, const char *phase, uint64_t done, uint64_t total
     return true;
 }
 
-static int64_t choose_batch(const qn_mnn_run *run, size_t n_samples)
-{
-    const qn_tensor *input = run->graph->n_inputs > 0 ? run->graph->inputs[0] : NULL;
-    const bool fixed = input != NULL && input->has_shape && input->rank > 0 &&
-                       input->dims[0].kind == QN_DIM_CONST && input->dims[0].value > 0;
-    int64_t batch = run->config->batch > 0 ? run->config->batch
-                    : fixed                ? input->dims[0].value
-                                           : DEFAULT_BATCH;
-    if (run->config->sequence)
-        batch = 1;
-    if ((uint64_t)batch > n_samples)
-        batch = (int64_t)n_samples;
-    return batch;
-}
-
 static qn_status train(qn_ema *e, qn_error *error)
 {
     const qn_mnn_run *run = e->run;
@@ -289,7 +273,7 @@ static qn_status train(qn_ema *e, qn_error *error)
         return QN_NOMEM(error);
     qn_calib_options o = {.items = items,
                           .n_items = 2 * e->n_blocks,
-                          .batch = choose_batch(run, n_samples),
+                          .batch = run->config->batch,
                           .progress = progress,
                           .progress_ctx = (void *)run};
     QN_TRY(qn__graph_clone(run->graph, &g, error));
