@@ -307,6 +307,34 @@ static void bench_binary(const qn_q8_binary *kernel)
         free(a), free(b), free(out);
     }
 }
+static void bench_kernel_q8_maxpool(const qn_q8_maxpool *kernel)
+{
+    for (size_t i = 0; i < sizeof windows / sizeof windows[0]; i++) {
+        const size_t c = windows[i].channels, width = windows[i].width;
+        uint8_t *const in = bytes(3 * width * c), *const out = bytes(width * c);
+        double best = 1e30;
+        const double stop = now() + 0.1;
+        while (now() < stop) {
+            const double start = now();
+            for (size_t x = 0; x + 2 < width; x++) {
+                const qn_q8_maxpool_args args = {.channels = c,
+                                                 .rows = 3,
+                                                 .cols = 3,
+                                                 .in = in + x * c,
+                                                 .row = width * c,
+                                                 .col = c,
+                                                 .out = out + x * c,
+                                                 .hi = 255};
+                kernel->fn(&args);
+            }
+            const double seconds = now() - start;
+            best = seconds < best ? seconds : best;
+        }
+        printf("%-28s width %4zu channels %4zu %8.2f us %7.1f GB/s\n", kernel->name, width, c,
+               best * 1e6, 9e-9 * (double)((width - 2) * c) / best);
+        free(in), free(out);
+    }
+}
 static void bench_kernel_q8_add(const qn_q8_binary *kernel)
 {
     bench_binary(kernel);

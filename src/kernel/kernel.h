@@ -13,6 +13,7 @@
 
 #include "core/cpu.h"
 #include "kernel/q8_binary.h"
+#include "kernel/q8_maxpool.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -167,6 +168,7 @@ typedef struct qn_kernels {
 enum {
     QN_ISA_scalar = 0,
     QN_ISA_avx2 = QN_CPU_AVX2,
+    QN_ISA_avxvnni = QN_CPU_AVX2 | QN_CPU_AVX_VNNI,
     QN_ISA_avx512 = QN_CPU_AVX512,
     QN_ISA_vnni = QN_CPU_AVX512 | QN_CPU_AVX512_VNNI,
     QN_ISA_neon = QN_CPU_NEON,

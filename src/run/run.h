@@ -5,9 +5,10 @@
  * channels-last and everything else row-major, and inserts conversions. Rank and dims are always
  * the graph's; `layout` says how the bytes lie.
  *
- * Quantized nodes (all activation types QUANT) compute the target's integers: values (q - zero
- * point) held exactly in float, K in blocks of at most 512, block sums in int32, then float
- * requantization rounding half to even. The stored tensor is the target's integer.
+ * Quantized nodes (all activation types QUANT) compute the target's integers: products in 8-bit
+ * kernels, or, where those do not apply, of values (q - zero point) held exactly in float, K in
+ * blocks of at most 512, block sums in int32; then float requantization rounding half to even. The
+ * stored tensor is the target's integer.
  */
 #ifndef QN_RUN_RUN_H
 #define QN_RUN_RUN_H

@@ -1,5 +1,5 @@
-/* Addition and multiplication of bytes: the same bytes as loops in double, all lengths, in place.
- */
+/* Addition and multiplication of bytes: the same bytes as loops in double, all lengths, in place;
+ * largest bytes of windows. */
 #ifndef QN_TESTS_KERNEL_Q8_BINARY_CASES_H
 #define QN_TESTS_KERNEL_Q8_BINARY_CASES_H
 
@@ -87,6 +87,48 @@ static void test_q8_mul(const qn_q8_binary *kernel, const qn_q8_binary *referenc
 {
     (void)reference;
     binary_cases(kernel, false);
+}
+
+static void test_q8_maxpool(const qn_q8_maxpool *kernel, const qn_q8_maxpool *reference)
+{
+    (void)reference;
+    enum { ROWS = 5, COLS = 6, CHANNELS = 300 };
+    static uint8_t in[ROWS * COLS * CHANNELS], out[CHANNELS + 1];
+    for (int round = 0; round < 400; round++) {
+        for (size_t i = 0; i < sizeof(in); i++)
+            in[i] = (uint8_t)rng();
+        const uint8_t flip = rng() % 2 ? 0x80 : 0;
+        const size_t channels = 1 + rng() % CHANNELS;
+        const qn_q8_maxpool_args args = {
+            .channels = channels,
+            .rows = rng() % (ROWS + 1),
+            .cols = rng() % (COLS / 2 + 1),
+            .in = in,
+            .row = COLS * CHANNELS,
+            .col = (1 + rng() % 2) * channels,
+            .out = out,
+            .flip = flip,
+            .least = (uint8_t)(rng() % 20),
+            .lo = (uint8_t)(rng() % 100),
+            .hi = (uint8_t)(255 - rng() % 100),
+        };
+        out[channels] = 0x5A;
+        kernel->fn(&args);
+        n_checks++;
+        for (size_t c = 0; c < channels; c++) {
+            int best = args.least;
+            for (size_t i = 0; i < args.rows; i++)
+                for (size_t j = 0; j < args.cols; j++) {
+                    const int v = in[i * args.row + j * args.col + c] ^ flip;
+                    best = v > best ? v : best;
+                }
+            best = best < args.lo ? args.lo : best > args.hi ? args.hi : best;
+            if (out[c] != (uint8_t)(best ^ flip))
+                fail(kernel->name, RANDOM, "window", "differs");
+        }
+        if (out[channels] != 0x5A)
+            fail(kernel->name, RANDOM, "window", "wrote behind the end");
+    }
 }
 
 #endif

@@ -4,6 +4,7 @@
 
 #include "core/context.h"
 #include "core/cpu.h"
+#include "fault/fault.h"
 
 enum { CASES = 400, MAX_IN = 1 << 15, MAX_W = 1 << 15, MAX_CHANNELS = 128 };
 
@@ -437,6 +438,62 @@ static void memory_shrinks(void **state)
     sample_free(s);
 }
 
+/* Every allocation of planning fails once, for every way that a product can go. */
+static void planning_survives_lack_of_memory(void **state)
+{
+    (void)state;
+    for (int kind = 0; kind < 4; kind++) {
+        fault f = {0};
+        const qn_allocator allocator = fault_allocator(&f);
+        sample *const s = calloc(1, sizeof(*s));
+        assert_non_null(s);
+        s->n = calloc(1, sizeof(*s->n));
+        assert_non_null(s->n);
+        builder *const b = &s->n->b;
+        qn_context_options options;
+        qn_context_options_init(&options);
+        options.allocator = &allocator;
+        options.n_threads = 1;
+        assert_int_equal(qn_context_create(&options, &b->ctx, &b->error), QN_OK);
+        assert_int_equal(qn__graph_create(b->ctx, &b->graph, &b->error), QN_OK);
+        static int8_t values[16 * 16 * 9];
+        for (size_t i = 0; i < sizeof(values); i++)
+            values[i] = (int8_t)between(-128, 127);
+        /* depthwise, first layer, taps, matrix */
+        const int64_t c = kind == 1 ? 3 : 16;
+        const int64_t x[4] = {1, c, 6, 6}, w[4] = {16, kind == 0 ? 1 : c, 3, 3};
+        const int64_t matrix[2] = {16, 16};
+        qn_tensor *q = bytes_input(s, kind == 3 ? 2 : 4, kind == 3 ? matrix : x, 0.02f);
+        qn_tensor *weight = kind == 3 ? build_const(b, "w", QN_DTYPE_I8, values, 2, matrix)
+                                      : build_const(b, "w", QN_DTYPE_I8, values, 4, w);
+        weight->type = net_quant(s->n, QN_DTYPE_I8, 0.005f, 0);
+        qn_tensor *y = kind == 3 ? NODE(b, MATMUL, "y", q, weight) : NODE(b, CONV, "y", q, weight);
+        set_int(b, y, "group", kind == 0 ? 16 : 1);
+        y->type = net_quant(s->n, QN_DTYPE_U8, 0.3f, 7);
+        build_output(b, y);
+        const int64_t live = f.live;
+        uint64_t failures = 0;
+        for (uint64_t at = 1;; at++) {
+            f.calls = 0;
+            f.fail_at = at;
+            qn_plan *plan = NULL;
+            const qn_status status = qn__plan_create(b->graph, NULL, &plan, &b->error);
+            assert_true(status == QN_OK || status == QN_NO_MEMORY);
+            failures += status != QN_OK;
+            qn__plan_destroy(plan);
+            assert_int_equal(f.live, live);
+            if (status == QN_OK && f.calls < at)
+                break;
+        }
+        assert_true(failures > 20);
+        f.fail_at = 0;
+        build_end(b);
+        assert_int_equal(f.live, 0);
+        free(s->n);
+        free(s);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -444,6 +501,7 @@ int main(void)
         cmocka_unit_test(sums_are_the_tables),
         cmocka_unit_test(very_many_taps),
         cmocka_unit_test(memory_shrinks),
+        cmocka_unit_test(planning_survives_lack_of_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -216,10 +216,14 @@ typedef void (*tile_fn)(size_t columns, size_t kc, size_t ks, const uint8_t *con
 #define PANELS(mr) WAYS(mr, 1) WAYS(mr, 2)
 #define ROW(mr) {WAY_NAMES(mr, 1), WAY_NAMES(mr, 2)},
 #endif
-#if LANES == 16
+#if MR == 8
 #define ROWS(do)                                                                                   \
     do                                                                                             \
     (1) do(2) do(3) do(4) do(5) do(6) do(7) do(8)
+#elif MR == 6
+#define ROWS(do)                                                                                   \
+    do                                                                                             \
+    (1) do(2) do(3) do(4) do(5) do(6)
 #else
 #define ROWS(do)                                                                                   \
     do                                                                                             \

@@ -185,6 +185,21 @@ static void edge_rows(const qn_q8_conv *s, const uint8_t *image, ptrdiff_t y0, p
     }
 }
 
+/* Windows that begin `step` apart and lie inside the input. */
+static inline __attribute__((always_inline)) void inside_rows(const uint8_t *origin, size_t step,
+                                                              const ptrdiff_t *taps, size_t ks,
+                                                              size_t mr, const size_t mr_max,
+                                                              const uint8_t **a)
+{
+    for (size_t p = 0; p < ks; p++, a += mr_max) {
+        const uint8_t *at = origin + taps[p];
+        for (size_t r = 0; r < mr_max; r++) {
+            a[r] = at;
+            at += r + 1 < mr ? step : 0;
+        }
+    }
+}
+
 static void tap_rows(const qn_q8_job *job, size_t group, size_t m0, size_t mr, const uint8_t **a)
 {
     const conv_call *const call = job->ctx;
@@ -197,6 +212,17 @@ static void tap_rows(const qn_q8_job *job, size_t group, size_t m0, size_t mr, c
         s->way == QN_Q8_ROWS ? PTRDIFF_MAX : (ptrdiff_t)w->w - (ptrdiff_t)((w->kw - 1) * w->dw);
     size_t ox = m0 % w->ow, oy = m0 / w->ow % w->oh;
     const uint8_t *image = call->in + m0 / w->ow / w->oh * w->h * w->w * w->c + group * s->cin;
+    const ptrdiff_t y_first = (ptrdiff_t)(oy * w->sh) - (ptrdiff_t)w->pt;
+    const ptrdiff_t x_first = (ptrdiff_t)(ox * w->sw) - (ptrdiff_t)w->pl;
+    if (ox + mr <= w->ow && y_first >= 0 && y_first < y_end && x_first >= 0 &&
+        x_first + (ptrdiff_t)((mr - 1) * w->sw) < x_end) {
+        const uint8_t *const origin = image + ((size_t)y_first * w->w + (size_t)x_first) * w->c;
+        if (mr_max == 8 && mr == 8)
+            inside_rows(origin, w->sw * w->c, s->taps, ks, 8, 8, a);
+        else
+            inside_rows(origin, w->sw * w->c, s->taps, ks, mr, mr_max, a);
+        return;
+    }
     for (size_t r = 0; r < mr; r++) {
         const ptrdiff_t y0 = (ptrdiff_t)(oy * w->sh) - (ptrdiff_t)w->pt;
         const ptrdiff_t x0 = (ptrdiff_t)(ox * w->sw) - (ptrdiff_t)w->pl;

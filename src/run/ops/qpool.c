@@ -5,13 +5,13 @@
 #include "run/ops/vmath.h"
 #include "run/ops/window.h"
 
-#include <string.h>
-
 typedef struct qpool_state {
     qn_window win;
     qn_qparams x, y;
     int32_t lo, hi;
     bool average, global, include_pad;
+    qn_q8_maxpool_fn max_kernel;
+    qn_q8_maxpool_args max; /* but for the window */
 } qpool_state;
 
 static qn_status global_window(const qn_step *step, qn_window *w, qn_error *error)
@@ -37,6 +37,22 @@ static qn_status global_window(const qn_step *step, qn_window *w, qn_error *erro
     return QN_OK;
 }
 
+/* Signed bytes are turned into unsigned ones of the same order. */
+static void choose_max(qn_step *step, qpool_state *s)
+{
+    const qn_window *const w = &s->win;
+    const uint8_t flip = s->x.dtype == QN_DTYPE_I8 ? 0x80 : 0;
+    s->max_kernel = step->kernels->q8_maxpool.fn;
+    s->max = (qn_q8_maxpool_args){.channels = w->c,
+                                  .row = w->dh * w->w * w->c,
+                                  .col = w->dw * w->c,
+                                  .flip = flip,
+                                  .least = (uint8_t)((uint8_t)s->x.qmin ^ flip),
+                                  .lo = (uint8_t)((uint8_t)s->lo ^ flip),
+                                  .hi = (uint8_t)((uint8_t)s->hi ^ flip)};
+    step->kernel_name = step->kernels->q8_maxpool.name;
+}
+
 static qn_status prepare(const qn_plan *plan, qn_step *step, qn_error *error)
 {
     const qn_op op = step->node->op;
@@ -52,6 +68,8 @@ static qn_status prepare(const qn_plan *plan, qn_step *step, qn_error *error)
     if (!s.average && (s.x.scale != s.y.scale || s.x.zero != s.y.zero || s.x.dtype != s.y.dtype))
         return qn__step_fail(step, error, QN_UNSUPPORTED, "input and output scales differ");
     qn__qact_bounds(step, &s.y, &s.lo, &s.hi);
+    if (!s.average)
+        choose_max(step, &s);
     qpool_state *const state = qn__alloc(qn__plan_context(plan), sizeof(*state));
     if (state == NULL)
         return QN_NOMEM(error);
@@ -110,32 +128,6 @@ static void finish_row(const qpool_state *s, const int32_t *acc, size_t inside, 
     }
 }
 
-/* The largest byte: signed ones are turned into unsigned ones of the same order. */
-static void max_taps(const qpool_state *s, const uint8_t *src, size_t rows, size_t columns,
-                     uint8_t *dst, size_t n)
-{
-    const qn_window *const w = &s->win;
-    const size_t row = w->dh * w->w * w->c, column = w->dw * w->c;
-    const uint8_t flip = s->x.dtype == QN_DTYPE_I8 ? 0x80 : 0;
-    const uint8_t lo = (uint8_t)((uint8_t)s->lo ^ flip), hi = (uint8_t)((uint8_t)s->hi ^ flip);
-    uint8_t best[CHANNELS];
-    memset(best, (uint8_t)s->x.qmin ^ flip, sizeof(best));
-    for (size_t y = 0; y < rows; y++) {
-        for (size_t x = 0; x < columns; x++) {
-            const uint8_t *const tap = src + y * row + x * column;
-            for (size_t i = 0; i < n; i++) {
-                const uint8_t v = tap[i] ^ flip;
-                best[i] = v > best[i] ? v : best[i];
-            }
-        }
-    }
-    for (size_t i = 0; i < n; i++) {
-        uint8_t v = best[i] > lo ? best[i] : lo;
-        v = v < hi ? v : hi;
-        dst[i] = v ^ flip;
-    }
-}
-
 static void pool_range(void *arg, size_t begin, size_t end)
 {
     const qpool_job *const job = arg;
@@ -155,12 +147,17 @@ static void pool_range(void *arg, size_t begin, size_t end)
             first += ((image * w->h + (size_t)(y0 + (ptrdiff_t)(ky0 * w->dh))) * w->w +
                       (size_t)(x0 + (ptrdiff_t)(kx0 * w->dw))) *
                      w->c;
+        if (!s->average) {
+            qn_q8_maxpool_args args = s->max;
+            args.rows = ky1 - ky0;
+            args.cols = kx1 - kx0;
+            args.in = first;
+            args.out = job->dst + m * w->c;
+            s->max_kernel(&args);
+            continue;
+        }
         for (size_t c0 = 0; c0 < w->c; c0 += CHANNELS) {
             const size_t n = w->c - c0 < CHANNELS ? w->c - c0 : CHANNELS;
-            if (!s->average) {
-                max_taps(s, first + c0, ky1 - ky0, kx1 - kx0, job->dst + m * w->c + c0, n);
-                continue;
-            }
             int32_t acc[CHANNELS] = {0};
             for (size_t ky = ky0; ky < ky1; ky++) {
                 for (size_t kx = kx0; kx < kx1; kx++)
