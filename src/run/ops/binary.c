@@ -75,6 +75,14 @@ static uint64_t shift(uint64_t x, uint64_t y, size_t bits, bool left)
     return y >= bits ? 0 : left ? x << y : x >> y;
 }
 
+static double mod_real(double x, double y)
+{
+    const double r = fmod(x, y);
+    return r != 0.0 && (r < 0.0) != (y < 0.0) ? r + y : r;
+}
+
+ROW(mod_f32, float, float, mod_real((double)x, (double)y))
+ROW(mod_f64, double, double, mod_real(x, y))
 ROW(fmod_f32, float, float, fmodf(x, y))
 #define ARITHMETIC(suffix, T, U)                                                                   \
     ROW(add_##suffix, T, T, (U)x + (U)y)                                                           \
@@ -192,8 +200,8 @@ static const binary_row ROWS[] = {
     {QN_OP_SUM, QN_DTYPE_F32, add_f32, NULL},
     {QN_OP_SUM, QN_DTYPE_F64, add_f64, NULL},
     {QN_OP_MEAN, QN_DTYPE_F32, add_f32, NULL},
-    {QN_OP_MOD, QN_DTYPE_F32, NULL, fmod_f32},
-    {QN_OP_MOD, QN_DTYPE_F64, NULL, fmod_f64},
+    {QN_OP_MOD, QN_DTYPE_F32, mod_f32, fmod_f32},
+    {QN_OP_MOD, QN_DTYPE_F64, mod_f64, fmod_f64},
     {QN_OP_EQUAL, QN_DTYPE_BOOL, equal_u8, NULL},
     {QN_OP_AND, QN_DTYPE_BOOL, and_bool, NULL},
     {QN_OP_OR, QN_DTYPE_BOOL, or_bool, NULL},
