@@ -155,6 +155,41 @@ static qn_dtype dtype_of_onnx(int64_t code)
     return code >= 0 && (uint64_t)code < n ? CODES[code] : QN_DTYPE_NONE;
 }
 
+/* IsNaN, IsInf, Not: a bool for each element. */
+qn_status qn__infer_test(qn_infer *in, qn_error *error)
+{
+    QN_TRY(qn__infer_need(in, 0, error));
+    const qn_tensor *x = in->node->inputs[0];
+    qn__infer_dtype(in, 0, QN_DTYPE_BOOL);
+    return x->has_shape ? qn__infer_shape_set(in, 0, x->rank, x->dims, error) : QN_OK;
+}
+
+qn_status qn__infer_cast_like(qn_infer *in, qn_error *error)
+{
+    QN_TRY(qn__infer_need(in, 0, error));
+    QN_TRY(qn__infer_need(in, 1, error));
+    const qn_tensor *x = in->node->inputs[0];
+    qn__infer_dtype_like(in, 0, in->node->inputs[1]);
+    return x->has_shape ? qn__infer_shape_set(in, 0, x->rank, x->dims, error) : QN_OK;
+}
+
+qn_status qn__infer_eye_like(qn_infer *in, qn_error *error)
+{
+    QN_TRY(qn__infer_need(in, 0, error));
+    const qn_tensor *x = in->node->inputs[0];
+    const int64_t code = qn__attr_int(in->node, "dtype", 0);
+    const qn_dtype dtype = dtype_of_onnx(code);
+    if (code != 0 && dtype == QN_DTYPE_NONE)
+        return qn__infer_fail(in, error, QN_UNSUPPORTED, "data type %" PRId64, code);
+    if (code != 0)
+        qn__infer_dtype(in, 0, dtype);
+    else
+        qn__infer_dtype_like(in, 0, x);
+    QN_INFER_CHECK(in, error, !x->has_shape || x->rank == 2, "input has rank %u, 2 is needed",
+                   x->rank);
+    return x->has_shape ? qn__infer_shape_set(in, 0, 2, x->dims, error) : QN_OK;
+}
+
 qn_status qn__infer_cast(qn_infer *in, qn_error *error)
 {
     QN_TRY(qn__infer_need(in, 0, error));

@@ -114,6 +114,14 @@ def test_operators_of_onnx_are_those_of_the_table():
     assert set(re.findall(r"\bQ(?:Linear|Gemm)\w*", read("onnx.md").split("## What is refused")[0])) == integer
 
 
+def test_operator_table_counts_what_must_pass():
+    rows = re.findall(r"^\| \S.*? \| (\d+) \| (\d+) \| (\d+) \| (\d+) \|$", read("onnx-operators.md"), re.M)
+    cases, passed, constant, rest = (sum(map(int, column)) for column in zip(*rows))
+    must_pass = (ROOT / "tests" / "interop" / "node_cases_pass.txt").read_text().split()
+    assert passed + constant == len(must_pass), "run tools/docs/operators BUILD"
+    assert passed + constant + rest == cases
+
+
 def test_operators_of_mnn_are_those_of_the_table():
     rows = re.findall(r"^QN_MNN_OP\((\w+),", (ROOT / "src/format/mnn/mnn_ops.def").read_text(), re.M)
     listed = read("mnn.md").split("<!-- operators -->")[1].split("<!-- end -->")[0]

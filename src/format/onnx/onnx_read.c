@@ -293,12 +293,12 @@ static qn_status add_node(qn_onnx_reader *r, size_t index, qn_error *error)
     if (is_function(r->source, source))
         return source_fail(source, name, error, QN_UNSUPPORTED,
                            "is a function of the model itself; inline it first");
-    if (source->n_outputs == 0 || source->outputs[0][0] == '\0')
-        return source_fail(source, name, error, QN_CORRUPT, "makes nothing");
     qn_qop qop;
     const qn_op op = find_op(source, r->source->opset, &qop);
     if (op == QN_OP_NONE)
         return source_fail(source, name, error, QN_UNSUPPORTED, "the operator is not supported");
+    if (source->n_outputs == 0 || source->outputs[0][0] == '\0')
+        return source_fail(source, name, error, QN_CORRUPT, "makes nothing");
     qn_attr *attrs = NULL;
     uint32_t n_attrs = 0;
     QN_TRY(read_attrs(r, source, name, &attrs, &n_attrs, error));

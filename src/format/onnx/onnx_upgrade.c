@@ -135,6 +135,39 @@ static qn_status axes_input(qn_onnx_reader *r, qn_node *node, qn_error *error)
     return ints_to_input(r, node, "axes", 1, error);
 }
 
+/* TopK's k was an attribute. */
+static qn_status k_input(qn_onnx_reader *r, qn_node *node, qn_error *error)
+{
+    const qn_attr *a = qn__node_attr(node, "k");
+    if (!a || a->kind != QN_ATTR_INT)
+        return qn__onnx_node_fail(r, node, error, QN_CORRUPT, "attribute \"k\" is missing");
+    const char *name = part_name(r->graph, node, "k");
+    qn_tensor *tensor = name ? qn__onnx_const_ints(r->graph, name, &a->i, 1) : NULL;
+    if (!tensor || !qn__onnx_set_input(r->graph, node, 1, tensor))
+        return QN_NOMEM(error);
+    qn__node_remove_attr(node, "k");
+    return QN_OK;
+}
+
+static qn_status scale_per_group(qn_onnx_reader *r, qn_node *node, qn_error *error)
+{
+    return qn__onnx_node_fail(r, node, error, QN_UNSUPPORTED,
+                              "has a scale per group, as before opset 21");
+}
+
+/* Hardmax worked on a matrix, as Softmax did: the same only along the last axis. */
+static qn_status one_axis(qn_onnx_reader *r, qn_node *node, qn_error *error)
+{
+    const int64_t axis = qn__attr_int(node, "axis", 1);
+    const qn_tensor *x = node->n_inputs > 0 ? node->inputs[0] : NULL;
+    const bool last = axis == -1 || (x && x->has_shape && axis == x->rank - 1);
+    if (!last)
+        return qn__onnx_node_fail(r, node, error, QN_UNSUPPORTED,
+                                  "axis %lld is not the last one, as before opset 13",
+                                  (long long)axis);
+    return qn__node_set_int(r->graph, node, "axis", -1) ? QN_OK : QN_NOMEM(error);
+}
+
 static qn_status split_input(qn_onnx_reader *r, qn_node *node, qn_error *error)
 {
     return ints_to_input(r, node, "split", 1, error);

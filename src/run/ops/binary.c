@@ -56,58 +56,167 @@ ROW(pow_f32, float, float, powf(x, y))
 ROW(min_f32, float, float, (x < y || x != x) ? x : y)
 ROW(max_f32, float, float, (x > y || x != x) ? x : y)
 ROW(prelu_f32, float, float, x < 0.0f ? x * y : x)
-ROW(add_i64, int64_t, int64_t, (uint64_t)x + (uint64_t)y)
-ROW(sub_i64, int64_t, int64_t, (uint64_t)x - (uint64_t)y)
-ROW(mul_i64, int64_t, int64_t, (uint64_t)x *(uint64_t)y)
-ROW(div_i64, int64_t, int64_t, div_int(x, y))
-ROW(min_i64, int64_t, int64_t, x < y ? x : y)
-ROW(max_i64, int64_t, int64_t, x > y ? x : y)
-ROW(add_i32, int32_t, int32_t, (uint32_t)x + (uint32_t)y)
-ROW(sub_i32, int32_t, int32_t, (uint32_t)x - (uint32_t)y)
-ROW(mul_i32, int32_t, int32_t, (uint32_t)x *(uint32_t)y)
-ROW(div_i32, int32_t, int32_t, div_int(x, y))
-ROW(min_i32, int32_t, int32_t, x < y ? x : y)
-ROW(max_i32, int32_t, int32_t, x > y ? x : y)
+/* Mod: the sign of the divisor (integers), or of the dividend as C's fmod. */
+static int64_t mod_int(int64_t x, int64_t y)
+{
+    if (y == 0 || y == -1)
+        return 0;
+    const int64_t r = x % y;
+    return r != 0 && (r < 0) != (y < 0) ? r + y : r;
+}
+
+static int64_t fmod_int(int64_t x, int64_t y)
+{
+    return y == 0 || y == -1 ? 0 : x % y;
+}
+
+static uint64_t shift(uint64_t x, uint64_t y, size_t bits, bool left)
+{
+    return y >= bits ? 0 : left ? x << y : x >> y;
+}
+
+static double mod_real(double x, double y)
+{
+    const double r = fmod(x, y);
+    return r != 0.0 && (r < 0.0) != (y < 0.0) ? r + y : r;
+}
+
+ROW(mod_f32, float, float, mod_real((double)x, (double)y))
+ROW(mod_f64, double, double, mod_real(x, y))
+ROW(fmod_f32, float, float, fmodf(x, y))
+#define ARITHMETIC(suffix, T, U)                                                                   \
+    ROW(add_##suffix, T, T, (U)x + (U)y)                                                           \
+    ROW(sub_##suffix, T, T, (U)x - (U)y)                                                           \
+    ROW(mul_##suffix, T, T, (U)x *(U)y)                                                            \
+    ROW(min_##suffix, T, T, x < y ? x : y)                                                         \
+    ROW(max_##suffix, T, T, x > y ? x : y)                                                         \
+    ROW(and_##suffix, T, T, (U)x &(U)y)                                                            \
+    ROW(or_##suffix, T, T, (U)x | (U)y)                                                            \
+    ROW(xor_##suffix, T, T, (U)x ^ (U)y)
+#define SIGNED(suffix, T, U)                                                                       \
+    ARITHMETIC(suffix, T, U)                                                                       \
+    ROW(div_##suffix, T, T, div_int(x, y))                                                         \
+    ROW(mod_##suffix, T, T, mod_int(x, y))                                                         \
+    ROW(fmod_##suffix, T, T, fmod_int(x, y))
+#define UNSIGNED(suffix, T, U)                                                                     \
+    ARITHMETIC(suffix, T, U)                                                                       \
+    ROW(div_##suffix, T, T, y == 0 ? 0 : x / y)                                                    \
+    ROW(mod_##suffix, T, T, y == 0 ? 0 : x % y)                                                    \
+    ROW(left_##suffix, T, T, shift(x, y, 8 * sizeof(T), true))                                     \
+    ROW(right_##suffix, T, T, shift(x, y, 8 * sizeof(T), false))
 #define COMPARE(suffix, T)                                                                         \
     ROW(equal_##suffix, T, uint8_t, x == y)                                                        \
     ROW(greater_##suffix, T, uint8_t, x > y)                                                       \
-    ROW(less_##suffix, T, uint8_t, x < y)
+    ROW(less_##suffix, T, uint8_t, x < y)                                                          \
+    ROW(greater_equal_##suffix, T, uint8_t, x >= y)                                                \
+    ROW(less_equal_##suffix, T, uint8_t, x <= y)
+SIGNED(i64, int64_t, uint64_t)
+SIGNED(i32, int32_t, uint32_t)
+SIGNED(i16, int16_t, uint32_t)
+SIGNED(i8, int8_t, uint32_t)
+UNSIGNED(u64, uint64_t, uint64_t)
+UNSIGNED(u32, uint32_t, uint32_t)
+UNSIGNED(u16, uint16_t, uint32_t)
+UNSIGNED(u8, uint8_t, uint32_t)
+ROW(add_f64, double, double, x + y)
+ROW(sub_f64, double, double, x - y)
+ROW(mul_f64, double, double, x *y)
+ROW(div_f64, double, double, x / y)
+ROW(pow_f64, double, double, pow(x, y))
+ROW(fmod_f64, double, double, fmod(x, y))
+ROW(min_f64, double, double, (x < y || x != x) ? x : y)
+ROW(max_f64, double, double, (x > y || x != x) ? x : y)
+ROW(and_bool, uint8_t, uint8_t, x != 0 && y != 0)
+ROW(or_bool, uint8_t, uint8_t, x != 0 || y != 0)
+ROW(xor_bool, uint8_t, uint8_t, (x != 0) != (y != 0))
 COMPARE(f32, float)
+COMPARE(f64, double)
 COMPARE(i64, int64_t)
 COMPARE(i32, int32_t)
-COMPARE(u8, uint8_t)
+COMPARE(i16, int16_t)
 COMPARE(i8, int8_t)
+COMPARE(u64, uint64_t)
+COMPARE(u32, uint32_t)
+COMPARE(u16, uint16_t)
+COMPARE(u8, uint8_t)
 
-static const struct {
+/* Mod and BitShift pick a second column by their attribute. */
+typedef struct binary_row {
     qn_op op;
     qn_dtype dtype;
-    row_fn fn;
-} ROWS[] = {
-    {QN_OP_ADD, QN_DTYPE_F32, add_f32},         {QN_OP_SUB, QN_DTYPE_F32, sub_f32},
-    {QN_OP_MUL, QN_DTYPE_F32, mul_f32},         {QN_OP_DIV, QN_DTYPE_F32, div_f32},
-    {QN_OP_POW, QN_DTYPE_F32, pow_f32},         {QN_OP_MIN, QN_DTYPE_F32, min_f32},
-    {QN_OP_MAX, QN_DTYPE_F32, max_f32},         {QN_OP_PRELU, QN_DTYPE_F32, prelu_f32},
-    {QN_OP_ADD, QN_DTYPE_I64, add_i64},         {QN_OP_SUB, QN_DTYPE_I64, sub_i64},
-    {QN_OP_MUL, QN_DTYPE_I64, mul_i64},         {QN_OP_DIV, QN_DTYPE_I64, div_i64},
-    {QN_OP_MIN, QN_DTYPE_I64, min_i64},         {QN_OP_MAX, QN_DTYPE_I64, max_i64},
-    {QN_OP_ADD, QN_DTYPE_I32, add_i32},         {QN_OP_SUB, QN_DTYPE_I32, sub_i32},
-    {QN_OP_MUL, QN_DTYPE_I32, mul_i32},         {QN_OP_DIV, QN_DTYPE_I32, div_i32},
-    {QN_OP_MIN, QN_DTYPE_I32, min_i32},         {QN_OP_MAX, QN_DTYPE_I32, max_i32},
-    {QN_OP_EQUAL, QN_DTYPE_F32, equal_f32},     {QN_OP_EQUAL, QN_DTYPE_I64, equal_i64},
-    {QN_OP_EQUAL, QN_DTYPE_I32, equal_i32},     {QN_OP_EQUAL, QN_DTYPE_U8, equal_u8},
-    {QN_OP_EQUAL, QN_DTYPE_I8, equal_i8},       {QN_OP_EQUAL, QN_DTYPE_BOOL, equal_u8},
-    {QN_OP_GREATER, QN_DTYPE_F32, greater_f32}, {QN_OP_GREATER, QN_DTYPE_I64, greater_i64},
-    {QN_OP_GREATER, QN_DTYPE_I32, greater_i32}, {QN_OP_GREATER, QN_DTYPE_U8, greater_u8},
-    {QN_OP_GREATER, QN_DTYPE_I8, greater_i8},   {QN_OP_LESS, QN_DTYPE_F32, less_f32},
-    {QN_OP_LESS, QN_DTYPE_I64, less_i64},       {QN_OP_LESS, QN_DTYPE_I32, less_i32},
-    {QN_OP_LESS, QN_DTYPE_U8, less_u8},         {QN_OP_LESS, QN_DTYPE_I8, less_i8},
+    row_fn fn, other;
+} binary_row;
+
+#define COMPARE_ROWS(id, suffix)                                                                   \
+    {QN_OP_EQUAL, QN_DTYPE_##id, equal_##suffix, NULL},                                            \
+        {QN_OP_GREATER, QN_DTYPE_##id, greater_##suffix, NULL},                                    \
+        {QN_OP_LESS, QN_DTYPE_##id, less_##suffix, NULL},                                          \
+        {QN_OP_GREATER_OR_EQUAL, QN_DTYPE_##id, greater_equal_##suffix, NULL},                     \
+    {                                                                                              \
+        QN_OP_LESS_OR_EQUAL, QN_DTYPE_##id, less_equal_##suffix, NULL                              \
+    }
+#define ARITHMETIC_ROWS(id, suffix)                                                                \
+    {QN_OP_ADD, QN_DTYPE_##id, add_##suffix, NULL},                                                \
+        {QN_OP_SUB, QN_DTYPE_##id, sub_##suffix, NULL},                                            \
+        {QN_OP_MUL, QN_DTYPE_##id, mul_##suffix, NULL},                                            \
+        {QN_OP_DIV, QN_DTYPE_##id, div_##suffix, NULL},                                            \
+        {QN_OP_MIN, QN_DTYPE_##id, min_##suffix, NULL},                                            \
+    {                                                                                              \
+        QN_OP_MAX, QN_DTYPE_##id, max_##suffix, NULL                                               \
+    }
+#define INTEGER_ROWS(id, suffix)                                                                   \
+    ARITHMETIC_ROWS(id, suffix), {QN_OP_BITWISE_AND, QN_DTYPE_##id, and_##suffix, NULL},           \
+        {QN_OP_BITWISE_OR, QN_DTYPE_##id, or_##suffix, NULL},                                      \
+    {                                                                                              \
+        QN_OP_BITWISE_XOR, QN_DTYPE_##id, xor_##suffix, NULL                                       \
+    }
+#define SIGNED_ROWS(id, suffix)                                                                    \
+    INTEGER_ROWS(id, suffix), COMPARE_ROWS(id, suffix),                                            \
+    {                                                                                              \
+        QN_OP_MOD, QN_DTYPE_##id, mod_##suffix, fmod_##suffix                                      \
+    }
+#define UNSIGNED_ROWS(id, suffix)                                                                  \
+    INTEGER_ROWS(id, suffix), COMPARE_ROWS(id, suffix),                                            \
+        {QN_OP_MOD, QN_DTYPE_##id, mod_##suffix, mod_##suffix},                                    \
+    {                                                                                              \
+        QN_OP_BIT_SHIFT, QN_DTYPE_##id, left_##suffix, right_##suffix                              \
+    }
+static const binary_row ROWS[] = {
+    ARITHMETIC_ROWS(F32, f32),
+    COMPARE_ROWS(F32, f32),
+    ARITHMETIC_ROWS(F64, f64),
+    COMPARE_ROWS(F64, f64),
+    SIGNED_ROWS(I64, i64),
+    SIGNED_ROWS(I32, i32),
+    SIGNED_ROWS(I16, i16),
+    SIGNED_ROWS(I8, i8),
+    UNSIGNED_ROWS(U64, u64),
+    UNSIGNED_ROWS(U32, u32),
+    UNSIGNED_ROWS(U16, u16),
+    UNSIGNED_ROWS(U8, u8),
+    {QN_OP_POW, QN_DTYPE_F32, pow_f32, NULL},
+    {QN_OP_POW, QN_DTYPE_F64, pow_f64, NULL},
+    {QN_OP_PRELU, QN_DTYPE_F32, prelu_f32, NULL},
+    {QN_OP_SUM, QN_DTYPE_F32, add_f32, NULL},
+    {QN_OP_SUM, QN_DTYPE_F64, add_f64, NULL},
+    {QN_OP_MEAN, QN_DTYPE_F32, add_f32, NULL},
+    {QN_OP_MOD, QN_DTYPE_F32, mod_f32, fmod_f32},
+    {QN_OP_MOD, QN_DTYPE_F64, mod_f64, fmod_f64},
+    {QN_OP_EQUAL, QN_DTYPE_BOOL, equal_u8, NULL},
+    {QN_OP_AND, QN_DTYPE_BOOL, and_bool, NULL},
+    {QN_OP_OR, QN_DTYPE_BOOL, or_bool, NULL},
+    {QN_OP_XOR, QN_DTYPE_BOOL, xor_bool, NULL},
 };
 
-static row_fn find_row(qn_op op, qn_dtype dtype)
+static row_fn find_row(const qn_node *node, qn_dtype dtype)
 {
+    const bool other = node->op == QN_OP_MOD ? qn__attr_int(node, "fmod", 0) != 0
+                       : node->op == QN_OP_BIT_SHIFT
+                           ? strcmp(qn__attr_string(node, "direction", ""), "RIGHT") == 0
+                           : false;
     for (size_t i = 0; i < sizeof(ROWS) / sizeof(ROWS[0]); i++)
-        if (ROWS[i].op == op && ROWS[i].dtype == dtype)
-            return ROWS[i].fn;
+        if (ROWS[i].op == node->op && ROWS[i].dtype == dtype)
+            return other ? ROWS[i].other : ROWS[i].fn;
     return NULL;
 }
 
@@ -116,14 +225,16 @@ typedef struct binary_state {
     size_t in_bytes, out_bytes; /* of an element */
     bool clamps;
     qn_clamp_f32 clamp;
-    size_t n; /* broadcasts: inputs - 1, or 1 for one input */
+    float divisor; /* Mean; else 1 */
+    size_t n;      /* broadcasts: inputs - 1, or 1 for one input */
     qn_broadcast broadcasts[];
 } binary_state;
 
 static qn_status check_inputs(const qn_step *step, qn_error *error)
 {
     const qn_node *const node = step->node;
-    const bool variadic = node->op == QN_OP_MIN || node->op == QN_OP_MAX;
+    const bool variadic = node->op == QN_OP_MIN || node->op == QN_OP_MAX || node->op == QN_OP_SUM ||
+                          node->op == QN_OP_MEAN;
     if (node->n_inputs < (variadic ? 1u : 2u) || (!variadic && node->n_inputs != 2))
         return qn__step_fail(step, error, QN_CORRUPT, "%u inputs", (unsigned)node->n_inputs);
     for (uint32_t i = 0; i < node->n_inputs; i++) {
@@ -157,7 +268,12 @@ static qn_status prepare(const qn_plan *plan, qn_step *step, qn_error *error)
     const qn_node *const node = step->node;
     QN_TRY(check_inputs(step, error));
     const qn_dtype dtype = node->inputs[0]->type.dtype;
-    const row_fn fn = find_row(node->op, dtype);
+    row_fn fn = find_row(node, dtype);
+    /* One input is taken twice: its maximum with itself is itself. */
+    if (fn != NULL && node->n_inputs == 1)
+        fn = dtype == QN_DTYPE_F64 && node->op == QN_OP_SUM    ? max_f64
+             : node->op == QN_OP_SUM || node->op == QN_OP_MEAN ? max_f32
+                                                               : fn;
     if (fn == NULL)
         return qn__step_fail(step, error, QN_UNSUPPORTED, "element type %s", qn__dtype_name(dtype));
     qn__broadcast_layouts(step);
@@ -171,8 +287,9 @@ static qn_status prepare(const qn_plan *plan, qn_step *step, qn_error *error)
     s->n = n;
     s->in_bytes = qn__dtype_bits(dtype) / 8;
     s->out_bytes = qn__dtype_bits(node->outputs[0]->type.dtype) / 8;
-    s->clamps = node->act != QN_ACT_NONE && dtype == QN_DTYPE_F32;
+    s->clamps = node->act != QN_ACT_NONE && dtype == QN_DTYPE_F32 && node->op != QN_OP_MEAN;
     s->clamp = qn__step_clamp(step);
+    s->divisor = node->op == QN_OP_MEAN ? (float)node->n_inputs : 1.0f;
     const qn_status status = make_broadcasts(step, s, error);
     if (status != QN_OK) {
         qn__free(qn__plan_context(plan), s);
@@ -194,12 +311,16 @@ typedef struct binary_job {
     bool last;
 } binary_job;
 
+static float clamped(float x, qn_clamp_f32 clamp)
+{
+    x = x < clamp.lo ? clamp.lo : x;
+    return x > clamp.hi ? clamp.hi : x;
+}
+
 static void clamp_row(float *x, size_t n, qn_clamp_f32 clamp)
 {
-    for (size_t i = 0; i < n; i++) {
-        const float v = x[i] < clamp.lo ? clamp.lo : x[i];
-        x[i] = v > clamp.hi ? clamp.hi : v;
-    }
+    for (size_t i = 0; i < n; i++)
+        x[i] = clamped(x[i], clamp);
 }
 
 static void run_part(const binary_job *job, size_t out_at, int64_t a_at, int64_t c_at, size_t n)
@@ -243,6 +364,9 @@ static qn_status run(const qn_step *step, const qn_run_env *env, const qn_view *
         qn__parallel_ranges(env->pool, run_rows, &job, b->rank == 1 ? b->row : b->rows,
                             (b->rank == 1 ? 1 : b->row) * 3 * s->in_bytes);
     }
+    float *const sums = out[0].data;
+    for (size_t i = 0; s->divisor != 1.0f && i < out[0].count; i++)
+        sums[i] = clamped(sums[i] / s->divisor, s->clamp);
     return QN_OK;
 }
 

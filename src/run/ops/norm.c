@@ -126,8 +126,8 @@ static qn_status run_batch(const qn_step *step, const qn_run_env *env, const qn_
 /* --- mean and variance of rows: InstanceNormalization, LayerNormalization -------------------- */
 typedef struct moment_job {
     const float *src, *scale, *bias; /* bias may be NULL */
-    float *dst;
-    size_t n, channels; /* channels 0: scale and bias along the row */
+    float *dst, *mean, *deviation;   /* of each row, inverse; may be NULL */
+    size_t n, channels;              /* channels 0: scale and bias along the row */
     float epsilon;
 } moment_job;
 
@@ -146,6 +146,10 @@ static void moment_rows(void *arg, size_t begin, size_t end)
             square += ((double)src[i] - mean) * ((double)src[i] - mean);
         const float inverse = (float)(1.0 / sqrt(square / (double)n + (double)job->epsilon));
         const float center = (float)mean;
+        if (job->mean != NULL)
+            job->mean[row] = center;
+        if (job->deviation != NULL)
+            job->deviation[row] = inverse;
         if (job->channels > 0) {
             const size_t c = row % job->channels;
             for (size_t i = 0; i < n; i++)
@@ -206,9 +210,13 @@ static qn_status prepare_layer(const qn_plan *plan, qn_step *step, qn_error *err
     (void)plan;
     const qn_node *const node = step->node;
     QN_TRY(need_f32(step, 2, error));
+    const size_t n = layer_row(step);
     for (uint32_t o = 1; o < node->n_outputs; o++)
-        if (node->outputs[o] != NULL)
-            return qn__step_fail(step, error, QN_UNSUPPORTED, "mean and deviation outputs");
+        if (node->outputs[o] != NULL &&
+            (o > 2 || node->outputs[o]->type.dtype != QN_DTYPE_F32 || n == 0 ||
+             qn__tensor_elements(node->outputs[o]) != qn__tensor_elements(node->inputs[0]) / n))
+            return qn__step_fail(step, error, QN_UNSUPPORTED, "output %u does not fit",
+                                 (unsigned)o);
     for (uint32_t i = 0; i < node->n_inputs; i++) {
         step->in_layout[i] = QN_LAYOUT_ROW_MAJOR;
         if (i == 0 || (i == 2 && node->inputs[i] == NULL))
@@ -233,6 +241,10 @@ static qn_status run_layer(const qn_step *step, const qn_run_env *env, const qn_
                       .bias = has_bias ? in[2].data : NULL,
                       .n = layer_row(step),
                       .epsilon = qn__attr_float(step->node, "epsilon", 1e-5f)};
+    if (step->node->n_outputs > 1 && step->node->outputs[1] != NULL)
+        job.mean = out[1].data;
+    if (step->node->n_outputs > 2 && step->node->outputs[2] != NULL)
+        job.deviation = out[2].data;
     if (job.n > 0)
         qn__parallel_ranges(env->pool, moment_rows, &job, in[0].count / job.n, job.n * 12);
     return QN_OK;

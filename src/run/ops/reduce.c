@@ -1,4 +1,4 @@
-/* Reductions over any set of axes, and ArgMax. */
+/* Reductions over any set of axes, ArgMax and ArgMin. */
 #include "run/nd.h"
 #include "run/op.h"
 
@@ -79,6 +79,12 @@ static qn_status map_axes(const qn_step *step, uint32_t mask, reduce_state *s, q
     return QN_OK;
 }
 
+static bool is_norm(qn_op op)
+{
+    return op == QN_OP_REDUCE_L1 || op == QN_OP_REDUCE_L2 || op == QN_OP_REDUCE_LOG_SUM ||
+           op == QN_OP_REDUCE_LOG_SUM_EXP || op == QN_OP_REDUCE_SUM_SQUARE;
+}
+
 static qn_status prepare(const qn_plan *plan, qn_step *step, qn_error *error)
 {
     const qn_tensor *const x = qn__step_input(step, 0);
@@ -91,6 +97,8 @@ static qn_status prepare(const qn_plan *plan, qn_step *step, qn_error *error)
         return qn__step_fail(step, error, QN_UNSUPPORTED, "element type %s", qn__dtype_name(dtype));
     uint32_t mask;
     QN_TRY(reduced_axes(plan, step, x->rank, &mask, error));
+    if (is_norm(step->node->op) && dtype != QN_DTYPE_F32)
+        return qn__step_fail(step, error, QN_UNSUPPORTED, "element type %s", qn__dtype_name(dtype));
     if (step->node->n_inputs > 1)
         step->in_layout[1] = QN_LAYOUT_ROW_MAJOR;
     if (x->rank == step->node->outputs[0]->rank)
@@ -103,7 +111,7 @@ static qn_status prepare(const qn_plan *plan, qn_step *step, qn_error *error)
     *state = s;
     step->state = state;
     /* Sums are kept in double (or int64): the same result for every order of axes. */
-    step->scratch_bytes = (qn__tensor_elements(step->node->outputs[0]) + 1) * sizeof(double);
+    step->scratch_bytes = (qn__tensor_elements(step->node->outputs[0]) + 1) * 2 * sizeof(double);
     return QN_OK;
 }
 
@@ -138,6 +146,13 @@ static void fold_f32(qn_op op, const float *src_, double *acc_, size_t n, ptrdif
         break;
     case QN_OP_REDUCE_PROD:
         FOLD(float, double, x *a);
+        break;
+    case QN_OP_REDUCE_L1:
+        FOLD(float, double, fabs(x) + a);
+        break;
+    case QN_OP_REDUCE_L2:
+    case QN_OP_REDUCE_SUM_SQUARE:
+        FOLD(float, double, x *x + a);
         break;
     default:
         FOLD(float, double, x + a);
@@ -178,15 +193,20 @@ static void start(qn_op op, bool is_float, void *scratch, size_t count)
     }
 }
 
-static qn_status run(const qn_step *step, const qn_run_env *env, const qn_view *in,
-                     const qn_view *out, qn_error *error)
+/* acc += exp(x - top), both with the stride os. */
+static void fold_exp(const float *src, const double *top, double *acc, size_t n, ptrdiff_t os)
 {
-    (void)error;
-    const reduce_state *const s = step->state;
-    const qn_op op = step->node->op;
-    const qn_dtype dtype = in[0].tensor->type.dtype;
-    const bool is_float = dtype == QN_DTYPE_F32;
-    start(op, is_float, env->scratch, out[0].count);
+    for (size_t i = 0; i < n; i++) {
+        const double m = top[(ptrdiff_t)i * os];
+        acc[(ptrdiff_t)i * os] += exp((double)src[i] - (isfinite(m) ? m : 0.0));
+    }
+}
+
+/* Every row into the accumulators acc; top: their maxima, for LogSumExp. */
+static void fold_rows(const reduce_state *s, qn_op op, const qn_view *in, void *acc,
+                      const double *top)
+{
+    const qn_dtype dtype = in->tensor->type.dtype;
     for (size_t row = 0; row < s->rows && s->row > 0; row++) {
         size_t rest = row;
         ptrdiff_t to = 0;
@@ -195,20 +215,56 @@ static qn_status run(const qn_step *step, const qn_run_env *env, const qn_view *
             rest /= (size_t)s->dims[i];
         }
         const ptrdiff_t os = (ptrdiff_t)s->out_strides[s->rank - 1];
-        if (is_float)
-            fold_f32(op, (const float *)in[0].data + row * s->row, (double *)env->scratch + to,
-                     s->row, os);
+        if (top != NULL)
+            fold_exp((const float *)in->data + row * s->row, top + to, (double *)acc + to, s->row,
+                     os);
+        else if (dtype == QN_DTYPE_F32)
+            fold_f32(op, (const float *)in->data + row * s->row, (double *)acc + to, s->row, os);
         else
-            fold_int(op, dtype, in[0].data, row * s->row, (int64_t *)env->scratch + to, s->row, os);
+            fold_int(op, dtype, in->data, row * s->row, (int64_t *)acc + to, s->row, os);
     }
-    const double divisor = op == QN_OP_REDUCE_MEAN ? s->per : 1.0;
+}
+
+static double finish(qn_op op, double x, double top, double per)
+{
+    switch (op) {
+    case QN_OP_REDUCE_MEAN:
+        return x / per;
+    case QN_OP_REDUCE_L2:
+        return sqrt(x);
+    case QN_OP_REDUCE_LOG_SUM:
+        return log(x);
+    case QN_OP_REDUCE_LOG_SUM_EXP:
+        return log(x) + (isfinite(top) ? top : 0.0);
+    default:
+        return x;
+    }
+}
+
+static qn_status run(const qn_step *step, const qn_run_env *env, const qn_view *in,
+                     const qn_view *out, qn_error *error)
+{
+    (void)error;
+    const reduce_state *const s = step->state;
+    const qn_op op = step->node->op;
+    const qn_dtype dtype = in[0].tensor->type.dtype;
+    const bool is_float = dtype == QN_DTYPE_F32;
+    double *const acc = env->scratch, *const top = acc + out[0].count;
+    start(op, is_float, acc, out[0].count);
+    if (op == QN_OP_REDUCE_LOG_SUM_EXP) {
+        start(QN_OP_REDUCE_MAX, true, top, out[0].count);
+        fold_rows(s, QN_OP_REDUCE_MAX, in, top, NULL);
+    }
+    fold_rows(s, op, in, acc, op == QN_OP_REDUCE_LOG_SUM_EXP ? top : NULL);
     for (size_t i = 0; i < out[0].count; i++) {
-        if (is_float)
-            ((float *)out[0].data)[i] = (float)(((const double *)env->scratch)[i] / divisor);
-        else
-            qn__store_int(out[0].data, dtype, i,
-                          divisor > 1.0 ? ((const int64_t *)env->scratch)[i] / (int64_t)divisor
-                                        : ((const int64_t *)env->scratch)[i]);
+        if (is_float) {
+            ((float *)out[0].data)[i] =
+                (float)finish(op, acc[i], op == QN_OP_REDUCE_LOG_SUM_EXP ? top[i] : 0.0, s->per);
+            continue;
+        }
+        const int64_t sum = ((const int64_t *)env->scratch)[i];
+        const bool mean = op == QN_OP_REDUCE_MEAN && s->per > 1.0;
+        qn__store_int(out[0].data, dtype, i, mean ? sum / (int64_t)s->per : sum);
     }
     return QN_OK;
 }
@@ -219,7 +275,7 @@ static void release(const qn_context *ctx, qn_step *step)
     step->state = NULL;
 }
 
-/* --- ArgMax ---------------------------------------------------------------------------------- */
+/* --- ArgMax, ArgMin -------------------------------------------------------------------------- */
 static qn_status prepare_arg(const qn_plan *plan, qn_step *step, qn_error *error)
 {
     (void)plan;
@@ -244,6 +300,7 @@ static qn_status run_arg(const qn_step *step, const qn_run_env *env, const qn_vi
     int64_t axis = qn__attr_int(step->node, "axis", 0);
     axis += axis < 0 ? in[0].rank : 0;
     const bool last = qn__attr_int(step->node, "select_last_index", 0) != 0;
+    const bool least = step->node->op == QN_OP_ARG_MIN;
     const qn_axis_view v = qn__axis_view(in[0].rank, in[0].dims, in[0].layout, (size_t)axis);
     const qn_dtype dtype = in[0].tensor->type.dtype;
     int64_t *dst = out[0].data;
@@ -253,7 +310,7 @@ static qn_status run_arg(const qn_step *step, const qn_run_env *env, const qn_vi
             double top = qn__load_real(in[0].data, dtype, o * v.axis * v.inner + i);
             for (size_t k = 1; k < v.axis; k++) {
                 const double x = qn__load_real(in[0].data, dtype, (o * v.axis + k) * v.inner + i);
-                if (x > top || (last && x == top)) {
+                if ((least ? x < top : x > top) || (last && x == top)) {
                     top = x;
                     best = k;
                 }
@@ -265,4 +322,4 @@ static qn_status run_arg(const qn_step *step, const qn_run_env *env, const qn_vi
 }
 
 const qn_run_op qn__op_reduce = {QN_OP_NONE, prepare, run, release};
-const qn_run_op qn__op_arg_max = {QN_OP_ARG_MAX, prepare_arg, run_arg, NULL};
+const qn_run_op qn__op_arg_max = {QN_OP_NONE, prepare_arg, run_arg, NULL};

@@ -30,8 +30,16 @@ static qn_status prepare_row_major(const qn_plan *plan, qn_step *step, qn_error 
 /* Identity and Dropout: the layout stays as it is. */
 static qn_status prepare_same(const qn_plan *plan, qn_step *step, qn_error *error)
 {
-    (void)plan;
     QN_TRY(check(step, error));
+    if (step->node->op == QN_OP_DROPOUT) {
+        int64_t *training;
+        size_t count;
+        QN_TRY(qn__step_const_ints(plan, step, 2, &training, &count, error));
+        const bool drops = count > 0 && training[0] != 0;
+        qn__free(qn__plan_context(plan), training);
+        if (drops)
+            return qn__step_fail(step, error, QN_UNSUPPORTED, "training mode drops at random");
+    }
     step->out_layout[0] = step->in_layout[0];
     step->alias = step->node->n_outputs == 1 || step->node->outputs[1] == NULL;
     return QN_OK;

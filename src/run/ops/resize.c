@@ -123,6 +123,13 @@ static qn_status read_resize(const qn_plan *plan, const qn_step *step, qn_resize
         r->scales[i] = (float)r->out_dims[i] / (float)r->in_dims[i];
     }
     QN_TRY(read_scales(plan, step, r, error));
+    /* By ONNX's definition the corners of a fractional length are aligned, by ONNX Runtime those of
+     * the whole one. */
+    for (size_t i = 0; i < r->rank && r->coordinate == QN_COORD_ALIGN_CORNERS; i++)
+        if (fabsf(r->scales[i] * (float)r->in_dims[i] - (float)r->out_dims[i]) > 1e-2f)
+            return qn__step_fail(step, error, QN_UNSUPPORTED,
+                                 "align_corners with %lld elements scaled by %g",
+                                 (long long)r->in_dims[i], (double)r->scales[i]);
     for (size_t i = 0; i < r->rank; i++)
         r->changes[i] = r->scales[i] != 1.0f || r->in_dims[i] != r->out_dims[i];
     return QN_OK;

@@ -241,5 +241,5 @@ const qn_run_op qn__op_constant_of_shape = {QN_OP_CONSTANT_OF_SHAPE, prepare_pla
                                             run_constant_of_shape, NULL};
 const qn_run_op qn__op_constant = {QN_OP_CONSTANT, prepare_plain, run_constant, NULL};
 const qn_run_op qn__op_range = {QN_OP_RANGE, prepare_range, run_range, NULL};
-const qn_run_op qn__op_cast = {QN_OP_CAST, prepare_cast, run_cast, NULL};
+const qn_run_op qn__op_cast = {QN_OP_NONE, prepare_cast, run_cast, NULL};
 const qn_run_op qn__op_where = {QN_OP_WHERE, prepare_where, run_where, release};

@@ -105,8 +105,12 @@ static qn_status prepare_block(const qn_plan *plan, qn_step *step, qn_error *err
         if (d[2] % block != 0 || d[3] % block != 0)
             return qn__step_fail(step, error, QN_CORRUPT, "%lld x %lld in blocks of %lld",
                                  (long long)d[2], (long long)d[3], (long long)block);
-        const int64_t ds[6] = {d[0], block, block, d[1], d[2] / block, d[3] / block};
-        const int64_t ss[6] = {st[0], st[2], st[3], st[1], st[2] * block, st[3] * block};
+        const bool crd = strcmp(qn__attr_string(node, "mode", "DCR"), "CRD") == 0;
+        const int64_t ds[6] = {d[0],         crd ? d[1] : block, block, crd ? block : d[1],
+                               d[2] / block, d[3] / block};
+        const int64_t ss[6] = {
+            st[0],         crd ? st[1] : st[2], crd ? st[2] : st[3], crd ? st[3] : st[1],
+            st[2] * block, st[3] * block};
         memcpy(dims, ds, sizeof(ds));
         memcpy(strides, ss, sizeof(ss));
         channels[0] = 3;

@@ -90,6 +90,60 @@ static void apply(const qn_unary *u, const float *src, float *dst, size_t n)
     case QN_OP_ERF:
         LOOP(erff(x));
         break;
+    case QN_OP_SIN:
+        LOOP(sinf(x));
+        break;
+    case QN_OP_COS:
+        LOOP(cosf(x));
+        break;
+    case QN_OP_TAN:
+        LOOP(tanf(x));
+        break;
+    case QN_OP_ASIN:
+        LOOP(asinf(x));
+        break;
+    case QN_OP_ACOS:
+        LOOP(acosf(x));
+        break;
+    case QN_OP_ATAN:
+        LOOP(atanf(x));
+        break;
+    case QN_OP_SINH:
+        LOOP(sinhf(x));
+        break;
+    case QN_OP_COSH:
+        LOOP(coshf(x));
+        break;
+    case QN_OP_ASINH:
+        LOOP(asinhf(x));
+        break;
+    case QN_OP_ACOSH:
+        LOOP(acoshf(x));
+        break;
+    case QN_OP_ATANH:
+        LOOP(atanhf(x));
+        break;
+    case QN_OP_SIGN:
+        LOOP(x > 0.0f ? 1.0f : (x < 0.0f ? -1.0f : x * 0.0f));
+        break;
+    case QN_OP_SOFTSIGN:
+        LOOP(x / (1.0f + fabsf(x)));
+        break;
+    case QN_OP_MISH:
+        LOOP(x * tanhf((x > 0.0f ? x : 0.0f) + log1pf(expf(-fabsf(x)))));
+        break;
+    case QN_OP_CELU:
+        LOOP(x < 0.0f ? alpha * expm1f(x / alpha) : x);
+        break;
+    case QN_OP_THRESHOLDED_RELU:
+        LOOP(x > alpha ? x : 0.0f);
+        break;
+    case QN_OP_SHRINK:
+        LOOP(x < -alpha ? x + beta : (x > alpha ? x - beta : 0.0f));
+        break;
+    case QN_OP_SWISH:
+        LOOP(x * qn_sigmoid_f32(alpha * x));
+        break;
     default:
         break;
     }
@@ -134,7 +188,16 @@ qn_status qn__unary_read(const qn_plan *plan, const qn_step *step, qn_unary *out
         u.alpha = qn__attr_float(node, "alpha", 0.01f);
         break;
     case QN_OP_ELU:
+    case QN_OP_CELU:
+    case QN_OP_THRESHOLDED_RELU:
+    case QN_OP_SWISH:
         u.alpha = qn__attr_float(node, "alpha", 1.0f);
+        if (node->op == QN_OP_CELU && u.alpha == 0.0f)
+            return qn__step_fail(step, error, QN_CORRUPT, "\"alpha\" is 0");
+        break;
+    case QN_OP_SHRINK:
+        u.alpha = qn__attr_float(node, "lambd", 0.5f);
+        u.beta = qn__attr_float(node, "bias", 0.0f);
         break;
     case QN_OP_SELU:
         u.alpha = qn__attr_float(node, "alpha", 1.67326319217681884765625f);
@@ -261,4 +324,41 @@ static void release(const qn_context *ctx, qn_step *step)
     step->state = NULL;
 }
 
+/* --- IsNaN, IsInf, Not: a bool for each element ---------------------------------------------- */
+static qn_status prepare_test(const qn_plan *plan, qn_step *step, qn_error *error)
+{
+    (void)plan;
+    const qn_tensor *const x = qn__step_input(step, 0);
+    if (x == NULL || step->node->outputs[0]->type.dtype != QN_DTYPE_BOOL)
+        return qn__step_fail(step, error, QN_CORRUPT, "needs an input and a bool output");
+    if (step->node->op == QN_OP_NOT ? x->type.dtype != QN_DTYPE_BOOL
+                                    : !qn__dtype_is_float(x->type.dtype))
+        return qn__step_fail(step, error, QN_UNSUPPORTED, "element type %s",
+                             qn__dtype_name(x->type.dtype));
+    step->out_layout[0] = step->in_layout[0];
+    return QN_OK;
+}
+
+static qn_status run_test(const qn_step *step, const qn_run_env *env, const qn_view *in,
+                          const qn_view *out, qn_error *error)
+{
+    (void)env;
+    (void)error;
+    const qn_op op = step->node->op;
+    const bool up = qn__attr_int(step->node, "detect_positive", 1) != 0;
+    const bool down = qn__attr_int(step->node, "detect_negative", 1) != 0;
+    uint8_t *const dst = out[0].data;
+    for (size_t i = 0; i < in[0].count; i++) {
+        const double x = qn__load_real(in[0].data, in[0].tensor->type.dtype, i);
+        if (op == QN_OP_NOT)
+            dst[i] = x == 0.0;
+        else if (op == QN_OP_IS_NAN)
+            dst[i] = x != x;
+        else
+            dst[i] = (up && x == (double)INFINITY) || (down && x == -(double)INFINITY);
+    }
+    return QN_OK;
+}
+
+const qn_run_op qn__op_test = {QN_OP_NONE, prepare_test, run_test, NULL};
 const qn_run_op qn__op_unary = {QN_OP_NONE, prepare, run, release};
