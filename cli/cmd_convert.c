@@ -2,6 +2,9 @@
 #include "cli.h"
 #include "json.h"
 
+#include <string.h>
+#include <strings.h>
+
 static int report(const cli_options *options, uint64_t source_bytes, uint64_t bytes)
 {
     char a[32], b[32];
@@ -16,6 +19,13 @@ static int report(const cli_options *options, uint64_t source_bytes, uint64_t by
     return EXIT_OK;
 }
 
+/* Of files with other names the format would be the source's: a copy, and not what was meant. */
+static bool names_format(const char *path)
+{
+    const char *dot = strrchr(path, '.');
+    return dot != NULL && (strcasecmp(dot, ".onnx") == 0 || strcasecmp(dot, ".mnn") == 0);
+}
+
 int cmd_convert(const cli_options *options)
 {
     if (options->n_positional != 1)
@@ -23,6 +33,8 @@ int cmd_convert(const cli_options *options)
                                options->n_positional);
     if (options->output == NULL)
         return cli_usage_error("convert: -o OUT is needed");
+    if (!names_format(options->output))
+        return cli_usage_error("convert: %s: the name must end in .onnx or .mnn", options->output);
     if (cli_same_file(options->positional[0], options->output)) {
         cli_error("%s: the output is the model itself", options->output);
         return EXIT_FAILED;

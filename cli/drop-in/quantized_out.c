@@ -47,7 +47,11 @@ int main(int argc, char **argv)
             options.exact = "all";
         else if (strncmp(argv[i], "--exact-mnn=", 12) == 0)
             options.exact = argv[i] + 12;
-        else if (n_files < 3)
+        else if (strncmp(argv[i], "--", 2) == 0) {
+            fprintf(stderr, "error: unknown option \"%s\" (there is --exact-mnn[=LIST])\n",
+                    argv[i]);
+            return EXIT_USAGE;
+        } else if (n_files < 3)
             files[n_files++] = argv[i]; /* more are ignored, as ever */
     }
     if (n_files < 3)

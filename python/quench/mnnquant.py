@@ -18,6 +18,10 @@ def main(arguments=None):
             exact = "all"
         elif argument.startswith("--exact-mnn="):
             exact = argument.partition("=")[2]
+        elif argument.startswith("--"):
+            known = "there is --exact-mnn[=LIST]"
+            print(f'error: unknown option "{argument}" ({known})', file=sys.stderr)
+            return 2
         else:
             positional.append(argument)
     if len(positional) < 3:

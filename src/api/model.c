@@ -54,7 +54,8 @@ qn_status qn_model_save(const qn_model *model, const char *path, qn_save_format 
     QN_FAIL_IF(format != QN_SAVE_QDQ && format != QN_SAVE_QOPERATOR, error, QN_INVALID_ARGUMENT,
                "qn_model_save: unknown format %d", (int)format);
     const qn_write_options options = {.format = format == QN_SAVE_QOPERATOR ? QN_WRITE_QOPERATOR
-                                                                            : QN_WRITE_QDQ};
+                                                                            : QN_WRITE_QDQ,
+                                      .resolve = qn__graph_resolve};
     return qn__format_write(model->graph, path, &options, bytes_written, error);
 }
 

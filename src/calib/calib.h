@@ -20,8 +20,9 @@ typedef struct qn_ranges {
     const qn_context *ctx;
     size_t count; /* = graph->n_tensors; by tensor id */
     qn_range *items;
-    double **means; /* [count] mean of each channel (axis 1) where asked for, else NULL */
-    float **peaks;  /* the same: largest magnitude of each channel, zeros unless wanted */
+    double **means;     /* [count] mean of each channel (axis 1) where asked for, else NULL */
+    float **peaks;      /* the same: largest magnitude of each channel, zeros unless wanted */
+    double **few_means; /* the same: means over options->n_few samples alone */
 } qn_ranges;
 void qn__ranges_free(qn_ranges *ranges);
 
@@ -44,6 +45,7 @@ typedef struct qn_calib_options {
     const uint32_t *mean_ids; /* tensors whose channel means are wanted */
     size_t n_means;
     bool want_peaks;     /* and the channels' largest magnitudes */
+    size_t n_few;        /* and the means of so many evenly spaced samples (or all, if fewer) */
     const qn_rows *rows; /* filled while calibrating; data NULL: nothing to fill */
     size_t n_rows;
     int64_t batch; /* samples per ordered batch (ema) */

@@ -18,6 +18,7 @@ typedef struct job {
     uint8_t *has_rows; /* [n_tensors] input of a layer whose rows are sampled */
     uint32_t pass, n_passes;
     size_t n_samples; /* used: all, or options->limit */
+    size_t n_few;
     uint32_t n_workers;
     struct worker *workers;
     qn_ranges *ranges;
@@ -36,10 +37,19 @@ typedef struct worker {
     qn_feed feed;
     void **states;   /* [n_items] */
     qn_fixed **sums; /* [n_means] per channel, NULL until the first sample */
+    qn_fixed **few;  /* [n_means] the same over the few samples alone */
     size_t *n_sums;  /* [n_means] channels */
     float **peaks;   /* [n_means] the same: largest magnitudes */
     uint64_t sample;
 } worker;
+
+/* Sample i * all / few for some i: the first at or after it is the only candidate. */
+static bool is_one_of_few(const job *j, uint64_t sample)
+{
+    const uint64_t all = qn_dataset_count(j->dataset);
+    const uint64_t i = (sample * j->n_few + all - 1) / all;
+    return i < j->n_few && i * all / j->n_few == sample;
+}
 
 static qn_status add_means(worker *w, const qn_view *view, size_t index, qn_error *error)
 {
@@ -47,17 +57,18 @@ static qn_status add_means(worker *w, const qn_view *view, size_t index, qn_erro
     const size_t channels = qn__view_channels(view);
     if (w->sums[index] == NULL) {
         w->sums[index] = qn__calloc(ctx, channels, sizeof(qn_fixed));
+        w->few[index] = qn__calloc(ctx, channels, sizeof(qn_fixed));
         if (w->job->options->want_peaks)
             w->peaks[index] = qn__calloc(ctx, channels, sizeof(float));
-        if (w->sums[index] == NULL || (w->job->options->want_peaks && w->peaks[index] == NULL)) {
-            qn__free(ctx, w->sums[index]);
-            w->sums[index] = NULL;
-            return QN_NOMEM(error);
-        }
+        if (w->sums[index] == NULL || w->few[index] == NULL ||
+            (w->job->options->want_peaks && w->peaks[index] == NULL))
+            return QN_NOMEM(error); /* ends the run */
         w->n_sums[index] = channels;
     }
     QN_FAIL_IF(channels != w->n_sums[index], error, QN_UNSUPPORTED,
                "tensor \"%s\": the number of channels changes", view->tensor->name);
+    if (is_one_of_few(w->job, w->sample))
+        QN_TRY(qn__add_channel_means(ctx, view, w->few[index], NULL, error));
     return qn__add_channel_means(ctx, view, w->sums[index], w->peaks[index], error);
 }
 
@@ -139,9 +150,11 @@ static qn_status worker_create(job *j, worker *w, const qn_plan *plan,
     w->job = j;
     w->states = qn__calloc(ctx, j->options->n_items, sizeof(*w->states));
     w->sums = qn__calloc(ctx, j->options->n_means, sizeof(*w->sums));
+    w->few = qn__calloc(ctx, j->options->n_means, sizeof(*w->few));
     w->n_sums = qn__calloc(ctx, j->options->n_means, sizeof(*w->n_sums));
     w->peaks = qn__calloc(ctx, j->options->n_means, sizeof(*w->peaks));
-    if (w->states == NULL || w->sums == NULL || w->n_sums == NULL || w->peaks == NULL)
+    if (w->states == NULL || w->sums == NULL || w->few == NULL || w->n_sums == NULL ||
+        w->peaks == NULL)
         return QN_NOMEM(error);
     for (size_t i = 0; i < j->options->n_items; i++) {
         const qn_feature_method *m = j->options->items[i].method;
@@ -168,8 +181,11 @@ static void worker_free(job *j, worker *w)
     }
     for (size_t i = 0; w->sums != NULL && i < j->options->n_means; i++)
         qn__free(ctx, w->sums[i]);
+    for (size_t i = 0; w->few != NULL && i < j->options->n_means; i++)
+        qn__free(ctx, w->few[i]);
     for (size_t i = 0; w->peaks != NULL && i < j->options->n_means; i++)
         qn__free(ctx, w->peaks[i]);
+    qn__free(ctx, w->few);
     qn__free(ctx, w->sums);
     qn__free(ctx, w->peaks);
     qn__free(ctx, w->n_sums);
@@ -222,20 +238,25 @@ static qn_status finish_means(job *j, qn_error *error)
             if (j->workers[k].sums[i] != NULL)
                 channels = j->workers[k].n_sums[i];
         double *means = qn__calloc(ctx, channels, sizeof(*means));
+        double *few_means = qn__calloc(ctx, channels, sizeof(*few_means));
         float *peaks = qn__calloc(ctx, channels, sizeof(*peaks));
         j->ranges->means[j->options->mean_ids[i]] = means;
+        j->ranges->few_means[j->options->mean_ids[i]] = few_means;
         j->ranges->peaks[j->options->mean_ids[i]] = peaks;
-        if (means == NULL || peaks == NULL)
+        if (means == NULL || few_means == NULL || peaks == NULL)
             return QN_NOMEM(error);
         for (size_t c = 0; c < channels; c++) {
-            qn_fixed sum = 0;
+            qn_fixed sum = 0, few = 0;
             for (uint32_t k = 0; k < j->n_workers; k++)
                 if (j->workers[k].n_sums[i] == channels && j->workers[k].sums[i] != NULL) {
                     sum += j->workers[k].sums[i][c];
+                    few += j->workers[k].few[i][c];
                     if (j->options->want_peaks)
                         peaks[c] = fmaxf(peaks[c], j->workers[k].peaks[i][c]);
                 }
             means[c] = (double)sum / QN_FIXED_ONE / n_samples;
+            if (j->n_few > 0)
+                few_means[c] = (double)few / QN_FIXED_ONE / (double)j->n_few;
         }
     }
     return QN_OK;
@@ -292,7 +313,8 @@ qn_status qn__calibrate(const qn_graph *graph, const qn_dataset *dataset,
              .options = options,
              .ranges = &ranges,
              .n_passes = 1,
-             .n_samples = options->limit > 0 && options->limit < n_all ? options->limit : n_all};
+             .n_samples = options->limit > 0 && options->limit < n_all ? options->limit : n_all,
+             .n_few = options->n_few < n_all ? options->n_few : n_all};
 
     QN_FAIL_IF(n_all == 0, error, QN_INVALID_ARGUMENT, "no calibration samples");
     pthread_mutex_init(&j.lock, NULL);
@@ -305,8 +327,10 @@ qn_status qn__calibrate(const qn_graph *graph, const qn_dataset *dataset,
     ranges.items = qn__calloc(ctx, graph->n_tensors, sizeof(*ranges.items));
     ranges.means = qn__calloc(ctx, graph->n_tensors, sizeof(*ranges.means));
     ranges.peaks = qn__calloc(ctx, graph->n_tensors, sizeof(*ranges.peaks));
+    ranges.few_means = qn__calloc(ctx, graph->n_tensors, sizeof(*ranges.few_means));
     if (j.item_of == NULL || j.mean_of == NULL || j.has_rows == NULL || j.workers == NULL ||
-        ranges.items == NULL || ranges.means == NULL || ranges.peaks == NULL)
+        ranges.items == NULL || ranges.means == NULL || ranges.peaks == NULL ||
+        ranges.few_means == NULL)
         QN_FAIL_GOTO(error, QN_NO_MEMORY, "out of memory");
     QN_TRY_GOTO(check_items(&j, error));
     QN_TRY_GOTO(qn__dataset_input_dims(graph, dataset, &dims, error));
@@ -343,7 +367,10 @@ void qn__ranges_free(qn_ranges *ranges)
         qn__free(ranges->ctx, ranges->means[i]);
     for (size_t i = 0; ranges->peaks != NULL && i < ranges->count; i++)
         qn__free(ranges->ctx, ranges->peaks[i]);
+    for (size_t i = 0; ranges->few_means != NULL && i < ranges->count; i++)
+        qn__free(ranges->ctx, ranges->few_means[i]);
     qn__free(ranges->ctx, ranges->means);
+    qn__free(ranges->ctx, ranges->few_means);
     qn__free(ranges->ctx, ranges->peaks);
     qn__free(ranges->ctx, ranges->items);
     *ranges = (qn_ranges){0};

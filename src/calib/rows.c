@@ -5,7 +5,7 @@
 enum {
     MIN_ROWS = 128,
     MAX_ROWS = 1024,
-    ROWS_PER_COLUMN = 4,
+    ROWS_PER_COLUMN = 16,
     MAX_BYTES = 16 << 20 /* of one layer */
 };
 

@@ -80,7 +80,8 @@ qn_status qn_context_create(const qn_context_options *options, qn_context **out,
     qn_status status = QN_OK;
     if (options->cpu_mask != NULL && !qn__cpu_mask(&ctx->cpu_flags, options->cpu_mask))
         QN_FAIL_GOTO(error, QN_INVALID_ARGUMENT,
-                     "unknown CPU mask \"%s\" (scalar, avx2, avx512, neon)", options->cpu_mask);
+                     "unknown CPU mask \"%s\" (scalar, avx2, avxvnni, avx512, vnni, neon)",
+                     options->cpu_mask);
     if (pthread_mutex_init(&ctx->log_lock, NULL) != 0)
         QN_FAIL_GOTO(error, QN_NO_MEMORY, "cannot create a mutex");
     ctx->has_log_lock = true;

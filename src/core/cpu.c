@@ -13,12 +13,22 @@ static bool has_f16c(void)
     return __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_F16C) != 0;
 }
 
+/* Leaf 7.1; not in __builtin_cpu_supports of older compilers either. */
+static bool has_avxvnni(void)
+{
+    unsigned a, b, c, d;
+    return __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && a >= 1 &&
+           __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 && (a & (1u << 4)) != 0;
+}
+
 uint32_t qn__cpu_detect(void)
 {
     uint32_t flags = 0;
     __builtin_cpu_init();
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c())
         flags |= QN_CPU_AVX2;
+    if ((flags & QN_CPU_AVX2) != 0 && has_avxvnni())
+        flags |= QN_CPU_AVX_VNNI;
     if ((flags & QN_CPU_AVX2) != 0 && __builtin_cpu_supports("avx512f") &&
         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
         __builtin_cpu_supports("avx512vl"))
@@ -56,8 +66,12 @@ bool qn__cpu_mask(uint32_t *flags, const char *mask)
         const char *name;
         uint32_t allowed;
     } levels[] = {
-        {"", UINT32_MAX},      {"scalar", 0},
-        {"avx2", QN_CPU_AVX2}, {"avx512", QN_CPU_AVX2 | QN_CPU_AVX512},
+        {"", UINT32_MAX},
+        {"scalar", 0},
+        {"avx2", QN_CPU_AVX2},
+        {"avx512", QN_CPU_AVX2 | QN_CPU_AVX512},
+        {"avxvnni", QN_CPU_AVX2 | QN_CPU_AVX_VNNI},
+        {"vnni", QN_CPU_AVX2 | QN_CPU_AVX512 | QN_CPU_AVX512_VNNI},
         {"neon", QN_CPU_NEON},
     };
     for (size_t i = 0; i < sizeof levels / sizeof levels[0]; i++) {

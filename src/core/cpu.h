@@ -9,7 +9,7 @@ enum {
     QN_CPU_AVX2 = 1u << 0,   /* AVX2 + FMA + F16C, and the OS saves ymm */
     QN_CPU_AVX512 = 1u << 1, /* F, BW, DQ, VL, and the OS saves zmm */
     QN_CPU_AVX512_VNNI = 1u << 2,
-    QN_CPU_AVX_VNNI = 1u << 3,
+    QN_CPU_AVX_VNNI = 1u << 3, /* VNNI without AVX-512 */
     QN_CPU_NEON = 1u << 8,
     QN_CPU_DOTPROD = 1u << 9,
     QN_CPU_I8MM = 1u << 10
@@ -17,8 +17,8 @@ enum {
 
 /* Everything this CPU has. */
 uint32_t qn__cpu_detect(void);
-/* Flags at most at the named level ("", "scalar", "avx2", "avx512", "neon"); false: unknown name.
- */
+/* Flags at most at the named level ("", "scalar", "avx2", "avxvnni", "avx512", "vnni", "neon");
+ * false: unknown name. avxvnni is avx2 with VNNI, vnni is avx512 with it. */
 bool qn__cpu_mask(uint32_t *flags, const char *mask);
 
 #endif

@@ -129,11 +129,15 @@ static uint32_t usable_cores(void)
     return count < 1 ? 1 : (uint32_t)count;
 }
 
-/* Signals are the program's main threads' business. */
+/* Signals are the program's main threads' business, but for those that an instruction raises: they
+ * cannot go anywhere else. */
 static bool start_helpers(qn_pool *pool)
 {
     sigset_t all, before;
+    static const int own[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP};
     sigfillset(&all);
+    for (size_t i = 0; i < sizeof(own) / sizeof(own[0]); i++)
+        sigdelset(&all, own[i]);
     if (pthread_sigmask(SIG_SETMASK, &all, &before) != 0)
         return false;
     bool ok = true;

@@ -1,6 +1,5 @@
 #include "data/dataset_internal.h"
 
-#include <stdatomic.h>
 #include <string.h>
 
 #include "core/checked.h"
@@ -201,22 +200,24 @@ done:
 
 static qn_status keep_pictures(qn_dataset *dataset, qn_error *error)
 {
-    dataset->kept = qn__calloc(dataset->ctx, 1, sizeof(*dataset->kept));
-    if (dataset->kept == NULL)
+    const size_t bytes = dataset->inputs[0].count, room = bytes > 0 ? QN_KEPT_BYTES / bytes : 0;
+    qn_kept_pictures *kept = qn__calloc(dataset->ctx, 1, sizeof(*kept));
+    dataset->kept = kept;
+    if (kept == NULL)
         return QN_NOMEM(error);
-    dataset->kept->pixels =
-        qn__calloc(dataset->ctx, dataset->n_samples, sizeof(*dataset->kept->pixels));
-    return dataset->kept->pixels != NULL ? QN_OK : QN_NOMEM(error);
+    kept->n_slots = room < dataset->n_samples ? room : dataset->n_samples;
+    kept->pixels = qn__calloc(dataset->ctx, dataset->n_samples, sizeof(*kept->pixels));
+    kept->slots = qn__alloc(dataset->ctx, kept->n_slots * bytes);
+    return kept->pixels != NULL && kept->slots != NULL ? QN_OK : QN_NOMEM(error);
 }
 
 static void free_kept(qn_dataset *dataset)
 {
-    qn_kept_pictures *kept = dataset->kept;
-    for (size_t i = 0; kept != NULL && kept->pixels != NULL && i < dataset->n_samples; i++)
-        qn__free(dataset->ctx, kept->pixels[i]);
-    if (kept != NULL)
-        qn__free(dataset->ctx, (void *)kept->pixels);
-    qn__free(dataset->ctx, kept);
+    if (dataset->kept == NULL)
+        return;
+    qn__free(dataset->ctx, dataset->kept->slots);
+    qn__free(dataset->ctx, (void *)dataset->kept->pixels);
+    qn__free(dataset->ctx, dataset->kept);
 }
 
 static qn_status dataset_fill(qn_dataset *dataset, const qn_input_spec *inputs, size_t n_inputs,
@@ -315,17 +316,17 @@ size_t qn_dataset_sample_count(const qn_dataset *dataset, size_t input)
     return input < dataset->n_inputs ? dataset->inputs[input].count : 0;
 }
 
-/* Takes the picture's pixels over when there is room; several threads may have loaded it. */
-static void offer_pixels(const qn_dataset *dataset, size_t index, qn_image *image)
+static void keep_picture(const qn_dataset *dataset, size_t index, const uint8_t *pixels)
 {
     qn_kept_pictures *kept = dataset->kept;
     const size_t bytes = dataset->inputs[0].count;
-    uint8_t *none = NULL;
-    if (atomic_fetch_add(&kept->bytes, bytes) + bytes <= QN_KEPT_BYTES &&
-        atomic_compare_exchange_strong(&kept->pixels[index], &none, image->pixels))
-        image->pixels = NULL;
-    else
-        atomic_fetch_sub(&kept->bytes, bytes);
+    if (kept->n_used >= kept->n_slots)
+        return;
+    const size_t slot = kept->n_used++;
+    if (slot >= kept->n_slots) /* another thread took the last one */
+        return;
+    memcpy(kept->slots + slot * bytes, pixels, bytes);
+    kept->pixels[index] = kept->slots + slot * bytes;
 }
 
 static qn_status load_picture(const qn_dataset *dataset, size_t index, float *dst, qn_error *error)
@@ -339,7 +340,7 @@ static qn_status load_picture(const qn_dataset *dataset, size_t index, float *ds
     QN_TRY(qn__picture_pixels(dataset->ctx, &dataset->plan, dataset->samples[index].path, &image,
                               error));
     qn__picture_values(&dataset->plan, image.pixels, dst);
-    offer_pixels(dataset, index, &image);
+    keep_picture(dataset, index, image.pixels);
     qn__image_free(&image);
     return QN_OK;
 }

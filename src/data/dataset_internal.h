@@ -28,8 +28,10 @@ typedef struct qn_dataset_input {
 #define QN_KEPT_BYTES ((size_t)4 << 20)
 
 typedef struct qn_kept_pictures {
-    _Atomic size_t bytes;
-    _Atomic(uint8_t *) *pixels; /* [n_samples] NULL: not kept */
+    uint8_t *slots; /* in one piece: pictures between other buffers would pin the heap */
+    size_t n_slots;
+    _Atomic size_t n_used;
+    _Atomic(const uint8_t *) *pixels; /* [n_samples] in slots; NULL: not kept */
 } qn_kept_pictures;
 
 struct qn_dataset {

@@ -6,7 +6,7 @@
 
 #include <string.h>
 
-enum { DCT_BITS = 12, GROUP = 8 };
+enum { DCT_BITS = 12, GROUP = 8, CHUNK = 256 };
 
 /* --- inverse DCT (Loeffler, Ligtenberg and Moschytz, 1989, as in libjpeg's slow version) -------*/
 
@@ -139,18 +139,35 @@ static const uint8_t *component_row(const qn_jpeg_plane *p, size_t y, size_t wid
 
 /* --- colours ----------------------------------------------------------------------------------*/
 
-static int32_t high_half(int32_t a, int32_t b)
+static int16_t high_half(int16_t a, int16_t b)
 {
-    return (a * b) >> 16;
+    return (int16_t)((a * b) >> 16);
 }
 
-/* 16-bit arithmetic: products keep their upper half. */
-static void group_pixel(uint8_t y, int32_t cb, int32_t cr, uint8_t *rgb)
+static int16_t level_of(int16_t value)
 {
-    const int32_t luma = (256 * y + 128) >> 4;
-    rgb[0] = clamp_level((luma + high_half(5743, cr * 256)) >> 4);
-    rgb[1] = clamp_level((luma + high_half(-1410, cb * 256) + high_half(-2925, cr * 256)) >> 4);
-    rgb[2] = clamp_level((luma + high_half(7258, cb * 256)) >> 4);
+    const int16_t v = value > 0 ? value : 0;
+    return v < 255 ? v : 255;
+}
+
+/* 16-bit arithmetic: products keep their upper half. n is at most CHUNK. */
+static void group_pixels(const uint8_t *restrict y, const uint8_t *restrict cb,
+                         const uint8_t *restrict cr, size_t n, uint8_t *restrict rgb)
+{
+    uint8_t planes[3][CHUNK];
+    for (size_t i = 0; i < n; i++) {
+        const int16_t luma = (int16_t)((256 * y[i] + 128) >> 4);
+        const int16_t b = (int16_t)((cb[i] - 128) * 256), r = (int16_t)((cr[i] - 128) * 256);
+        const int16_t green = (int16_t)(high_half(-1410, b) + high_half(-2925, r));
+        planes[0][i] = (uint8_t)level_of((int16_t)((int16_t)(luma + high_half(5743, r)) >> 4));
+        planes[1][i] = (uint8_t)level_of((int16_t)((int16_t)(luma + green) >> 4));
+        planes[2][i] = (uint8_t)level_of((int16_t)((int16_t)(luma + high_half(7258, b)) >> 4));
+    }
+    for (size_t i = 0; i < n; i++, rgb += 3) {
+        rgb[0] = planes[0][i];
+        rgb[1] = planes[1][i];
+        rgb[2] = planes[2][i];
+    }
 }
 
 static void single_pixel(uint8_t y, int32_t cb, int32_t cr, uint8_t *rgb)
@@ -165,9 +182,12 @@ static void single_pixel(uint8_t y, int32_t cb, int32_t cr, uint8_t *rgb)
 static void colour_row(const uint8_t *y, const uint8_t *cb, const uint8_t *cr, size_t n,
                        uint8_t *rgb)
 {
+    const size_t grouped = n / GROUP * GROUP;
     size_t i = 0;
-    for (; i < n / GROUP * GROUP; i++)
-        group_pixel(y[i], cb[i] - 128, cr[i] - 128, rgb + 3 * i);
+    for (size_t step; i < grouped; i += step) {
+        step = grouped - i < CHUNK ? grouped - i : CHUNK;
+        group_pixels(y + i, cb + i, cr + i, step, rgb + 3 * i);
+    }
     for (; i < n; i++)
         single_pixel(y[i], cb[i] - 128, cr[i] - 128, rgb + 3 * i);
 }

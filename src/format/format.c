@@ -50,7 +50,7 @@ static const qn_format *format_of(const qn_graph *graph, const char *path)
 qn_status qn__format_write(const qn_graph *graph, const char *path, const qn_write_options *options,
                            uint64_t *bytes, qn_error *error)
 {
-    const qn_write_options defaults = {QN_WRITE_QDQ, false, NULL};
+    const qn_write_options defaults = {.format = QN_WRITE_QDQ};
     return format_of(graph, path)->write(graph, path, options ? options : &defaults, bytes, error);
 }
 

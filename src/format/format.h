@@ -15,6 +15,9 @@ typedef struct qn_write_options {
     qn_write_format format;
     bool dedicated_pairs; /* QDQ: every consumer reads a pair of its own */
     const char *producer; /* producer_name of a file that has no source document; NULL: "quench" */
+    /* Constant folding for formats that a graph must be lowered to (run/run.h, qn__graph_resolve);
+     * NULL: shapes are inferred, nothing is folded. A pointer, as in pass/pass.h. */
+    qn_status (*resolve)(qn_graph *graph, size_t max_bytes, qn_error *error);
 } qn_write_options;
 
 typedef struct qn_format {

@@ -12,6 +12,8 @@
 #define QN_KERNEL_KERNEL_H
 
 #include "core/cpu.h"
+#include "kernel/q8_binary.h"
+#include "kernel/q8_maxpool.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -82,24 +84,26 @@ typedef struct qn_f32_pool {
     const char *name;
 } qn_f32_pool;
 
-/* --- 8-bit indirect GEMM with requantization
- * ------------------------------------------------------ acc[m][n] = base[n] + sum over p < ks, k <
- * kc of u(a[p * MR + m][k]) * w(p, k, n) in int32, exactly; u(byte) = byte ^ flip as an unsigned
- * number (flip 0x80 for signed activations, 0 otherwise; whoever packs puts -(zero + flip) * sum of
- * w into base, and taps in the padding point at rows of zero points). Then c[m][n] = saturate to
- * lo..hi of round_half_even((float)acc * scale[n]) + zero, as a byte, or c[m][n] = clamp((float)acc
- * * scale[n]) as float when out->is_float.
+/* --- 8-bit indirect GEMM with requantization ----------------------------------------------------
+ * acc[m][n] = base[n] + sum over p < ks, k < kc of u(a[p * MR + m][k]) * w(p, k, n)
+ * exactly, modulo 2^32. u(byte) = byte ^ flip as an unsigned number: flip is 0x80 for signed
+ * activations and 0 otherwise. (Whoever packs puts -(zero + flip) * sum of w into base, and taps in
+ * the padding point at rows of zero points.)
+ *
+ * c[m][n] = saturate to lo..hi of round_half_even((float)acc * scale[n]) + zero, as a byte: signed
+ * if lo < 0. The product is rounded to float once; a NaN becomes lo. With is_float:
+ * c[m][n] = clamp((float)acc * scale[n]). Bits are the same on every instruction set.
  *
  * a: ks groups of MR row pointers (entries at and above mr repeat a valid row); each row has kc
  * bytes, no over-read. w: packed by qn__q8_gemm_pack: panels of NR columns: NR int32 bases, NR
  * float scales, then for each p and each group of KR consecutive k, NR times KR bytes, zero padded.
- * safe: for every column no sum of two neighbouring products of a group (k = 2i, 2i + 1) leaves
+ * safe: for every column no sum of two neighbouring products of a tap (k = 2i, 2i + 1) leaves
  * int16, whatever the activations: kernels may then add pairs in 16 bits (vpmaddubsw).
  * c: rows of c_stride elements; the kernel walks all panels of nc. mr in 1..MR. */
 typedef struct qn_q8_out {
-    int32_t zero, lo, hi;
+    int32_t zero, lo, hi; /* all of them values of one 8-bit type */
     bool is_float;
-    qn_clamp_f32 clamp; /* float */
+    qn_clamp_f32 clamp; /* of floats */
 } qn_q8_out;
 typedef void (*qn_q8_igemm_fn)(size_t mr, size_t nc, size_t kc, size_t ks, const uint8_t *const *a,
                                uint8_t flip, bool safe, const void *w, void *c, size_t c_stride,
@@ -112,17 +116,17 @@ typedef struct qn_q8_igemm {
 /* Bytes needed to pack n columns of ks * kc weights; false on overflow. */
 bool qn__q8_gemm_packed_bytes(size_t *out, size_t n, size_t kc, size_t ks, size_t nr, size_t kr);
 /* Packs weights given as w[n * stride_n + p * stride_p + k * stride_k]; returns whether they are
- * safe. */
+ * safe, which does not depend on nr and kr. */
 bool qn__q8_gemm_pack(void *packed, const int8_t *w, const int32_t *base, const float *scale,
                       size_t n, size_t kc, size_t ks, size_t stride_n, size_t stride_p,
                       size_t stride_k, size_t nr, size_t kr);
 
-/* --- 8-bit depthwise convolution, channels last
- * --------------------------------------------------- A run of n outputs along a row; every tap is
- * inside the input (edges are shorter windows): acc[c] = bias[c] + sum over i < kh, j < kw of (in[x
- * * in_step + i * in_row + j * in_col + c] - in_zero) * w[i * w_row + j * channels + c] in int32,
- * exactly, bytes signed or not as in_signed says; output as in the GEMM. Steps are in elements. No
- * over-read. */
+/* --- 8-bit depthwise convolution, channels last --------------------------------------------------
+ * A run of n outputs along a row; every tap is inside the input (edges are shorter windows):
+ * acc[x][c] = bias[c] + sum over i < kh, j < kw of
+ *     (in[x * in_step + i * in_row + j * in_col + c] - in_zero) * w[i * w_row + j * channels + c]
+ * exactly, modulo 2^32, bytes signed or not as in_signed says; in_zero is such a byte; output as in
+ * the GEMM at out[x * out_step + c]. Steps are in elements. No over-read. */
 typedef struct qn_q8_dwconv_args {
     size_t n, channels, kh, kw;
     const uint8_t *in;
@@ -164,8 +168,11 @@ typedef struct qn_kernels {
 enum {
     QN_ISA_scalar = 0,
     QN_ISA_avx2 = QN_CPU_AVX2,
+    QN_ISA_avxvnni = QN_CPU_AVX2 | QN_CPU_AVX_VNNI,
     QN_ISA_avx512 = QN_CPU_AVX512,
-    QN_ISA_neon = QN_CPU_NEON
+    QN_ISA_vnni = QN_CPU_AVX512 | QN_CPU_AVX512_VNNI,
+    QN_ISA_neon = QN_CPU_NEON,
+    QN_ISA_dotprod = QN_CPU_NEON | QN_CPU_DOTPROD
 };
 #define QN_KERNEL(slot, isa, function, ...) __typeof__(*((qn_kernels *)0)->slot.fn) function;
 #include "kernel/kernels.def"

@@ -328,6 +328,10 @@ static qn_status read_samples(const reader *r)
     const char *type = "image";
     QN_TRY(read_string(r, "input_type", &type));
     r->out->sequence = strcmp(type, "sequence") == 0;
+    if (!r->out->sequence && strcmp(type, "image") != 0)
+        qn__log(r->ctx, QN_LOG_WARNING,
+                "%s: \"input_type\" is \"%.80s\", not image or sequence: image is used",
+                r->out->file, type);
     QN_TRY(read_string(r, "path", &r->out->path));
     QN_FAIL_IF(r->out->path == NULL || r->out->path[0] == '\0', r->error, QN_INVALID_ARGUMENT,
                "%s: \"path\", the folder of calibration samples, is missing", r->out->file);
@@ -414,6 +418,12 @@ static qn_status read_all(const reader *r)
     QN_TRY(read_format(r));
     QN_TRY(read_channels(r, "mean", r->out->mean));
     QN_TRY(read_channels(r, "normal", r->out->normal));
+    for (uint32_t i = 0; i < r->out->channels; i++)
+        if (r->out->normal[i] == 0) {
+            qn__log(r->ctx, QN_LOG_WARNING, "%s: \"normal\" holds 0: all pictures look the same",
+                    r->out->file);
+            break;
+        }
     QN_TRY(read_size(r));
     QN_TRY(read_samples(r));
     QN_TRY(read_methods(r));
@@ -443,8 +453,10 @@ qn_status qn__mnn_config_read(const qn_context *ctx, const char *path, uint32_t 
         qn__file_close(ctx, &view);
         QN_FAIL(error, QN_LIMIT, "%s: a configuration of %zu bytes", path, view.size_bytes);
     }
-    json_t *root =
-        json_loadb((const char *)view.data, view.size_bytes, JSON_REJECT_DUPLICATES, &where);
+    /* Editors put a byte order mark in front, which is no JSON. */
+    const size_t mark = view.size_bytes >= 3 && memcmp(view.data, "\xef\xbb\xbf", 3) == 0 ? 3 : 0;
+    json_t *root = json_loadb((const char *)view.data + mark, view.size_bytes - mark,
+                              JSON_REJECT_DUPLICATES, &where);
     qn__file_close(ctx, &view);
     QN_FAIL_IF(root == NULL, error, QN_INVALID_ARGUMENT,
                "%s: invalid JSON at line %d, column %d: %s", path, where.line < 1 ? 1 : where.line,

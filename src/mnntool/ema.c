@@ -1,11 +1,11 @@
 /* MNN's EMA: statistics in training mode (calib/train.h) of the blocks around convolutions. */
 #include "mnntool/ema.h"
+#include "mnntool/operators.h"
 
 #include <math.h>
 #include <string.h>
 
-#define SMALLEST 1e-6f   /* a row's largest weight counts at least this much */
-#define DEFAULT_BATCH 32 /* of models that do not fix it */
+#define SMALLEST 1e-6f /* a row's largest weight counts at least this much */
 
 /* --- finding blocks ----------------------------------------------------------------------------*/
 /* By MNN tensor id. */
@@ -14,21 +14,6 @@ typedef struct topology {
     size_t *reader;  /* the last of them */
     const qn_tensor **tensors;
 } topology;
-
-static size_t n_inputs_of(const qn_fb_object *op)
-{
-    size_t n = 0;
-    (void)qn__fb_bytes(op, QN_MNN_Op_inputIndexes, &n);
-    return n;
-}
-
-static int64_t id_at(const qn_mnn_source *s, const qn_fb_object *op, uint32_t slot, size_t index)
-{
-    size_t n = 0;
-    (void)qn__fb_bytes(op, slot, &n);
-    const int64_t id = index < n ? qn__fb_int_at(&s->doc, op, slot, index) : -1;
-    return id >= 0 && (uint64_t)id < s->n_tensors ? id : -1;
-}
 
 static qn_status read_topology(qn_ema *e, topology *t, qn_error *error)
 {
@@ -40,8 +25,8 @@ static qn_status read_topology(qn_ema *e, topology *t, qn_error *error)
     if (t->readers == NULL || t->reader == NULL || t->tensors == NULL)
         return QN_NOMEM(error);
     for (size_t i = 0; i < s->n_ops; i++)
-        for (size_t k = 0; k < n_inputs_of(s->ops[i]); k++) {
-            const int64_t id = id_at(s, s->ops[i], QN_MNN_Op_inputIndexes, k);
+        for (size_t k = 0; k < qn__mnn_op_count(s, i, false); k++) {
+            const int64_t id = qn__mnn_op_tensor(s, i, false, k);
             if (id < 0)
                 continue;
             t->readers[id]++;
@@ -64,14 +49,6 @@ static const qn_node *node_of(const qn_graph *g, size_t op, qn_op kind)
     return NULL;
 }
 
-static bool skipped(const qn_mnn_config *config, const char *name)
-{
-    for (size_t i = 0; name != NULL && i < config->n_skips; i++)
-        if (strcmp(config->skips[i], name) == 0)
-            return true;
-    return false;
-}
-
 /* The only operator that reads tensor id, if it is of this kind. */
 static size_t sole_reader(const qn_ema *e, const topology *t, uint32_t id, int64_t kind)
 {
@@ -79,9 +56,8 @@ static size_t sole_reader(const qn_ema *e, const topology *t, uint32_t id, int64
     if (t->readers[id] != 1)
         return QN_EMA_NO_OP;
     const size_t op = t->reader[id];
-    return qn__fb_int(&s->doc, s->ops[op], QN_MNN_Op_type) == kind && n_inputs_of(s->ops[op]) == 1
-               ? op
-               : QN_EMA_NO_OP;
+    return qn__mnn_op_type(s, op) == kind && qn__mnn_op_count(s, op, false) == 1 ? op
+                                                                                 : QN_EMA_NO_OP;
 }
 
 static bool has_activation(const qn_mnn_source *s, const qn_fb_object *op)
@@ -107,7 +83,7 @@ static void extend_block(const qn_ema *e, const topology *t, qn_ema_block *b)
         return;
     const size_t norm = sole_reader(e, t, b->out, QN_MNN_OpType_BatchNorm);
     if (norm != QN_EMA_NO_OP) {
-        const int64_t id = id_at(s, s->ops[norm], QN_MNN_Op_outputIndexes, 0);
+        const int64_t id = qn__mnn_op_tensor(s, norm, true, 0);
         b->norm_node = node_of(e->run->graph, norm, QN_OP_BATCH_NORMALIZATION);
         if (id < 0 || b->norm_node == NULL || t->tensors[id] == NULL) {
             b->norm_node = NULL;
@@ -121,7 +97,7 @@ static void extend_block(const qn_ema *e, const topology *t, qn_ema_block *b)
         return;
     if (act == QN_EMA_NO_OP)
         act = sole_reader(e, t, b->out, QN_MNN_OpType_ReLU6);
-    const int64_t id = act == QN_EMA_NO_OP ? -1 : id_at(s, s->ops[act], QN_MNN_Op_outputIndexes, 0);
+    const int64_t id = act == QN_EMA_NO_OP ? -1 : qn__mnn_op_tensor(s, act, true, 0);
     if (id >= 0 && t->tensors[id] != NULL) {
         b->act = act;
         b->out = (uint32_t)id;
@@ -132,14 +108,14 @@ static void extend_block(const qn_ema *e, const topology *t, qn_ema_block *b)
 static bool find_block(const qn_ema *e, const topology *t, size_t op, qn_ema_block *b)
 {
     const qn_mnn_source *s = e->run->source;
-    const qn_fb_object *o = s->ops[op], *main = qn__fb_table(o, QN_MNN_Op_main);
-    const int64_t type = qn__fb_int(&s->doc, o, QN_MNN_Op_type);
+    const qn_fb_object *main = qn__fb_table(s->ops[op], QN_MNN_Op_main);
+    const int64_t type = qn__mnn_op_type(s, op);
     if ((type != QN_MNN_OpType_Convolution && type != QN_MNN_OpType_ConvolutionDepthwise) ||
-        n_inputs_of(o) != 1 || main == NULL || main->record != QN_MNN_REC_Convolution2D ||
-        skipped(e->run->config, qn__fb_string(o, QN_MNN_Op_name)))
+        qn__mnn_op_count(s, op, false) != 1 || main == NULL ||
+        main->record != QN_MNN_REC_Convolution2D || qn__mnn_op_skipped(e->run, op))
         return false;
-    const int64_t in = id_at(s, o, QN_MNN_Op_inputIndexes, 0);
-    const int64_t out = id_at(s, o, QN_MNN_Op_outputIndexes, 0);
+    const int64_t in = qn__mnn_op_tensor(s, op, false, 0);
+    const int64_t out = qn__mnn_op_tensor(s, op, true, 0);
     const qn_node *node = node_of(e->run->graph, op, QN_OP_CONV);
     if (in < 0 || out < 0 || t->tensors[out] == NULL || node == NULL || node->n_inputs < 2)
         return false;
@@ -285,21 +261,6 @@ static bool progress(void *arg, const char *phase, uint64_t done, uint64_t total
     return true;
 }
 
-static int64_t choose_batch(const qn_mnn_run *run, size_t n_samples)
-{
-    const qn_tensor *input = run->graph->n_inputs > 0 ? run->graph->inputs[0] : NULL;
-    const bool fixed = input != NULL && input->has_shape && input->rank > 0 &&
-                       input->dims[0].kind == QN_DIM_CONST && input->dims[0].value > 0;
-    int64_t batch = run->config->batch > 0 ? run->config->batch
-                    : fixed                ? input->dims[0].value
-                                           : DEFAULT_BATCH;
-    if (run->config->sequence)
-        batch = 1;
-    if ((uint64_t)batch > n_samples)
-        batch = (int64_t)n_samples;
-    return batch;
-}
-
 static qn_status train(qn_ema *e, qn_error *error)
 {
     const qn_mnn_run *run = e->run;
@@ -312,7 +273,7 @@ static qn_status train(qn_ema *e, qn_error *error)
         return QN_NOMEM(error);
     qn_calib_options o = {.items = items,
                           .n_items = 2 * e->n_blocks,
-                          .batch = choose_batch(run, n_samples),
+                          .batch = run->config->batch,
                           .progress = progress,
                           .progress_ctx = (void *)run};
     QN_TRY(qn__graph_clone(run->graph, &g, error));

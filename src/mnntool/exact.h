@@ -5,7 +5,7 @@
 #ifndef QN_MNNTOOL_EXACT_H
 #define QN_MNNTOOL_EXACT_H
 
-#include "mnntool/tool.h"
+#include "mnntool/operators.h"
 
 /* One MNN tensor. */
 typedef struct qn_mnn_seen {
@@ -33,13 +33,5 @@ typedef struct qn_mnn_trace {
 /* exact_trace.c: runs the network once on labels instead of values. */
 qn_status qn__mnn_trace_create(const qn_mnn_run *run, qn_mnn_trace *out, qn_error *error);
 void qn__mnn_trace_free(qn_mnn_trace *trace);
-
-/* Operators: type, name ("" when it has none), tensor ids; -1 where there is none. */
-int64_t qn__mnn_op_type(const qn_mnn_source *source, size_t op);
-const char *qn__mnn_op_title(const qn_mnn_source *source, size_t op);
-size_t qn__mnn_op_count(const qn_mnn_source *source, size_t op, bool outputs);
-int64_t qn__mnn_op_tensor(const qn_mnn_source *source, size_t op, bool outputs, size_t index);
-/* Is the operator named in skip_quant_op_names? */
-bool qn__mnn_op_skipped(const qn_mnn_run *run, size_t op);
 
 #endif

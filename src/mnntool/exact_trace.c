@@ -38,44 +38,6 @@ typedef struct tracer {
     uint32_t **origins; /* [n] of moved tensors, in the arena */
 } tracer;
 
-int64_t qn__mnn_op_type(const qn_mnn_source *source, size_t op)
-{
-    return qn__fb_int(&source->doc, source->ops[op], QN_MNN_Op_type);
-}
-
-const char *qn__mnn_op_title(const qn_mnn_source *source, size_t op)
-{
-    const char *name = qn__fb_string(source->ops[op], QN_MNN_Op_name);
-    return name != NULL ? name : "";
-}
-
-static uint32_t list_of(bool outputs)
-{
-    return outputs ? QN_MNN_Op_outputIndexes : QN_MNN_Op_inputIndexes;
-}
-
-size_t qn__mnn_op_count(const qn_mnn_source *source, size_t op, bool outputs)
-{
-    size_t count;
-    (void)qn__fb_bytes(source->ops[op], list_of(outputs), &count);
-    return count;
-}
-
-int64_t qn__mnn_op_tensor(const qn_mnn_source *source, size_t op, bool outputs, size_t index)
-{
-    const int64_t id = qn__fb_int_at(&source->doc, source->ops[op], list_of(outputs), index);
-    return id >= 0 && (uint64_t)id < source->n_tensors ? id : -1;
-}
-
-bool qn__mnn_op_skipped(const qn_mnn_run *run, size_t op)
-{
-    const char *name = qn__mnn_op_title(run->source, op);
-    for (size_t i = 0; i < run->config->n_skips; i++)
-        if (strcmp(run->config->skips[i], name) == 0)
-            return true;
-    return false;
-}
-
 /* Operators that MNN lowers to regions of other tensors. */
 static bool only_moves(int64_t type)
 {
@@ -305,7 +267,6 @@ static bool emit_raster(tracer *t, uint32_t id, const uint32_t *inputs, size_t n
     qn_mnn_trace *trace = t->trace;
     qn_mnn_raster *raster = &trace->rasters[trace->n_rasters++];
     uint32_t *copy = qn__arena_calloc(&trace->arena, n_inputs + 1, sizeof(*copy));
-    t->wanted[id] = 1;
     raster->name = qn__arena_printf(&trace->arena, "%s_raster_%zu", who, (*made)++);
     raster->output = id;
     raster->inputs = copy;
@@ -327,6 +288,7 @@ static bool add_raster(tracer *t, int64_t id, const char *who, size_t *made)
     size_t depth = 0;
     if (t->wanted[id] != 0)
         return true;
+    t->wanted[id] = 1; /* when it is pushed: constants that look like labels can make a circle */
     t->stack[depth++] = (uint32_t)id;
     while (depth > 0) {
         const uint32_t top = t->stack[depth - 1];
@@ -334,8 +296,8 @@ static bool add_raster(tracer *t, int64_t id, const char *who, size_t *made)
         const uint32_t *inputs = memory_of(t, top, &n);
         while (i < n && (t->pinned[inputs[i]] == 0 || t->wanted[inputs[i]] != 0))
             i++;
-        /* (deeper than there are tensors: impossible in a network that runs) */
-        if (i < n && depth < t->n) {
+        if (i < n) {
+            t->wanted[inputs[i]] = 1;
             t->stack[depth++] = inputs[i];
             continue;
         }
@@ -512,30 +474,44 @@ static void mark_operator(tracer *t, size_t op)
 }
 
 /* Constants carry no labels: a moved tensor comes from those that the operators on its way read. */
+static bool is_constant_input(const tracer *t, int64_t id)
+{
+    return is_float(t, id) && t->producer[id] != NO_OP &&
+           is_constant(qn__mnn_op_type(t->source, (size_t)t->producer[id]));
+}
+
+static bool add_constants(tracer *t, size_t op, int64_t to)
+{
+    const size_t n_in = qn__mnn_op_count(t->source, op, false);
+    size_t n = t->n_origins[to], n_constants = 0;
+    for (size_t i = 0; i < n_in; i++)
+        n_constants += is_constant_input(t, qn__mnn_op_tensor(t->source, op, false, i));
+    if (n_constants == 0)
+        return true;
+    uint32_t *grown = qn__arena_calloc(&t->trace->arena, n + n_constants, sizeof(*grown));
+    if (grown == NULL)
+        return false;
+    if (n > 0)
+        memcpy(grown, t->origins[to], n * sizeof(*grown));
+    for (size_t i = 0; i < n_in; i++) {
+        const int64_t from = qn__mnn_op_tensor(t->source, op, false, i);
+        if (is_constant_input(t, from))
+            grown[n++] = (uint32_t)from;
+    }
+    t->origins[to] = grown;
+    t->n_origins[to] = n;
+    return true;
+}
+
 static bool add_constant_origins(tracer *t)
 {
     for (size_t op = 0; op < t->source->n_ops; op++) {
         if (!only_moves(qn__mnn_op_type(t->source, op)))
             continue;
-        for (size_t i = 0; i < qn__mnn_op_count(t->source, op, false); i++) {
-            const int64_t from = qn__mnn_op_tensor(t->source, op, false, i);
-            if (!is_float(t, from) || t->producer[from] == NO_OP ||
-                !is_constant(qn__mnn_op_type(t->source, (size_t)t->producer[from])))
-                continue;
-            for (size_t k = 0; k < qn__mnn_op_count(t->source, op, true); k++) {
-                const int64_t to = qn__mnn_op_tensor(t->source, op, true, k);
-                if (!is_float(t, to))
-                    continue;
-                const size_t n = t->n_origins[to];
-                uint32_t *grown = qn__arena_calloc(&t->trace->arena, n + 1, sizeof(*grown));
-                if (grown == NULL)
-                    return false;
-                if (n > 0)
-                    memcpy(grown, t->origins[to], n * sizeof(*grown));
-                grown[n] = (uint32_t)from;
-                t->origins[to] = grown;
-                t->n_origins[to] = n + 1;
-            }
+        for (size_t k = 0; k < qn__mnn_op_count(t->source, op, true); k++) {
+            const int64_t to = qn__mnn_op_tensor(t->source, op, true, k);
+            if (is_float(t, to) && !add_constants(t, op, to))
+                return false;
         }
     }
     return true;

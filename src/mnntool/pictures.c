@@ -30,10 +30,8 @@ static const qn_mnn_input *configured(const qn_mnn_config *config, const char *n
     return NULL;
 }
 
-static qn_status check_names(const qn_context *ctx, const qn_graph *graph,
-                             const qn_mnn_config *config, qn_error *error)
+static qn_status check_names(const qn_graph *graph, const qn_mnn_config *config, qn_error *error)
 {
-    (void)ctx;
     for (size_t i = 0; i < config->n_inputs; i++) {
         bool found = false;
         for (size_t k = 0; k < graph->n_inputs; k++)
@@ -74,7 +72,7 @@ qn_status qn__mnn_input_dims(const qn_graph *graph, const qn_mnn_config *config,
                              int64_t (*dims)[QN_MAX_RANK], bool *changed, qn_error *error)
 {
     *changed = false;
-    QN_TRY(check_names(graph->ctx, graph, config, error));
+    QN_TRY(check_names(graph, config, error));
     for (size_t i = 0; i < graph->n_inputs; i++) {
         const qn_tensor *t = graph->inputs[i];
         const qn_mnn_input *given = configured(config, t->name);

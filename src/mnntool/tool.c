@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 
 #include "calib/calib.h"
+#include "data/paths.h"
 #include "quant/model.h"
 
 void qn_mnn_options_init(qn_mnn_options *options)
@@ -133,14 +134,62 @@ static bool has_batch_norm(const qn_mnn_source *source)
     return false;
 }
 
+/* Numbers that are integers already stay as they are: not what somebody who asks for this expects.
+ */
+static void warn_quantized(const job *j)
+{
+    const qn_graph *graph = j->model->graph;
+    for (size_t i = 0; i < graph->n_tensors; i++)
+        if (graph->tensors[i]->type.kind == QN_TYPE_QUANT) {
+            qn__log(j->ctx, QN_LOG_WARNING,
+                    "%s: is quantized already (tensor \"%.80s\"): what is in integers stays so",
+                    j->source, graph->tensors[i]->name);
+            return;
+        }
+}
+
 /* --- outputs -----------------------------------------------------------------------------------*/
 
-static qn_status check_regular(const char *path, qn_error *error)
+static bool same_file(const struct stat *a, const char *path)
+{
+    struct stat b;
+    return stat(path, &b) == 0 && a->st_dev == b.st_dev && a->st_ino == b.st_ino;
+}
+
+static qn_status check_place(const job *j, const char *path, const char *config, qn_error *error)
 {
     struct stat info;
-    QN_FAIL_IF(stat(path, &info) == 0 && !S_ISREG(info.st_mode), error, QN_IO,
+    if (stat(path, &info) != 0)
+        return QN_OK;
+    QN_FAIL_IF(!S_ISREG(info.st_mode), error, QN_IO,
                "%s: cannot write: exists and is not a regular file", path);
+    QN_FAIL_IF(same_file(&info, j->source), error, QN_INVALID_ARGUMENT,
+               "%s: the output is the model itself", path);
+    QN_FAIL_IF(same_file(&info, config), error, QN_INVALID_ARGUMENT,
+               "%s: the output is the configuration itself", path);
     return QN_OK;
+}
+
+/* What can be known before minutes of calibration are spent. */
+static qn_status check_destination(const job *j, const char *config, qn_error *error)
+{
+    const char *path = j->destination;
+    struct stat info;
+    qn_arena arena;
+    qn_status status = QN_OK;
+    QN_FAIL_IF(path[0] == '\0', error, QN_INVALID_ARGUMENT, "the name of the output is empty");
+    qn__arena_init(&arena, j->ctx);
+    const char *scales = qn__arena_printf(&arena, "%s.json", path);
+    const char *folder = qn__path_dir(&arena, path);
+    if (scales == NULL || folder == NULL)
+        QN_FAIL_GOTO(error, QN_NO_MEMORY, "out of memory");
+    QN_TRY_GOTO(check_place(j, path, config, error));
+    QN_TRY_GOTO(check_place(j, scales, config, error));
+    if (folder[0] != '\0' && (stat(folder, &info) != 0 || !S_ISDIR(info.st_mode)))
+        QN_FAIL_GOTO(error, QN_IO, "%s: cannot write: there is no folder \"%s\"", path, folder);
+done:
+    qn__arena_free(&arena);
+    return status;
 }
 
 /* Both files are complete beside their places before the first is renamed. */
@@ -251,12 +300,13 @@ static void settle_winograd(job *j)
 static qn_status run_job(job *j, const char *config, uint32_t exact, qn_error *error)
 {
     print_files(j, config);
+    QN_TRY(check_destination(j, config, error));
     QN_TRY(qn__mnn_config_read(j->ctx, config, exact, &j->config, error));
     j->run.config = &j->config;
     QN_TRY(load_model(j, error));
     print_settings(j);
-    QN_TRY(check_regular(j->destination, error));
     QN_TRY(open_samples(j, error));
+    warn_quantized(j);
     warn_unknown_skips(j);
     qn__mnn_log(&j->run, 137, "used dataset num: %zu", qn_dataset_count(j->dataset));
     if (has_batch_norm(j->run.source) && j->config.feature != QN_MNN_EMA) {

@@ -42,8 +42,8 @@ typedef struct qn_mnn_config {
     qn_mnn_weight weight;
     int32_t feature_clamp, weight_clamp; /* 1..127; of the weights: as quant_bits allows */
     bool has_weight_clamp;
-    int64_t batch;               /* 0: the model's, else 32 */
-    int32_t bits;                /* 2..8 */
+    int64_t batch; /* 0: the model's, else 32; tool.c settles it before anything runs */
+    int32_t bits;  /* 2..8 */
     bool winograd, has_winograd; /* has: the key was given */
     size_t n_skips;
     const char **skips; /* operator names left in float */

@@ -185,18 +185,37 @@ qn_status qn__quantize_weights(const qn_context *ctx, const qn_weight_view *view
                                float *scales, int8_t *q, qn_error *error);
 
 /* --- the rewrite (quant/rewrite.c) -------------------------------------------------------------*/
+/* What bias corrections follow from, by tensor id: NULL or [channels] means of the float values,
+ * and (calib/drift.h) what they lose in integers. */
+typedef struct qn_mean_shifts {
+    double *const *means;
+    float *const *drifts;
+} qn_mean_shifts;
 /* New graph with quantized types from the plan's graph. Bias correction: shifts is NULL or, per
- * node position, NULL or [channels] values added to the bias; where it is NULL and means (by tensor
- * id, from calibration) has the node's input, the shift is computed from the weights' rounding
- * errors and stored in shifts, in the plan's arena. Fills plan->nodes[].weights. */
-qn_status qn__quant_rewrite(qn_quant_plan *plan, double *const *means, float **shifts,
+ * node position, NULL or [channels] values added to the bias; where it is NULL and means has the
+ * node's input, the shift is computed from the weights' rounding errors and the drift and stored in
+ * shifts, in the plan's arena. Fills plan->nodes[].weights. */
+qn_status qn__quant_rewrite(qn_quant_plan *plan, const qn_mean_shifts *means, float **shifts,
                             qn_graph **out, qn_error *error);
 /* Clone of the plan's graph with the weights of quantized nodes replaced by their quantized values
  * in float. */
 qn_status qn__quant_fake_weights(qn_quant_plan *plan, qn_graph **out, qn_error *error);
-/* The type tensor id has in the quantized graph. */
+/* Scale, zero point and type tensor id has in the quantized graph. */
+void qn__activation_params(const qn_quant_plan *plan, uint32_t tensor_id, float *scale,
+                           int32_t *zero_point);
 qn_status qn__activation_type(const qn_quant_plan *plan, uint32_t tensor_id, qn_graph *graph,
                               qn_type *out, qn_error *error);
+
+/* Drifts of the inputs of nodes whose bias is to be corrected, shifts of the node being NULL
+ * (quant/drift.c). graph: the plan's, or its clone with rounded weights; means: of those inputs in
+ * float over the same n_samples. *drifts stays as it is when there are none; freed with
+ * qn__drift_free. */
+qn_status qn__quant_drift(const qn_quant_plan *plan, const qn_graph *graph,
+                          const qn_dataset *dataset, double *const *means, size_t n_samples,
+                          float *const *shifts, float ***drifts, qn_error *error);
+/* How many samples are worth their time: more where they are small. */
+qn_status qn__drift_samples(const qn_graph *graph, const qn_dataset *dataset, size_t *out,
+                            qn_error *error);
 
 /* --- equalization of channels (quant/equalize.c) -----------------------------------------------*/
 /* Per node position of the simplified graph: exponents of the channels of its output, or NULL. */

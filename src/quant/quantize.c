@@ -1,4 +1,5 @@
 /* The public qn_quantize: simplify, plan, calibrate, rewrite, report. */
+#include "calib/drift.h"
 #include "format/format.h"
 #include "quant/model.h"
 #include "quant/quant.h"
@@ -70,6 +71,7 @@ typedef struct run {
     qn_quant_plan plan;
     qn_ranges ranges;
     float **shifts;               /* [n_nodes] bias corrections */
+    float **drifts;               /* by tensor id, or NULL */
     qn_equalization equalization; /* arrays [n_nodes] */
     qn_rows *rows;                /* [n_rows] sampled inputs */
     size_t n_rows;
@@ -385,9 +387,14 @@ static qn_status calibrate(run *r, bool biases_known, qn_error *error)
                      r->graph->tensors[items[0].tensor_id]->name);
     if (r->settings.quantized_weights)
         QN_TRY_GOTO(qn__quant_fake_weights(&r->plan, &fake, error));
+    if (o.n_means > 0)
+        QN_TRY_GOTO(qn__drift_samples(r->graph, r->dataset, &o.n_few, error));
     QN_TRY_GOTO(qn__calibrate(fake != NULL ? fake : r->graph, r->dataset, &o, &r->ranges, error));
     take_ranges(r);
-    status = qn__quant_plan_ranges(&r->plan, &r->ranges, error);
+    QN_TRY_GOTO(qn__quant_plan_ranges(&r->plan, &r->ranges, error));
+    if (o.n_means > 0)
+        status = qn__quant_drift(&r->plan, fake != NULL ? fake : r->graph, r->dataset,
+                                 r->ranges.few_means, o.n_few, r->shifts, &r->drifts, error);
 done:
     qn__graph_destroy(fake);
     qn__free(r->ctx, items);
@@ -455,8 +462,9 @@ static qn_status quantize(run *r, qn_error *error)
     }
     QN_TRY(check_strict(r, error));
     QN_TRY(calibrate(r, biases_known, error));
-    QN_TRY(qn__quant_rewrite(&r->plan, r->ranges.means,
-                             r->settings.bias_correction ? r->shifts : NULL, &r->quantized, error));
+    const qn_mean_shifts means = {r->ranges.means, r->drifts};
+    QN_TRY(qn__quant_rewrite(&r->plan, &means, r->settings.bias_correction ? r->shifts : NULL,
+                             &r->quantized, error));
     char changes[128];
     if (qn__format_changes(r->quantized, NULL, changes, sizeof(changes)) &&
         !qn__quant_plan_note(&r->plan, "%s", changes))
@@ -497,6 +505,7 @@ qn_status qn_quantize(const qn_model *model, const qn_dataset *dataset,
         qn__rows_free(r.ctx, &r.rows[i]);
     qn__free(r.ctx, r.rows);
     qn__ranges_free(&r.ranges);
+    qn__drift_free(r.graph, r.drifts);
     qn__quant_plan_free(&r.plan);
     qn__graph_destroy(r.graph);
     qn__train_free(&r.trained);

@@ -18,8 +18,8 @@ typedef struct rewriter {
     size_t n_tensors;        /* of the float graph */
     qn_tensor **quantized;   /* [n_tensors] integer twin of a float tensor, or NULL */
     qn_tensor **dequantized; /* [n_tensors] float twin of an integer tensor, or NULL */
-    double *const *means;    /* by tensor id, or NULL */
-    float **shifts;          /* by node position, or NULL */
+    const qn_mean_shifts *means;
+    float **shifts; /* by node position, or NULL */
     qn_error *error;
 } rewriter;
 
@@ -53,19 +53,25 @@ static void parameters(const qn_quant_plan *plan, uint32_t root, const qn_node *
     qn__quant_params(p->lo, p->hi, qmin, qmax, plan->settings->symmetric, scale, zero_point);
 }
 
+void qn__activation_params(const qn_quant_plan *plan, uint32_t tensor_id, float *scale,
+                           int32_t *zero_point)
+{
+    const uint32_t root = qn__quant_plan_root(plan, tensor_id);
+    if (plan->tensors[root].fixed) {
+        *scale = 1.0f / 256.0f;
+        *zero_point = plan->settings->activation == QN_DTYPE_U8 ? 0 : -128;
+    } else {
+        parameters(plan, root, plan->graph->tensors[root]->producer, scale, zero_point);
+    }
+}
+
 qn_status qn__activation_type(const qn_quant_plan *plan, uint32_t tensor_id, qn_graph *graph,
                               qn_type *out, qn_error *error)
 {
-    const uint32_t root = qn__quant_plan_root(plan, tensor_id);
     const bool is_u8 = plan->settings->activation == QN_DTYPE_U8;
     float scale;
     int32_t zero_point;
-    if (plan->tensors[root].fixed) {
-        scale = 1.0f / 256.0f;
-        zero_point = is_u8 ? 0 : -128;
-    } else {
-        parameters(plan, root, plan->graph->tensors[root]->producer, &scale, &zero_point);
-    }
+    qn__activation_params(plan, tensor_id, &scale, &zero_point);
     /* The runtime's QuantizeLinear saturates at the storage's limits, -128 included. */
     const qn_quant values = {.bits = 8,
                              .is_signed = !is_u8,
@@ -185,16 +191,17 @@ static qn_status collect_bias(rewriter *r, const qn_node *node, size_t position,
     return check_finite(r, node, "bias", bias, channels);
 }
 
-/* Rounding weights moves a channel's mean output by sum((w - w_q) * mean of its input): what is
- * added to the bias (Nagel et al., Data-Free Quantization, 2019, section 4.2). Borders are taken as
- * if the input went on. */
+/* Rounding weights moves a channel's mean output by sum((w - w_q) * mean of its input), rounding
+ * what it reads by sum(w_q * drift of that mean): what is added to the bias (Nagel et al.,
+ * Data-Free Quantization, 2019, section 4.2). Borders are taken as if the input went on. */
 static qn_status correct_bias(rewriter *r, const qn_node *node, size_t position,
                               const qn_weight_view *view, const float *w, const int8_t *q,
                               const float *scales)
 {
-    const double *means = r->means == NULL || node->op == QN_OP_MATMUL
-                              ? NULL
-                              : r->means[r->plan->graph->nodes[position]->inputs[0]->id];
+    const uint32_t id = r->plan->graph->nodes[position]->inputs[0]->id;
+    const double *means =
+        r->means->means == NULL || node->op == QN_OP_MATMUL ? NULL : r->means->means[id];
+    const float *drifts = r->means->drifts == NULL ? NULL : r->means->drifts[id];
     if (means == NULL || r->shifts == NULL || r->shifts[position] != NULL)
         return QN_OK;
     const size_t group = node->op == QN_OP_CONV ? (size_t)qn__attr_int(node, "group", 1) : 1;
@@ -203,15 +210,19 @@ static qn_status correct_bias(rewriter *r, const qn_node *node, size_t position,
     if (shift == NULL)
         return QN_NOMEM(r->error);
     for (size_t c = 0; c < view->channels; c++) {
-        const double *mean = means + c / per_group * cin;
+        const size_t at = c / per_group * cin;
         const double scale = (double)scales[c];
         double sum = 0;
         size_t i = c * view->stride_c;
         for (size_t input = 0; input < cin; input++) {
-            double lost = 0;
-            for (size_t p = 0; p < view->positions; p++, i += view->stride_k)
+            double lost = 0, kept = 0;
+            for (size_t p = 0; p < view->positions; p++, i += view->stride_k) {
                 lost += (double)w[i] - (double)q[i] * scale;
-            sum += lost * mean[input];
+                kept += (double)q[i] * scale;
+            }
+            sum += lost * means[at + input];
+            if (drifts != NULL)
+                sum += kept * (double)drifts[at + input];
         }
         shift[c] = (float)sum;
     }
@@ -619,7 +630,7 @@ static size_t *positions_by_id(const qn_graph *g)
     return position_of;
 }
 
-qn_status qn__quant_rewrite(qn_quant_plan *plan, double *const *means, float **shifts,
+qn_status qn__quant_rewrite(qn_quant_plan *plan, const qn_mean_shifts *means, float **shifts,
                             qn_graph **out, qn_error *error)
 {
     const qn_graph *g = plan->graph;

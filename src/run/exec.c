@@ -181,6 +181,16 @@ size_t qn__exec_n_steps(const qn_exec *session)
     return session->plan->n_steps;
 }
 
+const qn_view *qn__exec_step_input(const qn_exec *session, size_t index, const qn_node **node)
+{
+    const qn_plan_step *const step = &session->plan->steps[index];
+    if (step->op.node == NULL || step->n_in == 0 || step->in[0] == QN_NO_VALUE ||
+        session->plan->values[step->in[0]].is_constant)
+        return NULL;
+    *node = step->op.node;
+    return session->io + session->io_at[index];
+}
+
 qn_status qn__exec_begin(qn_exec *session, const void *const *inputs, qn_error *error)
 {
     return named(session, begin(session, inputs, error), error);

@@ -126,8 +126,8 @@ static size_t element_bytes(const qn_tensor *tensor)
     return qn__dtype_bits(tensor->type.dtype) / 8;
 }
 
-/* Constants lie where the blob is, unless that is unaligned (mapped files) or another layout is
- * asked for. */
+/* Constants lie where the blob is, unless its elements are unaligned (mapped files) or another
+ * layout is asked for. */
 static qn_status add_constant(qn_plan *plan, const qn_tensor *tensor, qn_layout layout,
                               uint32_t *out, qn_error *error)
 {
@@ -138,7 +138,8 @@ static qn_status add_constant(qn_plan *plan, const qn_tensor *tensor, qn_layout 
                tensor->constant->size_bytes, value->bytes);
     const void *const data = tensor->constant->data;
     const bool same = layout == QN_LAYOUT_ROW_MAJOR;
-    if (same && ((uintptr_t)data & 7) == 0) {
+    const size_t element = element_bytes(tensor);
+    if (same && (element < 2 || (uintptr_t)data % element == 0)) {
         value->view.data = (void *)data;
         return QN_OK;
     }

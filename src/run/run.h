@@ -5,9 +5,10 @@
  * channels-last and everything else row-major, and inserts conversions. Rank and dims are always
  * the graph's; `layout` says how the bytes lie.
  *
- * Quantized nodes (all activation types QUANT) compute the target's integers: values (q - zero
- * point) held exactly in float, K in blocks of at most 512, block sums in int32, then float
- * requantization rounding half to even. The stored tensor is the target's integer.
+ * Quantized nodes (all activation types QUANT) compute the target's integers: products in 8-bit
+ * kernels, or, where those do not apply, of values (q - zero point) held exactly in float, K in
+ * blocks of at most 512, block sums in int32; then float requantization rounding half to even. The
+ * stored tensor is the target's integer.
  */
 #ifndef QN_RUN_RUN_H
 #define QN_RUN_RUN_H
@@ -39,6 +40,7 @@ typedef struct qn_plan_options {
     int64_t batch;      /* value of every symbolic first dimension of inputs, default 1 */
     int64_t symbol;     /* value of other symbolic dimensions, default 0: an error */
     bool keep_all;      /* every tensor of the graph must exist for hooks: no fusion hides one */
+    bool reference;     /* integer Conv/Gemm/MatMul as an exact float simulation: same bytes */
     bool saturate16;    /* integer Conv/Gemm/MatMul saturate int16 pair sums as vpmaddubsw does */
     uint32_t cpu_flags; /* from the context by default (qn__plan_options_init) */
 } qn_plan_options;
@@ -69,6 +71,9 @@ qn_status qn__exec_run(qn_exec *session, const void *const *inputs, qn_error *er
 size_t qn__exec_n_steps(const qn_exec *session);
 qn_status qn__exec_begin(qn_exec *session, const void *const *inputs, qn_error *error);
 qn_status qn__exec_step(qn_exec *session, size_t index, qn_error *error);
+/* What a step reads first, in the layout it reads, and the node of the graph it computes; NULL for
+ * a conversion of layouts and for a constant. */
+const qn_view *qn__exec_step_input(const qn_exec *session, size_t index, const qn_node **node);
 /* After a run: output i (row-major; valid until the next run). */
 const qn_view *qn__exec_output(const qn_exec *session, size_t index);
 

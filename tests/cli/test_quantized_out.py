@@ -143,6 +143,50 @@ def test_the_log_has_the_original_lines_in_order(tool, work):
                         ("16.67", "33.33", "50.00", "66.67", "83.33", "100.00")]  # fmt: skip
 
 
+@pytest.mark.parametrize("option", ["--exact", "--exact_mnn", "--help", "-" * 2])
+def test_an_unknown_option_is_refused(tool, work, option):
+    result = run(tool, work, option)
+    assert result.returncode == 2 and result.stdout == ""
+    assert result.stderr == f'error: unknown option "{option}" (there is --exact-mnn[=LIST])\n'
+    assert (work / "q.mnn").read_text() == "old model"
+
+
+def test_an_output_in_place_of_an_input_is_refused(tool, work):
+    model = (work / "m.mnn").read_bytes()
+    assert_refused(run(tool, work, out="m.mnn"), work, "m.mnn: the output is the model itself")
+    assert (work / "m.mnn").read_bytes() == model
+    os.link(work / "m.mnn", work / "link.mnn")
+    assert_refused(run(tool, work, out="link.mnn"), work, "the output is the model itself")
+    assert_refused(run(tool, work, out="config.json"), work, "the output is the configuration")
+    assert_refused(run(tool, work, out="config"), work, "the output is the configuration")
+
+
+def test_a_place_for_the_output_is_looked_for_before_anything_is_read(tool, work):
+    words = "cannot write: there is no folder"
+    assert_refused(run(tool, work, out="no/q.mnn", path="nowhere"), work, words)
+    (work / "d.mnn.json").mkdir()
+    assert_refused(run(tool, work, out="d.mnn"), work, "d.mnn.json: cannot write")
+    assert not (work / "d.mnn").exists()
+
+
+def test_a_quantized_model_is_warned_about(tool, work):
+    assert_done(run(tool, work), work)
+    (work / "q.mnn").rename(work / "int8.mnn")
+    again = run(tool, work, model="int8.mnn")
+    assert again.returncode == 0, again.stderr
+    assert "int8.mnn: is quantized already" in again.stderr
+
+
+def test_a_byte_order_mark_is_skipped(tool, work):
+    text = json.dumps(dict(BASE, path=str(work / "pictures")))
+    assert_done(run(tool, work, text="\ufeff" + text), work)
+
+
+def test_blank_pictures_and_odd_input_types_are_warned_about(tool, work):
+    assert_done(run(tool, work, normal=[0.01, 0, 0.01]), work, ['"normal" holds 0'])
+    assert_done(run(tool, work, input_type="seq"), work, ['"input_type" is "seq"'])
+
+
 def test_more_arguments_than_three_are_ignored(tool, work):
     assert_done(run(tool, work, "another", "one"), work)
 

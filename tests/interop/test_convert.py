@@ -44,12 +44,13 @@ def test_there_and_back(quench, model, x, tmp_path):
     assert (tmp_path / "e.mnn").read_bytes() == (tmp_path / "c.mnn").read_bytes()
 
 
-def test_other_extensions_keep_the_format(quench, model, x, tmp_path):
-    convert(quench, model, tmp_path / "m.bin")
-    np.testing.assert_array_equal(run_onnx(tmp_path / "m.bin", x), run_onnx(model, x))
-    convert(quench, model, tmp_path / "c.mnn")
-    convert(quench, tmp_path / "c.mnn", tmp_path / "copy")
-    assert (tmp_path / "copy").read_bytes() == (tmp_path / "c.mnn").read_bytes()
+@pytest.mark.parametrize("name", ["m.tflite", "copy", "onnx", ".mnn.old"])
+def test_a_name_without_a_format_is_refused(quench, model, tmp_path, name):
+    result = quench("convert", model, "-o", tmp_path / name)
+    assert result.returncode == 2 and not (tmp_path / name).exists()
+    words = f"error: convert: {tmp_path / name}: the name must end in .onnx or .mnn\n"
+    assert result.stderr.endswith(words)
+    convert(quench, model, tmp_path / "M.MNN")
 
 
 def test_mnn_runs_what_was_converted(quench, model, x, tmp_path):

@@ -162,6 +162,24 @@ def test_batch(quench, shared, tmp_path):
     assert_equal(Runtime(tmp_path / "m.mnn").run(**feeds), onnx_outputs(net.path, feeds), 1e-4)
 
 
+def test_sizes_of_a_free_batch(quench, tmp_path):
+    """Height and width in numbers, where the batch is open, are two axes of an ONNX Resize."""
+    case = Case("sizes", [node("Resize", ["x", "", "", "s"], mode="nearest")],
+                {"x": ("N", 3, 5, 4)}, {"s": i64(1, 3, 10, 12)})  # fmt: skip
+    onnx.save(case.model(), tmp_path / "m.onnx")
+    feeds = {"x": values(1, 3, 5, 4, seed=2)}
+    convert(quench, tmp_path / "m.onnx", tmp_path / "m.mnn")
+    convert(quench, tmp_path / "m.mnn", tmp_path / "back.onnx")
+    back = onnx.load(tmp_path / "back.onnx")
+    onnx.checker.check_model(back, full_check=True)
+    assert {o.version for o in back.opset_import} == {18}  # which has the axes
+    expected = onnx_outputs(tmp_path / "m.onnx", feeds)
+    assert_equal(onnx_outputs(tmp_path / "back.onnx", feeds), expected, 1e-6)
+    three = values(3, 3, 5, 4, seed=2)
+    (got,) = onnx_outputs(tmp_path / "back.onnx", {"x": three}).values()
+    assert got.shape == (3, 3, 10, 12) and np.array_equal(got[:1], *expected.values())
+
+
 @pytest.mark.parametrize(
     "file", ["ultraface-rfb-320/RFB-320.mnn", "mlperf-resnet8-cifar10/resnet8_float.mnn",
              "mlperf-vww96/vww_96_float.mnn", "mlperf-kws/kws_dscnn.mnn"]

@@ -13,8 +13,18 @@ done
 build=$1
 shift
 root=$(cd "$(dirname "$0")/../.." && pwd)
-"$cc" -std=gnu17 -O2 -static -D_GNU_SOURCE -DQN_HAVE_NEON=1 -ffp-contract=off -fno-math-errno \
-    -Wall -Wextra -Wno-missing-field-initializers -I"$root/include" -I"$root/src" \
-    "$root"/tests/kernel/test_kernels.c "$root"/src/kernel/*.c "$root"/src/kernel/scalar/*.c \
-    "$root"/src/kernel/arm/*_neon.c "$root"/src/core/cpu.c -lm -o "$build/test_kernels_neon"
+compile() {
+    "$cc" -std=gnu17 -O2 -D_GNU_SOURCE -DQN_HAVE_NEON=1 -ffp-contract=off -fno-math-errno \
+        -Wall -Wextra -Wno-missing-field-initializers -I"$root/include" -I"$root/src" "$@"
+}
+objects=
+for source in "$root"/src/kernel/arm/*_dotprod.c; do
+    object=$build/$(basename "$source" .c)_neon.o
+    compile -march=armv8.2-a+dotprod -c "$source" -o "$object"
+    objects="$objects $object"
+done
+# shellcheck disable=SC2086 # one word for each object
+compile -static "$root"/tests/kernel/test_kernels.c "$root"/src/kernel/*.c \
+    "$root"/src/kernel/scalar/*.c "$root"/src/kernel/arm/*_neon.c "$root"/src/core/cpu.c $objects \
+    -lm -o "$build/test_kernels_neon"
 exec "$qemu" "$build/test_kernels_neon" "$@"

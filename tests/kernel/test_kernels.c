@@ -4,7 +4,8 @@
  *
  * Float results may differ by the order of summation and by fused multiply-adds: tolerance 1e-5
  * times the sum of magnitudes (at most about 2000 terms: n * 2^-24 is the bound, the usual error
- * its root). Inputs of small integers must give equal bits, because every partial sum is exact.
+ * its root). Inputs of small integers must give equal bits, because every partial sum is exact. So
+ * must the 8-bit kernels (q8_cases.h).
  *
  * Usage: test_kernels [--seed N] [--filter TEXT]. Needs only src/kernel and src/core/cpu.c. */
 #include "core/cpu.h"
@@ -361,6 +362,9 @@ static void test_f32_range(const qn_f32_range *kernel, const qn_f32_range *refer
             }
 }
 
+#include "q8_binary_cases.h"
+#include "q8_cases.h"
+
 /* --- the reference itself against double --------------------------------------------------------
  */
 static void test_reference_igemm(const qn_f32_igemm *reference)
@@ -405,6 +409,8 @@ int main(int argc, char **argv)
     qn_kernels scalar;
     qn__kernels_init(&scalar, 0);
     test_reference_igemm(&scalar.f32_igemm);
+    test_q8_references(&scalar.q8_igemm, &scalar.q8_dwconv);
+    test_q8_safety();
 #define QN_KERNEL(slot_, isa, function, ...)                                                       \
     if ((flags & QN_ISA_##isa) == QN_ISA_##isa && strstr(#function, filter) != NULL) {             \
         const __typeof__(scalar.slot_) kernel = {.fn = function, .name = #function, __VA_ARGS__};  \

@@ -19,6 +19,7 @@
 
 #include <cmocka.h>
 
+#include "format/mnn/mnn_format.h"
 #include "property/mnn_seeds.h"
 #include "quench/model.h"
 
@@ -831,11 +832,42 @@ static void test_degenerate_convolutions(void **state)
     }
 }
 
+/* --- records that are there twice --------------------------------------------------------------*/
+static void test_records_described_twice(void **state)
+{
+    (void)state;
+    static const int32_t DESCRIBED[] = {1, 1, 0, 1, -7, 9, 1};
+    const qn_mnn_tensor_quant quants[] = {{1, 0.5f, 3, -127, 127}, {0, 0.25f, 0, -127, 127}};
+    enum { N = sizeof(DESCRIBED) / sizeof(DESCRIBED[0]) };
+    craft c;
+    qn_fb_object *list[N];
+    size_t n;
+    begin(&c, QN_MNN_OpType_ReLU, -1);
+    for (size_t i = 0; i < N; i++) {
+        list[i] = qn__fb_new(&c.d, QN_MNN_REC_TensorDescribe);
+        qn__fb_set_int(list[i], QN_MNN_TensorDescribe_index, DESCRIBED[i]);
+    }
+    assert_true(qn__fb_set_tables(&c.d, c.d.root, QN_MNN_Net_extraTensorDescribe, list, (size_t)N));
+    static const char *const NAMES[] = {"x", "conv", "pool", "c", "last"};
+    seed_net(&c.d, c.ops, 5, NAMES, 5);
+    assert_int_equal(qn__mnn_edit_quants(&c.d, quants, 2, NULL), QN_OK);
+    qn_fb_object **made = qn__fb_tables(c.d.root, QN_MNN_Net_extraTensorDescribe, &n);
+    assert_int_equal(n, 4); /* 1, 0 and the two that name no tensor */
+    for (size_t i = 0; i < 2; i++) {
+        const qn_fb_object *info = qn__fb_table(made[i], QN_MNN_TensorDescribe_quantInfo);
+        assert_int_equal(qn__fb_int(&c.d, made[i], QN_MNN_TensorDescribe_index), quants[i].index);
+        assert_true(qn__fb_real(&c.d, info, QN_MNN_TensorQuantInfo_scale) ==
+                    (double)quants[i].scale);
+    }
+    qn__fb_free(&c.d);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_lies),
         cmocka_unit_test(test_tables),
+        cmocka_unit_test(test_records_described_twice),
         cmocka_unit_test(test_side_offsets_and_names),
         cmocka_unit_test(test_side_files),
         cmocka_unit_test(test_bombs),

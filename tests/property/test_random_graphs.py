@@ -26,6 +26,7 @@ def seeds():
 
 
 SEEDS = list(seeds())
+PLAIN = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
 # One in three networks goes to each of these, the others take the defaults.
 VARIANTS = [
     ["--format", "qoperator"],
@@ -59,8 +60,7 @@ def assert_near(got, expected, tolerance):
 def test_float_outputs_are_those_of_onnxruntime(seed, tmp_path):
     net, path = saved(seed, tmp_path)
     x = net.samples(3)
-    plain = session(path, ort.GraphOptimizationLevel.ORT_DISABLE_ALL)
-    assert_near(quench_outputs(path, x, tmp_path), ort_outputs(plain, x), 1e-4)
+    assert_near(quench_outputs(path, x, tmp_path), ort_outputs(session(path, PLAIN), x), 1e-4)
 
 
 def check_layers(path, x, folder):
@@ -70,7 +70,9 @@ def check_layers(path, x, folder):
         if output.name not in cutter.quantized:
             cutter.quantized[output.name] = (np.float32(1), np.float32(0))
     for layer in cutter.layers(x, folder):
-        s = session(layer.path)
+        # onnxruntime's optimizer rounds the float weights of a ConvTranspose between pairs.
+        exact = any(n.op_type == "ConvTranspose" for n in onnx.load(layer.path).graph.node)
+        s = session(layer.path, PLAIN) if exact else session(layer.path)
         theirs = np.stack([s.run(None, {k: v[i] for k, v in layer.inputs.items()})[0]
                            for i in range(len(x))])  # fmt: skip
         what = f"{layer.op} {layer.name}"

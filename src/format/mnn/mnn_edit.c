@@ -126,16 +126,17 @@ qn_status qn__mnn_edit_quants(qn_fb_document *d, const qn_mnn_tensor_quant *quan
     }
     for (size_t i = 0; i < n_old; i++) {
         const int64_t index = qn__fb_int(d, old[i], QN_MNN_TensorDescribe_index);
+        const bool known = index >= 0 && (uint64_t)index < n_tensors;
+        if (known && place[index] == SIZE_MAX)
+            continue; /* a second description is of no use */
         list[n] = old[i];
-        if (index >= 0 && (uint64_t)index < n_tensors && place[index] != 0) {
+        if (known && place[index] != 0) {
             list[n] = qn__fb_copy(d, old[i]);
             qn_fb_object *info = make_quant_info(d, &quants[place[index] - 1]);
             if (list[n] == NULL || info == NULL)
                 QN_FAIL_GOTO(error, QN_NO_MEMORY, "out of memory");
             qn__fb_set_table(list[n], QN_MNN_TensorDescribe_quantInfo, info);
-            place[index] = SIZE_MAX; /* described; a second description is of no use */
-        } else if (index >= 0 && (uint64_t)index < n_tensors && place[index] == SIZE_MAX) {
-            continue;
+            place[index] = SIZE_MAX;
         }
         n++;
     }

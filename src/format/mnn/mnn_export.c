@@ -8,7 +8,6 @@
 #include <string.h>
 
 #include "pass/pass.h"
-#include "run/run.h"
 
 /* The converter whose conventions the operators follow; the runtime looks at it to tell old files
  * from new ones. */
@@ -569,7 +568,8 @@ static qn_status fuse_quantized(qn_graph *g, qn_error *error)
 }
 
 /* A copy with every size known: symbols of first dimensions are 1. */
-static qn_status prepare(const qn_graph *graph, qn_graph **out, qn_error *error)
+static qn_status prepare(const qn_graph *graph, const qn_write_options *how, qn_graph **out,
+                         qn_error *error)
 {
     qn_graph *g = NULL;
     QN_TRY(qn__graph_clone(graph, &g, error));
@@ -585,9 +585,14 @@ static qn_status prepare(const qn_graph *graph, qn_graph **out, qn_error *error)
             g->inputs[i]->dims[0] = qn_dim_const(1);
     qn_pass_options options;
     qn__pass_options_init(&options);
-    options.resolve = qn__graph_resolve;
-    qn_status status = quantized ? qn__graph_resolve(g, options.resolve_max_bytes, error)
-                                 : qn__passes_simplify(g, &options, error);
+    options.resolve = how != NULL ? how->resolve : NULL;
+    qn_status status;
+    if (!quantized)
+        status = qn__passes_simplify(g, &options, error);
+    else if (options.resolve != NULL)
+        status = options.resolve(g, options.resolve_max_bytes, error);
+    else
+        status = qn__graph_infer(g, error);
     if (status == QN_OK && quantized)
         status = fuse_quantized(g, error);
     if (status != QN_OK) {
@@ -608,7 +613,7 @@ qn_status qn__mnn_export(const qn_graph *graph, const qn_write_options *options,
         return QN_NOMEM(error);
     x->symbolic = graph;
     x->doc = out;
-    QN_TRY_GOTO(prepare(graph, &x->graph, error));
+    QN_TRY_GOTO(prepare(graph, options, &x->graph, error));
     QN_TRY_GOTO(qn__fb_create(graph->ctx, &qn__mnn_schema, out, error));
     created = true;
     QN_TRY_GOTO(make_values(x, error));

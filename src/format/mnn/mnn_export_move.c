@@ -17,6 +17,24 @@ static qn_fb_object *write_pool(qn_mnx_exporter *x, const qn_node *node, int32_t
     return pool;
 }
 
+/* ONNX drops a window that rounding up would put behind the input, MNN does not. Without the end
+ * padding that no window reaches there is nothing to round. */
+static bool trim_pads(const qn_node *node, qn_mnx_window *w, size_t axes)
+{
+    int64_t in[QN_MAX_RANK], out[QN_MAX_RANK];
+    if (!qn__tensor_static_dims(node->inputs[0], in) ||
+        !qn__tensor_static_dims(node->outputs[0], out))
+        return false;
+    for (size_t i = 0; i < axes; i++) {
+        const int64_t free = in[2 + i] + w->pads[i] + w->pads[2 + i] - w->kernel[i];
+        if (out[2 + i] == free / w->strides[i] + 1)
+            w->pads[2 + i] -= free % w->strides[i];
+        if (w->pads[2 + i] < 0)
+            return false;
+    }
+    return true;
+}
+
 qn_status qn__mnn_export_pool(qn_mnx_exporter *x, const qn_node *node, int32_t argument,
                               qn_error *error)
 {
@@ -32,6 +50,9 @@ qn_status qn__mnn_export_pool(qn_mnx_exporter *x, const qn_node *node, int32_t a
     QN_TRY(qn__mnx_window(node, n, kernel, &w, error));
     if (w.dilations[0] != 1 || w.dilations[1] != 1)
         return qn__mnx_no_form(node, error, "dilated windows");
+    const bool ceil_mode = qn__attr_int(node, "ceil_mode", 0) != 0;
+    if (ceil_mode && !trim_pads(node, &w, n))
+        return qn__mnx_no_form(node, error, "windows that lie outside the input");
     if (node->n_outputs > 1 && node->outputs[1] != NULL)
         return qn__mnx_no_form(node, error, "the indices of the largest values");
     QN_TRY(qn__mnx_as_image(x, node, in, &from, error));
@@ -44,7 +65,7 @@ qn_status qn__mnn_export_pool(qn_mnx_exporter *x, const qn_node *node, int32_t a
     qn__fb_set_int(pool, QN_MNN_Pool_kernelY, w.kernel[0]);
     qn__fb_set_int(pool, QN_MNN_Pool_strideX, w.strides[1]);
     qn__fb_set_int(pool, QN_MNN_Pool_strideY, w.strides[0]);
-    qn__fb_set_int(pool, QN_MNN_Pool_ceilModel, qn__attr_int(node, "ceil_mode", 0) != 0);
+    qn__fb_set_int(pool, QN_MNN_Pool_ceilModel, ceil_mode);
     if (w.pads[0] || w.pads[1] || w.pads[2] || w.pads[3])
         qn__mnx_set_ints(x, pool, QN_MNN_Pool_pads, w.pads, 4);
     qn__fb_set_int(pool, QN_MNN_Pool_countType,

@@ -5,10 +5,10 @@
 
 #include "format/mnn/mnn_read.h"
 
-/* What is resized, with channels at axis 1. */
+/* What is resized, with channels at axis 1. `free`: N or C is not known, only H and W are given. */
 typedef struct resize {
     qn_tensor *x;
-    bool by_scale;
+    bool by_scale, free;
     float scale[4]; /* N, C, H, W */
     int64_t size[4];
     const char *mode, *nearest, *coordinates;
@@ -17,9 +17,11 @@ typedef struct resize {
 
 static qn_status emit(qn_mnn_reader *r, const resize *s, qn_error *error)
 {
-    const int64_t four[1] = {4};
-    qn_tensor *given = s->by_scale ? qn__mnn_floats_constant(r, "scales", s->scale, 1, four)
-                                   : qn__mnn_ints_constant(r, "sizes", s->size, 4);
+    const int64_t four[1] = {4}, axes[2] = {2, 3};
+    const bool two = s->free && !s->by_scale;
+    qn_tensor *given = s->by_scale
+                           ? qn__mnn_floats_constant(r, "scales", s->scale, 1, four)
+                           : qn__mnn_ints_constant(r, "sizes", s->size + 2 * two, two ? 2 : 4);
     if (!given)
         return QN_NOMEM(error);
     qn_tensor *inputs[4] = {s->x, NULL, s->by_scale ? given : NULL, s->by_scale ? NULL : given},
@@ -29,6 +31,7 @@ static qn_status emit(qn_mnn_reader *r, const resize *s, qn_error *error)
     if (!node || !qn__node_set_string(g, node, "mode", s->mode) ||
         !qn__node_set_string(g, node, "coordinate_transformation_mode", s->coordinates) ||
         (s->nearest && !qn__node_set_string(g, node, "nearest_mode", s->nearest)) ||
+        (two && !qn__node_set_ints(g, node, "axes", axes, 2)) ||
         !qn__node_set_float(g, node, "cubic_coeff_a", s->cubic))
         return QN_NOMEM(error);
     QN_TRY(qn__mnn_infer(r, node, error));
@@ -43,14 +46,13 @@ static qn_status start(qn_mnn_reader *r, resize *s, qn_error *error)
     return qn__mnn_to_nchw(r, s->x, qn__mnn_in_format(r, 0), &s->x, error);
 }
 
-/* Height and width in numbers, where the input's are known; N and C stay. */
+/* Height and width in numbers; N and C stay. */
 static qn_status set_sizes(qn_mnn_reader *r, resize *s, const int64_t *hw, qn_error *error)
 {
-    for (size_t i = 0; i < 4; i++) {
-        if (s->x->dims[i].kind != QN_DIM_CONST)
-            return qn__mnn_fail(r, error, QN_UNSUPPORTED,
-                                "a fixed output size for an input of unknown size");
-        s->size[i] = i < 2 ? s->x->dims[i].value : hw[i - 2];
+    for (size_t i = 0; i < 2; i++) {
+        s->free |= s->x->dims[i].kind != QN_DIM_CONST;
+        s->size[i] = s->x->dims[i].value;
+        s->size[2 + i] = hw[i];
     }
     if (hw[0] < 1 || hw[1] < 1)
         return qn__mnn_fail(r, error, QN_CORRUPT, "output of %" PRId64 "x%" PRId64, hw[0], hw[1]);

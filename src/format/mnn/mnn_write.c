@@ -486,8 +486,6 @@ qn_status qn__mnn_document(const qn_graph *graph, qn_fb_document *out, qn_error 
 {
     qn_mnn_writer w = {.graph = graph, .source = qn__mnn_source_of(graph), .error = error};
     QN_FAIL_IF(!w.source, error, QN_INTERNAL, "the graph does not come from a .mnn file");
-    bool same = false;
-    QN_TRY(qn__mnn_is_unchanged(graph, w.source, &same, error));
     QN_TRY(qn__fb_edit(&w.source->doc, &w.doc, error));
     const qn_status status = edit(&w);
     if (status == QN_OK)

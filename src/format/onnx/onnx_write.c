@@ -25,6 +25,12 @@ static int64_t tensor_opset(const qn_tensor *tensor)
     return quant->block > 0 || bits == 16 || bits == 4 ? 21 : bits == 2 ? 25 : 0;
 }
 
+static int64_t attribute_opset(const qn_node *node)
+{
+    size_t count;
+    return node->op == QN_OP_RESIZE && qn__attr_ints(node, "axes", &count) != NULL ? 18 : 0;
+}
+
 int64_t qn__onnx_opset_written(const qn_graph *graph, const qn_write_options *options)
 {
     (void)options;
@@ -32,7 +38,7 @@ int64_t qn__onnx_opset_written(const qn_graph *graph, const qn_write_options *op
     opset = opset < 13 ? 13 : opset;
     for (size_t i = 0; i < graph->n_nodes; i++) {
         const qn_node *node = graph->nodes[i];
-        int64_t needed = 0;
+        int64_t needed = attribute_opset(node);
 #define QN_UPGRADE(id, since, step)
 #define QN_DOWNGRADE(id, since, step)
 #define QN_SINCE(id, since) needed = node->op == QN_OP_##id ? since : needed;

@@ -77,18 +77,22 @@ static qn_status pack_gemm(const qn_plan *plan, qn_step *step, conv_state *s, co
     if (!qn_align_size(&columns, s->group_oc, nr) || !qn_mul_size(&floats, columns, k + 1) ||
         !qn_mul_size(&bytes, floats, s->groups) || !qn_mul_size(&bytes, bytes, sizeof(float)))
         return qn__step_fail(step, error, QN_LIMIT, "packed weights are too large");
-    float *const ordered = qn__alloc(ctx, s->window.oc * k * sizeof(float));
+    float *ordered = NULL;
     s->packed = qn__alloc_aligned(ctx, bytes);
-    if (ordered == NULL || s->packed == NULL) {
+    if (taps > 1)
+        ordered = qn__alloc(ctx, s->window.oc * k * sizeof(float));
+    if (s->packed == NULL || (taps > 1 && ordered == NULL)) {
         qn__free(ctx, ordered);
         return QN_NOMEM(error);
     }
-    reorder_weights(ordered, weights, s->window.oc, s->group_c, taps);
+    if (taps > 1)
+        reorder_weights(ordered, weights, s->window.oc, s->group_c, taps);
+    const float *const source = taps > 1 ? ordered : weights;
     s->packed_stride = floats;
     for (size_t g = 0; g < s->groups; g++)
-        qn__f32_gemm_pack(s->packed + g * floats, ordered + g * s->group_oc * k,
-                          bias == NULL ? NULL : bias + g * s->group_oc, s->group_oc, s->kc, s->ks,
-                          k, s->kc, 1, nr);
+        qn__igemm_pack(ctx->pool, s->packed + g * floats, source + g * s->group_oc * k,
+                       bias == NULL ? NULL : bias + g * s->group_oc, s->group_oc, s->kc, s->ks, k,
+                       s->kc, 1, nr);
     qn__free(ctx, ordered);
     step->packed_bytes = bytes;
     step->kernel_name = s->igemm.name;

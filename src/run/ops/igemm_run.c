@@ -112,3 +112,29 @@ void qn__igemm_run(const qn_igemm_job *job, qn_pool *pool)
     blocks b = plan_blocks(job, qn__pool_size(pool));
     qn__parallel(pool, run_task, &b, b.row_blocks * b.column_blocks * job->groups);
 }
+
+enum { PANELS_PER_TASK = 4 };
+
+typedef struct pack_job {
+    float *packed;
+    const float *w, *bias;
+    size_t n, kc, ks, stride_n, stride_p, stride_k, nr;
+} pack_job;
+
+static void pack_panels(void *arg, size_t index)
+{
+    const pack_job *const j = arg;
+    const size_t most = PANELS_PER_TASK * j->nr, n0 = index * most;
+    const size_t n = j->n - n0 < most ? j->n - n0 : most;
+    qn__f32_gemm_pack(j->packed + qn__f32_gemm_packed_count(n0, j->kc, j->ks, j->nr),
+                      j->w + n0 * j->stride_n, j->bias == NULL ? NULL : j->bias + n0, n, j->kc,
+                      j->ks, j->stride_n, j->stride_p, j->stride_k, j->nr);
+}
+
+void qn__igemm_pack(qn_pool *pool, float *packed, const float *w, const float *bias, size_t n,
+                    size_t kc, size_t ks, size_t stride_n, size_t stride_p, size_t stride_k,
+                    size_t nr)
+{
+    pack_job job = {packed, w, bias, n, kc, ks, stride_n, stride_p, stride_k, nr};
+    qn__parallel(pool, pack_panels, &job, div_up(n, PANELS_PER_TASK * nr));
+}

@@ -27,6 +27,10 @@ typedef struct qn_igemm_job {
     const float **row_buffer; /* qn__igemm_buffer_bytes; NULL when that is 0 */
 } qn_igemm_job;
 
+/* qn__f32_gemm_pack with the panels spread over the pool. */
+void qn__igemm_pack(qn_pool *pool, float *packed, const float *w, const float *bias, size_t n,
+                    size_t kc, size_t ks, size_t stride_n, size_t stride_p, size_t stride_k,
+                    size_t nr);
 /* Bytes of row_buffer for a job; false on overflow. 0 unless there are very many taps. */
 bool qn__igemm_buffer_bytes(size_t *out, const qn_f32_igemm *kernel, size_t m, size_t ks,
                             size_t groups);

@@ -1,8 +1,9 @@
-/* Quantized convolution: the target's integers. Products of (q - zero) are summed exactly in float
+/* Quantized convolution: the target's integers, where they fit by 8-bit kernels (q8_conv.h).
+ * Otherwise, and on request as the reference, products of (q - zero) are summed exactly in float
  * blocks, blocks in int32; padding is the zero point and adds nothing. Depthwise layers have a loop
  * of their own. With saturate16 the sums of neighbouring products saturate to int16. */
 #include "run/nd.h"
-#include "run/ops/qweights.h"
+#include "run/ops/q8_conv.h"
 #include "run/ops/window.h"
 
 #include <math.h>
@@ -17,7 +18,8 @@ typedef struct qconv_state {
     qn_qproduct product;
     float *packed; /* product: per group; depthwise: [tap][channel]; saturating: [pairs][2][cout] */
     int32_t *base; /* saturating: -zero * sum of weights per output channel */
-    bool depthwise, saturates;
+    bool depthwise, saturates, integers;
+    qn_q8_conv q8; /* integers */
     size_t in_count;
 } qconv_state;
 
@@ -28,6 +30,7 @@ static void release(const qn_context *ctx, qn_step *step)
         return;
     qn__qweights_free(ctx, &s->weights);
     qn__qproduct_free(ctx, &s->product);
+    qn__q8_conv_free(ctx, &s->q8);
     qn__free_aligned(ctx, s->packed);
     qn__free(ctx, s->base);
     qn__free(ctx, s);
@@ -55,8 +58,7 @@ static qn_status read_shapes(qn_step *step, qconv_state *s, qn_error *error)
 }
 
 /* The three forms of the weights, from [oc][cin][kh][kw]. */
-static qn_status pack_weights(const qn_plan *plan, const qn_step *step, qconv_state *s,
-                              qn_error *error)
+static qn_status pack_weights(const qn_plan *plan, qn_step *step, qconv_state *s, qn_error *error)
 {
     const qn_context *const ctx = qn__plan_context(plan);
     const size_t taps = s->win.kh * s->win.kw, k = taps * s->cin;
@@ -77,6 +79,7 @@ static qn_status pack_weights(const qn_plan *plan, const qn_step *step, qconv_st
     if (s->packed == NULL || s->base == NULL)
         return QN_NOMEM(error);
     memset(s->packed, 0, bytes);
+    step->packed_bytes = bytes;
     if (s->depthwise) {
         for (size_t c = 0; c < s->win.oc; c++)
             for (size_t t = 0; t < taps; t++)
@@ -114,6 +117,17 @@ static qn_status prepare_state(const qn_plan *plan, qn_step *step, qconv_state *
     QN_TRY(qn__qoutput(step, s->weights.scale, s->weights.bias, &s->requant, &s_y, error));
     s->depthwise = s->cin == 1 && s->cout == 1;
     s->saturates = qn__plan_get_options(plan)->saturate16 && s->weights.is_signed && !s->depthwise;
+    s->integers = !s->saturates && qn__q8_applies(plan, &s->x, &s->weights);
+    for (uint32_t i = 1; i < step->node->n_inputs; i++)
+        step->in_layout[i] = QN_LAYOUT_ROW_MAJOR;
+    if (s->integers)
+        return qn__q8_conv_prepare(plan, step, &s->win, s->groups, &s->x, &s->weights, &s->requant,
+                                   &s->q8, error);
+    step->in_layout[0] = step->out_layout[0] = QN_LAYOUT_CHANNELS_LAST;
+    step->scratch_bytes = (s->in_count + s->win.c) * sizeof(float);
+    step->kernel_name = s->depthwise   ? "qconv_depthwise"
+                        : s->saturates ? "qconv_saturating"
+                                       : "qconv";
     return pack_weights(plan, step, s, error);
 }
 
@@ -124,19 +138,10 @@ static qn_status prepare(const qn_plan *plan, qn_step *step, qn_error *error)
         return QN_NOMEM(error);
     step->state = s;
     const qn_status status = prepare_state(plan, step, s, error);
-    if (status != QN_OK) {
+    qn__qweights_drop_values(qn__plan_context(plan), &s->weights);
+    if (status != QN_OK)
         release(qn__plan_context(plan), step);
-        return status;
-    }
-    step->in_layout[0] = step->out_layout[0] = QN_LAYOUT_CHANNELS_LAST;
-    step->in_layout[1] = QN_LAYOUT_ROW_MAJOR;
-    if (step->node->n_inputs > 2)
-        step->in_layout[2] = QN_LAYOUT_ROW_MAJOR;
-    step->scratch_bytes = (s->in_count + s->win.c) * sizeof(float);
-    step->kernel_name = s->depthwise   ? "qconv_depthwise"
-                        : s->saturates ? "qconv_saturating"
-                                       : "qconv";
-    return QN_OK;
+    return status;
 }
 
 typedef struct qconv_job {
@@ -281,6 +286,10 @@ static qn_status run(const qn_step *step, const qn_run_env *env, const qn_view *
 {
     (void)error;
     const qconv_state *const s = step->state;
+    if (s->integers) {
+        qn__q8_conv_run(&s->q8, env, &in[0], &out[0], &s->requant);
+        return QN_OK;
+    }
     float *const x = env->scratch, *const zeros = x + s->in_count;
     qn__unpack_centered(env->pool, in[0].data, s->x.dtype, s->x.zero, x, s->in_count);
     memset(zeros, 0, s->win.c * sizeof(float));

@@ -57,6 +57,10 @@ typedef struct qbinary_state {
     qn_qparams y;
     int32_t lo, hi;
     qn_broadcast broadcast;
+    /* Add and Mul of equal rows: a kernel with its arguments. */
+    qn_q8_binary_fn kernel;
+    qn_q8_binary_args args;
+    bool swapped; /* the second input is the kernel's first */
 } qbinary_state;
 
 static void real_values(const qn_qparams *p, float table[256])
@@ -90,6 +94,46 @@ static void add_tables(const qn_qparams *outer, const qn_qparams *inner, const q
     }
 }
 
+/* Sums of such steps are exact in double: what the kernel adds is what the tables add. */
+static bool adds_exactly(const qn_qparams *x, const qn_qparams *y)
+{
+    const float ratio = x->scale / y->scale;
+    return ratio >= 1.0f / 512.0f && ratio <= 512.0f && x->zero >= -128 && x->zero <= 255 &&
+           y->zero >= -128 && y->zero <= 255;
+}
+
+/* Where both inputs run along with the result, rows go through a kernel. a, b: its operands. */
+static void choose_kernel(const qn_plan *plan, qn_step *step, qbinary_state *s, const qn_qparams *a,
+                          const qn_qparams *b)
+{
+    const bool add = step->node->op == QN_OP_ADD;
+    const size_t axis = s->broadcast.rank - 1;
+    const float ra = a->scale / s->y.scale, rb = b->scale / s->y.scale;
+    if (qn__plan_get_options(plan)->reference || (!add && step->node->op != QN_OP_MUL) ||
+        s->broadcast.strides[0][axis] != 1 || s->broadcast.strides[1][axis] != 1 ||
+        (add && !(adds_exactly(a, &s->y) && adds_exactly(b, &s->y))))
+        return;
+    const qn_q8_binary *const kernel = add ? &step->kernels->q8_add : &step->kernels->q8_mul;
+    const bool sa = a->dtype == QN_DTYPE_I8, sb = b->dtype == QN_DTYPE_I8;
+    s->kernel = kernel->fn;
+    s->args = (qn_q8_binary_args){.a_flip = sa ? 0x80 : 0,
+                                  .b_flip = sb ? 0x80 : 0,
+                                  .a_off = sa ? 128.0f : 0.0f,
+                                  .b_off = sb ? 128.0f : 0.0f,
+                                  .ra = add ? ra : s->ratio,
+                                  .rb = rb,
+                                  .lo = (float)s->lo,
+                                  .hi = (float)s->hi};
+    if (add) {
+        s->args.fixed = (float)s->y.zero - fmaf(ra, (float)a->zero, rb * (float)b->zero);
+    } else {
+        s->args.a_off += (float)a->zero;
+        s->args.b_off += (float)b->zero;
+        s->args.fixed = (float)s->y.zero;
+    }
+    step->kernel_name = kernel->name;
+}
+
 static qn_status prepare_binary(const qn_plan *plan, qn_step *step, qn_error *error)
 {
     const qn_node *const node = step->node;
@@ -103,7 +147,8 @@ static qn_status prepare_binary(const qn_plan *plan, qn_step *step, qn_error *er
     qbinary_state *const s = qn__calloc(qn__plan_context(plan), 1, sizeof(*s));
     if (s == NULL)
         return QN_NOMEM(error);
-    if (repeats(node->inputs[0], node->outputs[0]))
+    s->swapped = node->op == QN_OP_ADD && repeats(node->inputs[0], node->outputs[0]);
+    if (s->swapped)
         add_tables(&b, &a, &y, s->b_steps, s->a_steps);
     else
         add_tables(&a, &b, &y, s->a_steps, s->b_steps);
@@ -121,6 +166,7 @@ static qn_status prepare_binary(const qn_plan *plan, qn_step *step, qn_error *er
         qn__free(qn__plan_context(plan), s);
         return qn__step_fail(step, error, QN_CORRUPT, "shapes do not broadcast");
     }
+    choose_kernel(plan, step, s, s->swapped ? &b : &a, s->swapped ? &a : &b);
     for (int i = 0; i < 2 && step->inplace_input < 0; i++)
         if (node->inputs[i]->constant == NULL && qn__same_dims(node->inputs[i], node->outputs[0]))
             step->inplace_input = (int8_t)i;
@@ -140,6 +186,15 @@ static void qbinary_part(const qbinary_job *job, const uint8_t *a, const uint8_t
 {
     enum { PART = 256 };
     const qbinary_state *const s = job->s;
+    if (s->kernel != NULL) {
+        qn_q8_binary_args args = s->args;
+        args.n = n;
+        args.a = s->swapped ? b : a;
+        args.b = s->swapped ? a : b;
+        args.out = dst;
+        s->kernel(&args);
+        return;
+    }
     const size_t axis = s->broadcast.rank - 1;
     const ptrdiff_t sa = (ptrdiff_t)s->broadcast.strides[0][axis];
     const ptrdiff_t sb = (ptrdiff_t)s->broadcast.strides[1][axis];
@@ -203,9 +258,14 @@ static qn_status run_binary(const qn_step *step, const qn_run_env *env, const qn
 }
 
 /* --- Concat ---------------------------------------------------------------------------------- */
+typedef struct qconcat_part {
+    uint8_t bytes[256]; /* by the part's byte */
+    bool same;          /* every byte stays what it is */
+} qconcat_part;
+
 typedef struct qconcat_state {
     size_t axis;
-    uint8_t tables[][256];
+    qconcat_part parts[];
 } qconcat_state;
 
 static qn_status prepare_concat(const qn_plan *plan, qn_step *step, qn_error *error)
@@ -218,8 +278,8 @@ static qn_status prepare_concat(const qn_plan *plan, qn_step *step, qn_error *er
         return qn__step_fail(step, error, QN_CORRUPT, "axis out of range");
     qn_qparams to;
     QN_TRY(qn__qparams_read(step, y, &to, error));
-    qconcat_state *const s =
-        qn__calloc(qn__plan_context(plan), 1, sizeof(*s) + (size_t)node->n_inputs * 256);
+    qconcat_state *const s = qn__calloc(qn__plan_context(plan), 1,
+                                        sizeof(*s) + (size_t)node->n_inputs * sizeof(s->parts[0]));
     if (s == NULL)
         return QN_NOMEM(error);
     s->axis = (size_t)axis;
@@ -236,7 +296,10 @@ static qn_status prepare_concat(const qn_plan *plan, qn_step *step, qn_error *er
                       : qn__step_fail(step, error, QN_CORRUPT, "part %u does not fit", (unsigned)i);
         if (status != QN_OK)
             break;
-        qn__table_requantize(s->tables[i], &from, &to);
+        qn__table_requantize(s->parts[i].bytes, &from, &to);
+        s->parts[i].same = true;
+        for (size_t k = 0; k < 256; k++)
+            s->parts[i].same &= s->parts[i].bytes[k] == k;
         sum += x->dims[s->axis].value;
         total += qn__tensor_elements(x);
         last += step->in_layout[i] == QN_LAYOUT_CHANNELS_LAST ? qn__tensor_elements(x) : 0;
@@ -255,25 +318,44 @@ static qn_status prepare_concat(const qn_plan *plan, qn_step *step, qn_error *er
     return QN_OK;
 }
 
-static qn_status run_concat(const qn_step *step, const qn_run_env *env, const qn_view *in,
-                            const qn_view *out, qn_error *error)
+typedef struct qconcat_job {
+    const qconcat_state *s;
+    const qn_view *parts, *whole;
+    uint32_t n;
+} qconcat_job;
+
+static void concat_rows(void *arg, size_t begin, size_t end)
 {
-    (void)env;
-    (void)error;
-    const qconcat_state *const s = step->state;
-    const qn_axis_view whole = qn__axis_view(out[0].rank, out[0].dims, out[0].layout, s->axis);
+    const qconcat_job *const job = arg;
+    const qn_view *const out = job->whole;
+    const qn_axis_view whole = qn__axis_view(out->rank, out->dims, out->layout, job->s->axis);
     size_t at = 0;
-    for (uint32_t k = 0; k < step->node->n_inputs; k++) {
-        const qn_axis_view v = qn__axis_view(in[k].rank, in[k].dims, in[k].layout, s->axis);
+    for (uint32_t k = 0; k < job->n; k++) {
+        const qn_view *const part = &job->parts[k];
+        const qn_axis_view v = qn__axis_view(part->rank, part->dims, part->layout, job->s->axis);
+        const qconcat_part *const table = &job->s->parts[k];
         const size_t n = v.axis * v.inner;
-        for (size_t o = 0; o < v.outer; o++) {
-            const uint8_t *const src = (const uint8_t *)in[k].data + o * n;
-            uint8_t *const dst = (uint8_t *)out[0].data + o * whole.axis * whole.inner + at;
+        for (size_t o = begin; o < end && n > 0; o++) {
+            const uint8_t *const src = (const uint8_t *)part->data + o * n;
+            uint8_t *const dst = (uint8_t *)out->data + o * whole.axis * whole.inner + at;
+            if (table->same) {
+                memcpy(dst, src, n);
+                continue;
+            }
             for (size_t i = 0; i < n; i++)
-                dst[i] = s->tables[k][src[i]];
+                dst[i] = table->bytes[src[i]];
         }
         at += n;
     }
+}
+
+static qn_status run_concat(const qn_step *step, const qn_run_env *env, const qn_view *in,
+                            const qn_view *out, qn_error *error)
+{
+    (void)error;
+    qconcat_job job = {step->state, in, out, step->node->n_inputs};
+    const qn_axis_view v = qn__axis_view(out->rank, out->dims, out->layout, job.s->axis);
+    qn__parallel_ranges(env->pool, concat_rows, &job, v.outer, v.axis * v.inner);
     return QN_OK;
 }
 

@@ -1,8 +1,9 @@
-/* Quantized Gemm and MatMul. Constant right sides are packed when planning; products of two
- * activations pack the right side in scratch memory for each matrix. */
+/* Quantized Gemm and MatMul. Constant right sides are packed when planning and run by 8-bit kernels
+ * where they fit; otherwise, and on request as the reference, as exact products in float (qcore.h).
+ * Products of two activations pack the right side in scratch memory for each matrix. */
 #include "run/nd.h"
 #include "run/ops/broadcast.h"
-#include "run/ops/qweights.h"
+#include "run/ops/q8_run.h"
 
 #include <math.h>
 #include <string.h>
@@ -11,13 +12,14 @@ typedef struct qgemm_state {
     qn_qparams a, b;
     size_t m, n, k, batches;
     size_t a_count, b_count; /* elements of the whole inputs */
-    bool trans_a, trans_b, constant_b, saturates;
+    bool trans_a, trans_b, constant_b, saturates, integers;
     qn_broadcast batch; /* matrices of a and b for each output matrix */
     bool has_batch;
     qn_qweights weights; /* constant b */
     float *scale;        /* [n] for products of activations */
     qn_requant requant;
     qn_qproduct product;
+    qn_q8_packed q8; /* integers */
     float *packed;
     int32_t *base;
 } qgemm_state;
@@ -29,6 +31,7 @@ static void release(const qn_context *ctx, qn_step *step)
         return;
     qn__qweights_free(ctx, &s->weights);
     qn__qproduct_free(ctx, &s->product);
+    qn__q8_packed_free(ctx, &s->q8);
     qn__free_aligned(ctx, s->packed);
     qn__free(ctx, s->base);
     qn__free(ctx, s->scale);
@@ -89,13 +92,15 @@ static qn_status batch_strides(const qn_step *step, qgemm_state *s, qn_error *er
     return QN_OK;
 }
 
-static qn_status pack_constant(const qn_context *ctx, qgemm_state *s, qn_error *error)
+static qn_status pack_constant(const qn_context *ctx, qn_step *step, qgemm_state *s,
+                               qn_error *error)
 {
     const float *const w = s->weights.values;
     const size_t stride_n = s->trans_b ? s->k : 1, stride_k = s->trans_b ? 1 : s->n;
     const size_t pairs = (s->k + 1) / 2;
     const size_t floats = s->saturates ? pairs * 2 * s->n : s->product.group_floats;
     s->packed = qn__alloc_aligned(ctx, (floats + 16) * sizeof(float));
+    step->packed_bytes = floats * sizeof(float);
     s->base = qn__calloc(ctx, s->n, sizeof(*s->base));
     if (s->packed == NULL || s->base == NULL)
         return QN_NOMEM(error);
@@ -116,6 +121,22 @@ static qn_status pack_constant(const qn_context *ctx, qgemm_state *s, qn_error *
     return QN_OK;
 }
 
+static qn_status pack_integers(const qn_context *ctx, qn_step *step, qgemm_state *s,
+                               qn_error *error)
+{
+    const qn_q8_strides strides = {0, s->trans_b ? s->k : 1, 0, s->trans_b ? 1 : s->n};
+    s->q8 = (qn_q8_packed){
+        .n = s->n, .kc = s->k, .ks = 1, .groups = 1, .kernel = step->kernels->q8_igemm};
+    int8_t *const values = qn__q8_values(ctx, &s->weights, s->b_count);
+    if (values == NULL)
+        return QN_NOMEM(error);
+    const qn_status status =
+        qn__q8_pack(step, ctx, &s->a, &s->requant, values, &strides, &s->q8, error);
+    qn__free(ctx, values);
+    step->packed_bytes = s->q8.bytes;
+    return status;
+}
+
 static qn_status read_right(const qn_plan *plan, qn_step *step, qgemm_state *s, qn_error *error)
 {
     const qn_context *const ctx = qn__plan_context(plan);
@@ -129,6 +150,9 @@ static qn_status read_right(const qn_plan *plan, qn_step *step, qgemm_state *s, 
                                  &s->weights, error));
         QN_TRY(qn__qoutput(step, s->weights.scale, s->weights.bias, &s->requant, &s_y, error));
         s->saturates = qn__plan_get_options(plan)->saturate16 && s->weights.is_signed;
+        s->integers = !s->saturates && qn__q8_applies(plan, &s->a, &s->weights);
+        if (s->integers)
+            return pack_integers(ctx, step, s, error);
         w_max = s->weights.max;
     } else {
         if (qn__step_input(step, 2) != NULL)
@@ -146,7 +170,7 @@ static qn_status read_right(const qn_plan *plan, qn_step *step, qgemm_state *s, 
     if (!s->saturates)
         QN_TRY(qn__qproduct_plan(ctx, &step->kernels->f32_igemm, s->n, s->k, 1, 255, w_max,
                                  &s->product, error));
-    return s->constant_b ? pack_constant(ctx, s, error) : QN_OK;
+    return s->constant_b ? pack_constant(ctx, step, s, error) : QN_OK;
 }
 
 static qn_status prepare_state(const qn_plan *plan, qn_step *step, qgemm_state *s, qn_error *error)
@@ -157,6 +181,11 @@ static qn_status prepare_state(const qn_plan *plan, qn_step *step, qgemm_state *
     QN_TRY(read_right(plan, step, s, error));
     for (uint32_t i = 0; i < step->node->n_inputs; i++)
         step->in_layout[i] = QN_LAYOUT_ROW_MAJOR;
+    if (s->integers) {
+        step->scratch_bytes = s->trans_a ? s->a_count : 0;
+        step->kernel_name = step->kernels->q8_igemm.name;
+        return QN_OK;
+    }
     size_t floats = s->a_count * (s->trans_a ? 2 : 1);
     if (!s->constant_b)
         floats += s->b_count + s->product.group_floats;
@@ -172,6 +201,7 @@ static qn_status prepare(const qn_plan *plan, qn_step *step, qn_error *error)
         return QN_NOMEM(error);
     step->state = s;
     const qn_status status = prepare_state(plan, step, s, error);
+    qn__qweights_drop_values(qn__plan_context(plan), &s->weights);
     if (status != QN_OK)
         release(qn__plan_context(plan), step);
     return status;
@@ -219,6 +249,31 @@ static void saturating_range(void *arg, size_t begin, size_t end)
     }
 }
 
+static void byte_rows(const qn_q8_job *job, size_t group, size_t m0, size_t mr, const uint8_t **a)
+{
+    (void)group;
+    const size_t k = job->packed->kc, mr_max = job->packed->kernel.mr;
+    for (size_t r = 0; r < mr_max; r++)
+        a[r] = (const uint8_t *)job->ctx + (m0 + (r < mr ? r : mr - 1)) * k;
+}
+
+static void run_integers(const qgemm_state *s, const qn_run_env *env, const void *a, void *dst)
+{
+    if (s->trans_a) {
+        const int64_t dims[2] = {(int64_t)s->m, (int64_t)s->k}, strides[2] = {1, (int64_t)s->m};
+        qn__strided_copy(env->pool, env->scratch, a, 2, dims, strides, 1);
+        a = env->scratch;
+    }
+    const qn_q8_job job = {.packed = &s->q8,
+                           .m = s->m,
+                           .c = dst,
+                           .c_stride = s->n,
+                           .out = qn__q8_format(&s->requant),
+                           .rows = byte_rows,
+                           .ctx = a};
+    qn__q8_run(&job, env->pool);
+}
+
 static void run_matrix(const qgemm_state *s, const qgemm_job *job, const float *packed,
                        qn_pool *pool)
 {
@@ -243,6 +298,10 @@ static qn_status run(const qn_step *step, const qn_run_env *env, const qn_view *
 {
     (void)error;
     const qgemm_state *const s = step->state;
+    if (s->integers) {
+        run_integers(s, env, in[0].data, out[0].data);
+        return QN_OK;
+    }
     float *a = env->scratch, *next = a + s->a_count;
     qn__unpack_centered(env->pool, in[0].data, s->a.dtype, s->a.zero, a, s->a_count);
     if (s->trans_a) {

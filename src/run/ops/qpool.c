@@ -10,6 +10,8 @@ typedef struct qpool_state {
     qn_qparams x, y;
     int32_t lo, hi;
     bool average, global, include_pad;
+    qn_q8_maxpool_fn max_kernel;
+    qn_q8_maxpool_args max; /* but for the window */
 } qpool_state;
 
 static qn_status global_window(const qn_step *step, qn_window *w, qn_error *error)
@@ -35,6 +37,22 @@ static qn_status global_window(const qn_step *step, qn_window *w, qn_error *erro
     return QN_OK;
 }
 
+/* Signed bytes are turned into unsigned ones of the same order. */
+static void choose_max(qn_step *step, qpool_state *s)
+{
+    const qn_window *const w = &s->win;
+    const uint8_t flip = s->x.dtype == QN_DTYPE_I8 ? 0x80 : 0;
+    s->max_kernel = step->kernels->q8_maxpool.fn;
+    s->max = (qn_q8_maxpool_args){.channels = w->c,
+                                  .row = w->dh * w->w * w->c,
+                                  .col = w->dw * w->c,
+                                  .flip = flip,
+                                  .least = (uint8_t)((uint8_t)s->x.qmin ^ flip),
+                                  .lo = (uint8_t)((uint8_t)s->lo ^ flip),
+                                  .hi = (uint8_t)((uint8_t)s->hi ^ flip)};
+    step->kernel_name = step->kernels->q8_maxpool.name;
+}
+
 static qn_status prepare(const qn_plan *plan, qn_step *step, qn_error *error)
 {
     const qn_op op = step->node->op;
@@ -50,6 +68,8 @@ static qn_status prepare(const qn_plan *plan, qn_step *step, qn_error *error)
     if (!s.average && (s.x.scale != s.y.scale || s.x.zero != s.y.zero || s.x.dtype != s.y.dtype))
         return qn__step_fail(step, error, QN_UNSUPPORTED, "input and output scales differ");
     qn__qact_bounds(step, &s.y, &s.lo, &s.hi);
+    if (!s.average)
+        choose_max(step, &s);
     qpool_state *const state = qn__alloc(qn__plan_context(plan), sizeof(*state));
     if (state == NULL)
         return QN_NOMEM(error);
@@ -65,22 +85,16 @@ typedef struct qpool_job {
     uint8_t *dst;
 } qpool_job;
 
-#define CHANNELS 64
+#define CHANNELS 256
 
 static void fold_row(const qpool_state *s, const uint8_t *src, int32_t *acc, size_t n)
 {
-    if (s->average && s->x.dtype == QN_DTYPE_I8) {
+    if (s->x.dtype == QN_DTYPE_I8) {
         for (size_t i = 0; i < n; i++)
             acc[i] += (int8_t)src[i];
-    } else if (s->average) {
-        for (size_t i = 0; i < n; i++)
-            acc[i] += src[i];
-    } else if (s->x.dtype == QN_DTYPE_I8) {
-        for (size_t i = 0; i < n; i++)
-            acc[i] = (int8_t)src[i] > acc[i] ? (int8_t)src[i] : acc[i];
     } else {
         for (size_t i = 0; i < n; i++)
-            acc[i] = src[i] > acc[i] ? src[i] : acc[i];
+            acc[i] += src[i];
     }
 }
 
@@ -102,13 +116,6 @@ static void finish_row(const qpool_state *s, const int32_t *acc, size_t inside, 
 {
     const int32_t zero = s->y.zero;
     const float lo = (float)(s->lo - zero), hi = (float)(s->hi - zero);
-    if (!s->average) {
-        for (size_t i = 0; i < n; i++) {
-            const int32_t v = acc[i] < s->lo ? s->lo : acc[i];
-            dst[i] = (uint8_t)(v > s->hi ? s->hi : v);
-        }
-        return;
-    }
     const int32_t offset = (int32_t)inside * s->x.zero;
     const float divisor = (float)(count > 0 ? count : 1);
     const float factor = s->x.scale / (s->y.scale * divisor);
@@ -126,6 +133,7 @@ static void pool_range(void *arg, size_t begin, size_t end)
     const qpool_job *const job = arg;
     const qpool_state *const s = job->s;
     const qn_window *const w = &s->win;
+    const size_t row = w->dh * w->w * w->c, column = w->dw * w->c;
     for (size_t m = begin; m < end; m++) {
         const size_t ox = m % w->ow, oy = m / w->ow % w->oh, image = m / (w->ow * w->oh);
         const ptrdiff_t y0 = (ptrdiff_t)(oy * w->sh) - (ptrdiff_t)w->pt;
@@ -134,20 +142,29 @@ static void pool_range(void *arg, size_t begin, size_t end)
         qn_window_taps(y0, w->h, w->kh, w->dh, &ky0, &ky1);
         qn_window_taps(x0, w->w, w->kw, w->dw, &kx0, &kx1);
         const size_t inside = (ky1 - ky0) * (kx1 - kx0);
+        const uint8_t *first = job->src; /* first tap inside */
+        if (inside > 0)
+            first += ((image * w->h + (size_t)(y0 + (ptrdiff_t)(ky0 * w->dh))) * w->w +
+                      (size_t)(x0 + (ptrdiff_t)(kx0 * w->dw))) *
+                     w->c;
+        if (!s->average) {
+            qn_q8_maxpool_args args = s->max;
+            args.rows = ky1 - ky0;
+            args.cols = kx1 - kx0;
+            args.in = first;
+            args.out = job->dst + m * w->c;
+            s->max_kernel(&args);
+            continue;
+        }
         for (size_t c0 = 0; c0 < w->c; c0 += CHANNELS) {
             const size_t n = w->c - c0 < CHANNELS ? w->c - c0 : CHANNELS;
-            int32_t acc[CHANNELS];
-            for (size_t i = 0; i < n; i++)
-                acc[i] = s->average ? 0 : s->x.qmin;
+            int32_t acc[CHANNELS] = {0};
             for (size_t ky = ky0; ky < ky1; ky++) {
-                for (size_t kx = kx0; kx < kx1; kx++) {
-                    const size_t y = (size_t)(y0 + (ptrdiff_t)(ky * w->dh));
-                    const size_t x = (size_t)(x0 + (ptrdiff_t)(kx * w->dw));
-                    fold_row(s, job->src + ((image * w->h + y) * w->w + x) * w->c + c0, acc, n);
-                }
+                for (size_t kx = kx0; kx < kx1; kx++)
+                    fold_row(s, first + c0 + (ky - ky0) * row + (kx - kx0) * column, acc, n);
             }
-            finish_row(s, acc, inside, s->average ? window_count(s, oy, ox, inside) : 1,
-                       job->dst + m * w->c + c0, n);
+            finish_row(s, acc, inside, window_count(s, oy, ox, inside), job->dst + m * w->c + c0,
+                       n);
         }
     }
 }

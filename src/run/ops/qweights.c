@@ -3,6 +3,12 @@
 
 #include <math.h>
 
+void qn__qweights_drop_values(const qn_context *ctx, qn_qweights *w)
+{
+    qn__free(ctx, w->values);
+    w->values = NULL;
+}
+
 void qn__qweights_free(const qn_context *ctx, qn_qweights *w)
 {
     qn__free(ctx, w->values);
@@ -48,6 +54,33 @@ static qn_status check_weights(const qn_step *step, const qn_tensor *w, int axis
     return QN_OK;
 }
 
+/* n values from `at` on, which have the same zero point; lo and hi are widened by them. */
+static void center_run(const qn_tensor *w, size_t at, size_t n, int32_t zero, float *restrict out,
+                       int32_t *lo, int32_t *hi)
+{
+    const qn_dtype dtype = w->type.dtype;
+    int32_t least = *lo, most = *hi;
+    if (dtype == QN_DTYPE_I8 || dtype == QN_DTYPE_U8) {
+        const uint8_t *const bytes = (const uint8_t *)w->constant->data + at;
+        const int32_t flip = dtype == QN_DTYPE_I8 ? 0x80 : 0;
+        for (size_t i = 0; i < n; i++) {
+            const int32_t v = (bytes[i] ^ flip) - flip - zero;
+            out[i] = (float)v;
+            least = v < least ? v : least;
+            most = v > most ? v : most;
+        }
+    } else {
+        for (size_t i = 0; i < n; i++) {
+            const int32_t v = (int32_t)qn__load_int(w->constant->data, dtype, at + i) - zero;
+            out[i] = (float)v;
+            least = v < least ? v : least;
+            most = v > most ? v : most;
+        }
+    }
+    *lo = least;
+    *hi = most;
+}
+
 static void center_values(const qn_tensor *w, int axis, qn_qweights *out)
 {
     const qn_quant *const q = w->type.quant;
@@ -56,13 +89,16 @@ static void center_values(const qn_tensor *w, int axis, qn_qweights *out)
     for (size_t i = (size_t)axis + 1; i < w->rank; i++)
         inner *= (size_t)w->dims[i].value;
     const size_t dim = (size_t)w->dims[axis].value;
-    for (size_t i = 0; i < count; i++) {
+    int32_t lo = 0, hi = 0;
+    if (q->axis < 0 || q->zero_points == NULL) /* one run */
+        inner = count;
+    for (size_t i = 0; i < count; i += inner) {
         const size_t channel = q->axis >= 0 ? i / inner % dim : 0;
         const int32_t zero = q->zero_points != NULL ? q->zero_points[channel] : 0;
-        const int32_t v = (int32_t)qn__load_int(w->constant->data, w->type.dtype, i) - zero;
-        out->values[i] = (float)v;
-        out->max = v > out->max ? v : -v > out->max ? -v : out->max;
+        center_run(w, i, inner, zero, out->values + i, &lo, &hi);
     }
+    out->max = hi > -lo ? hi : -lo;
+    out->fits_i8 = lo >= INT8_MIN && hi <= INT8_MAX;
 }
 
 /* int32 as it is; float is rounded into steps of s_x * s_w, as runtimes do when loading. */

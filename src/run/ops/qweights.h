@@ -7,6 +7,7 @@
 typedef struct qn_qweights {
     float *values; /* q - zero, row-major as the tensor */
     int32_t max;   /* largest magnitude */
+    bool fits_i8;  /* every value is in -128..127 */
     float *scale;  /* [columns] s_x * s_w, over s_y for quantized output */
     int32_t *bias; /* [columns] */
     bool is_signed;
@@ -16,6 +17,8 @@ typedef struct qn_qweights {
 qn_status qn__qweights_read(const qn_plan *plan, const qn_step *step, uint32_t input, int axis,
                             size_t columns, const qn_qparams *x, float alpha, uint32_t bias_input,
                             qn_qweights *out, qn_error *error);
+/* Once packed, the values themselves are not needed any more. */
+void qn__qweights_drop_values(const qn_context *ctx, qn_qweights *w);
 void qn__qweights_free(const qn_context *ctx, qn_qweights *w);
 /* Requantization of the node's output with these scales. */
 qn_status qn__qoutput(const qn_step *step, const float *scale, const int32_t *bias, qn_requant *out,

@@ -26,6 +26,11 @@ static inline void qn_window_taps(ptrdiff_t start, size_t size, size_t taps, siz
                                   size_t *first, size_t *last)
 {
     const ptrdiff_t n = (ptrdiff_t)taps, d = (ptrdiff_t)dilation, end = (ptrdiff_t)size;
+    if (start >= 0 && start + (n - 1) * d < end) { /* most windows: no division */
+        *first = 0;
+        *last = taps;
+        return;
+    }
     const ptrdiff_t lo = start >= 0 ? 0 : (-start + d - 1) / d;
     const ptrdiff_t hi = start >= end ? 0 : (end - start + d - 1) / d;
     *first = (size_t)(lo < n ? lo : n);

@@ -1,0 +1,232 @@
+/* 8-bit depthwise convolution over an x86 vector type, included once per instruction set. Bytes are
+ * widened to 16 bits and two rows of a window are interleaved, so that one instruction multiplies
+ * and adds two taps; a pair of vectors, "low" and "high", then holds the sums of BLOCK channels in
+ * the order in which the packing instructions expect them: low has the first four of every eight.
+ * The zero point goes into the bias. The includer defines:
+ *   VEC, FVEC, BLOCK        vectors; channels at once: twice the 32-bit lanes
+ *   WIDEN_U(p, n), WIDEN_S(p, n)   16-bit values of min(n, BLOCK) bytes, the others zero
+ *   ZERO(), SET1(x), SET1_16(x), SET1F(x)
+ *   LOW16(a, b), HIGH16(a, b)      interleaved halves of every 128 bits
+ *   LOW128(a, b), HIGH128(a, b)    from two vectors in order to low and high
+ *   LOAD(p), STORE_ALL_F(p, v), AS_FLOAT(v)
+ *   DOT16(acc, a, b)               acc + two products per lane
+ *   SUB32, MUL32, TO_FLOAT, MULF, MINF, MAXF (second operand where one is NaN), TO_INT
+ *   PACK32(a, b), ADD16(a, b)      saturating; MAX16
+ *   STORE_LOW_BYTES(p, words, n)   low bytes of the first min(n, BLOCK) words
+ * and calls dwconv_from. */
+#include <string.h>
+
+/* Pairs of rows times columns whose interleaved weights are kept. */
+enum { KEPT = 32 };
+
+typedef struct pair {
+    VEC low, high;
+} pair;
+
+/* What all outputs of a block of channels share. */
+typedef struct block {
+    pair bias, scale; /* scale: floats */
+    const uint8_t *in;
+    const int8_t *w;
+    size_t c, left;
+} block;
+
+static inline __attribute__((always_inline)) VEC widen(const void *p, const bool is_signed,
+                                                       size_t n)
+{
+    return is_signed ? WIDEN_S(p, n) : WIDEN_U(p, n);
+}
+
+/* Two rows of a column, or one and zeros. */
+static inline __attribute__((always_inline)) pair column(const void *p, size_t row, const bool two,
+                                                         const bool is_signed, size_t n)
+{
+    const VEC a = widen(p, is_signed, n);
+    const VEC b = two ? widen((const uint8_t *)p + row, is_signed, n) : ZERO();
+    return (pair){LOW16(a, b), HIGH16(a, b)};
+}
+
+static inline __attribute__((always_inline)) pair add_products(pair acc, pair x, pair w)
+{
+    return (pair){DOT16(acc.low, x.low, w.low), DOT16(acc.high, x.high, w.high)};
+}
+
+static inline __attribute__((always_inline)) pair
+weights_at(const qn_q8_dwconv_args *args, const block *b, size_t i, size_t j, size_t left)
+{
+    const int8_t *const w = b->w + i * args->w_row + j * args->channels;
+    return column(w, args->w_row, i + 1 < args->kh, true, left);
+}
+
+static inline pair load_pair(const void *p, size_t c, size_t left)
+{
+    int32_t all[BLOCK] = {0};
+    const size_t n = left < BLOCK ? left : BLOCK;
+    memcpy(all, (const int32_t *)p + c, n * sizeof *all);
+    const VEC a = LOAD(all), b = LOAD(all + BLOCK / 2);
+    return (pair){LOW128(a, b), HIGH128(a, b)};
+}
+
+/* bias - in_zero * (sum of the weights) */
+static inline __attribute__((always_inline)) pair block_bias(const qn_q8_dwconv_args *args,
+                                                             const block *b, size_t left)
+{
+    const VEC one = SET1_16(1), zero = SET1(args->in_zero);
+    const pair ones = {one, one}, bias = load_pair(args->bias, b->c, left);
+    pair sum = {ZERO(), ZERO()};
+    for (size_t i = 0; i < args->kh; i += 2)
+        for (size_t j = 0; j < args->kw; j++)
+            sum = add_products(sum, weights_at(args, b, i, j, left), ones);
+    return (pair){SUB32(bias.low, MUL32(sum.low, zero)), SUB32(bias.high, MUL32(sum.high, zero))};
+}
+
+static inline __attribute__((always_inline)) void put(const qn_q8_dwconv_args *args, const block *b,
+                                                      pair acc, size_t x, size_t left)
+{
+    const qn_q8_out *const out = &args->format;
+    const size_t at = x * args->out_step + b->c;
+    FVEC low = MULF(TO_FLOAT(acc.low), AS_FLOAT(b->scale.low));
+    FVEC high = MULF(TO_FLOAT(acc.high), AS_FLOAT(b->scale.high));
+    if (out->is_float) {
+        const FVEC lo = SET1F(out->clamp.lo), hi = SET1F(out->clamp.hi);
+        low = MINF(hi, MAXF(lo, low));
+        high = MINF(hi, MAXF(lo, high));
+        float parts[2][BLOCK / 2];
+        STORE_ALL_F(parts[0], low);
+        STORE_ALL_F(parts[1], high);
+        for (size_t i = 0; i < left && i < BLOCK; i++)
+            ((float *)args->out)[at + i] = parts[i / 4 % 2][i / 8 * 4 + i % 4];
+        return;
+    }
+    /* The upper bound as floats; what is below all integers, and a NaN, become the smallest
+     * integer, and saturation leads them to the lower bound. */
+    const FVEC hi = SET1F((float)(out->hi - out->zero));
+    const VEC words = PACK32(TO_INT(MINF(hi, low)), TO_INT(MINF(hi, high)));
+    const VEC moved = ADD16(words, SET1_16((short)out->zero));
+    STORE_LOW_BYTES((uint8_t *)args->out + at, MAX16(moved, SET1_16((short)out->lo)), left);
+}
+
+/* The pairs of a column: two rows, and with kh 3 the third alone. */
+static inline __attribute__((always_inline)) pair add_rows(const size_t kh, pair acc, pair x01,
+                                                           pair x2, const pair w[2])
+{
+    acc = add_products(acc, x01, w[0]);
+    return kh == 3 ? add_products(acc, x2, w[1]) : acc;
+}
+
+/* Windows of kh (2 or 3) x 3, `step` columns apart: each column is widened once for all its
+ * outputs. */
+static inline __attribute__((always_inline)) void run_kx3(const qn_q8_dwconv_args *args,
+                                                          const block *b, const size_t kh,
+                                                          const size_t step, const bool is_signed,
+                                                          size_t left)
+{
+    const size_t row = args->in_row, col = args->in_col;
+    const uint8_t *in = b->in;
+    pair w[3][2];
+#pragma GCC unroll 3
+    for (size_t j = 0; j < 3; j++) {
+        w[j][0] = weights_at(args, b, 0, j, left);
+        if (kh == 3)
+            w[j][1] = weights_at(args, b, 2, j, left);
+    }
+#define COLUMN()                                                                                   \
+    x01 = column(in, row, true, is_signed, left);                                                  \
+    if (kh == 3)                                                                                   \
+        x2 = column(in + 2 * row, row, false, is_signed, left);                                    \
+    in += col;
+#define ADD(acc, j) add_rows(kh, acc, x01, x2, w[j])
+    pair x01, x2 = {ZERO(), ZERO()}, now, next;
+    COLUMN()
+    now = ADD(b->bias, 0);
+    if (step == 1) {
+        COLUMN()
+        now = ADD(now, 1);
+        next = ADD(b->bias, 0);
+        for (size_t x = 0; x + 1 < args->n; x++) {
+            COLUMN()
+            now = ADD(now, 2);
+            put(args, b, now, x, left);
+            now = ADD(next, 1);
+            next = ADD(b->bias, 0);
+        }
+        COLUMN()
+    } else {
+        for (size_t x = 0; x + 1 < args->n; x++) {
+            COLUMN()
+            now = ADD(now, 1);
+            COLUMN()
+            now = ADD(now, 2);
+            put(args, b, now, x, left);
+            now = ADD(b->bias, 0);
+        }
+        COLUMN()
+        now = ADD(now, 1);
+        COLUMN()
+    }
+    put(args, b, ADD(now, 2), args->n - 1, left);
+#undef COLUMN
+#undef ADD
+}
+
+static inline __attribute__((always_inline)) void
+run_window(const qn_q8_dwconv_args *args, const block *b, const bool is_signed, size_t left)
+{
+    const size_t kh = args->kh, kw = args->kw;
+    pair kept[KEPT];
+    const bool keep = (kh + 1) / 2 * kw <= KEPT;
+    for (size_t i = 0, at = 0; keep && i < kh; i += 2)
+        for (size_t j = 0; j < kw; j++)
+            kept[at++] = weights_at(args, b, i, j, left);
+    for (size_t x = 0; x < args->n; x++) {
+        pair acc = b->bias;
+        for (size_t i = 0, at = 0; i < kh; i += 2) {
+            const uint8_t *in = b->in + x * args->in_step + i * args->in_row;
+            for (size_t j = 0; j < kw; j++, at++, in += args->in_col)
+                acc = add_products(acc, column(in, args->in_row, i + 1 < kh, is_signed, left),
+                                   keep ? kept[at] : weights_at(args, b, i, j, left));
+        }
+        put(args, b, acc, x, left);
+    }
+}
+
+static inline __attribute__((always_inline)) void run_block(const qn_q8_dwconv_args *args, size_t c,
+                                                            const bool is_signed, size_t left)
+{
+    block b = {.in = args->in + c, .w = args->w + c, .c = c, .left = left};
+    b.scale = load_pair(args->scale, c, left);
+    b.bias = block_bias(args, &b, left);
+    const size_t kh = args->kh;
+    const bool shares = args->kw == 3 && (kh == 2 || kh == 3);
+    if (shares && args->in_step == args->in_col && kh == 3)
+        run_kx3(args, &b, 3, 1, is_signed, left);
+    else if (shares && args->in_step == args->in_col)
+        run_kx3(args, &b, 2, 1, is_signed, left);
+    else if (shares && args->in_step == 2 * args->in_col && kh == 3)
+        run_kx3(args, &b, 3, 2, is_signed, left);
+    else if (shares && args->in_step == 2 * args->in_col)
+        run_kx3(args, &b, 2, 2, is_signed, left);
+    else
+        run_window(args, &b, is_signed, left);
+}
+
+#define RUN(name, is_signed, left)                                                                 \
+    static void name(const qn_q8_dwconv_args *args, size_t c)                                      \
+    {                                                                                              \
+        run_block(args, c, is_signed, left);                                                       \
+    }
+RUN(block_unsigned, false, BLOCK)
+RUN(block_signed, true, BLOCK)
+RUN(rest_unsigned, false, args->channels - c)
+RUN(rest_signed, true, args->channels - c)
+
+/* All outputs of the channels from c on. */
+static inline void dwconv_from(const qn_q8_dwconv_args *args, size_t c)
+{
+    if (args->n == 0)
+        return;
+    for (; c + BLOCK <= args->channels; c += BLOCK)
+        (args->in_signed ? block_signed : block_unsigned)(args, c);
+    if (c < args->channels)
+        (args->in_signed ? rest_signed : rest_unsigned)(args, c);
+}

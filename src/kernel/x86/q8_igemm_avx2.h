@@ -1,0 +1,51 @@
+/* What the 8-bit GEMMs for AVX2, with VNNI and without, have in common. */
+#ifndef QN_KERNEL_X86_Q8_IGEMM_AVX2_H
+#define QN_KERNEL_X86_Q8_IGEMM_AVX2_H
+
+#include "kernel/kernel.h"
+#include <immintrin.h>
+#include <string.h>
+
+static inline __attribute__((always_inline)) void store_row8(uint8_t *p, uint64_t bytes, size_t n)
+{
+    if (n == 8) {
+        memcpy(p, &bytes, 8);
+        return;
+    }
+    for (size_t i = 0; i < n; i++)
+        p[i] = (uint8_t)(bytes >> (8 * i));
+}
+
+static inline void store_floats8(float *p, __m256 v, size_t n)
+{
+    const __m256i at = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    _mm256_maskstore_ps(p, _mm256_cmpgt_epi32(_mm256_set1_epi32((int)n), at), v);
+}
+
+#define VEC __m256i
+#define FVEC __m256
+#define LANES 8
+#define LOAD(p) _mm256_loadu_si256((const __m256i *)(const void *)(p))
+#define LOADF(p) _mm256_loadu_ps(p)
+#define SET1(x) _mm256_set1_epi32(x)
+#define SET1F(x) _mm256_set1_ps(x)
+#define XOR(a, b) _mm256_xor_si256(a, b)
+#define TO_FLOAT(v) _mm256_cvtepi32_ps(v)
+#define MULF(a, b) _mm256_mul_ps(a, b)
+#define MINF(a, b) _mm256_min_ps(a, b)
+#define MAXF(a, b) _mm256_max_ps(a, b)
+#define STORE_ALL(p, v) _mm256_storeu_si256((__m256i *)(void *)(p), v)
+#define FLIP_LEAST 32
+#define FLIP_LAST(to, from, i, n, sign)                                                            \
+    ((void)(i), STORE_ALL((to) + (n)-32, XOR(LOAD((from) + (n)-32), sign)))
+#define SET1_16(x) _mm256_set1_epi16(x)
+#define TO_INT(v) _mm256_cvtps_epi32(v)
+#define PACK32(a, b) _mm256_packs_epi32(a, b)
+#define PACK16(a, b) _mm256_packs_epi16(a, b)
+#define ADD16(a, b) _mm256_adds_epi16(a, b)
+#define MAX16(a, b) _mm256_max_epi16(a, b)
+#define ROWS_TOGETHER(v) _mm256_permutevar8x32_epi32(v, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7))
+#define STORE_ROW(p, v, i, n) store_row8(p, (uint64_t)_mm256_extract_epi64(v, i), n)
+#define STOREF(p, v, n) store_floats8(p, v, n)
+
+#endif

@@ -1,0 +1,323 @@
+#include "run/ops/q8_conv.h"
+
+#include "core/alloc.h"
+#include "core/checked.h"
+#include "run/nd.h"
+
+#include <string.h>
+
+/* Up to this many channels a tap is too short for the GEMM's inner loop. */
+enum { ROWS_MAX_CHANNELS = 8 };
+
+/* --- preparing ---------------------------------------------------------------------------------*/
+static void choose_way(qn_q8_conv *s, size_t groups)
+{
+    const qn_window *const w = &s->window;
+    s->inner = *w;
+    s->cin = w->c / groups;
+    s->packed.groups = groups;
+    s->packed.n = w->oc / groups;
+    s->packed.ks = w->kh * w->kw;
+    s->packed.kc = s->cin;
+    s->way = QN_Q8_TAPS;
+    if (s->cin == 1 && s->packed.n == 1) {
+        s->way = QN_Q8_DEPTHWISE;
+    } else if (groups == 1 && w->kw > 1 && w->c <= ROWS_MAX_CHANNELS && w->dw == 1 &&
+               w->pl < w->kw && w->pr < w->kw && w->pt < w->kh * w->dh && w->pb < w->kh * w->dh) {
+        s->way = QN_Q8_ROWS;
+        const size_t kr = s->packed.kernel.kr;
+        s->packed.ks = w->kh;
+        s->packed.kc = (w->kw * w->c + kr - 1) / kr * kr;
+        s->inner.h += w->pt + w->pb;
+        s->inner.w += w->pl + w->pr;
+        s->inner.kw = 1;
+        s->inner.pt = s->inner.pl = s->inner.pb = s->inner.pr = 0;
+    }
+    s->direct = s->way == QN_Q8_TAPS && s->packed.ks == 1 && w->sh == 1 && w->sw == 1 &&
+                w->oh == w->h && w->ow == w->w && w->pt == 0 && w->pl == 0;
+}
+
+/* [o][i][kh][kw] to [o][ks][kc], or for depthwise (i = 1) to [kh][kw][o]. */
+static void reorder(const qn_q8_conv *s, int8_t *to, const int8_t *from)
+{
+    const qn_window *const w = &s->window;
+    const bool depthwise = s->way == QN_Q8_DEPTHWISE;
+    const size_t stride_o = depthwise ? 1 : s->packed.ks * s->packed.kc;
+    const size_t stride_x = depthwise ? w->oc : s->cin;
+    const size_t stride_y = s->way == QN_Q8_ROWS ? s->packed.kc : w->kw * stride_x;
+    for (size_t o = 0; o < w->oc; o++)
+        for (size_t i = 0; i < s->cin; i++)
+            for (size_t y = 0; y < w->kh; y++)
+                for (size_t x = 0; x < w->kw; x++)
+                    to[o * stride_o + y * stride_y + x * stride_x + i] = *from++;
+}
+
+static qn_status make_taps(const qn_context *ctx, qn_q8_conv *s, qn_error *error)
+{
+    const qn_window *const w = &s->inner;
+    s->taps = qn__calloc(ctx, s->packed.ks, sizeof *s->taps);
+    s->zeros = qn__alloc(ctx, s->packed.kc);
+    if (s->taps == NULL || s->zeros == NULL)
+        return QN_NOMEM(error);
+    memset(s->zeros, s->zero, s->packed.kc);
+    for (size_t i = 0; i < w->kh; i++)
+        for (size_t j = 0; j < w->kw; j++)
+            s->taps[i * w->kw + j] = (ptrdiff_t)((i * w->dh * w->w + j * w->dw) * w->c);
+    return QN_OK;
+}
+
+/* Appends `bytes` to the scratch, 64-byte aligned. */
+static bool reserve(qn_step *step, size_t *at, size_t bytes)
+{
+    *at = step->scratch_bytes;
+    return qn_align_size(&bytes, bytes, 64) &&
+           qn_add_size(&step->scratch_bytes, step->scratch_bytes, bytes);
+}
+
+static bool reserve_scratch(qn_step *step, qn_q8_conv *s)
+{
+    const qn_window *const w = &s->window, *const p = &s->inner;
+    size_t bytes = 0;
+    if (s->way == QN_Q8_ROWS) {
+        if (!qn_mul_size(&s->slack_at, p->h, p->w) ||
+            !qn_mul_size(&s->slack_at, s->slack_at, p->c) ||
+            !qn_mul_size(&s->slack_at, s->slack_at, p->n) ||
+            !qn_add_size(&bytes, s->slack_at, s->packed.kernel.kr) ||
+            !reserve(step, &s->padded_at, bytes))
+            return false;
+    }
+    if (!qn__q8_buffer_bytes(&bytes, &s->packed, w->n * w->oh * w->ow))
+        return false;
+    s->has_rows = bytes != 0;
+    return reserve(step, &s->rows_at, bytes);
+}
+
+static qn_status pack(const qn_context *ctx, qn_step *step, qn_q8_conv *s, const qn_qparams *x,
+                      const qn_qweights *weights, const qn_requant *requant, qn_error *error)
+{
+    const size_t k = s->packed.ks * s->packed.kc;
+    const size_t count = s->window.oc * s->window.kh * s->window.kw * s->cin;
+    qn_status status = QN_OK;
+    int8_t *const values = qn__q8_values(ctx, weights, count);
+    s->weights = qn__calloc(ctx, s->window.oc, k);
+    if (values == NULL || s->weights == NULL) {
+        qn__free(ctx, values);
+        return QN_NOMEM(error);
+    }
+    reorder(s, s->weights, values);
+    qn__free(ctx, values);
+    if (s->way == QN_Q8_DEPTHWISE) {
+        s->depthwise = (qn_q8_depthwise){
+            s->window,      step->kernels->q8_dwconv, s->weights, requant->bias,
+            requant->scale, x->dtype == QN_DTYPE_I8,  x->zero,    qn__q8_format(requant)};
+        step->packed_bytes = count + s->window.c * (sizeof(int32_t) + sizeof(float));
+        step->kernel_name = step->kernels->q8_dwconv.name;
+        return QN_OK;
+    }
+    const qn_q8_strides strides = {s->packed.n * k, k, s->packed.kc, 1};
+    status = qn__q8_pack(step, ctx, x, requant, s->weights, &strides, &s->packed, error);
+    qn__free(ctx, s->weights);
+    s->weights = NULL;
+    step->packed_bytes = s->packed.bytes;
+    step->kernel_name = step->kernels->q8_igemm.name;
+    return status;
+}
+
+qn_status qn__q8_conv_prepare(const qn_plan *plan, qn_step *step, const qn_window *window,
+                              size_t groups, const qn_qparams *x, const qn_qweights *weights,
+                              const qn_requant *requant, qn_q8_conv *out, qn_error *error)
+{
+    const qn_context *const ctx = qn__plan_context(plan);
+    out->window = *window;
+    out->zero = qn_q8_zero_byte(x);
+    out->packed.kernel = step->kernels->q8_igemm;
+    choose_way(out, groups);
+    QN_TRY(pack(ctx, step, out, x, weights, requant, error));
+    if (out->way != QN_Q8_DEPTHWISE) {
+        QN_TRY(make_taps(ctx, out, error));
+        if (!reserve_scratch(step, out))
+            return qn__step_fail(step, error, QN_LIMIT, "scratch memory is too large");
+    }
+    /* QN_Q8_ROWS copies the input anyway and takes it as it lies. */
+    if (out->way != QN_Q8_ROWS)
+        step->in_layout[0] = QN_LAYOUT_CHANNELS_LAST;
+    step->out_layout[0] = QN_LAYOUT_CHANNELS_LAST;
+    return QN_OK;
+}
+
+void qn__q8_conv_free(const qn_context *ctx, qn_q8_conv *conv)
+{
+    qn__q8_packed_free(ctx, &conv->packed);
+    qn__free(ctx, conv->taps);
+    qn__free(ctx, conv->zeros);
+    qn__free(ctx, conv->weights);
+    *conv = (qn_q8_conv){0};
+}
+
+/* --- running -----------------------------------------------------------------------------------*/
+typedef struct conv_call {
+    const qn_q8_conv *s;
+    const uint8_t *in; /* what the GEMM reads, channels-last */
+} conv_call;
+
+/* Output pixel i reads input pixel i. */
+static void direct_rows(const qn_q8_job *job, size_t group, size_t m0, size_t mr, const uint8_t **a)
+{
+    const conv_call *const call = job->ctx;
+    const size_t c = call->s->window.c, mr_max = job->packed->kernel.mr;
+    const uint8_t *const base = call->in + group * call->s->cin + m0 * c;
+    for (size_t r = 0; r < mr_max; r++)
+        a[r] = base + (r < mr ? r : mr - 1) * c;
+}
+
+/* Row pointers of a window with taps outside the input. */
+static void edge_rows(const qn_q8_conv *s, const uint8_t *image, ptrdiff_t y0, ptrdiff_t x0,
+                      const uint8_t **a, size_t step)
+{
+    const qn_window *const w = &s->inner;
+    for (size_t i = 0; i < w->kh; i++) {
+        const ptrdiff_t y = y0 + (ptrdiff_t)(i * w->dh);
+        for (size_t j = 0; j < w->kw; j++, a += step) {
+            const ptrdiff_t x = x0 + (ptrdiff_t)(j * w->dw);
+            const bool inside = y >= 0 && y < (ptrdiff_t)w->h && x >= 0 && x < (ptrdiff_t)w->w;
+            *a = inside ? image + ((size_t)y * w->w + (size_t)x) * w->c : s->zeros;
+        }
+    }
+}
+
+/* Windows that begin `step` apart and lie inside the input. */
+static inline __attribute__((always_inline)) void inside_rows(const uint8_t *origin, size_t step,
+                                                              const ptrdiff_t *taps, size_t ks,
+                                                              size_t mr, const size_t mr_max,
+                                                              const uint8_t **a)
+{
+    for (size_t p = 0; p < ks; p++, a += mr_max) {
+        const uint8_t *at = origin + taps[p];
+        for (size_t r = 0; r < mr_max; r++) {
+            a[r] = at;
+            at += r + 1 < mr ? step : 0;
+        }
+    }
+}
+
+static void tap_rows(const qn_q8_job *job, size_t group, size_t m0, size_t mr, const uint8_t **a)
+{
+    const conv_call *const call = job->ctx;
+    const qn_q8_conv *const s = call->s;
+    const qn_window *const w = &s->inner;
+    const size_t mr_max = job->packed->kernel.mr, ks = job->packed->ks;
+    const ptrdiff_t y_end = (ptrdiff_t)w->h - (ptrdiff_t)((w->kh - 1) * w->dh);
+    /* QN_Q8_ROWS: a tap is kw pixels wide, and the padded buffer holds every window. */
+    const ptrdiff_t x_end =
+        s->way == QN_Q8_ROWS ? PTRDIFF_MAX : (ptrdiff_t)w->w - (ptrdiff_t)((w->kw - 1) * w->dw);
+    size_t ox = m0 % w->ow, oy = m0 / w->ow % w->oh;
+    const uint8_t *image = call->in + m0 / w->ow / w->oh * w->h * w->w * w->c + group * s->cin;
+    const ptrdiff_t y_first = (ptrdiff_t)(oy * w->sh) - (ptrdiff_t)w->pt;
+    const ptrdiff_t x_first = (ptrdiff_t)(ox * w->sw) - (ptrdiff_t)w->pl;
+    if (ox + mr <= w->ow && y_first >= 0 && y_first < y_end && x_first >= 0 &&
+        x_first + (ptrdiff_t)((mr - 1) * w->sw) < x_end) {
+        const uint8_t *const origin = image + ((size_t)y_first * w->w + (size_t)x_first) * w->c;
+        if (mr_max == 8 && mr == 8)
+            inside_rows(origin, w->sw * w->c, s->taps, ks, 8, 8, a);
+        else
+            inside_rows(origin, w->sw * w->c, s->taps, ks, mr, mr_max, a);
+        return;
+    }
+    for (size_t r = 0; r < mr; r++) {
+        const ptrdiff_t y0 = (ptrdiff_t)(oy * w->sh) - (ptrdiff_t)w->pt;
+        const ptrdiff_t x0 = (ptrdiff_t)(ox * w->sw) - (ptrdiff_t)w->pl;
+        if (y0 >= 0 && x0 >= 0 && y0 < y_end && x0 < x_end) {
+            const uint8_t *const origin = image + ((size_t)y0 * w->w + (size_t)x0) * w->c;
+            for (size_t p = 0; p < ks; p++)
+                a[p * mr_max + r] = origin + s->taps[p];
+        } else {
+            edge_rows(s, image, y0, x0, a + r, mr_max);
+        }
+        if (++ox == w->ow) {
+            ox = 0;
+            if (++oy == w->oh) {
+                oy = 0;
+                image += w->h * w->w * w->c;
+            }
+        }
+    }
+    for (size_t r = mr; r < mr_max; r++)
+        for (size_t p = 0; p < ks; p++)
+            a[p * mr_max + r] = a[p * mr_max + mr - 1];
+}
+
+typedef struct pad_call {
+    const qn_window *from, *to;
+    const uint8_t *in;
+    uint8_t *out;
+    uint8_t zero;
+    bool channels_last;
+} pad_call;
+
+/* One row of the padded buffer. */
+static void pad_row(void *arg, size_t index)
+{
+    const pad_call *const call = arg;
+    const qn_window *const w = call->from;
+    const size_t c = w->c, image = index / call->to->h, y = index % call->to->h;
+    uint8_t *out = call->out + index * call->to->w * c;
+    if (y < w->pt || y - w->pt >= w->h) {
+        memset(out, call->zero, call->to->w * c);
+        return;
+    }
+    memset(out, call->zero, w->pl * c);
+    out += w->pl * c;
+    if (call->channels_last || c == 1) {
+        memcpy(out, call->in + (image * w->h + y - w->pt) * w->w * c, w->w * c);
+    } else {
+        const size_t plane = w->h * w->w;
+        const uint8_t *const in = call->in + image * c * plane + (y - w->pt) * w->w;
+        if (c == 3) {
+            for (size_t x = 0; x < w->w; x++) {
+                out[3 * x] = in[x];
+                out[3 * x + 1] = in[plane + x];
+                out[3 * x + 2] = in[2 * plane + x];
+            }
+        } else {
+            for (size_t i = 0; i < c; i++)
+                for (size_t x = 0; x < w->w; x++)
+                    out[x * c + i] = in[i * plane + x];
+        }
+    }
+    memset(out + w->w * c, call->zero, w->pr * c);
+}
+
+void qn__q8_conv_run(const qn_q8_conv *s, const qn_run_env *env, const qn_view *in,
+                     const qn_view *out, const qn_requant *requant)
+{
+    const qn_window *const w = &s->window;
+    uint8_t *const scratch = env->scratch;
+    const uint8_t *x = in->data;
+    if (out->count == 0)
+        return;
+    if (s->way == QN_Q8_DEPTHWISE) {
+        qn__q8_depthwise_run(&s->depthwise, x, out->data, env->pool);
+        return;
+    }
+    if (s->way == QN_Q8_ROWS) {
+        uint8_t *const padded = scratch + s->padded_at;
+        pad_call pad = {w, &s->inner, x, padded, s->zero, in->layout == QN_LAYOUT_CHANNELS_LAST};
+        qn__parallel(env->pool, pad_row, &pad, w->n * s->inner.h);
+        /* The last window's run may end behind the last pixel. */
+        memset(padded + s->slack_at, s->zero, s->packed.kernel.kr);
+        x = padded;
+    }
+    const conv_call call = {s, x};
+    const qn_q8_job job = {
+        .packed = &s->packed,
+        .m = w->n * w->oh * w->ow,
+        .c = out->data,
+        .c_stride = w->oc,
+        .c_group = s->packed.n,
+        .out = qn__q8_format(requant),
+        .rows = s->direct ? direct_rows : tap_rows,
+        .ctx = &call,
+        .row_buffer = s->has_rows ? (const uint8_t **)(void *)(scratch + s->rows_at) : NULL,
+    };
+    qn__q8_run(&job, env->pool);
+}

@@ -1,0 +1,39 @@
+/* Quantized convolution in real integers: the same three ways as float convolution (conv.c), on
+ * bytes as they lie. Padding is read from a row of zero points. */
+#ifndef QN_RUN_OPS_Q8_CONV_H
+#define QN_RUN_OPS_Q8_CONV_H
+
+#include "run/ops/q8_depthwise.h"
+#include "run/ops/q8_run.h"
+
+typedef enum qn_q8_way { QN_Q8_DEPTHWISE, QN_Q8_ROWS, QN_Q8_TAPS } qn_q8_way;
+
+typedef struct qn_q8_conv {
+    qn_q8_way way;
+    qn_window window; /* the node's */
+    qn_window inner;  /* what the GEMM sees: QN_Q8_ROWS works on a padded buffer; kc is then a whole
+                         number of the kernel's groups of k, and weights of what lies behind a
+                         window are zeros */
+    size_t cin;       /* channels of one group */
+    bool direct;      /* output pixel i reads input pixel i */
+    qn_q8_packed packed;
+    ptrdiff_t *taps; /* [ks] offsets of taps from a window's first element */
+    uint8_t *zeros;  /* [kc] zero points */
+    uint8_t zero;    /* their byte */
+    int8_t *weights; /* depthwise: [taps][c] */
+    qn_q8_depthwise depthwise;
+    /* Parts of the scratch: offsets in bytes. */
+    size_t padded_at, rows_at;
+    size_t slack_at; /* in the padded buffer: behind its last pixel */
+    bool has_rows;
+} qn_q8_conv;
+
+/* Sets layouts, scratch, packed bytes and kernel name of the step. requant stays borrowed. */
+qn_status qn__q8_conv_prepare(const qn_plan *plan, qn_step *step, const qn_window *window,
+                              size_t groups, const qn_qparams *x, const qn_qweights *weights,
+                              const qn_requant *requant, qn_q8_conv *out, qn_error *error);
+void qn__q8_conv_run(const qn_q8_conv *conv, const qn_run_env *env, const qn_view *in,
+                     const qn_view *out, const qn_requant *requant);
+void qn__q8_conv_free(const qn_context *ctx, qn_q8_conv *conv);
+
+#endif

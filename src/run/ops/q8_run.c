@@ -1,0 +1,183 @@
+#include "run/ops/q8_run.h"
+
+#include "core/alloc.h"
+#include "core/checked.h"
+
+/* As for float (igemm_run.c): packed weights used again and again by a block of rows should stay in
+ * the second-level cache, and so should the block of input rows. */
+enum { WEIGHT_BLOCK_BYTES = 512 << 10, INPUT_BLOCK_BYTES = 512 << 10, TASKS_PER_THREAD = 4 };
+/* Columns are cut at multiples of this many panels: what a kernel may take at once. */
+enum { PANEL_STEP = 3 };
+
+bool qn__q8_applies(const qn_plan *plan, const qn_qparams *x, const qn_qweights *w)
+{
+    const int32_t lo = x->dtype == QN_DTYPE_I8 ? -128 : 0;
+    return !qn__plan_get_options(plan)->reference && w->fits_i8 && x->zero >= lo &&
+           x->zero <= lo + 255;
+}
+
+int8_t *qn__q8_values(const qn_context *ctx, const qn_qweights *w, size_t count)
+{
+    int8_t *const out = qn__alloc(ctx, count);
+    for (size_t i = 0; out != NULL && i < count; i++)
+        out[i] = (int8_t)w->values[i];
+    return out;
+}
+
+qn_q8_out qn__q8_format(const qn_requant *requant)
+{
+    return (qn_q8_out){.zero = requant->zero,
+                       .lo = requant->lo,
+                       .hi = requant->hi,
+                       .is_float = requant->dtype == QN_DTYPE_F32,
+                       .clamp = requant->clamp};
+}
+
+/* bias - (zero + flip) * sum of the column's weights: the kernel multiplies unsigned bytes. */
+static int32_t column_base(const qn_q8_packed *p, uint32_t zero, const int8_t *w,
+                           const qn_q8_strides *strides, int32_t bias)
+{
+    uint32_t sum = 0;
+    for (size_t i = 0; i < p->ks; i++)
+        for (size_t k = 0; k < p->kc; k++)
+            sum += (uint32_t)w[i * strides->p + k * strides->k];
+    return (int32_t)((uint32_t)bias - zero * sum);
+}
+
+qn_status qn__q8_pack(const qn_step *step, const qn_context *ctx, const qn_qparams *x,
+                      const qn_requant *requant, const int8_t *w, const qn_q8_strides *strides,
+                      qn_q8_packed *out, qn_error *error)
+{
+    const size_t nr = out->kernel.nr, kr = out->kernel.kr;
+    if (!qn__q8_gemm_packed_bytes(&out->panel_bytes, nr, out->kc, out->ks, nr, kr) ||
+        !qn__q8_gemm_packed_bytes(&out->group_bytes, out->n, out->kc, out->ks, nr, kr) ||
+        !qn_mul_size(&out->bytes, out->group_bytes, out->groups))
+        return qn__step_fail(step, error, QN_LIMIT, "packed weights are too large");
+    out->flip = x->dtype == QN_DTYPE_I8 ? 0x80 : 0;
+    out->safe = true;
+    out->data = qn__alloc_aligned(ctx, out->bytes);
+    int32_t *const base = qn__calloc(ctx, out->n, sizeof(*base));
+    if (out->data == NULL || base == NULL) {
+        qn__free(ctx, base);
+        return QN_NOMEM(error);
+    }
+    const uint32_t zero = (uint32_t)x->zero + out->flip;
+    for (size_t g = 0; g < out->groups; g++) {
+        const int8_t *const wg = w + g * strides->group;
+        for (size_t n = 0; n < out->n; n++)
+            base[n] = column_base(out, zero, wg + n * strides->n, strides,
+                                  requant->bias != NULL ? requant->bias[g * out->n + n] : 0);
+        out->safe &= qn__q8_gemm_pack(out->data + g * out->group_bytes, wg, base,
+                                      requant->scale + g * out->n, out->n, out->kc, out->ks,
+                                      strides->n, strides->p, strides->k, nr, kr);
+    }
+    qn__free(ctx, base);
+    return QN_OK;
+}
+
+void qn__q8_packed_free(const qn_context *ctx, qn_q8_packed *packed)
+{
+    qn__free_aligned(ctx, packed->data);
+    packed->data = NULL;
+}
+
+/* --- running -----------------------------------------------------------------------------------*/
+typedef struct blocks {
+    const qn_q8_job *job;
+    size_t tiles;      /* of mr rows */
+    size_t row_blocks; /* the tiles are cut into */
+    size_t panels, panels_per_block, column_blocks;
+    bool rows_outer; /* task order: row blocks outside, column blocks inside */
+} blocks;
+
+static size_t div_up(size_t a, size_t b)
+{
+    return (a + b - 1) / b;
+}
+
+bool qn__q8_buffer_bytes(size_t *out, const qn_q8_packed *packed, size_t m)
+{
+    const size_t mr = packed->kernel.mr;
+    size_t tile, count;
+    if (!qn_mul_size(&tile, packed->ks, mr))
+        return false;
+    if (tile <= QN_Q8_STACK_ROWS) {
+        *out = 0;
+        return true;
+    }
+    return qn_mul_size(&count, tile, div_up(m, mr)) && qn_mul_size(&count, count, packed->groups) &&
+           qn_mul_size(out, count, sizeof(const uint8_t *));
+}
+
+static blocks plan_blocks(const qn_q8_job *job, size_t threads)
+{
+    const qn_q8_packed *const p = job->packed;
+    blocks b = {.job = job};
+    b.tiles = div_up(job->m, p->kernel.mr);
+    b.panels = div_up(p->n, p->kernel.nr);
+    const size_t input_bytes = job->m * p->kc;
+    b.panels_per_block = b.panels;
+    b.row_blocks = 1;
+    /* A private row buffer per tile is written by whoever runs the tile: columns stay together. */
+    if (job->row_buffer == NULL) {
+        if (p->group_bytes > WEIGHT_BLOCK_BYTES)
+            b.panels_per_block = WEIGHT_BLOCK_BYTES / p->panel_bytes;
+        /* Few rows: the threads share the columns. */
+        const size_t wanted = threads * TASKS_PER_THREAD;
+        if (threads > 1 && (b.tiles < 2 * threads || p->group_bytes > 2 * input_bytes) &&
+            div_up(b.panels, b.panels_per_block == 0 ? 1 : b.panels_per_block) < wanted)
+            b.panels_per_block = div_up(b.panels, wanted);
+        b.panels_per_block =
+            div_up(b.panels_per_block == 0 ? 1 : b.panels_per_block, PANEL_STEP) * PANEL_STEP;
+        if (b.panels > b.panels_per_block)
+            b.row_blocks = div_up(input_bytes, INPUT_BLOCK_BYTES);
+        b.rows_outer = input_bytes > p->group_bytes;
+    }
+    b.column_blocks = div_up(b.panels, b.panels_per_block);
+    const size_t tasks = b.column_blocks * p->groups;
+    if (threads > 1 && tasks * b.row_blocks < threads * TASKS_PER_THREAD)
+        b.row_blocks = div_up(threads * TASKS_PER_THREAD, tasks);
+    b.row_blocks = b.row_blocks < b.tiles ? b.row_blocks : b.tiles;
+    return b;
+}
+
+static void run_task(void *arg, size_t index)
+{
+    const blocks *const b = arg;
+    const qn_q8_job *const job = b->job;
+    const qn_q8_packed *const p = job->packed;
+    const size_t mr_max = p->kernel.mr, elem = job->out.is_float ? sizeof(float) : 1;
+    const size_t group = index / (b->row_blocks * b->column_blocks);
+    const size_t task = index % (b->row_blocks * b->column_blocks);
+    const size_t row_block = b->rows_outer ? task / b->column_blocks : task % b->row_blocks;
+    const size_t column_block = b->rows_outer ? task % b->column_blocks : task / b->row_blocks;
+    const size_t n_block = b->panels_per_block * p->kernel.nr;
+    const size_t n0 = column_block * n_block;
+    const size_t nc = p->n - n0 < n_block ? p->n - n0 : n_block;
+    const uint8_t *const packed =
+        p->data + group * p->group_bytes + column_block * b->panels_per_block * p->panel_bytes;
+    const uint8_t *stack_rows[QN_Q8_STACK_ROWS];
+    const size_t tile_begin = row_block * b->tiles / b->row_blocks;
+    const size_t tile_end = (row_block + 1) * b->tiles / b->row_blocks;
+    for (size_t tile = tile_begin; tile < tile_end; tile++) {
+        /* Even cuts, as in igemm_run.c. */
+        const size_t m0 = tile * job->m / b->tiles;
+        const size_t mr = (tile + 1) * job->m / b->tiles - m0;
+        const uint8_t **const a =
+            job->row_buffer == NULL ? stack_rows
+                                    : job->row_buffer + (group * b->tiles + tile) * p->ks * mr_max;
+        job->rows(job, group, m0, mr, a);
+        uint8_t *const c =
+            (uint8_t *)job->c + (group * job->c_group + m0 * job->c_stride + n0) * elem;
+        p->kernel.fn(mr, nc, p->kc, p->ks, a, p->flip, p->safe, packed, c, job->c_stride,
+                     &job->out);
+    }
+}
+
+void qn__q8_run(const qn_q8_job *job, qn_pool *pool)
+{
+    if (job->m == 0 || job->packed->n == 0)
+        return;
+    blocks b = plan_blocks(job, qn__pool_size(pool));
+    qn__parallel(pool, run_task, &b, b.row_blocks * b.column_blocks * job->packed->groups);
+}

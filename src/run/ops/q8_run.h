@@ -1,0 +1,62 @@
+/* Quantized products in real integers: packs 8-bit weights for the indirect GEMM kernel and runs it
+ * over a whole matrix, as igemm_run does for float. Every output is computed by one kernel call, so
+ * the result does not depend on the number of threads. */
+#ifndef QN_RUN_OPS_Q8_RUN_H
+#define QN_RUN_OPS_Q8_RUN_H
+
+#include "run/ops/qweights.h"
+
+/* Kernels of up to this many taps times rows keep their row pointers on the stack. */
+#define QN_Q8_STACK_ROWS 1024
+
+/* Whether a product of these activations and weights can run in 8-bit integers: centred weights fit
+ * int8 and the zero point is a value that a byte of the activation can hold. */
+bool qn__q8_applies(const qn_plan *plan, const qn_qparams *x, const qn_qweights *w);
+/* Centred weights as int8, in the tensor's order (qn__free); NULL: no memory. */
+int8_t *qn__q8_values(const qn_context *ctx, const qn_qweights *w, size_t count);
+/* The byte that stands for zero in activations. */
+static inline uint8_t qn_q8_zero_byte(const qn_qparams *x)
+{
+    return (uint8_t)x->zero;
+}
+/* Output format of a requantization. */
+qn_q8_out qn__q8_format(const qn_requant *requant);
+
+/* Weights of `groups` products of n columns each, packed one after another. */
+typedef struct qn_q8_packed {
+    uint8_t *data; /* 64-byte aligned */
+    size_t bytes, group_bytes, panel_bytes;
+    size_t n, kc, ks, groups;
+    uint8_t flip;
+    bool safe;
+    qn_q8_igemm kernel;
+} qn_q8_packed;
+/* w: int8, element (column, p, k) of group g at g * stride_group + column * stride_n + p * stride_p
+ * + k * stride_k; scales and biases of `requant` go into the panels. out: n, kc, ks, groups and
+ * kernel are set by the caller. */
+typedef struct qn_q8_strides {
+    size_t group, n, p, k;
+} qn_q8_strides;
+qn_status qn__q8_pack(const qn_step *step, const qn_context *ctx, const qn_qparams *x,
+                      const qn_requant *requant, const int8_t *w, const qn_q8_strides *strides,
+                      qn_q8_packed *out, qn_error *error);
+void qn__q8_packed_free(const qn_context *ctx, qn_q8_packed *packed);
+
+typedef struct qn_q8_job {
+    const qn_q8_packed *packed;
+    size_t m;
+    void *c;
+    size_t c_stride, c_group; /* elements: between rows; from one group's columns to the next's */
+    qn_q8_out out;
+    /* Writes ks groups of kernel->mr row pointers for output rows m0 .. m0 + mr, entries from mr on
+     * repeating a valid row. */
+    void (*rows)(const struct qn_q8_job *job, size_t group, size_t m0, size_t mr,
+                 const uint8_t **a);
+    const void *ctx;            /* of rows */
+    const uint8_t **row_buffer; /* qn__q8_buffer_bytes; NULL when that is 0 */
+} qn_q8_job;
+/* Bytes of row_buffer for m rows; false on overflow. 0 unless there are very many taps. */
+bool qn__q8_buffer_bytes(size_t *out, const qn_q8_packed *packed, size_t m);
+void qn__q8_run(const qn_q8_job *job, qn_pool *pool);
+
+#endif

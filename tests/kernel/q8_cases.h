@@ -1,0 +1,430 @@
+/* Cases of the 8-bit kernels, included by test_kernels.c. Results must have equal bits. Inputs end
+ * where a page without access begins, so that every over-read stops the program. */
+#include <sys/mman.h>
+#include <unistd.h>
+
+typedef enum q8_class { Q8_RANDOM, Q8_WORST, Q8_SAFE, Q8_TIES, Q8_WRAP, N_Q8_CLASSES } q8_class;
+static const char *const q8_class_names[] = {"random", "worst", "safe", "ties", "wrapping"};
+
+/* --- inputs ----------------------------------------------------------------------------------- */
+enum { GUARD_SLOTS = 128, GUARD_ROOM = 1 << 17 };
+static uint8_t *guard_arena;
+static size_t guard_used;
+
+/* `count` bytes at the end of the next slot; `align`: of the element. All are given back at once by
+ * guard_used = 0. */
+static void *guarded(size_t count)
+{
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE), slot = GUARD_ROOM + page;
+    if (guard_arena == NULL) {
+        guard_arena = mmap(NULL, GUARD_SLOTS * slot, PROT_READ | PROT_WRITE,
+                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        bool fine = guard_arena != MAP_FAILED;
+        for (size_t i = 0; fine && i < GUARD_SLOTS; i++)
+            fine = mprotect(guard_arena + i * slot + GUARD_ROOM, page, PROT_NONE) == 0;
+        need(fine ? guard_arena : NULL);
+    }
+    if (guard_used == GUARD_SLOTS || count > GUARD_ROOM) {
+        fprintf(stderr, "the harness needs more guarded memory\n");
+        exit(1);
+    }
+    return guard_arena + guard_used++ * slot + GUARD_ROOM - count;
+}
+
+static uint8_t *q8_activations(size_t count, q8_class kind)
+{
+    uint8_t *const bytes = guarded(count);
+    for (size_t i = 0; i < count; i++) {
+        bytes[i] = (uint8_t)rng();
+        if (kind == Q8_WORST) /* both ends of both signednesses */
+            bytes[i] = (uint8_t[]){0, 255, 127, 128}[rng() % 8 < 5 ? 1 : rng() % 4];
+    }
+    return bytes;
+}
+
+/* Worst: runs of equal extremes, so that pairs leave int16 and sums grow. */
+static int8_t *q8_weights(size_t count, q8_class kind)
+{
+    int8_t *const w = guarded(count);
+    int8_t extreme = 127;
+    for (size_t i = 0; i < count; i++) {
+        if (rng() % 16 == 0)
+            extreme = (int8_t[]){127, -127, -128}[rng() % 3];
+        w[i] = (int8_t)rng();
+        if (kind == Q8_WORST)
+            w[i] = extreme;
+        else if (kind == Q8_SAFE)
+            w[i] = (int8_t)((int)(rng() % 129) - 64);
+    }
+    return w;
+}
+
+static int32_t *q8_bases(size_t count, q8_class kind)
+{
+    int32_t *const base = guarded(count * sizeof *base);
+    for (size_t i = 0; i < count; i++) {
+        base[i] = (int32_t)(rng() % 20001) - 10000;
+        if (kind == Q8_WRAP)
+            base[i] =
+                rng() % 2 ? INT32_MAX - (int32_t)(rng() % 3) : INT32_MIN + (int32_t)(rng() % 3);
+    }
+    return base;
+}
+
+/* terms: products per output. Ties: a power of two of which half of a step is often hit. */
+static float *q8_scales(size_t count, size_t terms, q8_class kind)
+{
+    static const float odd[] = {0.0f, 1e-30f, 1e30f, INFINITY, NAN, -0.001f};
+    float *const scale = guarded(count * sizeof *scale);
+    for (size_t i = 0; i < count; i++) {
+        const float spread = 10000.0f * sqrtf((float)terms + 1.0f);
+        scale[i] = 300.0f / spread * (0.5f + (float)(rng() % 1024) / 1024.0f);
+        if (kind == Q8_TIES)
+            scale[i] = ldexpf(1.0f, (int)floorf(log2f(scale[i])));
+        else if (rng() % 32 == 0)
+            scale[i] = odd[rng() % (sizeof odd / sizeof odd[0])];
+    }
+    return scale;
+}
+
+static qn_q8_out q8_out(q8_class kind)
+{
+    static const qn_q8_out outs[] = {
+        {.zero = 0, .lo = -128, .hi = 127},   {.zero = 0, .lo = 0, .hi = 255},
+        {.zero = 3, .lo = -127, .hi = 127},   {.zero = 255, .lo = 0, .hi = 255},
+        {.zero = 128, .lo = 128, .hi = 200},  {.zero = -128, .lo = -128, .hi = 127},
+        {.zero = -128, .lo = -20, .hi = 100}, {.zero = 7, .lo = 7, .hi = 7},
+    };
+    qn_q8_out out = outs[rng() % (sizeof outs / sizeof outs[0])];
+    out.is_float = kind != Q8_TIES && rng() % 4 == 0;
+    out.clamp = clamp_of(rng());
+    return out;
+}
+
+/* --- outputs ---------------------------------------------------------------------------------- */
+/* Rows of columns elements, stride apart, with a guard row before and after. */
+typedef struct q8_outputs {
+    uint8_t *memory;
+    size_t rows, columns, stride, elem;
+} q8_outputs;
+
+static q8_outputs q8_outputs_make(size_t rows, size_t columns, size_t stride, bool is_float)
+{
+    q8_outputs o = {NULL, rows, columns, stride, is_float ? sizeof(float) : 1};
+    const size_t bytes = (rows + 2) * stride * o.elem;
+    o.memory = need(malloc(bytes));
+    for (size_t i = 0; i < bytes; i++)
+        o.memory[i] = (uint8_t)(0xa5 + i * 7);
+    return o;
+}
+static void *q8_outputs_begin(const q8_outputs *o)
+{
+    return o->memory + o->stride * o->elem;
+}
+
+static void q8_fail(const char *kernel, q8_class kind, const char *shape, const char *why)
+{
+    printf("FAILED %s, %s inputs, %s: %s\n", kernel, q8_class_names[kind], shape, why);
+    exit(1);
+}
+
+static void q8_compare(const char *kernel, q8_class kind, const char *shape,
+                       const q8_outputs *expected, const q8_outputs *got)
+{
+    n_checks++;
+    const size_t elem = got->elem;
+    for (size_t i = 0; i < (got->rows + 2) * got->stride; i++) {
+        const uint8_t *const e = expected->memory + i * elem, *const g = got->memory + i * elem;
+        const bool inside =
+            i >= got->stride && i < (got->rows + 1) * got->stride && i % got->stride < got->columns;
+        float ef = 0, gf = 0;
+        if (inside && elem == sizeof(float)) {
+            memcpy(&ef, e, sizeof ef);
+            memcpy(&gf, g, sizeof gf);
+            if (isnan(ef) && isnan(gf))
+                continue;
+        }
+        for (size_t b = 0; b < elem; b++) {
+            if (!inside && g[b] != (uint8_t)(0xa5 + (i * elem + b) * 7))
+                q8_fail(kernel, kind, shape, "wrote outside its output");
+        }
+        if (inside && memcmp(e, g, elem) != 0) {
+            char text[128];
+            snprintf(text, sizeof text, "[%zu][%zu] is %d (%g), not %d (%g)", i / got->stride - 1,
+                     i % got->stride, g[0], (double)gf, e[0], (double)ef);
+            q8_fail(kernel, kind, shape, text);
+        }
+    }
+}
+
+static uint64_t q8_hash(const void *data, size_t bytes)
+{
+    const uint8_t *const p = data;
+    uint64_t h = 1469598103934665603u;
+    for (size_t i = 0; i < bytes; i++)
+        h = (h ^ p[i]) * 1099511628211u;
+    return h;
+}
+
+/* --- indirect GEMM ---------------------------------------------------------------------------- */
+enum { Q8_MAX_ROWS = 64 };
+typedef struct q8_igemm_problem {
+    size_t m, n, kc, ks, n_rows;
+    const uint8_t *rows[Q8_MAX_ROWS]; /* each exactly kc bytes */
+    int8_t *w;
+    int32_t *base;
+    float *scale;
+    uint8_t flip;
+    qn_q8_out out;
+} q8_igemm_problem;
+
+static q8_igemm_problem q8_igemm_problem_make(size_t m, size_t n, size_t kc, size_t ks,
+                                              q8_class kind)
+{
+    guard_used = 0;
+    q8_igemm_problem p = {.m = m, .n = n, .kc = kc, .ks = ks, .n_rows = m + ks};
+    p.n_rows = p.n_rows > Q8_MAX_ROWS ? Q8_MAX_ROWS : p.n_rows;
+    for (size_t i = 0; i < p.n_rows; i++)
+        p.rows[i] = q8_activations(kc, kind);
+    p.w = q8_weights(n * kc * ks, kind);
+    p.base = q8_bases(n, kind);
+    p.scale = q8_scales(n, kc * ks, kind);
+    p.flip = rng() % 2 ? 0x80 : 0;
+    p.out = q8_out(kind);
+    return p;
+}
+static const uint8_t *q8_igemm_row(const q8_igemm_problem *p, size_t m, size_t t)
+{
+    return p->rows[(m * 7 + t * 3) % p->n_rows]; /* in no regular order */
+}
+
+static void q8_igemm_run(const qn_q8_igemm *kernel, const q8_igemm_problem *p, void *c,
+                         size_t c_stride)
+{
+    size_t bytes;
+    if (!qn__q8_gemm_packed_bytes(&bytes, p->n, p->kc, p->ks, kernel->nr, kernel->kr))
+        exit(1);
+    uint8_t *const packed = need(malloc(bytes + (bytes == 0)));
+    const uint8_t **const rows = need(malloc(kernel->mr * p->ks * sizeof *rows + 8));
+    const bool safe = qn__q8_gemm_pack(packed, p->w, p->base, p->scale, p->n, p->kc, p->ks,
+                                       p->kc * p->ks, p->kc, 1, kernel->nr, kernel->kr);
+    const size_t elem = p->out.is_float ? sizeof(float) : 1;
+    for (size_t m0 = 0; m0 < p->m; m0 += kernel->mr) {
+        const size_t mr = p->m - m0 < kernel->mr ? p->m - m0 : kernel->mr;
+        for (size_t t = 0; t < p->ks; t++)
+            for (size_t i = 0; i < kernel->mr; i++)
+                rows[t * kernel->mr + i] = q8_igemm_row(p, m0 + (i < mr ? i : mr - 1), t);
+        kernel->fn(mr, p->n, p->kc, p->ks, rows, p->flip, safe, packed,
+                   (uint8_t *)c + m0 * c_stride * elem, c_stride, &p->out);
+    }
+    free(packed);
+    free(rows);
+}
+
+static void q8_igemm_case(const qn_q8_igemm *kernel, const qn_q8_igemm *reference, size_t m,
+                          size_t n, size_t kc, size_t ks, q8_class kind)
+{
+    const q8_igemm_problem p = q8_igemm_problem_make(m, n, kc, ks, kind);
+    uint64_t before = 0;
+    for (size_t i = 0; i < p.n_rows; i++)
+        before += q8_hash(p.rows[i], kc);
+    const size_t stride = n + rng() % 3;
+    char shape[128];
+    snprintf(shape, sizeof shape, "m %zu n %zu kc %zu ks %zu stride %zu flip %d%s", m, n, kc, ks,
+             stride, p.flip, p.out.is_float ? " to float" : "");
+    const q8_outputs expected = q8_outputs_make(m, n, stride, p.out.is_float);
+    const q8_outputs got = q8_outputs_make(m, n, stride, p.out.is_float);
+    q8_igemm_run(reference, &p, q8_outputs_begin(&expected), stride);
+    q8_igemm_run(kernel, &p, q8_outputs_begin(&got), stride);
+    q8_compare(kernel->name, kind, shape, &expected, &got);
+    for (size_t i = 0; i < p.n_rows; i++)
+        before -= q8_hash(p.rows[i], kc);
+    if (before != 0)
+        q8_fail(kernel->name, kind, shape, "changed its inputs");
+    free(expected.memory), free(got.memory);
+}
+
+static void test_q8_igemm(const qn_q8_igemm *kernel, const qn_q8_igemm *reference)
+{
+    const size_t mr = kernel->mr, nr = kernel->nr;
+    const size_t ms[] = {1, mr - 1, mr, mr + 1, 13},
+                 ns[] = {1, nr - 1, nr, nr + 1, 47, 3 * nr, 4 * nr, 5 * nr + 2};
+    const size_t kcs[] = {0, 1, 2, 3, 4, 5, 7, 16, 31, 64}, kss[] = {0, 1, 2, 9};
+    for (size_t i = 0; i < sizeof ms / sizeof ms[0]; i++)
+        for (size_t j = 0; j < sizeof ns / sizeof ns[0]; j++)
+            for (size_t k = 0; k < sizeof kcs / sizeof kcs[0]; k++)
+                for (size_t t = 0; t < sizeof kss / sizeof kss[0]; t++)
+                    if (ms[i] > 0 && ns[j] > 0)
+                        q8_igemm_case(kernel, reference, ms[i], ns[j], kcs[k], kss[t],
+                                      (q8_class)(rng() % N_Q8_CLASSES));
+    for (int kind = 0; kind < N_Q8_CLASSES; kind++) {
+        for (int times = 0; times < 8; times++) {
+            q8_igemm_case(kernel, reference, 20, 100, 64, 9, (q8_class)kind);
+            q8_igemm_case(kernel, reference, 20, 64, 21, 7, (q8_class)kind);
+            q8_igemm_case(kernel, reference, 3, 130, 257, 1, (q8_class)kind);
+            q8_igemm_case(kernel, reference, 5, 33, 1027, 1, (q8_class)kind);
+        }
+        for (size_t m = 1; m <= mr; m++)
+            for (size_t n = 1; n <= 4 * nr; n += 1 + n / 5)
+                q8_igemm_case(kernel, reference, m, n, 11, 3, (q8_class)kind);
+    }
+    /* Sums beyond 2^24, rows too long for any copy of them. */
+    for (int times = 0; times < 6; times++) {
+        q8_igemm_case(kernel, reference, 3, 3, 40000, 1, times % 2 ? Q8_SAFE : Q8_WORST);
+        q8_igemm_case(kernel, reference, mr, 2, 601, 70, times % 2 ? Q8_SAFE : Q8_WORST);
+    }
+}
+
+/* --- depthwise convolution ---------------------------------------------------------------------
+ */
+static void q8_dwconv_case(const qn_q8_dwconv *kernel, const qn_q8_dwconv *reference,
+                           const window_shape *s, q8_class kind)
+{
+    guard_used = 0;
+    const size_t width = window_width(s), c = s->channels, stride = c + rng() % 3;
+    const size_t in_bytes = s->kh * width * c, w_bytes = s->kh * (s->kw + 1) * c;
+    qn_q8_dwconv_args args = {.n = s->n,
+                              .channels = c,
+                              .kh = s->kh,
+                              .kw = s->kw,
+                              .in = q8_activations(in_bytes, kind),
+                              .in_signed = rng() % 2 == 0,
+                              .in_row = width * c,
+                              .in_col = s->dilation * c,
+                              .in_step = s->stride * c,
+                              /* Weights of a window one tap wider: edges use a part of it. */
+                              .w = q8_weights(w_bytes, kind) + (rng() % 2 ? c : 0),
+                              .w_row = (s->kw + 1) * c,
+                              .bias = q8_bases(c, kind),
+                              .scale = q8_scales(c, s->kh * s->kw, kind),
+                              .out_step = stride,
+                              .format = q8_out(kind)};
+    args.in_zero = (int32_t)(rng() % 256) - (args.in_signed ? 128 : 0);
+    if (kind == Q8_WORST && rng() % 2 == 0)
+        args.in_zero = (rng() % 2 ? 255 : 0) - (args.in_signed ? 128 : 0);
+    const uint64_t before = q8_hash(args.in, in_bytes);
+    const q8_outputs expected = q8_outputs_make(s->n, c, stride, args.format.is_float);
+    const q8_outputs got = q8_outputs_make(s->n, c, stride, args.format.is_float);
+    args.out = q8_outputs_begin(&expected);
+    reference->fn(&args);
+    args.out = q8_outputs_begin(&got);
+    kernel->fn(&args);
+    char shape[128];
+    describe(s, shape, sizeof shape);
+    q8_compare(kernel->name, kind, shape, &expected, &got);
+    if (q8_hash(args.in, in_bytes) != before)
+        q8_fail(kernel->name, kind, shape, "changed its inputs");
+    free(expected.memory), free(got.memory);
+}
+
+static void test_q8_dwconv(const qn_q8_dwconv *kernel, const qn_q8_dwconv *reference)
+{
+    static const size_t ns[] = {0, 1, 2, 3, 4, 5, 8, 13};
+    static const size_t cs[] = {1, 3, 7, 8, 9, 15, 16, 17, 31, 32, 33, 47, 63, 64, 65, 144};
+    static const size_t ks[][2] = {{1, 1}, {1, 2}, {2, 1}, {2, 2}, {2, 3}, {3, 2}, {3, 3},
+                                   {1, 3}, {3, 1}, {5, 5}, {3, 5}, {4, 4}, {7, 7}, {0, 0}};
+    for (size_t i = 0; i < sizeof ns / sizeof ns[0]; i++)
+        for (size_t j = 0; j < sizeof cs / sizeof cs[0]; j++)
+            for (size_t k = 0; k < sizeof ks / sizeof ks[0]; k++)
+                for (int kind = 0; kind < N_Q8_CLASSES; kind++) {
+                    const window_shape s = {ns[i],    cs[j],         ks[k][0],
+                                            ks[k][1], 1 + rng() % 3, 1 + rng() % 2};
+                    q8_dwconv_case(kernel, reference, &s, (q8_class)kind);
+                }
+}
+
+/* --- the references against 64-bit sums --------------------------------------------------------
+ */
+static double q8_expected(int64_t acc, float scale, const qn_q8_out *out)
+{
+    const double v = (double)((float)acc * scale);
+    if (out->is_float)
+        return v < (double)out->clamp.lo   ? (double)out->clamp.lo
+               : v > (double)out->clamp.hi ? (double)out->clamp.hi
+                                           : v;
+    const double q = nearbyint(v) + out->zero;
+    return q >= out->lo ? (q <= out->hi ? q : out->hi) : out->lo;
+}
+
+static void q8_check_reference(const char *name, int64_t acc, float scale, const qn_q8_out *out,
+                               const void *c, size_t at)
+{
+    const double expected = q8_expected(acc, scale, out);
+    double got = 0;
+    if (out->is_float)
+        got = (double)((const float *)c)[at];
+    else if (out->lo < 0)
+        got = ((const int8_t *)c)[at];
+    else
+        got = ((const uint8_t *)c)[at];
+    n_checks++;
+    if (got != expected && !(isnan(got) && isnan(expected))) {
+        printf("FAILED %s: sum %lld scale %.9g gives %g, not %g\n", name, (long long)acc,
+               (double)scale, got, expected);
+        exit(1);
+    }
+}
+
+static void test_q8_references(const qn_q8_igemm *igemm, const qn_q8_dwconv *dwconv)
+{
+    for (int times = 0; times < 400; times++) {
+        const q8_class kind = (q8_class)(rng() % Q8_WRAP);
+        const size_t m = 5, n = 7, kc = 3, ks = 2;
+        const q8_igemm_problem p = q8_igemm_problem_make(m, n, kc, ks, kind);
+        float c[5 * 7];
+        q8_igemm_run(igemm, &p, c, n);
+        for (size_t i = 0; i < m; i++)
+            for (size_t j = 0; j < n; j++) {
+                int64_t sum = p.base[j];
+                for (size_t t = 0; t < ks; t++)
+                    for (size_t k = 0; k < kc; k++)
+                        sum += (int64_t)((q8_igemm_row(&p, i, t)[k] + p.flip) % 256) *
+                               p.w[(j * ks + t) * kc + k];
+                q8_check_reference(igemm->name, sum, p.scale[j], &p.out, c, i * n + j);
+            }
+        guard_used = 0;
+        const uint8_t *const in = q8_activations(6, kind);
+        const qn_q8_dwconv_args args = {.n = 1,
+                                        .channels = 1,
+                                        .kh = 2,
+                                        .kw = 3,
+                                        .in = in,
+                                        .in_signed = rng() % 2 == 0,
+                                        .in_zero = (int32_t)(rng() % 128),
+                                        .in_row = 3,
+                                        .in_col = 1,
+                                        .w = q8_weights(6, kind),
+                                        .w_row = 3,
+                                        .bias = q8_bases(1, kind),
+                                        .scale = q8_scales(1, 6, kind),
+                                        .out = c,
+                                        .format = q8_out(kind)};
+        dwconv->fn(&args);
+        int64_t sum = args.bias[0];
+        for (size_t i = 0; i < 6; i++)
+            sum += (int64_t)((args.in_signed ? (int8_t)in[i] : in[i]) - args.in_zero) * args.w[i];
+        q8_check_reference(dwconv->name, sum, args.scale[0], &args.format, c, 0);
+    }
+}
+
+/* Weights whose worst pair is exactly at the bound of int16, and one beyond it. */
+static void test_q8_safety(void)
+{
+    static const struct {
+        int8_t w[4];
+        bool safe;
+    } rows[] = {{{64, 64, -128, 0}, true},     {{127, 1, -64, -64}, true}, {{127, 2, 0, 0}, false},
+                {{0, 0, -128, -1}, false},     {{0, 127, 127, 0}, true},   {{0, 0, 64, 65}, false},
+                {{127, -127, 127, -128}, true}};
+    const int32_t base = 0;
+    const float scale = 1.0f;
+    uint8_t packed[64];
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        n_checks++;
+        if (qn__q8_gemm_pack(packed, rows[i].w, &base, &scale, 1, 4, 1, 4, 4, 1, 4, 4) !=
+            rows[i].safe) {
+            printf("FAILED packing: row %zu is %ssafe\n", i, rows[i].safe ? "" : "not ");
+            exit(1);
+        }
+    }
+}

@@ -1,0 +1,507 @@
+/* Quantized Conv, Gemm and MatMul in real integers against the exact float simulation: the same
+ * bytes for random shapes, on every instruction set of the machine and any number of threads. */
+#include "run_net.h"
+
+#include "core/context.h"
+#include "core/cpu.h"
+#include "fault/fault.h"
+
+enum { CASES = 400, MAX_IN = 1 << 15, MAX_W = 1 << 15, MAX_CHANNELS = 128 };
+
+/* --- random nodes ------------------------------------------------------------------------------*/
+typedef struct sample {
+    net *n;
+    qn_tensor *y;
+    float x[MAX_IN], x2[MAX_IN];
+    float scales[MAX_CHANNELS];
+    int8_t w[MAX_W];
+    int32_t bias[MAX_CHANNELS], zeros[MAX_CHANNELS];
+    bool integers; /* the integer kernels apply */
+} sample;
+
+static int64_t between(int64_t lo, int64_t hi)
+{
+    return lo + (int64_t)net_random((uint32_t)(hi - lo + 1));
+}
+
+/* Bytes as a QuantizeLinear makes them, full range. */
+static qn_tensor *bytes_into(sample *s, float *data, size_t rank, const int64_t *dims, float scale)
+{
+    net *const n = s->n;
+    const bool s8 = net_random(2) != 0;
+    const int32_t zero = s8 ? (int32_t)between(-128, 127) : (int32_t)between(0, 255);
+    size_t count = 0;
+    assert_true(qn_shape_count(&count, dims, rank) && count <= MAX_IN);
+    for (size_t i = 0; i < count; i++)
+        data[i] = (float)(between(0, 255) - (s8 ? 128 : 0) - zero) * scale;
+    qn_tensor *x = net_input(n, data, net_random(2) != 0, rank, dims);
+    char name[16];
+    snprintf(name, sizeof(name), "q%zu", n->b.graph->n_inputs);
+    qn_tensor *q = NODE(&n->b, QUANTIZE_LINEAR, name, x);
+    q->type = net_quant(n, s8 ? QN_DTYPE_I8 : QN_DTYPE_U8, scale, zero);
+    return q;
+}
+
+static qn_tensor *bytes_input(sample *s, size_t rank, const int64_t *dims, float scale)
+{
+    return bytes_into(s, s->x, rank, dims, scale);
+}
+
+/* Mostly signed, full range or narrow; sometimes unsigned with zero points, which fit int8 or not.
+ */
+static qn_tensor *weights(sample *s, size_t rank, const int64_t *dims, size_t axis)
+{
+    net *const n = s->n;
+    const uint32_t kind = net_random(8);
+    const bool is_signed = kind != 0, per_channel = net_random(3) != 0;
+    const int64_t range = kind == 1 ? 20 : 255;
+    size_t count = 0;
+    assert_true(qn_shape_count(&count, dims, rank) && count <= MAX_W);
+    for (size_t i = 0; i < count; i++)
+        s->w[i] = (int8_t)(is_signed ? between(-128, range - 128) + (range < 255 ? 118 : 0)
+                                     : between(0, 255));
+    const int32_t zero = net_random(2) != 0 ? 128 : 100;
+    const size_t n_scales = per_channel ? (size_t)dims[axis] : 1;
+    assert_true(n_scales <= MAX_CHANNELS);
+    for (size_t i = 0; i < n_scales; i++) {
+        s->scales[i] = 0.001f + 0.0001f * (float)net_random(100);
+        s->zeros[i] = is_signed ? 0 : zero;
+    }
+    s->integers = is_signed;
+    if (!is_signed) {
+        s->integers = true;
+        for (size_t i = 0; i < count; i++)
+            s->integers &= (uint8_t)s->w[i] - zero <= 127 && (uint8_t)s->w[i] - zero >= -128;
+    }
+    const qn_dtype dtype = is_signed ? QN_DTYPE_I8 : QN_DTYPE_U8;
+    qn_tensor *w = build_const(&n->b, "w", dtype, s->w, rank, dims);
+    const qn_quant quant = {.bits = 8,
+                            .is_signed = is_signed,
+                            .axis = per_channel ? (int8_t)axis : -1,
+                            .qmin = is_signed ? -128 : 0,
+                            .qmax = is_signed ? 127 : 255,
+                            .n_scales = n_scales,
+                            .scales = s->scales,
+                            .zero_points = s->zeros};
+    w->type = qn_type_quant_make(dtype, qn__graph_quant(n->b.graph, &quant));
+    return w;
+}
+
+static qn_tensor *int_bias(sample *s, size_t count)
+{
+    const bool huge = net_random(8) == 0; /* sums wrap */
+    for (size_t i = 0; i < count; i++)
+        s->bias[i] = huge ? (int32_t)(INT32_MAX - (int32_t)net_random(1000))
+                          : (int32_t)net_random(40000) - 20000;
+    const int64_t dims[1] = {(int64_t)count};
+    return build_const(&s->n->b, "bias", QN_DTYPE_I32, s->bias, 1, dims);
+}
+
+/* Type and activation of the output; sums of k products spread over its range. */
+static void finish(sample *s, qn_tensor *y, size_t k, float x_scale)
+{
+    const uint32_t kind = net_random(5);
+    const float spread = sqrtf((float)k) * 75.0f * 75.0f * x_scale * 0.006f;
+    if (kind != 0) {
+        const bool s8 = kind % 2 != 0;
+        y->type = net_quant(s->n, s8 ? QN_DTYPE_I8 : QN_DTYPE_U8, spread / 50.0f,
+                            s8 ? (int32_t)between(-128, 127) : (int32_t)between(0, 255));
+    }
+    qn_node *const node = y->producer;
+    node->act = (qn_act)net_random(3);
+    if (node->act == QN_ACT_CLIP) {
+        node->act_lo = -0.5f * spread;
+        node->act_hi = 0.75f * spread;
+    }
+    s->y = y;
+    build_output(&s->n->b, y);
+}
+
+static qn_tensor *conv_node(sample *s, size_t *k, float scale)
+{
+    for (;;) {
+        const size_t axes = net_random(6) == 0 ? 1 : 2;
+        static const int64_t kernels[] = {1, 1, 3, 3, 5, 2};
+        const uint32_t kind = net_random(5);
+        const int64_t groups = kind == 0 ? between(2, 40) : kind == 1 ? between(2, 5) : 1;
+        const int64_t cin = kind == 0 ? 1 : between(1, net_random(2) != 0 ? 9 : 80);
+        const int64_t cout = kind == 0 ? (net_random(4) == 0 ? 3 : 1) : between(1, 70);
+        int64_t x[4] = {between(1, 2), groups * cin}, w[4] = {groups * cout, cin};
+        int64_t strides[2], dilations[2], pads[4];
+        bool fits = groups * cout <= MAX_CHANNELS;
+        const int64_t kernel = kernels[net_random(6)];
+        for (size_t i = 0; i < axes; i++) {
+            w[2 + i] = axes == 1 || net_random(5) != 0 ? kernel : kernels[net_random(6)];
+            x[2 + i] = between(1, 13);
+            strides[i] = between(1, 3);
+            dilations[i] = net_random(4) == 0 ? 2 : 1;
+            pads[i] = between(0, w[2 + i]);
+            pads[axes + i] = between(0, w[2 + i]);
+            fits &= x[2 + i] + pads[i] + pads[axes + i] >= (w[2 + i] - 1) * dilations[i] + 1;
+        }
+        size_t count = 0, w_count = 0;
+        assert_true(qn_shape_count(&count, x, axes + 2) && qn_shape_count(&w_count, w, axes + 2));
+        if (!fits || count > MAX_IN || w_count > MAX_W)
+            continue;
+        *k = w_count / (size_t)w[0];
+        qn_tensor *in[3] = {bytes_input(s, axes + 2, x, scale), weights(s, axes + 2, w, 0), NULL};
+        const bool has_bias = net_random(4) != 0;
+        if (has_bias)
+            in[2] = int_bias(s, (size_t)w[0]);
+        qn_tensor *y = build_node(&s->n->b, QN_OP_CONV, "y", has_bias ? 3 : 2, in);
+        set_ints(&s->n->b, y, "pads", 2 * axes, pads);
+        set_ints(&s->n->b, y, "strides", axes, strides);
+        set_ints(&s->n->b, y, "dilations", axes, dilations);
+        set_int(&s->n->b, y, "group", groups);
+        return y;
+    }
+}
+
+static qn_tensor *matrix_node(sample *s, size_t *k, float scale)
+{
+    const bool gemm = net_random(2) != 0, trans_a = gemm && net_random(2) != 0;
+    const bool trans_b = gemm && net_random(2) != 0;
+    const int64_t m = between(1, 20), n = between(1, 100), depth = between(1, 300);
+    *k = (size_t)depth;
+    if (gemm) {
+        const int64_t a[2] = {trans_a ? depth : m, trans_a ? m : depth};
+        const int64_t b[2] = {trans_b ? n : depth, trans_b ? depth : n};
+        qn_tensor *const in[3] = {bytes_input(s, 2, a, scale), weights(s, 2, b, trans_b ? 0 : 1),
+                                  int_bias(s, (size_t)n)};
+        qn_tensor *y = build_node(&s->n->b, QN_OP_GEMM, "y", net_random(2) != 0 ? 3 : 2, in);
+        set_int(&s->n->b, y, "transA", trans_a);
+        set_int(&s->n->b, y, "transB", trans_b);
+        return y;
+    }
+    const int64_t a[3] = {between(1, 4), m, depth}, b[2] = {depth, n};
+    qn_tensor *const in[2] = {bytes_input(s, 3, a, scale), weights(s, 2, b, 1)};
+    return build_node(&s->n->b, QN_OP_MATMUL, "y", 2, in);
+}
+
+static sample *sample_make(uint64_t seed)
+{
+    sample *const s = calloc(1, sizeof(*s));
+    assert_non_null(s);
+    net_random_state = seed * 7919 + 1;
+    s->n = net_start();
+    const float scale = 0.02f;
+    size_t k = 0;
+    qn_tensor *y = net_random(4) == 0 ? matrix_node(s, &k, scale) : conv_node(s, &k, scale);
+    finish(s, y, k, scale);
+    return s;
+}
+
+static void sample_free(sample *s)
+{
+    net_end(s->n);
+    free(s);
+}
+
+/* --- running -----------------------------------------------------------------------------------*/
+/* Bytes of the output (free) and the name of the kernel that made it. */
+static uint8_t *run_sample(sample *s, const qn_plan_options *options, uint32_t threads,
+                           size_t *bytes, char kernel[64])
+{
+    builder *const b = &s->n->b;
+    qn_plan *plan = NULL;
+    qn_exec *exec = NULL;
+    qn_pool *pool = NULL;
+    assert_ok(b, qn__plan_create(b->graph, options, &plan, &b->error));
+    if (threads > 1)
+        assert_ok(b, qn__pool_create(b->ctx, threads, &pool, &b->error));
+    assert_ok(b, qn__exec_create(plan, pool, &exec, &b->error));
+    qn__exec_set_profiling(exec, true);
+    float *const moved = calloc(2 * MAX_IN, sizeof(float));
+    assert_non_null(moved);
+    const void *inputs[2] = {NULL};
+    for (size_t i = 0; i < b->graph->n_inputs; i++) {
+        inputs[i] = s->n->data[i];
+        if (!s->n->last[i])
+            continue;
+        qn__convert_layout(NULL, moved + i * MAX_IN, QN_LAYOUT_CHANNELS_LAST, s->n->data[i],
+                           QN_LAYOUT_ROW_MAJOR, s->n->rank[i], s->n->dims[i], sizeof(float));
+        inputs[i] = moved + i * MAX_IN;
+    }
+    for (int twice = 0; twice < 2; twice++)
+        assert_ok(b, qn__exec_run(exec, inputs, &b->error));
+    const qn_view *const view = qn__exec_output(exec, 0);
+    assert_true(qn__dtype_bytes(bytes, view->tensor->type.dtype, view->count));
+    uint8_t *const result = malloc(*bytes + 1);
+    assert_non_null(result);
+    memcpy(result, view->data, *bytes);
+    size_t count = 0;
+    const qn_step_time *const steps = qn__exec_profile(exec, &count);
+    kernel[0] = '\0';
+    for (size_t i = 0; i < count; i++)
+        if (strcmp(steps[i].node, s->y->producer->name) == 0)
+            snprintf(kernel, 64, "%s", steps[i].kernel);
+    free(moved);
+    qn__exec_destroy(exec);
+    qn__plan_destroy(plan);
+    qn__pool_destroy(b->ctx, pool);
+    return result;
+}
+
+static void expect_same(const uint8_t *got, size_t got_bytes, const uint8_t *expected, size_t bytes,
+                        size_t index, const char *kernel, uint32_t threads)
+{
+    assert_int_equal(got_bytes, bytes);
+    for (size_t i = 0; i < bytes; i++)
+        if (got[i] != expected[i])
+            fail_msg("case %zu, %s, %u threads: byte %zu of %zu is %d, expected %d", index, kernel,
+                     threads, i, bytes, got[i], expected[i]);
+}
+
+static size_t masks(uint32_t out[8])
+{
+    static const char *const names[] = {"scalar", "avx2", "avx512", "vnni", "neon", ""};
+    size_t n = 0;
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        uint32_t flags = qn__cpu_detect();
+        assert_true(qn__cpu_mask(&flags, names[i]));
+        bool known = false;
+        for (size_t k = 0; k < n; k++)
+            known |= out[k] == flags;
+        if (!known)
+            out[n++] = flags;
+    }
+    return n;
+}
+
+static void integers_are_the_simulation(void **state)
+{
+    (void)state;
+    uint32_t flags[8];
+    const size_t n_flags = masks(flags);
+    size_t in_integers = 0, distinct = 0, total = 0;
+    for (size_t i = 0; i < CASES; i++) {
+        sample *const s = sample_make(i);
+        qn_plan_options options;
+        qn__plan_options_init(&options, s->n->b.ctx);
+        options.reference = true;
+        size_t bytes = 0, got_bytes = 0;
+        char kernel[64];
+        uint8_t *const expected = run_sample(s, &options, 1, &bytes, kernel);
+        assert_int_equal(kernel[0], 'q');
+        assert_null(strstr(kernel, "q8"));
+        options.reference = false;
+        for (size_t f = 0; f < n_flags; f++) {
+            static const uint32_t threads[] = {1, 2, 5};
+            options.cpu_flags = flags[f];
+            for (size_t t = 0; t < sizeof(threads) / sizeof(threads[0]); t++) {
+                uint8_t *const got = run_sample(s, &options, threads[t], &got_bytes, kernel);
+                assert_int_equal(strstr(kernel, "q8_") != NULL, s->integers);
+                expect_same(got, got_bytes, expected, bytes, i, kernel, threads[t]);
+                free(got);
+            }
+        }
+        in_integers += s->integers;
+        if (s->y->type.kind == QN_TYPE_QUANT) {
+            bool seen[256] = {false};
+            for (size_t k = 0; k < bytes; k++) {
+                distinct += !seen[expected[k]];
+                seen[expected[k]] = true;
+            }
+            total++;
+        }
+        free(expected);
+        sample_free(s);
+    }
+    /* The cases are worth something: most run in integers, and outputs are not all saturated. */
+    assert_true(in_integers > CASES * 3 / 4);
+    assert_true(distinct > total * 16);
+}
+
+/* Add and Mul, of equal shapes or broadcast along some axes, either way round. */
+static sample *sums_make(uint64_t seed)
+{
+    sample *const s = calloc(1, sizeof(*s));
+    assert_non_null(s);
+    net_random_state = seed * 104729 + 3;
+    s->n = net_start();
+    const int64_t dims[4] = {between(1, 2), between(1, 40), between(1, 9), between(1, 9)};
+    int64_t small[4];
+    const bool equal = net_random(2) != 0, turned = net_random(2) != 0;
+    for (size_t i = 0; i < 4; i++)
+        small[i] = equal || net_random(2) != 0 ? dims[i] : 1;
+    const bool add = net_random(2) != 0, far = net_random(4) == 0;
+    const float sa = 0.013f, sb = far ? 1e-5f : 0.02f, sy = add ? 0.03f : sa * sb * 60.0f;
+    qn_tensor *in[2] = {NULL};
+    in[turned] = bytes_into(s, s->x, 4, dims, sa);
+    in[!turned] = bytes_into(s, s->x2, 4, small, sb);
+    qn_tensor *y = build_node(&s->n->b, add ? QN_OP_ADD : QN_OP_MUL, "y", 2, in);
+    const bool s8 = net_random(2) != 0;
+    y->type = net_quant(s->n, s8 ? QN_DTYPE_I8 : QN_DTYPE_U8, sy,
+                        s8 ? (int32_t)between(-128, 127) : (int32_t)between(0, 255));
+    y->producer->act = (qn_act)net_random(2);
+    s->y = y;
+    s->integers = equal && !(add && far);
+    build_output(&s->n->b, y);
+    return s;
+}
+
+static void sums_are_the_tables(void **state)
+{
+    (void)state;
+    uint32_t flags[8];
+    const size_t n_flags = masks(flags);
+    for (size_t i = 0; i < CASES; i++) {
+        sample *const s = sums_make(i);
+        qn_plan_options options;
+        qn__plan_options_init(&options, s->n->b.ctx);
+        options.reference = true;
+        size_t bytes = 0, got_bytes = 0;
+        char kernel[64];
+        uint8_t *const expected = run_sample(s, &options, 1, &bytes, kernel);
+        assert_null(strstr(kernel, "q8_"));
+        options.reference = false;
+        for (size_t f = 0; f < n_flags; f++) {
+            options.cpu_flags = flags[f];
+            uint8_t *const got = run_sample(s, &options, 1 + (uint32_t)f, &got_bytes, kernel);
+            if (s->integers)
+                assert_non_null(strstr(kernel, "q8_"));
+            expect_same(got, got_bytes, expected, bytes, i, kernel, 1 + (uint32_t)f);
+            free(got);
+        }
+        free(expected);
+        sample_free(s);
+    }
+}
+
+/* More taps times rows than the stack holds pointers for. */
+static void very_many_taps(void **state)
+{
+    (void)state;
+    sample *const s = calloc(1, sizeof(*s));
+    assert_non_null(s);
+    net_random_state = 5;
+    s->n = net_start();
+    const int64_t x[4] = {2, 10, 12, 19}, w[4] = {5, 10, 16, 18};
+    qn_tensor *const in[2] = {bytes_input(s, 4, x, 0.02f), NULL};
+    int8_t *const values = malloc(5 * 10 * 16 * 18);
+    assert_non_null(values);
+    for (size_t i = 0; i < 5 * 10 * 16 * 18; i++)
+        values[i] = (int8_t)between(-128, 127);
+    qn_tensor *weight = build_const(&s->n->b, "w", QN_DTYPE_I8, values, 4, w);
+    weight->type = net_quant(s->n, QN_DTYPE_I8, 0.005f, 0);
+    qn_tensor *y = NODE(&s->n->b, CONV, "y", in[0], weight);
+    const int64_t pads[4] = {7, 8, 8, 9};
+    set_ints(&s->n->b, y, "pads", 4, pads);
+    finish(s, y, 10 * 16 * 18, 0.02f);
+    qn_plan_options options;
+    qn__plan_options_init(&options, s->n->b.ctx);
+    options.reference = true;
+    size_t bytes = 0, got_bytes = 0;
+    char kernel[64];
+    uint8_t *const expected = run_sample(s, &options, 1, &bytes, kernel);
+    options.reference = false;
+    for (uint32_t threads = 1; threads < 5; threads += 2) {
+        uint8_t *const got = run_sample(s, &options, threads, &got_bytes, kernel);
+        assert_non_null(strstr(kernel, "q8_"));
+        expect_same(got, got_bytes, expected, bytes, 0, kernel, threads);
+        free(got);
+    }
+    free(expected);
+    free(values);
+    sample_free(s);
+}
+
+/* Integer weights and bytes take a quarter of the memory of the simulation's. */
+static void memory_shrinks(void **state)
+{
+    (void)state;
+    sample *const s = calloc(1, sizeof(*s));
+    assert_non_null(s);
+    net_random_state = 9;
+    s->n = net_start();
+    const int64_t x[4] = {1, 64, 16, 16}, w[4] = {64, 64, 1, 1};
+    static int8_t values[64 * 64];
+    for (size_t i = 0; i < sizeof(values); i++)
+        values[i] = (int8_t)between(-128, 127);
+    qn_tensor *q = bytes_input(s, 4, x, 0.02f);
+    qn_tensor *weight = build_const(&s->n->b, "w", QN_DTYPE_I8, values, 4, w);
+    weight->type = net_quant(s->n, QN_DTYPE_I8, 0.005f, 0);
+    finish(s, NODE(&s->n->b, CONV, "y", q, weight), 64, 0.02f);
+    size_t packed[2], arena[2];
+    for (int reference = 0; reference < 2; reference++) {
+        qn_plan_options options;
+        qn__plan_options_init(&options, s->n->b.ctx);
+        options.reference = reference != 0;
+        qn_plan *plan = NULL;
+        assert_ok(&s->n->b, qn__plan_create(s->n->b.graph, &options, &plan, &s->n->b.error));
+        packed[reference] = qn__plan_packed_bytes(plan);
+        arena[reference] = qn__plan_arena_bytes(plan);
+        qn__plan_destroy(plan);
+    }
+    assert_true(packed[0] >= sizeof(values) && packed[0] * 3 < packed[1]);
+    assert_true(arena[0] + 64 * 16 * 16 * sizeof(float) <= arena[1]);
+    sample_free(s);
+}
+
+/* Every allocation of planning fails once, for every way that a product can go. */
+static void planning_survives_lack_of_memory(void **state)
+{
+    (void)state;
+    for (int kind = 0; kind < 4; kind++) {
+        fault f = {0};
+        const qn_allocator allocator = fault_allocator(&f);
+        sample *const s = calloc(1, sizeof(*s));
+        assert_non_null(s);
+        s->n = calloc(1, sizeof(*s->n));
+        assert_non_null(s->n);
+        builder *const b = &s->n->b;
+        qn_context_options options;
+        qn_context_options_init(&options);
+        options.allocator = &allocator;
+        options.n_threads = 1;
+        assert_int_equal(qn_context_create(&options, &b->ctx, &b->error), QN_OK);
+        assert_int_equal(qn__graph_create(b->ctx, &b->graph, &b->error), QN_OK);
+        static int8_t values[16 * 16 * 9];
+        for (size_t i = 0; i < sizeof(values); i++)
+            values[i] = (int8_t)between(-128, 127);
+        /* depthwise, first layer, taps, matrix */
+        const int64_t c = kind == 1 ? 3 : 16;
+        const int64_t x[4] = {1, c, 6, 6}, w[4] = {16, kind == 0 ? 1 : c, 3, 3};
+        const int64_t matrix[2] = {16, 16};
+        qn_tensor *q = bytes_input(s, kind == 3 ? 2 : 4, kind == 3 ? matrix : x, 0.02f);
+        qn_tensor *weight = kind == 3 ? build_const(b, "w", QN_DTYPE_I8, values, 2, matrix)
+                                      : build_const(b, "w", QN_DTYPE_I8, values, 4, w);
+        weight->type = net_quant(s->n, QN_DTYPE_I8, 0.005f, 0);
+        qn_tensor *y = kind == 3 ? NODE(b, MATMUL, "y", q, weight) : NODE(b, CONV, "y", q, weight);
+        set_int(b, y, "group", kind == 0 ? 16 : 1);
+        y->type = net_quant(s->n, QN_DTYPE_U8, 0.3f, 7);
+        build_output(b, y);
+        const int64_t live = f.live;
+        uint64_t failures = 0;
+        for (uint64_t at = 1;; at++) {
+            f.calls = 0;
+            f.fail_at = at;
+            qn_plan *plan = NULL;
+            const qn_status status = qn__plan_create(b->graph, NULL, &plan, &b->error);
+            assert_true(status == QN_OK || status == QN_NO_MEMORY);
+            failures += status != QN_OK;
+            qn__plan_destroy(plan);
+            assert_int_equal(f.live, live);
+            if (status == QN_OK && f.calls < at)
+                break;
+        }
+        assert_true(failures > 20);
+        f.fail_at = 0;
+        build_end(b);
+        assert_int_equal(f.live, 0);
+        free(s->n);
+        free(s);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(integers_are_the_simulation),
+        cmocka_unit_test(sums_are_the_tables),
+        cmocka_unit_test(very_many_taps),
+        cmocka_unit_test(memory_shrinks),
+        cmocka_unit_test(planning_survives_lack_of_memory),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
