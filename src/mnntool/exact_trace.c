@@ -43,36 +43,14 @@ static bool only_moves(int64_t type)
 {
     switch (type) {
     case QN_MNN_OpType_BatchToSpaceND:
-    case QN_MNN_OpType_BroadcastTo:
-    case QN_MNN_OpType_Concat:
-    case QN_MNN_OpType_ConvertTensor:
     case QN_MNN_OpType_Copy:
-    case QN_MNN_OpType_Crop:
-    case QN_MNN_OpType_DepthToSpace:
     case QN_MNN_OpType_Dropout:
-    case QN_MNN_OpType_ExpandDims:
-    case QN_MNN_OpType_Flatten:
-    case QN_MNN_OpType_Gather:
-    case QN_MNN_OpType_GatherV2:
     case QN_MNN_OpType_Identity:
-    case QN_MNN_OpType_Pack:
-    case QN_MNN_OpType_Padding:
-    case QN_MNN_OpType_Permute:
-    case QN_MNN_OpType_Reshape:
     case QN_MNN_OpType_Reverse:
-    case QN_MNN_OpType_Slice:
-    case QN_MNN_OpType_SliceTf:
     case QN_MNN_OpType_SpaceToBatchND:
-    case QN_MNN_OpType_SpaceToDepth:
-    case QN_MNN_OpType_Squeeze:
-    case QN_MNN_OpType_StridedSlice:
-    case QN_MNN_OpType_Tile:
-    case QN_MNN_OpType_Transpose:
-    case QN_MNN_OpType_Unpack:
-    case QN_MNN_OpType_Unsqueeze:
         return true;
     default:
-        return false;
+        return qn__mnn_move(type) != QN_MNN_MOVE_NONE;
     }
 }
 

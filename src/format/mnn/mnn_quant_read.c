@@ -108,44 +108,12 @@ static int64_t single_input(const typer *t, size_t op)
     return found;
 }
 
-/* What becomes MNN's Raster. */
-static bool is_raster(int64_t type)
-{
-    switch (type) {
-    case QN_MNN_OpType_ConvertTensor:
-    case QN_MNN_OpType_Reshape:
-    case QN_MNN_OpType_Squeeze:
-    case QN_MNN_OpType_Unsqueeze:
-    case QN_MNN_OpType_ExpandDims:
-    case QN_MNN_OpType_Flatten:
-    case QN_MNN_OpType_Permute:
-    case QN_MNN_OpType_Transpose:
-    case QN_MNN_OpType_Concat:
-    case QN_MNN_OpType_Slice:
-    case QN_MNN_OpType_SliceTf:
-    case QN_MNN_OpType_StridedSlice:
-    case QN_MNN_OpType_Crop:
-    case QN_MNN_OpType_Gather:
-    case QN_MNN_OpType_GatherV2:
-    case QN_MNN_OpType_Pack:
-    case QN_MNN_OpType_Unpack:
-    case QN_MNN_OpType_Padding:
-    case QN_MNN_OpType_BroadcastTo:
-    case QN_MNN_OpType_Tile:
-    case QN_MNN_OpType_DepthToSpace:
-    case QN_MNN_OpType_SpaceToDepth:
-        return true;
-    default:
-        return false;
-    }
-}
-
 static bool hands_records_on(int64_t type)
 {
-    return is_raster(type) || type == QN_MNN_OpType_ReLU || type == QN_MNN_OpType_ReLU6 ||
-           type == QN_MNN_OpType_Pooling || type == QN_MNN_OpType_Pooling3D ||
-           type == QN_MNN_OpType_Interp || type == QN_MNN_OpType_CropAndResize ||
-           type == QN_MNN_OpType_ROIPooling;
+    return qn__mnn_move(type) != QN_MNN_MOVE_NONE || type == QN_MNN_OpType_ReLU ||
+           type == QN_MNN_OpType_ReLU6 || type == QN_MNN_OpType_Pooling ||
+           type == QN_MNN_OpType_Pooling3D || type == QN_MNN_OpType_Interp ||
+           type == QN_MNN_OpType_CropAndResize || type == QN_MNN_OpType_ROIPooling;
 }
 
 /* As MNN does at load: over an operator of one float input a record goes to the side that has none.
@@ -226,7 +194,7 @@ static bool op_is_int8(const typer *t, size_t op)
     case QN_MNN_OpType_Pooling3D:
         return same_parameters(t, op);
     default:
-        return is_raster(type) && same_parameters(t, op);
+        return qn__mnn_move(type) != QN_MNN_MOVE_NONE && same_parameters(t, op);
     }
 }
 
@@ -357,7 +325,8 @@ static qn_status choose_nodes(typer *t)
             if (node->outputs[k] != NULL) {
                 if (main)
                     set_type(t, node->outputs[k], op, false);
-                else if (is_raster(type_of(t, op)) || node->op == QN_OP_TRANSPOSE)
+                else if (qn__mnn_move(type_of(t, op)) != QN_MNN_MOVE_NONE ||
+                         node->op == QN_OP_TRANSPOSE)
                     t->types[node->outputs[k]->id] = t->types[node->inputs[0]->id];
                 else
                     set_type(t, node->outputs[k], op, false);

@@ -68,3 +68,36 @@ const char *qn__mnn_op_name(int64_t type)
             return ENUMS[i].name;
     return NULL;
 }
+
+qn_mnn_move qn__mnn_move(int64_t type)
+{
+    switch (type) {
+    case QN_MNN_OpType_ConvertTensor:
+    case QN_MNN_OpType_Reshape:
+    case QN_MNN_OpType_Squeeze:
+    case QN_MNN_OpType_Unsqueeze:
+    case QN_MNN_OpType_ExpandDims:
+    case QN_MNN_OpType_Flatten:
+    case QN_MNN_OpType_Permute:
+    case QN_MNN_OpType_Transpose:
+        return QN_MNN_MOVE_ALL;
+    case QN_MNN_OpType_Slice:
+    case QN_MNN_OpType_SliceTf:
+    case QN_MNN_OpType_StridedSlice:
+    case QN_MNN_OpType_Crop:
+    case QN_MNN_OpType_Gather:
+    case QN_MNN_OpType_GatherV2:
+    case QN_MNN_OpType_BroadcastTo:
+    case QN_MNN_OpType_Tile:
+    case QN_MNN_OpType_DepthToSpace:
+    case QN_MNN_OpType_SpaceToDepth:
+        return QN_MNN_MOVE_SOME;
+    case QN_MNN_OpType_Concat:
+    case QN_MNN_OpType_Pack:
+    case QN_MNN_OpType_Unpack:
+    case QN_MNN_OpType_Padding:
+        return QN_MNN_MOVE_OTHER;
+    default:
+        return QN_MNN_MOVE_NONE;
+    }
+}

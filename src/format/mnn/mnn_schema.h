@@ -43,4 +43,13 @@ extern const qn_fb_schema qn__mnn_schema;
 /* "Convolution" of OpType; NULL: not a known operator. */
 const char *qn__mnn_op_name(int64_t type);
 
+/* Operators that become MNN's Raster: their outputs are copies of input values. */
+typedef enum qn_mnn_move {
+    QN_MNN_MOVE_NONE = 0, /* not one of them */
+    QN_MNN_MOVE_ALL,      /* every value of one tensor, once */
+    QN_MNN_MOVE_SOME,     /* chosen or repeated values of one tensor, or its blocks */
+    QN_MNN_MOVE_OTHER     /* several tensors, or values that are made up (pads) */
+} qn_mnn_move;
+qn_mnn_move qn__mnn_move(int64_t type);
+
 #endif

@@ -16,39 +16,12 @@ enum { NEAR_STEPS = 64 }; /* scales so many last digits apart came from one */
 
 static bool is_move(int64_t type)
 {
-    switch (type) {
-    case QN_MNN_OpType_ConvertTensor:
-    case QN_MNN_OpType_Reshape:
-    case QN_MNN_OpType_Squeeze:
-    case QN_MNN_OpType_Unsqueeze:
-    case QN_MNN_OpType_ExpandDims:
-    case QN_MNN_OpType_Flatten:
-    case QN_MNN_OpType_Permute:
-    case QN_MNN_OpType_Transpose:
-        return true;
-    default:
-        return false;
-    }
+    return qn__mnn_move(type) == QN_MNN_MOVE_ALL;
 }
 
-/* Moves of one tensor that only choose or repeat values. */
 static bool is_choice(int64_t type)
 {
-    switch (type) {
-    case QN_MNN_OpType_Slice:
-    case QN_MNN_OpType_SliceTf:
-    case QN_MNN_OpType_StridedSlice:
-    case QN_MNN_OpType_Crop:
-    case QN_MNN_OpType_Gather:
-    case QN_MNN_OpType_GatherV2:
-    case QN_MNN_OpType_BroadcastTo:
-    case QN_MNN_OpType_Tile:
-    case QN_MNN_OpType_DepthToSpace:
-    case QN_MNN_OpType_SpaceToDepth:
-        return true;
-    default:
-        return false;
-    }
+    return qn__mnn_move(type) == QN_MNN_MOVE_SOME;
 }
 
 void qn__mnn_hand_records_on(qn_mnn_writer *w)
