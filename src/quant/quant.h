@@ -257,6 +257,10 @@ uint32_t qn__recipe_number(const qn_recipe *recipe, const char *key); /* 0: does
 int64_t qn__recipe_batch(const qn_recipe *recipe, int64_t fallback);
 size_t qn__recipe_n_overrides(const qn_recipe *recipe);
 void qn__recipe_override(const qn_recipe *recipe, size_t index, qn_override *out);
+/* The object under a key, borrowed; NULL when the recipe has none. CORRUPT: it is something else.
+ */
+qn_status qn__recipe_section(const qn_recipe *recipe, const char *key, struct json_t **out,
+                             qn_error *error);
 /* Ranges go into the plan. INVALID_ARGUMENT for a tensor the graph does not have. */
 qn_status qn__recipe_ranges(const qn_recipe *recipe, qn_quant_plan *plan, qn_error *error);
 /* Statistics of BatchNormalization nodes of graph; empty when none are recorded. */

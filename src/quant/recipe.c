@@ -140,13 +140,21 @@ void qn__recipe_override(const qn_recipe *recipe, size_t index, qn_override *out
                          json_string_value(json_object_get(o, "value"))};
 }
 
+qn_status qn__recipe_section(const qn_recipe *recipe, const char *key, json_t **out,
+                             qn_error *error)
+{
+    *out = json_object_get(recipe->root, key);
+    QN_FAIL_IF(*out != NULL && !json_is_object(*out), error, QN_CORRUPT,
+               "%s: \"%s\" is not an object", recipe->path, key);
+    return QN_OK;
+}
+
 qn_status qn__recipe_ranges(const qn_recipe *recipe, qn_quant_plan *plan, qn_error *error)
 {
-    json_t *ranges = json_object_get(recipe->root, "ranges");
+    json_t *ranges;
     const char *name;
     json_t *value;
-    QN_FAIL_IF(ranges != NULL && !json_is_object(ranges), error, QN_CORRUPT,
-               "%s: \"ranges\" is not an object", recipe->path);
+    QN_TRY(qn__recipe_section(recipe, "ranges", &ranges, error));
     json_object_foreach(ranges, name, value)
     {
         const qn_tensor *t = qn__graph_find_tensor(plan->graph, name);
@@ -231,11 +239,10 @@ static qn_status read_integers(const qn_recipe *recipe, qn_quant_plan *plan, siz
 /* Scales that belong to the integers read. */
 static qn_status read_scales(const qn_recipe *recipe, qn_quant_plan *plan, qn_error *error)
 {
-    json_t *scales = json_object_get(recipe->root, "scales");
+    json_t *scales;
     const char *name;
     json_t *value;
-    QN_FAIL_IF(scales != NULL && !json_is_object(scales), error, QN_CORRUPT,
-               "%s: \"scales\" is not an object", recipe->path);
+    QN_TRY(qn__recipe_section(recipe, "scales", &scales, error));
     json_object_foreach(scales, name, value)
     {
         size_t n = 0;
@@ -253,11 +260,10 @@ static qn_status read_scales(const qn_recipe *recipe, qn_quant_plan *plan, qn_er
 
 qn_status qn__recipe_integers(const qn_recipe *recipe, qn_quant_plan *plan, qn_error *error)
 {
-    json_t *integers = json_object_get(recipe->root, "integers");
+    json_t *integers;
     const char *name;
     json_t *value;
-    QN_FAIL_IF(integers != NULL && !json_is_object(integers), error, QN_CORRUPT,
-               "%s: \"integers\" is not an object", recipe->path);
+    QN_TRY(qn__recipe_section(recipe, "integers", &integers, error));
     json_object_foreach(integers, name, value)
     {
         size_t n = 0;
@@ -270,12 +276,11 @@ qn_status qn__recipe_integers(const qn_recipe *recipe, qn_quant_plan *plan, qn_e
 qn_status qn__recipe_biases(const qn_recipe *recipe, qn_quant_plan *plan, float **shifts,
                             bool *found, qn_error *error)
 {
-    json_t *biases = json_object_get(recipe->root, "biases");
+    json_t *biases;
     const char *name;
     json_t *value;
+    QN_TRY(qn__recipe_section(recipe, "biases", &biases, error));
     *found = biases != NULL;
-    QN_FAIL_IF(biases != NULL && !json_is_object(biases), error, QN_CORRUPT,
-               "%s: \"biases\" is not an object", recipe->path);
     json_object_foreach(biases, name, value)
     {
         size_t n = 0;
@@ -308,12 +313,11 @@ static qn_status read_exponents(const qn_recipe *recipe, qn_graph *graph, size_t
 qn_status qn__recipe_equalization(const qn_recipe *recipe, qn_graph *graph, qn_equalization *list,
                                   bool *found, qn_error *error)
 {
-    json_t *all = json_object_get(recipe->root, "equalization");
+    json_t *all;
     const char *name;
     json_t *value;
+    QN_TRY(qn__recipe_section(recipe, "equalization", &all, error));
     *found = all != NULL;
-    QN_FAIL_IF(all != NULL && !json_is_object(all), error, QN_CORRUPT,
-               "%s: \"equalization\" is not an object", recipe->path);
     json_object_foreach(all, name, value)
     {
         size_t n = 0;

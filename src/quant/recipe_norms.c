@@ -44,11 +44,10 @@ static qn_status read_norm(const qn_recipe *recipe, const qn_graph *graph, const
 qn_status qn__recipe_norms(const qn_recipe *recipe, const qn_graph *graph, qn_train_result *out,
                            qn_error *error)
 {
-    json_t *all = json_object_get(recipe->root, "batch_norm");
+    json_t *all;
     const char *name;
     json_t *value;
-    QN_FAIL_IF(all != NULL && !json_is_object(all), error, QN_CORRUPT,
-               "%s: \"batch_norm\" is not an object", recipe->path);
+    QN_TRY(qn__recipe_section(recipe, "batch_norm", &all, error));
     *out = (qn_train_result){.ctx = graph->ctx};
     out->norms = qn__calloc(graph->ctx, json_object_size(all), sizeof(*out->norms));
     qn_status status = out->norms == NULL ? QN_NOMEM(error) : QN_OK;
