@@ -18,8 +18,10 @@ typedef struct qn_packed_entry {
 
 typedef struct qn_packed_store {
     size_t count;
-    const qn_packed_entry *entries;
+    const qn_packed_entry *entries; /* in rising order, no two alike */
 } qn_packed_store;
+/* By weights' address, layout, key. */
+int qn__packed_order(const qn_packed_entry *a, const qn_packed_entry *b);
 
 /* NULL: there is none (store may be NULL). */
 const qn_packed_entry *qn__packed_find(const qn_packed_store *store, const void *weights,
