@@ -90,6 +90,7 @@ typedef struct qn_source {
         void (*destroy)(struct qn_source *source);
     } * vtable;
     _Atomic uint32_t refs;
+    const struct qn_packed_store *packed; /* weights packed ahead (ir/packed.h), or NULL */
 } qn_source;
 qn_source *qn__source_ref(qn_source *source);
 void qn__source_unref(qn_source *source);
