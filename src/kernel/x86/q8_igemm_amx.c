@@ -52,13 +52,14 @@ static bool evenly_spaced(const uint8_t *const *a, size_t ks, size_t rows, ptrdi
     const __m512i step = _mm512_set1_epi64(*stride);
     const __m512i low_offsets = _mm512_mullo_epi64(low, step);
     const __m512i high_offsets = _mm512_mullo_epi64(high, step);
-    const __mmask16 used = (__mmask16)((1u << rows) - 1);
+    const __mmask8 low_used = (__mmask8)((1u << rows) - 1),
+                   high_used = (__mmask8)(((1u << rows) - 1) >> 8);
     for (size_t p = 0; p < ks; p++, a += MR) {
         const __m512i first = _mm512_set1_epi64((long long)(uintptr_t)a[0]);
         const __mmask8 wrong_low = _mm512_mask_cmpneq_epi64_mask(
-            (__mmask8)used, _mm512_loadu_si512(a), _mm512_add_epi64(first, low_offsets));
+            low_used, _mm512_maskz_loadu_epi64(low_used, a), _mm512_add_epi64(first, low_offsets));
         const __mmask8 wrong_high =
-            _mm512_mask_cmpneq_epi64_mask((__mmask8)(used >> 8), _mm512_loadu_si512(a + 8),
+            _mm512_mask_cmpneq_epi64_mask(high_used, _mm512_maskz_loadu_epi64(high_used, a + 8),
                                           _mm512_add_epi64(first, high_offsets));
         if ((wrong_low | wrong_high) != 0)
             return false;
@@ -264,55 +265,80 @@ static void one_row(size_t nc, size_t kc, size_t ks, const uint8_t *const *a, ui
     }
 }
 
+/* Of few k, tiles cost more than they save; panels are the same for both. */
+enum { FEW_GROUPS = 11, VNNI_MR = 8 };
+static void few_k(size_t mr, size_t nc, size_t kc, size_t ks, const uint8_t *const *a, uint8_t flip,
+                  bool safe, const void *w, uint8_t *c, size_t c_stride, const qn_q8_out *out)
+{
+    const size_t elem = out->is_float ? sizeof(float) : 1;
+    const uint8_t *rows[FEW_GROUPS * VNNI_MR];
+    /* Cut evenly, as callers do. */
+    const size_t cuts = (mr + VNNI_MR - 1) / VNNI_MR;
+    for (size_t i = 0; i < cuts; i++) {
+        const size_t m0 = i * mr / cuts, m1 = (i + 1) * mr / cuts;
+        for (size_t p = 0; p < ks; p++)
+            for (size_t m = 0; m < VNNI_MR; m++)
+                rows[p * VNNI_MR + m] = a[p * MR + (m0 + m < m1 ? m0 + m : m1 - 1)];
+        qn__q8_igemm_8x48_vnni(m1 - m0, nc, kc, ks, rows, flip, safe, w, c + m0 * c_stride * elem,
+                               c_stride, out);
+    }
+}
+
+/* Some rows, which are read in place or fit the room. */
+static void some_rows(gemm *g, size_t mr, size_t nc, bool in_place, size_t row_bytes, uint8_t flip,
+                      const uint8_t *w, size_t panel_bytes, uint8_t *c, size_t c_stride,
+                      const qn_q8_out *out)
+{
+    _Alignas(64) uint8_t room[ROOM];
+    uint8_t *at = room;
+    half *const halves[2] = {&g->upper, &g->lower};
+    *halves[0] = (half){.rows = mr < TILE_ROWS ? mr : TILE_ROWS};
+    *halves[1] = (half){.rows = mr - g->upper.rows};
+    for (size_t i = 0; i < 2; i++) {
+        half *const h = halves[i];
+        const uint8_t *const *const a = g->a + i * TILE_ROWS;
+        if (in_place && evenly_spaced(a, g->ks, h->rows, &h->stride))
+            continue;
+        copy_rows(at, row_bytes, a, h->rows, g->kc, g->ks, flip);
+        h->copy = at;
+        h->stride = (ptrdiff_t)row_bytes;
+        at += h->rows * row_bytes;
+    }
+    written(room);
+    configure(g->upper.rows, g->lower.rows, g->step);
+    all_columns(g, nc, w, panel_bytes, c, c_stride, out);
+    _tile_release();
+    _mm256_zeroupper();
+}
+
 void qn__q8_igemm_32x32_amx(size_t mr, size_t nc, size_t kc, size_t ks, const uint8_t *const *a,
                             uint8_t flip, bool safe, const void *w, void *c, size_t c_stride,
                             const qn_q8_out *out)
 {
-    (void)safe;
-    _Alignas(64) uint8_t room[ROOM];
     gemm g = {.a = a, .kc = kc, .ks = ks, .groups = ks * ((kc + KR - 1) / KR)};
+    if (g.groups <= FEW_GROUPS) {
+        few_k(mr, nc, kc, ks, a, flip, safe, w, c, c_stride, out);
+        return;
+    }
     const size_t panel_bytes = NR * (sizeof(int32_t) + sizeof(float) + g.groups * KR);
+    const size_t elem = out->is_float ? sizeof(float) : 1;
     g.step = choose_step(kc);
-    const bool whole_steps = g.step != 0;
-    if (!whole_steps)
+    const bool in_place = flip == 0 && g.step != 0;
+    if (g.step == 0)
         g.step = TILE_ROW_BYTES;
     const size_t row_bytes = (g.groups * KR + g.step - 1) / g.step * g.step;
-    const size_t elem = out->is_float ? sizeof(float) : 1;
-    const bool in_place = flip == 0 && whole_steps;
     if (row_bytes > ROOM && !in_place) {
         for (size_t m = 0; m < mr; m++)
             one_row(nc, kc, ks, a + m, flip, w, panel_bytes, (uint8_t *)c + m * c_stride * elem,
                     out);
         return;
     }
-    g.upper.rows = mr < TILE_ROWS ? mr : TILE_ROWS;
-    g.lower.rows = mr - g.upper.rows;
-    const bool copy_upper = !in_place || !evenly_spaced(a, ks, g.upper.rows, &g.upper.stride);
-    const bool copy_lower =
-        !in_place || !evenly_spaced(a + TILE_ROWS, ks, g.lower.rows, &g.lower.stride);
-    const size_t copied = (copy_upper ? g.upper.rows : 0) + (copy_lower ? g.lower.rows : 0);
-    if (copied * row_bytes > ROOM) {
-        const size_t half_rows = mr / 2;
-        qn__q8_igemm_32x32_amx(half_rows, nc, kc, ks, a, flip, safe, w, c, c_stride, out);
-        qn__q8_igemm_32x32_amx(mr - half_rows, nc, kc, ks, a + half_rows, flip, safe, w,
-                               (uint8_t *)c + half_rows * c_stride * elem, c_stride, out);
-        return;
+    size_t rows = mr;
+    while (rows > 1 && rows * row_bytes > ROOM)
+        rows = (rows + 1) / 2;
+    for (size_t m = 0; m < mr; m += rows) {
+        g.a = a + m;
+        some_rows(&g, mr - m < rows ? mr - m : rows, nc, in_place, row_bytes, flip, w, panel_bytes,
+                  (uint8_t *)c + m * c_stride * elem, c_stride, out);
     }
-    uint8_t *at = room;
-    if (copy_upper) {
-        copy_rows(at, row_bytes, a, g.upper.rows, kc, ks, flip);
-        g.upper.copy = at;
-        g.upper.stride = (ptrdiff_t)row_bytes;
-        at += g.upper.rows * row_bytes;
-    }
-    if (copy_lower) {
-        copy_rows(at, row_bytes, a + TILE_ROWS, g.lower.rows, kc, ks, flip);
-        g.lower.copy = at;
-        g.lower.stride = (ptrdiff_t)row_bytes;
-    }
-    written(room);
-    configure(g.upper.rows, g.lower.rows, g.step);
-    all_columns(&g, nc, w, panel_bytes, c, c_stride, out);
-    _tile_release();
-    _mm256_zeroupper();
 }
