@@ -48,6 +48,8 @@ static bool evenly_spaced(const uint8_t *const *a, size_t ks, size_t rows, ptrdi
 {
     const __m512i low = _mm512_setr_epi64(0, 1, 2, 3, 4, 5, 6, 7);
     const __m512i high = _mm512_add_epi64(low, _mm512_set1_epi64(8));
+    if (rows == 0)
+        return true;
     *stride = rows > 1 ? a[1] - a[0] : 0;
     const __m512i step = _mm512_set1_epi64(*stride);
     const __m512i low_offsets = _mm512_mullo_epi64(low, step);
@@ -182,8 +184,9 @@ panels(const gemm *g, bool two_halves, bool two_panels, const uint8_t *w, size_t
     size_t k = 0;
     for (size_t i = 0; i < whole; i++, w0 += tile_bytes, w1 += tile_bytes) {
         const uint8_t *const a0 = g->upper.copy != NULL ? g->upper.copy + i * step : a[0] + k;
-        const uint8_t *const a1 =
-            g->lower.copy != NULL ? g->lower.copy + i * step : a[TILE_ROWS] + k;
+        const uint8_t *const a1 = !two_halves             ? NULL
+                                  : g->lower.copy != NULL ? g->lower.copy + i * step
+                                                          : a[TILE_ROWS] + k;
         one_step(two_halves, two_panels, a0, g->upper.stride, a1, g->lower.stride, w0, w1);
         k += step;
         if (k >= g->kc) { /* means nothing to copies */
