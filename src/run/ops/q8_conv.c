@@ -92,9 +92,16 @@ static bool reserve_scratch(qn_step *step, qn_q8_conv *s)
     return reserve(step, &s->rows_at, bytes);
 }
 
-static qn_status pack(const qn_context *ctx, qn_step *step, qn_q8_conv *s, const qn_qparams *x,
+static qn_q8_strides strides_of(const qn_q8_conv *s)
+{
+    const size_t k = s->packed.ks * s->packed.kc;
+    return (qn_q8_strides){s->packed.n * k, k, s->packed.kc, 1};
+}
+
+static qn_status pack(const qn_plan *plan, qn_step *step, qn_q8_conv *s, const qn_qparams *x,
                       const qn_qweights *weights, const qn_requant *requant, qn_error *error)
 {
+    const qn_context *const ctx = qn__plan_context(plan);
     const size_t k = s->packed.ks * s->packed.kc;
     const size_t count = s->window.oc * s->window.kh * s->window.kw * s->cin;
     qn_status status = QN_OK;
@@ -114,25 +121,38 @@ static qn_status pack(const qn_context *ctx, qn_step *step, qn_q8_conv *s, const
         step->kernel_name = step->kernels->q8_dwconv.name;
         return QN_OK;
     }
-    const qn_q8_strides strides = {s->packed.n * k, k, s->packed.kc, 1};
-    status = qn__q8_pack(step, ctx, x, requant, s->weights, &strides, &s->packed, error);
+    const qn_q8_strides strides = strides_of(s);
+    status = qn__q8_pack(plan, step, x, requant, s->weights, &strides, &s->packed, error);
     qn__free(ctx, s->weights);
     s->weights = NULL;
-    step->packed_bytes = s->packed.bytes;
-    step->kernel_name = step->kernels->q8_igemm.name;
     return status;
 }
 
-qn_status qn__q8_conv_prepare(const qn_plan *plan, qn_step *step, const qn_window *window,
-                              size_t groups, const qn_qparams *x, const qn_qweights *weights,
-                              const qn_requant *requant, qn_q8_conv *out, qn_error *error)
+bool qn__q8_conv_find(const qn_plan *plan, const qn_step *step, const qn_window *window,
+                      size_t groups, const qn_qparams *x, const qn_requant *requant,
+                      qn_q8_conv *out)
 {
-    const qn_context *const ctx = qn__plan_context(plan);
     out->window = *window;
     out->zero = qn_q8_zero_byte(x);
     out->packed.kernel = step->kernels->q8_igemm;
     choose_way(out, groups);
-    QN_TRY(pack(ctx, step, out, x, weights, requant, error));
+    const qn_q8_strides strides = strides_of(out);
+    return out->way != QN_Q8_DEPTHWISE &&
+           qn__q8_find(plan, step, x, requant, &strides, &out->packed);
+}
+
+qn_status qn__q8_conv_prepare(const qn_plan *plan, qn_step *step, const qn_qparams *x,
+                              const qn_qweights *weights, const qn_requant *requant,
+                              qn_q8_conv *out, qn_error *error)
+{
+    const qn_context *const ctx = qn__plan_context(plan);
+    if (out->packed.data == NULL)
+        QN_TRY(pack(plan, step, out, x, weights, requant, error));
+    if (out->way != QN_Q8_DEPTHWISE) {
+        step->packed_bytes = out->packed.bytes;
+        step->mapped_bytes = out->packed.own == NULL ? out->packed.bytes : 0;
+        step->kernel_name = step->kernels->q8_igemm.name;
+    }
     if (out->way != QN_Q8_DEPTHWISE) {
         QN_TRY(make_taps(ctx, out, error));
         if (!reserve_scratch(step, out))

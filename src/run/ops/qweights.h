@@ -17,6 +17,12 @@ typedef struct qn_qweights {
 qn_status qn__qweights_read(const qn_plan *plan, const qn_step *step, uint32_t input, int axis,
                             size_t columns, const qn_qparams *x, float alpha, uint32_t bias_input,
                             qn_qweights *out, qn_error *error);
+/* The two halves of it: scales and bias, values NULL; then the values. */
+qn_status qn__qweights_scales(const qn_plan *plan, const qn_step *step, uint32_t input, int axis,
+                              size_t columns, const qn_qparams *x, float alpha, uint32_t bias_input,
+                              qn_qweights *out, qn_error *error);
+qn_status qn__qweights_values(const qn_plan *plan, const qn_step *step, uint32_t input, int axis,
+                              qn_qweights *weights, qn_error *error);
 /* Once packed, the values themselves are not needed any more. */
 void qn__qweights_drop_values(const qn_context *ctx, qn_qweights *w);
 void qn__qweights_free(const qn_context *ctx, qn_qweights *w);
