@@ -104,15 +104,23 @@ static qn_status pack(const qn_plan *plan, qn_step *step, qn_q8_conv *s, const q
     const qn_context *const ctx = qn__plan_context(plan);
     const size_t k = s->packed.ks * s->packed.kc;
     const size_t count = s->window.oc * s->window.kh * s->window.kw * s->cin;
+    /* Of a 1x1 window the weights lie as they are read. */
+    const bool as_they_lie = s->way == QN_Q8_TAPS && s->packed.ks == 1;
     qn_status status = QN_OK;
-    int8_t *const values = qn__q8_values(ctx, weights, count);
-    s->weights = qn__calloc(ctx, s->window.oc, k);
-    if (values == NULL || s->weights == NULL) {
-        qn__free(ctx, values);
+    int8_t *own;
+    const int8_t *values = qn__q8_values(ctx, weights, count, &own);
+    if (values != NULL && !as_they_lie)
+        s->weights = qn__calloc(ctx, s->window.oc, k);
+    if (values == NULL || (s->weights == NULL && !as_they_lie)) {
+        qn__free(ctx, own);
         return QN_NOMEM(error);
     }
-    reorder(s, s->weights, values);
-    qn__free(ctx, values);
+    if (!as_they_lie) {
+        reorder(s, s->weights, values);
+        qn__free(ctx, own);
+        own = NULL;
+        values = s->weights;
+    }
     if (s->way == QN_Q8_DEPTHWISE) {
         s->depthwise = (qn_q8_depthwise){
             s->window,      step->kernels->q8_dwconv, s->weights, requant->bias,
@@ -122,7 +130,8 @@ static qn_status pack(const qn_plan *plan, qn_step *step, qn_q8_conv *s, const q
         return QN_OK;
     }
     const qn_q8_strides strides = strides_of(s);
-    status = qn__q8_pack(plan, step, x, requant, s->weights, &strides, &s->packed, error);
+    status = qn__q8_pack(plan, step, x, requant, values, &strides, &s->packed, error);
+    qn__free(ctx, own);
     qn__free(ctx, s->weights);
     s->weights = NULL;
     return status;

@@ -24,11 +24,15 @@ bool qn__q8_applies(const qn_plan *plan, const qn_qparams *x, const qn_qweights 
     return w->fits_i8 && qn__q8_activations(plan, x);
 }
 
-int8_t *qn__q8_values(const qn_context *ctx, const qn_qweights *w, size_t count)
+const int8_t *qn__q8_values(const qn_context *ctx, const qn_qweights *w, size_t count, int8_t **own)
 {
+    *own = NULL;
+    if (w->bytes != NULL)
+        return w->bytes;
     int8_t *const out = qn__alloc(ctx, count);
     for (size_t i = 0; out != NULL && i < count; i++)
         out[i] = (int8_t)w->values[i];
+    *own = out;
     return out;
 }
 
@@ -46,9 +50,15 @@ static int32_t column_base(const qn_q8_packed *p, uint32_t zero, const int8_t *w
                            const qn_q8_strides *strides, int32_t bias)
 {
     uint32_t sum = 0;
-    for (size_t i = 0; i < p->ks; i++)
-        for (size_t k = 0; k < p->kc; k++)
-            sum += (uint32_t)w[i * strides->p + k * strides->k];
+    for (size_t i = 0; i < p->ks; i++) {
+        const int8_t *const tap = w + i * strides->p;
+        if (strides->k == 1) /* a loop of its own, for the compiler */
+            for (size_t k = 0; k < p->kc; k++)
+                sum += (uint32_t)tap[k];
+        else
+            for (size_t k = 0; k < p->kc; k++)
+                sum += (uint32_t)tap[k * strides->k];
+    }
     return (int32_t)((uint32_t)bias - zero * sum);
 }
 

@@ -14,8 +14,10 @@
 bool qn__q8_applies(const qn_plan *plan, const qn_qparams *x, const qn_qweights *w);
 /* The same of the activations alone. */
 bool qn__q8_activations(const qn_plan *plan, const qn_qparams *x);
-/* Centred weights as int8, in the tensor's order (qn__free); NULL: no memory. */
-int8_t *qn__q8_values(const qn_context *ctx, const qn_qweights *w, size_t count);
+/* Centred weights as int8, in the tensor's order: their own bytes, or a copy that *own is set to
+ * (qn__free); NULL: no memory. */
+const int8_t *qn__q8_values(const qn_context *ctx, const qn_qweights *w, size_t count,
+                            int8_t **own);
 /* The byte that stands for zero in activations. */
 static inline uint8_t qn_q8_zero_byte(const qn_qparams *x)
 {

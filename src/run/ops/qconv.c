@@ -120,9 +120,10 @@ static qn_status prepare_state(const qn_plan *plan, qn_step *step, qconv_state *
     const bool found =
         qn__q8_conv_find(plan, step, &s->win, s->groups, &s->x, &s->requant, &s->q8) &&
         !s->saturates;
-    if (!found)
+    const bool known = found || (!s->saturates && qn__q8_applies(plan, &s->x, &s->weights));
+    if (!known)
         QN_TRY(qn__qweights_values(plan, step, 1, 0, &s->weights, error));
-    s->integers = found || (!s->saturates && qn__q8_applies(plan, &s->x, &s->weights));
+    s->integers = known || (!s->saturates && qn__q8_applies(plan, &s->x, &s->weights));
     for (uint32_t i = 1; i < step->node->n_inputs; i++)
         step->in_layout[i] = QN_LAYOUT_ROW_MAJOR;
     if (s->integers)

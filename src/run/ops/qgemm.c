@@ -134,16 +134,21 @@ static qn_status pack_integers(const qn_plan *plan, qn_step *step, qgemm_state *
         step->packed_bytes = step->mapped_bytes = s->q8.bytes;
         return QN_OK;
     }
-    QN_TRY(qn__qweights_values(plan, step, 1, s->trans_b ? 0 : 1, &s->weights, error));
-    *done = !s->saturates && qn__q8_applies(plan, &s->a, &s->weights);
-    if (!*done)
-        return QN_OK;
-    int8_t *const values = qn__q8_values(ctx, &s->weights, s->b_count);
+    if (s->saturates || !qn__q8_applies(plan, &s->a, &s->weights)) {
+        QN_TRY(qn__qweights_values(plan, step, 1, s->trans_b ? 0 : 1, &s->weights, error));
+        *done = !s->saturates && qn__q8_applies(plan, &s->a, &s->weights);
+        if (!*done)
+            return QN_OK;
+    } else {
+        *done = true;
+    }
+    int8_t *own;
+    const int8_t *const values = qn__q8_values(ctx, &s->weights, s->b_count, &own);
     if (values == NULL)
         return QN_NOMEM(error);
     const qn_status status =
         qn__q8_pack(plan, step, &s->a, &s->requant, values, &strides, &s->q8, error);
-    qn__free(ctx, values);
+    qn__free(ctx, own);
     step->packed_bytes = s->q8.bytes;
     return status;
 }

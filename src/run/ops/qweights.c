@@ -140,6 +140,13 @@ qn_status qn__qweights_scales(const qn_plan *plan, const qn_step *step, uint32_t
     const qn_quant *const q = w->type.quant;
     const size_t dim = (size_t)w->dims[axis].value;
     qn_qweights r = {.is_signed = q->is_signed};
+    bool centred = w->type.dtype == QN_DTYPE_I8;
+    for (size_t i = 0; centred && q->zero_points != NULL && i < q->n_scales; i++)
+        centred = q->zero_points[i] == 0;
+    if (centred) {
+        r.bytes = (const int8_t *)w->constant->data;
+        r.fits_i8 = true;
+    }
     r.scale = qn__calloc(ctx, columns, sizeof(float));
     r.bias = qn__calloc(ctx, columns, sizeof(int32_t));
     qn_status status = r.scale == NULL || r.bias == NULL ? QN_NOMEM(error) : QN_OK;
