@@ -1,5 +1,6 @@
 /* Planning a graph whose shapes are static: let each operator prepare, insert layout conversions,
  * decide which values share memory and lay the rest out in one arena. */
+#include "ir/packed.h"
 #include "run/nd.h"
 #include "run/plan.h"
 
@@ -202,6 +203,7 @@ static qn_status plan_node(qn_plan *plan, const qn_node *node, qn_error *error)
         plan->primary[node->outputs[i]->id] = step->out[i];
     }
     plan->packed_bytes += op.packed_bytes;
+    plan->mapped_bytes += op.mapped_bytes;
     plan->scratch_bytes =
         op.scratch_bytes > plan->scratch_bytes ? op.scratch_bytes : plan->scratch_bytes;
     return QN_OK;
@@ -399,6 +401,10 @@ qn_status qn__plan_make(const qn_graph *graph, const qn_graph *source,
         qn__plan_options_init(&plan->options, graph->ctx);
     plan->options.input_dims = NULL; /* borrowed for the call only */
     qn__kernels_init(&plan->kernels, plan->options.cpu_flags);
+    if (plan->options.collect != NULL) {
+        plan->kernels.q8_igemm.nr = plan->options.collect_nr;
+        plan->kernels.q8_igemm.kr = plan->options.collect_kr;
+    }
     const qn_status status = build(plan, error);
     if (status != QN_OK) {
         qn__plan_destroy(plan);
@@ -449,4 +455,15 @@ size_t qn__plan_arena_bytes(const qn_plan *plan)
 size_t qn__plan_packed_bytes(const qn_plan *plan)
 {
     return plan->packed_bytes;
+}
+
+size_t qn__plan_mapped_bytes(const qn_plan *plan)
+{
+    return plan->mapped_bytes;
+}
+
+const qn_packed_store *qn__plan_packed(const qn_plan *plan)
+{
+    const qn_graph *const graph = plan->graph;
+    return graph != NULL && graph->source != NULL ? graph->source->packed : NULL;
 }

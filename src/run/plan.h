@@ -40,7 +40,7 @@ struct qn_plan {
     uint32_t *by_layout[2];     /* [n_tensors] value of a tensor in each layout */
     uint32_t *primary;          /* [n_tensors] value the producer writes */
     uint32_t *inputs, *outputs; /* value indices */
-    size_t arena_bytes, scratch_bytes, packed_bytes;
+    size_t arena_bytes, scratch_bytes, packed_bytes, mapped_bytes;
 };
 
 /* Plans `graph`, whose shapes are static; the graph that tensors are shown of is `source`, which

@@ -43,6 +43,10 @@ typedef struct qn_plan_options {
     bool reference;     /* integer Conv/Gemm/MatMul as an exact float simulation: same bytes */
     bool saturate16;    /* integer Conv/Gemm/MatMul saturate int16 pair sums as vpmaddubsw does */
     uint32_t cpu_flags; /* from the context by default (qn__plan_options_init) */
+    /* Only to pack weights for other machines (run/packing.h): sizes of the 8-bit GEMM to pack for
+     * instead of this machine's; such a plan cannot run. */
+    struct qn_packed_list *collect;
+    uint8_t collect_nr, collect_kr;
 } qn_plan_options;
 void qn__plan_options_init(qn_plan_options *options, const qn_context *ctx);
 
@@ -58,6 +62,8 @@ qn_status qn__plan_create_static(const qn_graph *graph, const qn_plan_options *o
 void qn__plan_destroy(qn_plan *plan);
 size_t qn__plan_arena_bytes(const qn_plan *plan);
 size_t qn__plan_packed_bytes(const qn_plan *plan);
+/* Of these, bytes used where the model file has them (ir/packed.h). */
+size_t qn__plan_mapped_bytes(const qn_plan *plan);
 
 /* Called for each tensor as it is produced (and for inputs), in execution order, in the session's
  * thread. It may change the values in place. A non-OK status stops the run. */
