@@ -344,6 +344,89 @@ static void bench_kernel_q8_mul(const qn_q8_binary *kernel)
     bench_binary(kernel);
 }
 
+/* The fastest of calls of `call` within a tenth of a second; one line. */
+#define BENCH_LOOP(kernel, what, n, bytes_each, call)                                              \
+    do {                                                                                           \
+        double best_ = 1e30;                                                                       \
+        const double stop_ = now() + 0.1;                                                          \
+        while (now() < stop_) {                                                                    \
+            const double start_ = now();                                                           \
+            call;                                                                                  \
+            const double seconds_ = now() - start_;                                                \
+            best_ = seconds_ < best_ ? seconds_ : best_;                                           \
+        }                                                                                          \
+        printf("%-28s %7zu %s %8.2f us %7.2f GB/s\n", (kernel)->name, (size_t)(n), what,           \
+               best_ * 1e6, 1e-9 * (double)(n) * (bytes_each) / best_);                            \
+    } while (0)
+
+static void bench_kernel_q8_sub(const qn_q8_binary *kernel)
+{
+    bench_binary(kernel);
+}
+static void bench_kernel_q8_table(const qn_q8_table *kernel)
+{
+    static const size_t counts[] = {64, 512, 4096, 100352};
+    uint8_t *const table = bytes(256);
+    for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
+        uint8_t *const src = bytes(counts[i]), *const dst = bytes(counts[i]);
+        BENCH_LOOP(kernel, "bytes", counts[i], 1.0, kernel->fn(table, src, dst, counts[i]));
+        free(src), free(dst);
+    }
+    free(table);
+}
+static void bench_kernel_q8_quantize(const qn_q8_quantize *kernel)
+{
+    static const size_t counts[][2] = {{4096, 1}, {150528, 1}, {50176, 3}, {9216, 3}, {9216, 4}};
+    for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
+        const size_t n = counts[i][0], channels = counts[i][1];
+        float *const src = floats(n * channels);
+        uint8_t *const dst = bytes(n * channels);
+        const qn_q8_quantize_args args = {.n = n,
+                                          .channels = channels,
+                                          .src = src,
+                                          .plane = n,
+                                          .dst = dst,
+                                          .scale = 0.004f,
+                                          .lo = -128,
+                                          .hi = 127,
+                                          .zero = 128};
+        BENCH_LOOP(kernel, channels == 1 ? "floats" : "floats of each channel", n,
+                   4.0 * (double)channels, kernel->fn(&args));
+        free(src), free(dst);
+    }
+}
+static void bench_kernel_q8_dequantize(const qn_q8_dequantize *kernel)
+{
+    const size_t n = 100352;
+    uint8_t *const src = bytes(n);
+    float *const dst = floats(n);
+    const qn_q8_dequantize_args args = {.n = n, .src = src, .dst = dst, .scale = 0.1f, .zero = 3};
+    BENCH_LOOP(kernel, "bytes", n, 1.0, kernel->fn(&args));
+    free(src), free(dst);
+}
+static void bench_kernel_q8_avgpool(const qn_q8_avgpool *kernel)
+{
+    static const size_t shapes[][2] = {{1024, 7}, {256, 7}, {64, 8}, {512, 2}, {24, 3}};
+    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
+        const size_t c = shapes[i][0], k = shapes[i][1];
+        uint8_t *const in = bytes(c * k * k), *const out = bytes(c);
+        const qn_q8_avgpool_args args = {.channels = c,
+                                         .rows = k,
+                                         .cols = k,
+                                         .in = in,
+                                         .row = c * k,
+                                         .col = c,
+                                         .out = out,
+                                         .divides = k < 4,
+                                         .factor = 0.02f,
+                                         .count = 9.0f,
+                                         .scale = 0.02f,
+                                         .hi = 255};
+        BENCH_LOOP(kernel, "bytes", c * k * k, 1.0, kernel->fn(&args));
+        free(in), free(out);
+    }
+}
+
 int main(int argc, char **argv)
 {
     const uint32_t flags = qn__cpu_detect();

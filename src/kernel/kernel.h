@@ -13,6 +13,7 @@
 
 #include "core/cpu.h"
 #include "kernel/q8_binary.h"
+#include "kernel/q8_loops.h"
 #include "kernel/q8_maxpool.h"
 #include <stdbool.h>
 #include <stddef.h>
