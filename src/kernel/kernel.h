@@ -15,6 +15,7 @@
 #include "kernel/q8_binary.h"
 #include "kernel/q8_loops.h"
 #include "kernel/q8_maxpool.h"
+#include "kernel/q8_peak.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>

@@ -187,4 +187,15 @@ static void test_q8_avgpool(const qn_q8_avgpool *kernel, const qn_q8_avgpool *re
     }
 }
 
+/* The limit is of as many multiply-adds as it says. */
+static void test_q8_peak(const qn_q8_peak *kernel, const qn_q8_peak *reference)
+{
+    (void)reference;
+    for (size_t n = 0; n < 100; n++) {
+        n_checks++;
+        if (kernel->macs == 0 || kernel->fn(n) != (uint32_t)(n * kernel->macs))
+            fail(kernel->name, INTEGERS, "limit", "does not make its multiply-adds");
+    }
+}
+
 #endif
