@@ -143,6 +143,31 @@ static void bench_kernel_f32_range(const qn_f32_range *kernel)
     }
 }
 
+static void bench_kernel_f32_round(const qn_f32_round *kernel)
+{
+    enum { CHANNELS = 256, N = QN_ROUND_COLUMNS };
+    float *const w = floats(CHANNELS * N), *const u = floats(N * N);
+    float *const moved = floats(CHANNELS * N), *const errors = floats(CHANNELS * N);
+    float *const scales = floats(CHANNELS);
+    static int8_t q[CHANNELS * N];
+    for (size_t i = 0; i < CHANNELS; i++)
+        scales[i] = 1.0f / 128.0f;
+    const qn_f32_round_args args = {CHANNELS, N,      w, N, scales, u,      N,      moved,
+                                    N,        errors, N, q, N,      127.0f, 128.0f, true};
+    double best = 1e30;
+    const double stop = now() + 0.1;
+    while (now() < stop) {
+        memset(moved, 0, CHANNELS * N * sizeof(float));
+        const double start = now();
+        kernel->fn(&args);
+        const double seconds = now() - start;
+        best = seconds < best ? seconds : best;
+    }
+    printf("%-28s %7d weights %8.2f us %7.2f ns each\n", kernel->name, CHANNELS * N, best * 1e6,
+           1e9 * best / (CHANNELS * N));
+    free(w), free(u), free(moved), free(errors), free(scales);
+}
+
 #if defined(__x86_64__)
 /* Independent vpdpbusd without memory: what no 8-bit GEMM on this machine can exceed. */
 __attribute__((target("avx512f,avx512vnni"))) static void bench_dpbusd_limit(void)

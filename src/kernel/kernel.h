@@ -157,6 +157,38 @@ typedef struct qn_f32_range {
     const char *name;
 } qn_f32_range;
 
+/* --- rounding that moves its errors (quant/gptq.h) -----------------------------------------------
+ * Columns 0..n-1 of every channel are rounded one after the other; column j's own place is
+ * n - 1 - j in moved, errors and u, whose rows are those of columns not yet rounded:
+ *   q = round(clamp((w[j] + moved[n - 1 - j]) / scale, -top, top)), half to even
+ *   errors[n - 1 - j] = w[j] - q * scale
+ *   moved[i] += errors[n - 1 - j] * u[(n - 1 - j) * u_stride + i], i < n - 1 - j
+ * pairs: with columns 2i and 2i + 1 both positive their q add up to pair_limit at most, both
+ * negative to -pair_limit at least; the second one gives way. n <= QN_ROUND_COLUMNS. No fused
+ * multiply-adds: the same bits everywhere. */
+enum { QN_ROUND_COLUMNS = 64 };
+typedef struct qn_f32_round_args {
+    size_t channels, n;
+    const float *w; /* rows of w_stride, one for each channel, as in errors, moved and q */
+    size_t w_stride;
+    const float *scales; /* [channels] */
+    const float *u;
+    size_t u_stride;
+    float *moved;
+    size_t moved_stride;
+    float *errors;
+    size_t errors_stride;
+    int8_t *q;
+    size_t q_stride;
+    float top, pair_limit; /* whole numbers */
+    bool pairs;
+} qn_f32_round_args;
+typedef void (*qn_f32_round_fn)(const qn_f32_round_args *args);
+typedef struct qn_f32_round {
+    qn_f32_round_fn fn;
+    const char *name;
+} qn_f32_round;
+
 #define QN_KERNEL_SLOT(slot, type) type slot;
 typedef struct qn_kernels {
 #include "kernel/slots.def"

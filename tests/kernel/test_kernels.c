@@ -362,6 +362,65 @@ static void test_f32_range(const qn_f32_range *kernel, const qn_f32_range *refer
             }
 }
 
+/* The contract in loops, one channel after the other. */
+static void round_plain(const qn_f32_round_args *a, float *moved, float *errors, int8_t *q)
+{
+    for (size_t c = 0; c < a->channels; c++)
+        for (size_t j = 0; j < a->n; j++) {
+            const size_t left = a->n - 1 - j;
+            float *shift = moved + c * a->moved_stride;
+            float r = (a->w[c * a->w_stride + j] + shift[left]) / a->scales[c];
+            r = nearbyintf(r > a->top ? a->top : r < -a->top ? -a->top : r);
+            const float before = j % 2 == 1 ? (float)q[c * a->q_stride + j - 1] : 0;
+            if (a->pairs && before > 0)
+                r = fminf(r, a->pair_limit - before);
+            if (a->pairs && before < 0)
+                r = fmaxf(r, -a->pair_limit - before);
+            const float product = r * a->scales[c];
+            const float lost = a->w[c * a->w_stride + j] - product;
+            q[c * a->q_stride + j] = (int8_t)r;
+            errors[c * a->errors_stride + left] = lost;
+            for (size_t i = 0; i < left; i++) {
+                const float step = lost * a->u[left * a->u_stride + i];
+                shift[i] += step;
+            }
+        }
+}
+
+static void round_case(const qn_f32_round *kernel, size_t channels, size_t n, bool pairs)
+{
+    const size_t stride = n + rng() % 5;
+    block w = block_make(channels * stride, RANDOM), u = block_make(n * stride, RANDOM);
+    block scales = block_make(channels, RANDOM), moved = block_make(channels * stride, RANDOM);
+    float *const errors = need(calloc(2 * channels, stride * sizeof(float)));
+    int8_t *const q = need(calloc(2 * channels, stride));
+    for (size_t c = 0; c < channels; c++)
+        scales.data[c] = (float)(1 + rng() % 64) / 4096.0f;
+    qn_f32_round_args a = {channels, n,      w.data, stride, scales.data, u.data, stride, NULL,
+                           stride,   errors, stride, q,      stride,      127.0f, 128.0f, pairs};
+    round_plain(&a, moved.copy, errors + channels * stride, q + channels * stride);
+    a.moved = moved.data;
+    kernel->fn(&a);
+    n_checks++;
+    if (memcmp(errors, errors + channels * stride, channels * stride * sizeof(float)) != 0 ||
+        memcmp(q, q + channels * stride, channels * stride) != 0)
+        fail(kernel->name, RANDOM, pairs ? "rounding of pairs" : "rounding", "differs");
+    if (!block_unchanged(&w) || !block_unchanged(&u))
+        fail(kernel->name, RANDOM, "rounding", "changed its inputs");
+    block_free(&w), block_free(&u), block_free(&scales), block_free(&moved);
+    free(errors), free(q);
+}
+
+static void test_f32_round(const qn_f32_round *kernel, const qn_f32_round *reference)
+{
+    static const size_t widths[] = {1, 2, 3, 9, 31, 63, 64};
+    (void)reference;
+    for (size_t channels = 1; channels < 40; channels++)
+        for (size_t i = 0; i < sizeof(widths) / sizeof(widths[0]); i++)
+            for (int pairs = 0; pairs < 2; pairs++)
+                round_case(kernel, channels, widths[i], pairs != 0);
+}
+
 #include "q8_binary_cases.h"
 #include "q8_cases.h"
 
