@@ -421,6 +421,103 @@ static void test_f32_round(const qn_f32_round *kernel, const qn_f32_round *refer
                 round_case(kernel, channels, widths[i], pairs != 0);
 }
 
+static void test_f32_sums(const qn_f32_sums *kernel, const qn_f32_sums *reference)
+{
+    enum { MOST = 150 };
+    (void)reference;
+    for (size_t channels = 1; channels <= MOST; channels++)
+        for (size_t rows = 0; rows < 10; rows++) {
+            block x = block_make(rows * channels, RANDOM);
+            double sums[MOST];
+            for (size_t c = 0; c < channels; c++)
+                sums[c] = (double)c;
+            kernel->fn(x.data, rows, channels, sums);
+            n_checks++;
+            for (size_t c = 0; c < channels; c++) {
+                float sum = 0;
+                for (size_t r = 0; r < rows; r++)
+                    sum += x.copy[r * channels + c];
+                if (sums[c] != (double)c + (double)sum)
+                    fail(kernel->name, RANDOM, "sums", "differs");
+            }
+            block_free(&x);
+        }
+}
+
+static uint8_t resized(int64_t sum)
+{
+    sum = (sum + (1 << (QN_RESIZE_BITS - 1))) >> QN_RESIZE_BITS;
+    return (uint8_t)(sum < 0 ? 0 : sum > 255 ? 255 : sum);
+}
+
+/* A weight of a filter, negative ones among them. */
+static int32_t resize_weight(void)
+{
+    return (int32_t)(rng() % (3u << (QN_RESIZE_BITS - 2))) - (1 << (QN_RESIZE_BITS - 2));
+}
+
+static void test_u8_columns(const qn_u8_columns *kernel, const qn_u8_columns *reference)
+{
+    enum { TAPS = 6 };
+    (void)reference;
+    for (size_t n = 0; n < 200; n++)
+        for (size_t taps = 1; taps <= TAPS; taps++) {
+            const size_t stride = n + rng() % 3;
+            uint8_t *const rows = need(malloc(taps * stride + 1)), *const out = need(malloc(n + 1));
+            int32_t weights[TAPS];
+            for (size_t i = 0; i < taps * stride; i++)
+                rows[i] = (uint8_t)rng();
+            for (size_t t = 0; t < taps; t++)
+                weights[t] = resize_weight();
+            out[n] = 0x5A;
+            kernel->fn(rows, stride, weights, taps, n, out);
+            n_checks++;
+            for (size_t i = 0; i < n; i++) {
+                int64_t sum = 0;
+                for (size_t t = 0; t < taps; t++)
+                    sum += (int64_t)weights[t] * rows[t * stride + i];
+                if (out[i] != resized(sum))
+                    fail(kernel->name, RANDOM, "columns", "differs");
+            }
+            if (out[n] != 0x5A)
+                fail(kernel->name, RANDOM, "columns", "writes behind its output");
+            free(rows), free(out);
+        }
+}
+
+static void test_u8_pixels(const qn_u8_pixels *kernel, const qn_u8_pixels *reference)
+{
+    enum { MOST = 40, TAPS = 6 };
+    (void)reference;
+    for (size_t n = 1; n <= MOST; n++)
+        for (size_t width = 1; width <= MOST; width++) {
+            uint8_t *const row = need(malloc(3 * width)), *const out = need(malloc(3 * n));
+            uint32_t first[MOST];
+            size_t offset[MOST + 1] = {0};
+            int32_t weights[MOST * TAPS];
+            for (size_t i = 0; i < 3 * width; i++)
+                row[i] = (uint8_t)rng();
+            for (size_t x = 0; x < n; x++) {
+                const size_t taps = 1 + rng() % (width < TAPS ? width : TAPS);
+                first[x] = (uint32_t)(rng() % (width - taps + 1));
+                offset[x + 1] = offset[x] + taps;
+            }
+            for (size_t i = 0; i < offset[n]; i++)
+                weights[i] = resize_weight();
+            kernel->fn(row, width, first, offset, weights, n, out);
+            n_checks++;
+            for (size_t i = 0; i < 3 * n; i++) {
+                int64_t sum = 0;
+                for (size_t t = offset[i / 3]; t < offset[i / 3 + 1]; t++)
+                    sum +=
+                        (int64_t)weights[t] * row[3 * (first[i / 3] + t - offset[i / 3]) + i % 3];
+                if (out[i] != resized(sum))
+                    fail(kernel->name, RANDOM, "pixels", "differs");
+            }
+            free(row), free(out);
+        }
+}
+
 #include "q8_binary_cases.h"
 #include "q8_cases.h"
 
