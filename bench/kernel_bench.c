@@ -63,14 +63,6 @@ static void bench_kernel_f32_igemm(const qn_f32_igemm *kernel)
         bench_igemm(kernel, shapes[i][0], shapes[i][1], shapes[i][2], shapes[i][3]);
 }
 
-static void bench_kernel_split_igemm(const qn_f32_igemm *kernel)
-{
-    static const size_t shapes[][3] = {
-        {12544, 64, 32}, {3136, 128, 128}, {784, 256, 256}, {196, 512, 512}, {49, 1024, 1024}};
-    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0] && kernel->repack != NULL; i++)
-        bench_igemm(kernel, shapes[i][0], shapes[i][1], shapes[i][2], 1);
-}
-
 /* One output row of a 3x3 window over rows of `width` pixels, many times. */
 typedef struct window_shape {
     size_t width, channels, stride;
@@ -438,9 +430,7 @@ static void bench_kernel_q8_mul(const qn_q8_binary *kernel)
 
 int main(int argc, char **argv)
 {
-    uint32_t flags = qn__cpu_detect();
-    if (!qn__cpu_allow_tiles())
-        flags &= ~(uint32_t)QN_CPU_AMX_BF16;
+    const uint32_t flags = qn__cpu_detect();
 #if defined(__x86_64__)
     if ((flags & QN_CPU_AVX512_VNNI) != 0 && (argc < 2 || strstr(argv[1], "q8_igemm")))
         bench_dpbusd_limit();

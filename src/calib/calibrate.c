@@ -338,7 +338,6 @@ qn_status qn__calibrate(const qn_graph *graph, const qn_dataset *dataset,
     qn__plan_options_init(&plan_options, ctx);
     plan_options.input_dims = (const int64_t(*)[QN_MAX_RANK])dims;
     plan_options.keep_all = true;
-    plan_options.split = true;
     QN_TRY_GOTO(qn__plan_create(graph, &plan_options, &plan, error));
     for (uint32_t k = 0; k < j.n_workers; k++)
         QN_TRY_GOTO(

@@ -5,10 +5,6 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
-#if defined(__linux__)
-#include <sys/syscall.h>
-#include <unistd.h>
-#endif
 
 /* clang before 15 does not know the name for __builtin_cpu_supports. */
 static bool has_f16c(void)
@@ -25,19 +21,6 @@ static bool has_avxvnni(void)
            __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 && (a & (1u << 4)) != 0;
 }
 
-static bool has_amx(void)
-{
-    const unsigned bf16 = 1u << 22, tile = 1u << 24, avx512_bf16 = 1u << 5, osxsave = 1u << 27;
-    const unsigned tile_state = 3u << 17; /* in XCR0: the OS knows of it */
-    unsigned a, b, c, d, state;
-    if (__get_cpuid(1, &a, &b, &c, &d) == 0 || (c & osxsave) == 0)
-        return false;
-    __asm__("xgetbv" : "=a"(state), "=d"(d) : "c"(0));
-    return (state & tile_state) == tile_state && __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 &&
-           a >= 1 && (d & bf16) != 0 && (d & tile) != 0 &&
-           __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 && (a & avx512_bf16) != 0;
-}
-
 uint32_t qn__cpu_detect(void)
 {
     uint32_t flags = 0;
@@ -52,19 +35,7 @@ uint32_t qn__cpu_detect(void)
         flags |= QN_CPU_AVX512;
     if ((flags & QN_CPU_AVX512) != 0 && __builtin_cpu_supports("avx512vnni"))
         flags |= QN_CPU_AVX512_VNNI;
-    if ((flags & QN_CPU_AVX512) != 0 && has_amx())
-        flags |= QN_CPU_AMX_BF16;
     return flags;
-}
-
-bool qn__cpu_allow_tiles(void)
-{
-#if defined(__linux__) && defined(SYS_arch_prctl)
-    enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18 };
-    return syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
-#else
-    return false;
-#endif
 }
 #elif defined(__aarch64__)
 #if defined(__linux__)
@@ -86,13 +57,6 @@ uint32_t qn__cpu_detect(void)
 uint32_t qn__cpu_detect(void)
 {
     return 0;
-}
-#endif
-
-#if !defined(__x86_64__)
-bool qn__cpu_allow_tiles(void)
-{
-    return false;
 }
 #endif
 

@@ -10,7 +10,6 @@ enum {
     QN_CPU_AVX512 = 1u << 1, /* F, BW, DQ, VL, and the OS saves zmm */
     QN_CPU_AVX512_VNNI = 1u << 2,
     QN_CPU_AVX_VNNI = 1u << 3, /* VNNI without AVX-512 */
-    QN_CPU_AMX_BF16 = 1u << 4, /* with AVX512_BF16; needs qn__cpu_allow_tiles */
     QN_CPU_NEON = 1u << 8,
     QN_CPU_DOTPROD = 1u << 9,
     QN_CPU_I8MM = 1u << 10
@@ -18,9 +17,6 @@ enum {
 
 /* Everything this CPU has. */
 uint32_t qn__cpu_detect(void);
-/* The OS keeps the tiles of AMX only for processes that asked. Asking makes their signal frames
- * larger, so it is done where tiles are about to be used. False: they must not be. */
-bool qn__cpu_allow_tiles(void);
 /* Flags at most at the named level ("", "scalar", "avx2", "avxvnni", "avx512", "vnni", "neon");
  * false: unknown name. avxvnni is avx2 with VNNI, vnni is avx512 with it. */
 bool qn__cpu_mask(uint32_t *flags, const char *mask);

@@ -37,12 +37,7 @@ typedef struct qn_f32_igemm {
     qn_f32_igemm_fn fn;
     size_t mr, nr;
     const char *name;
-    /* NULL, or a second step of packing, in place, of n columns of k weights; then kc is a multiple
-     * of k_step and ks * kc at most k_most. */
-    void (*repack)(float *packed, size_t n, size_t k);
-    size_t k_step, k_most;
 } qn_f32_igemm;
-void qn__split_repack_amx(float *packed, size_t n, size_t k);
 
 /* Floats needed to pack n columns of ks * kc weights. */
 size_t qn__f32_gemm_packed_count(size_t n, size_t kc, size_t ks, size_t nr);
@@ -237,7 +232,6 @@ enum {
     QN_ISA_avxvnni = QN_CPU_AVX2 | QN_CPU_AVX_VNNI,
     QN_ISA_avx512 = QN_CPU_AVX512,
     QN_ISA_vnni = QN_CPU_AVX512 | QN_CPU_AVX512_VNNI,
-    QN_ISA_amx = QN_CPU_AVX512 | QN_CPU_AMX_BF16,
     QN_ISA_neon = QN_CPU_NEON,
     QN_ISA_dotprod = QN_CPU_NEON | QN_CPU_DOTPROD
 };

@@ -474,8 +474,6 @@ qn_status qn__plan_create(const qn_graph *graph, const qn_plan_options *options,
         plan->options = *options;
     else
         qn__plan_options_init(&plan->options, graph->ctx);
-    if (!plan->options.split || !qn__cpu_allow_tiles())
-        plan->options.cpu_flags &= ~(uint32_t)QN_CPU_AMX_BF16;
     qn__kernels_init(&plan->kernels, plan->options.cpu_flags);
     const qn_status status = build(plan, error);
     plan->options.input_dims = NULL; /* borrowed for this call only */

@@ -42,7 +42,6 @@ typedef struct qn_plan_options {
     bool keep_all;      /* every tensor of the graph must exist for hooks: no fusion hides one */
     bool reference;     /* integer Conv/Gemm/MatMul as an exact float simulation: same bytes */
     bool saturate16;    /* integer Conv/Gemm/MatMul saturate int16 pair sums as vpmaddubsw does */
-    bool split;         /* float products may keep 16 bits of their factors: to measure ranges */
     uint32_t cpu_flags; /* from the context by default (qn__plan_options_init) */
 } qn_plan_options;
 void qn__plan_options_init(qn_plan_options *options, const qn_context *ctx);

@@ -150,8 +150,6 @@ static void igemm_run(const qn_f32_igemm *kernel, const igemm_problem *p, float 
     const float **const rows = need(malloc(kernel->mr * p->ks * sizeof *rows + 8));
     qn__f32_gemm_pack(packed, p->w.data, p->bias.data, p->n, p->kc, p->ks, p->kc * p->ks, p->kc, 1,
                       kernel->nr);
-    if (kernel->repack != NULL)
-        kernel->repack(packed, p->n, p->kc * p->ks);
     for (size_t m0 = 0; m0 < p->m; m0 += kernel->mr) {
         const size_t mr = p->m - m0 < kernel->mr ? p->m - m0 : kernel->mr;
         for (size_t t = 0; t < p->ks; t++)
@@ -215,21 +213,6 @@ static void test_f32_igemm(const qn_f32_igemm *kernel, const qn_f32_igemm *refer
         for (size_t m = 1; m <= mr; m++)
             igemm_case(kernel, reference, m, 3 * nr - 1, 11, 3, (input_class)kind);
     }
-}
-
-/* The tolerance for outputs, 1e-5 for each product of at most 1, is the one for 16 bits of a factor
- * too. */
-static void test_split_igemm(const qn_f32_igemm *kernel, const qn_f32_igemm *reference)
-{
-    static const size_t ns[] = {1, 15, 16, 17, 31, 32, 33, 48, 100}, kss[] = {1, 2, 9};
-    if (kernel->repack == NULL)
-        return; /* tested as f32_igemm */
-    for (size_t m = 1; m <= kernel->mr + 1; m++)
-        for (size_t i = 0; i < sizeof(ns) / sizeof(ns[0]); i++)
-            for (size_t t = 0; t < sizeof(kss) / sizeof(kss[0]); t++)
-                igemm_case(kernel, reference, m, ns[i], kernel->k_step * (1 + rng() % 3), kss[t],
-                           rng() % 2 == 0 ? RANDOM : INTEGERS);
-    igemm_case(kernel, reference, 40, 70, kernel->k_most, 1, RANDOM);
 }
 
 /* --- windows ---------------------------------------------------------------------------------- */
@@ -578,9 +561,7 @@ int main(int argc, char **argv)
             filter = argv[i + 1];
     }
     printf("--seed %llu\n", (unsigned long long)rng_state);
-    uint32_t flags = qn__cpu_detect();
-    if (!qn__cpu_allow_tiles())
-        flags &= ~(uint32_t)QN_CPU_AMX_BF16;
+    const uint32_t flags = qn__cpu_detect();
     qn_kernels scalar;
     qn__kernels_init(&scalar, 0);
     test_reference_igemm(&scalar.f32_igemm);

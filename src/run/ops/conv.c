@@ -93,8 +93,6 @@ static qn_status pack_gemm(const qn_plan *plan, qn_step *step, conv_state *s, co
         qn__igemm_pack(ctx->pool, s->packed + g * floats, source + g * s->group_oc * k,
                        bias == NULL ? NULL : bias + g * s->group_oc, s->group_oc, s->kc, s->ks, k,
                        s->kc, 1, nr);
-    for (size_t g = 0; s->igemm.repack != NULL && g < s->groups; g++)
-        s->igemm.repack(s->packed + g * floats, s->group_oc, k);
     qn__free(ctx, ordered);
     step->packed_bytes = bytes;
     step->kernel_name = s->igemm.name;
@@ -201,12 +199,6 @@ static void conv_release(const qn_context *ctx, qn_step *step)
     step->state = NULL;
 }
 
-static void choose_split(const qn_f32_igemm *kernel, conv_state *s)
-{
-    if (kernel->repack != NULL && s->kc % kernel->k_step == 0 && s->kc <= kernel->k_most / s->ks)
-        s->igemm = *kernel;
-}
-
 static qn_status prepare_state(const qn_plan *plan, qn_step *step, conv_state *s, qn_error *error)
 {
     const qn_context *const ctx = qn__plan_context(plan);
@@ -214,8 +206,6 @@ static qn_status prepare_state(const qn_plan *plan, qn_step *step, conv_state *s
     s->clamp = qn__step_clamp(step);
     s->igemm = step->kernels->f32_igemm;
     choose_way(s);
-    if (qn__plan_get_options(plan)->split)
-        choose_split(&step->kernels->split_igemm, s);
     float *weights = NULL, *bias = NULL;
     size_t n_bias = 0;
     qn_status status;
