@@ -17,27 +17,6 @@ static const form FORMS[] = {
 #undef QN_PACKING
 };
 
-bool qn__packed_list_add(qn_packed_list *list, const qn_packed_entry *entry)
-{
-    uint8_t *const copy = qn__alloc_aligned(list->ctx, entry->bytes);
-    if (copy == NULL || !QN_GROW(list->ctx, &list->entries, &list->capacity, list->count)) {
-        qn__free_aligned(list->ctx, copy);
-        return false;
-    }
-    memcpy(copy, entry->data, entry->bytes);
-    list->entries[list->count] = *entry;
-    list->entries[list->count++].data = copy;
-    return true;
-}
-
-void qn__packed_list_free(qn_packed_list *list)
-{
-    for (size_t i = 0; i < list->count; i++)
-        qn__free_aligned(list->ctx, (void *)list->entries[i].data);
-    qn__free(list->ctx, list->entries);
-    *list = (qn_packed_list){.ctx = list->ctx};
-}
-
 static qn_status find_form(const qn_context *ctx, const char *name, size_t length, form *out,
                            qn_error *error)
 {
@@ -55,7 +34,7 @@ static qn_status find_form(const qn_context *ctx, const char *name, size_t lengt
     }
     QN_FAIL(error, QN_INVALID_ARGUMENT,
             "\"%.*s\" is no instruction set to pack for (native, scalar, avx2, avxvnni, avx512, "
-            "vnni, neon, dotprod)",
+            "vnni, amx, neon, dotprod)",
             (int)(length < 64 ? length : 64), name);
 }
 
