@@ -130,6 +130,9 @@ bool qn__q8_gemm_pack(void *packed, const int8_t *w, const int32_t *base, const 
                       size_t n, size_t kc, size_t ks, size_t stride_n, size_t stride_p,
                       size_t stride_k, size_t nr, size_t kr);
 
+/* Sum of n weights, modulo 2^32: what bases are made of. */
+int32_t qn__q8_gemm_sum(const int8_t *w, size_t n, size_t stride);
+
 /* --- 8-bit depthwise convolution, channels last --------------------------------------------------
  * A run of n outputs along a row; every tap is inside the input (edges are shorter windows):
  * acc[x][c] = bias[c] + sum over i < kh, j < kw of
