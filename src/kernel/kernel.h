@@ -115,8 +115,8 @@ typedef struct qn_q8_igemm {
     size_t mr, nr, kr;
     const char *name;
 } qn_q8_igemm;
-/* Changes whenever the bytes that qn__q8_gemm_pack makes, or their meaning to kernels, change: model
- * files hold packed weights under this number (docs/qnm.md). */
+/* Changes whenever the bytes that qn__q8_gemm_pack makes, or their meaning to kernels, change:
+ * model files hold packed weights under this number (docs/qnm.md). */
 enum { QN_Q8_GEMM_LAYOUT_VERSION = 1 };
 /* Packing id of one form: slot 1 (q8_igemm), version, NR, KR. */
 static inline uint32_t qn_q8_gemm_layout(size_t nr, size_t kr)
@@ -131,6 +131,9 @@ bool qn__q8_gemm_packed_bytes(size_t *out, size_t n, size_t kc, size_t ks, size_
 bool qn__q8_gemm_pack(void *packed, const int8_t *w, const int32_t *base, const float *scale,
                       size_t n, size_t kc, size_t ks, size_t stride_n, size_t stride_p,
                       size_t stride_k, size_t nr, size_t kr);
+
+/* Sum of n weights, modulo 2^32: what bases are made of. */
+int32_t qn__q8_gemm_sum(const int8_t *w, size_t n, size_t stride);
 
 /* --- 8-bit depthwise convolution, channels last --------------------------------------------------
  * A run of n outputs along a row; every tap is inside the input (edges are shorter windows):

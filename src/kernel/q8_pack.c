@@ -15,6 +15,18 @@ bool qn__q8_gemm_packed_bytes(size_t *out, size_t n, size_t kc, size_t ks, size_
     return qn_mul_size(out, bytes, panels / nr);
 }
 
+int32_t qn__q8_gemm_sum(const int8_t *w, size_t n, size_t stride)
+{
+    uint32_t sum = 0;
+    if (stride == 1) /* a loop of its own, for the compiler */
+        for (size_t i = 0; i < n; i++)
+            sum += (uint32_t)w[i];
+    else
+        for (size_t i = 0; i < n; i++)
+            sum += (uint32_t)w[i * stride];
+    return (int32_t)sum;
+}
+
 /* Whether two neighbouring products, activations being 0..255, always stay within int16: sums of
  * the positive and of the negative weights of every pair, times 255. */
 static inline bool pairs_are_safe(const int8_t *w, size_t kc, size_t stride_k)

@@ -34,7 +34,7 @@ static qn_status find_form(const qn_context *ctx, const char *name, size_t lengt
     }
     QN_FAIL(error, QN_INVALID_ARGUMENT,
             "\"%.*s\" is no instruction set to pack for (native, scalar, avx2, avxvnni, avx512, "
-            "vnni, neon, dotprod)",
+            "vnni, amx, neon, dotprod)",
             (int)(length < 64 ? length : 64), name);
 }
 

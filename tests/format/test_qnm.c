@@ -555,8 +555,8 @@ static void test_forms_are_the_kernels(void **state)
     qn_graph *const graph = qnm_seed_graph(ctx, 1);
     assert_non_null(graph);
     assert_fails(qn__graph_pack(graph, "avx3", &list, &error), QN_INVALID_ARGUMENT, "avx3");
-    assert_ok(qn__graph_pack(graph, "native,scalar,avx2,avxvnni,avx512,vnni,neon,dotprod", &list,
-                             &error));
+    assert_ok(qn__graph_pack(graph, "native,scalar,avx2,avxvnni,avx512,vnni,amx,neon,dotprod",
+                             &list, &error));
     assert_int_equal(list.count, 2 * 4); /* two nodes; some instruction sets share a form */
     qn__packed_list_free(&list);
     qn__graph_destroy(graph);

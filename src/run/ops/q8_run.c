@@ -50,15 +50,8 @@ static int32_t column_base(const qn_q8_packed *p, uint32_t zero, const int8_t *w
                            const qn_q8_strides *strides, int32_t bias)
 {
     uint32_t sum = 0;
-    for (size_t i = 0; i < p->ks; i++) {
-        const int8_t *const tap = w + i * strides->p;
-        if (strides->k == 1) /* a loop of its own, for the compiler */
-            for (size_t k = 0; k < p->kc; k++)
-                sum += (uint32_t)tap[k];
-        else
-            for (size_t k = 0; k < p->kc; k++)
-                sum += (uint32_t)tap[k * strides->k];
-    }
+    for (size_t i = 0; i < p->ks; i++)
+        sum += (uint32_t)qn__q8_gemm_sum(w + i * strides->p, p->kc, strides->k);
     return (int32_t)((uint32_t)bias - zero * sum);
 }
 
