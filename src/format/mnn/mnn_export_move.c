@@ -283,8 +283,7 @@ qn_status qn__mnn_export_slice(qn_mnx_exporter *x, const qn_node *node, int32_t 
     if (n == 4) {
         QN_TRY(qn__mnx_constant_ints(x, node, 4, &steps, &n_steps, error));
         for (size_t i = 0; i < n_steps; i++)
-            if (steps[i] < 1)
-                return qn__mnx_no_form(node, error, "a slice with step %lld", (long long)steps[i]);
+            QN_FAIL_IF(steps[i] == 0, error, QN_CORRUPT, "node \"%s\": step 0", node->name);
         if (node->inputs[3] == NULL)
             return qn__mnx_no_form(node, error, "a slice with steps and no axes");
     }
