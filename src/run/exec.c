@@ -8,7 +8,7 @@
 struct qn_exec {
     const qn_plan *plan;
     qn_pool *pool;
-    uint8_t *arena; /* activations, then scratch */
+    uint8_t *arena; /* activations and scratch */
     qn_view *views; /* [n_values] with data of this exec */
     qn_view *io;    /* inputs and outputs of all steps, contiguous per step */
     size_t *io_at;  /* [n_steps] */
@@ -55,7 +55,7 @@ qn_status qn__exec_create(const qn_plan *plan, qn_pool *pool, qn_exec **out, qn_
     size_t n_io = 0;
     for (size_t s = 0; s < plan->n_steps; s++)
         n_io += plan->steps[s].n_in + plan->steps[s].n_out;
-    exec->arena = qn__alloc_aligned(ctx, plan->arena_bytes + plan->scratch_bytes + 64);
+    exec->arena = qn__alloc_aligned(ctx, plan->arena_bytes + 64);
     exec->views = qn__calloc(ctx, plan->n_values + 1, sizeof(*exec->views));
     exec->io = qn__calloc(ctx, n_io + 1, sizeof(*exec->io));
     exec->io_at = qn__calloc(ctx, plan->n_steps + 1, sizeof(*exec->io_at));
@@ -139,8 +139,8 @@ static qn_status run_step(const qn_exec *exec, size_t index, const qn_run_env *e
 static qn_status advance(qn_exec *exec, size_t index, qn_error *error)
 {
     const qn_plan *const plan = exec->plan;
-    const qn_run_env env = {plan, exec->pool, exec->arena + plan->arena_bytes};
     const qn_plan_step *const step = &plan->steps[index];
+    const qn_run_env env = {plan, exec->pool, exec->arena + step->scratch_at};
     const double start = exec->profiling ? now_seconds() : 0.0;
     QN_TRY(run_step(exec, index, &env, error));
     if (exec->profiling && !step->skip)
