@@ -227,35 +227,6 @@ static void bench_kernel_f32_round(const qn_f32_round *kernel)
     free(w), free(u), free(moved), free(errors), free(scales);
 }
 
-#if defined(__x86_64__)
-/* Independent vpdpbusd without memory: what no 8-bit GEMM on this machine can exceed. */
-__attribute__((target("avx512f,avx512vnni"))) static void bench_dpbusd_limit(void)
-{
-    enum { CHAINS = 16, STEPS = 4096 };
-    double best = 1e30;
-    const double stop = now() + 0.2;
-    while (now() < stop) {
-        const double start = now();
-        for (size_t i = 0; i < STEPS; i++)
-            __asm__ volatile(
-                "vpdpbusd %%zmm16, %%zmm16, %%zmm0\n\tvpdpbusd %%zmm16, %%zmm16, %%zmm1\n\t"
-                "vpdpbusd %%zmm16, %%zmm16, %%zmm2\n\tvpdpbusd %%zmm16, %%zmm16, %%zmm3\n\t"
-                "vpdpbusd %%zmm16, %%zmm16, %%zmm4\n\tvpdpbusd %%zmm16, %%zmm16, %%zmm5\n\t"
-                "vpdpbusd %%zmm16, %%zmm16, %%zmm6\n\tvpdpbusd %%zmm16, %%zmm16, %%zmm7\n\t"
-                "vpdpbusd %%zmm16, %%zmm16, %%zmm8\n\tvpdpbusd %%zmm16, %%zmm16, %%zmm9\n\t"
-                "vpdpbusd %%zmm16, %%zmm16, %%zmm10\n\tvpdpbusd %%zmm16, %%zmm16, %%zmm11\n\t"
-                "vpdpbusd %%zmm16, %%zmm16, %%zmm12\n\tvpdpbusd %%zmm16, %%zmm16, %%zmm13\n\t"
-                "vpdpbusd %%zmm16, %%zmm16, %%zmm14\n\tvpdpbusd %%zmm16, %%zmm16, %%zmm15\n\t" ::
-                    : "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8",
-                      "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15", "xmm16");
-        const double seconds = now() - start;
-        best = seconds < best ? seconds : best;
-    }
-    __asm__ volatile("vzeroupper");
-    printf("%-28s %7.1f GMAC/s\n", "limit of vpdpbusd", 64e-9 * CHAINS * STEPS / best);
-}
-#endif
-
 static uint8_t *bytes(size_t count)
 {
     uint8_t *const p = aligned_alloc(64, (count + 127) / 64 * 64);
