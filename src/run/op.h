@@ -20,7 +20,7 @@ typedef struct qn_step {
      * ROW_MAJOR (outputs). prepare may ask for another input layout (a conversion is inserted) and
      * sets the outputs'. Constants are always row-major. */
     qn_layout in_layout[QN_STEP_MAX_IO], out_layout[QN_STEP_MAX_IO];
-    size_t scratch_bytes; /* of the session, 64-byte aligned, shared by all steps */
+    size_t scratch_bytes; /* of the session during this step, 64-byte aligned */
     size_t packed_bytes;  /* of packed weights in state, for reports */
     size_t mapped_bytes;  /* of these, not ours but the model file's */
     int8_t inplace_input; /* output 0 may reuse this input's memory; -1 (default): none */

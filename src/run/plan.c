@@ -204,8 +204,6 @@ static qn_status plan_node(qn_plan *plan, const qn_node *node, qn_error *error)
     }
     plan->packed_bytes += op.packed_bytes;
     plan->mapped_bytes += op.mapped_bytes;
-    plan->scratch_bytes =
-        op.scratch_bytes > plan->scratch_bytes ? op.scratch_bytes : plan->scratch_bytes;
     return QN_OK;
 }
 
@@ -334,11 +332,14 @@ static void find_borrowed(qn_plan *plan)
 
 static qn_status place_values(qn_plan *plan, qn_error *error)
 {
-    qn_mem_item *const items = qn__calloc(plan->ctx, plan->n_values + 1, sizeof(*items));
+    const size_t room = plan->n_values + plan->n_steps + 1;
+    qn_mem_item *const items = qn__calloc(plan->ctx, room, sizeof(*items));
     uint32_t *const owners = qn__calloc(plan->ctx, plan->n_values + 1, sizeof(*owners));
+    const size_t times = plan->n_steps + 3; /* after the last output's last use */
+    int64_t *const change = qn__calloc(plan->ctx, times, sizeof(*change));
     qn_status status = QN_OK;
     size_t n = 0;
-    if (items == NULL || owners == NULL) {
+    if (items == NULL || owners == NULL || change == NULL) {
         status = QN_NOMEM(error);
         goto done;
     }
@@ -349,15 +350,26 @@ static qn_status place_values(qn_plan *plan, qn_error *error)
         items[n] = (qn_mem_item){.bytes = value->bytes, .first = value->first, .last = value->last};
         owners[n++] = (uint32_t)v;
     }
+    const size_t n_values = n; /* then what steps need for themselves */
+    for (size_t s = 0; s < plan->n_steps; s++) {
+        const uint32_t now = (uint32_t)s + 1;
+        if (plan->steps[s].op.scratch_bytes > 0 && !plan->steps[s].skip)
+            items[n++] =
+                (qn_mem_item){.bytes = plan->steps[s].op.scratch_bytes, .first = now, .last = now};
+    }
     QN_TRY_GOTO(qn__memory_plan(plan->ctx, items, n, &plan->arena_bytes, error));
-    for (size_t i = 0; i < n; i++)
+    plan->live_bytes = qn__memory_bound(items, n, change, times);
+    for (size_t i = 0; i < n_values; i++)
         plan->values[owners[i]].offset = items[i].offset;
+    for (size_t i = n_values; i < n; i++)
+        plan->steps[items[i].first - 1].scratch_at = items[i].offset;
     if (plan->arena_bytes > plan->ctx->limits.arena_bytes)
         QN_FAIL_GOTO(error, QN_LIMIT, "activations need %zu bytes, more than the limit of %llu",
                      plan->arena_bytes, (unsigned long long)plan->ctx->limits.arena_bytes);
 done:
     qn__free(plan->ctx, items);
     qn__free(plan->ctx, owners);
+    qn__free(plan->ctx, change);
     return status;
 }
 
@@ -465,7 +477,12 @@ void qn__plan_destroy(qn_plan *plan)
 
 size_t qn__plan_arena_bytes(const qn_plan *plan)
 {
-    return plan->arena_bytes + plan->scratch_bytes;
+    return plan->arena_bytes;
+}
+
+void qn__plan_memory(const qn_plan *plan, qn_plan_memory *out)
+{
+    *out = (qn_plan_memory){plan->arena_bytes, plan->live_bytes, plan->packed_bytes};
 }
 
 size_t qn__plan_packed_bytes(const qn_plan *plan)

@@ -25,6 +25,7 @@ typedef struct qn_plan_step {
     uint32_t *in, *out; /* value indices or QN_NO_VALUE */
     bool skip;          /* shares memory with its input: nothing to do */
     uint64_t macs;
+    size_t scratch_at; /* of op.scratch_bytes, in the arena */
 } qn_plan_step;
 
 struct qn_plan {
@@ -41,7 +42,8 @@ struct qn_plan {
     uint32_t *by_layout[2];     /* [n_tensors] value of a tensor in each layout */
     uint32_t *primary;          /* [n_tensors] value the producer writes */
     uint32_t *inputs, *outputs; /* value indices */
-    size_t arena_bytes, scratch_bytes, packed_bytes, mapped_bytes;
+    size_t arena_bytes, packed_bytes, mapped_bytes;
+    size_t live_bytes; /* lower bound of arena_bytes */
 };
 
 /* Plans `graph`, whose shapes are static; the graph that tensors are shown of is `source`, which
@@ -61,5 +63,8 @@ typedef struct qn_mem_item {
 /* Places items so that those alive at the same time do not overlap. LIMIT on overflow. */
 qn_status qn__memory_plan(const qn_context *ctx, qn_mem_item *items, size_t count,
                           size_t *total_bytes, qn_error *error);
+/* The most bytes that live at one time, which no placement goes below. change: room for `times`
+ * numbers, more than last + 1 of every item. */
+size_t qn__memory_bound(const qn_mem_item *items, size_t count, int64_t *change, size_t times);
 
 #endif
