@@ -1,6 +1,7 @@
 /* Planning: bind the input dims, fold what is constant, let each operator prepare, insert layout
  * conversions, decide which values share memory and lay the rest out in one arena. */
 #include "run/nd.h"
+#include "run/dynamic.h"
 #include "run/plan.h"
 
 #include <string.h>
@@ -94,10 +95,13 @@ static qn_status add_value(qn_plan *plan, const qn_tensor *tensor, qn_layout lay
     const qn_dtype dtype = tensor->type.dtype;
     QN_FAIL_IF(!tensor->has_shape || !qn__tensor_static_dims(tensor, dims), error, QN_UNSUPPORTED,
                "tensor \"%s\": its shape depends on the data", tensor->name);
-    QN_FAIL_IF(dtype == QN_DTYPE_NONE || tensor->type.kind == QN_TYPE_DYNAMIC, error,
+    const bool dynamic = tensor->type.kind == QN_TYPE_DYNAMIC;
+    QN_FAIL_IF(dtype == QN_DTYPE_NONE || (dynamic && !qn_dynamic_is_bytes(tensor->type)), error,
                QN_UNSUPPORTED, "tensor \"%s\": its type cannot be executed", tensor->name);
     QN_FAIL_IF(!qn_shape_count(&count, dims, tensor->rank) ||
-                   !qn__dtype_bytes(&bytes, dtype, count) || bytes > plan->ctx->limits.tensor_bytes,
+                   !qn__dtype_bytes(&bytes, dtype, count) ||
+                   (dynamic && !qn_dynamic_bytes(&bytes, count)) ||
+                   bytes > plan->ctx->limits.tensor_bytes,
                error, QN_LIMIT, "tensor \"%s\" has more than %llu bytes", tensor->name,
                (unsigned long long)plan->ctx->limits.tensor_bytes);
     QN_FAIL_IF(tensor->constant == NULL && qn__dtype_bits(dtype) < 8, error, QN_UNSUPPORTED,

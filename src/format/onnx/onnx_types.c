@@ -6,6 +6,7 @@
 
 #include "core/context.h"
 #include "format/onnx/onnx_collapse.h"
+#include "format/onnx/onnx_dynamic.h"
 #include "format/onnx/onnx_qtypes.h"
 #include "format/onnx/onnx_read.h"
 
@@ -451,5 +452,7 @@ qn_status qn__onnx_read_types(qn_onnx_reader *r, qn_error *error)
     qn__free(graph->ctx, marks);
     if (status == QN_OK && any)
         status = qn__onnx_collapse(r, error);
+    if (status == QN_OK)
+        status = qn__onnx_collapse_dynamic(r, error);
     return status;
 }
