@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "core/context.h"
+#include "format/onnx/onnx_blocks.h"
 #include "format/onnx/onnx_dynamic.h"
 #include "format/onnx/onnx_lower.h"
 #include "format/onnx/onnx_qtypes.h"
@@ -156,6 +157,8 @@ static qn_node *pair_node(qn_lower *l, qn_op op, const char *name, const qn_quan
     node->inputs[0] = in;
     node->inputs[1] = params->scale;
     node->inputs[2] = params->zero_point;
+    if (quant->block > 0 && !quant->zero_points && op == QN_OP_DEQUANTIZE_LINEAR)
+        node->n_inputs = 2; /* one for each block would be many zeros */
     qn__node_set_output(node, 0, out);
     return node;
 }
@@ -463,16 +466,17 @@ static qn_status lower_dequantize(qn_lower *l, qn_node *node, qn_error *error)
 
 static qn_status lower_node(qn_lower *l, qn_node *node, qn_error *error)
 {
-    bool dynamic = false;
-    QN_TRY(qn__onnx_lower_dynamic(l, node, &dynamic, error));
-    if (dynamic)
+    bool done = false;
+    QN_TRY(qn__onnx_lower_dynamic(l, node, &done, error));
+    if (!done)
+        QN_TRY(qn__onnx_lower_blocks(l, node, &done, error));
+    if (done)
         return QN_OK;
     if (node->op == QN_OP_QUANTIZE_LINEAR || node->op == QN_OP_REQUANTIZE)
         return lower_quantize(l, node, error);
     if (node->op == QN_OP_DEQUANTIZE_LINEAR)
         return lower_dequantize(l, node, error);
     if (l->w->options->format == QN_WRITE_QOPERATOR) {
-        bool done = false;
         QN_TRY(qn__onnx_lower_qoperator(l, node, &done, error));
         if (done)
             return QN_OK;
