@@ -144,6 +144,20 @@ static void print_methods(const qn_report *report)
                qn_report_method(report, "weight_block"), weights, target);
 }
 
+/* What integers the products got. */
+static const char *integers(const qn_report *report)
+{
+    const char *const scheme = qn_report_method(report, "scheme");
+    return strstr(scheme, "int") != NULL ? scheme : "int8";
+}
+
+/* Runtimes fuse a DequantizeLinear of blocks less often than they run MatMulNBits. */
+static qn_save_format format_of(const cli_options *options, const qn_report *report)
+{
+    const bool blocks = strstr(qn_report_method(report, "scheme"), "int") != NULL;
+    return blocks && !options->has_format ? QN_SAVE_QOPERATOR : options->format;
+}
+
 static void print_summary(const cli_options *options, const qn_report *report, const summary *s)
 {
     char c[32];
@@ -154,7 +168,7 @@ static void print_summary(const cli_options *options, const qn_report *report, c
     print_methods(report);
     if (s->int8_bytes > 0)
         print_sizes(s);
-    printf("  int8      %llu of %llu convolutions and gemms, %.1f %% of MACs\n",
+    printf("  %-9s %llu of %llu convolutions and gemms, %.1f %% of MACs\n", integers(report),
            (unsigned long long)s->n_gemm_int8, (unsigned long long)s->n_gemm, 100.0 * share(s));
     if (s->n_narrow > 0)
         printf("  7 bits    %llu %s with weights narrowed to stay exact on x86 without VNNI\n",
@@ -221,7 +235,7 @@ int cmd_quantize(const cli_options *options)
     code = EXIT_FAILED;
     if (qn_quantize(model, dataset, &quantize, &quantized, &report, &error) != QN_OK)
         goto failed;
-    if (!options->dry_run && qn_model_save(quantized, options->output, options->format,
+    if (!options->dry_run && qn_model_save(quantized, options->output, format_of(options, report),
                                            &result.int8_bytes, &error) != QN_OK)
         goto failed;
     if (options->save_recipe != NULL &&
