@@ -56,8 +56,8 @@ typedef struct qn_quantize_options {
     const char *scheme;        /* NULL: the recipe's, else "static": weights and activations, ranges
                                   calibrated; "dynamic": scales of activations made at run time;
                                   "int8" | "int4" | "uint8" | "uint4": weights only, in blocks */
-    uint32_t weight_block;     /* weights that share a scale when only weights are quantized: 16, 32,
-                                  64, 128 or 256; 0: default */
+    uint32_t weight_block; /* weights that share a scale when only weights are quantized: 16, 32,
+                              64, 128 or 256; 0: default */
 } qn_quantize_options;
 QN_API void qn_quantize_options_init(qn_quantize_options *options);
 

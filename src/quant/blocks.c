@@ -18,9 +18,9 @@ typedef struct block_job {
     bool blocks_inside; /* scales are [channels][n_blocks], else [n_blocks][channels] */
     float *scales;
     int32_t *zeros;
-    uint8_t *q;      /* [channels][k] */
+    uint8_t *q;           /* [channels][k] */
     double *lost, *power; /* [channels] */
-    uint8_t *failed; /* [channels] out of memory */
+    uint8_t *failed;      /* [channels] out of memory */
 } block_job;
 
 static double round_unsigned(const float *w, size_t count, float scale, int32_t zero, int32_t qmax,
@@ -163,8 +163,7 @@ qn_status qn__quantize_blocks(qn_graph *graph, const qn_node *node, const qn_set
                    .block = settings->block,
                    .zero_points = settings->zero_points,
                    .search = plan->method != &qn__weight_max_abs,
-                   .blocks_inside =
-                       node->op == QN_OP_GEMM && qn__attr_int(node, "transB", 0) != 0};
+                   .blocks_inside = node->op == QN_OP_GEMM && qn__attr_int(node, "transB", 0) != 0};
     qn_status status = QN_OK;
     *blob = NULL;
     QN_FAIL_IF(!qn__weight_view(node, &j.view), error, QN_INTERNAL, "%s \"%s\": weights changed",

@@ -17,9 +17,8 @@
 #define MAX_RECIPE_BYTES ((size_t)256 << 20)
 
 static const char *const setting_keys[] = {
-    "target",         "features", "weights",         "granularity", "activations",
-    "calibrate_with", "x86",      "bias_correction", "equalize",    "weight_levels",
-    "scheme"};
+    "target", "features",        "weights",  "granularity",   "activations", "calibrate_with",
+    "x86",    "bias_correction", "equalize", "weight_levels", "scheme"};
 static const char *const number_keys[] = {"weight_bits", "weight_clamp", "feature_clamp",
                                           "weight_block"};
 static const char *const other_keys[] = {

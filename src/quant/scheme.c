@@ -87,10 +87,9 @@ qn_status qn__scheme_choose(const char *word, uint32_t block, bool data,
         s->features = qn__feature_method_find(qn_quantize_default("features"));
     if (s->scheme == QN_SCHEME_WEIGHTS)
         return choose_blocks(word, words[i].bits, block, options, s, error);
-    QN_FAIL_IF(options->weights != NULL && s->weights->round != NULL && !data, error,
-               QN_INVALID_ARGUMENT,
-               "weights \"%s\" looks at the inputs of layers: samples are needed",
-               options->weights);
+    QN_FAIL_IF(
+        options->weights != NULL && s->weights->round != NULL && !data, error, QN_INVALID_ARGUMENT,
+        "weights \"%s\" looks at the inputs of layers: samples are needed", options->weights);
     if (s->weights->round != NULL && !data)
         s->weights = qn__weight_method_find("mse");
     return QN_OK;
@@ -126,8 +125,7 @@ qn_status qn__scheme_override(const qn_settings *settings, const qn_override *o,
         const qn_weight_method *method = qn__weight_method_find(o->value);
         refused |= method != NULL && method->round != NULL;
     }
-    QN_FAIL_IF(refused, error, QN_INVALID_ARGUMENT,
-               "%s:%s=%s does not go with the scheme \"%s\"", o->pattern, o->key, o->value,
-               settings->scheme_word);
+    QN_FAIL_IF(refused, error, QN_INVALID_ARGUMENT, "%s:%s=%s does not go with the scheme \"%s\"",
+               o->pattern, o->key, o->value, settings->scheme_word);
     return QN_OK;
 }

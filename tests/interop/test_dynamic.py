@@ -140,7 +140,7 @@ def test_weights_in_blocks_run_as_matmulnbits(quench, name, kind, least, ratio, 
 
 @pytest.mark.parametrize("options", [("--dynamic",), ("--weight-only", "uint4"), ("--weight-only", "int8")])
 def test_recipes_and_copies_give_the_same(quench, options, tmp_path):
-    path, shape = transformer(tmp_path / "m.onnx")
+    path, shape = perceptron(tmp_path / "m.onnx")
     x = samples(shape)
     recipe, first = tmp_path / "r.json", tmp_path / "q.onnx"
     run_quantize(quench, path, first, *options, "--save-recipe", recipe)
@@ -182,6 +182,28 @@ def test_files_of_quantize_dynamic(name, weights, per_channel, tmp_path):
     quantization.quantize_dynamic(path, out, per_channel=per_channel,
                                   weight_type=getattr(quantization.QuantType, weights))  # fmt: skip
     assert error(quench_outputs(out, x, tmp_path / "run")[0], ort_outputs(out, x)[0]) < 1e-5
+
+
+def test_integers_that_others_read_too(tmp_path):
+    """Two quantized tensors whose scale or integers leave the graph, next to products that collapse."""
+    rng = np.random.default_rng(6)
+    c = {"w": rng.integers(-127, 128, (8, 5)).astype(np.int8), "s": rng.random(5).astype(np.float32) + 0.1}
+    nodes = []
+    for i, x in enumerate("ab"):
+        nodes += [
+            helper.make_node("DynamicQuantizeLinear", [x], [f"q{i}", f"s{i}", f"z{i}"]),
+            helper.make_node("MatMulInteger", [f"q{i}", "w", f"z{i}"], [f"m{i}"]),
+            helper.make_node("Cast", [f"m{i}"], [f"f{i}"], to=TensorProto.FLOAT),
+            helper.make_node("Mul", ["s", f"s{i}"], [f"t{i}"]),
+            helper.make_node("Mul", [f"t{i}", f"f{i}"], [f"y{i}"]),
+            helper.make_node("Cast", [f"q{i}"], [f"r{i}"], to=TensorProto.FLOAT),
+        ]
+    shapes = {"y0": [1, 5], "y1": [1, 5], "s0": [], "r1": [1, 8], "r0": [1, 8]}
+    path = save(tmp_path / "m.onnx", nodes, c, {"a": [1, 8], "b": [1, 8]}, shapes)
+    x = {"a": samples((8,)), "b": samples((8,))[::-1].copy()}
+    ours = quench_outputs(path, x, tmp_path / "run")
+    for mine, theirs in zip(ours, ort_outputs(path, x)):
+        assert error(mine.ravel(), theirs.ravel()) < 1e-5
 
 
 def test_convolutions_of_quantize_dynamic(tmp_path):

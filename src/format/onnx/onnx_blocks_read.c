@@ -1,5 +1,5 @@
-/* MatMulNBits: weights [N][blocks][bytes], packed along K, low nibble first; scales [N][blocks]; zero
- * points packed alike, the middle of the range when there are none. */
+/* MatMulNBits: weights [N][blocks][bytes], packed along K, low nibble first; scales [N][blocks];
+ * zero points packed alike, the middle of the range when there are none. */
 #include <inttypes.h>
 #include <math.h>
 #include <string.h>
@@ -92,9 +92,9 @@ static int32_t zero_at(const nbits *b, size_t n, size_t i)
                     : 1 << (b->bits - 1);
 }
 
-/* A type has positive scales. Where one is negative (writers give the largest weight the one integer
- * that the positive side lacks) q becomes top - q, and so does the zero point; where it is 0, every
- * weight is the zero point. The integers are unsigned then. */
+/* A type has positive scales. Where one is negative (writers give the largest weight the one
+ * integer that the positive side lacks) q becomes top - q, and so does the zero point; where it is
+ * 0, every weight is the zero point. The integers are unsigned then. */
 static qn_status find_kind(const qn_onnx_reader *r, const qn_node *node, const nbits *b,
                            bool *is_unsigned, qn_error *error)
 {
@@ -183,9 +183,10 @@ qn_status qn__onnx_read_nbits(qn_onnx_reader *r, qn_node *node, qn_error *error)
     qn_blob *blob = quant ? blocked_data(r->graph->ctx, &b, dtype) : NULL;
     const int64_t dims[2] = {(int64_t)b.k, (int64_t)b.n};
     const char *name = own_name(r->graph, b.data->name);
-    qn_tensor *w = blob && name ? qn__graph_add_constant(
-                                      r->graph, name, qn_type_quant_make(dtype, quant), 2, dims, blob)
-                                : NULL;
+    qn_tensor *w = blob && name
+                       ? qn__graph_add_constant(r->graph, name, qn_type_quant_make(dtype, quant), 2,
+                                                dims, blob)
+                       : NULL;
     qn__blob_unref(blob);
     if (!w)
         return QN_NOMEM(error);

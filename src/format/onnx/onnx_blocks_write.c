@@ -54,9 +54,9 @@ static bool read_rows(const qn_lower *l, const qn_node *node, rows *out)
     out->n_blocks = (out->k + block - 1) / block;
     return type.quant->axis == (out->transposed ? 1 : 0) && out->n > 0 && out->k > 0 &&
            type.quant->n_scales == out->n * out->n_blocks &&
-           (!gemm || (qn__attr_float(node, "alpha", 1.0f) == 1.0f &&
-                      qn__attr_float(node, "beta", 1.0f) == 1.0f &&
-                      qn__attr_int(node, "transA", 0) == 0));
+           (!gemm ||
+            (qn__attr_float(node, "alpha", 1.0f) == 1.0f &&
+             qn__attr_float(node, "beta", 1.0f) == 1.0f && qn__attr_int(node, "transA", 0) == 0));
 }
 
 /* --- MatMulNBits ------------------------------------------------------------------------------*/
@@ -98,8 +98,7 @@ static qn_tensor *nbits_data(qn_graph *graph, const rows *r, const char *base)
     for (size_t n = 0; n < r->n; n++) {
         uint8_t *row = (uint8_t *)data + n * r->n_blocks * bytes;
         for (size_t k = 0; k < r->k; k++)
-            put(row, bits, k,
-                qn__load_int(r->data, r->dtype, weight_index(r, n, k)) + middle);
+            put(row, bits, k, qn__load_int(r->data, r->dtype, weight_index(r, n, k)) + middle);
     }
     return add_bytes(graph, named(graph, base, "_packed"), QN_DTYPE_U8, 3, dims, blob);
 }
@@ -248,8 +247,9 @@ qn_status qn__onnx_lower_blocks(qn_lower *l, qn_node *node, bool *done, qn_error
     rows r;
     *done = (node->op == QN_OP_MATMUL || node->op == QN_OP_GEMM) && node->n_inputs >= 2 &&
             node->inputs[0] && !qn__onnx_is_quantized(l, node->inputs[0]) && node->outputs[0] &&
-            !qn__onnx_is_quantized(l, node->outputs[0]) && qn__onnx_is_quantized(l, node->inputs[1]) &&
-            qn__onnx_is_blocked(node->inputs[1]) && read_rows(l, node, &r);
+            !qn__onnx_is_quantized(l, node->outputs[0]) &&
+            qn__onnx_is_quantized(l, node->inputs[1]) && qn__onnx_is_blocked(node->inputs[1]) &&
+            read_rows(l, node, &r);
     if (!*done)
         return QN_OK;
     const bool nbits = l->w->options->format == QN_WRITE_QOPERATOR && nbits_fits(&r);

@@ -7,9 +7,9 @@
 
 typedef struct collapser {
     qn_graph *graph;
-    qn_uses uses;        /* of the graph as it was */
-    uint8_t *marks;      /* by node id: goes away */
-    qn_tensor **dynamic; /* by id of the node that quantizes: what it makes now */
+    qn_uses uses;       /* of the graph as it was */
+    uint8_t *marks;     /* by node id: goes away */
+    uint8_t *collapsed; /* by node id: a product on a dynamic tensor */
 } collapser;
 
 /* The nodes of one chain. */
@@ -136,14 +136,15 @@ static const qn_quant *weight_quant(qn_graph *graph, const chain *f)
         any = any || z[i] != 0;
     }
     const bool vector = n > 1 || f->weight_scale->rank == 1;
-    const qn_quant quant = {.bits = (uint8_t)bits,
-                            .is_signed = is_signed,
-                            .axis = (int8_t)(vector && f->weights->dims[1].value == (int64_t)n ? 1 : -1),
-                            .qmin = is_signed ? -128 : 0,
-                            .qmax = is_signed ? 127 : 255,
-                            .n_scales = n,
-                            .scales = s,
-                            .zero_points = any ? z : NULL};
+    const qn_quant quant = {
+        .bits = (uint8_t)bits,
+        .is_signed = is_signed,
+        .axis = (int8_t)(vector && f->weights->dims[1].value == (int64_t)n ? 1 : -1),
+        .qmin = is_signed ? -128 : 0,
+        .qmax = is_signed ? 127 : 255,
+        .n_scales = n,
+        .scales = s,
+        .zero_points = any ? z : NULL};
     return qn__graph_quant(graph, &quant);
 }
 
@@ -162,43 +163,20 @@ static qn_tensor *quantized_weights(const collapser *c, const chain *f)
     return qn__graph_add_constant(c->graph, w->name, type, w->rank, dims, w->constant);
 }
 
-/* The dynamic tensor that a node of DynamicQuantizeLinear makes for collapsed products. */
-static qn_tensor *dynamic_tensor(collapser *c, const qn_node *quantize)
-{
-    if (c->dynamic[quantize->id])
-        return c->dynamic[quantize->id];
-    qn_graph *graph = c->graph;
-    const qn_quant quant = {.bits = 8, .axis = -1, .qmin = 0, .qmax = 255};
-    const qn_quant *kept = qn__graph_quant(graph, &quant);
-    const char *name = qn__arena_printf(&graph->arena, "%s_dynamic", quantize->outputs[0]->name);
-    const char *node_name = qn__arena_printf(&graph->arena, "%s_dynamic", quantize->name);
-    if (!kept || !name || !node_name)
-        return NULL;
-    qn_tensor *t =
-        qn__graph_add_tensor(graph, name, (qn_type){QN_TYPE_DYNAMIC, QN_DTYPE_U8, kept});
-    qn_node *node = qn__graph_add_node(graph, SIZE_MAX, QN_OP_QUANTIZE_LINEAR, node_name, 1, 1);
-    if (!t || !node)
-        return NULL;
-    node->inputs[0] = quantize->inputs[0];
-    qn__node_set_output(node, 0, t);
-    c->dynamic[quantize->id] = t;
-    return t;
-}
-
 static qn_status collapse_chain(collapser *c, const chain *f, qn_error *error)
 {
     qn_graph *graph = c->graph;
     qn_node *last = f->add ? f->add : f->mul, *node = f->product;
     qn_tensor *out = last->outputs[0];
-    qn_tensor *x = dynamic_tensor(c, f->quantize);
-    qn_tensor *w = x ? quantized_weights(c, f) : NULL;
+    qn_tensor *w = quantized_weights(c, f);
     qn_tensor **inputs = qn__arena_calloc(&graph->arena, 3, sizeof(*inputs));
     if (!w || !inputs)
         return QN_NOMEM(error);
-    inputs[0] = x;
+    inputs[0] = f->quantize->outputs[0];
     inputs[1] = w;
     inputs[2] = f->bias;
     node->op = QN_OP_MATMUL;
+    c->collapsed[node->id] = 1;
     node->inputs = inputs;
     node->n_inputs = f->bias ? 3 : 2;
     c->marks[f->cast->id] = c->marks[f->scales->id] = c->marks[f->mul->id] = 1;
@@ -211,58 +189,112 @@ static qn_status collapse_chain(collapser *c, const chain *f, qn_error *error)
     return QN_OK;
 }
 
-/* Nodes of DynamicQuantizeLinear that nobody reads any more. */
-static qn_status drop_unread(const collapser *c, qn_error *error)
+/* --- what quantizes ---------------------------------------------------------------------------*/
+static qn_type dynamic_type(qn_graph *graph)
 {
-    qn_graph *graph = c->graph;
-    uint8_t *read = qn__calloc(graph->ctx, graph->n_tensors + 1, 1);
-    if (!read)
-        return QN_NOMEM(error);
+    const qn_quant quant = {.bits = 8, .axis = -1, .qmin = 0, .qmax = 255};
+    return (qn_type){QN_TYPE_DYNAMIC, QN_DTYPE_U8, qn__graph_quant(graph, &quant)};
+}
+
+/* Which tensors are read by graph outputs and nodes that stay, other than collapsed products, and
+ * which by those. */
+static void find_readers(const collapser *c, uint8_t *plain, uint8_t *dynamic)
+{
+    const qn_graph *graph = c->graph;
     for (size_t i = 0; i < graph->n_outputs; i++)
-        read[graph->outputs[i]->id] = 1;
-    for (size_t i = 0; i < graph->n_nodes; i++)
-        for (uint32_t k = 0; k < graph->nodes[i]->n_inputs; k++)
-            if (graph->nodes[i]->inputs[k] && !c->marks[graph->nodes[i]->id])
-                read[graph->nodes[i]->inputs[k]->id] = 1;
+        plain[graph->outputs[i]->id] = 1;
     for (size_t i = 0; i < graph->n_nodes; i++) {
         const qn_node *node = graph->nodes[i];
-        bool wanted = node->op != QN_OP_DYNAMIC_QUANTIZE_LINEAR;
-        for (uint32_t k = 0; k < node->n_outputs && !wanted; k++)
-            wanted = node->outputs[k] && read[node->outputs[k]->id];
-        if (!wanted)
-            c->marks[node->id] = 1;
+        for (uint32_t k = 0; k < node->n_inputs && !c->marks[node->id]; k++)
+            if (node->inputs[k])
+                (k == 0 && c->collapsed[node->id] ? dynamic : plain)[node->inputs[k]->id] = 1;
     }
-    qn__free(graph->ctx, read);
+}
+
+/* A node that only collapsed products read makes a dynamic tensor. */
+static void turn_quantize(qn_node *node, qn_type type)
+{
+    for (uint32_t k = 1; k < node->n_outputs; k++)
+        if (node->outputs[k])
+            node->outputs[k]->producer = NULL;
+    node->op = QN_OP_QUANTIZE_LINEAR;
+    node->n_outputs = 1;
+    node->outputs[0]->type = type;
+}
+
+/* One that others read too stays, and another makes the dynamic tensor. n_nodes: that there were.
+ */
+static qn_status split_quantize(collapser *c, const qn_node *node, size_t n_nodes, qn_type type,
+                                qn_error *error)
+{
+    qn_graph *graph = c->graph;
+    qn_tensor *const old = node->outputs[0];
+    qn_tensor *t = qn__graph_add_tensor(graph, old->name, type);
+    qn_node *made = qn__graph_add_node(graph, SIZE_MAX, QN_OP_QUANTIZE_LINEAR, node->name, 1, 1);
+    if (!t || !made)
+        return QN_NOMEM(error);
+    made->inputs[0] = node->inputs[0];
+    qn__node_set_output(made, 0, t);
+    for (size_t i = 0; i < n_nodes; i++)
+        if (c->collapsed[graph->nodes[i]->id] && graph->nodes[i]->inputs[0] == old)
+            graph->nodes[i]->inputs[0] = t;
     return QN_OK;
+}
+
+static qn_status make_dynamic(collapser *c, qn_error *error)
+{
+    qn_graph *graph = c->graph;
+    const size_t n_nodes = graph->n_nodes, n_tensors = graph->n_tensors;
+    uint8_t *plain = qn__calloc(graph->ctx, n_tensors + 1, 1);
+    uint8_t *dynamic = qn__calloc(graph->ctx, n_tensors + 1, 1);
+    const qn_type type = dynamic_type(graph);
+    qn_status status = plain && dynamic && type.quant ? QN_OK : QN_NOMEM(error);
+    if (status == QN_OK)
+        find_readers(c, plain, dynamic);
+    for (size_t i = 0; i < n_nodes && status == QN_OK; i++) {
+        qn_node *node = graph->nodes[i];
+        bool wanted = false;
+        if (node->op != QN_OP_DYNAMIC_QUANTIZE_LINEAR || !node->outputs[0] ||
+            !dynamic[node->outputs[0]->id])
+            continue;
+        for (uint32_t k = 0; k < node->n_outputs; k++)
+            wanted = wanted || (node->outputs[k] && plain[node->outputs[k]->id]);
+        if (wanted)
+            status = split_quantize(c, node, n_nodes, type, error);
+        else
+            turn_quantize(node, type);
+    }
+    qn__free(graph->ctx, plain);
+    qn__free(graph->ctx, dynamic);
+    return status;
 }
 
 qn_status qn__onnx_collapse_dynamic(qn_onnx_reader *r, qn_error *error)
 {
-    collapser c = {.graph = r->graph};
-    const size_t n_nodes = r->graph->n_nodes, n_ids = r->graph->next_node_id;
-    QN_TRY(qn__uses_build(r->graph, &c.uses, error));
-    /* each node may be joined by one more */
-    c.marks = qn__calloc(r->graph->ctx, 2 * n_ids + 1, 1);
-    c.dynamic = qn__calloc(r->graph->ctx, n_ids + 1, sizeof(*c.dynamic));
-    qn_status status = c.marks && c.dynamic ? QN_OK : QN_NOMEM(error);
+    qn_graph *graph = r->graph;
+    collapser c = {.graph = graph};
+    const size_t n_ids = graph->next_node_id;
     bool any = false;
-    for (size_t i = 0; i < n_nodes && status == QN_OK; i++) {
+    QN_TRY(qn__uses_build(graph, &c.uses, error));
+    c.marks = qn__calloc(graph->ctx, n_ids + 1, 1);
+    c.collapsed = qn__calloc(graph->ctx, n_ids + 1, 1);
+    qn_status status = c.marks && c.collapsed ? QN_OK : QN_NOMEM(error);
+    for (size_t i = 0; i < graph->n_nodes && status == QN_OK; i++) {
         chain f;
-        if (r->graph->nodes[i]->op != QN_OP_MATMUL_INTEGER ||
-            !find_chain(&c, r->graph->nodes[i], &f))
+        if (graph->nodes[i]->op != QN_OP_MATMUL_INTEGER || !find_chain(&c, graph->nodes[i], &f))
             continue;
         any = true;
         status = collapse_chain(&c, &f, error);
     }
     if (status == QN_OK && any) {
-        status = drop_unread(&c, error);
+        qn__graph_remove_marked(graph, c.marks);
+        memset(c.marks, 0, n_ids + 1);
+        status = make_dynamic(&c, error);
         if (status == QN_OK)
-            qn__graph_remove_marked(r->graph, c.marks);
-        if (status == QN_OK)
-            status = qn__graph_sort(r->graph, error);
+            status = qn__graph_sort(graph, error);
     }
-    qn__free(r->graph->ctx, c.dynamic);
-    qn__free(r->graph->ctx, c.marks);
+    qn__free(graph->ctx, c.collapsed);
+    qn__free(graph->ctx, c.marks);
     qn__uses_free(&c.uses);
     return status;
 }

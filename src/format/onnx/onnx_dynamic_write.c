@@ -26,7 +26,6 @@ static const char *without(qn_graph *graph, const char *name, const char *suffix
                : name;
 }
 
-/* Reading gives the dynamic tensor a name of its own; the integers have the name in front of it. */
 static qn_status lower_quantize(qn_lower *l, qn_node *node, qn_error *error)
 {
     qn_graph *graph = l->w->graph;
@@ -35,19 +34,16 @@ static qn_status lower_quantize(qn_lower *l, qn_node *node, qn_error *error)
     QN_FAIL_IF(e->is_output || e->type.dtype != QN_DTYPE_U8 || e->type.quant->axis >= 0, error,
                QN_UNSUPPORTED, "tensor \"%s\": ONNX has no such scales made at run time", t->name);
     const qn_type u8 = qn_type_plain_make(QN_DTYPE_U8);
-    const char *name = without(graph, t->name, "_dynamic");
-    const char *base = name ? without(graph, name, "_quantized") : NULL;
+    const char *base = without(graph, t->name, "_quantized");
     t->type = u8;
     e->base = base;
-    e->q = name == t->name ? t : qn__onnx_fresh(graph, name, u8);
+    e->q = t;
     e->params.scale =
         qn__onnx_fresh(graph, named(graph, base, "_scale"), qn_type_plain_make(QN_DTYPE_F32));
     e->params.zero_point = qn__onnx_fresh(graph, named(graph, base, "_zero_point"), u8);
     qn_tensor **outputs = qn__arena_calloc(&graph->arena, 3, sizeof(*outputs));
-    if (!base || !e->q || !e->params.scale || !e->params.zero_point || !outputs)
+    if (!base || !e->params.scale || !e->params.zero_point || !outputs)
         return QN_NOMEM(error);
-    if (e->q != t)
-        t->producer = NULL;
     node->op = QN_OP_DYNAMIC_QUANTIZE_LINEAR;
     node->outputs = outputs;
     node->n_outputs = 3;
@@ -57,33 +53,40 @@ static qn_status lower_quantize(qn_lower *l, qn_node *node, qn_error *error)
     return qn__onnx_push_node(graph, node) ? QN_OK : QN_NOMEM(error);
 }
 
-/* [N, K] to [K, N] */
-static qn_tensor *transposed(qn_graph *graph, const qn_tensor *w)
-{
-    const size_t rows = (size_t)w->dims[0].value, columns = (size_t)w->dims[1].value;
-    void *data = NULL;
-    qn_blob *blob = qn__blob_create(graph->ctx, rows * columns, &data);
-    if (!blob)
-        return NULL;
-    for (size_t r = 0; r < rows; r++)
-        for (size_t c = 0; c < columns; c++)
-            ((uint8_t *)data)[c * rows + r] = ((const uint8_t *)w->constant->data)[r * columns + c];
-    const int64_t dims[2] = {(int64_t)columns, (int64_t)rows};
-    const char *name = named(graph, w->name, "_transposed");
-    qn_tensor *t =
-        name ? qn__graph_add_constant(graph, name, qn_type_plain_make(w->type.dtype), 2, dims, blob)
-             : NULL;
-    qn__blob_unref(blob);
-    return t;
-}
-
 typedef struct product {
     qn_tensor *x, *w, *x_scale, *w_scale, *x_zero, *w_zero, *bias;
 } product;
 
-static qn_status read_product(qn_lower *l, qn_node *node, product *p, qn_error *error)
+/* Integers from [N, K] to [K, N], with parameters named after them. */
+static qn_status transpose_weights(qn_lower *l, const qn_tensor *w, qn_type type, product *p,
+                                   qn_error *error)
 {
     qn_graph *graph = l->w->graph;
+    const size_t rows = (size_t)w->dims[0].value, columns = (size_t)w->dims[1].value;
+    void *data = NULL;
+    qn_blob *blob = qn__blob_create(graph->ctx, rows * columns, &data);
+    const char *base = named(graph, without(graph, w->name, "_quantized"), "_transposed");
+    if (!blob)
+        return QN_NOMEM(error);
+    for (size_t r = 0; r < rows; r++)
+        for (size_t c = 0; c < columns; c++)
+            ((uint8_t *)data)[c * rows + r] = ((const uint8_t *)w->constant->data)[r * columns + c];
+    const int64_t dims[2] = {(int64_t)columns, (int64_t)rows};
+    const char *name = named(graph, base, "_quantized");
+    p->w = name ? qn__graph_add_constant(graph, name, qn_type_plain_make(type.dtype), 2, dims, blob)
+                : NULL;
+    qn__blob_unref(blob);
+    if (!p->w)
+        return QN_NOMEM(error);
+    qn_params params;
+    QN_TRY(qn__onnx_make_params(l, p->w, type, base, &params, error));
+    p->w_scale = params.scale;
+    p->w_zero = type.quant->zero_points ? params.zero_point : NULL;
+    return QN_OK;
+}
+
+static qn_status read_product(qn_lower *l, qn_node *node, product *p, qn_error *error)
+{
     const bool gemm = node->op == QN_OP_GEMM;
     qn_tensor *w = node->n_inputs > 1 ? node->inputs[1] : NULL;
     const qn_type type = w && w->id < l->n_entries ? l->entries[w->id].type : (qn_type){0};
@@ -97,30 +100,29 @@ static qn_status read_product(qn_lower *l, qn_node *node, product *p, qn_error *
                     (!node->inputs[2]->constant || node->inputs[2]->type.dtype != QN_DTYPE_F32)),
                error, QN_UNSUPPORTED,
                "node \"%s\": ONNX has no such product with scales made at run time", node->name);
-    qn_lowered *e;
-    QN_TRY(qn__onnx_integers_of(l, w, &e, error));
     const qn_lowered *x = &l->entries[node->inputs[0]->id];
     *p = (product){.x = x->q,
-                   .w = e->q,
                    .x_scale = x->params.scale,
-                   .w_scale = e->params.scale,
                    .x_zero = x->params.zero_point,
-                   .w_zero = type.quant->zero_points ? e->params.zero_point : NULL,
                    .bias = node->n_inputs > 2 ? node->inputs[2] : NULL};
     if (gemm && qn__attr_int(node, "transB", 0) != 0)
-        p->w = transposed(graph, e->q);
-    return p->w ? QN_OK : QN_NOMEM(error);
+        return transpose_weights(l, w, type, p, error);
+    qn_lowered *e;
+    QN_TRY(qn__onnx_integers_of(l, w, &e, error));
+    p->w = e->q;
+    p->w_scale = e->params.scale;
+    p->w_zero = type.quant->zero_points ? e->params.zero_point : NULL;
+    return QN_OK;
 }
 
 static qn_tensor *emit(qn_graph *graph, qn_op op, const char *base, const char *suffix,
                        qn_tensor *a, qn_tensor *b, qn_tensor *out)
 {
     const char *name = named(graph, base, suffix);
-    qn_node *node =
-        name && a ? qn__graph_add_node(graph, SIZE_MAX, op, name, b ? 2 : 1, 1) : NULL;
+    qn_node *node = name && a ? qn__graph_add_node(graph, SIZE_MAX, op, name, b ? 2 : 1, 1) : NULL;
     if (node && !out)
-        out = qn__onnx_fresh(graph, named(graph, name, "_output"),
-                             qn_type_plain_make(QN_DTYPE_F32));
+        out =
+            qn__onnx_fresh(graph, named(graph, name, "_output"), qn_type_plain_make(QN_DTYPE_F32));
     if (!node || !out)
         return NULL;
     node->inputs[0] = a;
@@ -141,9 +143,8 @@ static qn_status lower_product(qn_lower *l, qn_node *node, qn_error *error)
     qn_tensor *sums = qn__onnx_fresh(graph, named(graph, node->name, "_integers"),
                                      qn_type_plain_make(QN_DTYPE_I32));
     qn_tensor **inputs = qn__arena_calloc(&graph->arena, 4, sizeof(*inputs));
-    qn_tensor *const made = node->act != QN_ACT_NONE
-                                ? qn__onnx_before_act(graph, l->w->source, node, out)
-                                : out;
+    qn_tensor *const made =
+        node->act != QN_ACT_NONE ? qn__onnx_before_act(graph, l->w->source, node, out) : out;
     if (!sums || !inputs || !made)
         return QN_NOMEM(error);
     inputs[0] = p.x;
@@ -161,9 +162,9 @@ static qn_status lower_product(qn_lower *l, qn_node *node, qn_error *error)
         return QN_NOMEM(error);
     qn_tensor *real = emit(graph, QN_OP_CAST, node->name, "_cast", sums, NULL, NULL);
     qn_tensor *scale = emit(graph, QN_OP_MUL, node->name, "_scales", p.x_scale, p.w_scale, NULL);
-    qn_tensor *scaled = !scale ? NULL
-                               : emit(graph, QN_OP_MUL, node->name, "_scaled", real, scale,
-                                      p.bias ? NULL : made);
+    qn_tensor *scaled =
+        !scale ? NULL
+               : emit(graph, QN_OP_MUL, node->name, "_scaled", real, scale, p.bias ? NULL : made);
     if (scaled && p.bias)
         scaled = emit(graph, QN_OP_ADD, node->name, "_bias", scaled, p.bias, made);
     if (!scaled)

@@ -261,8 +261,8 @@ qn_status qn__onnx_float_of(qn_lower *l, qn_tensor *tensor, qn_tensor **out, qn_
 /* --- activations ------------------------------------------------------------------------------*/
 /* Tensor to carry a value the fused graph has no tensor for: the one of the file where it is free.
  */
-qn_tensor *qn__onnx_before_act(qn_graph *graph, const qn_onnx_source *source,
-                                   const qn_node *node, const qn_tensor *after)
+qn_tensor *qn__onnx_before_act(qn_graph *graph, const qn_onnx_source *source, const qn_node *node,
+                               const qn_tensor *after)
 {
     const char *name = named(graph, after->name, "_linear");
     if (source && node->act_source >= 0 && source->nodes[node->act_source].n_inputs > 0)
@@ -288,7 +288,7 @@ static qn_tensor *bound(qn_graph *graph, const qn_onnx_source *source, const qn_
 
 /* The node's output goes through its activation again; `after` is what the activation makes. */
 qn_status qn__onnx_emit_act(qn_lower *l, qn_node *node, qn_tensor *before, qn_tensor *after,
-                          qn_error *error)
+                            qn_error *error)
 {
     qn_graph *graph = l->w->graph;
     const qn_onnx_source *source = l->w->source;

@@ -1,7 +1,7 @@
 /* MatMul and Gemm of a dynamic tensor and constant 8-bit weights. Weights are packed as if the zero
- * point were 128, so that the kernel's sums in float are exact as long as they stay below 2^24; what
- * this run's zero point changes, its scale and the bias are applied to each tile of sums while it is
- * in the cache. */
+ * point were 128, so that the kernel's sums in float are exact as long as they stay below 2^24;
+ * what this run's zero point changes, its scale and the bias are applied to each tile of sums while
+ * it is in the cache. */
 #include "run/dynamic.h"
 #include "run/nd.h"
 #include "run/ops/q8_run.h"
@@ -93,8 +93,8 @@ static qn_status read_bias(const qn_plan *plan, const qn_step *step, dynamic_sta
     const bool column = c->rank > 0 && (size_t)c->dims[c->rank - 1].value == count;
     if (count != 1 && (count != s->n || !column)) {
         qn__free(qn__plan_context(plan), values);
-        return qn__step_fail(step, error, QN_UNSUPPORTED,
-                             "bias \"%s\" is not one value per column", c->name);
+        return qn__step_fail(step, error, QN_UNSUPPORTED, "bias \"%s\" is not one value per column",
+                             c->name);
     }
     s->bias = qn__calloc(qn__plan_context(plan), s->n, sizeof(float));
     for (size_t i = 0; s->bias != NULL && i < s->n; i++)

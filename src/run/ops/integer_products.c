@@ -212,8 +212,8 @@ static void conv_rows(void *arg, size_t begin, size_t end)
     const qn_window *const w = &s->window;
     for (size_t row = begin; row < end; row++)
         for (size_t ox = 0; ox < w->ow; ox++)
-            job->out[row * w->ow + ox] = conv_one(job, row / w->oh / w->oc, row / w->oh % w->oc,
-                                                  row % w->oh, ox);
+            job->out[row * w->ow + ox] =
+                conv_one(job, row / w->oh / w->oc, row / w->oh % w->oc, row % w->oh, ox);
 }
 
 static qn_status conv_run(const qn_step *step, const qn_run_env *env, const qn_view *in,
