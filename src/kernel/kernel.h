@@ -113,6 +113,15 @@ typedef struct qn_q8_igemm {
     size_t mr, nr, kr;
     const char *name;
 } qn_q8_igemm;
+/* Changes whenever the bytes that qn__q8_gemm_pack makes, or their meaning to kernels, change: model
+ * files hold packed weights under this number (docs/qnm.md). */
+enum { QN_Q8_GEMM_LAYOUT_VERSION = 1 };
+/* Packing id of one form: slot 1 (q8_igemm), version, NR, KR. */
+static inline uint32_t qn_q8_gemm_layout(size_t nr, size_t kr)
+{
+    return 1u << 24 | (uint32_t)QN_Q8_GEMM_LAYOUT_VERSION << 16 | ((uint32_t)nr & 255) << 8 |
+           ((uint32_t)kr & 255);
+}
 /* Bytes needed to pack n columns of ks * kc weights; false on overflow. */
 bool qn__q8_gemm_packed_bytes(size_t *out, size_t n, size_t kc, size_t ks, size_t nr, size_t kr);
 /* Packs weights given as w[n * stride_n + p * stride_p + k * stride_k]; returns whether they are
@@ -171,6 +180,7 @@ enum {
     QN_ISA_avxvnni = QN_CPU_AVX2 | QN_CPU_AVX_VNNI,
     QN_ISA_avx512 = QN_CPU_AVX512,
     QN_ISA_vnni = QN_CPU_AVX512 | QN_CPU_AVX512_VNNI,
+    QN_ISA_amx = QN_CPU_AVX512 | QN_CPU_AVX512_VNNI | QN_CPU_AMX,
     QN_ISA_neon = QN_CPU_NEON,
     QN_ISA_dotprod = QN_CPU_NEON | QN_CPU_DOTPROD
 };

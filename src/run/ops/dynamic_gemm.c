@@ -160,7 +160,7 @@ static qn_status pack(const qn_plan *plan, qn_step *step, dynamic_state *s, qn_e
     const qn_q8_strides strides = {0, s->trans_b ? s->k : 1, 0, s->trans_b ? 1 : s->n};
     s->q8 = (qn_q8_packed){
         .n = s->n, .kc = s->k, .ks = 1, .groups = 1, .kernel = step->kernels->q8_igemm};
-    status = qn__q8_pack(step, ctx, &x, &sums, values, &strides, &s->q8, error);
+    status = qn__q8_pack(plan, step, &x, &sums, values, &strides, &s->q8, error);
     step->packed_bytes = s->q8.bytes;
 done:
     qn__free(ctx, ones);
