@@ -1,7 +1,8 @@
 /* Values of tensors whose scale is made at run time. */
 #include "run/dynamic.h"
 #include "run/nd.h"
-#include "run/ops/vmath.h"
+
+#include <math.h>
 
 qn_dynamic_params qn__dynamic_params(float lo, float hi)
 {
@@ -20,32 +21,38 @@ qn_dynamic_params qn__dynamic_params(float lo, float hi)
     return p;
 }
 
+static qn_q8_quantize_args quantize_args(const float *x, size_t count, qn_dynamic_params params,
+                                         uint8_t *q)
+{
+    return (qn_q8_quantize_args){.n = count,
+                                 .channels = 1,
+                                 .src = x,
+                                 .dst = q,
+                                 .scale = params.scale,
+                                 .lo = (float)-params.zero,
+                                 .hi = (float)(255 - params.zero),
+                                 .zero = params.zero};
+}
+
 typedef struct quantize_job {
-    const float *x;
-    uint8_t *q;
-    qn_dynamic_params params;
+    qn_q8_quantize_fn fn;
+    qn_q8_quantize_args all;
 } quantize_job;
 
 static void quantize_range(void *arg, size_t begin, size_t end)
 {
     const quantize_job *const job = arg;
-    const float *restrict const x = job->x;
-    uint8_t *restrict const q = job->q;
-    const float scale = job->params.scale;
-    const float lo = (float)-job->params.zero, hi = (float)(255 - job->params.zero);
-    const int32_t zero = job->params.zero;
-    for (size_t i = begin; i < end; i++) {
-        float v = x[i] / scale;
-        v = v > lo ? v : lo;
-        v = v < hi ? v : hi;
-        q[i] = (uint8_t)((int32_t)qn_rne_small(v) + zero);
-    }
+    qn_q8_quantize_args part = job->all;
+    part.n = end - begin;
+    part.src += begin;
+    part.dst += begin;
+    job->fn(&part);
 }
 
-void qn__dynamic_quantize(qn_pool *pool, const float *x, size_t count, qn_dynamic_params params,
-                          uint8_t *q)
+void qn__dynamic_quantize(const qn_q8_quantize *kernel, qn_pool *pool, const float *x, size_t count,
+                          qn_dynamic_params params, uint8_t *q)
 {
-    quantize_job job = {x, q, params};
+    quantize_job job = {kernel->fn, quantize_args(x, count, params, q)};
     qn__parallel_ranges(pool, quantize_range, &job, count, 5);
 }
 
@@ -66,7 +73,11 @@ void qn__dynamic_from_f32(const qn_view *view, const float *src)
     }
     qn_dynamic_params *const p = qn_dynamic_params_of(view);
     *p = qn__dynamic_params(lo, hi);
-    qn__dynamic_quantize(NULL, src, view->count, *p, view->data);
+    for (size_t i = 0; i < view->count; i++) {
+        float v = rintf(src[i] / p->scale) + (float)p->zero;
+        v = v > 0.0f ? v : 0.0f;
+        ((uint8_t *)view->data)[i] = (uint8_t)(v < 255.0f ? v : 255.0f);
+    }
 }
 
 /* --- which nodes ------------------------------------------------------------------------------*/

@@ -32,8 +32,8 @@ static inline qn_dynamic_params *qn_dynamic_params_of(const qn_view *view)
 
 /* Scale and zero point of values between lo and hi, as ONNX's DynamicQuantizeLinear has them. */
 qn_dynamic_params qn__dynamic_params(float lo, float hi);
-void qn__dynamic_quantize(qn_pool *pool, const float *x, size_t count, qn_dynamic_params params,
-                          uint8_t *q);
+void qn__dynamic_quantize(const qn_q8_quantize *kernel, qn_pool *pool, const float *x, size_t count,
+                          qn_dynamic_params params, uint8_t *q);
 void qn__dynamic_to_f32(const qn_view *view, float *dst);
 void qn__dynamic_from_f32(const qn_view *view, const float *src);
 

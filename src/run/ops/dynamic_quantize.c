@@ -17,6 +17,7 @@ static qn_status prepare(const qn_plan *plan, qn_step *step, qn_error *error)
                                  qn__dtype_name(y->type.dtype));
     }
     step->in_layout[0] = QN_LAYOUT_ROW_MAJOR;
+    step->kernel_name = step->kernels->q8_quantize.name;
     return QN_OK;
 }
 
@@ -36,7 +37,8 @@ static qn_status run_to_dynamic(const qn_step *step, const qn_run_env *env, cons
 {
     qn_dynamic_params *const params = qn_dynamic_params_of(&out[0]);
     QN_TRY(measure(step, &in[0], params, error));
-    qn__dynamic_quantize(env->pool, in[0].data, in[0].count, *params, out[0].data);
+    qn__dynamic_quantize(&step->kernels->q8_quantize, env->pool, in[0].data, in[0].count, *params,
+                         out[0].data);
     return QN_OK;
 }
 
@@ -45,7 +47,8 @@ static qn_status run_plain(const qn_step *step, const qn_run_env *env, const qn_
 {
     qn_dynamic_params params;
     QN_TRY(measure(step, &in[0], &params, error));
-    qn__dynamic_quantize(env->pool, in[0].data, in[0].count, params, out[0].data);
+    qn__dynamic_quantize(&step->kernels->q8_quantize, env->pool, in[0].data, in[0].count, params,
+                         out[0].data);
     if (step->node->n_outputs > 1 && step->node->outputs[1] != NULL)
         *(float *)out[1].data = params.scale;
     if (step->node->n_outputs > 2 && step->node->outputs[2] != NULL)
