@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Matrix products with scales made at run time and with weights in blocks: quench and onnxruntime, one thread.
 
 usage: QUENCH=build/quench bench/dynamic.py [ROWSxINNERxCOLUMNS ...]
