@@ -240,6 +240,8 @@ static qn_status plan_steps(qn_plan *plan, const uint8_t *needed, qn_error *erro
     for (size_t i = 0; i < graph->n_inputs; i++) {
         const qn_tensor *const t = graph->inputs[i];
         QN_FAIL_IF(t->constant != NULL, error, QN_CORRUPT, "input \"%s\" is constant", t->name);
+        QN_FAIL_IF(t->type.kind == QN_TYPE_DYNAMIC, error, QN_UNSUPPORTED,
+                   "input \"%s\" has no scale", t->name);
         QN_TRY(add_value(plan, t, QN_LAYOUT_ROW_MAJOR, &plan->inputs[i], error));
         plan->primary[t->id] = plan->inputs[i];
     }

@@ -229,6 +229,24 @@ static void other_readers_are_refused(void **state)
     }
 }
 
+/* The caller would have to know where the scale lies. */
+static void inputs_have_their_scale(void **state)
+{
+    (void)state;
+    static const float x[16];
+    static const int8_t values[16];
+    net *n = net_start();
+    const int64_t dims[2] = {4, 4};
+    qn_tensor *q = net_input(n, x, false, 2, dims);
+    q->type = dynamic_type(n);
+    qn_tensor *w = build_const(&n->b, "w", QN_DTYPE_I8, values, 2, dims);
+    w->type = net_quant(n, QN_DTYPE_I8, 0.1f, 0);
+    qn_tensor *y = NODE(&n->b, MATMUL, "y", q, w);
+    assert_int_equal(net_try(n, y), QN_UNSUPPORTED);
+    assert_non_null(strstr(n->b.error.message, "in0"));
+    net_end(n);
+}
+
 static void weights_in_blocks_run_in_float(void **state)
 {
     (void)state;
@@ -322,6 +340,7 @@ int main(void)
         cmocka_unit_test(values_of_a_dynamic_tensor),
         cmocka_unit_test(numbers_that_are_not_finite_are_refused),
         cmocka_unit_test(other_readers_are_refused),
+        cmocka_unit_test(inputs_have_their_scale),
         cmocka_unit_test(weights_in_blocks_run_in_float),
         cmocka_unit_test(planning_survives_lack_of_memory),
     };

@@ -10,11 +10,14 @@ static qn_status prepare(const qn_plan *plan, qn_step *step, qn_error *error)
     const bool plain = step->node->op == QN_OP_DYNAMIC_QUANTIZE_LINEAR;
     if (x == NULL || x->type.kind != QN_TYPE_PLAIN || x->type.dtype != QN_DTYPE_F32)
         return qn__step_fail(step, error, QN_UNSUPPORTED, "its input is not float32");
+    if (qn__tensor_elements(x) != qn__tensor_elements(step->node->outputs[0]))
+        return qn__step_fail(step, error, QN_CORRUPT, "input and output do not fit");
     for (uint32_t i = 0; plain && i < step->node->n_outputs && i < 3; i++) {
         const qn_tensor *const y = step->node->outputs[i];
-        if (y != NULL && y->type.dtype != (i == 1 ? QN_DTYPE_F32 : QN_DTYPE_U8))
-            return qn__step_fail(step, error, QN_CORRUPT, "output \"%s\" is %s", y->name,
-                                 qn__dtype_name(y->type.dtype));
+        if (y != NULL && (y->type.dtype != (i == 1 ? QN_DTYPE_F32 : QN_DTYPE_U8) ||
+                          (i > 0 && qn__tensor_elements(y) != 1)))
+            return qn__step_fail(step, error, QN_CORRUPT, "output \"%s\" is not one %s", y->name,
+                                 i == 1 ? "float32" : "uint8");
     }
     step->in_layout[0] = QN_LAYOUT_ROW_MAJOR;
     step->kernel_name = step->kernels->q8_quantize.name;

@@ -72,14 +72,14 @@ static qn_status read_matmul(const qn_step *step, product_state *s, qn_error *er
 {
     const qn_tensor *const a = step->node->inputs[0], *const b = step->node->inputs[1];
     const qn_tensor *const y = step->node->outputs[0];
-    if (a->rank < 2 || b->rank < 2)
+    if (a->rank < 2 || b->rank < 2 || y->rank < 2)
         return qn__step_fail(step, error, QN_UNSUPPORTED, "needs matrices");
     s->m = (size_t)a->dims[a->rank - 2].value;
     s->k = (size_t)a->dims[a->rank - 1].value;
     s->n = (size_t)b->dims[b->rank - 1].value;
     const size_t count = qn__tensor_elements(y);
-    if ((size_t)b->dims[b->rank - 2].value != s->k || (s->m * s->n == 0 ? count != 0 : 0) ||
-        (s->m * s->n != 0 && count % (s->m * s->n) != 0))
+    if ((size_t)b->dims[b->rank - 2].value != s->k || (size_t)y->dims[y->rank - 2].value != s->m ||
+        (size_t)y->dims[y->rank - 1].value != s->n)
         return qn__step_fail(step, error, QN_CORRUPT, "shapes do not fit");
     s->batches = s->m * s->n == 0 ? 0 : count / (s->m * s->n);
     qn_tensor t[3] = {*y, *a, *b};
@@ -160,7 +160,8 @@ static qn_status read_conv(const qn_step *step, product_state *s, qn_error *erro
     s->groups = (size_t)groups;
     s->k = (size_t)dims[1];
     if (s->window.c % s->groups != 0 || s->window.oc % s->groups != 0 ||
-        s->window.c / s->groups != s->k || (size_t)dims[0] != s->window.oc)
+        s->window.c / s->groups != s->k || (size_t)dims[0] != s->window.oc ||
+        (size_t)step->node->outputs[0]->dims[0].value != s->window.n)
         return qn__step_fail(step, error, QN_CORRUPT, "shapes do not fit");
     QN_TRY(check_zero(step, 0, 1, &many, error));
     return check_zero(step, 1, s->window.oc, &s->b_columns, error);
