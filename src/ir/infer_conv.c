@@ -170,10 +170,10 @@ static qn_status check_kernel_attr(const qn_infer *in, const window *w, qn_error
 static qn_status check_conv(const qn_infer *in, const qn_tensor *x, const qn_tensor *weight,
                             int64_t group, int64_t n_out, qn_error *error)
 {
-    const qn_tensor *bias = qn_infer_in(in, 2);
-    const size_t channels_axis = in->node->op == QN_OP_CONV ? 1 : 0;
-    const int64_t per_group = weight->dims[channels_axis].value;
-    const bool grouped = in->node->op == QN_OP_CONV;
+    const bool integer = in->node->op == QN_OP_CONV_INTEGER; /* input 2 is a zero point */
+    const bool grouped = in->node->op == QN_OP_CONV || integer;
+    const qn_tensor *bias = integer ? NULL : qn_infer_in(in, 2);
+    const int64_t per_group = weight->dims[grouped ? 1 : 0].value;
     int64_t channels;
     QN_INFER_CHECK(in, error, group >= 1, "\"group\" is %" PRId64, group);
     QN_INFER_CHECK(in, error, !__builtin_mul_overflow(per_group, grouped ? group : 1, &channels),

@@ -2,6 +2,7 @@
  * decide which values share memory and lay the rest out in one arena. */
 #include "ir/packed.h"
 #include "run/nd.h"
+#include "run/dynamic.h"
 #include "run/plan.h"
 
 #include <string.h>
@@ -20,12 +21,14 @@ static qn_status add_value(qn_plan *plan, const qn_tensor *tensor, qn_layout lay
     const qn_dtype dtype = tensor->type.dtype;
     QN_FAIL_IF(!tensor->has_shape || !qn__tensor_static_dims(tensor, dims), error, QN_UNSUPPORTED,
                "tensor \"%s\": its shape depends on the data", tensor->name);
-    QN_FAIL_IF(dtype == QN_DTYPE_NONE || tensor->type.kind == QN_TYPE_DYNAMIC, error,
+    const bool dynamic = tensor->type.kind == QN_TYPE_DYNAMIC;
+    QN_FAIL_IF(dtype == QN_DTYPE_NONE || (dynamic && !qn_dynamic_is_bytes(tensor->type)), error,
                QN_UNSUPPORTED, "tensor \"%s\": its type cannot be executed", tensor->name);
-    QN_FAIL_IF(!qn_shape_count(&count, dims, tensor->rank) ||
-                   !qn__dtype_bytes(&bytes, dtype, count) || bytes > plan->ctx->limits.tensor_bytes,
-               error, QN_LIMIT, "tensor \"%s\" has more than %llu bytes", tensor->name,
-               (unsigned long long)plan->ctx->limits.tensor_bytes);
+    QN_FAIL_IF(
+        !qn_shape_count(&count, dims, tensor->rank) || !qn__dtype_bytes(&bytes, dtype, count) ||
+            (dynamic && !qn_dynamic_bytes(&bytes, count)) || bytes > plan->ctx->limits.tensor_bytes,
+        error, QN_LIMIT, "tensor \"%s\" has more than %llu bytes", tensor->name,
+        (unsigned long long)plan->ctx->limits.tensor_bytes);
     QN_FAIL_IF(tensor->constant == NULL && qn__dtype_bits(dtype) < 8, error, QN_UNSUPPORTED,
                "tensor \"%s\": activations of %s cannot be executed", tensor->name,
                qn__dtype_name(dtype));
@@ -235,6 +238,8 @@ static qn_status plan_steps(qn_plan *plan, const uint8_t *needed, qn_error *erro
     for (size_t i = 0; i < graph->n_inputs; i++) {
         const qn_tensor *const t = graph->inputs[i];
         QN_FAIL_IF(t->constant != NULL, error, QN_CORRUPT, "input \"%s\" is constant", t->name);
+        QN_FAIL_IF(t->type.kind == QN_TYPE_DYNAMIC, error, QN_UNSUPPORTED,
+                   "input \"%s\" has no scale", t->name);
         QN_TRY(add_value(plan, t, QN_LAYOUT_ROW_MAJOR, &plan->inputs[i], error));
         plan->primary[t->id] = plan->inputs[i];
     }

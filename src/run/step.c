@@ -1,4 +1,5 @@
 /* What operators ask of the planner: their node's dims, constants, fused activation, errors. */
+#include "run/dynamic.h"
 #include "run/plan.h"
 
 #include <math.h>
@@ -11,8 +12,9 @@ qn_status qn__node_impl(const qn_node *node, const qn_run_op **out, qn_error *er
                          node->op == QN_OP_REQUANTIZE;
     const bool quantized = !crosses && node->n_inputs > 0 && node->inputs[0] != NULL &&
                            node->inputs[0]->type.kind == QN_TYPE_QUANT;
-    const qn_run_op *const impl =
-        quantized ? qn__run_qop_find(node->op) : qn__run_op_find(node->op);
+    const qn_run_op *const impl = qn__dynamic_applies(node) ? qn__dynamic_op_find(node)
+                                  : quantized               ? qn__run_qop_find(node->op)
+                                                            : qn__run_op_find(node->op);
     QN_FAIL_IF(impl == NULL, error, QN_UNSUPPORTED, "node \"%s\" (%s): cannot be executed%s",
                node->name, qn__op_name(node->op), quantized ? " on quantized tensors" : "");
     *out = impl;

@@ -1,4 +1,5 @@
 /* Real values of a tensor in any type and layout, and back. */
+#include "run/dynamic.h"
 #include "run/nd.h"
 
 #include <math.h>
@@ -90,6 +91,10 @@ void qn__view_to_f32(const qn_view *view, float *dst)
                            view->dims, sizeof(float));
         return;
     }
+    if (type->kind == QN_TYPE_DYNAMIC) {
+        qn__dynamic_to_f32(view, dst);
+        return;
+    }
     cursor c = cursor_start(view);
     for (size_t i = 0; i < view->count; i++) {
         dst[i] = quant ? dequantize(type->quant, qn__load_int(view->data, type->dtype, c.offset),
@@ -163,6 +168,10 @@ void qn__view_from_f32(const qn_view *view, const float *src)
     if (type->dtype == QN_DTYPE_F32 && !quant) {
         qn__convert_layout(NULL, view->data, view->layout, src, QN_LAYOUT_ROW_MAJOR, view->rank,
                            view->dims, sizeof(float));
+        return;
+    }
+    if (type->kind == QN_TYPE_DYNAMIC) {
+        qn__dynamic_from_f32(view, src);
         return;
     }
     cursor c = cursor_start(view);

@@ -273,6 +273,8 @@ static void run_task(void *arg, size_t index)
             (uint8_t *)job->c + (group * job->c_group + m0 * job->c_stride + n0) * elem;
         p->kernel.fn(mr, nc, p->kc, p->ks, a, p->flip, p->safe, packed, c, job->c_stride,
                      &job->out);
+        if (job->finish != NULL)
+            job->finish(job, m0, mr, n0, nc);
     }
 }
 

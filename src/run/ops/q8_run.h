@@ -61,7 +61,9 @@ typedef struct qn_q8_job {
      * repeating a valid row. */
     void (*rows)(const struct qn_q8_job *job, size_t group, size_t m0, size_t mr,
                  const uint8_t **a);
-    const void *ctx;            /* of rows */
+    const void *ctx; /* of rows */
+    /* Called, where it is set, once rows m0 .. m0 + mr of columns n0 .. n0 + nc are computed. */
+    void (*finish)(const struct qn_q8_job *job, size_t m0, size_t mr, size_t n0, size_t nc);
     const uint8_t **row_buffer; /* qn__q8_buffer_bytes; NULL when that is 0 */
 } qn_q8_job;
 /* Bytes of row_buffer for m rows; false on overflow. 0 unless there are very many taps. */
