@@ -100,7 +100,7 @@ static qn_status add_value(qn_plan *plan, const qn_tensor *tensor, qn_layout lay
                    !qn__dtype_bytes(&bytes, dtype, count) || bytes > plan->ctx->limits.tensor_bytes,
                error, QN_LIMIT, "tensor \"%s\" has more than %llu bytes", tensor->name,
                (unsigned long long)plan->ctx->limits.tensor_bytes);
-    QN_FAIL_IF(tensor->constant == NULL && qn__dtype_bits(dtype) < 8, error, QN_UNSUPPORTED,
+    QN_FAIL_IF(qn__dtype_bits(dtype) < 8 && layout != QN_LAYOUT_ROW_MAJOR, error, QN_UNSUPPORTED,
                "tensor \"%s\": activations of %s cannot be executed", tensor->name,
                qn__dtype_name(dtype));
     if (!QN_GROW(plan->ctx, &plan->values, &plan->values_capacity, plan->n_values))
@@ -246,10 +246,9 @@ static qn_status plan_node(qn_plan *plan, const qn_node *node, qn_error *error)
                   .kernels = &plan->kernels,
                   .inplace_input = -1,
                   .kernel_name = qn__op_name(node->op)};
-    QN_TRY(qn__node_impl(node, &op.impl, error));
     for (uint32_t i = 0; i < node->n_inputs; i++)
         op.in_layout[i] = producer_layout(plan, node->inputs[i]);
-    QN_TRY(op.impl->prepare(plan, &op, error));
+    QN_TRY(qn__step_prepare(plan, &op, error));
     uint32_t in[QN_STEP_MAX_IO];
     qn_status status = QN_OK;
     for (uint32_t i = 0; i < node->n_inputs && status == QN_OK; i++) {
