@@ -234,6 +234,28 @@ static qn_status check_shapes(const qn_node *node, qn_error *error)
     return QN_OK;
 }
 
+/* A shape that the data decide is planned with its bound where only the caller sees the tensor. */
+static void bound_output(qn_plan *plan, const qn_node *node)
+{
+    const qn_graph *const graph = plan->graph;
+    qn_tensor *const t = node->outputs[0];
+    int64_t dims[QN_MAX_RANK];
+    bool is_output = false;
+    if (!t->has_shape || qn__tensor_static_dims(t, dims))
+        return;
+    for (size_t i = 0; i < graph->n_outputs; i++)
+        is_output = is_output || graph->outputs[i] == t;
+    for (size_t i = 0; i < graph->n_nodes && is_output; i++)
+        for (uint32_t k = 0; k < graph->nodes[i]->n_inputs; k++)
+            is_output = is_output && graph->nodes[i]->inputs[k] != t;
+    for (size_t i = 0; i < t->rank; i++) {
+        dims[i] = t->dims[i].value;
+        is_output = is_output && dims[i] >= 0 && t->dims[i].kind != QN_DIM_SYMBOL;
+    }
+    if (is_output)
+        qn__tensor_set_shape(t, t->rank, dims);
+}
+
 static qn_status plan_node(qn_plan *plan, const qn_node *node, qn_error *error)
 {
     QN_FAIL_IF(node->n_inputs > QN_STEP_MAX_IO || node->n_outputs > QN_STEP_MAX_IO, error, QN_LIMIT,
@@ -241,6 +263,8 @@ static qn_status plan_node(qn_plan *plan, const qn_node *node, qn_error *error)
                qn__op_name(node->op), QN_STEP_MAX_IO);
     QN_FAIL_IF(node->n_outputs == 0 || node->outputs[0] == NULL, error, QN_CORRUPT,
                "node \"%s\" (%s) has no first output", node->name, qn__op_name(node->op));
+    if (node->op == QN_OP_NON_MAX_SUPPRESSION || node->op == QN_OP_NON_ZERO)
+        bound_output(plan, node);
     QN_TRY(check_shapes(node, error));
     qn_step op = {.node = node,
                   .kernels = &plan->kernels,

@@ -120,6 +120,7 @@ static qn_status run(const qn_step *step, const qn_run_env *env, const qn_view *
     const widened *const w = step->state;
     const uint32_t n_in = w->node.n_inputs, n = n_in + w->node.n_outputs;
     qn_view views[2 * QN_STEP_MAX_IO];
+    memset(views, 0, n * sizeof(*views));
     uint8_t *const floats =
         (uint8_t *)env->scratch + ((w->inner.scratch_bytes + 63) & ~(size_t)63);
     for (uint32_t i = 0; i < n; i++) {
@@ -138,7 +139,7 @@ static qn_status run(const qn_step *step, const qn_run_env *env, const qn_view *
         if (i < n_in)
             convert(from, from->tensor->type.dtype, views[i].data, QN_DTYPE_F32);
     }
-    const qn_run_env inner = {env->plan, env->pool, env->scratch};
+    const qn_run_env inner = {env->plan, env->pool, env->scratch, env->out_dims};
     QN_TRY(w->inner.impl->run(&w->inner, &inner, views, views + n_in, error));
     for (uint32_t i = n_in; i < n; i++)
         if (w->pointers[i] != NULL && w->offsets[i] != SIZE_MAX)
@@ -188,6 +189,7 @@ static qn_status widen(const qn_plan *plan, qn_step *step, const qn_run_op *impl
     step->kernel_name = w->inner.kernel_name;
     step->packed_bytes = w->inner.packed_bytes;
     step->scratch_bytes = ((w->inner.scratch_bytes + 63) & ~(size_t)63) + scratch;
+    step->resizes = w->inner.resizes;
     step->inplace_input = -1;
     step->alias = false;
     return QN_OK;

@@ -10,7 +10,8 @@ typedef enum qn_coordinate {
     QN_COORD_PYTORCH_HALF_PIXEL = 2,
     QN_COORD_ALIGN_CORNERS = 3,
     QN_COORD_ASYMMETRIC = 4,
-    QN_COORD_TF_HALF_PIXEL_NN = 5
+    QN_COORD_TF_HALF_PIXEL_NN = 5,
+    QN_COORD_TF_CROP_AND_RESIZE = 6
 } qn_coordinate;
 typedef enum qn_nearest {
     QN_NEAREST_ROUND_PREFER_FLOOR = 0,
@@ -25,7 +26,9 @@ typedef struct qn_resize {
     size_t rank;
     int64_t in_dims[QN_MAX_RANK], out_dims[QN_MAX_RANK];
     float scales[QN_MAX_RANK];
-    bool changes[QN_MAX_RANK]; /* the axis is resampled at all */
+    bool changes[QN_MAX_RANK];  /* the axis is resampled at all */
+    float lengths[QN_MAX_RANK]; /* of the output before it was rounded down */
+    float roi_start[QN_MAX_RANK], roi_end[QN_MAX_RANK];
 } qn_resize;
 
 /* Position in the input of output position k along axis. */

@@ -104,19 +104,19 @@ static qn_status run_constant(const qn_step *step, const qn_run_env *env, const 
 static qn_status run_range(const qn_step *step, const qn_run_env *env, const qn_view *in,
                            const qn_view *out, qn_error *error)
 {
+    (void)step;
     (void)env;
+    (void)error;
     const qn_dtype dtype = out[0].tensor->type.dtype;
     for (size_t i = 0; i < out[0].count; i++) {
-        if (dtype == QN_DTYPE_F32)
-            ((float *)out[0].data)[i] = (float)(qn__load_real(in[0].data, dtype, 0) +
-                                                (double)i * qn__load_real(in[2].data, dtype, 0));
-        else if (!qn__dtype_is_float(dtype))
+        if (qn__dtype_is_float(dtype))
+            qn__store_real(out[0].data, dtype, i,
+                           qn__load_real(in[0].data, dtype, 0) +
+                               (double)i * qn__load_real(in[2].data, dtype, 0));
+        else
             qn__store_int(out[0].data, dtype, i,
                           (int64_t)((uint64_t)qn__load_int(in[0].data, dtype, 0) +
                                     i * (uint64_t)qn__load_int(in[2].data, dtype, 0)));
-        else
-            return qn__step_fail(step, error, QN_UNSUPPORTED, "element type %s",
-                                 qn__dtype_name(dtype));
     }
     return QN_OK;
 }
