@@ -251,6 +251,8 @@ static qn_op find_op(const qn_onnx_node *node, int64_t opset, qn_qop *qop)
     }
     if (node->domain[0] == '\0' && strcmp(node->op_type, "Upsample") == 0 && opset < 10)
         return QN_OP_RESIZE;
+    if (node->domain[0] == '\0' && strcmp(node->op_type, "Scatter") == 0)
+        return QN_OP_SCATTER_ELEMENTS;
     const bool microsoft = strcmp(node->domain, "com.microsoft") == 0;
     if (microsoft && strcmp(node->op_type, "QuantizeLinear") == 0)
         return QN_OP_QUANTIZE_LINEAR;
@@ -267,6 +269,12 @@ static qn_status add_outputs(qn_onnx_reader *r, qn_node *node, const qn_onnx_nod
     qn_graph *graph = r->graph;
     for (uint32_t i = 0; i < source->n_outputs; i++) {
         const char *name = source->outputs[i];
+        if (name[0] == '\0' && i == 0) { /* every node has a first output here */
+            qn_tensor *made = qn__graph_add_tensor(graph, node->name, qn_type_plain_make(QN_DTYPE_NONE));
+            if (!made)
+                return QN_NOMEM(error);
+            qn__node_set_output(node, 0, made);
+        }
         if (name[0] == '\0')
             continue;
         if (qn__graph_find_tensor(graph, name))
@@ -297,7 +305,10 @@ static qn_status add_node(qn_onnx_reader *r, size_t index, qn_error *error)
     const qn_op op = find_op(source, r->source->opset, &qop);
     if (op == QN_OP_NONE)
         return source_fail(source, name, error, QN_UNSUPPORTED, "the operator is not supported");
-    if (source->n_outputs == 0 || source->outputs[0][0] == '\0')
+    bool makes = false;
+    for (uint32_t i = 0; i < source->n_outputs; i++)
+        makes = makes || source->outputs[i][0] != '\0';
+    if (!makes || (op == QN_OP_CONSTANT && source->outputs[0][0] == '\0'))
         return source_fail(source, name, error, QN_CORRUPT, "makes nothing");
     qn_attr *attrs = NULL;
     uint32_t n_attrs = 0;

@@ -109,7 +109,10 @@ static bool precedes(const line *l, int64_t a, int64_t b)
     } else {
         const int64_t x = qn__load_int(l->data, l->dtype, at_a);
         const int64_t y = qn__load_int(l->data, l->dtype, at_b);
-        order = (x > y) - (x < y);
+        const uint64_t flip = l->dtype == QN_DTYPE_U64 ? UINT64_C(1) << 63 : 0;
+        const int64_t signed_x = (int64_t)((uint64_t)x ^ flip);
+        const int64_t signed_y = (int64_t)((uint64_t)y ^ flip);
+        order = (signed_x > signed_y) - (signed_x < signed_y);
     }
     if (order == 0)
         return a < b;
@@ -154,7 +157,7 @@ static qn_status prepare_top_k(const qn_plan *plan, qn_step *step, qn_error *err
     QN_TRY(need_axis(step, qn__attr_int(step->node, "axis", -1), &axis, error));
     const qn_tensor *const x = step->node->inputs[0], *const y = step->node->outputs[0];
     const qn_dtype dtype = x->type.dtype;
-    if (dtype == QN_DTYPE_U64 || qn__dtype_bits(dtype) < 8)
+    if (qn__dtype_bits(dtype) < 8)
         return qn__step_fail(step, error, QN_UNSUPPORTED, "element type %s", qn__dtype_name(dtype));
     bool fits = y->rank == x->rank;
     for (size_t i = 0; i < x->rank && fits; i++)
