@@ -11,7 +11,8 @@ enum {
     MAX_DEPTH = 24,   /* calls inside calls */
     MAX_PORTS = 4096, /* inputs and outputs of one function */
     MAX_IFS = 4096,   /* each looks for its condition among the nodes */
-    MAX_NAMES = 64 << 20 /* bytes of names made */
+    MAX_CALLS = 65536,
+    MAX_NAMES = 32 << 20 /* bytes of names made */
 };
 
 /* What names inside a body mean outside. */
@@ -159,8 +160,8 @@ static qn_status expand_function(inliner *in, const qn_onnx_function *f, const q
     QN_FAIL_IF(depth == 0, error, QN_LIMIT,
                "node \"%s\": calls of functions nest deeper than %d (function \"%s\")", call->name,
                MAX_DEPTH, f->name);
-    QN_FAIL_IF(in->n_calls++ >= source->ctx->limits.nodes, error, QN_LIMIT,
-               "functions are called more than %u times", source->ctx->limits.nodes);
+    QN_FAIL_IF(in->n_calls++ >= MAX_CALLS, error, QN_LIMIT,
+               "functions are called more than %d times", MAX_CALLS);
     QN_FAIL_IF(f->n_inputs + f->n_outputs > MAX_PORTS, error, QN_LIMIT,
                "function \"%s\" has %zu inputs and outputs", f->name, f->n_inputs + f->n_outputs);
     QN_FAIL_IF(f->opset != 0 && f->opset != source->opset, error, QN_UNSUPPORTED,
