@@ -26,7 +26,7 @@ typedef struct scope {
 typedef struct inliner {
     qn_onnx_source *source;
     qn_onnx_node *nodes;
-    size_t count, capacity, n_ifs, n_calls, name_bytes;
+    size_t count, capacity, n_ifs, n_calls, n_bodies, name_bytes;
     bool changed;
 } inliner;
 
@@ -75,12 +75,15 @@ static qn_status declare(inliner *in, scope *s, const char *name, const char *ou
     return QN_OK;
 }
 
-static const char *prefix_of(const qn_onnx_node *node)
+/* Calls inside a call may make the same output: the number tells them apart. */
+static const char *prefix_of(inliner *in, const qn_onnx_node *node)
 {
-    for (uint32_t i = 0; i < node->n_outputs; i++)
+    const char *name = node->op_type;
+    for (uint32_t i = node->n_outputs; i-- > 0;)
         if (node->outputs[i][0] != '\0')
-            return node->outputs[i];
-    return node->op_type;
+            name = node->outputs[i];
+    in->name_bytes += strlen(name);
+    return qn__arena_printf(&in->source->arena, "%s.%zu", name, ++in->n_bodies);
 }
 
 /* --- the list ---------------------------------------------------------------------------------*/
@@ -173,7 +176,9 @@ static qn_status expand_function(inliner *in, const qn_onnx_function *f, const q
         qn__arena_memdup(&source->arena, call, sizeof(*call)); /* attributes are looked up there */
     if (caller == NULL)
         return QN_NOMEM(error);
-    scope s = {.prefix = prefix_of(call), .closed = true};
+    scope s = {.prefix = prefix_of(in, call), .closed = true};
+    if (s.prefix == NULL)
+        return QN_NOMEM(error);
     qn_status status = map_ports(in, f, call, &s, error);
     qn_wire w = qn__wire_open(f->body, "FunctionProto", source->ctx->limits.nesting);
     qn_field field;
@@ -414,7 +419,9 @@ static qn_status expand_if(inliner *in, const qn_onnx_node *node, const scope *s
             body = f.body;
     }
     QN_FAIL_IF(body.data == NULL, error, QN_CORRUPT, "node \"%s\" has no such branch", node->name);
-    scope inner = {.parent = s, .prefix = prefix_of(node)};
+    scope inner = {.parent = s, .prefix = prefix_of(in, node)};
+    if (inner.prefix == NULL)
+        return QN_NOMEM(error);
     qn_status status = declare_branch(in, body, node, &inner, error);
     w = qn__wire_open(body, "GraphProto", source->ctx->limits.nesting);
     for (bool more = true; status == QN_OK;) {
