@@ -28,8 +28,8 @@ static bool add_axis(parser *p, size_t input, int label, int64_t size, int64_t s
     if (size != *known && size != 1)
         return false;
     /* An axis of one element is repeated. */
-    return size == 1 || !__builtin_add_overflow(p->strides[input][label], stride,
-                                                &p->strides[input][label]);
+    return size == 1 ||
+           !__builtin_add_overflow(p->strides[input][label], stride, &p->strides[input][label]);
 }
 
 /* One operand's labels; *text is left at the comma, arrow or end. */
@@ -119,7 +119,8 @@ bool qn__einsum_read(qn_einsum *e, const char *equation, const qn_tensor *const 
         *reason = read_result(&p, s + 2, &n_out);
     else if (*reason == NULL && *s != '\0')
         *reason = "cannot be read";
-    else if (*reason == NULL) { /* no result: "...", then letters met once, in the alphabet's order */
+    else if (*reason ==
+             NULL) { /* no result: "...", then letters met once, in the alphabet's order */
         for (size_t i = p.ellipsis; i-- > 0;)
             p.order[ELLIPSIS + i] = n_out++;
         for (int i = 0; i < ELLIPSIS; i++)

@@ -247,8 +247,8 @@ static bool transpose_full(int64_t *out, int64_t size, const window *w, size_t i
 }
 
 /* Padding of a transposed convolution from output_shape or auto_pad. */
-static qn_status transpose_pads(const qn_infer *in, window *w, const qn_tensor *x,
-                                int64_t *extra, qn_error *error)
+static qn_status transpose_pads(const qn_infer *in, window *w, const qn_tensor *x, int64_t *extra,
+                                qn_error *error)
 {
     int64_t wanted[MAX_SPATIAL];
     size_t count = 0;

@@ -58,8 +58,8 @@ qn_status qn__infer_non_max_suppression(qn_infer *in, qn_error *error)
     qn_dim rows = boxes->dims[1];
     if (most == NULL)
         rows = qn_dim_const(0);
-    else if (qn__infer_ints(in, most, &values, &count) && count == 1 &&
-             rows.kind == QN_DIM_CONST && values[0] < rows.value)
+    else if (qn__infer_ints(in, most, &values, &count) && count == 1 && rows.kind == QN_DIM_CONST &&
+             values[0] < rows.value)
         rows = qn_dim_const(values[0] > 0 ? values[0] : 0);
     rows = qn__dim_mul(qn__dim_mul(scores->dims[0], scores->dims[1]), rows);
     qn_dim dims[2] = {{QN_DIM_DATA, rows.kind == QN_DIM_CONST ? rows.value : -1, NULL},

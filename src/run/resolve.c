@@ -17,8 +17,8 @@ static bool static_bytes(const qn_tensor *t, size_t *bytes)
     int64_t dims[QN_MAX_RANK];
     size_t count;
     return t->has_shape && t->type.dtype != QN_DTYPE_NONE && t->type.kind != QN_TYPE_DYNAMIC &&
-           qn__tensor_static_dims(t, dims) &&
-           qn_shape_count(&count, dims, t->rank) && qn__dtype_bytes(bytes, t->type.dtype, count);
+           qn__tensor_static_dims(t, dims) && qn_shape_count(&count, dims, t->rank) &&
+           qn__dtype_bytes(bytes, t->type.dtype, count);
 }
 
 /* Elements of less than a byte are moved by Cast only. */
@@ -55,8 +55,7 @@ static bool foldable(const folder *f, const qn_node *node)
     for (uint32_t i = 0; i < node->n_outputs; i++) {
         size_t bytes;
         const qn_tensor *const t = node->outputs[i];
-        if (t != NULL &&
-            (!static_bytes(t, &bytes) || bytes > f->max_bytes || packed_bits(node, t)))
+        if (t != NULL && (!static_bytes(t, &bytes) || bytes > f->max_bytes || packed_bits(node, t)))
             return false;
     }
     return node->outputs[0] != NULL;
@@ -130,7 +129,7 @@ static qn_status store_outputs(const folder *f, const evaluation *e, qn_error *e
             memcpy(data, e->out[i].data, data_bytes(t));
         else
             qn__convert_layout(NULL, data, QN_LAYOUT_ROW_MAJOR, e->out[i].data, e->out[i].layout,
-                           t->rank, e->out[i].dims, elem_bytes);
+                               t->rank, e->out[i].dims, elem_bytes);
         qn__tensor_set_constant(t, blob);
         qn__blob_unref(blob);
     }

@@ -121,8 +121,7 @@ static qn_status run(const qn_step *step, const qn_run_env *env, const qn_view *
     const uint32_t n_in = w->node.n_inputs, n = n_in + w->node.n_outputs;
     qn_view views[2 * QN_STEP_MAX_IO];
     memset(views, 0, n * sizeof(*views));
-    uint8_t *const floats =
-        (uint8_t *)env->scratch + ((w->inner.scratch_bytes + 63) & ~(size_t)63);
+    uint8_t *const floats = (uint8_t *)env->scratch + ((w->inner.scratch_bytes + 63) & ~(size_t)63);
     for (uint32_t i = 0; i < n; i++) {
         if (w->pointers[i] == NULL)
             continue;
@@ -143,8 +142,7 @@ static qn_status run(const qn_step *step, const qn_run_env *env, const qn_view *
     QN_TRY(w->inner.impl->run(&w->inner, &inner, views, views + n_in, error));
     for (uint32_t i = n_in; i < n; i++)
         if (w->pointers[i] != NULL && w->offsets[i] != SIZE_MAX)
-            convert(&views[i], QN_DTYPE_F32, out[i - n_in].data,
-                    out[i - n_in].tensor->type.dtype);
+            convert(&views[i], QN_DTYPE_F32, out[i - n_in].data, out[i - n_in].tensor->type.dtype);
     return QN_OK;
 }
 

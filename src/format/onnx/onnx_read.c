@@ -279,7 +279,8 @@ static qn_status add_outputs(qn_onnx_reader *r, qn_node *node, const qn_onnx_nod
     for (uint32_t i = 0; i < source->n_outputs; i++) {
         const char *name = source->outputs[i];
         if (name[0] == '\0' && i == 0) { /* every node has a first output here */
-            qn_tensor *made = qn__graph_add_tensor(graph, node->name, qn_type_plain_make(QN_DTYPE_NONE));
+            qn_tensor *made =
+                qn__graph_add_tensor(graph, node->name, qn_type_plain_make(QN_DTYPE_NONE));
             if (!made)
                 return QN_NOMEM(error);
             qn__node_set_output(node, 0, made);

@@ -180,7 +180,7 @@ static qn_status count_node(const qn_wire *w, node_counts *n, qn_error *error)
 }
 
 qn_status qn__onnx_read_node(qn_onnx_source *source, const qn_wire *graph, const qn_field *field,
-                           qn_onnx_node *out, qn_error *error)
+                             qn_onnx_node *out, qn_error *error)
 {
     qn_wire w;
     QN_TRY(qn__wire_enter(graph, field, "NodeProto", &w, error));
@@ -271,7 +271,7 @@ static qn_status read_tensor_type(qn_onnx_source *source, qn_wire *type, qn_onnx
 }
 
 qn_status qn__onnx_read_value(qn_onnx_source *source, const qn_wire *graph, const qn_field *field,
-                            qn_onnx_value *out, qn_error *error)
+                              qn_onnx_value *out, qn_error *error)
 {
     qn_wire w, type, tensor;
     QN_TRY(qn__wire_enter(graph, field, "ValueInfoProto", &w, error));

@@ -26,8 +26,7 @@ static qn_status check(const qn_step *step, conv_nd *s, qn_error *error)
         return qn__step_fail(step, error, QN_CORRUPT, "ranks of input and weights do not fit");
     const int64_t in = x->dims[1].value, out = y->dims[1].value;
     const int64_t first = weight->dims[0].value, second = weight->dims[1].value;
-    if (group < 1 || in % group != 0 || out % group != 0 ||
-        first != (s->transposed ? in : out) ||
+    if (group < 1 || in % group != 0 || out % group != 0 || first != (s->transposed ? in : out) ||
         second != (s->transposed ? out : in) / group || x->dims[0].value != y->dims[0].value)
         return qn__step_fail(step, error, QN_CORRUPT, "channels of input and weights do not fit");
     if (bias != NULL && qn__tensor_elements(bias) != (size_t)out)
@@ -125,8 +124,7 @@ static void run_channels(void *arg, size_t begin, size_t end)
             y[i] = job->bias != NULL ? job->bias[oc] : 0.0f;
         for (size_t ic = 0; ic < s->group_in; ic++) {
             const size_t in = g * s->group_in + ic;
-            const float *const x =
-                job->x + (image * s->group * s->group_in + in) * w->in_count;
+            const float *const x = job->x + (image * s->group * s->group_in + in) * w->in_count;
             const float *const weight =
                 job->weight +
                 (s->transposed ? in * s->group_out + oc % s->group_out : oc * s->group_in + ic) *

@@ -114,8 +114,7 @@ static qn_status run_roi(const qn_step *step, const qn_run_env *env, const qn_vi
         const int64_t image = ((const int64_t *)in[2].data)[n];
         region r;
         if (image < 0 || image >= in[0].dims[0])
-            return qn__step_fail(step, error, QN_CORRUPT, "region of image %lld",
-                                 (long long)image);
+            return qn__step_fail(step, error, QN_CORRUPT, "region of image %lld", (long long)image);
         for (int i = 0; i < 2; i++) {
             r.start[i] = box[1 - i] * scale - offset;
             float extent = box[3 - i] * scale - offset - r.start[i];
@@ -128,7 +127,8 @@ static qn_status run_roi(const qn_step *step, const qn_run_env *env, const qn_vi
             r.samples[i] = ratio > 0 ? ratio : (int64_t)ceilf(r.bin[i]);
         }
         for (size_t c = 0; c < channels; c++) {
-            const float *const x = (const float *)in[0].data + ((size_t)image * channels + c) * plane;
+            const float *const x =
+                (const float *)in[0].data + ((size_t)image * channels + c) * plane;
             for (int64_t by = 0; by < cells[0]; by++)
                 for (int64_t bx = 0; bx < cells[1]; bx++)
                     *y++ = pool_bin(&r, x, dims, by, bx, max);
@@ -187,8 +187,7 @@ static float overlap(const float *a, const float *b)
     if (bottom <= top || right <= left)
         return 0.0f;
     const float shared = (bottom - top) * (right - left);
-    const float whole =
-        (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared;
+    const float whole = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared;
     return whole > 0.0f ? shared / whole : 0.0f;
 }
 

@@ -8,8 +8,8 @@
 #define AXES (QN_MAX_RANK - 2)
 
 typedef struct grid_state {
-    size_t axes, taps;      /* taps along each axis: 1 nearest, 2 linear, 4 cubic */
-    char padding;           /* 'z' zeros, 'b' border, 'r' reflection */
+    size_t axes, taps; /* taps along each axis: 1 nearest, 2 linear, 4 cubic */
+    char padding;      /* 'z' zeros, 'b' border, 'r' reflection */
     bool align_corners;
     int64_t dims[AXES];
 } grid_state;
@@ -80,8 +80,8 @@ static void axis_taps(const grid_state *s, size_t axis, double place, int64_t *i
                       double *weight)
 {
     const double length = (double)s->dims[axis];
-    const double lo = s->align_corners ? 0.0 : -0.5, hi = s->align_corners ? length - 1.0
-                                                                            : length - 0.5;
+    const double lo = s->align_corners ? 0.0 : -0.5,
+                 hi = s->align_corners ? length - 1.0 : length - 0.5;
     /* Positions are float32, as ONNX's definition has them. */
     double x = (double)(float)(s->align_corners ? (place + 1.0) / 2.0 * (length - 1.0)
                                                 : ((place + 1.0) * length - 1.0) / 2.0);

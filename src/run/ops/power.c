@@ -50,8 +50,7 @@ static void power(const qn_view *a, int64_t at, const qn_view *b, int64_t bt, co
 {
     const qn_dtype x = a->tensor->type.dtype, y = b->tensor->type.dtype;
     const int64_t exponent = qn__dtype_is_float(y) ? -1 : qn__load_int(b->data, y, (size_t)bt);
-    if (!qn__dtype_is_float(x) && !qn__dtype_is_float(y) &&
-        (exponent >= 0 || y == QN_DTYPE_U64)) {
+    if (!qn__dtype_is_float(x) && !qn__dtype_is_float(y) && (exponent >= 0 || y == QN_DTYPE_U64)) {
         qn__store_int(out->data, x, index,
                       whole_power(qn__load_int(a->data, x, (size_t)at), (uint64_t)exponent));
         return;

@@ -26,17 +26,11 @@ typedef enum act_kind {
 static const struct {
     const char *name;
     float alpha, beta;
-} ACTS[ACT_COUNT] = {{"Sigmoid", 0.0f, 0.0f},
-                     {"Tanh", 0.0f, 0.0f},
-                     {"Relu", 0.0f, 0.0f},
-                     {"Affine", 1.0f, 0.0f},
-                     {"LeakyRelu", 0.01f, 0.0f},
-                     {"ThresholdedRelu", 1.0f, 0.0f},
-                     {"ScaledTanh", 1.0f, 1.0f},
-                     {"HardSigmoid", 0.2f, 0.5f},
-                     {"Elu", 1.0f, 0.0f},
-                     {"Softsign", 0.0f, 0.0f},
-                     {"Softplus", 0.0f, 0.0f}};
+} ACTS[ACT_COUNT] = {
+    {"Sigmoid", 0.0f, 0.0f},    {"Tanh", 0.0f, 0.0f},        {"Relu", 0.0f, 0.0f},
+    {"Affine", 1.0f, 0.0f},     {"LeakyRelu", 0.01f, 0.0f},  {"ThresholdedRelu", 1.0f, 0.0f},
+    {"ScaledTanh", 1.0f, 1.0f}, {"HardSigmoid", 0.2f, 0.5f}, {"Elu", 1.0f, 0.0f},
+    {"Softsign", 0.0f, 0.0f},   {"Softplus", 0.0f, 0.0f}};
 
 typedef struct activation {
     act_kind kind;
@@ -295,10 +289,9 @@ static void run_sequence(const recurrent_job *job, size_t d, size_t b)
     for (size_t s = 0; s < r->steps; s++) {
         const size_t t = !backward ? s : s < (size_t)length ? (size_t)length - 1 - s : s;
         const size_t place = r->batch_first ? b * r->steps + t : t * r->batch + b;
-        float *const y = job->y == NULL ? NULL
-                         : r->batch_first
-                             ? job->y + ((b * r->steps + t) * r->directions + d) * n
-                             : job->y + ((t * r->directions + d) * r->batch + b) * n;
+        float *const y = job->y == NULL   ? NULL
+                         : r->batch_first ? job->y + ((b * r->steps + t) * r->directions + d) * n
+                                          : job->y + ((t * r->directions + d) * r->batch + b) * n;
         if (s >= (size_t)length) {
             for (size_t i = 0; y != NULL && i < n; i++)
                 y[i] = 0.0f;

@@ -35,6 +35,15 @@ typedef struct qn_resize {
 float qn__resize_coordinate(const qn_resize *resize, size_t axis, int64_t k);
 int64_t qn__resize_nearest(const qn_resize *resize, size_t axis, int64_t k);
 
+/* Taps of one output position: elements of the axis and their weights. Linear has two, cubic four;
+ * an antialiased filter is wider where the axis shrinks, `half` on each side (0: too wide). */
+void qn__linear_taps(const qn_resize *r, size_t axis, int64_t k, int32_t *index, float *weight);
+void qn__cubic_taps(const qn_resize *r, size_t axis, int64_t k, float a, bool exclude,
+                    int32_t *index, float *weight);
+size_t qn__wide_half(float scale, bool cubic);
+void qn__wide_taps(const qn_resize *r, size_t axis, int64_t k, float a, bool cubic, bool exclude,
+                   size_t half, int32_t *index, float *weight);
+
 /* index.c: tables for the nearest mode, run by qn__run_index. */
 qn_status qn__prepare_resize_nearest(const qn_plan *plan, qn_step *step, const qn_resize *resize,
                                      qn_error *error);

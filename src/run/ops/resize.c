@@ -6,58 +6,6 @@
 #include <math.h>
 #include <string.h>
 
-float qn__resize_coordinate(const qn_resize *r, size_t axis, int64_t k)
-{
-    const float x = (float)k, scale = r->scales[axis];
-    const int64_t in = r->in_dims[axis], out = r->out_dims[axis];
-    switch (r->coordinate) {
-    case QN_COORD_HALF_PIXEL:
-        break;
-    case QN_COORD_HALF_PIXEL_SYMMETRIC: {
-        const float adjustment = (float)out / (scale * (float)in);
-        const float center = (float)in / 2.0f;
-        return center * (1.0f - adjustment) + (x + 0.5f) / scale - 0.5f;
-    }
-    case QN_COORD_PYTORCH_HALF_PIXEL:
-        return out > 1 ? (x + 0.5f) / scale - 0.5f : 0.0f;
-    case QN_COORD_ALIGN_CORNERS:
-        /* ONNX's definition aligns the corners of a fractional length. */
-        return out == 1 ? 0.0f : x * (float)(in - 1) / (r->lengths[axis] - 1.0f);
-    case QN_COORD_ASYMMETRIC:
-        return x / scale;
-    case QN_COORD_TF_CROP_AND_RESIZE: {
-        const float start = r->roi_start[axis], end = r->roi_end[axis], last = (float)(in - 1);
-        return out > 1 ? start * last + x * (end - start) * last / (float)(out - 1)
-                       : 0.5f * (start + end) * last;
-    }
-    case QN_COORD_TF_HALF_PIXEL_NN:
-        return (x + 0.5f) / scale;
-    }
-    return (x + 0.5f) / scale - 0.5f;
-}
-
-int64_t qn__resize_nearest(const qn_resize *r, size_t axis, int64_t k)
-{
-    const float x = qn__resize_coordinate(r, axis, k);
-    const float down = floorf(x);
-    float at = down;
-    switch (r->nearest) {
-    case QN_NEAREST_ROUND_PREFER_FLOOR:
-        at = x - down <= 0.5f ? down : down + 1.0f;
-        break;
-    case QN_NEAREST_ROUND_PREFER_CEIL:
-        at = x - down < 0.5f ? down : down + 1.0f;
-        break;
-    case QN_NEAREST_FLOOR:
-        break;
-    case QN_NEAREST_CEIL:
-        at = ceilf(x);
-        break;
-    }
-    const float last = (float)(r->in_dims[axis] - 1);
-    return (int64_t)(at < 0.0f ? 0.0f : at > last ? last : at);
-}
-
 /* --- parameters ------------------------------------------------------------------------------ */
 static int find_name(const char *const *names, int count, const char *name)
 {
@@ -69,10 +17,9 @@ static int find_name(const char *const *names, int count, const char *name)
 
 static qn_status read_modes(const qn_step *step, qn_resize *r, qn_error *error)
 {
-    static const char *const COORDINATES[] = {"half_pixel",         "half_pixel_symmetric",
-                                              "pytorch_half_pixel", "align_corners",
-                                              "asymmetric",         "tf_half_pixel_for_nn",
-                                              "tf_crop_and_resize"};
+    static const char *const COORDINATES[] = {
+        "half_pixel", "half_pixel_symmetric", "pytorch_half_pixel", "align_corners",
+        "asymmetric", "tf_half_pixel_for_nn", "tf_crop_and_resize"};
     static const char *const NEAREST[] = {"round_prefer_floor", "round_prefer_ceil", "floor",
                                           "ceil"};
     const qn_node *const node = step->node;
@@ -120,8 +67,7 @@ static qn_status read_axis_list(const qn_plan *plan, const qn_step *step, uint32
 static qn_status keep_aspect(const qn_plan *plan, const qn_step *step, qn_resize *r,
                              qn_error *error)
 {
-    const char *const policy =
-        qn__attr_string(step->node, "keep_aspect_ratio_policy", "stretch");
+    const char *const policy = qn__attr_string(step->node, "keep_aspect_ratio_policy", "stretch");
     float sizes[QN_MAX_RANK] = {0}, scale = 0.0f;
     bool given;
     if (strcmp(policy, "stretch") == 0)
@@ -129,8 +75,8 @@ static qn_status keep_aspect(const qn_plan *plan, const qn_step *step, qn_resize
     QN_TRY(read_axis_list(plan, step, 3, r, 1, sizes, &given, error));
     for (size_t i = 0; i < r->rank && given; i++) {
         const float own = sizes[i] / (float)r->in_dims[i];
-        if (sizes[i] > 0.0f && (scale == 0.0f || (strcmp(policy, "not_larger") == 0 ? own < scale
-                                                                                     : own > scale)))
+        if (sizes[i] > 0.0f &&
+            (scale == 0.0f || (strcmp(policy, "not_larger") == 0 ? own < scale : own > scale)))
             scale = own;
     }
     for (size_t i = 0; i < r->rank && scale > 0.0f; i++)
@@ -218,7 +164,7 @@ typedef struct resize_pass {
     size_t taps, outer, in, inner, out;
     int32_t *index; /* [out][taps] */
     float *weight;
-    uint8_t *outside; /* [out] of the input, when the region may be; else NULL */
+    uint8_t *outside;  /* [out] of the input, when the region may be; else NULL */
     size_t last_inner; /* elements below the axis in the finished output */
 } resize_pass;
 
@@ -227,75 +173,6 @@ typedef struct resize_state {
     size_t n_passes, buffer; /* floats of one scratch buffer */
     resize_pass passes[QN_MAX_RANK];
 } resize_state;
-
-static void linear_taps(const qn_resize *r, size_t axis, int64_t k, int32_t *index, float *weight)
-{
-    const float last = (float)(r->in_dims[axis] - 1);
-    float x = qn__resize_coordinate(r, axis, k);
-    x = x < 0.0f ? 0.0f : x > last ? last : x;
-    const float down = floorf(x);
-    index[0] = (int32_t)down;
-    index[1] = down + 1.0f > last ? (int32_t)last : (int32_t)down + 1;
-    weight[1] = x - down;
-    weight[0] = 1.0f - weight[1];
-}
-
-static void cubic_taps(const qn_resize *r, size_t axis, int64_t k, float a, bool exclude,
-                       int32_t *index, float *weight)
-{
-    const float x = qn__resize_coordinate(r, axis, k);
-    const float down = floorf(x), t = x - down;
-    const float d[4] = {t + 1.0f, t, 1.0f - t, 2.0f - t};
-    float sum = 0.0f;
-    for (int i = 0; i < 4; i++) {
-        const float p = d[i];
-        weight[i] = i == 1 || i == 2 ? ((a + 2.0f) * p - (a + 3.0f)) * p * p + 1.0f
-                                     : ((a * p - 5.0f * a) * p + 8.0f * a) * p - 4.0f * a;
-        const int64_t at = (int64_t)down - 1 + i;
-        if (exclude && (at < 0 || at >= r->in_dims[axis]))
-            weight[i] = 0.0f;
-        index[i] = (int32_t)(at < 0 ? 0 : at >= r->in_dims[axis] ? r->in_dims[axis] - 1 : at);
-        sum += weight[i];
-    }
-    for (int i = 0; exclude && i < 4; i++)
-        weight[i] /= sum;
-}
-
-static float cubic_weight(float distance, float a)
-{
-    const float p = fabsf(distance);
-    return p <= 1.0f  ? ((a + 2.0f) * p - (a + 3.0f)) * p * p + 1.0f
-           : p < 2.0f ? ((a * p - 5.0f * a) * p + 8.0f * a) * p - 4.0f * a
-                      : 0.0f;
-}
-
-/* Taps of an antialiased filter, widened where the axis shrinks: both sides of a position. */
-static size_t wide_half(float scale, bool cubic)
-{
-    const float reach = (cubic ? 2.0f : 1.0f) / (scale < 1.0f ? scale : 1.0f);
-    return reach < 1e6f ? (size_t)ceilf(reach) : 0;
-}
-
-static void wide_taps(const qn_resize *r, size_t axis, int64_t k, float a, bool cubic, bool exclude,
-                      size_t half, int32_t *index, float *weight)
-{
-    const float x = qn__resize_coordinate(r, axis, k), down = floorf(x);
-    const float scale = r->scales[axis] < 1.0f ? r->scales[axis] : 1.0f;
-    float sum = 0.0f;
-    for (size_t i = 0; i < 2 * half; i++) {
-        const int64_t at = (int64_t)down - (int64_t)half + 1 + (int64_t)i;
-        const float distance = ((float)at - x) * scale;
-        weight[i] = cubic                      ? cubic_weight(distance, a)
-                    : fabsf(distance) < 1.0f ? 1.0f - fabsf(distance)
-                                               : 0.0f;
-        if (exclude && (at < 0 || at >= r->in_dims[axis]))
-            weight[i] = 0.0f;
-        index[i] = (int32_t)(at < 0 ? 0 : at >= r->in_dims[axis] ? r->in_dims[axis] - 1 : at);
-        sum += weight[i];
-    }
-    for (size_t i = 0; i < 2 * half; i++)
-        weight[i] /= sum;
-}
 
 static void release_state(const qn_context *ctx, resize_state *s)
 {
@@ -310,14 +187,13 @@ static void release_state(const qn_context *ctx, resize_state *s)
 typedef enum resize_mode { RESIZE_NEAREST, RESIZE_LINEAR, RESIZE_CUBIC } resize_mode;
 
 static qn_status add_pass(const qn_plan *plan, const qn_step *step, const qn_resize *r, size_t axis,
-                          const qn_axis_view *v, resize_mode mode, resize_state *s,
-                          qn_error *error)
+                          const qn_axis_view *v, resize_mode mode, resize_state *s, qn_error *error)
 {
     const qn_context *const ctx = qn__plan_context(plan);
     resize_pass *const pass = &s->passes[s->n_passes++];
     const bool cubic = mode == RESIZE_CUBIC;
     const bool wide = mode != RESIZE_NEAREST && qn__attr_int(step->node, "antialias", 0) != 0;
-    const size_t half = wide_half(r->scales[axis], cubic);
+    const size_t half = qn__wide_half(r->scales[axis], cubic);
     const size_t out = (size_t)r->out_dims[axis], taps = wide ? 2 * half : cubic ? 4 : 2;
     size_t count;
     if (taps == 0 || !qn_mul_size(&count, out, taps) || count > SIZE_MAX / 64)
@@ -341,11 +217,11 @@ static qn_status add_pass(const qn_plan *plan, const qn_step *step, const qn_res
         if (pass->outside != NULL)
             pass->outside[k] = x < 0.0f || x > (float)(r->in_dims[axis] - 1);
         if (wide) {
-            wide_taps(r, axis, (int64_t)k, a, cubic, exclude, half, index, weight);
+            qn__wide_taps(r, axis, (int64_t)k, a, cubic, exclude, half, index, weight);
         } else if (cubic) {
-            cubic_taps(r, axis, (int64_t)k, a, exclude, index, weight);
+            qn__cubic_taps(r, axis, (int64_t)k, a, exclude, index, weight);
         } else if (mode == RESIZE_LINEAR) {
-            linear_taps(r, axis, (int64_t)k, index, weight);
+            qn__linear_taps(r, axis, (int64_t)k, index, weight);
         } else {
             index[0] = index[1] = (int32_t)qn__resize_nearest(r, axis, (int64_t)k);
             weight[0] = 1.0f;
@@ -399,8 +275,11 @@ static qn_status prepare(const qn_plan *plan, qn_step *step, qn_error *error)
     if (s == NULL)
         return QN_NOMEM(error);
     step->out_layout[0] = step->in_layout[0];
-    const qn_status status = make_passes(
-        plan, step, &r, cubic ? RESIZE_CUBIC : linear ? RESIZE_LINEAR : RESIZE_NEAREST, s, error);
+    const qn_status status = make_passes(plan, step, &r,
+                                         cubic    ? RESIZE_CUBIC
+                                         : linear ? RESIZE_LINEAR
+                                                  : RESIZE_NEAREST,
+                                         s, error);
     s->extrapolation = qn__attr_float(step->node, "extrapolation_value", 0.0f);
     if (status != QN_OK) {
         release_state(ctx, s);
