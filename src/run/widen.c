@@ -42,7 +42,7 @@ static void release(const qn_context *ctx, qn_step *step)
         return;
     if (w->inner.impl != NULL && w->inner.impl->release != NULL)
         w->inner.impl->release(ctx, &w->inner);
-    for (uint32_t i = 0; w->tensors != NULL && i < w->node.n_inputs; i++)
+    for (uint32_t i = 0; w->tensors != NULL && w->offsets != NULL && i < w->node.n_inputs; i++)
         if (w->offsets[i] != SIZE_MAX)
             qn__blob_unref(w->tensors[i].constant);
     qn__free(ctx, w->tensors);
@@ -168,6 +168,8 @@ static qn_status widen(const qn_plan *plan, qn_step *step, const qn_run_op *impl
     if (status == QN_OK) {
         w->inner.impl = impl;
         status = impl->prepare(plan, &w->inner, error);
+        if (status != QN_OK) /* has cleaned up after itself */
+            w->inner.impl = NULL;
         /* A constant in another layout than it has is converted when running. */
         for (uint32_t i = 0; status == QN_OK && i < node->n_inputs; i++) {
             const qn_tensor *const t = node->inputs[i];
