@@ -109,6 +109,9 @@ void qn__view_from_f32(const qn_view *view, const float *src)
         return;
     }
     cursor c = cursor_start(view);
+    size_t bytes;
+    if (qn__dtype_bits(type->dtype) < 8 && qn__dtype_bytes(&bytes, type->dtype, view->count))
+        memset(view->data, 0, bytes); /* the last byte may not be full */
     for (size_t i = 0; i < view->count; i++) {
         if (quant)
             qn__store_int(view->data, type->dtype, c.offset,

@@ -171,6 +171,9 @@ static qn_status run_cast(const qn_step *step, const qn_run_env *env, const qn_v
             memmove(out[0].data, in[0].data, bytes);
         return QN_OK;
     }
+    size_t packed;
+    if (qn__dtype_bits(to) < 8 && qn__dtype_bytes(&packed, to, in[0].count))
+        memset(out[0].data, 0, packed); /* the last byte may not be full */
     const bool saturates = qn__attr_int(step->node, "saturate", 1) != 0;
     for (size_t i = 0; i < in[0].count; i++) {
         if (qn__dtype_bits(to) <= 8 && qn__dtype_is_float(to)) {
