@@ -29,6 +29,7 @@ bool RANGE(const float *values, size_t count, float *lo, float *hi)
         bad[j] = (I){0};
     }
     for (; i + LANES <= count; i += LANES)
+#pragma GCC unroll 4
         for (size_t j = 0; j < VECTORS; j++) {
             const F v = *(const F *)(values + i + j * WIDTH);
             bad[j] |= (I)(v != v);

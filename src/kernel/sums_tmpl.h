@@ -11,6 +11,7 @@ add_columns(const float *x, size_t rows, size_t channels, size_t c, size_t vecto
     for (; c + vectors * WIDTH <= channels; c += vectors * WIDTH) {
         F sum[4] = {{0}};
         for (size_t r = 0; r < rows; r++)
+#pragma GCC unroll 4
             for (size_t j = 0; j < vectors; j++)
                 sum[j] += *(const F *)(x + r * channels + c + j * WIDTH);
         for (size_t i = 0; i < vectors * WIDTH; i++)
