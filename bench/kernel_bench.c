@@ -143,35 +143,6 @@ static void bench_kernel_f32_range(const qn_f32_range *kernel)
     }
 }
 
-#if defined(__x86_64__)
-/* Independent vpdpbusd without memory: what no 8-bit GEMM on this machine can exceed. */
-__attribute__((target("avx512f,avx512vnni"))) static void bench_dpbusd_limit(void)
-{
-    enum { CHAINS = 16, STEPS = 4096 };
-    double best = 1e30;
-    const double stop = now() + 0.2;
-    while (now() < stop) {
-        const double start = now();
-        for (size_t i = 0; i < STEPS; i++)
-            __asm__ volatile(
-                "vpdpbusd %%zmm16, %%zmm16, %%zmm0\n\tvpdpbusd %%zmm16, %%zmm16, %%zmm1\n\t"
-                "vpdpbusd %%zmm16, %%zmm16, %%zmm2\n\tvpdpbusd %%zmm16, %%zmm16, %%zmm3\n\t"
-                "vpdpbusd %%zmm16, %%zmm16, %%zmm4\n\tvpdpbusd %%zmm16, %%zmm16, %%zmm5\n\t"
-                "vpdpbusd %%zmm16, %%zmm16, %%zmm6\n\tvpdpbusd %%zmm16, %%zmm16, %%zmm7\n\t"
-                "vpdpbusd %%zmm16, %%zmm16, %%zmm8\n\tvpdpbusd %%zmm16, %%zmm16, %%zmm9\n\t"
-                "vpdpbusd %%zmm16, %%zmm16, %%zmm10\n\tvpdpbusd %%zmm16, %%zmm16, %%zmm11\n\t"
-                "vpdpbusd %%zmm16, %%zmm16, %%zmm12\n\tvpdpbusd %%zmm16, %%zmm16, %%zmm13\n\t"
-                "vpdpbusd %%zmm16, %%zmm16, %%zmm14\n\tvpdpbusd %%zmm16, %%zmm16, %%zmm15\n\t" ::
-                    : "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8",
-                      "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15", "xmm16");
-        const double seconds = now() - start;
-        best = seconds < best ? seconds : best;
-    }
-    __asm__ volatile("vzeroupper");
-    printf("%-28s %7.1f GMAC/s\n", "limit of vpdpbusd", 64e-9 * CHAINS * STEPS / best);
-}
-#endif
-
 static uint8_t *bytes(size_t count)
 {
     uint8_t *const p = aligned_alloc(64, (count + 127) / 64 * 64);
@@ -344,13 +315,108 @@ static void bench_kernel_q8_mul(const qn_q8_binary *kernel)
     bench_binary(kernel);
 }
 
+/* The fastest of calls of `call` within a tenth of a second; one line. */
+#define BENCH_LOOP(kernel, what, n, bytes_each, call)                                              \
+    do {                                                                                           \
+        double best_ = 1e30;                                                                       \
+        const double stop_ = now() + 0.1;                                                          \
+        while (now() < stop_) {                                                                    \
+            const double start_ = now();                                                           \
+            call;                                                                                  \
+            const double seconds_ = now() - start_;                                                \
+            best_ = seconds_ < best_ ? seconds_ : best_;                                           \
+        }                                                                                          \
+        printf("%-28s %7zu %s %8.2f us %7.2f GB/s\n", (kernel)->name, (size_t)(n), what,           \
+               best_ * 1e6, 1e-9 * (double)(n) * (bytes_each) / best_);                            \
+    } while (0)
+
+/* What no 8-bit GEMM on this machine can exceed. */
+static void bench_kernel_q8_peak(const qn_q8_peak *kernel)
+{
+    const size_t n = ((size_t)1 << 22) / kernel->macs;
+    volatile uint32_t sum = 0;
+    double best = 1e30;
+    const double stop = now() + 0.2;
+    while (now() < stop) {
+        const double start = now();
+        sum += kernel->fn(n);
+        const double seconds = now() - start;
+        best = seconds < best ? seconds : best;
+    }
+    printf("%-28s limit of %-20s %7.1f GMAC/s\n", kernel->name, kernel->instruction,
+           1e-9 * (double)(n * kernel->macs) / best);
+}
+static void bench_kernel_q8_sub(const qn_q8_binary *kernel)
+{
+    bench_binary(kernel);
+}
+static void bench_kernel_q8_table(const qn_q8_table *kernel)
+{
+    static const size_t counts[] = {64, 512, 4096, 100352};
+    uint8_t *const table = bytes(256);
+    for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
+        uint8_t *const src = bytes(counts[i]), *const dst = bytes(counts[i]);
+        BENCH_LOOP(kernel, "bytes", counts[i], 1.0, kernel->fn(table, src, dst, counts[i]));
+        free(src), free(dst);
+    }
+    free(table);
+}
+static void bench_kernel_q8_quantize(const qn_q8_quantize *kernel)
+{
+    static const size_t counts[][2] = {{4096, 1}, {150528, 1}, {50176, 3}, {9216, 3}, {9216, 4}};
+    for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
+        const size_t n = counts[i][0], channels = counts[i][1];
+        float *const src = floats(n * channels);
+        uint8_t *const dst = bytes(n * channels);
+        const qn_q8_quantize_args args = {.n = n,
+                                          .channels = channels,
+                                          .src = src,
+                                          .plane = n,
+                                          .dst = dst,
+                                          .scale = 0.004f,
+                                          .lo = -128,
+                                          .hi = 127,
+                                          .zero = 128};
+        BENCH_LOOP(kernel, channels == 1 ? "floats" : "floats of each channel", n,
+                   4.0 * (double)channels, kernel->fn(&args));
+        free(src), free(dst);
+    }
+}
+static void bench_kernel_q8_dequantize(const qn_q8_dequantize *kernel)
+{
+    const size_t n = 100352;
+    uint8_t *const src = bytes(n);
+    float *const dst = floats(n);
+    const qn_q8_dequantize_args args = {.n = n, .src = src, .dst = dst, .scale = 0.1f, .zero = 3};
+    BENCH_LOOP(kernel, "bytes", n, 1.0, kernel->fn(&args));
+    free(src), free(dst);
+}
+static void bench_kernel_q8_avgpool(const qn_q8_avgpool *kernel)
+{
+    static const size_t shapes[][2] = {{1024, 7}, {256, 7}, {64, 8}, {512, 2}, {24, 3}};
+    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
+        const size_t c = shapes[i][0], k = shapes[i][1];
+        uint8_t *const in = bytes(c * k * k), *const out = bytes(c);
+        const qn_q8_avgpool_args args = {.channels = c,
+                                         .rows = k,
+                                         .cols = k,
+                                         .in = in,
+                                         .row = c * k,
+                                         .col = c,
+                                         .out = out,
+                                         .divides = k < 4,
+                                         .factor = 0.02f,
+                                         .count = 9.0f,
+                                         .scale = 0.02f,
+                                         .hi = 255};
+        BENCH_LOOP(kernel, "bytes", c * k * k, 1.0, kernel->fn(&args));
+        free(in), free(out);
+    }
+}
+
 int main(int argc, char **argv)
 {
     const uint32_t flags = qn__cpu_detect();
-#if defined(__x86_64__)
-    if ((flags & QN_CPU_AVX512_VNNI) != 0 && (argc < 2 || strstr(argv[1], "q8_igemm")))
-        bench_dpbusd_limit();
-#endif
 #define QN_KERNEL(slot_, isa, function, ...)                                                       \
     if ((flags & QN_ISA_##isa) == QN_ISA_##isa && (argc < 2 || strstr(#function, argv[1]))) {      \
         const __typeof__(((qn_kernels *)0)->slot_) kernel = {                                      \

@@ -13,7 +13,9 @@
 
 #include "core/cpu.h"
 #include "kernel/q8_binary.h"
+#include "kernel/q8_loops.h"
 #include "kernel/q8_maxpool.h"
+#include "kernel/q8_peak.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>

@@ -195,7 +195,20 @@ static qn_status advance(qn_exec *exec, size_t index, qn_error *error)
     return QN_OK;
 }
 
-static qn_status begin(qn_exec *session, const void *const *inputs, qn_error *error)
+/* Steps that read an input's memory find it at `data`. */
+static void point_readers(qn_exec *session, uint32_t input, const void *data)
+{
+    const qn_plan *const plan = session->plan;
+    for (size_t s = 0; s < plan->values[input].last && s < plan->n_steps; s++) {
+        const qn_plan_step *const step = &plan->steps[s];
+        for (uint32_t i = 0; i < step->n_in + step->n_out; i++)
+            if (step->in[i] != QN_NO_VALUE && plan->values[step->in[i]].root == input)
+                session->io[session->io_at[s] + i].data = (void *)data;
+    }
+}
+
+/* borrow: the caller's memory outlives the run, and inputs that are only read stay there. */
+static qn_status begin(qn_exec *session, const void *const *inputs, bool borrow, qn_error *error)
 {
     const qn_plan *const plan = session->plan;
     session->n_times = 0;
@@ -203,6 +216,13 @@ static qn_status begin(qn_exec *session, const void *const *inputs, qn_error *er
         QN_FAIL_IF(inputs == NULL || inputs[i] == NULL, error, QN_INVALID_ARGUMENT,
                    "input \"%s\" has no data", plan->graph->inputs[i]->name);
         const uint32_t value = plan->inputs[i];
+        if (plan->values[value].borrows) {
+            const bool fits = (uintptr_t)inputs[i] % sizeof(uint64_t) == 0;
+            const bool here = borrow && fits && session->hook == NULL;
+            point_readers(session, value, here ? inputs[i] : session->views[value].data);
+            if (here)
+                continue;
+        }
         if (plan->values[value].bytes > 0 && inputs[i] != session->views[value].data)
             memcpy(session->views[value].data, inputs[i], plan->values[value].bytes);
     }
@@ -236,7 +256,7 @@ const qn_view *qn__exec_step_input(const qn_exec *session, size_t index, const q
 
 qn_status qn__exec_begin(qn_exec *session, const void *const *inputs, qn_error *error)
 {
-    return named(session, begin(session, inputs, error), error);
+    return named(session, begin(session, inputs, false, error), error);
 }
 
 qn_status qn__exec_step(qn_exec *session, size_t index, qn_error *error)
@@ -246,7 +266,7 @@ qn_status qn__exec_step(qn_exec *session, size_t index, qn_error *error)
 
 qn_status qn__exec_run(qn_exec *session, const void *const *inputs, qn_error *error)
 {
-    qn_status status = begin(session, inputs, error);
+    qn_status status = begin(session, inputs, true, error);
     for (size_t s = 0; s < session->plan->n_steps && status == QN_OK; s++)
         status = advance(session, s, error);
     return named(session, status, error);

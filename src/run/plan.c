@@ -317,6 +317,21 @@ static void share_memory(qn_plan *plan, const uint32_t *last)
     }
 }
 
+/* Inputs that are only read need no copy: whatever lies in their memory is they themselves. */
+static void find_borrowed(qn_plan *plan)
+{
+    for (size_t i = 0; i < plan->graph->n_inputs; i++)
+        plan->values[plan->inputs[i]].borrows = true;
+    for (size_t s = 0; s < plan->n_steps; s++) {
+        const qn_plan_step *const step = &plan->steps[s];
+        for (uint32_t i = 0; i < step->n_out && !step->skip; i++)
+            if (step->out[i] != QN_NO_VALUE)
+                plan->values[plan->values[step->out[i]].root].borrows = false;
+    }
+    for (size_t i = 0; i < plan->graph->n_outputs; i++)
+        plan->values[plan->values[plan->outputs[i]].root].borrows = false;
+}
+
 static qn_status place_values(qn_plan *plan, qn_error *error)
 {
     qn_mem_item *const items = qn__calloc(plan->ctx, plan->n_values + 1, sizeof(*items));
@@ -353,6 +368,7 @@ static qn_status lay_out(qn_plan *plan, qn_error *error)
         return QN_NOMEM(error);
     find_last_uses(plan, last);
     share_memory(plan, last);
+    find_borrowed(plan);
     qn__free(plan->ctx, last);
     return place_values(plan, error);
 }

@@ -15,6 +15,7 @@ typedef struct qn_value {
     uint32_t first, last; /* of a root: steps during which the memory is in use */
     size_t offset;        /* of a root, in the arena */
     bool is_constant;
+    bool borrows; /* of an input: nothing is written to its memory, a run may use the caller's */
     void *owned; /* aligned copy of constant data made for this plan */
 } qn_value;
 

@@ -364,6 +364,7 @@ static void test_f32_range(const qn_f32_range *kernel, const qn_f32_range *refer
 
 #include "q8_binary_cases.h"
 #include "q8_cases.h"
+#include "q8_loops_cases.h"
 
 /* --- the reference itself against double --------------------------------------------------------
  */

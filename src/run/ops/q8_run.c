@@ -126,6 +126,8 @@ bool qn__q8_find(const qn_plan *plan, const qn_step *step, const qn_qparams *x,
     const qn_tensor *const w = qn__step_input(step, 1);
     const qn_packed_store *const store = qn__plan_packed(plan);
     const uint32_t layout = qn_q8_gemm_layout(out->kernel.nr, out->kernel.kr);
+    if (qn__plan_get_options(plan)->collect != NULL) /* which wants them made */
+        return false;
     if (!qn__q8_activations(plan, x) || !qn__packed_known(store, w->constant->data, layout) ||
         !set_sizes(out, x))
         return false;
