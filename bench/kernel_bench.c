@@ -143,6 +143,90 @@ static void bench_kernel_f32_range(const qn_f32_range *kernel)
     }
 }
 
+static void bench_kernel_f32_sums(const qn_f32_sums *kernel)
+{
+    static const size_t channels[] = {32, 64, 512};
+    static double sums[512];
+    for (size_t i = 0; i < sizeof(channels) / sizeof(channels[0]); i++) {
+        enum { ROWS = 64 };
+        float *const x = floats(ROWS * channels[i]);
+        double best = 1e30;
+        const double stop = now() + 0.05;
+        while (now() < stop) {
+            const double start = now();
+            kernel->fn(x, ROWS, channels[i], sums);
+            const double seconds = now() - start;
+            best = seconds < best ? seconds : best;
+        }
+        printf("%-28s channels %4zu %8.2f us %7.1f GB/s\n", kernel->name, channels[i], best * 1e6,
+               4e-9 * (double)(ROWS * channels[i]) / best);
+        free(x);
+    }
+}
+
+enum { RESIZE_TAPS = 4, RESIZE_WIDTH = 500, RESIZED = 224 };
+static void bench_kernel_u8_columns(const qn_u8_columns *kernel)
+{
+    static uint8_t rows[RESIZE_TAPS * 3 * RESIZED], out[3 * RESIZED];
+    static const int32_t weights[RESIZE_TAPS] = {1 << 20, 1 << 20, 1 << 20, 1 << 20};
+    double best = 1e30;
+    const double stop = now() + 0.05;
+    while (now() < stop) {
+        const double start = now();
+        kernel->fn(rows, sizeof(out), weights, RESIZE_TAPS, sizeof(out), out);
+        const double seconds = now() - start;
+        best = seconds < best ? seconds : best;
+    }
+    printf("%-28s %d columns of %d taps %8.2f us\n", kernel->name, 3 * RESIZED, RESIZE_TAPS,
+           best * 1e6);
+}
+
+static void bench_kernel_u8_pixels(const qn_u8_pixels *kernel)
+{
+    static uint8_t row[3 * RESIZE_WIDTH], out[3 * RESIZED];
+    static int32_t weights[RESIZED * RESIZE_TAPS];
+    static uint32_t first[RESIZED];
+    static size_t offset[RESIZED + 1];
+    for (size_t x = 0; x < RESIZED; x++) {
+        first[x] = (uint32_t)(x * 2);
+        offset[x + 1] = (x + 1) * RESIZE_TAPS;
+    }
+    double best = 1e30;
+    const double stop = now() + 0.05;
+    while (now() < stop) {
+        const double start = now();
+        kernel->fn(row, RESIZE_WIDTH, first, offset, weights, RESIZED, out);
+        const double seconds = now() - start;
+        best = seconds < best ? seconds : best;
+    }
+    printf("%-28s %d pixels of %d taps %8.2f us\n", kernel->name, RESIZED, RESIZE_TAPS, best * 1e6);
+}
+
+static void bench_kernel_f32_round(const qn_f32_round *kernel)
+{
+    enum { CHANNELS = 256, N = QN_ROUND_COLUMNS };
+    float *const w = floats(CHANNELS * N), *const u = floats(N * N);
+    float *const moved = floats(CHANNELS * N), *const errors = floats(CHANNELS * N);
+    float *const scales = floats(CHANNELS);
+    static int8_t q[CHANNELS * N];
+    for (size_t i = 0; i < CHANNELS; i++)
+        scales[i] = 1.0f / 128.0f;
+    const qn_f32_round_args args = {CHANNELS, N,      w, N, scales, u,      N,      moved,
+                                    N,        errors, N, q, N,      127.0f, 128.0f, true};
+    double best = 1e30;
+    const double stop = now() + 0.1;
+    while (now() < stop) {
+        memset(moved, 0, CHANNELS * N * sizeof(float));
+        const double start = now();
+        kernel->fn(&args);
+        const double seconds = now() - start;
+        best = seconds < best ? seconds : best;
+    }
+    printf("%-28s %7d weights %8.2f us %7.2f ns each\n", kernel->name, CHANNELS * N, best * 1e6,
+           1e9 * best / (CHANNELS * N));
+    free(w), free(u), free(moved), free(errors), free(scales);
+}
+
 static uint8_t *bytes(size_t count)
 {
     uint8_t *const p = aligned_alloc(64, (count + 127) / 64 * 64);

@@ -168,6 +168,67 @@ typedef struct qn_f32_range {
     const char *name;
 } qn_f32_range;
 
+/* --- sums of columns -----------------------------------------------------------------------------
+ * sums[c] += sum over r < rows of x[r * channels + c]: in float32, row after row, then added to the
+ * double. Rows follow each other; the same bits everywhere. */
+typedef void (*qn_f32_sums_fn)(const float *x, size_t rows, size_t channels, double *sums);
+typedef struct qn_f32_sums {
+    qn_f32_sums_fn fn;
+    const char *name;
+} qn_f32_sums;
+
+/* --- resizing bytes ------------------------------------------------------------------------------
+ * Weights are whole numbers of 2^-QN_RESIZE_BITS; sums are rounded to nearest and clipped to bytes.
+ * Columns: out[i] = sum over t < taps of weights[t] * rows[t * stride + i], i < n.
+ * Rows: pixel x < n of out, of 3 channels, is the sum over t from offset[x] to offset[x + 1] of
+ * weights[t] * pixel first[x] + t - offset[x] of row, which has `width` pixels. */
+enum { QN_RESIZE_BITS = 22 };
+typedef void (*qn_u8_columns_fn)(const uint8_t *rows, size_t stride, const int32_t *weights,
+                                 size_t taps, size_t n, uint8_t *out);
+typedef struct qn_u8_columns {
+    qn_u8_columns_fn fn;
+    const char *name;
+} qn_u8_columns;
+typedef void (*qn_u8_pixels_fn)(const uint8_t *row, size_t width, const uint32_t *first,
+                                const size_t *offset, const int32_t *weights, size_t n,
+                                uint8_t *out);
+typedef struct qn_u8_pixels {
+    qn_u8_pixels_fn fn;
+    const char *name;
+} qn_u8_pixels;
+
+/* --- rounding that moves its errors (quant/gptq.h) -----------------------------------------------
+ * Columns 0..n-1 of every channel are rounded one after the other; column j's own place is
+ * n - 1 - j in moved, errors and u, whose rows are those of columns not yet rounded:
+ *   q = round(clamp((w[j] + moved[n - 1 - j]) / scale, -top, top)), half to even
+ *   errors[n - 1 - j] = w[j] - q * scale
+ *   moved[i] += errors[n - 1 - j] * u[(n - 1 - j) * u_stride + i], i < n - 1 - j
+ * pairs: with columns 2i and 2i + 1 both positive their q add up to pair_limit at most, both
+ * negative to -pair_limit at least; the second one gives way. n <= QN_ROUND_COLUMNS. No fused
+ * multiply-adds: the same bits everywhere. */
+enum { QN_ROUND_COLUMNS = 64 };
+typedef struct qn_f32_round_args {
+    size_t channels, n;
+    const float *w; /* rows of w_stride, one for each channel, as in errors, moved and q */
+    size_t w_stride;
+    const float *scales; /* [channels] */
+    const float *u;
+    size_t u_stride;
+    float *moved;
+    size_t moved_stride;
+    float *errors;
+    size_t errors_stride;
+    int8_t *q;
+    size_t q_stride;
+    float top, pair_limit; /* whole numbers */
+    bool pairs;
+} qn_f32_round_args;
+typedef void (*qn_f32_round_fn)(const qn_f32_round_args *args);
+typedef struct qn_f32_round {
+    qn_f32_round_fn fn;
+    const char *name;
+} qn_f32_round;
+
 #define QN_KERNEL_SLOT(slot, type) type slot;
 typedef struct qn_kernels {
 #include "kernel/slots.def"
