@@ -16,7 +16,7 @@ typedef struct qn_value {
     size_t offset;        /* of a root, in the arena */
     bool is_constant;
     bool borrows; /* of an input: nothing is written to its memory, a run may use the caller's */
-    void *owned; /* aligned copy of constant data made for this plan */
+    void *owned;  /* aligned copy of constant data made for this plan */
 } qn_value;
 
 typedef struct qn_plan_step {
