@@ -103,7 +103,7 @@ qn_exec *qn__exec_place(const qn_plan *plan, qn_pool *pool, void *memory)
 
 qn_status qn__exec_create(const qn_plan *plan, qn_pool *pool, qn_exec **out, qn_error *error)
 {
-    size_t bytes;
+    size_t bytes = 0;
     QN_TRY(qn__exec_bytes(plan, &bytes, error));
     void *const memory = qn__alloc_aligned(plan->ctx, bytes);
     if (memory == NULL)
