@@ -8,6 +8,8 @@
 
 /* Up to this many channels a tap is too short for the GEMM's inner loop. */
 enum { ROWS_MAX_CHANNELS = 8 };
+/* Bytes before the padded buffer. */
+enum { ROWS_FRONT = 64 };
 
 /* --- preparing ---------------------------------------------------------------------------------*/
 static void choose_way(qn_q8_conv *s, size_t groups)
@@ -37,6 +39,15 @@ static void choose_way(qn_q8_conv *s, size_t groups)
                 w->oh == w->h && w->ow == w->w && w->pt == 0 && w->pl == 0;
 }
 
+/* Pairs of neighbouring weights that cannot leave int16 are counted through a whole filter of
+ * height, width and channels. Where a row of it has an odd number of weights, every other row
+ * begins inside a pair: it is read from one byte earlier, which meets a weight of zero. */
+static size_t row_shift(const qn_q8_conv *s, size_t y)
+{
+    const size_t taken = s->window.kw * s->window.c;
+    return s->way == QN_Q8_ROWS && y % 2 == 1 && taken % 2 == 1 && taken < s->packed.kc;
+}
+
 /* [o][i][kh][kw] to [o][ks][kc], or for depthwise (i = 1) to [kh][kw][o]. */
 static void reorder(const qn_q8_conv *s, int8_t *to, const int8_t *from)
 {
@@ -49,7 +60,7 @@ static void reorder(const qn_q8_conv *s, int8_t *to, const int8_t *from)
         for (size_t i = 0; i < s->cin; i++)
             for (size_t y = 0; y < w->kh; y++)
                 for (size_t x = 0; x < w->kw; x++)
-                    to[o * stride_o + y * stride_y + x * stride_x + i] = *from++;
+                    to[o * stride_o + y * stride_y + row_shift(s, y) + x * stride_x + i] = *from++;
 }
 
 static qn_status make_taps(const qn_context *ctx, qn_q8_conv *s, qn_error *error)
@@ -62,7 +73,8 @@ static qn_status make_taps(const qn_context *ctx, qn_q8_conv *s, qn_error *error
     memset(s->zeros, s->zero, s->packed.kc);
     for (size_t i = 0; i < w->kh; i++)
         for (size_t j = 0; j < w->kw; j++)
-            s->taps[i * w->kw + j] = (ptrdiff_t)((i * w->dh * w->w + j * w->dw) * w->c);
+            s->taps[i * w->kw + j] =
+                (ptrdiff_t)((i * w->dh * w->w + j * w->dw) * w->c) - (ptrdiff_t)row_shift(s, i);
     return QN_OK;
 }
 
@@ -82,7 +94,7 @@ static bool reserve_scratch(qn_step *step, qn_q8_conv *s)
         if (!qn_mul_size(&s->slack_at, p->h, p->w) ||
             !qn_mul_size(&s->slack_at, s->slack_at, p->c) ||
             !qn_mul_size(&s->slack_at, s->slack_at, p->n) ||
-            !qn_add_size(&bytes, s->slack_at, s->packed.kernel.kr) ||
+            !qn_add_size(&bytes, s->slack_at, ROWS_FRONT + s->packed.kernel.kr) ||
             !reserve(step, &s->padded_at, bytes))
             return false;
     }
@@ -300,7 +312,8 @@ void qn__q8_conv_run(const qn_q8_conv *s, const qn_run_env *env, const qn_view *
         return;
     }
     if (s->way == QN_Q8_ROWS) {
-        uint8_t *const padded = scratch + s->padded_at;
+        uint8_t *const padded = scratch + s->padded_at + ROWS_FRONT;
+        memset(padded - ROWS_FRONT, s->zero, ROWS_FRONT);
         pad_call pad = {w, &s->inner, x, padded, s->zero, in->layout == QN_LAYOUT_CHANNELS_LAST};
         qn__parallel(env->pool, pad_row, &pad, w->n * s->inner.h);
         /* The last window's run may end behind the last pixel. */
