@@ -202,12 +202,13 @@ static void q8_igemm_run(const qn_q8_igemm *kernel, const q8_igemm_problem *p, v
                          size_t c_stride)
 {
     size_t bytes;
-    if (!qn__q8_gemm_packed_bytes(&bytes, p->n, p->kc, p->ks, kernel->nr, kernel->kr))
+    if (!qn__q8_gemm_packed_bytes(&bytes, p->n, p->kc, p->ks, kernel))
         exit(1);
     uint8_t *const packed = need(malloc(bytes + (bytes == 0)));
     const uint8_t **const rows = need(malloc(kernel->mr * p->ks * sizeof *rows + 8));
-    const bool safe = qn__q8_gemm_pack(packed, p->w, p->base, p->scale, p->n, p->kc, p->ks,
-                                       p->kc * p->ks, p->kc, 1, kernel->nr, kernel->kr);
+    const bool safe = qn__q8_gemm_safe(p->w, p->n, p->kc, p->ks, p->kc * p->ks, p->kc, 1);
+    qn__q8_gemm_pack(packed, p->w, p->base, p->scale, p->n, p->kc, p->ks, p->kc * p->ks, p->kc, 1,
+                     kernel, safe);
     const size_t elem = p->out.is_float ? sizeof(float) : 1;
     for (size_t m0 = 0; m0 < p->m; m0 += kernel->mr) {
         const size_t mr = p->m - m0 < kernel->mr ? p->m - m0 : kernel->mr;
@@ -416,13 +417,9 @@ static void test_q8_safety(void)
     } rows[] = {{{64, 64, -128, 0}, true},     {{127, 1, -64, -64}, true}, {{127, 2, 0, 0}, false},
                 {{0, 0, -128, -1}, false},     {{0, 127, 127, 0}, true},   {{0, 0, 64, 65}, false},
                 {{127, -127, 127, -128}, true}};
-    const int32_t base = 0;
-    const float scale = 1.0f;
-    uint8_t packed[64];
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         n_checks++;
-        if (qn__q8_gemm_pack(packed, rows[i].w, &base, &scale, 1, 4, 1, 4, 4, 1, 4, 4) !=
-            rows[i].safe) {
+        if (qn__q8_gemm_safe(rows[i].w, 1, 4, 1, 4, 4, 1) != rows[i].safe) {
             printf("FAILED packing: row %zu is %ssafe\n", i, rows[i].safe ? "" : "not ");
             exit(1);
         }

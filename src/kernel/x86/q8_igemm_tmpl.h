@@ -15,7 +15,9 @@
  *   STOREF(p, v, n)       the first n floats
  *   WIDE                  1: DOT may saturate, unsafe weights go through 16 bits:
  *   AND, ADD32, MADD16, SLLI16, SRAI16, SRLI16
- *   IGEMM                 name of the function */
+ *   PAIRS                 1: safe weights are packed in pairs of groups (kernel.h), and
+ * ADD_PAIR(acc, a0, b0, a1, b1) adds both products of a pair at once; safe tiles are MR rows by one
+ * panel, others WIDE_MR rows by NP IGEMM                 name of the function */
 #include <string.h>
 
 enum { NR = LANES, KR = 4 };
@@ -133,13 +135,63 @@ typedef struct target {
     const uint8_t *scales;
 } target;
 
+/* Packed weights of the panels of a tile. */
+typedef struct weights {
+    const uint8_t *w;
+    const uint16_t *order; /* of PAIRS */
+    size_t panel_bytes;
+} weights;
+
+#if PAIRS
+/* One tap of a panel of safe weights. */
+static inline __attribute__((always_inline)) void
+pairs_of_tap(const size_t mr, VEC acc[MR][NP], const uint8_t *rows[MR], size_t kc, weights *at)
+{
+    const uint8_t *w = at->w;
+    const uint16_t *order = at->order;
+    for (;;) {
+        const size_t groups = (kc < QN_Q8_PAIRS_K ? kc : QN_Q8_PAIRS_K) / KR;
+        const size_t pairs = order[0];
+        const uint16_t *const end = order + 1 + groups;
+        const uint16_t *const end_of_pairs = ++order + 2 * pairs;
+        for (; order < end_of_pairs; order += 2, w += 2 * NR * KR) {
+            const size_t k0 = order[0], k1 = order[1];
+            const VEC b0 = LOAD(w), b1 = LOAD(w + NR * KR);
+            _mm_prefetch((const char *)(w + PREFETCH * NR * KR), _MM_HINT_T0);
+#pragma GCC unroll 16
+            for (size_t m = 0; m < mr; m++)
+                acc[m][0] = ADD_PAIR(acc[m][0], SET1(row_bytes(rows[m] + k0)), b0,
+                                     SET1(row_bytes(rows[m] + k1)), b1);
+        }
+        for (; order < end; order++, w += NR * KR) {
+            const size_t k = order[0];
+            const VEC b = LOAD(w);
+#pragma GCC unroll 16
+            for (size_t m = 0; m < mr; m++)
+                acc[m][0] = DOT(acc[m][0], SET1(row_bytes(rows[m] + k)), b);
+        }
+        if (kc <= QN_Q8_PAIRS_K)
+            break;
+        kc -= QN_Q8_PAIRS_K;
+        for (size_t m = 0; m < mr; m++)
+            rows[m] += QN_Q8_PAIRS_K;
+    }
+    at->w = w;
+    at->order = order;
+}
+#endif
+
 /* kc: whole groups. Returns whether the outputs were written, as only tiles of many rows can, where
  * the way through memory would show; otherwise the sums are. */
 static inline __attribute__((always_inline)) bool
 tile(const size_t mr, const size_t np, const bool wide, VEC sums[MR][NP], const start *from,
-     const target *to, size_t kc, size_t ks, const uint8_t *const *a, const uint8_t *w,
-     size_t panel_bytes)
+     const target *to, size_t kc, size_t ks, const uint8_t *const *a, const weights *packed)
 {
+    const size_t panel_bytes = packed->panel_bytes;
+#if PAIRS
+    weights at = *packed;
+#endif
+    const uint8_t *w = packed->w;
     VEC acc[MR][NP];
 #pragma GCC unroll 16
     for (size_t m = 0; m < mr; m++)
@@ -151,6 +203,13 @@ tile(const size_t mr, const size_t np, const bool wide, VEC sums[MR][NP], const 
 #pragma GCC unroll 16
         for (size_t m = 0; m < mr; m++)
             rows[m] = a[m];
+#if PAIRS
+        if (!wide) {
+            if (kc > 0)
+                pairs_of_tap(mr, acc, rows, kc, &at);
+            continue;
+        }
+#endif
         for (size_t k = 0; k < kc; k += KR, w += NR * KR)
             group(mr, np, wide, acc, rows, k, w, panel_bytes);
     }
@@ -160,14 +219,14 @@ tile(const size_t mr, const size_t np, const bool wide, VEC sums[MR][NP], const 
         for (size_t j = 0; j < np; j++) {
             const float *const scales = (const float *)(const void *)(to->scales + j * panel_bytes);
             const FVEC scale = LOADF(scales);
-            uint8_t *at = to->c + j * NR;
+            uint8_t *c = to->c + j * NR;
 #pragma GCC unroll 4
-            for (size_t m0 = 0; m0 < mr; m0 += 4, at += 4 * to->c_stride) {
+            for (size_t m0 = 0; m0 < mr; m0 += 4, c += 4 * to->c_stride) {
                 VEC four[4];
 #pragma GCC unroll 4
                 for (size_t i = 0; i < 4; i++)
                     four[i] = acc[m0 + i < mr ? m0 + i : mr - 1][j];
-                put_rows(mr - m0, four_rows(four, scale, &limits), NR, at, to->c_stride);
+                put_rows(mr - m0, four_rows(four, scale, &limits), NR, c, to->c_stride);
             }
         }
         return true;
@@ -181,50 +240,71 @@ tile(const size_t mr, const size_t np, const bool wide, VEC sums[MR][NP], const 
 }
 
 typedef bool (*tile_fn)(VEC sums[MR][NP], const start *from, const target *to, size_t kc, size_t ks,
-                        const uint8_t *const *a, const uint8_t *w, size_t panel_bytes);
+                        const uint8_t *const *a, const weights *packed);
 /* way: 0, as DOT says; 1, through 16 bits. */
 #define TILE(mr, np, way)                                                                          \
     static bool tile_##mr##_##np##_##way(VEC sums[MR][NP], const start *from, const target *to,    \
                                          size_t kc, size_t ks, const uint8_t *const *a,            \
-                                         const uint8_t *w, size_t panel_bytes)                     \
+                                         const weights *packed)                                    \
     {                                                                                              \
-        return tile(mr, np, way != 0, sums, from, to, kc, ks, a, w, panel_bytes);                  \
+        return tile(mr, np, way != 0, sums, from, to, kc, ks, a, packed);                          \
     }
+#define NAME(mr, np, way) tile_##mr##_##np##_##way
+#define EIGHT(do, way)                                                                             \
+    do                                                                                             \
+    (1, way) do(2, way) do(3, way) do(4, way) do(5, way) do(6, way) do(7, way) do(8, way)
+#define SIX(do, way)                                                                               \
+    do                                                                                             \
+    (1, way) do(2, way) do(3, way) do(4, way) do(5, way) do(6, way)
+#define FOUR(do, way)                                                                              \
+    do                                                                                             \
+    (1, way) do(2, way) do(3, way) do(4, way)
+#define TILES_1(mr, way) TILE(mr, 1, way)
+#define TILES_2(mr, way) TILE(mr, 1, way) TILE(mr, 2, way)
+#define TILES_3(mr, way) TILE(mr, 1, way) TILE(mr, 2, way) TILE(mr, 3, way)
+#define NAMES_1(mr, way) {NAME(mr, 1, way)},
+#define NAMES_2(mr, way) {NAME(mr, 1, way), NAME(mr, 2, way)},
+#define NAMES_3(mr, way) {NAME(mr, 1, way), NAME(mr, 2, way), NAME(mr, 3, way)},
+#if PAIRS
+enum { WIDE_MR = 4, SAFE_NP = 1 };
+EIGHT(TILES_1, 0)
+FOUR(TILES_2, 1)
+static const tile_fn tiles[MR][SAFE_NP] = {EIGHT(NAMES_1, 0)};
+static const tile_fn wide_tiles[WIDE_MR][NP] = {FOUR(NAMES_2, 1)};
+#elif WIDE
+enum { WIDE_MR = 8, SAFE_NP = NP };
+EIGHT(TILES_3, 0)
+EIGHT(TILES_3, 1)
+static const tile_fn tiles[MR][NP] = {EIGHT(NAMES_3, 0)};
+static const tile_fn wide_tiles[MR][NP] = {EIGHT(NAMES_3, 1)};
+#elif LANES == 16
+enum { SAFE_NP = NP };
+EIGHT(TILES_3, 0)
+static const tile_fn tiles[MR][NP] = {EIGHT(NAMES_3, 0)};
+#else
+enum { SAFE_NP = NP };
+SIX(TILES_2, 0)
+static const tile_fn tiles[MR][NP] = {SIX(NAMES_2, 0)};
+#endif
+
+static bool run_tile(bool wide, size_t mr, size_t np, VEC sums[MR][NP], const start *from,
+                     const target *to, size_t kc, size_t ks, const uint8_t *const *a,
+                     const weights *packed)
+{
 #if WIDE
-#define WAYS(mr, np) TILE(mr, np, 0) TILE(mr, np, 1)
-#define WAY_NAMES(mr, np)                                                                          \
-    {                                                                                              \
-        tile_##mr##_##np##_0, tile_##mr##_##np##_1                                                 \
+    if (wide) {
+        for (size_t m = 0; m < mr; m += WIDE_MR) {
+            const start part = {(const uint8_t *)from->at + m * from->row, from->row, from->panel};
+            const size_t rows = mr - m < WIDE_MR ? mr - m : WIDE_MR;
+            wide_tiles[rows - 1][np - 1](sums + m, &part, to, kc, ks, a + m, packed);
+        }
+        return false;
     }
 #else
-#define WAYS(mr, np) TILE(mr, np, 0)
-#define WAY_NAMES(mr, np)                                                                          \
-    {                                                                                              \
-        tile_##mr##_##np##_0                                                                       \
-    }
+    (void)wide;
 #endif
-#if LANES == 16
-#define PANELS(mr) WAYS(mr, 1) WAYS(mr, 2) WAYS(mr, 3)
-#define ROW(mr) {WAY_NAMES(mr, 1), WAY_NAMES(mr, 2), WAY_NAMES(mr, 3)},
-#else
-#define PANELS(mr) WAYS(mr, 1) WAYS(mr, 2)
-#define ROW(mr) {WAY_NAMES(mr, 1), WAY_NAMES(mr, 2)},
-#endif
-#if MR == 8
-#define ROWS(do)                                                                                   \
-    do                                                                                             \
-    (1) do(2) do(3) do(4) do(5) do(6) do(7) do(8)
-#elif MR == 6
-#define ROWS(do)                                                                                   \
-    do                                                                                             \
-    (1) do(2) do(3) do(4) do(5) do(6)
-#else
-#define ROWS(do)                                                                                   \
-    do                                                                                             \
-    (1) do(2) do(3) do(4)
-#endif
-ROWS(PANELS)
-static const tile_fn tiles[MR][NP][WIDE ? 2 : 1] = {ROWS(ROW)};
+    return tiles[mr - 1][np - 1](sums, from, to, kc, ks, a, packed);
+}
 
 static void put_floats(size_t mr, size_t np, VEC sums[MR][NP], const uint8_t *scales,
                        size_t panel_bytes, size_t columns, float *c, size_t c_stride,
@@ -263,7 +343,8 @@ static void put_bytes(size_t mr, size_t np, VEC sums[MR][NP], const uint8_t *sca
 /* --- copied rows ------------------------------------------------------------------------------ */
 /* Rows that need flipping, or that end inside a group, are copied to the stack: all of them once
  * for all panels, or what has room for it part by part. */
-enum { COPY_ROOM = 40960, COPY_POINTERS = 1024, COPY_MAX_K = COPY_ROOM / MR / 64 * 64 };
+enum { COPY_ROOM = 40960, COPY_POINTERS = 1024, COPY_MAX_K = 4096 };
+_Static_assert(COPY_MAX_K *MR <= COPY_ROOM && COPY_MAX_K % QN_Q8_PAIRS_K == 0, "parts of rows");
 
 typedef struct copied {
     uint8_t flip;
@@ -304,9 +385,14 @@ static void copy_rows(const copied *to, size_t mr, size_t k, size_t kc, size_t k
     }
 }
 
-static void tile_in_parts(tile_fn fn, VEC sums[MR][NP], start from, size_t mr, size_t kc, size_t ks,
-                          const uint8_t *const *a, const uint8_t *w, size_t panel_bytes,
-                          const copied *copy)
+/* Numbers in the tables of a tap. */
+static size_t order_of(size_t kc)
+{
+    return kc / KR + (kc + QN_Q8_PAIRS_K - 1) / QN_Q8_PAIRS_K;
+}
+
+static void tile_in_parts(bool wide, VEC sums[MR][NP], start from, size_t mr, size_t np, size_t kc,
+                          size_t ks, const uint8_t *const *a, weights packed, const copied *copy)
 {
     const target none = {0};
     const start sofar = {sums, NP * sizeof(VEC), sizeof(VEC)};
@@ -315,11 +401,12 @@ static void tile_in_parts(tile_fn fn, VEC sums[MR][NP], start from, size_t mr, s
     for (size_t p = 0; p < ks; p += p_step) {
         const size_t taps = ks - p < p_step ? ks - p : p_step;
         for (size_t k = 0; k < kc; k += k_step) {
-            const size_t n = kc - k < k_step ? kc - k : k_step, groups = (n + KR - 1) / KR;
+            const size_t n = kc - k < k_step ? kc - k : k_step, n_up = (n + KR - 1) / KR * KR;
             copy_rows(copy, mr, k, n, taps, a + p * MR);
-            fn(sums, &from, &none, groups * KR, taps, copy->rows, w, panel_bytes);
+            run_tile(wide, mr, np, sums, &from, &none, n_up, taps, copy->rows, &packed);
             from = sofar;
-            w += taps * groups * NR * KR;
+            packed.w += taps * n_up * NR;
+            packed.order += taps * order_of(n_up);
         }
     }
 }
@@ -327,9 +414,13 @@ static void tile_in_parts(tile_fn fn, VEC sums[MR][NP], start from, size_t mr, s
 void IGEMM(size_t mr, size_t nc, size_t kc, size_t ks, const uint8_t *const *a, uint8_t flip,
            bool safe, const void *w, void *c, size_t c_stride, const qn_q8_out *out)
 {
-    const size_t k_up = (kc + KR - 1) / KR * KR;
-    const size_t panel_bytes = NR * (sizeof(int32_t) + sizeof(float) + ks * k_up);
+    const size_t k_up = (kc + KR - 1) / KR * KR, weight_bytes = ks * k_up * NR;
+    size_t panel_bytes = NR * (sizeof(int32_t) + sizeof(float)) + weight_bytes;
+    if (PAIRS)
+        panel_bytes = (panel_bytes + ks * order_of(k_up) * sizeof(uint16_t) + 63) / 64 * 64;
     const size_t elem = out->is_float ? sizeof(float) : 1;
+    const bool wide = WIDE && !safe;
+    const size_t most = wide ? NP : SAFE_NP;
     uint8_t room[COPY_ROOM];
     const uint8_t *rows[COPY_POINTERS];
     VEC sums[MR][NP];
@@ -344,19 +435,20 @@ void IGEMM(size_t mr, size_t nc, size_t kc, size_t ks, const uint8_t *const *a, 
     size_t panels = (nc + NR - 1) / NR;
     while (panels > 0) {
         /* One more panel than a full tile takes is two pairs rather than a slow single one. */
-        const size_t np = NP > 2 && panels == 4 ? 2 : panels < NP ? panels : NP;
+        const size_t np = most > 2 && panels == 4 ? 2 : panels < most ? panels : most;
         const size_t columns = nc < np * NR ? nc : np * NR;
-        const tile_fn fn = tiles[mr - 1][np - 1][WIDE && !safe];
         const start from = {packed, 0, panel_bytes};
         const uint8_t *const scales = packed + NR * sizeof(int32_t);
-        const uint8_t *const weights = scales + NR * sizeof(float);
+        const uint8_t *const first = scales + NR * sizeof(float);
+        const weights tiled = {first, (const uint16_t *)(const void *)(first + weight_bytes),
+                               panel_bytes};
         const bool whole = !out->is_float && columns == np * NR;
         const target to = {whole ? c : NULL, c_stride, out, scales};
         bool done = false;
         if (in_parts)
-            tile_in_parts(fn, sums, from, mr, kc, ks, a, weights, panel_bytes, &copy);
+            tile_in_parts(wide, sums, from, mr, np, kc, ks, a, tiled, &copy);
         else
-            done = fn(sums, &from, &to, k_up, ks, a, weights, panel_bytes);
+            done = run_tile(wide, mr, np, sums, &from, &to, k_up, ks, a, &tiled);
         if (done)
             ;
         else if (out->is_float)

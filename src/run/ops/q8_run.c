@@ -48,13 +48,16 @@ qn_status qn__q8_pack(const qn_step *step, const qn_context *ctx, const qn_qpara
                       const qn_requant *requant, const int8_t *w, const qn_q8_strides *strides,
                       qn_q8_packed *out, qn_error *error)
 {
-    const size_t nr = out->kernel.nr, kr = out->kernel.kr;
-    if (!qn__q8_gemm_packed_bytes(&out->panel_bytes, nr, out->kc, out->ks, nr, kr) ||
-        !qn__q8_gemm_packed_bytes(&out->group_bytes, out->n, out->kc, out->ks, nr, kr) ||
+    const qn_q8_igemm *const kernel = &out->kernel;
+    if (!qn__q8_gemm_packed_bytes(&out->panel_bytes, kernel->nr, out->kc, out->ks, kernel) ||
+        !qn__q8_gemm_packed_bytes(&out->group_bytes, out->n, out->kc, out->ks, kernel) ||
         !qn_mul_size(&out->bytes, out->group_bytes, out->groups))
         return qn__step_fail(step, error, QN_LIMIT, "packed weights are too large");
     out->flip = x->dtype == QN_DTYPE_I8 ? 0x80 : 0;
     out->safe = true;
+    for (size_t g = 0; out->safe && g < out->groups; g++)
+        out->safe = qn__q8_gemm_safe(w + g * strides->group, out->n, out->kc, out->ks, strides->n,
+                                     strides->p, strides->k);
     out->data = qn__alloc_aligned(ctx, out->bytes);
     int32_t *const base = qn__calloc(ctx, out->n, sizeof(*base));
     if (out->data == NULL || base == NULL) {
@@ -67,9 +70,9 @@ qn_status qn__q8_pack(const qn_step *step, const qn_context *ctx, const qn_qpara
         for (size_t n = 0; n < out->n; n++)
             base[n] = column_base(out, zero, wg + n * strides->n, strides,
                                   requant->bias != NULL ? requant->bias[g * out->n + n] : 0);
-        out->safe &= qn__q8_gemm_pack(out->data + g * out->group_bytes, wg, base,
-                                      requant->scale + g * out->n, out->n, out->kc, out->ks,
-                                      strides->n, strides->p, strides->k, nr, kr);
+        qn__q8_gemm_pack(out->data + g * out->group_bytes, wg, base, requant->scale + g * out->n,
+                         out->n, out->kc, out->ks, strides->n, strides->p, strides->k, kernel,
+                         out->safe);
     }
     qn__free(ctx, base);
     return QN_OK;
