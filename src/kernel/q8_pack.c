@@ -11,6 +11,7 @@ enum { MOST = INT16_MAX / 255 };
 /* Pairs of groups: columns of a panel, sums of products per group (positive and negative ones of
  * two pairs of k per column), groups per part, partners tried for each of them. */
 enum { PAIRS_NR = 16, LANES = 4 * PAIRS_NR, GROUPS = QN_Q8_PAIRS_K / 4, TRIES = 64 };
+enum { SHORT_K = 128 };
 
 typedef struct columns {
     const int8_t *w;
@@ -101,9 +102,10 @@ static bool may_be_added(const uint8_t a[LANES], const uint8_t b[LANES])
     return over == 0;
 }
 
-/* Fills order with the groups of the part's n of k and returns how many pairs come first: a heavy
- * group goes with the lightest of those left. */
-static size_t pair_groups(uint16_t order[GROUPS], const columns *c, size_t k0, size_t n)
+/* Fills order with the groups of the part's n of k and returns how many pairs, at most `most`, come
+ * first: a heavy group goes with the lightest of those left. */
+static size_t pair_groups(uint16_t order[GROUPS], const columns *c, size_t k0, size_t n,
+                          size_t most)
 {
     uint8_t sums[GROUPS][LANES];
     uint32_t heavy[GROUPS];
@@ -122,7 +124,7 @@ static size_t pair_groups(uint16_t order[GROUPS], const columns *c, size_t k0, s
         size_t i = left;
         while (i > first + 1 && left - i < TRIES && !may_be_added(sums[g], sums[by_weight[i - 1]]))
             i--;
-        if (i == first + 1 || left - i == TRIES) {
+        if (i == first + 1 || left - i == TRIES || n_paired == 2 * most) {
             single[n_single++] = g;
             continue;
         }
@@ -136,15 +138,15 @@ static size_t pair_groups(uint16_t order[GROUPS], const columns *c, size_t k0, s
 }
 
 static void pack_pairs(uint8_t **at, uint8_t **table, const columns *c, size_t kc, size_t nr,
-                       bool safe)
+                       size_t most)
 {
     for (size_t k0 = 0; k0 < kc; k0 += QN_Q8_PAIRS_K) {
         const size_t n = part_of(kc, k0), groups = (n + 3) / 4;
         uint16_t order[1 + GROUPS] = {0};
         for (size_t g = 0; g < groups; g++)
             order[1 + g] = (uint16_t)g;
-        if (safe)
-            order[0] = (uint16_t)pair_groups(order + 1, c, k0, n);
+        if (most > 0)
+            order[0] = (uint16_t)pair_groups(order + 1, c, k0, n, most);
         for (size_t g = 0; g < groups; g++) {
             *at = pack_group(*at, c, k0 + 4 * (size_t)order[1 + g], kc, nr, 4);
             order[1 + g] = (uint16_t)(4 * order[1 + g]);
@@ -152,6 +154,25 @@ static void pack_pairs(uint8_t **at, uint8_t **table, const columns *c, size_t k
         memcpy(*table, order, (1 + groups) * sizeof *order);
         *table += (1 + groups) * sizeof *order;
     }
+}
+
+/* Pairs that every part of every panel may have: where rows are short they are as many everywhere,
+ * as loops of a new length each time would cost more than pairs save. */
+static size_t most_pairs(const int8_t *w, size_t n, size_t kc, size_t ks, size_t stride_n,
+                         size_t stride_p, size_t stride_k, size_t nr)
+{
+    size_t most = GROUPS;
+    if (kc > SHORT_K)
+        return most;
+    for (size_t n0 = 0; n0 < n; n0 += nr) {
+        for (size_t p = 0; p < ks && most > 0; p++) {
+            const columns c = {w + n0 * stride_n + p * stride_p, n - n0 < nr ? n - n0 : nr,
+                               stride_n, stride_k};
+            uint16_t order[GROUPS];
+            most = pair_groups(order, &c, 0, kc, most);
+        }
+    }
+    return most;
 }
 
 void qn__q8_gemm_pack(void *packed, const int8_t *w, const int32_t *base, const float *scale,
@@ -162,6 +183,8 @@ void qn__q8_gemm_pack(void *packed, const int8_t *w, const int32_t *base, const 
     size_t panel_bytes = 0;
     if (!qn__q8_gemm_packed_bytes(&panel_bytes, nr, kc, ks, kernel))
         return; /* whoever reserved the memory would have seen it */
+    const size_t most =
+        kernel->pairs && safe ? most_pairs(w, n, kc, ks, stride_n, stride_p, stride_k, nr) : 0;
     uint8_t *panel = packed;
     for (size_t n0 = 0; n0 < n; n0 += nr, panel += panel_bytes) {
         const size_t width = n - n0 < nr ? n - n0 : nr;
@@ -174,7 +197,7 @@ void qn__q8_gemm_pack(void *packed, const int8_t *w, const int32_t *base, const 
         for (size_t p = 0; p < ks; p++) {
             const columns c = {w + n0 * stride_n + p * stride_p, width, stride_n, stride_k};
             if (kernel->pairs)
-                pack_pairs(&at, &table, &c, kc, nr, safe);
+                pack_pairs(&at, &table, &c, kc, nr, most);
             else
                 for (size_t k0 = 0; k0 < kc; k0 += kr)
                     at = pack_group(at, &c, k0, kc, nr, kr);

@@ -143,41 +143,32 @@ typedef struct weights {
 } weights;
 
 #if PAIRS
-/* One tap of a panel of safe weights. */
-static inline __attribute__((always_inline)) void
-pairs_of_tap(const size_t mr, VEC acc[MR][NP], const uint8_t *rows[MR], size_t kc, weights *at)
+/* One tap of a panel of safe weights: its pairs of groups, then the others. */
+static inline __attribute__((always_inline)) void pairs_of_tap(const size_t mr, VEC acc[MR][NP],
+                                                               const uint8_t *const rows[MR],
+                                                               size_t groups, weights *at)
 {
     const uint8_t *w = at->w;
-    const uint16_t *order = at->order;
-    for (;;) {
-        const size_t groups = (kc < QN_Q8_PAIRS_K ? kc : QN_Q8_PAIRS_K) / KR;
-        const size_t pairs = order[0];
-        const uint16_t *const end = order + 1 + groups;
-        const uint16_t *const end_of_pairs = ++order + 2 * pairs;
-        for (; order < end_of_pairs; order += 2, w += 2 * NR * KR) {
-            const size_t k0 = order[0], k1 = order[1];
-            const VEC b0 = LOAD(w), b1 = LOAD(w + NR * KR);
-            _mm_prefetch((const char *)(w + PREFETCH * NR * KR), _MM_HINT_T0);
+    const uint16_t *order = at->order + 1;
+    const uint16_t *const end = order + groups, *const end_of_pairs = order + 2 * order[-1];
+    for (; order != end_of_pairs; order += 2, w += 2 * NR * KR) {
+        const size_t k0 = order[0], k1 = order[1];
+        const VEC b0 = LOAD(w), b1 = LOAD(w + NR * KR);
+        _mm_prefetch((const char *)(w + PREFETCH * NR * KR), _MM_HINT_T0);
 #pragma GCC unroll 16
-            for (size_t m = 0; m < mr; m++)
-                acc[m][0] = ADD_PAIR(acc[m][0], SET1(row_bytes(rows[m] + k0)), b0,
-                                     SET1(row_bytes(rows[m] + k1)), b1);
-        }
-        for (; order < end; order++, w += NR * KR) {
-            const size_t k = order[0];
-            const VEC b = LOAD(w);
-#pragma GCC unroll 16
-            for (size_t m = 0; m < mr; m++)
-                acc[m][0] = DOT(acc[m][0], SET1(row_bytes(rows[m] + k)), b);
-        }
-        if (kc <= QN_Q8_PAIRS_K)
-            break;
-        kc -= QN_Q8_PAIRS_K;
         for (size_t m = 0; m < mr; m++)
-            rows[m] += QN_Q8_PAIRS_K;
+            acc[m][0] = ADD_PAIR(acc[m][0], SET1(row_bytes(rows[m] + k0)), b0,
+                                 SET1(row_bytes(rows[m] + k1)), b1);
+    }
+    for (; order != end; order++, w += NR * KR) {
+        const size_t k = order[0];
+        const VEC b = LOAD(w);
+#pragma GCC unroll 16
+        for (size_t m = 0; m < mr; m++)
+            acc[m][0] = DOT(acc[m][0], SET1(row_bytes(rows[m] + k)), b);
     }
     at->w = w;
-    at->order = order;
+    at->order = end;
 }
 #endif
 
@@ -206,7 +197,7 @@ tile(const size_t mr, const size_t np, const bool wide, VEC sums[MR][NP], const 
 #if PAIRS
         if (!wide) {
             if (kc > 0)
-                pairs_of_tap(mr, acc, rows, kc, &at);
+                pairs_of_tap(mr, acc, rows, kc / KR, &at);
             continue;
         }
 #endif
@@ -287,6 +278,29 @@ SIX(TILES_2, 0)
 static const tile_fn tiles[MR][NP] = {SIX(NAMES_2, 0)};
 #endif
 
+#if PAIRS
+/* Rows of more k than a table has: part by part, through memory. */
+static void long_rows(size_t mr, VEC sums[MR][NP], const start *from, size_t kc, size_t ks,
+                      const uint8_t *const *a, const weights *packed)
+{
+    const target none = {0};
+    const start sofar = {sums, NP * sizeof(VEC), sizeof(VEC)};
+    weights at = *packed;
+    for (size_t p = 0; p < ks; p++, a += MR) {
+        for (size_t k = 0; k < kc; k += QN_Q8_PAIRS_K) {
+            const size_t n = kc - k < QN_Q8_PAIRS_K ? kc - k : QN_Q8_PAIRS_K;
+            const uint8_t *rows[MR] = {0};
+            for (size_t m = 0; m < mr; m++)
+                rows[m] = a[m] + k;
+            tiles[mr - 1][0](sums, from, &none, n, 1, rows, &at);
+            from = &sofar;
+            at.w += n * NR;
+            at.order += 1 + n / KR;
+        }
+    }
+}
+#endif
+
 static bool run_tile(bool wide, size_t mr, size_t np, VEC sums[MR][NP], const start *from,
                      const target *to, size_t kc, size_t ks, const uint8_t *const *a,
                      const weights *packed)
@@ -302,6 +316,12 @@ static bool run_tile(bool wide, size_t mr, size_t np, VEC sums[MR][NP], const st
     }
 #else
     (void)wide;
+#endif
+#if PAIRS
+    if (kc > QN_Q8_PAIRS_K) {
+        long_rows(mr, sums, from, kc, ks, a, packed);
+        return false;
+    }
 #endif
     return tiles[mr - 1][np - 1](sums, from, to, kc, ks, a, packed);
 }
