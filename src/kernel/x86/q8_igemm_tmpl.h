@@ -129,10 +129,9 @@ typedef struct start {
 
 /* Where whole columns of bytes go; c NULL: nowhere. */
 typedef struct target {
+    bounds limits;
     uint8_t *c;
     size_t c_stride;
-    const qn_q8_out *out;
-    const uint8_t *scales;
 } target;
 
 /* Packed weights of the panels of a tile. */
@@ -183,6 +182,7 @@ tile(const size_t mr, const size_t np, const bool wide, VEC sums[MR][NP], const 
     weights at = *packed;
 #endif
     const uint8_t *w = packed->w;
+    size_t step = panel_bytes;
     VEC acc[MR][NP];
 #pragma GCC unroll 16
     for (size_t m = 0; m < mr; m++)
@@ -201,15 +201,18 @@ tile(const size_t mr, const size_t np, const bool wide, VEC sums[MR][NP], const 
             continue;
         }
 #endif
-        for (size_t k = 0; k < kc; k += KR, w += NR * KR)
-            group(mr, np, wide, acc, rows, k, w, panel_bytes);
+        for (size_t k = 0; k < kc; k += KR, w += NR * KR) {
+            /* One pointer, not one for each panel and prefetch: registers are short. */
+            __asm__("" : "+r"(w), "+r"(step));
+            group(mr, np, wide, acc, rows, k, w, step);
+        }
     }
     if (mr >= PUT_LEAST && !wide && to->c != NULL) {
-        const bounds limits = bounds_of(to->out);
+        const bounds limits = to->limits;
+        const uint8_t *const scales = packed->w - NR * sizeof(float);
 #pragma GCC unroll 4
         for (size_t j = 0; j < np; j++) {
-            const float *const scales = (const float *)(const void *)(to->scales + j * panel_bytes);
-            const FVEC scale = LOADF(scales);
+            const FVEC scale = LOADF((const float *)(const void *)(scales + j * panel_bytes));
             uint8_t *c = to->c + j * NR;
 #pragma GCC unroll 4
             for (size_t m0 = 0; m0 < mr; m0 += 4, c += 4 * to->c_stride) {
@@ -283,7 +286,7 @@ static const tile_fn tiles[MR][NP] = {SIX(NAMES_2, 0)};
 static void long_rows(size_t mr, VEC sums[MR][NP], const start *from, size_t kc, size_t ks,
                       const uint8_t *const *a, const weights *packed)
 {
-    const target none = {0};
+    const target none = {.c = NULL};
     const start sofar = {sums, NP * sizeof(VEC), sizeof(VEC)};
     weights at = *packed;
     for (size_t p = 0; p < ks; p++, a += MR) {
@@ -301,9 +304,9 @@ static void long_rows(size_t mr, VEC sums[MR][NP], const start *from, size_t kc,
 }
 #endif
 
-static bool run_tile(bool wide, size_t mr, size_t np, VEC sums[MR][NP], const start *from,
-                     const target *to, size_t kc, size_t ks, const uint8_t *const *a,
-                     const weights *packed)
+static inline __attribute__((always_inline)) bool
+run_tile(bool wide, size_t mr, size_t np, VEC sums[MR][NP], const start *from, const target *to,
+         size_t kc, size_t ks, const uint8_t *const *a, const weights *packed)
 {
 #if WIDE
     if (wide) {
@@ -343,9 +346,8 @@ static void put_floats(size_t mr, size_t np, VEC sums[MR][NP], const uint8_t *sc
 
 static void put_bytes(size_t mr, size_t np, VEC sums[MR][NP], const uint8_t *scales,
                       size_t panel_bytes, size_t columns, uint8_t *c, size_t c_stride,
-                      const qn_q8_out *out)
+                      const bounds *to)
 {
-    const bounds to = bounds_of(out);
     for (size_t j = 0; j < np; j++) {
         const FVEC scale = LOADF((const float *)(const void *)(scales + j * panel_bytes));
         const size_t n = j + 1 == np ? columns - j * NR : NR;
@@ -355,7 +357,7 @@ static void put_bytes(size_t mr, size_t np, VEC sums[MR][NP], const uint8_t *sca
 #pragma GCC unroll 4
             for (size_t i = 0; i < 4; i++)
                 four[i] = sums[m0 + i < mr ? m0 + i : mr - 1][j];
-            put_rows(mr - m0, four_rows(four, scale, &to), n, at, c_stride);
+            put_rows(mr - m0, four_rows(four, scale, to), n, at, c_stride);
         }
     }
 }
@@ -414,7 +416,7 @@ static size_t order_of(size_t kc)
 static void tile_in_parts(bool wide, VEC sums[MR][NP], start from, size_t mr, size_t np, size_t kc,
                           size_t ks, const uint8_t *const *a, weights packed, const copied *copy)
 {
-    const target none = {0};
+    const target none = {.c = NULL};
     const start sofar = {sums, NP * sizeof(VEC), sizeof(VEC)};
     const size_t k_step = kc < COPY_MAX_K ? kc : COPY_MAX_K;
     const size_t p_step = k_step < kc ? 1 : taps_with_room(mr, kc);
@@ -452,19 +454,20 @@ void IGEMM(size_t mr, size_t nc, size_t kc, size_t ks, const uint8_t *const *a, 
         in_parts = false;
     }
     const uint8_t *packed = w;
+    target to = {bounds_of(out), NULL, c_stride};
+    start from = {packed, 0, panel_bytes};
     size_t panels = (nc + NR - 1) / NR;
     while (panels > 0) {
         /* One more panel than a full tile takes is two pairs rather than a slow single one. */
         const size_t np = most > 2 && panels == 4 ? 2 : panels < most ? panels : most;
         const size_t columns = nc < np * NR ? nc : np * NR;
-        const start from = {packed, 0, panel_bytes};
         const uint8_t *const scales = packed + NR * sizeof(int32_t);
         const uint8_t *const first = scales + NR * sizeof(float);
         const weights tiled = {first, (const uint16_t *)(const void *)(first + weight_bytes),
                                panel_bytes};
-        const bool whole = !out->is_float && columns == np * NR;
-        const target to = {whole ? c : NULL, c_stride, out, scales};
         bool done = false;
+        from.at = packed;
+        to.c = !out->is_float && columns == np * NR ? c : NULL;
         if (in_parts)
             tile_in_parts(wide, sums, from, mr, np, kc, ks, a, tiled, &copy);
         else
@@ -474,7 +477,7 @@ void IGEMM(size_t mr, size_t nc, size_t kc, size_t ks, const uint8_t *const *a, 
         else if (out->is_float)
             put_floats(mr, np, sums, scales, panel_bytes, columns, c, c_stride, out);
         else
-            put_bytes(mr, np, sums, scales, panel_bytes, columns, c, c_stride, out);
+            put_bytes(mr, np, sums, scales, panel_bytes, columns, c, c_stride, &to.limits);
         packed += np * panel_bytes;
         c = (uint8_t *)c + columns * elem;
         nc -= columns;
