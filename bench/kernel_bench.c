@@ -180,7 +180,7 @@ static uint8_t *bytes(size_t count)
     return p;
 }
 
-static const qn_q8_out bench_out = {.zero = 0, .lo = 0, .hi = 255};
+static const qn_q8_out bench_out = {.zero = 0, .lo = 0, .hi = 255, .small_scales = true};
 
 static void bench_q8_igemm(const qn_q8_igemm *kernel, size_t m, size_t n, size_t kc, size_t ks,
                            uint8_t flip, bool safe)

@@ -110,6 +110,8 @@ typedef struct qn_f32_pool {
 typedef struct qn_q8_out {
     int32_t zero, lo, hi; /* all of them values of one 8-bit type */
     bool is_float;
+    bool
+        small_scales; /* GEMM: all scales are between -1 and 1, which saves a bound; never needed */
     qn_clamp_f32 clamp; /* of floats */
 } qn_q8_out;
 typedef void (*qn_q8_igemm_fn)(size_t mr, size_t nc, size_t kc, size_t ks, const uint8_t *const *a,

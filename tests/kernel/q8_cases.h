@@ -191,6 +191,9 @@ static q8_igemm_problem q8_igemm_problem_make(size_t m, size_t n, size_t kc, siz
     p.scale = q8_scales(n, kc * ks, kind);
     p.flip = rng() % 2 ? 0x80 : 0;
     p.out = q8_out(kind);
+    p.out.small_scales = true;
+    for (size_t i = 0; i < n; i++)
+        p.out.small_scales &= p.scale[i] > -1.0f && p.scale[i] < 1.0f;
     return p;
 }
 static const uint8_t *q8_igemm_row(const q8_igemm_problem *p, size_t m, size_t t)

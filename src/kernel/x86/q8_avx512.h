@@ -34,6 +34,9 @@ static inline __attribute__((always_inline)) void store_row16(uint8_t *p, __m128
 #define COPY_END(to, from, i, n, sign)                                                             \
     STORE_ALL((to) + (i),                                                                          \
               XOR(_mm512_maskz_loadu_epi8(~0ull >> (64 - ((n) - (i))), (from) + (i)), sign))
+#define SET1_8(x) _mm512_set1_epi8(x)
+#define MIN8(a, b) _mm512_min_epi8(a, b)
+#define MAX8(a, b) _mm512_max_epi8(a, b)
 #define PACK16(a, b) _mm512_packs_epi16(a, b)
 #define ROWS_TOGETHER(v)                                                                           \
     _mm512_permutexvar_epi32(                                                                      \

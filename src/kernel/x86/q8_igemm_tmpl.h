@@ -7,7 +7,7 @@
  *   LOAD(p), LOADF(p), SET1(x), SET1F(x), XOR(a, b), STORE_ALL(p, v)
  *   DOT(acc, a, b)        acc + four products per lane, a unsigned; exact if the weights are safe
  *   TO_FLOAT(v), MULF, MINF, MAXF   the second operand where one is NaN
- *   TO_INT(v), PACK32, PACK16, ADD16   saturating; MAX16, SET1_16(x)
+ *   TO_INT(v), PACK32, PACK16, ADD16   saturating; MIN8, MAX8, SET1_8(x), SET1_16(x)
  *   ROWS_TOGETHER(v)      brings 32-bit lane i of each 128 bits to part i of the vector
  *   STORE_ROW(p, v, i, n) the first n bytes of that part
  *   COPY_END(to, from, i, n, sign)   the bytes from i on of a row of n, XOR sign, up to the next
@@ -80,32 +80,36 @@ static inline __attribute__((always_inline)) void group(const size_t mr, const s
 }
 
 /* --- requantization --------------------------------------------------------------------------- */
-/* The upper bound is taken as floats. What is below all integers, and a NaN, become the smallest
- * integer, which saturation leads to the lower bound. Packing saturates to signed bytes: unsigned
- * ones are 128 lower until the end. */
+/* Products that an int32 may not hold are bounded as floats first. What is below all integers, and
+ * a NaN, become the smallest integer, which saturation leads to the lower bound. Packing saturates
+ * to signed bytes, and so are the bounds: unsigned bytes are 128 lower until the end. */
 typedef struct bounds {
-    FVEC hi;
-    VEC move, lo, sign;
+    FVEC most;
+    VEC move, lo, hi, sign;
 } bounds;
 
 static inline __attribute__((always_inline)) bounds bounds_of(const qn_q8_out *out)
 {
     const int32_t lower = out->lo < 0 ? 0 : 128;
     return (bounds){SET1F((float)(out->hi - out->zero)), SET1_16((short)(out->zero - lower)),
-                    SET1_16((short)(out->lo - lower)), SET1(lower == 0 ? 0 : (int32_t)0x80808080u)};
+                    SET1_8((char)(out->lo - lower)), SET1_8((char)(out->hi - lower)),
+                    SET1_8((char)lower)};
 }
 
 /* Up to four rows of a panel: every 128 bits of the result hold four columns of four rows. */
-static inline __attribute__((always_inline)) VEC four_rows(const VEC sums[4], FVEC scale,
-                                                           const bounds *to)
+static inline __attribute__((always_inline)) VEC four_rows(const bool small, const VEC sums[4],
+                                                           FVEC scale, const bounds *to)
 {
     VEC q[4];
 #pragma GCC unroll 4
-    for (size_t i = 0; i < 4; i++)
-        q[i] = TO_INT(MINF(to->hi, MULF(TO_FLOAT(sums[i]), scale)));
-    const VEC low = MAX16(to->lo, ADD16(to->move, PACK32(q[0], q[1])));
-    const VEC high = MAX16(to->lo, ADD16(to->move, PACK32(q[2], q[3])));
-    return XOR(to->sign, ROWS_TOGETHER(PACK16(low, high)));
+    for (size_t i = 0; i < 4; i++) {
+        const FVEC v = MULF(TO_FLOAT(sums[i]), scale);
+        q[i] = TO_INT(small ? v : MINF(to->most, v));
+    }
+    const VEC low = ADD16(to->move, PACK32(q[0], q[1]));
+    const VEC high = ADD16(to->move, PACK32(q[2], q[3]));
+    const VEC bytes = MIN8(to->hi, MAX8(to->lo, PACK16(low, high)));
+    return XOR(to->sign, ROWS_TOGETHER(bytes));
 }
 
 /* Stores the first n columns of four rows or fewer. */
@@ -127,7 +131,7 @@ typedef struct start {
     size_t row, panel; /* bytes from one to the next */
 } start;
 
-/* Where whole columns of bytes go; c NULL: nowhere. */
+/* Where whole columns of bytes with small scales go; c NULL: nowhere. */
 typedef struct target {
     bounds limits;
     uint8_t *c;
@@ -220,7 +224,7 @@ tile(const size_t mr, const size_t np, const bool wide, VEC sums[MR][NP], const 
 #pragma GCC unroll 4
                 for (size_t i = 0; i < 4; i++)
                     four[i] = acc[m0 + i < mr ? m0 + i : mr - 1][j];
-                put_rows(mr - m0, four_rows(four, scale, &limits), NR, c, to->c_stride);
+                put_rows(mr - m0, four_rows(true, four, scale, &limits), NR, c, to->c_stride);
             }
         }
         return true;
@@ -357,7 +361,7 @@ static void put_bytes(size_t mr, size_t np, VEC sums[MR][NP], const uint8_t *sca
 #pragma GCC unroll 4
             for (size_t i = 0; i < 4; i++)
                 four[i] = sums[m0 + i < mr ? m0 + i : mr - 1][j];
-            put_rows(mr - m0, four_rows(four, scale, to), n, at, c_stride);
+            put_rows(mr - m0, four_rows(false, four, scale, to), n, at, c_stride);
         }
     }
 }
@@ -467,7 +471,7 @@ void IGEMM(size_t mr, size_t nc, size_t kc, size_t ks, const uint8_t *const *a, 
                                panel_bytes};
         bool done = false;
         from.at = packed;
-        to.c = !out->is_float && columns == np * NR ? c : NULL;
+        to.c = out->small_scales && !out->is_float && columns == np * NR ? c : NULL;
         if (in_parts)
             tile_in_parts(wide, sums, from, mr, np, kc, ks, a, tiled, &copy);
         else

@@ -58,6 +58,9 @@ qn_status qn__q8_pack(const qn_step *step, const qn_context *ctx, const qn_qpara
     for (size_t g = 0; out->safe && g < out->groups; g++)
         out->safe = qn__q8_gemm_safe(w + g * strides->group, out->n, out->kc, out->ks, strides->n,
                                      strides->p, strides->k);
+    out->small_scales = true;
+    for (size_t i = 0; i < out->groups * out->n; i++)
+        out->small_scales &= requant->scale[i] > -1.0f && requant->scale[i] < 1.0f;
     out->data = qn__alloc_aligned(ctx, out->bytes);
     int32_t *const base = qn__calloc(ctx, out->n, sizeof(*base));
     if (out->data == NULL || base == NULL) {
@@ -181,6 +184,8 @@ void qn__q8_run(const qn_q8_job *job, qn_pool *pool)
 {
     if (job->m == 0 || job->packed->n == 0)
         return;
-    blocks b = plan_blocks(job, qn__pool_size(pool));
+    qn_q8_job copy = *job;
+    copy.out.small_scales = job->packed->small_scales;
+    blocks b = plan_blocks(&copy, qn__pool_size(pool));
     qn__parallel(pool, run_task, &b, b.row_blocks * b.column_blocks * job->packed->groups);
 }
