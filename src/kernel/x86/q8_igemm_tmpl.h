@@ -131,11 +131,11 @@ typedef struct start {
     size_t row, panel; /* bytes from one to the next */
 } start;
 
-/* Where whole columns of bytes with small scales go; c NULL: nowhere. */
+/* Where whole columns of bytes with small scales go; times 0: nowhere. */
 typedef struct target {
     bounds limits;
     uint8_t *c;
-    size_t c_stride;
+    size_t c_stride, times;
 } target;
 
 /* Packed weights of the panels of a tile. */
@@ -175,49 +175,60 @@ static inline __attribute__((always_inline)) void pairs_of_tap(const size_t mr, 
 }
 #endif
 
-/* kc: whole groups. Returns whether the outputs were written, as only tiles of many rows can, where
- * the way through memory would show; otherwise the sums are. */
+/* kc: whole groups. Returns whether the outputs were written, to->times tiles beside each other, as
+ * only tiles of many rows can, where the way through memory would show; otherwise the sums are, of
+ * the one tile there is. */
 static inline __attribute__((always_inline)) bool
 tile(const size_t mr, const size_t np, const bool wide, VEC sums[MR][NP], const start *from,
      const target *to, size_t kc, size_t ks, const uint8_t *const *a, const weights *packed)
 {
-    const size_t panel_bytes = packed->panel_bytes;
-#if PAIRS
-    weights at = *packed;
-#endif
-    const uint8_t *w = packed->w;
-    size_t step = panel_bytes;
-    VEC acc[MR][NP];
-#pragma GCC unroll 16
-    for (size_t m = 0; m < mr; m++)
-#pragma GCC unroll 4
-        for (size_t j = 0; j < np; j++)
-            acc[m][j] = LOAD((const uint8_t *)from->at + m * from->row + j * from->panel);
-    for (size_t p = 0; p < ks; p++, a += MR) {
-        const uint8_t *rows[MR];
+    size_t step = packed->panel_bytes;
+    for (size_t times = 0;; times++) {
+        const size_t offset = times * np * packed->panel_bytes;
+        const uint8_t *w = packed->w + offset, *const begin = (const uint8_t *)from->at + offset;
+        VEC acc[MR][NP];
 #pragma GCC unroll 16
         for (size_t m = 0; m < mr; m++)
-            rows[m] = a[m];
+#pragma GCC unroll 4
+            for (size_t j = 0; j < np; j++)
+                acc[m][j] = LOAD(begin + m * from->row + j * from->panel);
 #if PAIRS
-        if (!wide) {
-            if (kc > 0)
-                pairs_of_tap(mr, acc, rows, kc / KR, &at);
-            continue;
-        }
+        weights at = {w, packed->order + offset / sizeof(uint16_t), 0};
 #endif
-        for (size_t k = 0; k < kc; k += KR, w += NR * KR) {
-            /* One pointer, not one for each panel and prefetch: registers are short. */
-            __asm__("" : "+r"(w), "+r"(step));
-            group(mr, np, wide, acc, rows, k, w, step);
+        const uint8_t *const *tap = a;
+        for (size_t p = 0; p < ks; p++, tap += MR) {
+            const uint8_t *rows[MR];
+#pragma GCC unroll 16
+            for (size_t m = 0; m < mr; m++)
+                rows[m] = tap[m];
+#if PAIRS
+            if (!wide) {
+                if (kc > 0)
+                    pairs_of_tap(mr, acc, rows, kc / KR, &at);
+                continue;
+            }
+#endif
+            for (size_t k = 0; k < kc; k += KR, w += NR * KR) {
+                /* One pointer, not one for each panel and prefetch: registers are short. */
+                __asm__("" : "+r"(w), "+r"(step));
+                group(mr, np, wide, acc, rows, k, w, step);
+            }
         }
-    }
-    if (mr >= PUT_LEAST && !wide && to->c != NULL) {
+        if (mr < PUT_LEAST || wide || to->times == 0) {
+#pragma GCC unroll 16
+            for (size_t m = 0; m < mr; m++)
+#pragma GCC unroll 4
+                for (size_t j = 0; j < np; j++)
+                    sums[m][j] = acc[m][j];
+            return false;
+        }
         const bounds limits = to->limits;
-        const uint8_t *const scales = packed->w - NR * sizeof(float);
+        const uint8_t *const scales = packed->w + offset - NR * sizeof(float);
 #pragma GCC unroll 4
         for (size_t j = 0; j < np; j++) {
-            const FVEC scale = LOADF((const float *)(const void *)(scales + j * panel_bytes));
-            uint8_t *c = to->c + j * NR;
+            const uint8_t *const scale_at = scales + j * packed->panel_bytes;
+            const FVEC scale = LOADF((const float *)(const void *)scale_at);
+            uint8_t *c = to->c + (times * np + j) * NR;
 #pragma GCC unroll 4
             for (size_t m0 = 0; m0 < mr; m0 += 4, c += 4 * to->c_stride) {
                 VEC four[4];
@@ -227,14 +238,9 @@ tile(const size_t mr, const size_t np, const bool wide, VEC sums[MR][NP], const 
                 put_rows(mr - m0, four_rows(true, four, scale, &limits), NR, c, to->c_stride);
             }
         }
-        return true;
+        if (times + 1 == to->times)
+            return true;
     }
-#pragma GCC unroll 16
-    for (size_t m = 0; m < mr; m++)
-#pragma GCC unroll 4
-        for (size_t j = 0; j < np; j++)
-            sums[m][j] = acc[m][j];
-    return false;
 }
 
 typedef bool (*tile_fn)(VEC sums[MR][NP], const start *from, const target *to, size_t kc, size_t ks,
@@ -290,7 +296,7 @@ static const tile_fn tiles[MR][NP] = {SIX(NAMES_2, 0)};
 static void long_rows(size_t mr, VEC sums[MR][NP], const start *from, size_t kc, size_t ks,
                       const uint8_t *const *a, const weights *packed)
 {
-    const target none = {.c = NULL};
+    const target none = {.times = 0};
     const start sofar = {sums, NP * sizeof(VEC), sizeof(VEC)};
     weights at = *packed;
     for (size_t p = 0; p < ks; p++, a += MR) {
@@ -420,7 +426,7 @@ static size_t order_of(size_t kc)
 static void tile_in_parts(bool wide, VEC sums[MR][NP], start from, size_t mr, size_t np, size_t kc,
                           size_t ks, const uint8_t *const *a, weights packed, const copied *copy)
 {
-    const target none = {.c = NULL};
+    const target none = {.times = 0};
     const start sofar = {sums, NP * sizeof(VEC), sizeof(VEC)};
     const size_t k_step = kc < COPY_MAX_K ? kc : COPY_MAX_K;
     const size_t p_step = k_step < kc ? 1 : taps_with_room(mr, kc);
@@ -437,6 +443,14 @@ static void tile_in_parts(bool wide, VEC sums[MR][NP], start from, size_t mr, si
     }
 }
 
+/* How many tiles of np panels with whole columns can be done at once; none where even one has not.
+ * One panel more than a tile takes is left to two pairs. */
+static size_t tiles_at_once(size_t nc, size_t panels, size_t np)
+{
+    const size_t times = nc / NR / np;
+    return NP > 2 && np == NP && times > 1 && panels - times * np == 1 ? times - 1 : times;
+}
+
 void IGEMM(size_t mr, size_t nc, size_t kc, size_t ks, const uint8_t *const *a, uint8_t flip,
            bool safe, const void *w, void *c, size_t c_stride, const qn_q8_out *out)
 {
@@ -447,6 +461,7 @@ void IGEMM(size_t mr, size_t nc, size_t kc, size_t ks, const uint8_t *const *a, 
     const size_t elem = out->is_float ? sizeof(float) : 1;
     const bool wide = WIDE && !safe;
     const size_t most = wide ? NP : SAFE_NP;
+    const bool long_k = PAIRS && k_up > QN_Q8_PAIRS_K;
     uint8_t room[COPY_ROOM];
     const uint8_t *rows[COPY_POINTERS];
     VEC sums[MR][NP];
@@ -457,21 +472,26 @@ void IGEMM(size_t mr, size_t nc, size_t kc, size_t ks, const uint8_t *const *a, 
         a = rows;
         in_parts = false;
     }
+    const bool puts =
+        out->small_scales && !out->is_float && !in_parts && !wide && !long_k && mr >= PUT_LEAST;
     const uint8_t *packed = w;
-    target to = {bounds_of(out), NULL, c_stride};
+    target to = {bounds_of(out), NULL, c_stride, 0};
     start from = {packed, 0, panel_bytes};
     size_t panels = (nc + NR - 1) / NR;
     while (panels > 0) {
         /* One more panel than a full tile takes is two pairs rather than a slow single one. */
         const size_t np = most > 2 && panels == 4 ? 2 : panels < most ? panels : most;
-        const size_t columns = nc < np * NR ? nc : np * NR;
+        const size_t times = puts ? tiles_at_once(nc, panels, np) : 0;
+        const size_t part = np * (times > 1 ? times : 1);
+        const size_t columns = nc < part * NR ? nc : part * NR;
         const uint8_t *const scales = packed + NR * sizeof(int32_t);
         const uint8_t *const first = scales + NR * sizeof(float);
         const weights tiled = {first, (const uint16_t *)(const void *)(first + weight_bytes),
                                panel_bytes};
         bool done = false;
         from.at = packed;
-        to.c = out->small_scales && !out->is_float && columns == np * NR ? c : NULL;
+        to.c = c;
+        to.times = times;
         if (in_parts)
             tile_in_parts(wide, sums, from, mr, np, kc, ks, a, tiled, &copy);
         else
@@ -482,10 +502,10 @@ void IGEMM(size_t mr, size_t nc, size_t kc, size_t ks, const uint8_t *const *a, 
             put_floats(mr, np, sums, scales, panel_bytes, columns, c, c_stride, out);
         else
             put_bytes(mr, np, sums, scales, panel_bytes, columns, c, c_stride, &to.limits);
-        packed += np * panel_bytes;
+        packed += part * panel_bytes;
         c = (uint8_t *)c + columns * elem;
         nc -= columns;
-        panels -= np;
+        panels -= part;
     }
     /* Left out by the compiler behind indirect calls: see the float kernel. */
     _mm256_zeroupper();
