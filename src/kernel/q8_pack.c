@@ -11,7 +11,7 @@ enum { MOST = INT16_MAX / 255 };
 /* Pairs of groups: columns of a panel, sums of products per group (positive and negative ones of
  * two pairs of k per column), groups per part, partners tried for each of them. */
 enum { PAIRS_NR = 16, LANES = 4 * PAIRS_NR, GROUPS = QN_Q8_PAIRS_K / 4, TRIES = 64 };
-enum { SHORT_K = 128 };
+enum { SHORT_K = 32 };
 
 typedef struct columns {
     const int8_t *w;

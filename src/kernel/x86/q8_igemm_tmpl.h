@@ -24,6 +24,8 @@ enum { NR = LANES, KR = 4 };
 /* Weights are read once per tile in long streams: this many groups of k ahead they are on their way
  * from the second or third level. */
 enum { PREFETCH = 16 };
+/* With fewer rows they are needed sooner. */
+#define AHEAD(mr) ((mr) > 2 ? PREFETCH * NR * KR : 4 * PREFETCH * NR * KR)
 enum { PUT_LEAST = MR - MR / 8 };
 
 static inline __attribute__((always_inline)) int32_t row_bytes(const uint8_t *p)
@@ -46,7 +48,7 @@ static inline __attribute__((always_inline)) void group(const size_t mr, const s
 #pragma GCC unroll 4
     for (size_t j = 0; j < np; j++) {
         b[j] = LOAD(w + j * panel_bytes);
-        _mm_prefetch((const char *)(w + j * panel_bytes + PREFETCH * NR * KR), _MM_HINT_T0);
+        _mm_prefetch((const char *)(w + j * panel_bytes + AHEAD(mr)), _MM_HINT_T0);
 #if WIDE
         if (wide) {
             odd[j] = SRAI16(b[j], 8);
@@ -157,7 +159,7 @@ static inline __attribute__((always_inline)) void pairs_of_tap(const size_t mr, 
     for (; order != end_of_pairs; order += 2, w += 2 * NR * KR) {
         const size_t k0 = order[0], k1 = order[1];
         const VEC b0 = LOAD(w), b1 = LOAD(w + NR * KR);
-        _mm_prefetch((const char *)(w + PREFETCH * NR * KR), _MM_HINT_T0);
+        _mm_prefetch((const char *)(w + AHEAD(mr)), _MM_HINT_T0);
 #pragma GCC unroll 16
         for (size_t m = 0; m < mr; m++)
             acc[m][0] = ADD_PAIR(acc[m][0], SET1(row_bytes(rows[m] + k0)), b0,
