@@ -6,8 +6,11 @@
 
 #include <string.h>
 
-/* Up to this many channels a tap is too short for the GEMM's inner loop. */
-enum { ROWS_MAX_CHANNELS = 8 };
+/* Up to this many channels a row of taps is taken at once, from a padded copy: single taps are
+ * short for the GEMM's inner loop. Kernels that pair groups of k pair them within a tap, and find
+ * most pairs anyway where there are many. With few channels the input may lie as it likes: it is
+ * copied value by value. */
+enum { ROWS_MAX_CHANNELS = 256, ROWS_MAX_CHANNELS_PAIRS = 64, ANY_LAYOUT_CHANNELS = 8 };
 /* Bytes before the padded buffer. */
 enum { ROWS_FRONT = 64 };
 
@@ -22,10 +25,11 @@ static void choose_way(qn_q8_conv *s, size_t groups)
     s->packed.ks = w->kh * w->kw;
     s->packed.kc = s->cin;
     s->way = QN_Q8_TAPS;
+    const size_t most = s->packed.kernel.pairs ? ROWS_MAX_CHANNELS_PAIRS : ROWS_MAX_CHANNELS;
     if (s->cin == 1 && s->packed.n == 1) {
         s->way = QN_Q8_DEPTHWISE;
-    } else if (groups == 1 && w->kw > 1 && w->c <= ROWS_MAX_CHANNELS && w->dw == 1 &&
-               w->pl < w->kw && w->pr < w->kw && w->pt < w->kh * w->dh && w->pb < w->kh * w->dh) {
+    } else if (groups == 1 && w->kw > 1 && w->c <= most && w->dw == 1 && w->pl < w->kw &&
+               w->pr < w->kw && w->pt < w->kh * w->dh && w->pb < w->kh * w->dh) {
         s->way = QN_Q8_ROWS;
         const size_t kr = s->packed.kernel.kr;
         s->packed.ks = w->kh;
@@ -151,7 +155,7 @@ qn_status qn__q8_conv_prepare(const qn_plan *plan, qn_step *step, const qn_windo
             return qn__step_fail(step, error, QN_LIMIT, "scratch memory is too large");
     }
     /* QN_Q8_ROWS copies the input anyway and takes it as it lies. */
-    if (out->way != QN_Q8_ROWS)
+    if (out->way != QN_Q8_ROWS || out->cin > ANY_LAYOUT_CHANNELS)
         step->in_layout[0] = QN_LAYOUT_CHANNELS_LAST;
     step->out_layout[0] = QN_LAYOUT_CHANNELS_LAST;
     return QN_OK;
