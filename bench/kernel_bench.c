@@ -143,34 +143,89 @@ static void bench_kernel_f32_range(const qn_f32_range *kernel)
     }
 }
 
-#if defined(__x86_64__)
-/* Independent vpdpbusd without memory: what no 8-bit GEMM on this machine can exceed. */
-__attribute__((target("avx512f,avx512vnni"))) static void bench_dpbusd_limit(void)
+static void bench_kernel_f32_sums(const qn_f32_sums *kernel)
 {
-    enum { CHAINS = 16, STEPS = 4096 };
+    static const size_t channels[] = {32, 64, 512};
+    static double sums[512];
+    for (size_t i = 0; i < sizeof(channels) / sizeof(channels[0]); i++) {
+        enum { ROWS = 64 };
+        float *const x = floats(ROWS * channels[i]);
+        double best = 1e30;
+        const double stop = now() + 0.05;
+        while (now() < stop) {
+            const double start = now();
+            kernel->fn(x, ROWS, channels[i], sums);
+            const double seconds = now() - start;
+            best = seconds < best ? seconds : best;
+        }
+        printf("%-28s channels %4zu %8.2f us %7.1f GB/s\n", kernel->name, channels[i], best * 1e6,
+               4e-9 * (double)(ROWS * channels[i]) / best);
+        free(x);
+    }
+}
+
+enum { RESIZE_TAPS = 4, RESIZE_WIDTH = 500, RESIZED = 224 };
+static void bench_kernel_u8_columns(const qn_u8_columns *kernel)
+{
+    static uint8_t rows[RESIZE_TAPS * 3 * RESIZED], out[3 * RESIZED];
+    static const int32_t weights[RESIZE_TAPS] = {1 << 20, 1 << 20, 1 << 20, 1 << 20};
     double best = 1e30;
-    const double stop = now() + 0.2;
+    const double stop = now() + 0.05;
     while (now() < stop) {
         const double start = now();
-        for (size_t i = 0; i < STEPS; i++)
-            __asm__ volatile(
-                "vpdpbusd %%zmm16, %%zmm16, %%zmm0\n\tvpdpbusd %%zmm16, %%zmm16, %%zmm1\n\t"
-                "vpdpbusd %%zmm16, %%zmm16, %%zmm2\n\tvpdpbusd %%zmm16, %%zmm16, %%zmm3\n\t"
-                "vpdpbusd %%zmm16, %%zmm16, %%zmm4\n\tvpdpbusd %%zmm16, %%zmm16, %%zmm5\n\t"
-                "vpdpbusd %%zmm16, %%zmm16, %%zmm6\n\tvpdpbusd %%zmm16, %%zmm16, %%zmm7\n\t"
-                "vpdpbusd %%zmm16, %%zmm16, %%zmm8\n\tvpdpbusd %%zmm16, %%zmm16, %%zmm9\n\t"
-                "vpdpbusd %%zmm16, %%zmm16, %%zmm10\n\tvpdpbusd %%zmm16, %%zmm16, %%zmm11\n\t"
-                "vpdpbusd %%zmm16, %%zmm16, %%zmm12\n\tvpdpbusd %%zmm16, %%zmm16, %%zmm13\n\t"
-                "vpdpbusd %%zmm16, %%zmm16, %%zmm14\n\tvpdpbusd %%zmm16, %%zmm16, %%zmm15\n\t" ::
-                    : "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8",
-                      "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15", "xmm16");
+        kernel->fn(rows, sizeof(out), weights, RESIZE_TAPS, sizeof(out), out);
         const double seconds = now() - start;
         best = seconds < best ? seconds : best;
     }
-    __asm__ volatile("vzeroupper");
-    printf("%-28s %7.1f GMAC/s\n", "limit of vpdpbusd", 64e-9 * CHAINS * STEPS / best);
+    printf("%-28s %d columns of %d taps %8.2f us\n", kernel->name, 3 * RESIZED, RESIZE_TAPS,
+           best * 1e6);
 }
-#endif
+
+static void bench_kernel_u8_pixels(const qn_u8_pixels *kernel)
+{
+    static uint8_t row[3 * RESIZE_WIDTH], out[3 * RESIZED];
+    static int32_t weights[RESIZED * RESIZE_TAPS];
+    static uint32_t first[RESIZED];
+    static size_t offset[RESIZED + 1];
+    for (size_t x = 0; x < RESIZED; x++) {
+        first[x] = (uint32_t)(x * 2);
+        offset[x + 1] = (x + 1) * RESIZE_TAPS;
+    }
+    double best = 1e30;
+    const double stop = now() + 0.05;
+    while (now() < stop) {
+        const double start = now();
+        kernel->fn(row, RESIZE_WIDTH, first, offset, weights, RESIZED, out);
+        const double seconds = now() - start;
+        best = seconds < best ? seconds : best;
+    }
+    printf("%-28s %d pixels of %d taps %8.2f us\n", kernel->name, RESIZED, RESIZE_TAPS, best * 1e6);
+}
+
+static void bench_kernel_f32_round(const qn_f32_round *kernel)
+{
+    enum { CHANNELS = 256, N = QN_ROUND_COLUMNS };
+    float *const w = floats(CHANNELS * N), *const u = floats(N * N);
+    float *const moved = floats(CHANNELS * N), *const errors = floats(CHANNELS * N);
+    float *const scales = floats(CHANNELS);
+    static int8_t q[CHANNELS * N];
+    for (size_t i = 0; i < CHANNELS; i++)
+        scales[i] = 1.0f / 128.0f;
+    const qn_f32_round_args args = {CHANNELS, N,      w, N, scales, u,      N,      moved,
+                                    N,        errors, N, q, N,      127.0f, 128.0f, true};
+    double best = 1e30;
+    const double stop = now() + 0.1;
+    while (now() < stop) {
+        memset(moved, 0, CHANNELS * N * sizeof(float));
+        const double start = now();
+        kernel->fn(&args);
+        const double seconds = now() - start;
+        best = seconds < best ? seconds : best;
+    }
+    printf("%-28s %7d weights %8.2f us %7.2f ns each\n", kernel->name, CHANNELS * N, best * 1e6,
+           1e9 * best / (CHANNELS * N));
+    free(w), free(u), free(moved), free(errors), free(scales);
+}
 
 static uint8_t *bytes(size_t count)
 {
@@ -345,13 +400,108 @@ static void bench_kernel_q8_mul(const qn_q8_binary *kernel)
     bench_binary(kernel);
 }
 
+/* The fastest of calls of `call` within a tenth of a second; one line. */
+#define BENCH_LOOP(kernel, what, n, bytes_each, call)                                              \
+    do {                                                                                           \
+        double best_ = 1e30;                                                                       \
+        const double stop_ = now() + 0.1;                                                          \
+        while (now() < stop_) {                                                                    \
+            const double start_ = now();                                                           \
+            call;                                                                                  \
+            const double seconds_ = now() - start_;                                                \
+            best_ = seconds_ < best_ ? seconds_ : best_;                                           \
+        }                                                                                          \
+        printf("%-28s %7zu %s %8.2f us %7.2f GB/s\n", (kernel)->name, (size_t)(n), what,           \
+               best_ * 1e6, 1e-9 * (double)(n) * (bytes_each) / best_);                            \
+    } while (0)
+
+/* What no 8-bit GEMM on this machine can exceed. */
+static void bench_kernel_q8_peak(const qn_q8_peak *kernel)
+{
+    const size_t n = ((size_t)1 << 22) / kernel->macs;
+    volatile uint32_t sum = 0;
+    double best = 1e30;
+    const double stop = now() + 0.2;
+    while (now() < stop) {
+        const double start = now();
+        sum += kernel->fn(n);
+        const double seconds = now() - start;
+        best = seconds < best ? seconds : best;
+    }
+    printf("%-28s limit of %-20s %7.1f GMAC/s\n", kernel->name, kernel->instruction,
+           1e-9 * (double)(n * kernel->macs) / best);
+}
+static void bench_kernel_q8_sub(const qn_q8_binary *kernel)
+{
+    bench_binary(kernel);
+}
+static void bench_kernel_q8_table(const qn_q8_table *kernel)
+{
+    static const size_t counts[] = {64, 512, 4096, 100352};
+    uint8_t *const table = bytes(256);
+    for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
+        uint8_t *const src = bytes(counts[i]), *const dst = bytes(counts[i]);
+        BENCH_LOOP(kernel, "bytes", counts[i], 1.0, kernel->fn(table, src, dst, counts[i]));
+        free(src), free(dst);
+    }
+    free(table);
+}
+static void bench_kernel_q8_quantize(const qn_q8_quantize *kernel)
+{
+    static const size_t counts[][2] = {{4096, 1}, {150528, 1}, {50176, 3}, {9216, 3}, {9216, 4}};
+    for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
+        const size_t n = counts[i][0], channels = counts[i][1];
+        float *const src = floats(n * channels);
+        uint8_t *const dst = bytes(n * channels);
+        const qn_q8_quantize_args args = {.n = n,
+                                          .channels = channels,
+                                          .src = src,
+                                          .plane = n,
+                                          .dst = dst,
+                                          .scale = 0.004f,
+                                          .lo = -128,
+                                          .hi = 127,
+                                          .zero = 128};
+        BENCH_LOOP(kernel, channels == 1 ? "floats" : "floats of each channel", n,
+                   4.0 * (double)channels, kernel->fn(&args));
+        free(src), free(dst);
+    }
+}
+static void bench_kernel_q8_dequantize(const qn_q8_dequantize *kernel)
+{
+    const size_t n = 100352;
+    uint8_t *const src = bytes(n);
+    float *const dst = floats(n);
+    const qn_q8_dequantize_args args = {.n = n, .src = src, .dst = dst, .scale = 0.1f, .zero = 3};
+    BENCH_LOOP(kernel, "bytes", n, 1.0, kernel->fn(&args));
+    free(src), free(dst);
+}
+static void bench_kernel_q8_avgpool(const qn_q8_avgpool *kernel)
+{
+    static const size_t shapes[][2] = {{1024, 7}, {256, 7}, {64, 8}, {512, 2}, {24, 3}};
+    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
+        const size_t c = shapes[i][0], k = shapes[i][1];
+        uint8_t *const in = bytes(c * k * k), *const out = bytes(c);
+        const qn_q8_avgpool_args args = {.channels = c,
+                                         .rows = k,
+                                         .cols = k,
+                                         .in = in,
+                                         .row = c * k,
+                                         .col = c,
+                                         .out = out,
+                                         .divides = k < 4,
+                                         .factor = 0.02f,
+                                         .count = 9.0f,
+                                         .scale = 0.02f,
+                                         .hi = 255};
+        BENCH_LOOP(kernel, "bytes", c * k * k, 1.0, kernel->fn(&args));
+        free(in), free(out);
+    }
+}
+
 int main(int argc, char **argv)
 {
     const uint32_t flags = qn__cpu_detect();
-#if defined(__x86_64__)
-    if ((flags & QN_CPU_AVX512_VNNI) != 0 && (argc < 2 || strstr(argv[1], "q8_igemm")))
-        bench_dpbusd_limit();
-#endif
 #define QN_KERNEL(slot_, isa, function, ...)                                                       \
     if ((flags & QN_ISA_##isa) == QN_ISA_##isa && (argc < 2 || strstr(#function, argv[1]))) {      \
         const __typeof__(((qn_kernels *)0)->slot_) kernel = {                                      \

@@ -34,7 +34,7 @@ typedef struct cli_options {
     char *owned[CLI_MAX_OVERRIDES]; /* copies that overrides point into */
     size_t n_overrides, n_owned;
     qn_save_format format;
-    bool dry_run, json, verbose, quiet, saturate16, per_layer;
+    bool dry_run, json, verbose, quiet, saturate16, per_layer, strip_names;
     uint32_t threads;
     int64_t batch;
     struct {
@@ -46,6 +46,7 @@ typedef struct cli_options {
     uint32_t top, rounds;
     const char *labels_text;
     const char *cpu_mask;
+    const char *packed;
     bool help;
 } cli_options;
 

@@ -1,5 +1,12 @@
-/* quench inspect: what is in a model. */
+/* quench inspect: what is in a model. Of a compact file, which has a checksum, every byte is looked
+ * at: commands that run it look at the structure alone. */
 #include "cli.h"
+
+static bool whole(const qn_context *ctx, const char *path, qn_error *error)
+{
+    const qn_status status = qn_model_verify_checksum(ctx, path, error);
+    return status == QN_OK || status == QN_UNSUPPORTED; /* other formats have none */
+}
 
 int cmd_inspect(const cli_options *options)
 {
@@ -15,6 +22,7 @@ int cmd_inspect(const cli_options *options)
     qn_error error = {0};
     code = EXIT_OK;
     if (qn_model_load(ctx, options->positional[0], &model, &error) != QN_OK ||
+        !whole(ctx, options->positional[0], &error) ||
         qn_model_describe(model, options->json, &text, &error) != QN_OK)
         code = cli_failed(&error);
     else

@@ -23,7 +23,7 @@ static const struct {
      "what is in a model: inputs, outputs, nodes, shapes, types, sizes"},
     {"bench", CMD_BENCH, cmd_bench, "MODEL", "latency on this machine, time by layer, memory"},
     {"convert", CMD_CONVERT, cmd_convert, "MODEL -o OUT",
-     "write a model in the format that OUT's extension names: .onnx or .mnn"},
+     "write a model in the format that OUT's extension names: .onnx, .mnn or .qnm"},
 };
 enum { N_COMMANDS = sizeof commands / sizeof commands[0] };
 

@@ -24,12 +24,35 @@ QN_API void qn_model_destroy(qn_model *model);
 /* How a quantized model is written (ignored for float models). */
 typedef enum qn_save_format { QN_SAVE_QDQ = 0, QN_SAVE_QOPERATOR = 1 } qn_save_format;
 /* Writes atomically: path holds the old complete file or the new one. The format is the
- * one that path's extension names (.onnx, .mnn), with another extension the one the model was read
- * from. UNSUPPORTED names an operator that the format does not have. bytes_written may be NULL. */
+ * one that path's extension names (.onnx, .mnn, .qnm), with another extension the one the model was
+ * read from. UNSUPPORTED names an operator that the format does not have. bytes_written may be
+ * NULL. */
 QN_API qn_status qn_model_save(const qn_model *model, const char *path, qn_save_format format,
                                uint64_t *bytes_written, qn_error *error);
 
 #define QN_MODEL_MAX_RANK 8
+/* The compact format (docs/qnm.md): what a session would run, every shape fixed, constants and,
+ * where asked for, weights packed for kernels, all used from the mapped file. qn_model_save writes
+ * .qnm files with the defaults in brackets. */
+typedef struct qn_compact_options {
+    size_t struct_size;
+    /* One shape per model input [the model's]; INVALID_ARGUMENT names an input left open. */
+    const int64_t (*input_dims)[QN_MODEL_MAX_RANK];
+    int64_t batch;      /* symbolic first dimensions [1] */
+    const char *packed; /* instruction sets to pack weights for, as "native" or "avx2,vnni,neon";
+                           NULL: none, weights are packed when a session is created [NULL] */
+    bool strip_names;   /* nodes and inner tensors get short names [false] */
+} qn_compact_options;
+QN_API void qn_compact_options_init(qn_compact_options *options);
+/* Writes atomically. options and bytes_written may be NULL. UNSUPPORTED names a tensor whose shape
+ * depends on data. */
+QN_API qn_status qn_model_save_compact(const qn_model *model, const char *path,
+                                       const qn_compact_options *options, uint64_t *bytes_written,
+                                       qn_error *error);
+/* Reads every byte of a compact file: CORRUPT when one was changed. (Loading checks the structure
+ * alone, and leaves constants where they are.) */
+QN_API qn_status qn_model_verify_checksum(const qn_context *ctx, const char *path, qn_error *error);
+
 /* A model's input or output. Dims: -1 where symbolic or unknown. Strings are borrowed until the
  * model is destroyed. */
 typedef struct qn_value_info {

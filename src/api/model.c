@@ -53,6 +53,8 @@ qn_status qn_model_save(const qn_model *model, const char *path, qn_save_format 
                "qn_model_save: NULL argument");
     QN_FAIL_IF(format != QN_SAVE_QDQ && format != QN_SAVE_QOPERATOR, error, QN_INVALID_ARGUMENT,
                "qn_model_save: unknown format %d", (int)format);
+    if (qn__format_is_compact(model->graph, path))
+        return qn_model_save_compact(model, path, NULL, bytes_written, error);
     const qn_write_options options = {.format = format == QN_SAVE_QOPERATOR ? QN_WRITE_QOPERATOR
                                                                             : QN_WRITE_QDQ,
                                       .resolve = qn__graph_resolve};
@@ -150,6 +152,12 @@ static qn_status simplified(const qn_graph *graph, bool fold, qn_graph **out, qn
 qn_status qn__model_simplified(const qn_graph *graph, qn_graph **out, qn_error *error)
 {
     return simplified(graph, true, out, error);
+}
+
+qn_status qn__model_runnable(const qn_graph *graph, qn_graph **out, qn_error *error)
+{
+    const bool written_so = graph->source != NULL && strcmp(graph->source->format, "qnm") == 0;
+    return written_so ? qn__graph_clone(graph, out, error) : simplified(graph, true, out, error);
 }
 
 qn_status qn__model_unfolded(const qn_graph *graph, qn_graph **out, qn_error *error)

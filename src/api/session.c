@@ -21,21 +21,20 @@ void qn_session_options_init(qn_session_options *options)
     *options = (qn_session_options){.struct_size = sizeof(*options), .batch = 1, .simplify = true};
 }
 
-/* Dims of every input: given, or the graph's with `batch` for a symbolic first one. */
-static qn_status bind_dims(const qn_graph *g, const qn_session_options *options,
-                           int64_t (*dims)[QN_MAX_RANK], qn_error *error)
+qn_status qn__model_input_dims(const qn_graph *g, const int64_t (*given)[QN_MAX_RANK],
+                               int64_t batch, int64_t (*dims)[QN_MAX_RANK], qn_error *error)
 {
     for (size_t i = 0; i < g->n_inputs; i++) {
         const qn_tensor *t = g->inputs[i];
         QN_FAIL_IF(!t->has_shape, error, QN_UNSUPPORTED, "input \"%s\" has no shape", t->name);
         for (uint32_t d = 0; d < t->rank; d++) {
             const qn_dim dim = t->dims[d];
-            if (options->input_dims != NULL)
-                dims[i][d] = options->input_dims[i][d];
+            if (given != NULL)
+                dims[i][d] = given[i][d];
             else if (dim.kind == QN_DIM_CONST)
                 dims[i][d] = dim.value;
             else if (d == 0)
-                dims[i][d] = options->batch;
+                dims[i][d] = batch;
             else
                 QN_FAIL(error, QN_INVALID_ARGUMENT,
                         "input \"%s\": dimension %u is not fixed: give the input's shape", t->name,
@@ -52,7 +51,7 @@ static qn_status session_init(qn_session *s, const qn_model *model,
                               const qn_session_options *options, qn_error *error)
 {
     const qn_context *ctx = s->ctx;
-    QN_TRY(options->simplify ? qn__model_simplified(model->graph, &s->graph, error)
+    QN_TRY(options->simplify ? qn__model_runnable(model->graph, &s->graph, error)
                              : qn__graph_clone(model->graph, &s->graph, error));
     s->dims = qn__calloc(ctx, s->graph->n_inputs, sizeof(*s->dims));
     s->outputs = qn__calloc(ctx, s->graph->n_outputs, sizeof(*s->outputs));
@@ -60,7 +59,7 @@ static qn_status session_init(qn_session *s, const qn_model *model,
     s->capacities = qn__calloc(ctx, s->graph->n_outputs, sizeof(*s->capacities));
     if (s->dims == NULL || s->outputs == NULL || s->counts == NULL || s->capacities == NULL)
         return QN_NOMEM(error);
-    QN_TRY(bind_dims(s->graph, options, s->dims, error));
+    QN_TRY(qn__model_input_dims(s->graph, options->input_dims, options->batch, s->dims, error));
     qn_plan_options plan_options;
     qn__plan_options_init(&plan_options, ctx);
     plan_options.input_dims = (const int64_t(*)[QN_MAX_RANK])s->dims;

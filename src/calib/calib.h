@@ -37,6 +37,7 @@ typedef struct qn_calib_item {
     uint32_t tensor_id;
     const struct qn_feature_method *method;
     qn_range_format format;
+    const struct qn_train_look *look; /* calib/train.h; NULL: none */
 } qn_calib_item;
 
 typedef struct qn_calib_options {

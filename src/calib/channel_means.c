@@ -1,5 +1,6 @@
 /* Mean (in fixed point) and largest magnitude of every channel of a view. */
 #include "calib/calib.h"
+#include "kernel/kernel.h"
 #include "run/run.h"
 
 #include <math.h>
@@ -27,21 +28,17 @@ static void add_row_major(const float *x, size_t outer, size_t channels, size_t 
 }
 
 /* Returns the number of rows added. */
-static size_t add_channels_last(const float *values, size_t rows, size_t channels, float *block,
-                                double *sums)
+static size_t add_channels_last(const qn_context *ctx, const float *values, size_t rows,
+                                size_t channels, double *sums)
 {
+    qn_kernels kernels;
+    qn__kernels_init(&kernels, ctx->cpu_flags);
+
     const size_t step = rows > MANY_BLOCKS * BLOCK ? SKIPPED_BLOCKS * BLOCK : BLOCK;
     size_t added = 0;
     for (size_t row = 0; row < rows; row += step) {
-        const float *x = values + row * channels;
         const size_t n = rows - row < BLOCK ? rows - row : BLOCK;
-        for (size_t c = 0; c < channels; c++)
-            block[c] = 0;
-        for (size_t i = 0; i < n; i++, x += channels)
-            for (size_t c = 0; c < channels; c++)
-                block[c] += x[c];
-        for (size_t c = 0; c < channels; c++)
-            sums[c] += block[c];
+        kernels.f32_sums.fn(values + row * channels, n, channels, sums);
         added += n;
     }
     return added;
@@ -72,17 +69,13 @@ qn_status qn__add_channel_means(const qn_context *ctx, const qn_view *view, qn_f
     if (view->count == 0 || channels == 0)
         return QN_OK;
     double *sample = qn__calloc(ctx, channels, sizeof(*sample));
-    float *block = qn__calloc(ctx, channels, sizeof(*block));
-    if (sample == NULL || block == NULL) {
-        qn__free(ctx, sample);
-        qn__free(ctx, block);
+    if (sample == NULL)
         return QN_NOMEM(error);
-    }
     const size_t per_channel = view->count / channels;
     const size_t outer = view->rank >= 2 ? (size_t)view->dims[0] : 1;
     size_t added = per_channel;
     if (view->layout == QN_LAYOUT_CHANNELS_LAST)
-        added = add_channels_last(view->data, per_channel, channels, block, sample);
+        added = add_channels_last(ctx, view->data, per_channel, channels, sample);
     else
         add_row_major(view->data, outer, channels, per_channel / outer, sample);
     if (peaks != NULL)
@@ -94,6 +87,5 @@ qn_status qn__add_channel_means(const qn_context *ctx, const qn_view *view, qn_f
             sums[c] += (qn_fixed)llrint(mean * QN_FIXED_ONE);
     }
     qn__free(ctx, sample);
-    qn__free(ctx, block);
     return QN_OK;
 }

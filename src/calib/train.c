@@ -273,6 +273,20 @@ static void round_values(void *arg, size_t index)
     qn__train_round(&j->grid, view->data, view->count);
 }
 
+static const qn_train_look *look_at(const job *j, uint32_t id)
+{
+    return j->options->items[j->item_of[id] - 1].look;
+}
+
+static void look(void *arg, size_t index)
+{
+    job *j = arg;
+    slot *s = &j->slots[index];
+    const qn_view *view = &s->pending[j->current];
+    const qn_train_look *l = look_at(j, view->tensor->id);
+    s->status = l->sample(l->arg, index, view, &s->error);
+}
+
 static qn_status measure(job *j, qn_error *error)
 {
     const qn_view *view = &j->slots[0].pending[j->current];
@@ -295,7 +309,11 @@ static qn_status measure(job *j, qn_error *error)
     r->lo = r->valid ? (1.0f - MOVING_CONSTANT) * r->lo + MOVING_CONSTANT * lo : lo;
     r->hi = r->valid ? (1.0f - MOVING_CONSTANT) * r->hi + MOVING_CONSTANT * hi : hi;
     r->valid = true;
-    return each(j, round_values, error);
+    const qn_train_look *l = look_at(j, view->tensor->id);
+    if (l == NULL)
+        return each(j, round_values, error);
+    QN_TRY(each(j, look, error));
+    return l->batch(l->arg, j->batch, error);
 }
 
 /* What the last step made. Executors of one plan make the same tensors in the same order. */

@@ -22,6 +22,14 @@ struct qn_train_result {
     uint64_t batch, steps; /* as used: a batch is never larger than the dataset */
 };
 
+/* Looks at the values of an item, whose range is measured all the same, but which are not rounded:
+ * sample once for each of a batch, on several threads; batch when all of them were seen. */
+typedef struct qn_train_look {
+    void *arg;
+    qn_status (*sample)(void *arg, size_t index, const struct qn_view *view, qn_error *error);
+    qn_status (*batch)(void *arg, size_t n_samples, qn_error *error);
+} qn_train_look;
+
 /* Runs graph over floor(samples / batch) batches in the order of the samples (the rest is not used;
  * fewer samples than one batch are one batch). options: items (the tensors, with their integers),
  * batch, progress; everything else is not looked at. Weights are taken as they are: the caller

@@ -7,15 +7,23 @@ static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwx
 void qn__base64_encode(const void *data, size_t size_bytes, char *text)
 {
     const uint8_t *bytes = data;
-    for (size_t i = 0; i < size_bytes; i += 3, text += 4) {
+    const size_t whole = size_bytes / 3 * 3;
+    for (size_t i = 0; i < whole; i += 3, text += 4) {
+        const uint32_t group =
+            (uint32_t)bytes[i] << 16 | (uint32_t)bytes[i + 1] << 8 | (uint32_t)bytes[i + 2];
+        text[0] = digits[group >> 18];
+        text[1] = digits[group >> 12 & 63];
+        text[2] = digits[group >> 6 & 63];
+        text[3] = digits[group & 63];
+    }
+    for (size_t i = whole; i < size_bytes; i += 3, text += 4) {
         const size_t left = size_bytes - i;
-        const uint32_t group = (uint32_t)bytes[i] << 16 |
-                               (left > 1 ? (uint32_t)bytes[i + 1] << 8 : 0) |
-                               (left > 2 ? (uint32_t)bytes[i + 2] : 0);
+        const uint32_t group =
+            (uint32_t)bytes[i] << 16 | (left > 1 ? (uint32_t)bytes[i + 1] << 8 : 0);
         text[0] = digits[group >> 18];
         text[1] = digits[group >> 12 & 63];
         text[2] = left > 1 ? digits[group >> 6 & 63] : '=';
-        text[3] = left > 2 ? digits[group & 63] : '=';
+        text[3] = '=';
     }
     *text = '\0';
 }

@@ -40,6 +40,16 @@ qn_blob *qn__blob_copy(const qn_context *ctx, const void *data, size_t size_byte
     return blob;
 }
 
+qn_blob *qn__blob_borrow(const qn_context *ctx, const void *data, size_t size_bytes)
+{
+    qn_blob *blob = blob_new(ctx);
+    if (blob != NULL) {
+        blob->data = data;
+        blob->size_bytes = size_bytes;
+    }
+    return blob;
+}
+
 qn_blob *qn__blob_from_file(const qn_context *ctx, const qn_file_view *view)
 {
     qn_blob *blob = blob_new(ctx);

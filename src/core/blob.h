@@ -18,6 +18,8 @@ typedef struct qn_blob {
 /* New heap blob of size_bytes, zeroed; *writable is its memory, to be filled before sharing. */
 qn_blob *qn__blob_create(const qn_context *ctx, size_t size_bytes, void **writable);
 qn_blob *qn__blob_copy(const qn_context *ctx, const void *data, size_t size_bytes);
+/* Somebody else's bytes, which outlive the blob. */
+qn_blob *qn__blob_borrow(const qn_context *ctx, const void *data, size_t size_bytes);
 /* Takes over an open file view (closed with the last reference); ownership passes on success. */
 qn_blob *qn__blob_from_file(const qn_context *ctx, const qn_file_view *view);
 /* A part of another blob; holds a reference to it. The range must be inside. */

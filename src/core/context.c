@@ -1,44 +1,18 @@
+/* Contexts of the toolkit: with threads and a log. */
 #include "core/context.h"
 
-#include "core/io.h"
 #include "core/threads.h"
 
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
-static void *default_alloc(void *ctx, size_t size_bytes)
-{
-    (void)ctx;
-    return malloc(size_bytes);
-}
-
-static void *default_realloc(void *ctx, void *ptr, size_t size_bytes)
-{
-    (void)ctx;
-    return realloc(ptr, size_bytes);
-}
-
-static void default_free(void *ctx, void *ptr)
-{
-    (void)ctx;
-    free(ptr);
-}
-
-void qn_limits_init(qn_limits *limits)
-{
-    *limits = (qn_limits){
-        .struct_size = sizeof *limits,
-        .file_bytes = (UINT64_C(1) << 31) - 1,
-        .tensor_bytes = (UINT64_C(1) << 31) - 1,
-        .arena_bytes = UINT64_C(16) << 30,
-        .image_pixels = 100000000,
-        .nodes = 1000000,
-        .rank = 8,
-        .nesting = 64,
-    };
-}
+typedef struct toolkit_context {
+    qn_context base; /* first: every qn_context made here is one of these */
+    pthread_mutex_t log_lock;
+    bool has_log_lock;
+} toolkit_context;
 
 void qn_context_options_init(qn_context_options *options)
 {
@@ -55,36 +29,19 @@ qn_status qn_context_create(const qn_context_options *options, qn_context **out,
     QN_FAIL_IF(options->struct_size != sizeof *options, error, QN_INVALID_ARGUMENT,
                "qn_context_create: options were not made by qn_context_options_init");
 
-    const qn_allocator standard = {default_alloc, default_realloc, default_free, NULL};
-    const qn_allocator allocator = options->allocator != NULL ? *options->allocator : standard;
-    qn_context *ctx = allocator.alloc(allocator.ctx, sizeof *ctx);
-    if (ctx == NULL)
+    const qn_allocator allocator = qn__allocator_of(options->allocator);
+    toolkit_context *self = allocator.alloc(allocator.ctx, sizeof *self);
+    if (self == NULL)
         return QN_NOMEM(error);
-    memset(ctx, 0, sizeof *ctx);
-    ctx->allocator = allocator;
-    if (options->io != NULL)
-        ctx->io = *options->io;
-    else
-        qn_io_init(&ctx->io);
-    if (options->limits != NULL)
-        ctx->limits = *options->limits;
-    else
-        qn_limits_init(&ctx->limits);
-    if (ctx->limits.rank > QN_LIMIT_MAX_RANK)
-        ctx->limits.rank = QN_LIMIT_MAX_RANK;
+    memset(self, 0, sizeof *self);
+    qn_context *const ctx = &self->base;
+    qn_status status = QN_OK;
+    QN_TRY_GOTO(qn__context_init(ctx, options, error));
     ctx->log = options->log;
     ctx->log_ctx = options->log_ctx;
-    ctx->cpu_flags = qn__cpu_detect();
-    ctx->arena_block_bytes = QN_ARENA_BLOCK_BYTES;
-
-    qn_status status = QN_OK;
-    if (options->cpu_mask != NULL && !qn__cpu_mask(&ctx->cpu_flags, options->cpu_mask))
-        QN_FAIL_GOTO(error, QN_INVALID_ARGUMENT,
-                     "unknown CPU mask \"%s\" (scalar, avx2, avxvnni, avx512, vnni, neon)",
-                     options->cpu_mask);
-    if (pthread_mutex_init(&ctx->log_lock, NULL) != 0)
+    if (pthread_mutex_init(&self->log_lock, NULL) != 0)
         QN_FAIL_GOTO(error, QN_NO_MEMORY, "cannot create a mutex");
-    ctx->has_log_lock = true;
+    self->has_log_lock = true;
     QN_TRY_GOTO(qn__pool_create(ctx, options->n_threads, &ctx->pool, error));
     ctx->n_threads = qn__pool_size(ctx->pool);
     *out = ctx;
@@ -98,11 +55,12 @@ void qn_context_destroy(qn_context *ctx)
 {
     if (ctx == NULL)
         return;
+    toolkit_context *const self = (toolkit_context *)ctx;
     qn__pool_destroy(ctx, ctx->pool);
-    if (ctx->has_log_lock)
-        pthread_mutex_destroy(&ctx->log_lock);
+    if (self->has_log_lock)
+        pthread_mutex_destroy(&self->log_lock);
     const qn_allocator allocator = ctx->allocator;
-    allocator.free(allocator.ctx, ctx);
+    allocator.free(allocator.ctx, self);
 }
 
 uint32_t qn_context_n_threads(const qn_context *ctx)
@@ -121,8 +79,8 @@ void qn__log(const qn_context *ctx, qn_log_level level, const char *format, ...)
     va_end(args);
     /* The lock is the one thing in a context that changes; the caller's function is promised that
      * it is never entered twice at once. */
-    qn_context *const mutable_ctx = (qn_context *)ctx;
-    pthread_mutex_lock(&mutable_ctx->log_lock);
+    toolkit_context *const self = (toolkit_context *)ctx;
+    pthread_mutex_lock(&self->log_lock);
     ctx->log(ctx->log_ctx, level, line);
-    pthread_mutex_unlock(&mutable_ctx->log_lock);
+    pthread_mutex_unlock(&self->log_lock);
 }

@@ -5,6 +5,10 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 /* clang before 15 does not know the name for __builtin_cpu_supports. */
 static bool has_f16c(void)
@@ -21,6 +25,20 @@ static bool has_avxvnni(void)
            __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 && (a & (1u << 4)) != 0;
 }
 
+/* AMX-TILE and AMX-INT8, and Linux gives the process the state of the tiles on request. */
+static bool has_amx(void)
+{
+#if defined(__linux__)
+    enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18 };
+    const unsigned wanted = (1u << 24) | (1u << 25);
+    unsigned a, b, c, d;
+    return __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (d & wanted) == wanted &&
+           syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
+#else
+    return false;
+#endif
+}
+
 uint32_t qn__cpu_detect(void)
 {
     uint32_t flags = 0;
@@ -35,6 +53,8 @@ uint32_t qn__cpu_detect(void)
         flags |= QN_CPU_AVX512;
     if ((flags & QN_CPU_AVX512) != 0 && __builtin_cpu_supports("avx512vnni"))
         flags |= QN_CPU_AVX512_VNNI;
+    if ((flags & QN_CPU_AVX512_VNNI) != 0 && has_amx())
+        flags |= QN_CPU_AMX;
     return flags;
 }
 #elif defined(__aarch64__)
@@ -72,6 +92,7 @@ bool qn__cpu_mask(uint32_t *flags, const char *mask)
         {"avx512", QN_CPU_AVX2 | QN_CPU_AVX512},
         {"avxvnni", QN_CPU_AVX2 | QN_CPU_AVX_VNNI},
         {"vnni", QN_CPU_AVX2 | QN_CPU_AVX512 | QN_CPU_AVX512_VNNI},
+        {"amx", QN_CPU_AVX2 | QN_CPU_AVX512 | QN_CPU_AVX512_VNNI | QN_CPU_AMX},
         {"neon", QN_CPU_NEON},
     };
     for (size_t i = 0; i < sizeof levels / sizeof levels[0]; i++) {

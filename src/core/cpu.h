@@ -10,6 +10,7 @@ enum {
     QN_CPU_AVX512 = 1u << 1, /* F, BW, DQ, VL, and the OS saves zmm */
     QN_CPU_AVX512_VNNI = 1u << 2,
     QN_CPU_AVX_VNNI = 1u << 3, /* VNNI without AVX-512 */
+    QN_CPU_AMX = 1u << 4,      /* 8-bit tiles, and the OS lets this process use them */
     QN_CPU_NEON = 1u << 8,
     QN_CPU_DOTPROD = 1u << 9,
     QN_CPU_I8MM = 1u << 10
@@ -17,8 +18,9 @@ enum {
 
 /* Everything this CPU has. */
 uint32_t qn__cpu_detect(void);
-/* Flags at most at the named level ("", "scalar", "avx2", "avxvnni", "avx512", "vnni", "neon");
- * false: unknown name. avxvnni is avx2 with VNNI, vnni is avx512 with it. */
+/* Flags at most at the named level ("", "scalar", "avx2", "avxvnni", "avx512", "vnni", "amx",
+ * "neon");
+ * false: unknown name. avxvnni is avx2 with VNNI, vnni is avx512 with it, amx all of x86. */
 bool qn__cpu_mask(uint32_t *flags, const char *mask);
 
 #endif

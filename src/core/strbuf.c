@@ -49,6 +49,16 @@ void qn__strbuf_append(qn_strbuf *buf, const void *data, size_t size_bytes)
     buf->data[buf->length] = '\0';
 }
 
+char *qn__strbuf_extend(qn_strbuf *buf, size_t size_bytes)
+{
+    if (!reserve(buf, size_bytes))
+        return NULL;
+    char *room = buf->data + buf->length;
+    buf->length += size_bytes;
+    buf->data[buf->length] = '\0';
+    return room;
+}
+
 void qn__strbuf_puts(qn_strbuf *buf, const char *text)
 {
     qn__strbuf_append(buf, text, strlen(text));

@@ -29,14 +29,15 @@ typedef struct range {
     size_t end;
 } range;
 
+typedef struct thread_pool thread_pool;
 typedef struct helper {
-    qn_pool *pool;
+    thread_pool *pool;
     uint32_t index; /* worker number, 1..; the caller is 0 */
     pthread_t thread;
 } helper;
 
-struct qn_pool {
-    uint32_t size;
+struct thread_pool {
+    qn_pool base;       /* first: a qn_pool made here is one of these */
     uint32_t n_started; /* helpers with a thread */
     helper *helpers;
     range *ranges;           /* [size] */
@@ -61,10 +62,10 @@ static inline void pause_briefly(void)
 #endif
 }
 
-static void work(qn_pool *pool, uint32_t worker)
+static void work(thread_pool *pool, uint32_t worker)
 {
-    for (uint32_t i = 0; i < pool->size; i++) {
-        range *const r = &pool->ranges[(worker + i) % pool->size];
+    for (uint32_t i = 0; i < pool->base.size; i++) {
+        range *const r = &pool->ranges[(worker + i) % pool->base.size];
         while (atomic_load_explicit(&r->next, memory_order_relaxed) < r->end) {
             const size_t index = atomic_fetch_add_explicit(&r->next, 1, memory_order_relaxed);
             if (index >= r->end)
@@ -80,7 +81,7 @@ static bool is_new(uint64_t state, uint64_t seen_epoch)
     return (state & STATE_OPEN) != 0 && state >> 32 != seen_epoch;
 }
 
-static uint64_t wait_for_job(qn_pool *pool, uint64_t seen_epoch)
+static uint64_t wait_for_job(thread_pool *pool, uint64_t seen_epoch)
 {
     for (int spin = 0; spin < HELPER_SPINS; spin++) {
         const uint64_t state = atomic_load(&pool->state);
@@ -103,7 +104,7 @@ static uint64_t wait_for_job(qn_pool *pool, uint64_t seen_epoch)
 static void *helper_main(void *arg)
 {
     const helper *const self = arg;
-    qn_pool *const pool = self->pool;
+    thread_pool *const pool = self->pool;
     uint64_t seen_epoch = 0;
     while (!atomic_load(&pool->stop)) {
         uint64_t state = wait_for_job(pool, seen_epoch);
@@ -131,7 +132,7 @@ static uint32_t usable_cores(void)
 
 /* Signals are the program's main threads' business, but for those that an instruction raises: they
  * cannot go anywhere else. */
-static bool start_helpers(qn_pool *pool)
+static bool start_helpers(thread_pool *pool)
 {
     sigset_t all, before;
     static const int own[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP};
@@ -141,7 +142,7 @@ static bool start_helpers(qn_pool *pool)
     if (pthread_sigmask(SIG_SETMASK, &all, &before) != 0)
         return false;
     bool ok = true;
-    for (uint32_t i = 0; i + 1 < pool->size && ok; i++) {
+    for (uint32_t i = 0; i + 1 < pool->base.size && ok; i++) {
         helper *const h = &pool->helpers[i];
         h->pool = pool;
         h->index = i + 1;
@@ -153,77 +154,22 @@ static bool start_helpers(qn_pool *pool)
     return ok;
 }
 
-qn_status qn__pool_create(const qn_context *ctx, uint32_t n_threads, qn_pool **out, qn_error *error)
-{
-    const uint32_t size = n_threads == 0 ? usable_cores() : n_threads;
-    QN_FAIL_IF(size > MAX_THREADS, error, QN_INVALID_ARGUMENT, "%u threads asked, at most %d", size,
-               MAX_THREADS);
-    qn_pool *const pool = qn__calloc(ctx, 1, sizeof *pool);
-    if (pool == NULL)
-        return QN_NOMEM(error);
-    pool->size = size;
-    pool->helpers = qn__calloc(ctx, size, sizeof *pool->helpers);
-    pool->ranges = qn__alloc_aligned(ctx, size * sizeof *pool->ranges);
-    if (pool->helpers == NULL || pool->ranges == NULL) {
-        qn__free(ctx, pool->helpers);
-        qn__free_aligned(ctx, pool->ranges);
-        qn__free(ctx, pool);
-        return QN_NOMEM(error);
-    }
-    pthread_mutex_init(&pool->callers, NULL);
-    pthread_mutex_init(&pool->lock, NULL);
-    pthread_cond_init(&pool->wake, NULL);
-    if (!start_helpers(pool)) {
-        qn__pool_destroy(ctx, pool);
-        QN_FAIL(error, QN_NO_MEMORY, "cannot start %u threads", size);
-    }
-    *out = pool;
-    return QN_OK;
-}
-
-void qn__pool_destroy(const qn_context *ctx, qn_pool *pool)
-{
-    if (pool == NULL)
-        return;
-    pthread_mutex_lock(&pool->lock);
-    atomic_store(&pool->stop, true);
-    pthread_cond_broadcast(&pool->wake);
-    pthread_mutex_unlock(&pool->lock);
-    for (uint32_t i = 0; i < pool->n_started; i++)
-        pthread_join(pool->helpers[i].thread, NULL);
-    pthread_cond_destroy(&pool->wake);
-    pthread_mutex_destroy(&pool->lock);
-    pthread_mutex_destroy(&pool->callers);
-    qn__free(ctx, pool->helpers);
-    qn__free_aligned(ctx, pool->ranges);
-    qn__free(ctx, pool);
-}
-
-uint32_t qn__pool_size(const qn_pool *pool)
-{
-    return pool == NULL ? 1 : pool->size;
-}
-
 /* count * i / n, without overflow because n is at most MAX_THREADS. */
 static size_t part(size_t count, uint32_t i, uint32_t n)
 {
     return count / n * i + count % n * i / n; /* not rounded alike, but rising to count */
 }
 
-void qn__parallel_worker(qn_pool *pool, qn_parallel_worker_fn fn, void *arg, size_t count)
+static void run_loop(qn_pool *base, qn_parallel_worker_fn fn, void *arg, size_t count)
 {
-    if (pool == NULL || pool->size == 1 || count <= 1) {
-        for (size_t i = 0; i < count; i++)
-            fn(arg, 0, i);
-        return;
-    }
+    thread_pool *const pool = (thread_pool *)base;
     pthread_mutex_lock(&pool->callers);
     pool->fn = fn;
     pool->arg = arg;
-    for (uint32_t i = 0; i < pool->size; i++) {
-        atomic_store_explicit(&pool->ranges[i].next, part(count, i, pool->size),
+    for (uint32_t i = 0; i < pool->base.size; i++) {
+        atomic_store_explicit(&pool->ranges[i].next, part(count, i, pool->base.size),
                               memory_order_relaxed);
-        pool->ranges[i].end = part(count, i + 1, pool->size);
+        pool->ranges[i].end = part(count, i + 1, pool->base.size);
     }
     /* Closed and no helper active: only the epoch is kept. */
     const uint64_t epoch = (atomic_load(&pool->state) & ~(STATE_EPOCH - 1)) + STATE_EPOCH;
@@ -244,20 +190,49 @@ void qn__parallel_worker(qn_pool *pool, qn_parallel_worker_fn fn, void *arg, siz
     pthread_mutex_unlock(&pool->callers);
 }
 
-typedef struct plain_call {
-    qn_parallel_fn fn;
-    void *arg;
-} plain_call;
-
-static void run_plain(void *arg, uint32_t worker, size_t index)
+qn_status qn__pool_create(const qn_context *ctx, uint32_t n_threads, qn_pool **out, qn_error *error)
 {
-    (void)worker;
-    const plain_call *const call = arg;
-    call->fn(call->arg, index);
+    const uint32_t size = n_threads == 0 ? usable_cores() : n_threads;
+    QN_FAIL_IF(size > MAX_THREADS, error, QN_INVALID_ARGUMENT, "%u threads asked, at most %d", size,
+               MAX_THREADS);
+    thread_pool *const pool = qn__calloc(ctx, 1, sizeof *pool);
+    if (pool == NULL)
+        return QN_NOMEM(error);
+    pool->base = (qn_pool){size, run_loop};
+    pool->helpers = qn__calloc(ctx, size, sizeof *pool->helpers);
+    pool->ranges = qn__alloc_aligned(ctx, size * sizeof *pool->ranges);
+    if (pool->helpers == NULL || pool->ranges == NULL) {
+        qn__free(ctx, pool->helpers);
+        qn__free_aligned(ctx, pool->ranges);
+        qn__free(ctx, pool);
+        return QN_NOMEM(error);
+    }
+    pthread_mutex_init(&pool->callers, NULL);
+    pthread_mutex_init(&pool->lock, NULL);
+    pthread_cond_init(&pool->wake, NULL);
+    if (!start_helpers(pool)) {
+        qn__pool_destroy(ctx, &pool->base);
+        QN_FAIL(error, QN_NO_MEMORY, "cannot start %u threads", size);
+    }
+    *out = &pool->base;
+    return QN_OK;
 }
 
-void qn__parallel(qn_pool *pool, qn_parallel_fn fn, void *arg, size_t count)
+void qn__pool_destroy(const qn_context *ctx, qn_pool *base)
 {
-    plain_call call = {fn, arg};
-    qn__parallel_worker(pool, run_plain, &call, count);
+    if (base == NULL)
+        return;
+    thread_pool *const pool = (thread_pool *)base;
+    pthread_mutex_lock(&pool->lock);
+    atomic_store(&pool->stop, true);
+    pthread_cond_broadcast(&pool->wake);
+    pthread_mutex_unlock(&pool->lock);
+    for (uint32_t i = 0; i < pool->n_started; i++)
+        pthread_join(pool->helpers[i].thread, NULL);
+    pthread_cond_destroy(&pool->wake);
+    pthread_mutex_destroy(&pool->lock);
+    pthread_mutex_destroy(&pool->callers);
+    qn__free(ctx, pool->helpers);
+    qn__free_aligned(ctx, pool->ranges);
+    qn__free(ctx, pool);
 }

@@ -7,8 +7,7 @@
 #include <string.h>
 
 #include "core/checked.h"
-
-#define QN_RESIZE_BITS 22
+#include "kernel/kernel.h"
 
 /* For output i: taps [first[i], first[i] + (offset[i + 1] - offset[i])) with weights from
  * weights[offset[i]]. */
@@ -112,23 +111,6 @@ static inline uint8_t clip8(int32_t sum)
     return (uint8_t)(v < 0 ? 0 : v > 255 ? 255 : v);
 }
 
-static void row_resize_rgb(const qn_axis *axis, const uint8_t *src, uint8_t *dst)
-{
-    for (uint32_t x = 0; x < axis->n; x++) {
-        const uint8_t *p = src + (size_t)3 * axis->first[x];
-        int32_t r = 1 << (QN_RESIZE_BITS - 1), g = r, b = r;
-        for (size_t k = axis->offset[x]; k < axis->offset[x + 1]; k++, p += 3) {
-            const int32_t w = axis->weights[k];
-            r += w * p[0];
-            g += w * p[1];
-            b += w * p[2];
-        }
-        dst[3 * (size_t)x] = clip8(r);
-        dst[3 * (size_t)x + 1] = clip8(g);
-        dst[3 * (size_t)x + 2] = clip8(b);
-    }
-}
-
 static void row_resize_gray(const qn_axis *axis, const uint8_t *src, uint8_t *dst)
 {
     for (uint32_t x = 0; x < axis->n; x++) {
@@ -147,32 +129,25 @@ typedef struct qn_view {
     uint32_t width, height, channels;
 } qn_view;
 
-static void resize_columns(const qn_axis *axis, const qn_view *src, int32_t *restrict sums,
+static void resize_columns(const qn_kernels *kernels, const qn_axis *axis, const qn_view *src,
                            uint8_t *dst)
 {
     const size_t n = (size_t)src->width * src->channels;
-    for (uint32_t y = 0; y < axis->n; y++) {
-        for (size_t i = 0; i < n; i++)
-            sums[i] = 1 << (QN_RESIZE_BITS - 1);
-        const uint8_t *restrict p = src->pixels + src->stride * axis->first[y];
-        for (size_t k = axis->offset[y]; k < axis->offset[y + 1]; k++, p += src->stride) {
-            const int32_t w = axis->weights[k];
-            for (size_t i = 0; i < n; i++)
-                sums[i] += w * p[i];
-        }
-        uint8_t *restrict q = dst + n * y;
-        for (size_t i = 0; i < n; i++)
-            q[i] = clip8(sums[i]);
-    }
+    for (uint32_t y = 0; y < axis->n; y++)
+        kernels->u8_columns.fn(src->pixels + src->stride * axis->first[y], src->stride,
+                               axis->weights + axis->offset[y],
+                               axis->offset[y + 1] - axis->offset[y], n, dst + n * y);
 }
 
-static void resize_rows(const qn_axis *axis, const qn_view *src, uint8_t *dst)
+static void resize_rows(const qn_kernels *kernels, const qn_axis *axis, const qn_view *src,
+                        uint8_t *dst)
 {
     for (uint32_t y = 0; y < src->height; y++) {
         const uint8_t *from = src->pixels + src->stride * y;
         uint8_t *to = dst + (size_t)axis->n * src->channels * y;
         if (src->channels == 3)
-            row_resize_rgb(axis, from, to);
+            kernels->u8_pixels.fn(from, src->width, axis->first, axis->offset, axis->weights,
+                                  axis->n, to);
         else
             row_resize_gray(axis, from, to);
     }
@@ -190,27 +165,15 @@ static void copy_region(const qn_image *src, uint32_t x0, uint32_t y0, qn_image 
 static qn_status resize_pass(const qn_context *ctx, const qn_axis *axis, bool vertical,
                              const qn_view *src, qn_image *out, qn_error *error)
 {
-    int32_t *sums = NULL;
-    qn_status status;
-    qn_image image = {0};
-    QN_TRY_GOTO(qn__image_alloc(ctx, vertical ? src->width : axis->n,
-                                vertical ? axis->n : src->height, src->channels, &image, error));
-    if (vertical) {
-        sums = qn__calloc(ctx, (size_t)src->width * src->channels, sizeof(*sums));
-        if (sums == NULL) {
-            status = QN_NOMEM(error);
-            goto done;
-        }
-        resize_columns(axis, src, sums, image.pixels);
-    } else {
-        resize_rows(axis, src, image.pixels);
-    }
-    *out = image;
-    image = (qn_image){0};
-done:
-    qn__free(ctx, sums);
-    qn__image_free(&image);
-    return status;
+    qn_kernels kernels;
+    QN_TRY(qn__image_alloc(ctx, vertical ? src->width : axis->n, vertical ? axis->n : src->height,
+                           src->channels, out, error));
+    qn__kernels_init(&kernels, ctx->cpu_flags);
+    if (vertical)
+        resize_columns(&kernels, axis, src, out->pixels);
+    else
+        resize_rows(&kernels, axis, src, out->pixels);
+    return QN_OK;
 }
 
 /* Makes positions relative to the first source pixel any output needs; returns that pixel and how

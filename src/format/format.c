@@ -7,8 +7,9 @@
 #include "core/io.h"
 #include "format/mnn/mnn_format.h"
 #include "format/onnx/onnx_format.h"
+#include "format/qnm/qnm_format.h"
 
-static const qn_format *const FORMATS[] = {&qn__format_onnx, &qn__format_mnn};
+static const qn_format *const FORMATS[] = {&qn__format_qnm, &qn__format_onnx, &qn__format_mnn};
 
 qn_status qn__format_read(const qn_context *ctx, const char *path, qn_graph **out, qn_error *error)
 {
@@ -27,10 +28,10 @@ qn_status qn__format_read(const qn_context *ctx, const char *path, qn_graph **ou
     if (found)
         status = found->read(ctx, path, file, out, error);
     else
-        status = qn__error_set(error, file->size_bytes == 0 ? QN_CORRUPT : QN_UNSUPPORTED, "%s: %s",
-                               path,
-                               file->size_bytes == 0 ? "the file is empty"
-                                                     : "not a model in a known format (ONNX, MNN)");
+        status = qn__error_set(
+            error, file->size_bytes == 0 ? QN_CORRUPT : QN_UNSUPPORTED, "%s: %s", path,
+            file->size_bytes == 0 ? "the file is empty"
+                                  : "not a model in a known format (ONNX, MNN, QNM)");
     qn__blob_unref(file);
     return status;
 }
@@ -57,4 +58,9 @@ qn_status qn__format_write(const qn_graph *graph, const char *path, const qn_wri
 bool qn__format_changes(const qn_graph *graph, const char *path, char *text, size_t size_bytes)
 {
     return format_of(graph, path)->describe_changes(graph, text, size_bytes);
+}
+
+bool qn__format_is_compact(const qn_graph *graph, const char *path)
+{
+    return format_of(graph, path) == &qn__format_qnm;
 }

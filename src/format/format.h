@@ -35,11 +35,13 @@ typedef struct qn_format {
 /* Reads a model of any known format; the graph is inferred and verified. Errors: IO, CORRUPT,
  * UNSUPPORTED, LIMIT, UNSAFE_PATH, NONFINITE, NO_MEMORY; the message names file and node. */
 qn_status qn__format_read(const qn_context *ctx, const char *path, qn_graph **out, qn_error *error);
-/* Writes in the format that path's extension names (.onnx, .mnn), with any other extension in the
- * format the graph was read from (ONNX when it was read from none), atomically. options and bytes
- * may be NULL. Errors: IO, LIMIT (2 GiB), UNSUPPORTED, NO_MEMORY. */
+/* Writes in the format that path's extension names (.onnx, .mnn, .qnm), with any other extension in
+ * the format the graph was read from (ONNX when it was read from none), atomically. options and
+ * bytes may be NULL. Errors: IO, LIMIT (2 GiB), UNSUPPORTED, NO_MEMORY. */
 qn_status qn__format_write(const qn_graph *graph, const char *path, const qn_write_options *options,
                            uint64_t *bytes, qn_error *error);
+/* Is that format the compact one, which wants shapes fixed and the graph simplified first? */
+bool qn__format_is_compact(const qn_graph *graph, const char *path);
 /* See qn_format.describe_changes. path as of qn__format_write; NULL: the format it was read from.
  */
 bool qn__format_changes(const qn_graph *graph, const char *path, char *text, size_t size_bytes);

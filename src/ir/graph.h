@@ -90,6 +90,7 @@ typedef struct qn_source {
         void (*destroy)(struct qn_source *source);
     } * vtable;
     _Atomic uint32_t refs;
+    const struct qn_packed_store *packed; /* weights packed ahead (ir/packed.h), or NULL */
 } qn_source;
 qn_source *qn__source_ref(qn_source *source);
 void qn__source_unref(qn_source *source);
@@ -186,7 +187,6 @@ bool qn__node_copy_attrs(qn_graph *graph, qn_node *node, const qn_node *from);
 bool qn__graph_retire_blob(qn_graph *graph, qn_blob *blob);
 
 /* --- operators --------------------------------------------------------------------------------*/
-typedef struct qn_infer qn_infer; /* ir/infer.h */
 enum {
     QN_OPF_SHAPE = 1u << 0, /* cheap integer/shape arithmetic: fold whenever inputs are known */
     QN_OPF_SAME_VALUES =
@@ -196,7 +196,6 @@ typedef struct qn_op_info {
     qn_op op;
     const char *domain; /* "" = ai.onnx */
     const char *name;
-    qn_status (*infer)(qn_infer *in, qn_error *error);
     uint32_t flags;
 } qn_op_info;
 const qn_op_info *qn__op_info(qn_op op);                 /* never NULL */

@@ -296,12 +296,24 @@ bool qn__dim_broadcast(qn_dim *out, qn_dim a, qn_dim b)
     return true;
 }
 
+/* --- the table --------------------------------------------------------------------------------*/
+static const qn_infer_fn INFER[QN_OP_COUNT] = {
+#define QN_OP(id, domain, name, infer, flags) [QN_OP_##id] = infer,
+#include "ir/ops.def"
+#undef QN_OP
+};
+
+qn_infer_fn qn__infer_find(qn_op op)
+{
+    return (unsigned)op < QN_OP_COUNT ? INFER[op] : NULL;
+}
+
 /* --- the walk ---------------------------------------------------------------------------------*/
 qn_status qn__node_infer(qn_graph *graph, qn_node *node, qn_error *error)
 {
-    const qn_op_info *info = qn__op_info(node->op);
+    const qn_infer_fn infer = qn__infer_find(node->op);
     qn_infer in = {graph, node};
-    if (info->infer == NULL)
+    if (infer == NULL)
         return qn__infer_fail(&in, error, QN_UNSUPPORTED, "operator is not known");
     for (uint32_t i = 0; i < node->n_outputs; i++) {
         qn_tensor *out = node->outputs[i];
@@ -312,7 +324,7 @@ qn_status qn__node_infer(qn_graph *graph, qn_node *node, qn_error *error)
         out->value_dims = NULL;
         out->n_value_dims = 0;
     }
-    return info->infer(&in, error);
+    return infer(&in, error);
 }
 
 qn_status qn__graph_infer(qn_graph *graph, qn_error *error)

@@ -5,10 +5,14 @@
 
 #include "ir/graph.h"
 
-struct qn_infer {
+typedef struct qn_infer {
     qn_graph *graph;
     qn_node *node;
-};
+} qn_infer;
+
+/* The function of an operator; NULL: not an operator. */
+typedef qn_status (*qn_infer_fn)(qn_infer *in, qn_error *error);
+qn_infer_fn qn__infer_find(qn_op op);
 
 /* Raise with file, node name and op in front of the message. */
 qn_status qn__infer_fail(const qn_infer *in, qn_error *error, qn_status status, const char *format,

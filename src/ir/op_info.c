@@ -1,14 +1,13 @@
 /* The operator table, made from ops.def. */
-#include "ir/infer.h"
+#include "ir/graph.h"
 
 #include <string.h>
 
-static const qn_op_info NO_OP = {QN_OP_NONE, "", "(unknown)", NULL, 0};
+static const qn_op_info NO_OP = {QN_OP_NONE, "", "(unknown)", 0};
 
 static const qn_op_info OPS[QN_OP_COUNT] = {
-    [QN_OP_NONE] = {QN_OP_NONE, "", "(unknown)", NULL, 0},
-#define QN_OP(id, domain, name, infer, flags)                                                      \
-    [QN_OP_##id] = {QN_OP_##id, domain, name, infer, flags},
+    [QN_OP_NONE] = {QN_OP_NONE, "", "(unknown)", 0},
+#define QN_OP(id, domain, name, infer, flags) [QN_OP_##id] = {QN_OP_##id, domain, name, flags},
 #include "ir/ops.def"
 #undef QN_OP
 };

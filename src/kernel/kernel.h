@@ -13,7 +13,9 @@
 
 #include "core/cpu.h"
 #include "kernel/q8_binary.h"
+#include "kernel/q8_loops.h"
 #include "kernel/q8_maxpool.h"
+#include "kernel/q8_peak.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -123,9 +125,23 @@ typedef struct qn_q8_igemm {
     bool pairs;
     const char *name;
 } qn_q8_igemm;
+/* Changes whenever the bytes that qn__q8_gemm_pack makes, or their meaning to kernels, change:
+ * model files hold packed weights under this number (docs/qnm.md). */
+enum { QN_Q8_GEMM_LAYOUT_VERSION = 1 };
+/* Packing id of one form: slot 1 (q8_igemm), version, NR, KR; 0x80 with KR: in pairs. */
+static inline uint32_t qn_q8_gemm_layout(const qn_q8_igemm *kernel)
+{
+    return 1u << 24 | (uint32_t)QN_Q8_GEMM_LAYOUT_VERSION << 16 |
+           ((uint32_t)kernel->nr & 255) << 8 | ((uint32_t)kernel->kr & 127) |
+           (kernel->pairs ? 0x80u : 0);
+}
 /* Bytes needed to pack n columns of ks * kc weights; false on overflow. */
 bool qn__q8_gemm_packed_bytes(size_t *out, size_t n, size_t kc, size_t ks,
                               const qn_q8_igemm *kernel);
+/* Whether packed weights that come from elsewhere can be given to a kernel: what tables of pairs
+ * say lies inside the rows. (Other forms have none: true.) */
+bool qn__q8_gemm_packed_ok(const void *packed, size_t n, size_t kc, size_t ks,
+                           const qn_q8_igemm *kernel);
 /* Weights of n columns at w[n * stride_n + p * stride_p + k * stride_k]: whether they are safe. */
 bool qn__q8_gemm_safe(const int8_t *w, size_t n, size_t kc, size_t ks, size_t stride_n,
                       size_t stride_p, size_t stride_k);
@@ -169,6 +185,67 @@ typedef struct qn_f32_range {
     const char *name;
 } qn_f32_range;
 
+/* --- sums of columns -----------------------------------------------------------------------------
+ * sums[c] += sum over r < rows of x[r * channels + c]: in float32, row after row, then added to the
+ * double. Rows follow each other; the same bits everywhere. */
+typedef void (*qn_f32_sums_fn)(const float *x, size_t rows, size_t channels, double *sums);
+typedef struct qn_f32_sums {
+    qn_f32_sums_fn fn;
+    const char *name;
+} qn_f32_sums;
+
+/* --- resizing bytes ------------------------------------------------------------------------------
+ * Weights are whole numbers of 2^-QN_RESIZE_BITS; sums are rounded to nearest and clipped to bytes.
+ * Columns: out[i] = sum over t < taps of weights[t] * rows[t * stride + i], i < n.
+ * Rows: pixel x < n of out, of 3 channels, is the sum over t from offset[x] to offset[x + 1] of
+ * weights[t] * pixel first[x] + t - offset[x] of row, which has `width` pixels. */
+enum { QN_RESIZE_BITS = 22 };
+typedef void (*qn_u8_columns_fn)(const uint8_t *rows, size_t stride, const int32_t *weights,
+                                 size_t taps, size_t n, uint8_t *out);
+typedef struct qn_u8_columns {
+    qn_u8_columns_fn fn;
+    const char *name;
+} qn_u8_columns;
+typedef void (*qn_u8_pixels_fn)(const uint8_t *row, size_t width, const uint32_t *first,
+                                const size_t *offset, const int32_t *weights, size_t n,
+                                uint8_t *out);
+typedef struct qn_u8_pixels {
+    qn_u8_pixels_fn fn;
+    const char *name;
+} qn_u8_pixels;
+
+/* --- rounding that moves its errors (quant/gptq.h) -----------------------------------------------
+ * Columns 0..n-1 of every channel are rounded one after the other; column j's own place is
+ * n - 1 - j in moved, errors and u, whose rows are those of columns not yet rounded:
+ *   q = round(clamp((w[j] + moved[n - 1 - j]) / scale, -top, top)), half to even
+ *   errors[n - 1 - j] = w[j] - q * scale
+ *   moved[i] += errors[n - 1 - j] * u[(n - 1 - j) * u_stride + i], i < n - 1 - j
+ * pairs: with columns 2i and 2i + 1 both positive their q add up to pair_limit at most, both
+ * negative to -pair_limit at least; the second one gives way. n <= QN_ROUND_COLUMNS. No fused
+ * multiply-adds: the same bits everywhere. */
+enum { QN_ROUND_COLUMNS = 64 };
+typedef struct qn_f32_round_args {
+    size_t channels, n;
+    const float *w; /* rows of w_stride, one for each channel, as in errors, moved and q */
+    size_t w_stride;
+    const float *scales; /* [channels] */
+    const float *u;
+    size_t u_stride;
+    float *moved;
+    size_t moved_stride;
+    float *errors;
+    size_t errors_stride;
+    int8_t *q;
+    size_t q_stride;
+    float top, pair_limit; /* whole numbers */
+    bool pairs;
+} qn_f32_round_args;
+typedef void (*qn_f32_round_fn)(const qn_f32_round_args *args);
+typedef struct qn_f32_round {
+    qn_f32_round_fn fn;
+    const char *name;
+} qn_f32_round;
+
 #define QN_KERNEL_SLOT(slot, type) type slot;
 typedef struct qn_kernels {
 #include "kernel/slots.def"
@@ -183,6 +260,7 @@ enum {
     QN_ISA_avxvnni = QN_CPU_AVX2 | QN_CPU_AVX_VNNI,
     QN_ISA_avx512 = QN_CPU_AVX512,
     QN_ISA_vnni = QN_CPU_AVX512 | QN_CPU_AVX512_VNNI,
+    QN_ISA_amx = QN_CPU_AVX512 | QN_CPU_AVX512_VNNI | QN_CPU_AMX,
     QN_ISA_neon = QN_CPU_NEON,
     QN_ISA_dotprod = QN_CPU_NEON | QN_CPU_DOTPROD
 };

@@ -1,45 +1,51 @@
-/* Addition and multiplication of bytes, in loops of fixed length that compilers vectorize for the
- * flags of the including file. It defines ADD and MUL (the functions) and FMA(x, y, z): x * y + z
- * rounded once, where that is exact in double. */
+/* Addition, multiplication and subtraction of bytes, in loops of fixed length that compilers
+ * vectorize for the flags of the including file. It defines ADD, MUL and SUB (the functions) and
+ * FMA(x, y, z): x * y + z rounded once, where that is exact in double. */
 #include "kernel/kernel.h"
 
 #include <string.h>
 
 enum { BLOCK = 64 };
+typedef enum operation { SUM, PRODUCT, DIFFERENCE } operation;
 
 /* Rounds half to even by pushing the fraction out of the significand, whose low byte is the result.
  */
-static inline uint8_t round_byte(float v, float lo, float hi)
+static inline uint8_t round_byte(float v, float lo, float hi, int32_t zero)
 {
     uint32_t bits;
     v = v > lo ? v : lo;
     v = v < hi ? v : hi;
     v += 12582912.0f;
     memcpy(&bits, &v, sizeof(bits));
-    return (uint8_t)bits;
+    return (uint8_t)(bits + (uint32_t)zero);
 }
 
 static inline __attribute__((always_inline)) void block(const qn_q8_binary_args *args,
                                                         const uint8_t *a, const uint8_t *b,
-                                                        uint8_t *restrict out, const int add)
+                                                        uint8_t *restrict out, const operation op)
 {
     const uint8_t a_flip = args->a_flip, b_flip = args->b_flip;
     const float a_off = args->a_off, b_off = args->b_off, lo = args->lo, hi = args->hi;
+    const int32_t zero = args->zero;
     const float ra = args->ra, rb = args->rb, fixed = args->fixed;
     for (size_t i = 0; i < BLOCK; i++) {
         const float x = (float)(int32_t)(uint8_t)(a[i] ^ a_flip) - a_off;
         const float y = (float)(int32_t)(uint8_t)(b[i] ^ b_flip) - b_off;
-        out[i] = round_byte(add ? FMA(x, ra, FMA(y, rb, fixed)) : x * y * ra + fixed, lo, hi);
+        const float v = op == SUM       ? FMA(x, ra, FMA(y, rb, fixed))
+                        : op == PRODUCT ? x * y * ra + fixed
+                                        : (x * ra - y * rb) / fixed;
+        out[i] = round_byte(v, lo, hi, zero);
     }
 }
 
 /* Results go through a buffer: the output may be an input. */
-static inline __attribute__((always_inline)) void all(const qn_q8_binary_args *args, const int add)
+static inline __attribute__((always_inline)) void all(const qn_q8_binary_args *args,
+                                                      const operation op)
 {
     uint8_t a[BLOCK], b[BLOCK], out[BLOCK];
     size_t i = 0;
     for (; i + BLOCK <= args->n; i += BLOCK) {
-        block(args, args->a + i, args->b + i, out, add);
+        block(args, args->a + i, args->b + i, out, op);
         memcpy(args->out + i, out, BLOCK);
     }
     if (i == args->n)
@@ -48,16 +54,21 @@ static inline __attribute__((always_inline)) void all(const qn_q8_binary_args *a
     memset(b, 0, BLOCK);
     memcpy(a, args->a + i, args->n - i);
     memcpy(b, args->b + i, args->n - i);
-    block(args, a, b, out, add);
+    block(args, a, b, out, op);
     memcpy(args->out + i, out, args->n - i);
 }
 
 void ADD(const qn_q8_binary_args *args)
 {
-    all(args, 1);
+    all(args, SUM);
 }
 
 void MUL(const qn_q8_binary_args *args)
 {
-    all(args, 0);
+    all(args, PRODUCT);
+}
+
+void SUB(const qn_q8_binary_args *args)
+{
+    all(args, DIFFERENCE);
 }

@@ -45,35 +45,63 @@ bool qn__q8_gemm_packed_bytes(size_t *out, size_t n, size_t kc, size_t ks,
     return qn_mul_size(out, bytes, panels / nr);
 }
 
-/* Whether two neighbouring products, activations being 0..255, always stay within int16. */
-static bool pair_is_safe(int32_t w0, int32_t w1)
+/* Whether two neighbouring products, activations being 0..255, always stay within int16: sums of
+ * the positive and of the negative weights of every pair, times 255. */
+static inline bool pairs_are_safe(const int8_t *w, size_t kc, size_t stride_k)
 {
-    const int32_t above = (w0 > 0 ? w0 : 0) + (w1 > 0 ? w1 : 0);
-    const int32_t below = (w0 < 0 ? w0 : 0) + (w1 < 0 ? w1 : 0);
+    int32_t above = 0, below = 0;
+    for (size_t k = 0; k + 1 < kc; k += 2) {
+        const int32_t w0 = w[k * stride_k], w1 = w[(k + 1) * stride_k];
+        const int32_t up = (w0 > 0 ? w0 : 0) + (w1 > 0 ? w1 : 0);
+        const int32_t down = (w0 < 0 ? w0 : 0) + (w1 < 0 ? w1 : 0);
+        above = up > above ? up : above;
+        below = down < below ? down : below;
+    }
     return above <= MOST && below >= -MOST;
+}
+
+/* kr consecutive k of nr columns, all inside. */
+static inline uint8_t *pack_whole(uint8_t *at, const int8_t *w, size_t stride_n, size_t nr,
+                                  const size_t kr)
+{
+    for (size_t j = 0; j < nr; j++, at += kr)
+        memcpy(at, w + j * stride_n, kr);
+    return at;
+}
+
+/* One tap of a panel. */
+static uint8_t *pack_tap(uint8_t *at, const int8_t *tap, size_t width, size_t kc, size_t stride_n,
+                         size_t stride_k, size_t nr, size_t kr)
+{
+    size_t k0 = 0;
+    if (width == nr && stride_k == 1 && kr == 4)
+        for (; k0 + 4 <= kc; k0 += 4)
+            at = pack_whole(at, tap + k0, stride_n, nr, 4);
+    for (; k0 < kc; k0 += kr)
+        for (size_t j = 0; j < nr; j++)
+            for (size_t k = k0; k < k0 + kr; k++)
+                *at++ = j < width && k < kc ? (uint8_t)tap[j * stride_n + k * stride_k] : 0;
+    return at;
 }
 
 bool qn__q8_gemm_safe(const int8_t *w, size_t n, size_t kc, size_t ks, size_t stride_n,
                       size_t stride_p, size_t stride_k)
 {
     bool safe = true;
-    for (size_t j = 0; safe && j < n; j++)
-        for (size_t p = 0; p < ks; p++)
-            for (size_t k = 0; k + 1 < kc; k += 2) {
-                const int8_t *const at = w + j * stride_n + p * stride_p + k * stride_k;
-                safe &= pair_is_safe(at[0], at[stride_k]);
-            }
+    for (size_t j = 0; j < n; j++) {
+        for (size_t p = 0; safe && p < ks; p++) {
+            const int8_t *const row = w + j * stride_n + p * stride_p;
+            safe = stride_k == 1 ? pairs_are_safe(row, kc, 1) : pairs_are_safe(row, kc, stride_k);
+        }
+    }
     return safe;
 }
 
-/* One group of k from k0 on, to what lies behind kc zeros. */
-static uint8_t *pack_group(uint8_t *at, const columns *c, size_t k0, size_t kc, size_t nr,
-                           size_t kr)
+/* One group of four k from k0 on, to what lies behind kc zeros. */
+static uint8_t *pack_group(uint8_t *at, const columns *c, size_t k0, size_t kc, size_t nr)
 {
-    for (size_t j = 0; j < nr; j++)
-        for (size_t k = k0; k < k0 + kr; k++)
-            *at++ = j < c->n && k < kc ? (uint8_t)c->w[j * c->stride_n + k * c->stride_k] : 0;
-    return at;
+    const size_t n = kc - k0 < 4 ? kc - k0 : 4;
+    return pack_tap(at, c->w + k0 * c->stride_k, c->n, n, c->stride_n, c->stride_k, nr, 4);
 }
 
 /* Sums of positive and of negative weights of the pairs of k of every column; how heavy they are.
@@ -148,7 +176,7 @@ static void pack_pairs(uint8_t **at, uint8_t **table, const columns *c, size_t k
         if (most > 0)
             order[0] = (uint16_t)pair_groups(order + 1, c, k0, n, most);
         for (size_t g = 0; g < groups; g++) {
-            *at = pack_group(*at, c, k0 + 4 * (size_t)order[1 + g], kc, nr, 4);
+            *at = pack_group(*at, c, k0 + 4 * (size_t)order[1 + g], kc, nr);
             order[1 + g] = (uint16_t)(4 * order[1 + g]);
         }
         memcpy(*table, order, (1 + groups) * sizeof *order);
@@ -199,10 +227,39 @@ void qn__q8_gemm_pack(void *packed, const int8_t *w, const int32_t *base, const 
             if (kernel->pairs)
                 pack_pairs(&at, &table, &c, kc, nr, most);
             else
-                for (size_t k0 = 0; k0 < kc; k0 += kr)
-                    at = pack_group(at, &c, k0, kc, nr, kr);
+                at = pack_tap(at, c.w, width, kc, stride_n, stride_k, nr, kr);
         }
         if (kernel->pairs)
             memset(table, 0, (size_t)(panel + panel_bytes - table));
     }
+}
+
+bool qn__q8_gemm_packed_ok(const void *packed, size_t n, size_t kc, size_t ks,
+                           const qn_q8_igemm *kernel)
+{
+    const size_t nr = kernel->nr, kr = kernel->kr;
+    size_t panel_bytes;
+    if (!kernel->pairs)
+        return true;
+    if (!qn__q8_gemm_packed_bytes(&panel_bytes, nr, kc, ks, kernel))
+        return false;
+    const size_t table_at =
+        nr * (sizeof(int32_t) + sizeof(float)) + ks * ((kc + kr - 1) / kr * kr) * nr;
+    for (size_t n0 = 0; n0 < n; n0 += nr) {
+        const uint8_t *table = (const uint8_t *)packed + n0 / nr * panel_bytes + table_at;
+        for (size_t p = 0; p < ks; p++) {
+            for (size_t k0 = 0; k0 < kc; k0 += QN_Q8_PAIRS_K) {
+                const size_t groups = (part_of(kc, k0) + 3) / 4;
+                uint16_t order[1 + GROUPS];
+                memcpy(order, table, (1 + groups) * sizeof *order);
+                table += (1 + groups) * sizeof *order;
+                bool fine = 2 * (size_t)order[0] <= groups;
+                for (size_t g = 0; g < groups; g++)
+                    fine &= order[1 + g] % 4 == 0 && order[1 + g] / 4 < groups;
+                if (!fine)
+                    return false;
+            }
+        }
+    }
+    return true;
 }

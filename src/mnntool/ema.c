@@ -175,8 +175,9 @@ void qn__ema_round_rows(const float *weights, size_t rows, size_t columns, int32
         for (size_t k = 0; k < columns; k++)
             largest = fmaxf(largest, fabsf(w[k]));
         scales[r] = largest * (1.0f / most);
+        const float inverse = 1.0f / scales[r];
         for (size_t k = 0; k < columns; k++)
-            q[r * columns + k] = (int8_t)fminf(fmaxf(roundf(w[k] / scales[r]), -most), most);
+            q[r * columns + k] = (int8_t)fminf(fmaxf(roundf(w[k] * inverse), -most), most);
     }
 }
 
@@ -248,10 +249,29 @@ static qn_status prepare_graph(const qn_ema *e, qn_graph *g, qn_calib_item *item
         const qn_range_format format = {.qmin = -127, .qmax = 127, .positions = 1};
         items[2 * i].format = items[2 * i + 1].format = format;
         items[2 * i + 1].tensor_id = out->id;
+        if (b->winograd != NULL)
+            items[2 * i].look = qn__ema_winograd_look(b->winograd);
         QN_TRY(own_input(g, node, &items[2 * i].tensor_id, error));
         QN_TRY(round_weights(e, b, g, node, error));
     }
     return qn__graph_verify(g, error);
+}
+
+/* With winogradOpt: which blocks MNN simulates in Winograd's form. */
+static qn_status find_winograd(qn_ema *e, qn_error *error)
+{
+    const qn_mnn_config *c = e->run->config;
+    const size_t n = qn_dataset_count(e->run->dataset);
+    const size_t batch = (uint64_t)c->batch < n ? (size_t)c->batch : n;
+    bool other_pads = false;
+    if (!c->winograd || (c->exact & QN_MNN_EXACT_WINOGRAD) == 0)
+        return QN_OK;
+    for (size_t i = 0; i < e->n_blocks; i++)
+        QN_TRY(qn__ema_winograd(e, &e->blocks[i], batch, &other_pads, error));
+    if (other_pads)
+        qn__log(e->run->ctx, QN_LOG_WARNING,
+                "%s: the error in pads that winogradOpt makes is not restored", c->file);
+    return QN_OK;
 }
 
 static bool progress(void *arg, const char *phase, uint64_t done, uint64_t total)
@@ -324,15 +344,12 @@ static qn_status fill_scales(const qn_ema *e, qn_mnn_scales *scales, qn_error *e
 qn_status qn__mnn_ema(const qn_mnn_run *run, qn_mnn_scales *scales, qn_fb_document *out,
                       qn_error *error)
 {
-    const uint32_t exact = run->config->exact;
     qn_status status = QN_OK;
-    QN_FAIL_IF(run->config->winograd && (exact & QN_MNN_EXACT_WINOGRAD) != 0, error, QN_UNSUPPORTED,
-               "exact \"winograd\": EMA with a simulated Winograd transform (winogradOpt) is not "
-               "supported");
     qn_ema e = {.run = run, .levels = (1 << (run->config->bits - 1)) - 1};
     *scales = (qn_mnn_scales){0};
     qn__arena_init(&e.arena, run->ctx);
     QN_TRY_GOTO(find_blocks(&e, error));
+    QN_TRY_GOTO(find_winograd(&e, error));
     QN_TRY_GOTO(train(&e, error));
     QN_TRY_GOTO(fill_scales(&e, scales, error));
     status = qn__ema_document(&e, scales, out, error);

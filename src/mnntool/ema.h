@@ -1,6 +1,6 @@
 /* Blocks of the EMA method: a convolution with constant weights, the BatchNorm that alone reads it,
- * the ReLU or ReLU6 that alone reads that. ema.c finds and measures them, ema_document.c writes
- * them. */
+ * the ReLU or ReLU6 that alone reads that. ema.c finds and measures them, ema_winograd.c
+ * looks at those that MNN simulates in Winograd's form, ema_document.c writes them. */
 #ifndef QN_MNNTOOL_EMA_H
 #define QN_MNNTOOL_EMA_H
 
@@ -17,6 +17,7 @@ typedef struct qn_ema_block {
     size_t rows, columns;
     const float *weights; /* [rows * columns] of the graph */
     const qn_range *range_in, *range_out;
+    struct qn_ema_winograd *winograd; /* NULL: a plain convolution */
 } qn_ema_block;
 
 typedef struct qn_ema {
@@ -31,8 +32,16 @@ typedef struct qn_ema {
 /* Scale of each row and its integers, half away from zero. */
 void qn__ema_round_rows(const float *weights, size_t rows, size_t columns, int32_t levels,
                         float *scales, int8_t *q);
+/* ema_winograd.c: sets b->winograd where MNN simulates Winograd. samples: most of a batch.
+ * *other_pads is set where MNN does so with pads that the convolution does not have. */
+qn_status qn__ema_winograd(qn_ema *e, qn_ema_block *b, size_t samples, bool *other_pads,
+                           qn_error *error);
+const qn_train_look *qn__ema_winograd_look(const struct qn_ema_winograd *winograd);
+/* symmetricQuan.winogradAttr; lives as long as e->arena. */
+qn_status qn__ema_winograd_attr(qn_ema *e, const qn_ema_block *b, const int32_t **out,
+                                size_t *count, qn_error *error);
 /* The source document with the blocks in integers and records of `scales`. */
-qn_status qn__ema_document(const qn_ema *ema, const qn_mnn_scales *scales, qn_fb_document *out,
+qn_status qn__ema_document(qn_ema *ema, const qn_mnn_scales *scales, qn_fb_document *out,
                            qn_error *error);
 
 #endif

@@ -6,6 +6,8 @@
 #include <math.h>
 #include <string.h>
 
+#define SMALLEST_SCALE 1e-6f /* MNN writes zeros for rows below */
+
 /* BatchNorm of a block as a map per row. */
 static qn_status row_map(const qn_ema *e, const qn_ema_block *b, double *scale, double *shift,
                          qn_error *error)
@@ -80,6 +82,9 @@ static qn_status fold(const qn_ema *e, const qn_ema_block *b, folded *f, qn_erro
         QN_FAIL_IF(!isfinite(f->weights[i]), error, QN_NONFINITE,
                    "operator \"%s\": weight %zu is %g", b->node->name, i, (double)f->weights[i]);
     qn__ema_round_rows(f->weights, b->rows, b->columns, e->levels, f->scales, f->q);
+    for (size_t r = 0; r < b->rows; r++)
+        if (f->scales[r] <= SMALLEST_SCALE)
+            memset(f->q + r * b->columns, 0, b->columns);
     return QN_OK;
 }
 
@@ -103,7 +108,7 @@ static qn_status connect(qn_fb_document *d, qn_fb_object *op, const qn_ema_block
     return QN_OK;
 }
 
-static qn_status write_block(const qn_ema *e, const qn_ema_block *b, const qn_mnn_scales *scales,
+static qn_status write_block(qn_ema *e, const qn_ema_block *b, const qn_mnn_scales *scales,
                              qn_fb_document *d, qn_fb_object **slot, qn_error *error)
 {
     folded f = {0};
@@ -115,22 +120,24 @@ static qn_status write_block(const qn_ema *e, const qn_ema_block *b, const qn_mn
     QN_TRY_GOTO(connect(d, op, b, error));
     const int64_t group = qn__attr_int(b->node, "group", 1);
     const qn_tensor *w = b->node->inputs[1];
-    const qn_mnn_conv_edit edit = {.q = f.q,
-                                   .scales = f.scales,
-                                   .bias = f.bias,
-                                   .rows = b->rows,
-                                   .columns = b->columns,
-                                   .bits = 8,
-                                   .nbits = (uint32_t)e->run->config->bits,
-                                   .scale_in = scales->items[b->in].scale,
-                                   .scale_out = scales->items[b->out].scale,
-                                   .zero_in = scales->items[b->in].zero,
-                                   .zero_out = scales->items[b->out].zero,
-                                   .clamp_min = -127,
-                                   .clamp_max = 127,
-                                   .linear = true,
-                                   .sparse = true,
-                                   .input_channels = w->dims[1].value * group};
+    qn_mnn_conv_edit edit = {.q = f.q,
+                             .scales = f.scales,
+                             .bias = f.bias,
+                             .rows = b->rows,
+                             .columns = b->columns,
+                             .bits = 8,
+                             .nbits = (uint32_t)e->run->config->bits,
+                             .scale_in = scales->items[b->in].scale,
+                             .scale_out = scales->items[b->out].scale,
+                             .zero_in = scales->items[b->in].zero,
+                             .zero_out = scales->items[b->out].zero,
+                             .clamp_min = -127,
+                             .clamp_max = 127,
+                             .linear = true,
+                             .sparse = true,
+                             .input_channels = w->dims[1].value * group};
+    if (b->winograd != NULL)
+        QN_TRY_GOTO(qn__ema_winograd_attr(e, b, &edit.winograd, &edit.n_winograd, error));
     QN_TRY_GOTO(qn__mnn_edit_conv(d, op, &edit, error));
     *slot = op;
 done:
@@ -158,8 +165,8 @@ static qn_status write_norm(const qn_train_norm *n, qn_fb_document *d, qn_fb_obj
     return QN_OK;
 }
 
-static qn_status write_ops(const qn_ema *e, const qn_mnn_scales *scales, qn_fb_object **ops,
-                           bool *drop, qn_fb_document *d, qn_error *error)
+static qn_status write_ops(qn_ema *e, const qn_mnn_scales *scales, qn_fb_object **ops, bool *drop,
+                           qn_fb_document *d, qn_error *error)
 {
     const qn_mnn_source *s = e->run->source;
     for (size_t i = 0; i < e->n_blocks; i++) {
@@ -183,7 +190,7 @@ static qn_status write_ops(const qn_ema *e, const qn_mnn_scales *scales, qn_fb_o
     return qn__fb_set_tables(d, d->root, QN_MNN_Net_oplists, ops, kept) ? QN_OK : QN_NOMEM(error);
 }
 
-qn_status qn__ema_document(const qn_ema *ema, const qn_mnn_scales *scales, qn_fb_document *out,
+qn_status qn__ema_document(qn_ema *ema, const qn_mnn_scales *scales, qn_fb_document *out,
                            qn_error *error)
 {
     const qn_mnn_source *s = ema->run->source;

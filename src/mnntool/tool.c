@@ -284,19 +284,6 @@ static void settle_batch(job *j)
     }
 }
 
-/* Everything at once is asked for: what cannot be restored is said, not refused. */
-static void settle_winograd(job *j)
-{
-    qn_mnn_config *c = &j->config;
-    if (c->feature != QN_MNN_EMA || !c->winograd || c->exact != QN_MNN_EXACT_ALL)
-        return;
-    qn__log(j->ctx, QN_LOG_WARNING,
-            "%s: the error that winogradOpt makes is not restored (\"winogradOpt\": false is the "
-            "same)",
-            c->file);
-    c->exact &= ~(uint32_t)QN_MNN_EXACT_WINOGRAD;
-}
-
 static qn_status run_job(job *j, const char *config, uint32_t exact, qn_error *error)
 {
     print_files(j, config);
@@ -313,7 +300,6 @@ static qn_status run_job(job *j, const char *config, uint32_t exact, qn_error *e
         qn__mnn_log(&j->run, 1739, "this model has BatchNorm, use EMA quantize method instead");
         j->config.feature = QN_MNN_EMA;
     }
-    settle_winograd(j);
     settle_batch(j);
     QN_TRY(quantize(j, error));
     QN_TRY(save(j, error));

@@ -14,7 +14,7 @@ typedef enum qn_mnn_exact {
     QN_MNN_EXACT_ADMM = 1 << 3, /* weight ADMM starts from weights already rounded by MAX_ABS */
     QN_MNN_EXACT_BITS = 1 << 4, /* fewer bits: scaled for 127 unless weight_clamp_value is given;
                                    symmetricQuan.nbits as quant_bits; linear tables */
-    QN_MNN_EXACT_WINOGRAD = 1 << 5, /* EMA simulates Winograd, padding error included */
+    QN_MNN_EXACT_WINOGRAD = 1 << 5, /* EMA simulates Winograd as winogradOpt says */
     QN_MNN_EXACT_ALL = (1 << 6) - 1
 } qn_mnn_exact;
 

@@ -5,6 +5,7 @@
 #include "core/context.h"
 
 #include <math.h>
+#include <string.h>
 
 /* How weights of one node lie: the output channel of element i. */
 typedef struct weights {
@@ -110,11 +111,18 @@ static qn_status new_constant(qn_graph *graph, const char *name, const char *suf
 static void compute(const weights *w, const qn_affine *affine, const double *bias, float *new_w,
                     float *new_b, bool *finite)
 {
+    const unsigned char *data = w->tensor->constant->data; /* not always aligned */
+    /* neighbours of one channel */
+    const size_t run = w->op == QN_OP_GEMM && !w->transposed ? 1 : w->inner;
     *finite = true;
-    for (size_t i = 0; i < w->count; i++) {
-        const double old = qn__load_real(w->tensor->constant->data, QN_DTYPE_F32, i);
-        new_w[i] = (float)(old * affine->a[channel_of(w, i)]);
-        *finite &= isfinite(new_w[i]) != 0;
+    for (size_t start = 0; start < w->count; start += run) {
+        const double a = affine->a[channel_of(w, start)];
+        for (size_t i = start; i < start + run; i++) {
+            float old;
+            memcpy(&old, data + i * sizeof(old), sizeof(old));
+            new_w[i] = (float)((double)old * a);
+            *finite &= new_w[i] - new_w[i] == 0.0f;
+        }
     }
     for (size_t c = 0; c < w->n_out; c++) {
         new_b[c] = (float)(bias[c] * affine->a[c] + affine->b[c]);

@@ -6,11 +6,12 @@
 #include <string.h>
 
 enum {
-    PAIR_LIMIT = 128, /* of the positive and of the negative weights of a pair */
-    BLOCK = 64,       /* columns rounded, or factored, between two matrix products */
+    PAIR_LIMIT = 128,         /* of the positive and of the negative weights of a pair */
+    BLOCK = QN_ROUND_COLUMNS, /* rounded, or factored, between two matrix products */
     /* Above this many columns H is taken as block-diagonal: its factorization is cubic. */
     MAX_COLUMNS = 1536,
-    SQUARE_ROWS = 256 /* rows multiplied in one product when H is summed */
+    SQUARE_ROWS = 256, /* rows multiplied in one product when H is summed */
+    AVERAGE_COLUMNS = 256
 };
 
 /* Fraction of H's mean diagonal added to the diagonal: keeps H regular when there are fewer rows
@@ -19,8 +20,8 @@ enum {
 
 /* What one thread multiplies with. */
 typedef struct scratch {
-    float *packed;  /* one operand of a product */
-    float *product; /* [BLOCK][k] */
+    float *packed;  /* [BLOCK columns][1 + k] one operand of a product */
+    float *product; /* [mr][k] */
     const float **pointers;
 } scratch;
 
@@ -32,31 +33,32 @@ typedef struct solver {
     scratch *scratches; /* [n_workers] */
     size_t first;       /* columns first .. first + k of the problem: one block-diagonal part */
     size_t k;
-    float *h;      /* [k][k]; after factoring: rows of U^T */
-    float *errors; /* [channels][k] w - q * scale, in reversed column order: those already rounded
-                      are one contiguous run */
-    float *moved;  /* [channels][BLOCK] */
+    float *h;       /* [k][k]; after factoring: rows of U^T */
+    float *columns; /* [k][SQUARE_ROWS] */
+    float *panels;  /* panels of nr of these columns, for products of them with each other */
+    float *errors;  /* [channels][k] w - q * scale, in reversed column order: those already rounded
+                       are one contiguous run */
+    float *moved;   /* [channels][BLOCK] */
     int8_t *q;
 } solver;
 
-/* c[m][n] = sum over d < depth of a[m][d] * b(d, n), b(d, n) = b[n * stride_n + d * stride_d]. */
+/* c[m][n] = sum over d < depth of a[m][d] * b[d][n], b packed. Rows of m after the last repeat the
+ * first one's address. */
 static void multiply(const solver *s, const scratch *w, const float *a, size_t stride_a, size_t m,
-                     const float *b, size_t stride_n, size_t stride_d, size_t n, size_t depth,
-                     float *c, size_t stride_c)
+                     const float *packed, size_t n, size_t depth, float *c, size_t stride_c)
 {
     const qn_f32_igemm *gemm = &s->kernels->f32_igemm;
     const qn_clamp_f32 none = {-INFINITY, INFINITY};
-    qn__f32_gemm_pack(w->packed, b, NULL, n, depth, 1, stride_n, 0, stride_d, gemm->nr);
     for (size_t row = 0; row < m; row += gemm->mr) {
         const size_t mr = m - row < gemm->mr ? m - row : gemm->mr;
         for (size_t i = 0; i < gemm->mr; i++)
             w->pointers[i] = a + (row + (i < mr ? i : 0)) * stride_a;
-        gemm->fn(mr, n, depth, 1, w->pointers, w->packed, c + row * stride_c, stride_c, &none);
+        gemm->fn(mr, n, depth, 1, w->pointers, packed, c + row * stride_c, stride_c, &none);
     }
 }
 
 /* h[at + i][at + j] += sign * sum over d < depth of a[i][d] * a[j][d], lower triangle, by blocks of
- * rows. */
+ * rows; the panels hold a. */
 typedef struct square_job {
     const solver *s;
     const float *a;
@@ -69,14 +71,18 @@ static void square_rows(void *arg, uint32_t worker, size_t index)
     const square_job *job = arg;
     const solver *s = job->s;
     const scratch *w = &s->scratches[worker];
-    const size_t k = s->k, size = k - job->at, i = index * BLOCK;
-    const size_t m = size - i < BLOCK ? size - i : BLOCK, width = i + m;
-    multiply(s, w, job->a + i * job->stride, job->stride, m, job->a, job->stride, 1, width,
-             job->depth, w->product, k);
-    for (size_t r = 0; r < m; r++) {
-        float *out = s->h + (job->at + i + r) * k + job->at;
-        for (size_t c = 0; c < width; c++)
-            out[c] += job->sign * w->product[r * k + c];
+    const size_t k = s->k, size = k - job->at, begin = index * BLOCK, mr = s->kernels->f32_igemm.mr;
+    const size_t end = size - begin < BLOCK ? size : begin + BLOCK;
+    for (size_t i = begin; i < end; i += mr) {
+        const size_t m = end - i < mr ? end - i : mr;
+        multiply(s, w, job->a + i * job->stride, job->stride, m, s->panels, end, job->depth,
+                 w->product, k);
+        for (size_t r = 0; r < m; r++) {
+            float *restrict out = s->h + (job->at + i + r) * k + job->at;
+            const float *restrict add = w->product + r * k;
+            for (size_t c = 0; c <= i + r; c++)
+                out[c] += job->sign * add[c];
+        }
     }
 }
 
@@ -88,10 +94,10 @@ static void add_square(const solver *s, const float *a, size_t stride, size_t de
     qn__parallel_worker(s->problem->pool, square_rows, &job, blocks);
 }
 
-/* Columns of the rows, a block of them at a time. */
+/* Columns of the rows, some of them at a time. */
 typedef struct column_job {
     const solver *s;
-    float *columns, *mean;
+    float *mean;     /* [k] */
     size_t start, n; /* rows */
 } column_job;
 
@@ -99,9 +105,9 @@ static void average_columns(void *arg, size_t block)
 {
     const column_job *job = arg;
     const qn_gptq_problem *p = job->s->problem;
-    const size_t k = job->s->k, begin = block * BLOCK;
-    const size_t n = k - begin < BLOCK ? k - begin : BLOCK;
-    double sums[BLOCK] = {0};
+    const size_t k = job->s->k, begin = block * AVERAGE_COLUMNS;
+    const size_t n = k - begin < AVERAGE_COLUMNS ? k - begin : AVERAGE_COLUMNS;
+    double sums[AVERAGE_COLUMNS] = {0};
     for (size_t r = 0; r < p->n_rows; r++) {
         const float *row = p->rows + r * p->row_stride + job->s->first + begin;
         for (size_t j = 0; j < n; j++)
@@ -111,17 +117,28 @@ static void average_columns(void *arg, size_t block)
         job->mean[k - 1 - begin - j] = (float)(sums[j] / (double)(p->n_rows > 0 ? p->n_rows : 1));
 }
 
-static void copy_columns(void *arg, size_t block)
+/* One panel of columns, both as it is multiplied from the left (columns) and from the right. */
+static void copy_columns(void *arg, size_t panel)
 {
     const column_job *job = arg;
-    const qn_gptq_problem *p = job->s->problem;
-    const size_t k = job->s->k, begin = block * BLOCK;
-    const size_t n = k - begin < BLOCK ? k - begin : BLOCK;
+    const solver *s = job->s;
+    const qn_gptq_problem *p = s->problem;
+    const size_t nr = s->kernels->f32_igemm.nr, begin = panel * nr;
+    const size_t n = s->k - begin < nr ? s->k - begin : nr;
+    const float *mean = job->mean + begin;
+    float *packed = s->panels + panel * nr * (1 + job->n);
+    memset(packed, 0, nr * sizeof(float));
     for (size_t r = 0; r < job->n; r++) {
-        const float *row = p->rows + (job->start + r) * p->row_stride + job->s->first + begin;
-        float *to = job->columns + (k - 1 - begin) * SQUARE_ROWS + r;
+        const float *row =
+            p->rows + (job->start + r) * p->row_stride + s->first + (s->k - begin - n);
+        float *to = s->columns + begin * SQUARE_ROWS + r;
+        packed += nr;
         for (size_t j = 0; j < n; j++)
-            to[-(ptrdiff_t)(j * SQUARE_ROWS)] = row[j] - job->mean[k - 1 - begin - j];
+            packed[j] = row[n - 1 - j] - mean[j];
+        for (size_t j = n; j < nr; j++)
+            packed[j] = 0;
+        for (size_t j = 0; j < n; j++)
+            to[j * SQUARE_ROWS] = packed[j];
     }
 }
 
@@ -131,24 +148,18 @@ static void copy_columns(void *arg, size_t block)
 static qn_status second_moment(const solver *s, qn_error *error)
 {
     const qn_gptq_problem *p = s->problem;
-    const size_t k = s->k;
-    /* [k][SQUARE_ROWS], reversed */
-    float *columns = qn__reallocarray(s->ctx, NULL, k * SQUARE_ROWS, sizeof(float));
-    float *mean = qn__calloc(s->ctx, k, sizeof(float));
-    if (columns == NULL || mean == NULL) {
-        qn__free(s->ctx, columns);
-        qn__free(s->ctx, mean);
+    const size_t k = s->k, nr = s->kernels->f32_igemm.nr;
+    float *mean = qn__calloc(s->ctx, k, sizeof(float)); /* reversed */
+    if (mean == NULL)
         return QN_NOMEM(error);
-    }
-    column_job job = {s, columns, mean, 0, 0};
-    const size_t blocks = (k + BLOCK - 1) / BLOCK;
+    column_job job = {s, mean, 0, 0};
     if (p->center)
-        qn__parallel(p->pool, average_columns, &job, blocks);
+        qn__parallel(p->pool, average_columns, &job, (k + AVERAGE_COLUMNS - 1) / AVERAGE_COLUMNS);
     memset(s->h, 0, k * k * sizeof(float));
     for (; job.start < p->n_rows; job.start += SQUARE_ROWS) {
         job.n = p->n_rows - job.start < SQUARE_ROWS ? p->n_rows - job.start : SQUARE_ROWS;
-        qn__parallel(p->pool, copy_columns, &job, blocks);
-        add_square(s, columns, SQUARE_ROWS, job.n, 0, 1.0f);
+        qn__parallel(p->pool, copy_columns, &job, (k + nr - 1) / nr);
+        add_square(s, s->columns, SQUARE_ROWS, job.n, 0, 1.0f);
     }
     double trace = 0;
     for (size_t j = 0; j < k; j++)
@@ -156,7 +167,6 @@ static qn_status second_moment(const solver *s, qn_error *error)
     const float ridge = (float)(DAMPING * trace / (double)k);
     for (size_t j = 0; j < k; j++)
         s->h[j * k + j] += ridge > 0 ? ridge : 1.0f;
-    qn__free(s->ctx, columns);
     qn__free(s->ctx, mean);
     return QN_OK;
 }
@@ -180,65 +190,87 @@ static void factor_block(float *h, size_t k, size_t at, size_t n, float tiny)
     }
 }
 
-/* Rows below the block: L21 = A21 L11^-T. The block is transposed so that the inner loop runs along
- * memory. */
-static void solve_below(float *h, size_t k, size_t at, size_t n)
-{
+/* Rows below a factored block: L21 = A21 L11^-T, a panel of rows at a time, which is packed for the
+ * product that follows. The block is transposed so that the inner loop runs along memory. */
+typedef struct below_job {
+    const solver *s;
+    size_t at, n;
     float upper[BLOCK][BLOCK];
-    for (size_t j = 0; j < n; j++)
-        for (size_t d = 0; d < n; d++)
-            upper[j][d] = h[(at + d) * k + at + j];
-    for (size_t i = at + n; i < k; i++) {
-        float *row = h + i * k + at;
+} below_job;
+
+static void solve_below(void *arg, size_t panel)
+{
+    const below_job *job = arg;
+    const solver *s = job->s;
+    const size_t k = s->k, n = job->n, nr = s->kernels->f32_igemm.nr;
+    const size_t begin = job->at + n + panel * nr, rows = k - begin < nr ? k - begin : nr;
+    float *packed = s->panels + panel * nr * (1 + n);
+    memset(packed, 0, nr * (1 + n) * sizeof(float));
+    packed += nr;
+    for (size_t i = 0; i < rows; i++) {
+        float *restrict row = s->h + (begin + i) * k + job->at;
         for (size_t j = 0; j < n; j++) {
-            const float value = row[j] / upper[j][j];
+            const float *restrict upper = job->upper[j];
+            const float value = row[j] / upper[j];
             row[j] = value;
+            packed[j * nr + i] = value;
             for (size_t d = j + 1; d < n; d++)
-                row[d] -= value * upper[j][d];
+                row[d] -= value * upper[d];
         }
     }
+}
+
+static void divide_by_pivots(void *arg, size_t block)
+{
+    const solver *s = arg;
+    const size_t begin = block * BLOCK, end = s->k - begin < BLOCK ? s->k : begin + BLOCK;
+    for (size_t i = begin; i < end; i++)
+        for (size_t j = 0; j < i; j++)
+            s->h[i * s->k + j] /= s->h[j * s->k + j];
 }
 
 /* H = L L^T in reversed order; then columns are divided by their pivot, which makes the factor unit
  * triangular: u_jk of the header is h[(k-1-j)][(k-1-kk)]. */
 static void factor(const solver *s)
 {
-    const size_t k = s->k;
+    const size_t k = s->k, nr = s->kernels->f32_igemm.nr;
     float largest = 0;
     for (size_t j = 0; j < k; j++)
         largest = fmaxf(largest, s->h[j * k + j]);
     const float tiny = largest * 1e-7f;
     for (size_t at = 0; at < k; at += BLOCK) {
-        const size_t n = k - at < BLOCK ? k - at : BLOCK;
-        factor_block(s->h, k, at, n, tiny);
-        solve_below(s->h, k, at, n);
-        if (at + n < k) /* A22 -= L21 L21^T */
-            add_square(s, s->h + (at + n) * k + at, k, n, at + n, -1.0f);
+        below_job job = {.s = s, .at = at, .n = k - at < BLOCK ? k - at : BLOCK};
+        factor_block(s->h, k, at, job.n, tiny);
+        const size_t below = at + job.n;
+        if (below == k)
+            break;
+        for (size_t j = 0; j < job.n; j++)
+            for (size_t d = 0; d < job.n; d++)
+                job.upper[j][d] = s->h[(at + d) * k + at + j];
+        qn__parallel(s->problem->pool, solve_below, &job, (k - below + nr - 1) / nr);
+        /* A22 -= L21 L21^T */
+        add_square(s, s->h + below * k + at, k, job.n, below, -1.0f);
     }
-    for (size_t i = 0; i < k; i++)
-        for (size_t j = 0; j < i; j++)
-            s->h[i * k + j] /= s->h[j * k + j];
+    qn__parallel(s->problem->pool, divide_by_pivots, (void *)s, (k + BLOCK - 1) / BLOCK);
 }
 
-/* Two powers of two are at most 64 each and never leave the limit. */
-static inline int8_t round_one(const qn_levels *levels, float value, float scale, bool second,
-                               int8_t first)
+/* The kernel's contract for levels that are not steps. Two powers of two are at most 64 each and
+ * never leave the limit of pairs. */
+static void round_levels(const qn_levels *levels, const qn_f32_round_args *a)
 {
-    if (levels->set != QN_LEVELS_UNIFORM)
-        return qn__levels_round_one(levels, value, scale);
-    /* The same integers as qn__levels_round_one, inline: adding 1.5 * 2^23 rounds half to even. */
-    const int32_t qmax = levels->qmax;
-    const float magic = 12582912.0f, top = (float)qmax;
-    float r = value / scale;
-    r = r > top ? top : r;
-    r = r < -top ? -top : r;
-    int32_t q = (int32_t)((r + magic) - magic);
-    if (second) {
-        const int32_t hi = first > 0 ? PAIR_LIMIT - first : qmax;
-        const int32_t lo = first < 0 ? -PAIR_LIMIT - first : -qmax;
-        q = q > hi ? hi : q < lo ? lo : q;
+    for (size_t c = 0; c < a->channels; c++) {
+        float *shift = a->moved + c * a->moved_stride;
+        for (size_t j = 0; j < a->n; j++) {
+            const size_t left = a->n - 1 - j;
+            const float w = a->w[c * a->w_stride + j];
+            const int8_t q = qn__levels_round_one(levels, w + shift[left], a->scales[c]);
+            const float lost = w - (float)q * a->scales[c];
+            a->q[c * a->q_stride + j] = q;
+            a->errors[c * a->errors_stride + left] = lost;
+            for (size_t i = 0; i < left; i++)
+                shift[i] += lost * a->u[left * a->u_stride + i];
+        }
     }
-    return (int8_t)q;
 }
 
 /* Rounds the part's columns of one share of the channels. */
@@ -246,44 +278,50 @@ static void round_channels(void *arg, uint32_t worker, size_t share)
 {
     const solver *s = arg;
     const qn_gptq_problem *p = s->problem;
-    const size_t k = s->k, first = s->first;
+    const size_t k = s->k, first = s->first, nr = s->kernels->f32_igemm.nr;
     const size_t begin = p->channels * share / s->n_workers;
     const size_t end = p->channels * (share + 1) / s->n_workers;
+    const scratch *w = &s->scratches[worker];
     for (size_t at = 0; at < k && begin < end; at += BLOCK) {
         const size_t n = k - at < BLOCK ? k - at : BLOCK;
-        float *moved = s->moved + begin * BLOCK;
         /* errors of all earlier blocks: column j is reversed column k - 1 - j */
-        if (at == 0)
-            memset(moved, 0, (end - begin) * BLOCK * sizeof(float));
-        else
-            multiply(s, &s->scratches[worker], s->errors + begin * k + (k - at), k, end - begin,
-                     s->h + (k - at) * k + (k - at - n), 1, k, n, at, moved, BLOCK);
-        for (size_t c = begin; c < end; c++) {
-            const float *w = p->w + c * p->k + first + at;
-            int8_t *out = s->q + c * p->k + first + at;
-            float *e = s->errors + c * k;
-            float *shift = s->moved + c * BLOCK; /* of reversed columns k - at - n and on */
-            for (size_t j = 0; j < n; j++) {
-                const size_t left = n - 1 - j, column = k - 1 - (at + j);
-                const bool second = p->pairs && (first + at + j) % 2 == 1;
-                out[j] = round_one(&p->levels, w[j] + shift[left], p->scales[c], second,
-                                   second ? out[j - 1] : 0);
-                const float lost = w[j] - (float)out[j] * p->scales[c];
-                const float *u = s->h + column * k + (k - at - n);
-                e[column] = lost;
-                for (size_t i = 0; i < left; i++)
-                    shift[i] += lost * u[i];
-            }
+        const size_t left = k - at - n; /* columns behind the block */
+        const qn_f32_round_args args = {.channels = end - begin,
+                                        .n = n,
+                                        .w = p->w + begin * p->k + first + at,
+                                        .w_stride = p->k,
+                                        .scales = p->scales + begin,
+                                        .u = s->h + left * k + left,
+                                        .u_stride = k,
+                                        .moved = s->moved + begin * BLOCK,
+                                        .moved_stride = BLOCK,
+                                        .errors = s->errors + begin * k + left,
+                                        .errors_stride = k,
+                                        .q = s->q + begin * p->k + first + at,
+                                        .q_stride = p->k,
+                                        .top = (float)p->levels.qmax,
+                                        .pair_limit = PAIR_LIMIT,
+                                        .pairs = p->pairs};
+        if (at == 0) {
+            memset(args.moved, 0, args.channels * BLOCK * sizeof(float));
+        } else {
+            qn__f32_gemm_pack(w->packed, s->h + (k - at) * k + left, NULL, n, at, 1, 1, 0, k, nr);
+            multiply(s, w, s->errors + begin * k + (k - at), k, args.channels, w->packed, n, at,
+                     args.moved, BLOCK);
         }
+        if (p->levels.set == QN_LEVELS_UNIFORM)
+            s->kernels->f32_round.fn(&args);
+        else
+            round_levels(&p->levels, &args);
     }
 }
 
-static bool scratch_create(const solver *s, scratch *out, size_t k, size_t depth)
+static bool scratch_create(const solver *s, scratch *out, size_t k)
 {
     const qn_f32_igemm *gemm = &s->kernels->f32_igemm;
     out->packed =
-        qn__alloc_aligned(s->ctx, sizeof(float) * qn__f32_gemm_packed_count(k, depth, 1, gemm->nr));
-    out->product = qn__reallocarray(s->ctx, NULL, k, BLOCK * sizeof(float));
+        qn__alloc_aligned(s->ctx, sizeof(float) * qn__f32_gemm_packed_count(BLOCK, k, 1, gemm->nr));
+    out->product = qn__reallocarray(s->ctx, NULL, k, gemm->mr * sizeof(float));
     out->pointers = qn__calloc(s->ctx, gemm->mr, sizeof(*out->pointers));
     return out->packed != NULL && out->product != NULL && out->pointers != NULL;
 }
@@ -295,6 +333,37 @@ static void scratch_free(const qn_context *ctx, scratch *w)
     qn__free(ctx, (void *)w->pointers);
 }
 
+static bool solver_create(solver *s, size_t k)
+{
+    const qn_context *ctx = s->ctx;
+    const size_t nr = s->kernels->f32_igemm.nr;
+    s->h = qn__reallocarray(ctx, NULL, k, k * sizeof(float));
+    s->columns = qn__reallocarray(ctx, NULL, k, SQUARE_ROWS * sizeof(float));
+    s->panels =
+        qn__alloc_aligned(ctx, sizeof(float) * qn__f32_gemm_packed_count(k, SQUARE_ROWS, 1, nr));
+    s->errors = qn__reallocarray(ctx, NULL, s->problem->channels, k * sizeof(float));
+    s->moved = qn__reallocarray(ctx, NULL, s->problem->channels, BLOCK * sizeof(float));
+    s->scratches = qn__calloc(ctx, s->n_workers, sizeof(*s->scratches));
+    bool ready = s->h != NULL && s->columns != NULL && s->panels != NULL && s->errors != NULL &&
+                 s->moved != NULL && s->scratches != NULL;
+    for (uint32_t i = 0; ready && i < s->n_workers; i++)
+        ready = scratch_create(s, &s->scratches[i], k);
+    return ready;
+}
+
+static void solver_free(solver *s)
+{
+    const qn_context *ctx = s->ctx;
+    for (uint32_t i = 0; s->scratches != NULL && i < s->n_workers; i++)
+        scratch_free(ctx, &s->scratches[i]);
+    qn__free(ctx, s->scratches);
+    qn__free(ctx, s->moved);
+    qn__free(ctx, s->errors);
+    qn__free_aligned(ctx, s->panels);
+    qn__free(ctx, s->columns);
+    qn__free(ctx, s->h);
+}
+
 qn_status qn__gptq_round(const qn_context *ctx, const qn_gptq_problem *problem, float *scales,
                          int8_t *q, qn_error *error)
 {
@@ -304,22 +373,13 @@ qn_status qn__gptq_round(const qn_context *ctx, const qn_gptq_problem *problem, 
     const size_t parts = (problem->k + MAX_COLUMNS - 1) / MAX_COLUMNS;
     /* whole blocks, so that pairs never straddle two parts */
     const size_t part = ((problem->k + parts - 1) / parts + BLOCK - 1) / BLOCK * BLOCK;
-    const size_t k = part < problem->k ? part : problem->k;
-    const size_t depth = k > SQUARE_ROWS ? k : SQUARE_ROWS;
     solver s = {.ctx = ctx,
                 .problem = problem,
                 .kernels = &kernels,
                 .n_workers = qn__pool_size(problem->pool),
                 .q = q};
     qn_status status = QN_OK;
-    s.h = qn__reallocarray(ctx, NULL, k, k * sizeof(float));
-    s.errors = qn__reallocarray(ctx, NULL, problem->channels, k * sizeof(float));
-    s.moved = qn__reallocarray(ctx, NULL, problem->channels, BLOCK * sizeof(float));
-    s.scratches = qn__calloc(ctx, s.n_workers, sizeof(*s.scratches));
-    bool ready = s.h != NULL && s.errors != NULL && s.moved != NULL && s.scratches != NULL;
-    for (uint32_t i = 0; ready && i < s.n_workers; i++)
-        ready = scratch_create(&s, &s.scratches[i], k, depth);
-    if (!ready) {
+    if (!solver_create(&s, part < problem->k ? part : problem->k)) {
         status = QN_NOMEM(error);
         goto done;
     }
@@ -330,11 +390,6 @@ qn_status qn__gptq_round(const qn_context *ctx, const qn_gptq_problem *problem, 
         qn__parallel_worker(problem->pool, round_channels, &s, s.n_workers);
     }
 done:
-    for (uint32_t i = 0; s.scratches != NULL && i < s.n_workers; i++)
-        scratch_free(ctx, &s.scratches[i]);
-    qn__free(ctx, s.scratches);
-    qn__free(ctx, s.moved);
-    qn__free(ctx, s.errors);
-    qn__free(ctx, s.h);
+    solver_free(&s);
     return status;
 }

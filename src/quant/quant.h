@@ -53,6 +53,7 @@ typedef struct qn_weight_method {
      * of `scale` and may be changed, q is [channels][k]. NULL: round to nearest. */
     qn_status (*round)(const qn_context *ctx, const struct qn_gptq_problem *problem, float *scales,
                        int8_t *q, qn_error *error);
+    bool wants_slack; /* of the problem: `round` moves scales */
 } qn_weight_method;
 const qn_weight_method *qn__weight_method_at(size_t index);
 const qn_weight_method *qn__weight_method_find(const char *name);

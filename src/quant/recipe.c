@@ -3,6 +3,7 @@
 #include "core/base64.h"
 #include "core/io.h"
 #include "core/strbuf.h"
+#include "core/threads.h"
 #include "data/data.h"
 #include "quant/quant.h"
 
@@ -392,22 +393,56 @@ static json_t *preprocessing(const qn_preprocess *p, bool *ok)
     return o;
 }
 
-static qn_status put_samples(json_t *root, const qn_dataset *dataset, bool *ok, qn_error *error)
+typedef struct hash_job {
+    const qn_dataset *dataset;
+    uint64_t *hashes;
+    qn_status *statuses;
+} hash_job;
+
+static void hash_sample(void *arg, size_t index)
+{
+    const hash_job *j = arg;
+    j->statuses[index] = qn__dataset_hash(j->dataset, index, &j->hashes[index], NULL);
+}
+
+static qn_status hash_samples(const qn_context *ctx, const qn_dataset *dataset, uint64_t *hashes,
+                              qn_error *error)
+{
+    const size_t count = qn_dataset_count(dataset);
+    qn_status status = QN_OK;
+    hash_job job = {dataset, hashes, qn__calloc(ctx, count, sizeof(qn_status))};
+    if (job.statuses == NULL)
+        return QN_NOMEM(error);
+    qn__parallel(ctx->pool, hash_sample, &job, count);
+    for (size_t i = 0; status == QN_OK && i < count; i++)
+        if (job.statuses[i] != QN_OK) /* once more, for its message */
+            status = qn__dataset_hash(dataset, i, &hashes[i], error);
+    qn__free(ctx, job.statuses);
+    return status;
+}
+
+static qn_status put_samples(json_t *root, const qn_context *ctx, const qn_dataset *dataset,
+                             bool *ok, qn_error *error)
 {
     json_t *list = json_array();
+    qn_status status = QN_OK;
+    uint64_t *hashes = qn__calloc(ctx, qn_dataset_count(dataset), sizeof(*hashes));
     put(root, "preprocessing", preprocessing(&qn__dataset_options(dataset)->preprocess, ok), ok);
     put(root, "samples", list, ok);
+    if (hashes == NULL)
+        return QN_NOMEM(error);
+    QN_TRY_GOTO(hash_samples(ctx, dataset, hashes, error));
     for (size_t i = 0; *ok && i < qn_dataset_count(dataset); i++) {
-        uint64_t hash;
         char text[17];
-        QN_TRY(qn__dataset_hash(dataset, i, &hash, error));
-        (void)snprintf(text, sizeof(text), "%016" PRIx64, hash);
+        (void)snprintf(text, sizeof(text), "%016" PRIx64, hashes[i]);
         json_t *entry = json_object();
         put(entry, "name", json_string_nocheck(qn_dataset_name(dataset, i)), ok);
         put(entry, "hash", json_string(text), ok);
         *ok &= json_array_append_new(list, entry) == 0;
     }
-    return QN_OK;
+done:
+    qn__free(ctx, hashes);
+    return status;
 }
 
 static void put_ranges(json_t *root, const qn_quant_plan *plan, bool *ok)
@@ -431,25 +466,6 @@ static void put_biases(json_t *root, const qn_quant_plan *plan, float *const *sh
             put(biases, plan->graph->nodes[n]->name, float_list(shifts[n], view.channels, ok), ok);
     }
     put(root, "biases", biases, ok);
-}
-
-static void put_integers(json_t *root, const qn_quant_plan *plan, bool *ok)
-{
-    const qn_context *ctx = plan->graph->ctx;
-    json_t *integers = json_object();
-    for (size_t n = 0; n < plan->graph->n_nodes; n++) {
-        qn_weight_view view;
-        if (plan->nodes[n].integers == NULL || !qn__weight_view(plan->graph->nodes[n], &view))
-            continue;
-        char *text = qn__alloc(ctx, qn__base64_length(view.channels * view.k) + 1);
-        *ok &= text != NULL;
-        if (text != NULL) {
-            qn__base64_encode(plan->nodes[n].integers, view.channels * view.k, text);
-            put(integers, plan->graph->nodes[n]->name, json_string_nocheck(text), ok);
-        }
-        qn__free(ctx, text);
-    }
-    put(root, "integers", integers, ok);
 }
 
 static void put_scales(json_t *root, const qn_quant_plan *plan, bool *ok)
@@ -515,6 +531,49 @@ static int append(const char *data, size_t size, void *arg)
     return 0;
 }
 
+static bool dump(const json_t *value, size_t more_flags, qn_strbuf *buf)
+{
+    const size_t flags = JSON_INDENT(1) | JSON_REAL_PRECISION(9) | JSON_ENCODE_ANY;
+    return json_dump_callback(value, append, buf, flags | more_flags) == 0;
+}
+
+/* The members of an object, without its braces and the line break behind the last. */
+static bool dump_members(const json_t *object, qn_strbuf *buf)
+{
+    if (!dump(object, JSON_EMBED, buf) || buf->failed)
+        return false;
+    while (buf->length > 0 && buf->data[buf->length - 1] == '\n')
+        buf->data[--buf->length] = '\0';
+    return true;
+}
+
+/* The section "integers" as jansson would write it, without the two copies and the look at every
+ * character that it would take for what is the bulk of a recipe. */
+static bool dump_integers(const qn_quant_plan *plan, qn_strbuf *buf)
+{
+    bool any = false;
+    qn__strbuf_puts(buf, "\n \"integers\": {");
+    for (size_t n = 0; n < plan->graph->n_nodes; n++) {
+        qn_weight_view view;
+        if (plan->nodes[n].integers == NULL || !qn__weight_view(plan->graph->nodes[n], &view))
+            continue;
+        const size_t count = view.channels * view.k;
+        json_t *name = json_string(plan->graph->nodes[n]->name);
+        qn__strbuf_puts(buf, any ? ",\n  " : "\n  ");
+        const bool named = name != NULL && dump(name, 0, buf);
+        json_decref(name);
+        qn__strbuf_puts(buf, ": \"");
+        char *text = qn__strbuf_extend(buf, qn__base64_length(count));
+        if (!named || text == NULL)
+            return false;
+        qn__base64_encode(plan->nodes[n].integers, count, text);
+        qn__strbuf_puts(buf, "\"");
+        any = true;
+    }
+    qn__strbuf_puts(buf, any ? "\n }" : "}");
+    return true;
+}
+
 qn_status qn__recipe_write(const qn_quant_plan *plan, const qn_dataset *dataset,
                            const qn_recipe *replayed, float *const *shifts,
                            const qn_equalization *equalization, char **text, qn_error *error)
@@ -523,12 +582,12 @@ qn_status qn__recipe_write(const qn_quant_plan *plan, const qn_dataset *dataset,
     qn_status status = QN_OK;
     qn_strbuf buf;
     qn__strbuf_init(&buf, plan->graph->ctx, MAX_RECIPE_BYTES);
-    json_t *root = json_object();
+    json_t *root = json_object(), *rest = json_object(); /* before and behind the integers */
     put(root, "recipe", json_integer(RECIPE_VERSION), &ok);
     put(root, "quench", json_string(QN_VERSION_STRING), &ok);
     put_settings(root, plan->settings, &ok);
     if (dataset != NULL) {
-        QN_TRY_GOTO(put_samples(root, dataset, &ok, error));
+        QN_TRY_GOTO(put_samples(root, plan->graph->ctx, dataset, &ok, error));
     } else if (replayed != NULL) {
         static const char *const kept[] = {"preprocessing", "samples"};
         for (size_t i = 0; i < 2; i++)
@@ -538,22 +597,26 @@ qn_status qn__recipe_write(const qn_quant_plan *plan, const qn_dataset *dataset,
     put_ranges(root, plan, &ok);
     if (plan->settings->bias_correction)
         put_biases(root, plan, shifts, &ok);
-    put_integers(root, plan, &ok);
     if (plan->n_norms > 0)
-        put(root, "batch_norm", qn__recipe_norms_json(plan->norms, plan->n_norms, &ok), &ok);
-    put_scales(root, plan, &ok);
+        put(rest, "batch_norm", qn__recipe_norms_json(plan->norms, plan->n_norms, &ok), &ok);
+    put_scales(rest, plan, &ok);
     if (plan->settings->equalize)
-        put_equalization(root, plan->graph, equalization, &ok);
-    put_layers(root, plan, &ok);
-    if (!ok || json_dump_callback(root, append, &buf, JSON_INDENT(1) | JSON_REAL_PRECISION(9)) != 0)
-        QN_FAIL_GOTO(error, QN_NO_MEMORY, "the recipe cannot be written");
-    qn__strbuf_puts(&buf, "\n");
-    if (buf.failed)
+        put_equalization(rest, plan->graph, equalization, &ok);
+    put_layers(rest, plan, &ok);
+    qn__strbuf_puts(&buf, "{");
+    ok = ok && dump_members(root, &buf);
+    qn__strbuf_puts(&buf, ",");
+    ok = ok && dump_integers(plan, &buf);
+    qn__strbuf_puts(&buf, ",");
+    ok = ok && dump_members(rest, &buf);
+    qn__strbuf_puts(&buf, "\n}\n");
+    if (!ok || buf.failed)
         QN_FAIL_GOTO(error, QN_NO_MEMORY, "the recipe cannot be written");
     *text = buf.data;
     buf.data = NULL;
 done:
     json_decref(root);
+    json_decref(rest);
     qn__strbuf_free(&buf);
     return status;
 }

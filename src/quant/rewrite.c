@@ -161,7 +161,10 @@ static qn_status quantize_constant(rewriter *r, qn_node *node, uint32_t index)
 static qn_status check_finite(rewriter *r, const qn_node *node, const char *what,
                               const float *values, size_t count)
 {
+    bool finite = true;
     for (size_t i = 0; i < count; i++)
+        finite &= values[i] - values[i] == 0.0f;
+    for (size_t i = 0; !finite && i < count; i++)
         QN_FAIL_IF(!isfinite(values[i]), r->error, QN_NONFINITE, "%s \"%s\": %s %zu is %g",
                    qn__op_name(node->op), node->name, what, i, (double)values[i]);
     return QN_OK;
@@ -191,42 +194,108 @@ static qn_status collect_bias(rewriter *r, const qn_node *node, size_t position,
     return check_finite(r, node, "bias", bias, channels);
 }
 
+/* What the integers of a layer do to its outputs, channel by channel. */
+typedef struct effect_job {
+    const qn_weight_view *view;
+    const float *w;
+    const int8_t *q;
+    const float *scales;
+    size_t cin, per_group; /* input channels of a group, output channels of a group */
+    const double *means;   /* of the layer's input, or NULL: no shift */
+    const float *drifts;   /* of these means, or NULL */
+    double *lost, *power;  /* [channels] squared, of rounding and of the weights */
+    float *shift;          /* [channels] */
+} effect_job;
+
+enum { EFFECT_CHANNELS = 8 /* at a time */ };
+
+static void measure_error(const effect_job *j, size_t c)
+{
+    const qn_weight_view *v = j->view;
+    const double scale = (double)j->scales[c];
+    double lost = 0, power = 0;
+    for (size_t k = 0; k < v->k; k++) {
+        const size_t i = c * v->stride_c + k * v->stride_k;
+        const double e = (double)j->w[i] - (double)j->q[i] * scale;
+        lost += e * e;
+        power += (double)j->w[i] * (double)j->w[i];
+    }
+    j->lost[c] = lost;
+    j->power[c] = power;
+}
+
 /* Rounding weights moves a channel's mean output by sum((w - w_q) * mean of its input), rounding
  * what it reads by sum(w_q * drift of that mean): what is added to the bias (Nagel et al.,
  * Data-Free Quantization, 2019, section 4.2). Borders are taken as if the input went on. */
-static qn_status correct_bias(rewriter *r, const qn_node *node, size_t position,
-                              const qn_weight_view *view, const float *w, const int8_t *q,
-                              const float *scales)
+static void measure_shift(const effect_job *j, size_t c)
+{
+    const qn_weight_view *v = j->view;
+    const size_t at = c / j->per_group * j->cin;
+    const double scale = (double)j->scales[c];
+    double sum = 0;
+    size_t i = c * v->stride_c;
+    for (size_t input = 0; input < j->cin; input++) {
+        double lost = 0, kept = 0;
+        for (size_t p = 0; p < v->positions; p++, i += v->stride_k) {
+            lost += (double)j->w[i] - (double)j->q[i] * scale;
+            kept += (double)j->q[i] * scale;
+        }
+        sum += lost * j->means[at + input];
+        if (j->drifts != NULL)
+            sum += kept * (double)j->drifts[at + input];
+    }
+    j->shift[c] = (float)sum;
+}
+
+static void measure_channels(void *arg, size_t index)
+{
+    const effect_job *j = arg;
+    const size_t begin = index * EFFECT_CHANNELS, left = j->view->channels - begin;
+    const size_t end = begin + (left < EFFECT_CHANNELS ? left : EFFECT_CHANNELS);
+    for (size_t c = begin; c < end; c++) {
+        measure_error(j, c);
+        if (j->means != NULL)
+            measure_shift(j, c);
+    }
+}
+
+/* What rounding cost, over what there was; and the correction of the bias, if there is to be one.
+ */
+static qn_status measure_effect(rewriter *r, const qn_node *node, size_t position,
+                                const qn_weight_view *view, const float *w, const int8_t *q,
+                                const float *scales)
 {
     const uint32_t id = r->plan->graph->nodes[position]->inputs[0]->id;
-    const double *means =
-        r->means->means == NULL || node->op == QN_OP_MATMUL ? NULL : r->means->means[id];
-    const float *drifts = r->means->drifts == NULL ? NULL : r->means->drifts[id];
-    if (means == NULL || r->shifts == NULL || r->shifts[position] != NULL)
-        return QN_OK;
     const size_t group = node->op == QN_OP_CONV ? (size_t)qn__attr_int(node, "group", 1) : 1;
-    const size_t cin = view->k / view->positions, per_group = view->channels / group;
-    float *shift = qn__arena_calloc(&r->plan->arena, view->channels, sizeof(*shift));
-    if (shift == NULL)
+    const bool correct = r->means->means != NULL && node->op != QN_OP_MATMUL && r->shifts != NULL &&
+                         r->shifts[position] == NULL;
+    effect_job j = {.view = view,
+                    .w = w,
+                    .q = q,
+                    .scales = scales,
+                    .cin = view->k / view->positions,
+                    .per_group = view->channels / group,
+                    .means = correct ? r->means->means[id] : NULL,
+                    .drifts = r->means->drifts == NULL ? NULL : r->means->drifts[id],
+                    .lost = qn__calloc(r->graph->ctx, view->channels, 2 * sizeof(double))};
+    if (j.means != NULL)
+        j.shift = qn__arena_calloc(&r->plan->arena, view->channels, sizeof(*j.shift));
+    if (j.lost == NULL || (j.means != NULL && j.shift == NULL)) {
+        qn__free(r->graph->ctx, j.lost);
         return QN_NOMEM(r->error);
-    for (size_t c = 0; c < view->channels; c++) {
-        const size_t at = c / per_group * cin;
-        const double scale = (double)scales[c];
-        double sum = 0;
-        size_t i = c * view->stride_c;
-        for (size_t input = 0; input < cin; input++) {
-            double lost = 0, kept = 0;
-            for (size_t p = 0; p < view->positions; p++, i += view->stride_k) {
-                lost += (double)w[i] - (double)q[i] * scale;
-                kept += (double)q[i] * scale;
-            }
-            sum += lost * means[at + input];
-            if (drifts != NULL)
-                sum += kept * (double)drifts[at + input];
-        }
-        shift[c] = (float)sum;
     }
-    r->shifts[position] = shift;
+    j.power = j.lost + view->channels;
+    qn__parallel(r->graph->ctx->pool, measure_channels, &j,
+                 (view->channels + EFFECT_CHANNELS - 1) / EFFECT_CHANNELS);
+    double lost = 0, power = 0;
+    for (size_t c = 0; c < view->channels; c++) {
+        lost += j.lost[c];
+        power += j.power[c];
+    }
+    r->plan->nodes[position].weights.error = power > 0 ? lost / power : 0;
+    if (j.means != NULL)
+        r->shifts[position] = j.shift;
+    qn__free(r->graph->ctx, j.lost);
     return QN_OK;
 }
 
@@ -242,21 +311,6 @@ static bool ensure_bias_input(rewriter *r, qn_node *node)
     node->inputs = inputs;
     node->n_inputs = 3;
     return true;
-}
-
-/* What rounding cost, over what there was. */
-static double relative_error(const qn_weight_view *view, const float *w, const int8_t *q,
-                             const float *scales)
-{
-    double lost = 0, power = 0;
-    for (size_t c = 0; c < view->channels; c++)
-        for (size_t k = 0; k < view->k; k++) {
-            const size_t i = c * view->stride_c + k * view->stride_k;
-            const double e = (double)w[i] - (double)q[i] * (double)scales[c];
-            lost += e * e;
-            power += (double)w[i] * (double)w[i];
-        }
-    return power > 0 ? lost / power : 0;
 }
 
 /* int32 with scale s_x * s_w[c], computed in float32 as the runtime does before it compares. */
@@ -344,6 +398,11 @@ static float *bias_bounds(rewriter *r, const float *bias, float x_scale, size_t 
                      const type *from##_values)                                                    \
     {                                                                                              \
         const size_t cin = v->k / v->positions;                                                    \
+        if (v->positions == 1 && v->stride_k == 1) {                                               \
+            const size_t row = 0, constant = c * v->stride_c;                                      \
+            memcpy(to##_values + to, from##_values + from, v->k * sizeof(type));                   \
+            return;                                                                                \
+        }                                                                                          \
         for (size_t input = 0; input < cin; input++)                                               \
             for (size_t p = 0; p < v->positions; p++) {                                            \
                 const size_t row = p * cin + input;                                                \
@@ -449,7 +508,7 @@ static qn_status compensate(rewriter *r, const qn_node *node, size_t position,
         memcpy(job.scales, scales, scale_bytes);
         for (size_t c = 0; c < view->channels; c++)
             row_of_constant(view, c, job.sorted + c * view->k, w);
-        job.slack = slack(&job);
+        job.slack = p->weights.method->wants_slack ? slack(&job) : 1;
     }
     /* one group uses the threads inside, several are spread over them */
     if (!job.failed && p->rows->groups == 1)
@@ -495,8 +554,7 @@ static qn_status quantize_weights_of(rewriter *r, qn_node *node, size_t position
     QN_TRY_GOTO(qn__quantize_weights(r->graph->ctx, &view, values, bounds, settings->x86_pairs, w,
                                      scales, data, r->error));
     QN_TRY_GOTO(compensate(r, node, position, &view, values, bounds, scales, data));
-    w->error = relative_error(&view, values, data, scales);
-    QN_TRY_GOTO(correct_bias(r, node, position, &view, values, data, scales));
+    QN_TRY_GOTO(measure_effect(r, node, position, &view, values, data, scales));
     QN_TRY_GOTO(collect_bias(r, node, position, view.channels, &bias));
     QN_TRY_GOTO(set_weights(r, node, &view, w, scales, blob));
     if (bias != NULL && !ensure_bias_input(r, node))

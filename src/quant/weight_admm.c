@@ -174,4 +174,5 @@ const qn_weight_method qn__weight_admm = {
     .summary = "scale and levels of least squared error, found in turn (Leng et al. 2018)",
     .scale = scale,
     .round = qn__admm_round,
+    .wants_slack = true,
 };

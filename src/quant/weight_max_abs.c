@@ -5,10 +5,16 @@
 
 float qn__max_abs(const float *w, size_t count)
 {
-    float max = 0;
-    for (size_t i = 0; i < count; i++)
-        max = fmaxf(max, fabsf(w[i]));
-    return max;
+    enum { LANES = 16 }; /* what the compiler keeps in vectors */
+    float max[LANES] = {0};
+    for (size_t i = 0; i < count / LANES * LANES; i += LANES)
+        for (size_t l = 0; l < LANES; l++)
+            max[l] = fabsf(w[i + l]) > max[l] ? fabsf(w[i + l]) : max[l];
+    for (size_t i = count / LANES * LANES; i < count; i++)
+        max[0] = fmaxf(max[0], fabsf(w[i]));
+    for (size_t l = 1; l < LANES; l++)
+        max[0] = fmaxf(max[0], max[l]);
+    return max[0];
 }
 
 static bool scale(const qn_context *ctx, const float *w, size_t count, const qn_levels *levels,

@@ -6,7 +6,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { SEARCH_STEPS = 8 };
+enum { SEARCH_STEPS = 8, MAX_DOUBTFUL = 256 };
 
 #define QN_WEIGHT_METHOD(symbol) extern const qn_weight_method qn__weight_##symbol;
 #include "quant/weights.def"
@@ -77,6 +77,11 @@ typedef struct rows {
     int8_t *q;     /* [channels * k] */
 } rows;
 
+typedef struct doubtful {
+    size_t n;
+    float values[2 * MAX_DOUBTFUL]; /* the pairs' */
+} doubtful;
+
 static bool channel_safe(const rows *r, size_t c, float scale)
 {
     const size_t k = r->view->k;
@@ -92,6 +97,14 @@ static bool range_safe(const rows *r, size_t first, size_t count, float scale)
     return true;
 }
 
+/* The larger of the sums of the positive and of the negative ones. */
+static inline float pair_sum(float a, float b)
+{
+    const float up = (a > 0 ? a : 0) + (b > 0 ? b : 0);
+    const float down = (a < 0 ? -a : 0) + (b < 0 ? -b : 0);
+    return up > down ? up : down;
+}
+
 /* Largest sum of the weights of one sign in a pair of the channels. */
 static float largest_pair(const rows *r, size_t first, size_t count)
 {
@@ -103,13 +116,44 @@ static float largest_pair(const rows *r, size_t first, size_t count)
             const size_t n = i + 1;
             const float a = positions == 1 ? w[i] : w[i % cin * positions + i / cin];
             const float b = positions == 1 ? w[n] : w[n % cin * positions + n / cin];
-            const float up = (a > 0 ? a : 0) + (b > 0 ? b : 0);
-            const float down = (a < 0 ? -a : 0) + (b < 0 ? -b : 0);
-            const float pair = up > down ? up : down;
+            const float pair = pair_sum(a, b);
             largest = pair > largest ? pair : largest;
         }
     }
     return largest;
+}
+
+/* Pairs of the channels that can be unsafe at `scale` or above: rounding to steps moves the sum of
+ * one by one step at most. False: too many to list. */
+static bool list_doubtful(const rows *r, size_t first, size_t count, float scale, doubtful *out)
+{
+    const size_t k = r->view->k, positions = r->view->positions, cin = k / positions;
+    const float least = 127.0f * scale;
+    out->n = 0;
+    for (size_t c = first; c < first + count; c++) {
+        const float *w = r->values + c * k;
+        for (size_t i = 0; i + 1 < k; i += 2) {
+            const size_t n = i + 1;
+            const float a = positions == 1 ? w[i] : w[i % cin * positions + i / cin];
+            const float b = positions == 1 ? w[n] : w[n % cin * positions + n / cin];
+            if (pair_sum(a, b) < least)
+                continue;
+            if (out->n == MAX_DOUBTFUL)
+                return false;
+            out->values[2 * out->n] = a;
+            out->values[2 * out->n++ + 1] = b;
+        }
+    }
+    return r->levels->set == QN_LEVELS_UNIFORM;
+}
+
+static bool still_safe(const rows *r, size_t first, size_t count, const doubtful *few, float scale)
+{
+    int8_t q[2 * MAX_DOUBTFUL];
+    if (few == NULL)
+        return range_safe(r, first, count, scale);
+    qn__levels_round(r->levels, few->values, 2 * few->n, scale, q);
+    return qn__pairs_safe_adjacent(q, 2 * few->n, 1);
 }
 
 /* Smallest scale, to 1 part in 2^13, at which the channels are safe. Rounding moves a pair's sum by
@@ -118,15 +162,17 @@ static float largest_pair(const rows *r, size_t first, size_t count)
  * which is safe by itself. */
 static float narrow(const rows *r, size_t first, size_t count, float scale)
 {
+    doubtful list;
+    const doubtful *few = list_doubtful(r, first, count, scale, &list) ? &list : NULL;
     const float pair = largest_pair(r, first, count);
     float bad = fmaxf(scale, pair / 129.5f), good = fminf(pair / 126.5f, scale * 2.0f);
-    if (bad > good || !range_safe(r, first, count, good)) {
+    if (bad > good || !still_safe(r, first, count, few, good)) {
         bad = scale;
         good = scale * 2.0f;
     }
     for (int step = 0; step < SEARCH_STEPS; step++) {
         const float middle = bad + (good - bad) * 0.5f;
-        if (range_safe(r, first, count, middle))
+        if (still_safe(r, first, count, few, middle))
             good = middle;
         else
             bad = middle;
@@ -189,15 +235,18 @@ static void quantize_group(void *arg, size_t index)
     float s = j->scales[first];
     for (size_t c = first; j->min_scale != NULL && c < first + j->group; c++)
         s = fmaxf(s, j->min_scale[c]);
-    if (view->pairs && !range_safe(&j->rows, first, j->group, s)) {
-        j->saturates[index] = 1;
-        if (j->prove_pairs)
+    bool rounded = false;
+    if (view->pairs) {
+        rounded = range_safe(&j->rows, first, j->group, s);
+        j->saturates[index] = !rounded;
+        if (!rounded && j->prove_pairs)
             s = narrow(&j->rows, first, j->group, s);
     }
     for (size_t c = first; c < first + j->group; c++) {
         int8_t *row = j->rows.q + c * k;
         j->scales[c] = s;
-        qn__levels_round(j->rows.levels, j->rows.values + c * k, k, s, row);
+        if (!rounded)
+            qn__levels_round(j->rows.levels, j->rows.values + c * k, k, s, row);
         for (size_t i = 0; i < k; i++)
             j->q[c * view->stride_c + i * view->stride_k] = row[i];
     }

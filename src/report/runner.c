@@ -10,7 +10,7 @@ qn_status qn__runner_create(const qn_model *model, const qn_dataset *dataset, bo
     qn_status status = QN_OK;
     int64_t(*dims)[QN_MAX_RANK] = NULL;
     *out = (qn_runner){.ctx = ctx};
-    QN_TRY_GOTO(simplify ? qn__model_simplified(model->graph, &out->graph, error)
+    QN_TRY_GOTO(simplify ? qn__model_runnable(model->graph, &out->graph, error)
                          : qn__graph_clone(model->graph, &out->graph, error));
     QN_TRY_GOTO(qn__dataset_input_dims(out->graph, dataset, &dims, error));
     qn_plan_options options;

@@ -44,43 +44,79 @@ static void fill_views(qn_exec *exec)
     }
 }
 
-qn_status qn__exec_create(const qn_plan *plan, qn_pool *pool, qn_exec **out, qn_error *error)
+/* Where the parts of a session lie in its memory. */
+typedef struct exec_layout {
+    size_t views, io, io_at, times, arena, total;
+} exec_layout;
+
+static bool add_part(size_t *total, size_t *at, size_t count, size_t item_bytes)
 {
-    const qn_context *const ctx = plan->ctx;
-    qn_exec *const exec = qn__calloc(ctx, 1, sizeof(*exec));
-    if (exec == NULL)
-        return QN_NOMEM(error);
-    exec->plan = plan;
-    exec->pool = pool;
-    size_t n_io = 0;
+    size_t bytes;
+    *at = *total;
+    return qn_mul_size(&bytes, count, item_bytes) && qn_add_size(&bytes, *total, bytes) &&
+           qn_align_size(total, bytes, 64);
+}
+
+static bool lay_out(const qn_plan *plan, exec_layout *out)
+{
+    size_t n_io = 0, activations, self;
     for (size_t s = 0; s < plan->n_steps; s++)
         n_io += plan->steps[s].n_in + plan->steps[s].n_out;
-    exec->arena = qn__alloc_aligned(ctx, plan->arena_bytes + plan->scratch_bytes + 64);
-    exec->views = qn__calloc(ctx, plan->n_values + 1, sizeof(*exec->views));
-    exec->io = qn__calloc(ctx, n_io + 1, sizeof(*exec->io));
-    exec->io_at = qn__calloc(ctx, plan->n_steps + 1, sizeof(*exec->io_at));
-    exec->times = qn__calloc(ctx, plan->n_steps + 1, sizeof(*exec->times));
-    if (exec->arena == NULL || exec->views == NULL || exec->io == NULL || exec->io_at == NULL ||
-        exec->times == NULL) {
-        qn__exec_destroy(exec);
-        return QN_NOMEM(error);
-    }
+    out->total = 0;
+    /* The arena is last: what a step writes behind its end is nobody's. */
+    return add_part(&out->total, &self, 1, sizeof(qn_exec)) &&
+           add_part(&out->total, &out->views, plan->n_values, sizeof(qn_view)) &&
+           add_part(&out->total, &out->io, n_io, sizeof(qn_view)) &&
+           add_part(&out->total, &out->io_at, plan->n_steps, sizeof(size_t)) &&
+           add_part(&out->total, &out->times, plan->n_steps, sizeof(qn_step_time)) &&
+           qn_add_size(&activations, plan->arena_bytes, plan->scratch_bytes) &&
+           add_part(&out->total, &out->arena, activations, 1) &&
+           qn_add_size(&out->total, out->total, 64); /* kernels may read up to 64 bytes more */
+}
+
+qn_status qn__exec_bytes(const qn_plan *plan, size_t *out, qn_error *error)
+{
+    exec_layout layout;
+    QN_FAIL_IF(!lay_out(plan, &layout), error, QN_LIMIT,
+               "activations need more memory than can be addressed");
+    *out = layout.total;
+    return QN_OK;
+}
+
+qn_exec *qn__exec_place(const qn_plan *plan, qn_pool *pool, void *memory)
+{
+    uint8_t *const bytes = memory;
+    exec_layout at;
+    if (!lay_out(plan, &at))
+        return NULL;
+    memset(bytes, 0, at.arena);
+    qn_exec *const exec = memory;
+    *exec = (qn_exec){.plan = plan,
+                      .pool = pool,
+                      .arena = bytes + at.arena,
+                      .views = (qn_view *)(bytes + at.views),
+                      .io = (qn_view *)(bytes + at.io),
+                      .io_at = (size_t *)(bytes + at.io_at),
+                      .times = (qn_step_time *)(bytes + at.times)};
     fill_views(exec);
-    *out = exec;
+    return exec;
+}
+
+qn_status qn__exec_create(const qn_plan *plan, qn_pool *pool, qn_exec **out, qn_error *error)
+{
+    size_t bytes;
+    QN_TRY(qn__exec_bytes(plan, &bytes, error));
+    void *const memory = qn__alloc_aligned(plan->ctx, bytes);
+    if (memory == NULL)
+        return QN_NOMEM(error);
+    *out = qn__exec_place(plan, pool, memory);
     return QN_OK;
 }
 
 void qn__exec_destroy(qn_exec *session)
 {
-    if (session == NULL)
-        return;
-    const qn_context *const ctx = session->plan->ctx;
-    qn__free_aligned(ctx, session->arena);
-    qn__free(ctx, session->views);
-    qn__free(ctx, session->io);
-    qn__free(ctx, session->io_at);
-    qn__free(ctx, session->times);
-    qn__free(ctx, session);
+    if (session != NULL)
+        qn__free_aligned(session->plan->ctx, session);
 }
 
 void qn__exec_set_hook(qn_exec *session, qn_hook_fn hook, void *ctx)
@@ -99,6 +135,13 @@ const qn_step_time *qn__exec_profile(const qn_exec *session, size_t *count)
 {
     *count = session->n_times;
     return session->times;
+}
+
+const qn_view *qn__exec_input(const qn_exec *session, size_t index)
+{
+    if (index >= session->plan->graph->n_inputs)
+        return NULL;
+    return &session->views[session->plan->inputs[index]];
 }
 
 const qn_view *qn__exec_output(const qn_exec *session, size_t index)
@@ -152,7 +195,20 @@ static qn_status advance(qn_exec *exec, size_t index, qn_error *error)
     return QN_OK;
 }
 
-static qn_status begin(qn_exec *session, const void *const *inputs, qn_error *error)
+/* Steps that read an input's memory find it at `data`. */
+static void point_readers(qn_exec *session, uint32_t input, const void *data)
+{
+    const qn_plan *const plan = session->plan;
+    for (size_t s = 0; s < plan->values[input].last && s < plan->n_steps; s++) {
+        const qn_plan_step *const step = &plan->steps[s];
+        for (uint32_t i = 0; i < step->n_in + step->n_out; i++)
+            if (step->in[i] != QN_NO_VALUE && plan->values[step->in[i]].root == input)
+                session->io[session->io_at[s] + i].data = (void *)data;
+    }
+}
+
+/* borrow: the caller's memory outlives the run, and inputs that are only read stay there. */
+static qn_status begin(qn_exec *session, const void *const *inputs, bool borrow, qn_error *error)
 {
     const qn_plan *const plan = session->plan;
     session->n_times = 0;
@@ -160,7 +216,14 @@ static qn_status begin(qn_exec *session, const void *const *inputs, qn_error *er
         QN_FAIL_IF(inputs == NULL || inputs[i] == NULL, error, QN_INVALID_ARGUMENT,
                    "input \"%s\" has no data", plan->graph->inputs[i]->name);
         const uint32_t value = plan->inputs[i];
-        if (plan->values[value].bytes > 0)
+        if (plan->values[value].borrows) {
+            const bool fits = (uintptr_t)inputs[i] % sizeof(uint64_t) == 0;
+            const bool here = borrow && fits && session->hook == NULL;
+            point_readers(session, value, here ? inputs[i] : session->views[value].data);
+            if (here)
+                continue;
+        }
+        if (plan->values[value].bytes > 0 && inputs[i] != session->views[value].data)
             memcpy(session->views[value].data, inputs[i], plan->values[value].bytes);
     }
     for (size_t i = 0; i < plan->graph->n_inputs; i++)
@@ -193,7 +256,7 @@ const qn_view *qn__exec_step_input(const qn_exec *session, size_t index, const q
 
 qn_status qn__exec_begin(qn_exec *session, const void *const *inputs, qn_error *error)
 {
-    return named(session, begin(session, inputs, error), error);
+    return named(session, begin(session, inputs, false, error), error);
 }
 
 qn_status qn__exec_step(qn_exec *session, size_t index, qn_error *error)
@@ -203,7 +266,7 @@ qn_status qn__exec_step(qn_exec *session, size_t index, qn_error *error)
 
 qn_status qn__exec_run(qn_exec *session, const void *const *inputs, qn_error *error)
 {
-    qn_status status = begin(session, inputs, error);
+    qn_status status = begin(session, inputs, true, error);
     for (size_t s = 0; s < session->plan->n_steps && status == QN_OK; s++)
         status = advance(session, s, error);
     return named(session, status, error);

@@ -22,6 +22,7 @@ typedef struct qn_step {
     qn_layout in_layout[QN_STEP_MAX_IO], out_layout[QN_STEP_MAX_IO];
     size_t scratch_bytes; /* of the session, 64-byte aligned, shared by all steps */
     size_t packed_bytes;  /* of packed weights in state, for reports */
+    size_t mapped_bytes;  /* of these, not ours but the model file's */
     int8_t inplace_input; /* output 0 may reuse this input's memory; -1 (default): none */
     bool alias;           /* output 0 is the bytes of input 0 as they are: run only copies, and is
                              left out where the planner lets both share memory */
@@ -52,6 +53,8 @@ qn_status qn__step_fail(const qn_step *step, qn_error *error, qn_status status, 
                         ...) QN_PRINTF(4, 5);
 const qn_plan_options *qn__plan_get_options(const qn_plan *plan);
 const qn_context *qn__plan_context(const qn_plan *plan);
+/* Weights packed ahead of time, or NULL. */
+const struct qn_packed_store *qn__plan_packed(const qn_plan *plan);
 
 /* Input `input` of the node, or NULL when absent. */
 const qn_tensor *qn__step_input(const qn_step *step, uint32_t input);

@@ -1,5 +1,6 @@
-/* Planning: bind the input dims, fold what is constant, let each operator prepare, insert layout
- * conversions, decide which values share memory and lay the rest out in one arena. */
+/* Planning a graph whose shapes are static: let each operator prepare, insert layout conversions,
+ * decide which values share memory and lay the rest out in one arena. */
+#include "ir/packed.h"
 #include "run/nd.h"
 #include "run/plan.h"
 
@@ -8,81 +9,6 @@
 void qn__plan_options_init(qn_plan_options *options, const qn_context *ctx)
 {
     *options = (qn_plan_options){.batch = 1, .cpu_flags = ctx != NULL ? ctx->cpu_flags : 0};
-}
-
-/* --- binding --------------------------------------------------------------------------------- */
-static qn_status bind_dim(const qn_plan *plan, const qn_tensor *input, size_t axis,
-                          const char *batch_symbol, int64_t *out, qn_error *error)
-{
-    const qn_dim dim = input->dims[axis];
-    const bool is_batch = axis == 0 || (dim.kind == QN_DIM_SYMBOL && dim.symbol == batch_symbol);
-    const int64_t bound = is_batch ? plan->options.batch : plan->options.symbol;
-    if (dim.kind == QN_DIM_CONST) {
-        *out = dim.value;
-        return QN_OK;
-    }
-    QN_FAIL_IF(bound <= 0, error, QN_INVALID_ARGUMENT,
-               "input \"%s\": dimension %zu%s%s has no size; give the input's dimensions",
-               input->name, axis, dim.kind == QN_DIM_SYMBOL ? " " : "",
-               dim.kind == QN_DIM_SYMBOL ? dim.symbol : "");
-    const int64_t factor = dim.kind == QN_DIM_SYMBOL ? dim.value : 1;
-    QN_FAIL_IF(factor <= 0 || bound > INT64_MAX / factor, error, QN_LIMIT,
-               "input \"%s\": dimension %zu is too large", input->name, axis);
-    *out = bound * factor;
-    return QN_OK;
-}
-
-static qn_status bind_input(qn_plan *plan, size_t index, qn_error *error)
-{
-    qn_tensor *const input = plan->graph->inputs[index];
-    const int64_t(*const given)[QN_MAX_RANK] = plan->options.input_dims;
-    QN_FAIL_IF(!input->has_shape, error, QN_UNSUPPORTED, "input \"%s\" has no known rank",
-               input->name);
-    const char *batch_symbol = NULL;
-    for (size_t i = 0; i < plan->graph->n_inputs && batch_symbol == NULL; i++) {
-        const qn_tensor *const t = plan->graph->inputs[i];
-        if (t->has_shape && t->rank > 0 && t->dims[0].kind == QN_DIM_SYMBOL)
-            batch_symbol = t->dims[0].symbol;
-    }
-    int64_t dims[QN_MAX_RANK] = {0};
-    for (size_t i = 0; i < input->rank; i++) {
-        if (given == NULL) {
-            QN_TRY(bind_dim(plan, input, i, batch_symbol, &dims[i], error));
-            continue;
-        }
-        dims[i] = given[index][i];
-        QN_FAIL_IF(dims[i] < 0 ||
-                       (input->dims[i].kind == QN_DIM_CONST && input->dims[i].value != dims[i]),
-                   error, QN_INVALID_ARGUMENT,
-                   "input \"%s\": dimension %zu cannot be %lld (the model says %lld)", input->name,
-                   i, (long long)dims[i], (long long)input->dims[i].value);
-    }
-    qn__tensor_set_shape(input, input->rank, dims);
-    return QN_OK;
-}
-
-/* Shapes found with symbols in them are found again from the bound inputs. */
-static void forget_shapes(qn_graph *graph)
-{
-    for (size_t i = 0; i < graph->n_nodes; i++) {
-        for (uint32_t o = 0; o < graph->nodes[i]->n_outputs; o++) {
-            qn_tensor *const t = graph->nodes[i]->outputs[o];
-            if (t == NULL)
-                continue;
-            t->has_shape = false;
-            t->value_dims = NULL;
-            t->n_value_dims = 0;
-        }
-    }
-}
-
-static qn_status bind(qn_plan *plan, qn_error *error)
-{
-    for (size_t i = 0; i < plan->graph->n_inputs; i++)
-        QN_TRY(bind_input(plan, i, error));
-    forget_shapes(plan->graph);
-    QN_TRY(qn__graph_resolve(plan->graph, (size_t)1 << 28, error));
-    return QN_OK;
 }
 
 /* --- values ---------------------------------------------------------------------------------- */
@@ -277,6 +203,7 @@ static qn_status plan_node(qn_plan *plan, const qn_node *node, qn_error *error)
         plan->primary[node->outputs[i]->id] = step->out[i];
     }
     plan->packed_bytes += op.packed_bytes;
+    plan->mapped_bytes += op.mapped_bytes;
     plan->scratch_bytes =
         op.scratch_bytes > plan->scratch_bytes ? op.scratch_bytes : plan->scratch_bytes;
     return QN_OK;
@@ -390,6 +317,21 @@ static void share_memory(qn_plan *plan, const uint32_t *last)
     }
 }
 
+/* Inputs that are only read need no copy: whatever lies in their memory is they themselves. */
+static void find_borrowed(qn_plan *plan)
+{
+    for (size_t i = 0; i < plan->graph->n_inputs; i++)
+        plan->values[plan->inputs[i]].borrows = true;
+    for (size_t s = 0; s < plan->n_steps; s++) {
+        const qn_plan_step *const step = &plan->steps[s];
+        for (uint32_t i = 0; i < step->n_out && !step->skip; i++)
+            if (step->out[i] != QN_NO_VALUE)
+                plan->values[plan->values[step->out[i]].root].borrows = false;
+    }
+    for (size_t i = 0; i < plan->graph->n_outputs; i++)
+        plan->values[plan->values[plan->outputs[i]].root].borrows = false;
+}
+
 static qn_status place_values(qn_plan *plan, qn_error *error)
 {
     qn_mem_item *const items = qn__calloc(plan->ctx, plan->n_values + 1, sizeof(*items));
@@ -426,6 +368,7 @@ static qn_status lay_out(qn_plan *plan, qn_error *error)
         return QN_NOMEM(error);
     find_last_uses(plan, last);
     share_memory(plan, last);
+    find_borrowed(plan);
     qn__free(plan->ctx, last);
     return place_values(plan, error);
 }
@@ -448,8 +391,6 @@ static qn_status make_tables(qn_plan *plan, qn_error *error)
 
 static qn_status build(qn_plan *plan, qn_error *error)
 {
-    QN_TRY(qn__graph_clone(plan->source, &plan->graph, error));
-    QN_TRY(bind(plan, error));
     QN_TRY(make_tables(plan, error));
     uint8_t *const needed = qn__calloc(plan->ctx, plan->graph->n_tensors + 1, 1);
     if (needed == NULL)
@@ -457,32 +398,46 @@ static qn_status build(qn_plan *plan, qn_error *error)
     mark_needed(plan, needed);
     const qn_status status = plan_steps(plan, needed, error);
     qn__free(plan->ctx, needed);
-    QN_TRY(qn__arena_check(&plan->graph->arena, error));
     QN_TRY(status);
     return lay_out(plan, error);
 }
 
-qn_status qn__plan_create(const qn_graph *graph, const qn_plan_options *options, qn_plan **out,
-                          qn_error *error)
+qn_status qn__plan_make(const qn_graph *graph, const qn_graph *source,
+                        const qn_plan_options *options, qn_plan **out, qn_error *error)
 {
     qn_plan *const plan = qn__calloc(graph->ctx, 1, sizeof(*plan));
     if (plan == NULL)
         return QN_NOMEM(error);
     plan->ctx = graph->ctx;
-    plan->source = graph;
+    plan->source = source;
+    plan->graph = graph;
     if (options != NULL)
         plan->options = *options;
     else
         qn__plan_options_init(&plan->options, graph->ctx);
+    plan->options.input_dims = NULL; /* borrowed for the call only */
     qn__kernels_init(&plan->kernels, plan->options.cpu_flags);
+    if (plan->options.collect != NULL) {
+        plan->kernels.q8_igemm.nr = plan->options.collect_nr;
+        plan->kernels.q8_igemm.kr = plan->options.collect_kr;
+        plan->kernels.q8_igemm.pairs = plan->options.collect_pairs;
+    }
     const qn_status status = build(plan, error);
-    plan->options.input_dims = NULL; /* borrowed for this call only */
     if (status != QN_OK) {
         qn__plan_destroy(plan);
-        return graph->file != NULL ? qn__error_prefix(error, status, "%s", graph->file) : status;
+        return status;
     }
     *out = plan;
     return QN_OK;
+}
+
+qn_status qn__plan_create_static(const qn_graph *graph, const qn_plan_options *options,
+                                 qn_plan **out, qn_error *error)
+{
+    const qn_status status = qn__plan_make(graph, graph, options, out, error);
+    return status != QN_OK && graph->file != NULL
+               ? qn__error_prefix(error, status, "%s", graph->file)
+               : status;
 }
 
 void qn__plan_destroy(qn_plan *plan)
@@ -505,7 +460,7 @@ void qn__plan_destroy(qn_plan *plan)
     qn__free(ctx, plan->primary);
     qn__free(ctx, plan->inputs);
     qn__free(ctx, plan->outputs);
-    qn__graph_destroy(plan->graph);
+    qn__graph_destroy(plan->bound);
     qn__free(ctx, plan);
 }
 
@@ -517,4 +472,15 @@ size_t qn__plan_arena_bytes(const qn_plan *plan)
 size_t qn__plan_packed_bytes(const qn_plan *plan)
 {
     return plan->packed_bytes;
+}
+
+size_t qn__plan_mapped_bytes(const qn_plan *plan)
+{
+    return plan->mapped_bytes;
+}
+
+const qn_packed_store *qn__plan_packed(const qn_plan *plan)
+{
+    const qn_graph *const graph = plan->graph;
+    return graph != NULL && graph->source != NULL ? graph->source->packed : NULL;
 }

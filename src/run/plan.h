@@ -15,6 +15,7 @@ typedef struct qn_value {
     uint32_t first, last; /* of a root: steps during which the memory is in use */
     size_t offset;        /* of a root, in the arena */
     bool is_constant;
+    bool borrows; /* of an input: nothing is written to its memory, a run may use the caller's */
     void *owned; /* aligned copy of constant data made for this plan */
 } qn_value;
 
@@ -28,8 +29,9 @@ typedef struct qn_plan_step {
 
 struct qn_plan {
     const qn_context *ctx;
-    const qn_graph *source; /* borrowed */
-    qn_graph *graph;        /* bound clone */
+    const qn_graph *source; /* borrowed: what hooks are shown tensors of */
+    const qn_graph *graph;  /* what is planned: `bound`, or `source` itself */
+    qn_graph *bound;        /* clone with static shapes, or NULL */
     qn_plan_options options;
     qn_kernels kernels;
     qn_plan_step *steps;
@@ -39,8 +41,13 @@ struct qn_plan {
     uint32_t *by_layout[2];     /* [n_tensors] value of a tensor in each layout */
     uint32_t *primary;          /* [n_tensors] value the producer writes */
     uint32_t *inputs, *outputs; /* value indices */
-    size_t arena_bytes, scratch_bytes, packed_bytes;
+    size_t arena_bytes, scratch_bytes, packed_bytes, mapped_bytes;
 };
+
+/* Plans `graph`, whose shapes are static; the graph that tensors are shown of is `source`, which
+ * has the same ids. Both are borrowed. Messages do not name the file. */
+qn_status qn__plan_make(const qn_graph *graph, const qn_graph *source,
+                        const qn_plan_options *options, qn_plan **out, qn_error *error);
 
 /* Reads implementation for a node; UNSUPPORTED naming it when there is none. */
 qn_status qn__node_impl(const qn_node *node, const qn_run_op **out, qn_error *error);

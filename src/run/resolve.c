@@ -177,7 +177,7 @@ qn_status qn__graph_resolve(qn_graph *graph, size_t max_bytes, qn_error *error)
         qn_node *const node = graph->nodes[i];
         if (status == QN_OK) {
             qn_infer in = {graph, node};
-            status = qn__op_info(node->op)->infer(&in, error);
+            status = qn__infer_find(node->op)(&in, error);
         }
         bool fold = status == QN_OK && foldable(f, node);
         if (fold) {

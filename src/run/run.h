@@ -43,6 +43,11 @@ typedef struct qn_plan_options {
     bool reference;     /* integer Conv/Gemm/MatMul as an exact float simulation: same bytes */
     bool saturate16;    /* integer Conv/Gemm/MatMul saturate int16 pair sums as vpmaddubsw does */
     uint32_t cpu_flags; /* from the context by default (qn__plan_options_init) */
+    /* Only to pack weights for other machines (run/packing.h): sizes of the 8-bit GEMM to pack for
+     * instead of this machine's; such a plan cannot run. */
+    struct qn_packed_list *collect;
+    uint8_t collect_nr, collect_kr;
+    bool collect_pairs;
 } qn_plan_options;
 void qn__plan_options_init(qn_plan_options *options, const qn_context *ctx);
 
@@ -50,9 +55,16 @@ typedef struct qn_plan qn_plan;
 /* graph is borrowed until qn__plan_destroy. UNSUPPORTED / CORRUPT name the node. */
 qn_status qn__plan_create(const qn_graph *graph, const qn_plan_options *options, qn_plan **out,
                           qn_error *error);
+/* The same for a graph whose shapes are all static and whose nodes with constant inputs are folded:
+ * planned as it is, without a copy and without shape inference (all that the stand-alone runtime
+ * has). input_dims, batch and symbol are not looked at. */
+qn_status qn__plan_create_static(const qn_graph *graph, const qn_plan_options *options,
+                                 qn_plan **out, qn_error *error);
 void qn__plan_destroy(qn_plan *plan);
 size_t qn__plan_arena_bytes(const qn_plan *plan);
 size_t qn__plan_packed_bytes(const qn_plan *plan);
+/* Of these, bytes used where the model file has them (ir/packed.h). */
+size_t qn__plan_mapped_bytes(const qn_plan *plan);
 
 /* Called for each tensor as it is produced (and for inputs), in execution order, in the session's
  * thread. It may change the values in place. A non-OK status stops the run. */
@@ -62,9 +74,12 @@ typedef struct qn_exec qn_exec;
 /* pool: threads used inside one run (NULL: single-threaded, e.g. one session per worker). */
 qn_status qn__exec_create(const qn_plan *plan, qn_pool *pool, qn_exec **out, qn_error *error);
 void qn__exec_destroy(qn_exec *session);
+/* The same in the caller's memory of qn__exec_bytes, aligned to 64 bytes; it is not destroyed. */
+qn_status qn__exec_bytes(const qn_plan *plan, size_t *out, qn_error *error);
+qn_exec *qn__exec_place(const qn_plan *plan, qn_pool *pool, void *memory);
 void qn__exec_set_hook(qn_exec *session, qn_hook_fn hook, void *ctx);
-/* Inputs: row-major, float32 or the input's integer dtype, one pointer per graph input, borrowed
- * for the call. */
+/* Inputs: row-major in the input's own dtype, one pointer per graph input, borrowed for the call. A
+ * pointer to the input's own memory (qn__exec_input) says that it was filled in place. */
 qn_status qn__exec_run(qn_exec *session, const void *const *inputs, qn_error *error);
 /* The same a step at a time, for several sessions side by side: begin, then every step from 0 to
  * n_steps in order. Between two steps any value that the hook was shown may be changed. */
@@ -74,6 +89,8 @@ qn_status qn__exec_step(qn_exec *session, size_t index, qn_error *error);
 /* What a step reads first, in the layout it reads, and the node of the graph it computes; NULL for
  * a conversion of layouts and for a constant. */
 const qn_view *qn__exec_step_input(const qn_exec *session, size_t index, const qn_node **node);
+/* Memory of input i (row-major), which a run may use for something else. */
+const qn_view *qn__exec_input(const qn_exec *session, size_t index);
 /* After a run: output i (row-major; valid until the next run). */
 const qn_view *qn__exec_output(const qn_exec *session, size_t index);
 

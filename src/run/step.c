@@ -1,41 +1,9 @@
-/* What operators ask of the planner: their node's dims, constants, fused activation, errors; and
- * the tables made from ops.def. */
+/* What operators ask of the planner: their node's dims, constants, fused activation, errors. */
 #include "run/plan.h"
 
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
-
-#define QN_RUN_OP(id, impl) extern const qn_run_op impl;
-#define QN_RUN_QOP(id, impl) extern const qn_run_op impl;
-#include "run/ops.def"
-#undef QN_RUN_OP
-#undef QN_RUN_QOP
-
-static const qn_run_op *const RUN_OPS[QN_OP_COUNT] = {
-#define QN_RUN_OP(id, impl) [QN_OP_##id] = &impl,
-#define QN_RUN_QOP(id, impl)
-#include "run/ops.def"
-#undef QN_RUN_OP
-#undef QN_RUN_QOP
-};
-static const qn_run_op *const RUN_QOPS[QN_OP_COUNT] = {
-#define QN_RUN_OP(id, impl)
-#define QN_RUN_QOP(id, impl) [QN_OP_##id] = &impl,
-#include "run/ops.def"
-#undef QN_RUN_OP
-#undef QN_RUN_QOP
-};
-
-const qn_run_op *qn__run_op_find(qn_op op)
-{
-    return (unsigned)op < QN_OP_COUNT ? RUN_OPS[op] : NULL;
-}
-
-const qn_run_op *qn__run_qop_find(qn_op op)
-{
-    return (unsigned)op < QN_OP_COUNT ? RUN_QOPS[op] : NULL;
-}
 
 qn_status qn__node_impl(const qn_node *node, const qn_run_op **out, qn_error *error)
 {

@@ -15,7 +15,6 @@ pc=$(find "$out/prefix" -name quench.pc)
 export PKG_CONFIG_PATH=${pc%/*}
 strict=(-Wall -Wextra -Werror "$@")
 read -ra cflags <<<"$(pkg-config --cflags quench)"
-read -ra libs <<<"$(pkg-config --libs quench)"
 libdir=$(pkg-config --variable=libdir quench)
 include=$out/prefix/include
 
@@ -33,12 +32,18 @@ for header in "${headers[@]}"; do
     echo "c11 $name"
 done
 
+# Each with the library its first lines name.
 for source in "$here"/examples/*.c; do
     name=$(basename "$source" .c)
+    package=$(sed -n 's/.*pkg-config --cflags --libs \(quench[a-z-]*\).*/\1/p' "$source")
+    read -ra libs <<<"$(pkg-config --libs "$package")"
     "$cc" -std=c11 -pedantic "${strict[@]}" "${cflags[@]}" "$source" -o "$out/$name" "${libs[@]}" \
         "-Wl,-rpath,$libdir"
     echo "example $name"
 done
+"$cc" -std=c11 -pedantic "${strict[@]}" "${cflags[@]}" "$here/examples/classify.c" \
+    -o "$out/classify_static" "$libdir/libquench-rt.a" -lm
+echo "example classify, static runtime"
 
 # A @code block is the inside of a function; what it needs from before is in preamble.h.
 for header in "${headers[@]}"; do
@@ -54,7 +59,7 @@ for block in "$out"/code/*.inc; do
     {
         echo '#include "preamble.h"'
         echo "int snippet(qn_context *, qn_model *, qn_dataset *);"
-        if grep -q 'qn_context \*ctx = NULL' "$block"; then
+        if grep -q 'qn_error error;' "$block"; then
             echo "int snippet(qn_context *ignored, qn_model *model, qn_dataset *dataset)"
             echo "{ (void)ignored; (void)model; (void)dataset;"
         else

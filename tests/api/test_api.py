@@ -78,6 +78,21 @@ def test_exported_symbols_are_those_of_the_list(installed):
     assert symbols == (HERE / "symbols.txt").read_text().split()
 
 
+def test_the_runtime_stands_alone(installed):
+    """Its symbols are those of the list, and it needs libc and libm, dynamic or static."""
+    need("nm", "readelf")
+    library = next((installed / "out" / "prefix").rglob("libquench-rt.so"))
+    assert exported_symbols(library) == (HERE / "symbols-rt.txt").read_text().split()
+    toolkit = next((installed / "out" / "prefix").rglob("libquench.so"))
+    assert set(exported_symbols(library)) <= set(exported_symbols(toolkit))
+    dynamic = run("readelf", "-d", library)
+    needed = [line.split("[")[1].rstrip("]") for line in dynamic.splitlines() if "(NEEDED)" in line]
+    assert needed and all(n.split(".")[0] in ("libc", "libm") for n in needed), needed
+    undefined = run("nm", "-D", "-u", library).split()
+    assert not [s for s in undefined if s.startswith(("pthread", "pb_", "json", "qn"))]
+    assert "example classify, static runtime" in (installed / "said").read_text()
+
+
 def test_debian_package(tmp_path):
     need("cpack", "dpkg-deb", "dpkg-shlibdeps")
     if not (BUILD / "CPackConfig.cmake").is_file():

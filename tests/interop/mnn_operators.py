@@ -37,7 +37,8 @@ class Case:
             ],
             [
                 helper.make_tensor_value_info(
-                    n, TensorProto.INT64 if self.ints else TensorProto.FLOAT, None
+                    n, TensorProto.INT64 if self.ints is True or n in (self.ints or ())
+                    else TensorProto.FLOAT, None
                 )
                 for n in self.nodes[-1].output
             ],
@@ -211,6 +212,49 @@ def elementwise():
     yield Case("cast_less", compare, {"x": (4, 5)}, {"c": np.float32(0.5)})
 
 
+    for op in "Sin Cos Tan Atan Sinh Cosh Asinh Sign Softsign Celu ThresholdedRelu".split():
+        yield one("unary_" + op.lower(), op)
+    yield one("celu_alpha", "Celu", alpha=0.7)
+    yield one("swish", "Swish", opset=24, alpha=1.5) if onnx.defs.onnx_opset_version() >= 24 else one(
+        "softsign_3", "Softsign", {"x": (3, 4, 5)})  # fmt: skip
+    for op in "Asin Acos Atanh".split():
+        yield Case("unary_" + op.lower(), [node("Sin", ["x"], ["s"]), node("Mul", ["s", "c"], ["m"]),
+                   node(op, ["m"])], {"x": IMAGE}, {"c": np.float32(0.9)})  # fmt: skip
+    yield Case("unary_acosh", [node("Abs", ["x"], ["s"]), node("Add", ["s", "c"], ["m"]),
+               node("Acosh", ["m"])], {"x": IMAGE}, {"c": np.float32(1.1)})  # fmt: skip
+    truth = [node("GreaterOrEqual", ["x", "y"], ["a"]), node("LessOrEqual", ["x", "c"], ["b"]),
+             node("And", ["a", "b"], ["d"]), node("Or", ["d", "b"], ["e"]), node("Not", ["e"], ["f"]),
+             node("Xor", ["f", "a"], ["g"]), node("Where", ["g", "x", "y"])]  # fmt: skip
+    yield Case("truth", truth, {"x": (4, 5), "y": (4, 5)}, {"c": np.float32(0.5)})
+    yield one("sum_three", "Sum", {"x": (4, 5), "y": (4, 5), "z": (1, 5)})
+
+
+def picks():
+    yield one("gather_nd", "GatherND", {"x": (4, 5, 3)}, {"i": np.array([[0, 1], [3, -1]])})
+    yield one("gather_nd_rows", "GatherND", {"x": (4, 5, 3)}, {"i": np.array([[[2]], [[-4]]])})
+    yield one("gather_elements", "GatherElements", {"x": (4, 5)},
+              {"i": np.array([[0, 1], [3, 4], [-1, 2], [0, -5]])}, axis=1)  # fmt: skip
+    yield one("scatter_nd", "ScatterND", {"x": (4, 5)},
+              {"i": np.array([[0], [-2]]), "u": values(2, 5)})  # fmt: skip
+    yield one("scatter_nd_points", "ScatterND", {"x": (4, 5)},
+              {"i": np.array([[0, 1], [2, -1]]), "u": values(2)})  # fmt: skip
+    yield one("scatter_elements", "ScatterElements", {"x": (4, 5)},
+              {"i": np.array([[0, 1], [3, -1], [2, 1], [0, 3]]), "u": values(4, 2)}, axis=-1)  # fmt: skip
+    for name, attributes in [("", {}), ("_smallest", {"largest": 0}), ("_inside", {"axis": 1})]:
+        yield one("top_k" + name, "TopK", {"x": (3, 8, 2) if name == "_inside" else (3, 8)},
+                  {"k": i64(2)}, outputs=["v", "i"], ints=["i"], **attributes)  # fmt: skip
+    best = node("ArgMax", ["x"], ["m"], axis=1, keepdims=0)
+    for axis in (-1, 0, 1):
+        yield Case(f"one_hot_{axis % 3}", [best, node("OneHot", ["m", "d", "v"], axis=axis)], {"x": (3, 8)},
+                   {"d": np.int64(8), "v": values(2)})  # fmt: skip
+    made = [node("ArgMin", ["x"], ["m"], axis=1, keepdims=1),
+            node("GatherElements", ["x", "m"], axis=1)]  # fmt: skip
+    yield Case("gather_elements_made", made, {"x": (3, 8)})
+    yield one("cum_sum", "CumSum", {"x": (3, 8)}, {"a": np.int64(-1)})
+    yield one("cum_sum_back", "CumSum", {"x": (3, 8)}, {"a": np.int64(0)}, exclusive=1, reverse=1)
+    yield one("eye_like", "EyeLike", {"x": (4, 6)}, k=-1)
+
+
 def normalizations():
     c = 6
     norm = {"s": values(c, low=0.5), "b": values(c), "m": values(c), "v": values(c, low=0.2)}
@@ -284,11 +328,16 @@ def reductions():
         yield one("reduce_" + op.lower(), "Reduce" + op, axes=[2, 3], keepdims=1)
     yield one("reduce_sum", "ReduceSum", {"x": IMAGE}, {"a": i64(1)}, keepdims=0)
     yield one("reduce_all", "ReduceMean", {"x": (3, 4)}, keepdims=0)
+    for op in "L1 L2 SumSquare LogSumExp".split():
+        yield one("reduce_" + op.lower(), "Reduce" + op, axes=[1], keepdims=0)
+    yield one("reduce_logsum", "ReduceLogSum", axes=[1, 2], positive=True)
+    yield one("arg_min", "ArgMin", {"x": (3, 7)}, axis=1, keepdims=0, ints=True)
+    yield one("arg_min_channels", "ArgMin", axis=1, keepdims=1, ints=True)
     yield one("arg_max", "ArgMax", {"x": (3, 7)}, axis=1, keepdims=0, ints=True)
     yield one("arg_max_channels", "ArgMax", axis=1, keepdims=1, ints=True)
 
 
 def cases():
     for group in (convolutions, products, pools, elementwise, normalizations, movements, resizes,
-                  reductions):  # fmt: skip
+                  reductions, picks):  # fmt: skip
         yield from group()

@@ -48,7 +48,7 @@ def test_there_and_back(quench, model, x, tmp_path):
 def test_a_name_without_a_format_is_refused(quench, model, tmp_path, name):
     result = quench("convert", model, "-o", tmp_path / name)
     assert result.returncode == 2 and not (tmp_path / name).exists()
-    words = f"error: convert: {tmp_path / name}: the name must end in .onnx or .mnn\n"
+    words = f"error: convert: {tmp_path / name}: the name must end in .onnx, .mnn or .qnm\n"
     assert result.stderr.endswith(words)
     convert(quench, model, tmp_path / "M.MNN")
 

@@ -65,7 +65,8 @@ def convolutions(net):
             found.append({"records": [records[e] for e in ends], "bias": main["bias"],
                           "alpha": packed["alpha"], "weights": packed["buffer"].tobytes(),
                           "relu": bool(main["common"].get("relu")),
-                          "symmetric": main["symmetricQuan"]})  # fmt: skip
+                          "symmetric": main["symmetricQuan"],
+                          "winograd": main["symmetricQuan"].get("winogradAttr")})  # fmt: skip
     return found
 
 
@@ -107,6 +108,58 @@ def test_recorded_runs(mnn, shared, tmp_path, case, model):
     quantize(reference / "models" / f"{model}.mnn", tmp_path / "q.mnn", config, "--exact-mnn")
     theirs = convolutions(read(reference / case / "quant.mnn"))
     check_same(matched(convolutions(read(tmp_path / "q.mnn")), theirs))
+
+
+def check_winograd(pairs, wanted, tolerance=0.02):
+    """The same convolutions, units and weights; ranges as near as sums of floats in another order."""
+    assert sum(b["winograd"] is not None for _, b in pairs) == wanted
+    assert np.abs(ratios(pairs) - 1).max() < tolerance
+    for a, b in pairs:
+        assert [r[1] for r in a["records"]] == [r[1] for r in b["records"]]
+        assert (a["winograd"] is None) == (b["winograd"] is None)
+        if a["winograd"] is None:
+            continue
+        np.testing.assert_array_equal(a["winograd"][:9], b["winograd"][:9])
+        n = (a["winograd"][7] + 2) * (a["winograd"][8] + 2)
+        (x, zx, u), (y, zy, v) = (np.split(c["winograd"][9:], [n, 2 * n]) for c in (a, b))
+        np.testing.assert_allclose(x.view(np.float32), y.view(np.float32), rtol=tolerance)
+        assert np.abs(zx - zy).max() <= 127 * tolerance
+        np.testing.assert_allclose(u.view(np.float32), v.view(np.float32), rtol=1e-6)
+
+
+def test_recorded_winograd(mnn, shared, tmp_path):
+    reference, read = mnn
+    case = reference / "rfb320-ema"
+    config = json.loads((case / "config.json").read_text())
+    config["path"] = str(shared / config["path"])
+    done = quantize(reference / "models" / "RFB-320.mnn", tmp_path / "q.mnn", config, "--exact-mnn")
+    assert done.stderr == ""
+    ours, theirs = (convolutions(read(p)) for p in (tmp_path / "q.mnn", case / "quant.mnn"))
+    check_winograd(matched(ours, theirs), 4)
+
+
+def test_winograd_of_squeezenet(mnn, shared, tmp_path):
+    source = shared / "models" / "squeezenet-v1.1" / "squeezenet_v1.1.mnn"
+    config = RGB | {"mean": [123.675, 116.28, 103.53], "normal": [0.0171, 0.0175, 0.01743],
+                    "width": 227, "height": 227, "path": str(shared / "images" / "faces-png") + "/",
+                    "batch_size": 5, "winogradOpt": True}  # fmt: skip
+    oracle(source, tmp_path / "real.mnn", config)
+    quantize(source, tmp_path / "q.mnn", config, "--exact-mnn")
+    ours, theirs = convolutions(mnn[1](tmp_path / "q.mnn")), convolutions(mnn[1](tmp_path / "real.mnn"))
+    check_winograd(matched(ours, theirs), 8, 0.03)
+
+
+def test_winograd_with_same_padding_reads_nothing_outside(mnn, shared, tmp_path):
+    """The real tool makes such outputs smaller and adds tensors of two sizes."""
+    source = mnn[0] / "models" / "resnet8.mnn"
+    pictures = {"path": str(shared / "images" / "cifar10-png"), "width": 32, "height": 32}
+    done = quantize(source, tmp_path / "q.mnn", RGB | pictures | {"winogradOpt": True}, "--exact-mnn=winograd")
+    assert done.stderr.count("warning:") == 1 and "winogradOpt" in done.stderr
+    quantize(source, tmp_path / "n.mnn", RGB | pictures, "--exact-mnn=winograd")
+    ours, plain = convolutions(mnn[1](tmp_path / "q.mnn")), convolutions(mnn[1](tmp_path / "n.mnn"))
+    assert np.abs(ratios(list(zip(ours, plain))) - 1).max() < 0.05
+    assert sum(c["winograd"] is not None for c in ours) == 5
+    assert not any(c["winograd"] is not None for c in plain)
 
 
 def test_pictures_of_another_kind(mnn, shared, tmp_path):
@@ -185,9 +238,6 @@ def test_choices(mnn, shared, tmp_path):
     reference, read = mnn
     source = reference / "models" / "resnet8.mnn"
     pictures = {"path": str(shared / "images" / "cifar10-png"), "width": 32, "height": 32}
-    done = quantize(source, tmp_path / "w.mnn", RGB | pictures | {"winogradOpt": True},
-                    "--exact-mnn=winograd", good=False)  # fmt: skip
-    assert "winogradOpt" in done.stderr and not (tmp_path / "w.mnn").exists()
     done = quantize(source, tmp_path / "b.mnn", RGB | pictures | {"batch_size": 99}, "--exact-mnn")
     assert "set batch size as 30\n" in done.stdout
     skip = next(op["name"] for op in read(source)["oplists"]

@@ -129,24 +129,84 @@ case("resize_round", "Resize", IMAGE,
      {"mode": "nearest", "coordinate_transformation_mode": "half_pixel",
       "nearest_mode": "round_prefer_floor"},
      [*RESIZE, np.array([1, 1, 2, 2], np.float32)])  # fmt: skip
+for op in ("Sin", "Cos", "Tan", "Atan", "Asinh", "Softsign", "Celu", "ThresholdedRelu"):
+    case(op.lower(), op, IMAGE)
+for op in ("Asin", "Acos", "Atanh"):
+    case(op.lower(), op, IMAGE, values="fractions")
+case("acosh", "Acosh", IMAGE, values="above 1")
+case("gather_nd", "GatherND", (4, 5, 3), {}, [ints([0, 1], [3, 4])])
+case("gather_nd_slices", "GatherND", (4, 5, 3), {}, [ints([[0], [3]], [[2], [2]])])
+case("gather_nd_batch", "GatherND", (2, 5, 3), {"batch_dims": 1}, [ints([1], [4])])
+case("gather_elements", "GatherElements", (4, 5), {"axis": 1}, [ints([0, 1], [3, 4], [2, 2], [0, 0])])
+case("gather_elements_0", "GatherElements", (4, 5), {}, [ints([0, 1, 2, 3, 1])])
+case("scatter_nd", "ScatterND", (4, 5), {}, [ints([0], [2]), weights(2, 5)])
+case("scatter_elements", "ScatterElements", (4, 5), {"axis": 1}, [ints([0, 1], [3, 4], [2, 1], [0, 3]), weights(4, 2)])  # fmt: skip
+case("top_k", "TopK", (3, 8), {"axis": 1}, [ints(3)], outputs=2)
+case("top_k_smallest", "TopK", (3, 8), {"largest": 0}, [ints(3)], outputs=2)
+case("top_k_inside", "TopK", (3, 8, 2), {"axis": 1}, [ints(3)], outputs=2)
+case("cum_sum", "CumSum", (3, 8), {}, [np.int64(1)], opset=14)
+case("cum_sum_back", "CumSum", (3, 8), {"exclusive": 1, "reverse": 1}, [np.int64(0)], opset=14)
+case("trilu", "Trilu", (5, 6), {"upper": 1}, opset=14)
+case("trilu_lower", "Trilu", (5, 6), {"upper": 0}, [np.int64(1)], opset=14)
+case("eye_like", "EyeLike", (4, 6), {"k": 1})
+case("arg_min_keep", "ArgMin", IMAGE, {"axis": 1, "keepdims": 1})
+case("reduce_l2", "ReduceL2", IMAGE, {"axes": [1]})
+case("reduce_log_sum", "ReduceLogSum", IMAGE, {"axes": [1]}, values="positive")
+case("reduce_log_sum_exp", "ReduceLogSumExp", IMAGE, {"axes": [1]})
+case("lp_normalization", "LpNormalization", (3, 7), {"axis": 1})
+case("mean_variance", "MeanVarianceNormalization", IMAGE)
+case("slice_backwards", "Slice", (4, 6), {}, [ints(-1), ints(-10), ints(1), ints(-1)])
+case("greater_or_equal", "GreaterOrEqual", (3, 7), {}, [np.float32(0.2)])
+
+
+def chain(name, shape, constants, *nodes):
+    """Nodes as (operator, inputs, attributes); each makes "n0", "n1"..., the last one out0."""
+    case(name, [(op, inputs, a) for op, inputs, a in nodes], shape, {}, constants, opset=17)
+
+
+INDEX = ("ArgMax", ["x"], {"axis": 1, "keepdims": 0})
+chain("one_hot", (3, 8), [np.int64(8), weights(2)], INDEX, ("OneHot", ["n0", "c0", "c1"], {"axis": -1}))
+chain("one_hot_first", (3, 8), [np.int64(8), weights(2)], INDEX, ("OneHot", ["n0", "c0", "c1"], {"axis": 0}))
+chain("gather_elements_made", (3, 8), [], ("ArgMax", ["x"], {"axis": 1}),
+      ("GatherElements", ["x", "n0"], {"axis": 1}))  # fmt: skip
+chain("constant_of_shape", (3, 8), [], ("Shape", ["x"], {}), ("ConstantOfShape", ["n0"], {"value": helper.make_tensor("v", 1, [1], [2.5])}),
+      ("Add", ["x", "n1"], {}))  # fmt: skip
+chain("range", (3, 8), [np.int64(1), np.int64(0), np.int64(1)], ("Shape", ["x"], {}),
+      ("Gather", ["n0", "c0"], {}), ("Range", ["c1", "n1", "c2"], {}), ("Cast", ["n2"], {"to": 1}),
+      ("Add", ["x", "n3"], {}))  # fmt: skip
+chain("truth", (3, 8), [np.float32(0), np.float32(-1)], ("Greater", ["x", "c0"], {}),
+      ("LessOrEqual", ["x", "c1"], {}), ("And", ["n0", "n1"], {}), ("Or", ["n2", "n1"], {}),
+      ("Where", ["n3", "x", "c1"], {}))  # fmt: skip
 
 
 # MNN's cubic kernel rounds negative coordinates up: its first row and column are not interpolated.
 CUT_TO_ZERO = ("resize_cubic_half_pixel", "resize_cubic_pytorch_half_pixel")
 
 
+WHOLE = ("ArgMax", "ArgMin")
+TRUE = ("GreaterOrEqual",)
+
+
 def model_of(name):
     op, shape, attributes, constants, opset, outputs, second, _ = CASES[name]
     inputs = {"x": shape, **({"y": second} if second else {})}
-    names = [*inputs, *(f"c{i}" for i in range(len(constants)))]
     results = [f"out{i}" for i in range(outputs)]
-    kind = TensorProto.INT64 if op.startswith("Arg") else TensorProto.FLOAT
+    if isinstance(op, list):
+        made = [*(f"n{i}" for i in range(len(op) - 1)), "out0"]
+        nodes = [helper.make_node(kind, names, [made[i]], name=made[i], **a)
+                 for i, (kind, names, a) in enumerate(op)]  # fmt: skip
+    else:
+        names = [*inputs, *(f"c{i}" for i in range(len(constants)))]
+        nodes = [helper.make_node(op, [n if not (n[0] == "c" and np.size(constants[int(n[1:])]) == 0)
+                                       else "" for n in names], results, name="it", **attributes)]  # fmt: skip
+    first = (TensorProto.INT64 if op in WHOLE else TensorProto.BOOL if op in TRUE
+             else TensorProto.FLOAT)  # fmt: skip
+    kinds = [first, TensorProto.INT64] if op == "TopK" else [first] * outputs
     graph = helper.make_graph(
-        [helper.make_node(op, [n if not (n[0] == "c" and np.size(constants[int(n[1:])]) == 0)
-                               else "" for n in names], results, name="it", **attributes)],
+        nodes,
         "g",
         [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in inputs.items()],
-        [helper.make_tensor_value_info(n, kind, None) for n in results],
+        [helper.make_tensor_value_info(n, k, None) for n, k in zip(results, kinds)],
         [numpy_helper.from_array(np.asarray(c), f"c{i}") for i, c in enumerate(constants)
          if np.size(c)],
     )  # fmt: skip
@@ -154,6 +214,9 @@ def model_of(name):
         graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8
     )
     return onnx.shape_inference.infer_shapes(model)
+
+
+SPANS = {"positive": (0.2, 3), "fractions": (-0.9, 0.9), "above 1": (1.1, 4)}
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -166,7 +229,7 @@ def test_operator(name, quench, tmp_path):
     _, shape, _, _, _, _, second, values = CASES[name]
     rng = np.random.default_rng(5)
     inputs = {
-        n: (rng.uniform(0.2, 3, s) if values else rng.normal(0, 1.5, s)).astype(np.float32)
+        n: (rng.uniform(*SPANS[values], s) if values else rng.normal(0, 1.5, s)).astype(np.float32)
         for n, s in {"x": shape, "y": second}.items()
         if s
     }

@@ -1,24 +1,29 @@
-/* Addition and multiplication of bytes: the same bytes as loops in double, all lengths, in place;
- * largest bytes of windows. */
+/* Addition, multiplication and subtraction of bytes: the same bytes as loops in double, all
+ * lengths, in place; largest bytes of windows. */
 #ifndef QN_TESTS_KERNEL_Q8_BINARY_CASES_H
 #define QN_TESTS_KERNEL_Q8_BINARY_CASES_H
 
-static uint8_t binary_expected(const qn_q8_binary_args *args, size_t i, bool add)
+typedef enum binary_op { BINARY_ADD, BINARY_MUL, BINARY_SUB } binary_op;
+
+static uint8_t binary_expected(const qn_q8_binary_args *args, size_t i, binary_op op)
 {
     const double x = (double)((args->a[i] ^ args->a_flip) - args->a_off);
     const double y = (double)((args->b[i] ^ args->b_flip) - args->b_off);
     double v;
-    if (add)
+    if (op == BINARY_ADD)
         v = (double)(float)(x * (double)args->ra +
                             (double)(float)(y * (double)args->rb + (double)args->fixed));
-    else
+    else if (op == BINARY_MUL)
         v = (double)((float)(x * y) * args->ra + args->fixed);
+    else
+        v = (double)(((float)x * args->ra - (float)y * args->rb) / args->fixed);
     v = rint(v);
     v = v < (double)args->lo ? (double)args->lo : v > (double)args->hi ? (double)args->hi : v;
-    return (uint8_t)(int32_t)v;
+    return (uint8_t)((int32_t)v + args->zero);
 }
 
-static void binary_case(const qn_q8_binary *kernel, bool add, size_t n, size_t shift, int in_place)
+static void binary_case(const qn_q8_binary *kernel, binary_op op, size_t n, size_t shift,
+                        int in_place)
 {
     enum { ROOM = 1024 };
     static uint8_t a[ROOM], b[ROOM], out[ROOM], expected[ROOM];
@@ -45,10 +50,14 @@ static void binary_case(const qn_q8_binary *kernel, bool add, size_t n, size_t s
                           : 7.0f,
         .hi = sy ? 127.0f : 255.0f,
     };
-    if (!add)
+    if (op == BINARY_MUL)
         args.ra *= 0.01f;
+    if (op == BINARY_SUB) {
+        args.fixed = 0.01f + (float)(rng() % 1000) * 0.003f;
+        args.zero = (int32_t)(rng() % 256) - 128;
+    }
     for (size_t i = 0; i < n; i++)
-        expected[i] = binary_expected(&args, i, add);
+        expected[i] = binary_expected(&args, i, op);
     args.out = in_place == 0 ? out + shift : in_place == 1 ? a + shift : b + shift;
     const uint8_t before = args.out[n];
     kernel->fn(&args);
@@ -61,11 +70,11 @@ static void binary_case(const qn_q8_binary *kernel, bool add, size_t n, size_t s
         fail(kernel->name, RANDOM, shape, "wrote behind the end");
 }
 
-static void binary_cases(const qn_q8_binary *kernel, bool add)
+static void binary_cases(const qn_q8_binary *kernel, binary_op op)
 {
     for (size_t n = 0; n < 300; n++)
         for (int in_place = 0; in_place < 3; in_place++)
-            binary_case(kernel, add, n, rng() % 64, in_place);
+            binary_case(kernel, op, n, rng() % 64, in_place);
     /* What is not a number is the lower end. */
     uint8_t byte = 3, out = 9;
     qn_q8_binary_args args = {.n = 1, .a = &byte, .b = &byte, .out = &out, .ra = 1.0f, .rb = 1.0f};
@@ -80,13 +89,19 @@ static void binary_cases(const qn_q8_binary *kernel, bool add)
 static void test_q8_add(const qn_q8_binary *kernel, const qn_q8_binary *reference)
 {
     (void)reference;
-    binary_cases(kernel, true);
+    binary_cases(kernel, BINARY_ADD);
 }
 
 static void test_q8_mul(const qn_q8_binary *kernel, const qn_q8_binary *reference)
 {
     (void)reference;
-    binary_cases(kernel, false);
+    binary_cases(kernel, BINARY_MUL);
+}
+
+static void test_q8_sub(const qn_q8_binary *kernel, const qn_q8_binary *reference)
+{
+    (void)reference;
+    binary_cases(kernel, BINARY_SUB);
 }
 
 static void test_q8_maxpool(const qn_q8_maxpool *kernel, const qn_q8_maxpool *reference)

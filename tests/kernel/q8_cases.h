@@ -7,7 +7,7 @@ typedef enum q8_class { Q8_RANDOM, Q8_WORST, Q8_SAFE, Q8_TIES, Q8_WRAP, N_Q8_CLA
 static const char *const q8_class_names[] = {"random", "worst", "safe", "ties", "wrapping"};
 
 /* --- inputs ----------------------------------------------------------------------------------- */
-enum { GUARD_SLOTS = 128, GUARD_ROOM = 1 << 17 };
+enum { GUARD_SLOTS = 128, GUARD_ROOM = 1 << 18 };
 static uint8_t *guard_arena;
 static size_t guard_used;
 
@@ -170,6 +170,7 @@ static uint64_t q8_hash(const void *data, size_t bytes)
 enum { Q8_MAX_ROWS = 64 };
 typedef struct q8_igemm_problem {
     size_t m, n, kc, ks, n_rows;
+    size_t row_step, tap_step;
     const uint8_t *rows[Q8_MAX_ROWS]; /* each exactly kc bytes */
     int8_t *w;
     int32_t *base;
@@ -194,11 +195,15 @@ static q8_igemm_problem q8_igemm_problem_make(size_t m, size_t n, size_t kc, siz
     p.out.small_scales = true;
     for (size_t i = 0; i < n; i++)
         p.out.small_scales &= p.scale[i] > -1.0f && p.scale[i] < 1.0f;
+    /* Rows evenly spaced, as guarded memory is, or in no regular order. */
+    const bool even = rng() % 2 == 0;
+    p.row_step = even ? 1 : 7;
+    p.tap_step = even ? 1 : 3;
     return p;
 }
 static const uint8_t *q8_igemm_row(const q8_igemm_problem *p, size_t m, size_t t)
 {
-    return p->rows[(m * 7 + t * 3) % p->n_rows]; /* in no regular order */
+    return p->rows[(m * p->row_step + t * p->tap_step) % p->n_rows];
 }
 
 static void q8_igemm_run(const qn_q8_igemm *kernel, const q8_igemm_problem *p, void *c,
@@ -207,7 +212,9 @@ static void q8_igemm_run(const qn_q8_igemm *kernel, const q8_igemm_problem *p, v
     size_t bytes;
     if (!qn__q8_gemm_packed_bytes(&bytes, p->n, p->kc, p->ks, kernel))
         exit(1);
-    uint8_t *const packed = need(malloc(bytes + (bytes == 0)));
+    /* What is packed is not read beyond its end either, as far as it fits. */
+    const bool fits = bytes <= GUARD_ROOM && bytes % 64 == 0 && guard_used < GUARD_SLOTS;
+    uint8_t *const packed = fits ? guarded(bytes) : need(malloc(bytes + (bytes == 0)));
     const uint8_t **const rows = need(malloc(kernel->mr * p->ks * sizeof *rows + 8));
     const bool safe = qn__q8_gemm_safe(p->w, p->n, p->kc, p->ks, p->kc * p->ks, p->kc, 1);
     qn__q8_gemm_pack(packed, p->w, p->base, p->scale, p->n, p->kc, p->ks, p->kc * p->ks, p->kc, 1,
@@ -221,7 +228,8 @@ static void q8_igemm_run(const qn_q8_igemm *kernel, const q8_igemm_problem *p, v
         kernel->fn(mr, p->n, p->kc, p->ks, rows, p->flip, safe, packed,
                    (uint8_t *)c + m0 * c_stride * elem, c_stride, &p->out);
     }
-    free(packed);
+    if (!fits)
+        free(packed);
     free(rows);
 }
 
@@ -248,6 +256,41 @@ static void q8_igemm_case(const qn_q8_igemm *kernel, const qn_q8_igemm *referenc
     free(expected.memory), free(got.memory);
 }
 
+/* Tables of pairs: those that are packed are fine; numbers that lead out of a row are not. */
+static void test_q8_tables(const qn_q8_igemm *kernel)
+{
+    enum { N = 9, KC = 2100, KS = 2 };
+    size_t bytes;
+    if (!kernel->pairs || !qn__q8_gemm_packed_bytes(&bytes, N, KC, KS, kernel))
+        return;
+    static int8_t w[N * KC * KS];
+    static const int32_t base[N];
+    static const float scale[N];
+    uint8_t *const packed = need(malloc(bytes));
+    qn__q8_gemm_pack(packed, w, base, scale, N, KC, KS, KC * KS, KC, 1, kernel, true);
+    const size_t panel = bytes / ((N + kernel->nr - 1) / kernel->nr);
+    const size_t table = kernel->nr * (8 + KS * (size_t)KC);
+    static const struct {
+        size_t at; /* numbers from the table's beginning: 513 of the first part, 14 of the second */
+        uint16_t value;
+        bool ok;
+    } cases[] = {{0, 256, true}, {0, 257, false}, {1, 2048, false}, {2, 2, false},
+                 {1, 0, true},   {513, 7, false}, {514, 52, false}, {527, 300, false}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        n_checks++;
+        uint8_t *const at = packed + panel * (i % 2) + table + 2 * cases[i].at;
+        uint8_t before[2];
+        memcpy(before, at, 2);
+        memcpy(at, &cases[i].value, 2);
+        if (qn__q8_gemm_packed_ok(packed, N, KC, KS, kernel) != cases[i].ok) {
+            printf("FAILED %s: table case %zu\n", kernel->name, i);
+            exit(1);
+        }
+        memcpy(at, before, 2);
+    }
+    free(packed);
+}
+
 static void test_q8_igemm(const qn_q8_igemm *kernel, const qn_q8_igemm *reference)
 {
     const size_t mr = kernel->mr, nr = kernel->nr;
@@ -264,6 +307,10 @@ static void test_q8_igemm(const qn_q8_igemm *kernel, const qn_q8_igemm *referenc
     for (int kind = 0; kind < N_Q8_CLASSES; kind++) {
         for (int times = 0; times < 8; times++) {
             q8_igemm_case(kernel, reference, 20, 100, 64, 9, (q8_class)kind);
+            q8_igemm_case(kernel, reference, 41, 70, 128, 2, (q8_class)kind);
+            q8_igemm_case(kernel, reference, 37, 40, 96, 3, (q8_class)kind);
+            q8_igemm_case(kernel, reference, 33, 24, 24, 7, (q8_class)kind);
+            q8_igemm_case(kernel, reference, 19, 20, 212, 1, (q8_class)kind);
             q8_igemm_case(kernel, reference, 20, 64, 21, 7, (q8_class)kind);
             q8_igemm_case(kernel, reference, 3, 130, 257, 1, (q8_class)kind);
             q8_igemm_case(kernel, reference, 5, 33, 1027, 1, (q8_class)kind);
@@ -272,10 +319,12 @@ static void test_q8_igemm(const qn_q8_igemm *kernel, const qn_q8_igemm *referenc
             for (size_t n = 1; n <= 4 * nr; n += 1 + n / 5)
                 q8_igemm_case(kernel, reference, m, n, 11, 3, (q8_class)kind);
     }
+    test_q8_tables(kernel);
     /* Sums beyond 2^24, rows too long for any copy of them. */
     for (int times = 0; times < 6; times++) {
         q8_igemm_case(kernel, reference, 3, 3, 40000, 1, times % 2 ? Q8_SAFE : Q8_WORST);
         q8_igemm_case(kernel, reference, mr, 2, 601, 70, times % 2 ? Q8_SAFE : Q8_WORST);
+        q8_igemm_case(kernel, reference, 2, 1, 601, 300, times % 2 ? Q8_SAFE : Q8_WORST);
     }
 }
 

@@ -362,8 +362,165 @@ static void test_f32_range(const qn_f32_range *kernel, const qn_f32_range *refer
             }
 }
 
+/* The contract in loops, one channel after the other. */
+static void round_plain(const qn_f32_round_args *a, float *moved, float *errors, int8_t *q)
+{
+    for (size_t c = 0; c < a->channels; c++)
+        for (size_t j = 0; j < a->n; j++) {
+            const size_t left = a->n - 1 - j;
+            float *shift = moved + c * a->moved_stride;
+            float r = (a->w[c * a->w_stride + j] + shift[left]) / a->scales[c];
+            r = nearbyintf(r > a->top ? a->top : r < -a->top ? -a->top : r);
+            const float before = j % 2 == 1 ? (float)q[c * a->q_stride + j - 1] : 0;
+            if (a->pairs && before > 0)
+                r = fminf(r, a->pair_limit - before);
+            if (a->pairs && before < 0)
+                r = fmaxf(r, -a->pair_limit - before);
+            const float product = r * a->scales[c];
+            const float lost = a->w[c * a->w_stride + j] - product;
+            q[c * a->q_stride + j] = (int8_t)r;
+            errors[c * a->errors_stride + left] = lost;
+            for (size_t i = 0; i < left; i++) {
+                const float step = lost * a->u[left * a->u_stride + i];
+                shift[i] += step;
+            }
+        }
+}
+
+static void round_case(const qn_f32_round *kernel, size_t channels, size_t n, bool pairs)
+{
+    const size_t stride = n + rng() % 5;
+    block w = block_make(channels * stride, RANDOM), u = block_make(n * stride, RANDOM);
+    block scales = block_make(channels, RANDOM), moved = block_make(channels * stride, RANDOM);
+    float *const errors = need(calloc(2 * channels, stride * sizeof(float)));
+    int8_t *const q = need(calloc(2 * channels, stride));
+    for (size_t c = 0; c < channels; c++)
+        scales.data[c] = (float)(1 + rng() % 64) / 4096.0f;
+    qn_f32_round_args a = {channels, n,      w.data, stride, scales.data, u.data, stride, NULL,
+                           stride,   errors, stride, q,      stride,      127.0f, 128.0f, pairs};
+    round_plain(&a, moved.copy, errors + channels * stride, q + channels * stride);
+    a.moved = moved.data;
+    kernel->fn(&a);
+    n_checks++;
+    if (memcmp(errors, errors + channels * stride, channels * stride * sizeof(float)) != 0 ||
+        memcmp(q, q + channels * stride, channels * stride) != 0)
+        fail(kernel->name, RANDOM, pairs ? "rounding of pairs" : "rounding", "differs");
+    if (!block_unchanged(&w) || !block_unchanged(&u))
+        fail(kernel->name, RANDOM, "rounding", "changed its inputs");
+    block_free(&w), block_free(&u), block_free(&scales), block_free(&moved);
+    free(errors), free(q);
+}
+
+static void test_f32_round(const qn_f32_round *kernel, const qn_f32_round *reference)
+{
+    static const size_t widths[] = {1, 2, 3, 9, 31, 63, 64};
+    (void)reference;
+    for (size_t channels = 1; channels < 40; channels++)
+        for (size_t i = 0; i < sizeof(widths) / sizeof(widths[0]); i++)
+            for (int pairs = 0; pairs < 2; pairs++)
+                round_case(kernel, channels, widths[i], pairs != 0);
+}
+
+static void test_f32_sums(const qn_f32_sums *kernel, const qn_f32_sums *reference)
+{
+    enum { MOST = 150 };
+    (void)reference;
+    for (size_t channels = 1; channels <= MOST; channels++)
+        for (size_t rows = 0; rows < 10; rows++) {
+            block x = block_make(rows * channels, RANDOM);
+            double sums[MOST];
+            for (size_t c = 0; c < channels; c++)
+                sums[c] = (double)c;
+            kernel->fn(x.data, rows, channels, sums);
+            n_checks++;
+            for (size_t c = 0; c < channels; c++) {
+                float sum = 0;
+                for (size_t r = 0; r < rows; r++)
+                    sum += x.copy[r * channels + c];
+                if (sums[c] != (double)c + (double)sum)
+                    fail(kernel->name, RANDOM, "sums", "differs");
+            }
+            block_free(&x);
+        }
+}
+
+static uint8_t resized(int64_t sum)
+{
+    sum = (sum + (1 << (QN_RESIZE_BITS - 1))) >> QN_RESIZE_BITS;
+    return (uint8_t)(sum < 0 ? 0 : sum > 255 ? 255 : sum);
+}
+
+/* A weight of a filter, negative ones among them. */
+static int32_t resize_weight(void)
+{
+    return (int32_t)(rng() % (3u << (QN_RESIZE_BITS - 2))) - (1 << (QN_RESIZE_BITS - 2));
+}
+
+static void test_u8_columns(const qn_u8_columns *kernel, const qn_u8_columns *reference)
+{
+    enum { TAPS = 6 };
+    (void)reference;
+    for (size_t n = 0; n < 200; n++)
+        for (size_t taps = 1; taps <= TAPS; taps++) {
+            const size_t stride = n + rng() % 3;
+            uint8_t *const rows = need(malloc(taps * stride + 1)), *const out = need(malloc(n + 1));
+            int32_t weights[TAPS];
+            for (size_t i = 0; i < taps * stride; i++)
+                rows[i] = (uint8_t)rng();
+            for (size_t t = 0; t < taps; t++)
+                weights[t] = resize_weight();
+            out[n] = 0x5A;
+            kernel->fn(rows, stride, weights, taps, n, out);
+            n_checks++;
+            for (size_t i = 0; i < n; i++) {
+                int64_t sum = 0;
+                for (size_t t = 0; t < taps; t++)
+                    sum += (int64_t)weights[t] * rows[t * stride + i];
+                if (out[i] != resized(sum))
+                    fail(kernel->name, RANDOM, "columns", "differs");
+            }
+            if (out[n] != 0x5A)
+                fail(kernel->name, RANDOM, "columns", "writes behind its output");
+            free(rows), free(out);
+        }
+}
+
+static void test_u8_pixels(const qn_u8_pixels *kernel, const qn_u8_pixels *reference)
+{
+    enum { MOST = 40, TAPS = 6 };
+    (void)reference;
+    for (size_t n = 1; n <= MOST; n++)
+        for (size_t width = 1; width <= MOST; width++) {
+            uint8_t *const row = need(malloc(3 * width)), *const out = need(malloc(3 * n));
+            uint32_t first[MOST];
+            size_t offset[MOST + 1] = {0};
+            int32_t weights[MOST * TAPS];
+            for (size_t i = 0; i < 3 * width; i++)
+                row[i] = (uint8_t)rng();
+            for (size_t x = 0; x < n; x++) {
+                const size_t taps = 1 + rng() % (width < TAPS ? width : TAPS);
+                first[x] = (uint32_t)(rng() % (width - taps + 1));
+                offset[x + 1] = offset[x] + taps;
+            }
+            for (size_t i = 0; i < offset[n]; i++)
+                weights[i] = resize_weight();
+            kernel->fn(row, width, first, offset, weights, n, out);
+            n_checks++;
+            for (size_t i = 0; i < 3 * n; i++) {
+                int64_t sum = 0;
+                for (size_t t = offset[i / 3]; t < offset[i / 3 + 1]; t++)
+                    sum +=
+                        (int64_t)weights[t] * row[3 * (first[i / 3] + t - offset[i / 3]) + i % 3];
+                if (out[i] != resized(sum))
+                    fail(kernel->name, RANDOM, "pixels", "differs");
+            }
+            free(row), free(out);
+        }
+}
+
 #include "q8_binary_cases.h"
 #include "q8_cases.h"
+#include "q8_loops_cases.h"
 
 /* --- the reference itself against double --------------------------------------------------------
  */

@@ -6,7 +6,7 @@
 #include "core/cpu.h"
 #include "fault/fault.h"
 
-enum { CASES = 400, MAX_IN = 1 << 15, MAX_W = 1 << 15, MAX_CHANNELS = 128 };
+enum { CASES = 400, MAX_IN = 1 << 16, MAX_W = 1 << 15, MAX_CHANNELS = 128 };
 
 /* --- random nodes ------------------------------------------------------------------------------*/
 typedef struct sample {
@@ -312,30 +312,36 @@ static void integers_are_the_simulation(void **state)
     assert_true(distinct > total * 16);
 }
 
-/* Add and Mul, of equal shapes or broadcast along some axes, either way round. */
+/* Add, Mul and Sub, of equal shapes, of a picture and its channels, or broadcast along some axes,
+ * either way round. */
 static sample *sums_make(uint64_t seed)
 {
+    static const qn_op ops[] = {QN_OP_ADD, QN_OP_MUL, QN_OP_SUB};
     sample *const s = calloc(1, sizeof(*s));
     assert_non_null(s);
     net_random_state = seed * 104729 + 3;
     s->n = net_start();
     const int64_t dims[4] = {between(1, 2), between(1, 40), between(1, 9), between(1, 9)};
     int64_t small[4];
-    const bool equal = net_random(2) != 0, turned = net_random(2) != 0;
+    const uint32_t kind = net_random(3);
+    const bool turned = net_random(2) != 0;
     for (size_t i = 0; i < 4; i++)
-        small[i] = equal || net_random(2) != 0 ? dims[i] : 1;
-    const bool add = net_random(2) != 0, far = net_random(4) == 0;
-    const float sa = 0.013f, sb = far ? 1e-5f : 0.02f, sy = add ? 0.03f : sa * sb * 60.0f;
+        small[i] =
+            kind == 0 || (kind == 1 && i < 2) || (kind == 2 && net_random(2) != 0) ? dims[i] : 1;
+    const qn_op op = ops[net_random(3)];
+    const bool add = op == QN_OP_ADD, far = net_random(4) == 0;
+    const float sa = 0.013f, sb = far ? 1e-5f : 0.02f;
+    const float sy = op == QN_OP_MUL ? sa * sb * 60.0f : 0.03f;
     qn_tensor *in[2] = {NULL};
     in[turned] = bytes_into(s, s->x, 4, dims, sa);
     in[!turned] = bytes_into(s, s->x2, 4, small, sb);
-    qn_tensor *y = build_node(&s->n->b, add ? QN_OP_ADD : QN_OP_MUL, "y", 2, in);
+    qn_tensor *y = build_node(&s->n->b, op, "y", 2, in);
     const bool s8 = net_random(2) != 0;
     y->type = net_quant(s->n, s8 ? QN_DTYPE_I8 : QN_DTYPE_U8, sy,
                         s8 ? (int32_t)between(-128, 127) : (int32_t)between(0, 255));
     y->producer->act = (qn_act)net_random(2);
     s->y = y;
-    s->integers = equal && !(add && far);
+    s->integers = kind < 2 && !(add && far);
     build_output(&s->n->b, y);
     return s;
 }
@@ -360,6 +366,69 @@ static void sums_are_the_tables(void **state)
             uint8_t *const got = run_sample(s, &options, 1 + (uint32_t)f, &got_bytes, kernel);
             if (s->integers)
                 assert_non_null(strstr(kernel, "q8_"));
+            expect_same(got, got_bytes, expected, bytes, i, kernel, 1 + (uint32_t)f);
+            free(got);
+        }
+        free(expected);
+        sample_free(s);
+    }
+}
+
+/* Means of windows, softmax of long rows, tables: integer loops of the machine against plain ones.
+ */
+static sample *loops_make(uint64_t seed)
+{
+    sample *const s = calloc(1, sizeof(*s));
+    assert_non_null(s);
+    net_random_state = seed * 7907 + 11;
+    s->n = net_start();
+    builder *const b = &s->n->b;
+    const uint32_t kind = net_random(4);
+    const int64_t dims[4] = {between(1, 2), between(1, kind == 2 ? 700 : 90), between(3, 6),
+                             between(3, 6)};
+    qn_tensor *const x = bytes_into(s, s->x, 4, dims, 0.05f);
+    qn_tensor *y;
+    if (kind == 0) {
+        const int64_t kernel[2] = {between(2, 3), between(2, 3)}, pads[4] = {0, 1, 1, 0};
+        y = NODE(b, AVERAGE_POOL, "y", x);
+        set_ints(b, y, "kernel_shape", 2, kernel);
+        set_ints(b, y, "pads", 4, pads);
+        set_int(b, y, "count_include_pad", net_random(2));
+    } else if (kind == 1) {
+        y = NODE(b, GLOBAL_AVERAGE_POOL, "y", x);
+    } else if (kind == 2) {
+        y = NODE(b, SOFTMAX, "y", x);
+        set_int(b, y, "axis", (int64_t)net_random(4));
+    } else {
+        y = NODE(b, SIGMOID, "y", x);
+    }
+    const bool s8 = net_random(2) != 0;
+    const float scale = kind < 2 ? 0.04f : 1.0f / 256.0f;
+    y->type = net_quant(s->n, s8 ? QN_DTYPE_I8 : QN_DTYPE_U8, scale,
+                        s8 ? (int32_t)between(-128, 127) : (int32_t)between(0, 100));
+    s->y = y;
+    build_output(b, y);
+    return s;
+}
+
+static void loops_do_not_depend_on_the_machine(void **state)
+{
+    (void)state;
+    uint32_t flags[8];
+    const size_t n_flags = masks(flags);
+    for (size_t i = 0; i < CASES; i++) {
+        sample *const s = loops_make(i);
+        qn_plan_options options;
+        qn__plan_options_init(&options, s->n->b.ctx);
+        options.reference = true;
+        options.cpu_flags = 0;
+        size_t bytes = 0, got_bytes = 0;
+        char kernel[64];
+        uint8_t *const expected = run_sample(s, &options, 1, &bytes, kernel);
+        options.reference = false;
+        for (size_t f = 0; f < n_flags; f++) {
+            options.cpu_flags = flags[f];
+            uint8_t *const got = run_sample(s, &options, 1 + (uint32_t)f, &got_bytes, kernel);
             expect_same(got, got_bytes, expected, bytes, i, kernel, 1 + (uint32_t)f);
             free(got);
         }
@@ -499,6 +568,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(integers_are_the_simulation),
         cmocka_unit_test(sums_are_the_tables),
+        cmocka_unit_test(loops_do_not_depend_on_the_machine),
         cmocka_unit_test(very_many_taps),
         cmocka_unit_test(memory_shrinks),
         cmocka_unit_test(planning_survives_lack_of_memory),

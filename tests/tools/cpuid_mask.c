@@ -5,6 +5,7 @@
 // instruction on the program's behalf and clears the feature bits above the level that
 // QN_MASK_ISA names:
 //
+//     vnni     no AMX
 //     avx512   no VNNI, no AMX: AVX-512 F/CD/BW/DQ/VL stay
 //     avx2     no AVX-512, VNNI or AMX in any form: AVX2, FMA and F16C stay
 //     sse4     no AVX at all
@@ -75,6 +76,11 @@ typedef struct {
         }                                                                                          \
     }
 
+static const cpuid_rule rules_vnni[] = {
+    {7, 0, {0, 0, 0, AMX_D}},
+    {7, 1, {AMX_1A, 0, 0, AMX_1D | AVX10_1D}},
+    {0},
+};
 static const cpuid_rule rules_avx512[] = {
     {7, 0, {0, 0, AVX512_VNNI_C, AMX_D}},
     {7, 1, {VNNI_1A | AMX_1A, 0, 0, VNNI_1D | AMX_1D | AVX10_1D}},
@@ -93,7 +99,10 @@ static const cpuid_rule rules_sse4[] = {
 static const struct {
     const char *name;
     const cpuid_rule *rules;
-} levels[] = {{"avx512", rules_avx512}, {"avx2", rules_avx2}, {"sse4", rules_sse4}};
+} levels[] = {{"vnni", rules_vnni},
+              {"avx512", rules_avx512},
+              {"avx2", rules_avx2},
+              {"sse4", rules_sse4}};
 
 // Leaves that only describe what is hidden: AMX tiles and tile multiplication, AVX10.
 static const uint32_t empty_leaves[] = {0x1d, 0x1e, 0x24};
@@ -217,7 +226,7 @@ __attribute__((constructor)) static void start(int argc, char **argv, char **env
         if (!strcmp(wanted, levels[i].name))
             active_rules = levels[i].rules;
     if (!active_rules)
-        refuse("QN_MASK_ISA must be avx512, avx2 or sse4");
+        refuse("QN_MASK_ISA must be vnni, avx512, avx2 or sse4");
     struct sigaction ours = {.sa_sigaction = on_segv, .sa_flags = SA_SIGINFO | SA_ONSTACK};
     if (__sigaction(SIGSEGV, &ours, NULL))
         refuse("SIGSEGV cannot be handled");

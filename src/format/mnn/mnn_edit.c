@@ -56,8 +56,13 @@ static qn_fb_object *make_symmetric(qn_fb_document *d, const qn_mnn_conv_edit *e
         {QN_MNN_QuantizedFloatParam_outputDataType, QN_MNN_DataType_DT_INT8},
     };
     qn_fb_object *object = qn__fb_new(d, QN_MNN_REC_QuantizedFloatParam);
-    if (object != NULL)
-        set_ints(object, values, sizeof(values) / sizeof(values[0]));
+    if (object == NULL)
+        return NULL;
+    set_ints(object, values, sizeof(values) / sizeof(values[0]));
+    if (edit->winograd != NULL &&
+        !qn__fb_set_vector(d, object, QN_MNN_QuantizedFloatParam_winogradAttr, edit->winograd,
+                           edit->n_winograd))
+        return NULL;
     return object;
 }
 

@@ -111,6 +111,27 @@ static qn_status reduce_axes(qn_mnx_exporter *x, const qn_node *node, const int6
     return QN_OK;
 }
 
+/* Unary operations before and after, -1: none. */
+typedef struct around {
+    qn_op op;
+    int32_t before, after;
+} around;
+
+static const around *around_of(qn_op op)
+{
+    static const around rows[] = {
+        {QN_OP_REDUCE_L1, QN_MNN_UnaryOpOperation_ABS, -1},
+        {QN_OP_REDUCE_L2, QN_MNN_UnaryOpOperation_SQUARE, QN_MNN_UnaryOpOperation_SQRT},
+        {QN_OP_REDUCE_SUM_SQUARE, QN_MNN_UnaryOpOperation_SQUARE, -1},
+        {QN_OP_REDUCE_LOG_SUM, -1, QN_MNN_UnaryOpOperation_LOG},
+        {QN_OP_REDUCE_LOG_SUM_EXP, QN_MNN_UnaryOpOperation_EXP, QN_MNN_UnaryOpOperation_LOG},
+        {QN_OP_IDENTITY, -1, -1}};
+    size_t i = 0;
+    while (rows[i].op != QN_OP_IDENTITY && rows[i].op != op)
+        i++;
+    return &rows[i];
+}
+
 qn_status qn__mnn_export_reduce(qn_mnx_exporter *x, const qn_node *node, int32_t argument,
                                 qn_error *error)
 {
@@ -118,10 +139,19 @@ qn_status qn__mnn_export_reduce(qn_mnx_exporter *x, const qn_node *node, int32_t
     size_t count;
     int32_t from;
     QN_TRY(reduce_axes(x, node, &axes, &count, error));
+    const around *a = around_of(node->op);
     QN_TRY(qn__mnx_get(x, node->inputs[0], QN_MNX_PLANAR, &from, error));
     const int32_t to = qn__mnx_put(x, node, 0, QN_MNX_PLANAR, false);
+    const int32_t sum = a->after >= 0 ? qn__mnx_between(x, node, "_reduced", NULL) : to;
+    if (a->before >= 0) {
+        const int32_t first = qn__mnx_between(x, node, "_terms", NULL);
+        qn__mnx_unary(x, NULL, a->before, from, first);
+        from = first;
+    }
     qn_fb_object *reduce = qn__mnx_op(x, node->name, QN_MNN_OpType_Reduction,
-                                      QN_MNN_REC_ReductionParam, &from, 1, &to, 1);
+                                      QN_MNN_REC_ReductionParam, &from, 1, &sum, 1);
+    if (a->after >= 0)
+        qn__mnx_unary(x, NULL, a->after, sum, to);
     qn__fb_set_int(reduce, QN_MNN_ReductionParam_operation, argument);
     qn__mnx_set_ints(x, reduce, QN_MNN_ReductionParam_dim, axes, count);
     qn__fb_set_int(reduce, QN_MNN_ReductionParam_keepDims, qn__attr_int(node, "keepdims", 1) != 0);
@@ -129,10 +159,9 @@ qn_status qn__mnn_export_reduce(qn_mnx_exporter *x, const qn_node *node, int32_t
     return QN_OK;
 }
 
-qn_status qn__mnn_export_arg_max(qn_mnx_exporter *x, const qn_node *node, int32_t argument,
-                                 qn_error *error)
+qn_status qn__mnn_export_arg(qn_mnx_exporter *x, const qn_node *node, int32_t argument,
+                             qn_error *error)
 {
-    (void)argument;
     const bool keep = qn__attr_int(node, "keepdims", 1) != 0;
     int64_t axis = qn__attr_int(node, "axis", 0), dims[QN_MAX_RANK];
     int32_t from;
@@ -141,8 +170,7 @@ qn_status qn__mnn_export_arg_max(qn_mnx_exporter *x, const qn_node *node, int32_
     QN_TRY(qn__mnx_get(x, node->inputs[0], QN_MNX_PLANAR, &from, error));
     const int32_t to = qn__mnx_put(x, node, 0, QN_MNX_PLANAR, false);
     const int32_t index = keep ? qn__mnx_between(x, node, "_index", NULL) : to;
-    qn_fb_object *arg =
-        qn__mnx_op(x, node->name, QN_MNN_OpType_ArgMax, QN_MNN_REC_ArgMax, &from, 1, &index, 1);
+    qn_fb_object *arg = qn__mnx_op(x, node->name, argument, QN_MNN_REC_ArgMax, &from, 1, &index, 1);
     qn__fb_set_int(arg, QN_MNN_ArgMax_outMaxVal, 0);
     qn__fb_set_int(arg, QN_MNN_ArgMax_topK, 1);
     qn__fb_set_int(arg, QN_MNN_ArgMax_axis, axis + (axis < 0 ? node->inputs[0]->rank : 0));

@@ -85,6 +85,8 @@ typedef struct qn_mnn_conv_edit {
     int32_t zero_in, zero_out;
     int32_t clamp_min, clamp_max; /* of the output's levels; both 0: -127..127 */
     int64_t input_channels;       /* Convolution2DCommon.inputCount; 0: kept */
+    const int32_t *winograd;      /* symmetricQuan.winogradAttr; NULL: none */
+    size_t n_winograd;
 } qn_mnn_conv_edit;
 qn_status qn__mnn_edit_conv(qn_fb_document *d, qn_fb_object *op, const qn_mnn_conv_edit *edit,
                             qn_error *error);

@@ -67,8 +67,11 @@ static qn_status binary(qn_mnn_reader *r, int64_t kind, qn_tensor *a, qn_tensor 
                  {QN_MNN_BinaryOpOperation_LESS, QN_OP_LESS, false},
                  {QN_MNN_BinaryOpOperation_EQUAL, QN_OP_EQUAL, false},
                  {QN_MNN_BinaryOpOperation_NOTEQUAL, QN_OP_EQUAL, true},
-                 {QN_MNN_BinaryOpOperation_GREATER_EQUAL, QN_OP_LESS, true},
-                 {QN_MNN_BinaryOpOperation_LESS_EQUAL, QN_OP_GREATER, true}};
+                 {QN_MNN_BinaryOpOperation_GREATER_EQUAL, QN_OP_GREATER_OR_EQUAL, false},
+                 {QN_MNN_BinaryOpOperation_LESS_EQUAL, QN_OP_LESS_OR_EQUAL, false},
+                 {QN_MNN_BinaryOpOperation_BITWISE_AND, QN_OP_BITWISE_AND, false},
+                 {QN_MNN_BinaryOpOperation_BITWISE_OR, QN_OP_BITWISE_OR, false},
+                 {QN_MNN_BinaryOpOperation_BITWISE_XOR, QN_OP_BITWISE_XOR, false}};
     QN_TRY(number(r, a, &a, error));
     QN_TRY(number(r, b, &b, error));
     if (a->type.dtype != b->type.dtype)
@@ -98,6 +101,12 @@ static qn_status binary(qn_mnn_reader *r, int64_t kind, qn_tensor *a, qn_tensor 
         if (integers)
             return floor_mod(r, a, b, out, error);
         break;
+    case QN_MNN_BinaryOpOperation_MUL_SILU: /* a * b * sigmoid(b) */
+        if (integers)
+            break;
+        QN_TRY(qn__mnn_op1(r, QN_OP_SIGMOID, b, out, error));
+        QN_TRY(qn__mnn_op2(r, QN_OP_MUL, b, *out, out, error));
+        return qn__mnn_op2(r, QN_OP_MUL, a, *out, out, error);
     default:
         break;
     }
@@ -158,27 +167,6 @@ qn_status qn__mnn_lower_eltwise(qn_mnn_reader *r, qn_error *error)
 }
 
 /* --- unary ------------------------------------------------------------------------------------*/
-static qn_status exp_pair(qn_mnn_reader *r, qn_tensor *x, qn_op op, qn_tensor **out,
-                          qn_error *error)
-{
-    qn_tensor *up, *down;
-    QN_TRY(qn__mnn_op1(r, QN_OP_EXP, x, &up, error));
-    QN_TRY(qn__mnn_op1(r, QN_OP_NEG, x, &down, error));
-    QN_TRY(qn__mnn_op1(r, QN_OP_EXP, down, &down, error));
-    QN_TRY(qn__mnn_op2(r, op, up, down, out, error));
-    return qn__mnn_op2(r, QN_OP_MUL, *out, qn__mnn_float_constant(r, "half", 0.5f), out, error);
-}
-
-static qn_status sign(qn_mnn_reader *r, qn_tensor *x, qn_tensor **out, qn_error *error)
-{
-    qn_tensor *zero = qn__mnn_float_constant(r, "zero", 0.0f), *above, *below;
-    QN_TRY(qn__mnn_op2(r, QN_OP_GREATER, x, zero, &above, error));
-    QN_TRY(qn__mnn_op2(r, QN_OP_LESS, x, zero, &below, error));
-    QN_TRY(qn__mnn_cast(r, above, QN_DTYPE_F32, &above, error));
-    QN_TRY(qn__mnn_cast(r, below, QN_DTYPE_F32, &below, error));
-    return qn__mnn_op2(r, QN_OP_SUB, above, below, out, error);
-}
-
 static qn_status gelu(qn_mnn_reader *r, qn_tensor *x, const char *approximate, qn_tensor **out,
                       qn_error *error)
 {
@@ -209,7 +197,19 @@ static qn_status unary(qn_mnn_reader *r, int64_t kind, qn_tensor *x, qn_tensor *
                  {QN_MNN_UnaryOpOperation_ERF, QN_OP_ERF},
                  {QN_MNN_UnaryOpOperation_SIGMOID, QN_OP_SIGMOID},
                  {QN_MNN_UnaryOpOperation_TANH, QN_OP_TANH},
-                 {QN_MNN_UnaryOpOperation_HARDSWISH, QN_OP_HARD_SWISH}};
+                 {QN_MNN_UnaryOpOperation_HARDSWISH, QN_OP_HARD_SWISH},
+                 {QN_MNN_UnaryOpOperation_SIN, QN_OP_SIN},
+                 {QN_MNN_UnaryOpOperation_COS, QN_OP_COS},
+                 {QN_MNN_UnaryOpOperation_TAN, QN_OP_TAN},
+                 {QN_MNN_UnaryOpOperation_ASIN, QN_OP_ASIN},
+                 {QN_MNN_UnaryOpOperation_ACOS, QN_OP_ACOS},
+                 {QN_MNN_UnaryOpOperation_ATAN, QN_OP_ATAN},
+                 {QN_MNN_UnaryOpOperation_SINH, QN_OP_SINH},
+                 {QN_MNN_UnaryOpOperation_COSH, QN_OP_COSH},
+                 {QN_MNN_UnaryOpOperation_ASINH, QN_OP_ASINH},
+                 {QN_MNN_UnaryOpOperation_ACOSH, QN_OP_ACOSH},
+                 {QN_MNN_UnaryOpOperation_ATANH, QN_OP_ATANH},
+                 {QN_MNN_UnaryOpOperation_SIGN, QN_OP_SIGN}};
     for (size_t i = 0; i < sizeof(PLAIN) / sizeof(PLAIN[0]); i++)
         if (PLAIN[i].kind == kind)
             return qn__mnn_op1(r, PLAIN[i].op, x, out, error);
@@ -235,12 +235,6 @@ static qn_status unary(qn_mnn_reader *r, int64_t kind, qn_tensor *x, qn_tensor *
         one = qn__mnn_float_constant(r, "one", 1.0f);
         QN_TRY(qn__mnn_op1(r, QN_OP_ERF, x, &x, error));
         return qn__mnn_op2(r, QN_OP_SUB, one, x, out, error);
-    case QN_MNN_UnaryOpOperation_SINH:
-        return exp_pair(r, x, QN_OP_SUB, out, error);
-    case QN_MNN_UnaryOpOperation_COSH:
-        return exp_pair(r, x, QN_OP_ADD, out, error);
-    case QN_MNN_UnaryOpOperation_SIGN:
-        return sign(r, x, out, error);
     case QN_MNN_UnaryOpOperation_GELU:
         return gelu(r, x, "tanh", out, error);
     case QN_MNN_UnaryOpOperation_GELU_STANDARD:
@@ -374,6 +368,24 @@ qn_status qn__mnn_lower_cast(qn_mnn_reader *r, qn_error *error)
     return qn__mnn_put_like(r, out, error);
 }
 
+static bool is_zeros(const qn_mnn_reader *r, const qn_tensor *t)
+{
+    size_t n;
+    const int64_t *values = t->constant ? qn__tensor_ints(r->graph, t, &n) : NULL;
+    for (size_t i = 0; values && i < n; i++)
+        if (values[i] != 0)
+            return false;
+    return values != NULL;
+}
+
+/* MNN copies words whatever they are: the integer 0 stands for 0.0. */
+static qn_status same_type(qn_mnn_reader *r, qn_tensor **a, const qn_tensor *b, qn_error *error)
+{
+    if (b->type.dtype == QN_DTYPE_F32 && (*a)->type.dtype == QN_DTYPE_I64 && is_zeros(r, *a))
+        return qn__mnn_cast(r, *a, QN_DTYPE_F32, a, error);
+    return QN_OK;
+}
+
 qn_status qn__mnn_lower_select(qn_mnn_reader *r, qn_error *error)
 {
     QN_TRY(qn__mnn_need_inputs(r, 3, 3, error));
@@ -381,6 +393,8 @@ qn_status qn__mnn_lower_select(qn_mnn_reader *r, qn_error *error)
     QN_TRY(qn__mnn_cast(r, qn__mnn_in(r, 0), QN_DTYPE_BOOL, &condition, error));
     QN_TRY(number(r, qn__mnn_in(r, 1), &a, error));
     QN_TRY(number(r, qn__mnn_in(r, 2), &b, error));
+    QN_TRY(same_type(r, &a, b, error));
+    QN_TRY(same_type(r, &b, a, error));
     QN_TRY(qn__mnn_op3(r, QN_OP_WHERE, condition, a, b, &out, error));
     return qn__mnn_put(r, 0, out, qn__mnn_in_format(r, 1), error);
 }

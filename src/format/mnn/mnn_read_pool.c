@@ -175,9 +175,8 @@ qn_status qn__mnn_lower_arg(qn_mnn_reader *r, qn_error *error)
     int64_t axis = qn_mnn_int(r, QN_MNN_ArgMax_axis);
     QN_TRY(qn__mnn_need_rank(r, x, 1, QN_MAX_RANK, error));
     QN_TRY(qn__mnn_axis(r, &axis, x->rank, error));
-    if (r->type == QN_MNN_OpType_ArgMin)
-        QN_TRY(qn__mnn_op1(r, QN_OP_NEG, x, &x, error));
-    qn_node *node = qn__mnn_node(r, QN_OP_ARG_MAX, &x, 1);
+    const qn_op op = r->type == QN_MNN_OpType_ArgMin ? QN_OP_ARG_MIN : QN_OP_ARG_MAX;
+    qn_node *node = qn__mnn_node(r, op, &x, 1);
     if (!node || !qn__node_set_int(r->graph, node, "axis", axis) ||
         !qn__node_set_int(r->graph, node, "keepdims", 0))
         return QN_NOMEM(error);

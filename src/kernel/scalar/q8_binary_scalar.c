@@ -3,4 +3,5 @@
 #define FMA(x, y, z) ((float)((double)(x) * (double)(y) + (double)(z)))
 #define ADD qn__q8_add_scalar
 #define MUL qn__q8_mul_scalar
+#define SUB qn__q8_sub_scalar
 #include "kernel/q8_binary_tmpl.h"

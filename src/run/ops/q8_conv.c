@@ -108,20 +108,35 @@ static bool reserve_scratch(qn_step *step, qn_q8_conv *s)
     return reserve(step, &s->rows_at, bytes);
 }
 
-static qn_status pack(const qn_context *ctx, qn_step *step, qn_q8_conv *s, const qn_qparams *x,
-                      const qn_qweights *weights, const qn_requant *requant, qn_error *error)
+static qn_q8_strides strides_of(const qn_q8_conv *s)
 {
     const size_t k = s->packed.ks * s->packed.kc;
+    return (qn_q8_strides){s->packed.n * k, k, s->packed.kc, 1};
+}
+
+static qn_status pack(const qn_plan *plan, qn_step *step, qn_q8_conv *s, const qn_qparams *x,
+                      const qn_qweights *weights, const qn_requant *requant, qn_error *error)
+{
+    const qn_context *const ctx = qn__plan_context(plan);
+    const size_t k = s->packed.ks * s->packed.kc;
     const size_t count = s->window.oc * s->window.kh * s->window.kw * s->cin;
+    /* Of a 1x1 window the weights lie as they are read. */
+    const bool as_they_lie = s->way == QN_Q8_TAPS && s->packed.ks == 1;
     qn_status status = QN_OK;
-    int8_t *const values = qn__q8_values(ctx, weights, count);
-    s->weights = qn__calloc(ctx, s->window.oc, k);
-    if (values == NULL || s->weights == NULL) {
-        qn__free(ctx, values);
+    int8_t *own;
+    const int8_t *values = qn__q8_values(ctx, weights, count, &own);
+    if (values != NULL && !as_they_lie)
+        s->weights = qn__calloc(ctx, s->window.oc, k);
+    if (values == NULL || (s->weights == NULL && !as_they_lie)) {
+        qn__free(ctx, own);
         return QN_NOMEM(error);
     }
-    reorder(s, s->weights, values);
-    qn__free(ctx, values);
+    if (!as_they_lie) {
+        reorder(s, s->weights, values);
+        qn__free(ctx, own);
+        own = NULL;
+        values = s->weights;
+    }
     if (s->way == QN_Q8_DEPTHWISE) {
         s->depthwise = (qn_q8_depthwise){
             s->window,      step->kernels->q8_dwconv, s->weights, requant->bias,
@@ -130,25 +145,39 @@ static qn_status pack(const qn_context *ctx, qn_step *step, qn_q8_conv *s, const
         step->kernel_name = step->kernels->q8_dwconv.name;
         return QN_OK;
     }
-    const qn_q8_strides strides = {s->packed.n * k, k, s->packed.kc, 1};
-    status = qn__q8_pack(step, ctx, x, requant, s->weights, &strides, &s->packed, error);
+    const qn_q8_strides strides = strides_of(s);
+    status = qn__q8_pack(plan, step, x, requant, values, &strides, &s->packed, error);
+    qn__free(ctx, own);
     qn__free(ctx, s->weights);
     s->weights = NULL;
-    step->packed_bytes = s->packed.bytes;
-    step->kernel_name = step->kernels->q8_igemm.name;
     return status;
 }
 
-qn_status qn__q8_conv_prepare(const qn_plan *plan, qn_step *step, const qn_window *window,
-                              size_t groups, const qn_qparams *x, const qn_qweights *weights,
-                              const qn_requant *requant, qn_q8_conv *out, qn_error *error)
+bool qn__q8_conv_find(const qn_plan *plan, const qn_step *step, const qn_window *window,
+                      size_t groups, const qn_qparams *x, const qn_requant *requant,
+                      qn_q8_conv *out)
 {
-    const qn_context *const ctx = qn__plan_context(plan);
     out->window = *window;
     out->zero = qn_q8_zero_byte(x);
     out->packed.kernel = step->kernels->q8_igemm;
     choose_way(out, groups);
-    QN_TRY(pack(ctx, step, out, x, weights, requant, error));
+    const qn_q8_strides strides = strides_of(out);
+    return out->way != QN_Q8_DEPTHWISE &&
+           qn__q8_find(plan, step, x, requant, &strides, &out->packed);
+}
+
+qn_status qn__q8_conv_prepare(const qn_plan *plan, qn_step *step, const qn_qparams *x,
+                              const qn_qweights *weights, const qn_requant *requant,
+                              qn_q8_conv *out, qn_error *error)
+{
+    const qn_context *const ctx = qn__plan_context(plan);
+    if (out->packed.data == NULL)
+        QN_TRY(pack(plan, step, out, x, weights, requant, error));
+    if (out->way != QN_Q8_DEPTHWISE) {
+        step->packed_bytes = out->packed.bytes;
+        step->mapped_bytes = out->packed.own == NULL ? out->packed.bytes : 0;
+        step->kernel_name = step->kernels->q8_igemm.name;
+    }
     if (out->way != QN_Q8_DEPTHWISE) {
         QN_TRY(make_taps(ctx, out, error));
         if (!reserve_scratch(step, out))

@@ -28,10 +28,16 @@ typedef struct qn_q8_conv {
     bool has_rows;
 } qn_q8_conv;
 
-/* Sets layouts, scratch, packed bytes and kernel name of the step. requant stays borrowed. */
-qn_status qn__q8_conv_prepare(const qn_plan *plan, qn_step *step, const qn_window *window,
-                              size_t groups, const qn_qparams *x, const qn_qweights *weights,
-                              const qn_requant *requant, qn_q8_conv *out, qn_error *error);
+/* Looks for weights that the model file has packed already; false: weights have to be packed.
+ * Begins `out` either way. */
+bool qn__q8_conv_find(const qn_plan *plan, const qn_step *step, const qn_window *window,
+                      size_t groups, const qn_qparams *x, const qn_requant *requant,
+                      qn_q8_conv *out);
+/* After that. Sets layouts, scratch, packed bytes and kernel name of the step. requant stays
+ * borrowed. */
+qn_status qn__q8_conv_prepare(const qn_plan *plan, qn_step *step, const qn_qparams *x,
+                              const qn_qweights *weights, const qn_requant *requant,
+                              qn_q8_conv *out, qn_error *error);
 void qn__q8_conv_run(const qn_q8_conv *conv, const qn_run_env *env, const qn_view *in,
                      const qn_view *out, const qn_requant *requant);
 void qn__q8_conv_free(const qn_context *ctx, qn_q8_conv *conv);

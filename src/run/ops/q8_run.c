@@ -2,6 +2,10 @@
 
 #include "core/alloc.h"
 #include "core/checked.h"
+#include "ir/packed.h"
+#include "run/packing.h"
+
+#include <string.h>
 
 /* As for float (igemm_run.c): packed weights used again and again by a block of rows should stay in
  * the second-level cache, and so should the block of input rows. */
@@ -9,18 +13,26 @@ enum { WEIGHT_BLOCK_BYTES = 512 << 10, INPUT_BLOCK_BYTES = 512 << 10, TASKS_PER_
 /* Columns are cut at multiples of this many panels: what a kernel may take at once. */
 enum { PANEL_STEP = 3 };
 
-bool qn__q8_applies(const qn_plan *plan, const qn_qparams *x, const qn_qweights *w)
+bool qn__q8_activations(const qn_plan *plan, const qn_qparams *x)
 {
     const int32_t lo = x->dtype == QN_DTYPE_I8 ? -128 : 0;
-    return !qn__plan_get_options(plan)->reference && w->fits_i8 && x->zero >= lo &&
-           x->zero <= lo + 255;
+    return !qn__plan_get_options(plan)->reference && x->zero >= lo && x->zero <= lo + 255;
 }
 
-int8_t *qn__q8_values(const qn_context *ctx, const qn_qweights *w, size_t count)
+bool qn__q8_applies(const qn_plan *plan, const qn_qparams *x, const qn_qweights *w)
 {
+    return w->fits_i8 && qn__q8_activations(plan, x);
+}
+
+const int8_t *qn__q8_values(const qn_context *ctx, const qn_qweights *w, size_t count, int8_t **own)
+{
+    *own = NULL;
+    if (w->bytes != NULL)
+        return w->bytes;
     int8_t *const out = qn__alloc(ctx, count);
     for (size_t i = 0; out != NULL && i < count; i++)
         out[i] = (int8_t)w->values[i];
+    *own = out;
     return out;
 }
 
@@ -38,32 +50,131 @@ static int32_t column_base(const qn_q8_packed *p, uint32_t zero, const int8_t *w
                            const qn_q8_strides *strides, int32_t bias)
 {
     uint32_t sum = 0;
-    for (size_t i = 0; i < p->ks; i++)
-        for (size_t k = 0; k < p->kc; k++)
-            sum += (uint32_t)w[i * strides->p + k * strides->k];
+    for (size_t i = 0; i < p->ks; i++) {
+        const int8_t *const tap = w + i * strides->p;
+        if (strides->k == 1) /* a loop of its own, for the compiler */
+            for (size_t k = 0; k < p->kc; k++)
+                sum += (uint32_t)tap[k];
+        else
+            for (size_t k = 0; k < p->kc; k++)
+                sum += (uint32_t)tap[k * strides->k];
+    }
     return (int32_t)((uint32_t)bias - zero * sum);
 }
 
-qn_status qn__q8_pack(const qn_step *step, const qn_context *ctx, const qn_qparams *x,
+static bool set_sizes(qn_q8_packed *out, const qn_qparams *x, const qn_requant *requant)
+{
+    const qn_q8_igemm *const kernel = &out->kernel;
+    out->flip = x->dtype == QN_DTYPE_I8 ? 0x80 : 0;
+    out->small_scales = true;
+    for (size_t i = 0; i < out->groups * out->n; i++)
+        out->small_scales &= requant->scale[i] > -1.0f && requant->scale[i] < 1.0f;
+    return qn__q8_gemm_packed_bytes(&out->panel_bytes, kernel->nr, out->kc, out->ks, kernel) &&
+           qn__q8_gemm_packed_bytes(&out->group_bytes, out->n, out->kc, out->ks, kernel) &&
+           qn_mul_size(&out->bytes, out->group_bytes, out->groups);
+}
+
+/* --- packed ahead of time --------------------------------------------------------------------- */
+enum { PACKED_SAFE = 1 }; /* qn_packed_entry.flags */
+
+static uint64_t mix(uint64_t key, uint64_t value)
+{
+    key = (key ^ value) * 0x9E3779B97F4A7C15u;
+    return key ^ key >> 29;
+}
+
+static uint64_t mix_words(uint64_t key, const void *data, size_t count)
+{
+    const uint8_t *const bytes = data;
+    for (size_t i = 0; i < count; i++) {
+        uint32_t word;
+        memcpy(&word, bytes + 4 * i, 4);
+        key = mix(key, word);
+    }
+    return key;
+}
+
+/* All that the packed bytes depend on, apart from the weights' own. */
+static uint64_t packed_key(const qn_tensor *w, const qn_qparams *x, const qn_requant *requant,
+                           const qn_q8_strides *strides, const qn_q8_packed *p)
+{
+    const size_t columns = p->n * p->groups;
+    const qn_quant *const q = w->type.quant;
+    const uint64_t sizes[] = {p->n,
+                              p->kc,
+                              p->ks,
+                              p->groups,
+                              strides->group,
+                              strides->n,
+                              strides->p,
+                              strides->k,
+                              (uint32_t)x->zero,
+                              p->flip,
+                              w->type.dtype == QN_DTYPE_I8,
+                              qn__dtype_bits(w->type.dtype),
+                              w->rank};
+    uint64_t key = 0;
+    for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++)
+        key = mix(key, sizes[i]);
+    for (size_t i = 0; i < w->rank; i++)
+        key = mix(key, (uint64_t)w->dims[i].value);
+    key = mix_words(key, requant->scale, columns);
+    key = requant->bias != NULL ? mix_words(key, requant->bias, columns) : mix(key, 0);
+    return q->zero_points != NULL ? mix_words(mix(key, 1), q->zero_points, q->n_scales) : key;
+}
+
+bool qn__q8_find(const qn_plan *plan, const qn_step *step, const qn_qparams *x,
+                 const qn_requant *requant, const qn_q8_strides *strides, qn_q8_packed *out)
+{
+    const qn_tensor *const w = qn__step_input(step, 1);
+    const qn_packed_store *const store = qn__plan_packed(plan);
+    const uint32_t layout = qn_q8_gemm_layout(&out->kernel);
+    if (qn__plan_get_options(plan)->collect != NULL) /* which wants them made */
+        return false;
+    if (!qn__q8_activations(plan, x) || !qn__packed_known(store, w->constant->data, layout) ||
+        !set_sizes(out, x, requant))
+        return false;
+    const uint64_t key = packed_key(w, x, requant, strides, out);
+    const qn_packed_entry *const e = qn__packed_find(store, w->constant->data, layout, key);
+    if (e == NULL || e->bytes != out->bytes || (uintptr_t)e->data % 64 != 0)
+        return false;
+    for (size_t g = 0; g < out->groups; g++)
+        if (!qn__q8_gemm_packed_ok((const uint8_t *)e->data + g * out->group_bytes, out->n, out->kc,
+                                   out->ks, &out->kernel))
+            return false;
+    out->data = e->data;
+    out->safe = (e->flags & PACKED_SAFE) != 0;
+    return true;
+}
+
+static bool collect(const qn_plan *plan, const qn_step *step, const qn_qparams *x,
+                    const qn_requant *requant, const qn_q8_strides *strides, const qn_q8_packed *p)
+{
+    const qn_tensor *const w = qn__step_input(step, 1);
+    qn_packed_list *const list = qn__plan_get_options(plan)->collect;
+    const qn_packed_entry entry = {.weights = w->constant->data,
+                                   .key = packed_key(w, x, requant, strides, p),
+                                   .layout = qn_q8_gemm_layout(&p->kernel),
+                                   .flags = p->safe ? PACKED_SAFE : 0,
+                                   .data = p->data,
+                                   .bytes = p->bytes};
+    return list == NULL || qn__packed_list_add(list, &entry);
+}
+
+qn_status qn__q8_pack(const qn_plan *plan, const qn_step *step, const qn_qparams *x,
                       const qn_requant *requant, const int8_t *w, const qn_q8_strides *strides,
                       qn_q8_packed *out, qn_error *error)
 {
-    const qn_q8_igemm *const kernel = &out->kernel;
-    if (!qn__q8_gemm_packed_bytes(&out->panel_bytes, kernel->nr, out->kc, out->ks, kernel) ||
-        !qn__q8_gemm_packed_bytes(&out->group_bytes, out->n, out->kc, out->ks, kernel) ||
-        !qn_mul_size(&out->bytes, out->group_bytes, out->groups))
+    const qn_context *const ctx = qn__plan_context(plan);
+    if (!set_sizes(out, x, requant))
         return qn__step_fail(step, error, QN_LIMIT, "packed weights are too large");
-    out->flip = x->dtype == QN_DTYPE_I8 ? 0x80 : 0;
     out->safe = true;
     for (size_t g = 0; out->safe && g < out->groups; g++)
         out->safe = qn__q8_gemm_safe(w + g * strides->group, out->n, out->kc, out->ks, strides->n,
                                      strides->p, strides->k);
-    out->small_scales = true;
-    for (size_t i = 0; i < out->groups * out->n; i++)
-        out->small_scales &= requant->scale[i] > -1.0f && requant->scale[i] < 1.0f;
-    out->data = qn__alloc_aligned(ctx, out->bytes);
+    out->data = out->own = qn__alloc_aligned(ctx, out->bytes);
     int32_t *const base = qn__calloc(ctx, out->n, sizeof(*base));
-    if (out->data == NULL || base == NULL) {
+    if (out->own == NULL || base == NULL) {
         qn__free(ctx, base);
         return QN_NOMEM(error);
     }
@@ -73,17 +184,18 @@ qn_status qn__q8_pack(const qn_step *step, const qn_context *ctx, const qn_qpara
         for (size_t n = 0; n < out->n; n++)
             base[n] = column_base(out, zero, wg + n * strides->n, strides,
                                   requant->bias != NULL ? requant->bias[g * out->n + n] : 0);
-        qn__q8_gemm_pack(out->data + g * out->group_bytes, wg, base, requant->scale + g * out->n,
-                         out->n, out->kc, out->ks, strides->n, strides->p, strides->k, kernel,
+        qn__q8_gemm_pack(out->own + g * out->group_bytes, wg, base, requant->scale + g * out->n,
+                         out->n, out->kc, out->ks, strides->n, strides->p, strides->k, &out->kernel,
                          out->safe);
     }
     qn__free(ctx, base);
-    return QN_OK;
+    return collect(plan, step, x, requant, strides, out) ? QN_OK : QN_NOMEM(error);
 }
 
 void qn__q8_packed_free(const qn_context *ctx, qn_q8_packed *packed)
 {
-    qn__free_aligned(ctx, packed->data);
+    qn__free_aligned(ctx, packed->own);
+    packed->own = NULL;
     packed->data = NULL;
 }
 

@@ -12,8 +12,12 @@
 /* Whether a product of these activations and weights can run in 8-bit integers: centred weights fit
  * int8 and the zero point is a value that a byte of the activation can hold. */
 bool qn__q8_applies(const qn_plan *plan, const qn_qparams *x, const qn_qweights *w);
-/* Centred weights as int8, in the tensor's order (qn__free); NULL: no memory. */
-int8_t *qn__q8_values(const qn_context *ctx, const qn_qweights *w, size_t count);
+/* The same of the activations alone. */
+bool qn__q8_activations(const qn_plan *plan, const qn_qparams *x);
+/* Centred weights as int8, in the tensor's order: their own bytes, or a copy that *own is set to
+ * (qn__free); NULL: no memory. */
+const int8_t *qn__q8_values(const qn_context *ctx, const qn_qweights *w, size_t count,
+                            int8_t **own);
 /* The byte that stands for zero in activations. */
 static inline uint8_t qn_q8_zero_byte(const qn_qparams *x)
 {
@@ -24,7 +28,8 @@ qn_q8_out qn__q8_format(const qn_requant *requant);
 
 /* Weights of `groups` products of n columns each, packed one after another. */
 typedef struct qn_q8_packed {
-    uint8_t *data; /* 64-byte aligned */
+    const uint8_t *data; /* 64-byte aligned: own, or a model file's */
+    uint8_t *own;
     size_t bytes, group_bytes, panel_bytes;
     size_t n, kc, ks, groups;
     uint8_t flip;
@@ -37,9 +42,13 @@ typedef struct qn_q8_packed {
 typedef struct qn_q8_strides {
     size_t group, n, p, k;
 } qn_q8_strides;
-qn_status qn__q8_pack(const qn_step *step, const qn_context *ctx, const qn_qparams *x,
+qn_status qn__q8_pack(const qn_plan *plan, const qn_step *step, const qn_qparams *x,
                       const qn_requant *requant, const int8_t *w, const qn_q8_strides *strides,
                       qn_q8_packed *out, qn_error *error);
+/* The same from what the model file has packed of constant input 1 of the node; false: it has not.
+ */
+bool qn__q8_find(const qn_plan *plan, const qn_step *step, const qn_qparams *x,
+                 const qn_requant *requant, const qn_q8_strides *strides, qn_q8_packed *out);
 void qn__q8_packed_free(const qn_context *ctx, qn_q8_packed *packed);
 
 typedef struct qn_q8_job {

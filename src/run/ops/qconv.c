@@ -112,17 +112,22 @@ static qn_status prepare_state(const qn_plan *plan, qn_step *step, qconv_state *
 {
     QN_TRY(qn__qparams_read(step, step->node->inputs[0], &s->x, error));
     QN_TRY(read_shapes(step, s, error));
-    QN_TRY(qn__qweights_read(plan, step, 1, 0, s->win.oc, &s->x, 1.0f, 2, &s->weights, error));
+    QN_TRY(qn__qweights_scales(plan, step, 1, 0, s->win.oc, &s->x, 1.0f, 2, &s->weights, error));
     float s_y;
     QN_TRY(qn__qoutput(step, s->weights.scale, s->weights.bias, &s->requant, &s_y, error));
     s->depthwise = s->cin == 1 && s->cout == 1;
     s->saturates = qn__plan_get_options(plan)->saturate16 && s->weights.is_signed && !s->depthwise;
-    s->integers = !s->saturates && qn__q8_applies(plan, &s->x, &s->weights);
+    const bool found =
+        qn__q8_conv_find(plan, step, &s->win, s->groups, &s->x, &s->requant, &s->q8) &&
+        !s->saturates;
+    const bool known = found || (!s->saturates && qn__q8_applies(plan, &s->x, &s->weights));
+    if (!known)
+        QN_TRY(qn__qweights_values(plan, step, 1, 0, &s->weights, error));
+    s->integers = known || (!s->saturates && qn__q8_applies(plan, &s->x, &s->weights));
     for (uint32_t i = 1; i < step->node->n_inputs; i++)
         step->in_layout[i] = QN_LAYOUT_ROW_MAJOR;
     if (s->integers)
-        return qn__q8_conv_prepare(plan, step, &s->win, s->groups, &s->x, &s->weights, &s->requant,
-                                   &s->q8, error);
+        return qn__q8_conv_prepare(plan, step, &s->x, &s->weights, &s->requant, &s->q8, error);
     step->in_layout[0] = step->out_layout[0] = QN_LAYOUT_CHANNELS_LAST;
     step->scratch_bytes = (s->in_count + s->win.c) * sizeof(float);
     step->kernel_name = s->depthwise   ? "qconv_depthwise"

@@ -36,6 +36,7 @@ void qn__qact_bounds(const qn_step *step, const qn_qparams *p, int32_t *lo, int3
 }
 
 typedef struct table_job {
+    qn_q8_table_fn fn;
     const uint8_t *table, *src;
     uint8_t *dst;
 } table_job;
@@ -43,15 +44,14 @@ typedef struct table_job {
 static void table_range(void *arg, size_t begin, size_t end)
 {
     const table_job *const job = arg;
-    for (size_t i = begin; i < end; i++)
-        job->dst[i] = job->table[job->src[i]];
+    job->fn(job->table, job->src + begin, job->dst + begin, end - begin);
 }
 
-void qn__table_run(qn_pool *pool, const uint8_t table[256], const uint8_t *src, uint8_t *dst,
-                   size_t count)
+void qn__table_run(qn_pool *pool, qn_q8_table_fn fn, const uint8_t table[256], const uint8_t *src,
+                   uint8_t *dst, size_t count)
 {
-    table_job job = {table, src, dst};
-    qn__parallel_ranges(pool, table_range, &job, count, 4);
+    table_job job = {fn, table, src, dst};
+    qn__parallel_ranges(pool, table_range, &job, count, 2);
 }
 
 void qn__table_requantize(uint8_t table[256], const qn_qparams *from, const qn_qparams *to)

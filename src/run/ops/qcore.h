@@ -25,8 +25,8 @@ int32_t qn__quantize_one(float x, const qn_qparams *p);
 void qn__qact_bounds(const qn_step *step, const qn_qparams *p, int32_t *lo, int32_t *hi);
 
 /* dst[i] = table[src[i]], both as raw bytes; src may be dst. */
-void qn__table_run(qn_pool *pool, const uint8_t table[256], const uint8_t *src, uint8_t *dst,
-                   size_t count);
+void qn__table_run(qn_pool *pool, qn_q8_table_fn fn, const uint8_t table[256], const uint8_t *src,
+                   uint8_t *dst, size_t count);
 /* Table from one quantization to another. */
 void qn__table_requantize(uint8_t table[256], const qn_qparams *from, const qn_qparams *to);
 

@@ -37,6 +37,7 @@ static qn_status prepare_unary(const qn_plan *plan, qn_step *step, qn_error *err
         step->in_layout[i] = QN_LAYOUT_ROW_MAJOR;
     step->out_layout[0] = step->in_layout[0];
     step->inplace_input = 0;
+    step->kernel_name = step->kernels->q8_table.name;
     step->state = table;
     return QN_OK;
 }
@@ -45,7 +46,8 @@ static qn_status run_unary(const qn_step *step, const qn_run_env *env, const qn_
                            const qn_view *out, qn_error *error)
 {
     (void)error;
-    qn__table_run(env->pool, step->state, in[0].data, out[0].data, in[0].count);
+    qn__table_run(env->pool, step->kernels->q8_table.fn, step->state, in[0].data, out[0].data,
+                  in[0].count);
     return QN_OK;
 }
 
@@ -57,7 +59,7 @@ typedef struct qbinary_state {
     qn_qparams y;
     int32_t lo, hi;
     qn_broadcast broadcast;
-    /* Add and Mul of equal rows: a kernel with its arguments. */
+    /* A kernel with its arguments, where rows advance by one or stay on one element. */
     qn_q8_binary_fn kernel;
     qn_q8_binary_args args;
     bool swapped; /* the second input is the kernel's first */
@@ -102,26 +104,32 @@ static bool adds_exactly(const qn_qparams *x, const qn_qparams *y)
            y->zero >= -128 && y->zero <= 255;
 }
 
-/* Where both inputs run along with the result, rows go through a kernel. a, b: its operands. */
+/* Where both inputs run along with the result or stay, rows go through a kernel. a, b: its
+ * operands. */
 static void choose_kernel(const qn_plan *plan, qn_step *step, qbinary_state *s, const qn_qparams *a,
                           const qn_qparams *b)
 {
-    const bool add = step->node->op == QN_OP_ADD;
+    const qn_op op = step->node->op;
+    const bool add = op == QN_OP_ADD, sub = op == QN_OP_SUB;
     const size_t axis = s->broadcast.rank - 1;
     const float ra = a->scale / s->y.scale, rb = b->scale / s->y.scale;
-    if (qn__plan_get_options(plan)->reference || (!add && step->node->op != QN_OP_MUL) ||
-        s->broadcast.strides[0][axis] != 1 || s->broadcast.strides[1][axis] != 1 ||
+    if (qn__plan_get_options(plan)->reference || s->broadcast.strides[0][axis] > 1 ||
+        s->broadcast.strides[1][axis] > 1 ||
         (add && !(adds_exactly(a, &s->y) && adds_exactly(b, &s->y))))
         return;
-    const qn_q8_binary *const kernel = add ? &step->kernels->q8_add : &step->kernels->q8_mul;
+    const qn_q8_binary *const kernel = add   ? &step->kernels->q8_add
+                                       : sub ? &step->kernels->q8_sub
+                                             : &step->kernels->q8_mul;
     const bool sa = a->dtype == QN_DTYPE_I8, sb = b->dtype == QN_DTYPE_I8;
     s->kernel = kernel->fn;
     s->args = (qn_q8_binary_args){.a_flip = sa ? 0x80 : 0,
                                   .b_flip = sb ? 0x80 : 0,
                                   .a_off = sa ? 128.0f : 0.0f,
                                   .b_off = sb ? 128.0f : 0.0f,
-                                  .ra = add ? ra : s->ratio,
-                                  .rb = rb,
+                                  .ra = add   ? ra
+                                        : sub ? a->scale
+                                              : s->ratio,
+                                  .rb = sub ? b->scale : rb,
                                   .lo = (float)s->lo,
                                   .hi = (float)s->hi};
     if (add) {
@@ -129,7 +137,12 @@ static void choose_kernel(const qn_plan *plan, qn_step *step, qbinary_state *s, 
     } else {
         s->args.a_off += (float)a->zero;
         s->args.b_off += (float)b->zero;
-        s->args.fixed = (float)s->y.zero;
+        s->args.fixed = sub ? s->y.scale : (float)s->y.zero;
+    }
+    if (sub) {
+        s->args.zero = s->y.zero;
+        s->args.lo = (float)(s->lo - s->y.zero);
+        s->args.hi = (float)(s->hi - s->y.zero);
     }
     step->kernel_name = kernel->name;
 }
@@ -181,18 +194,74 @@ typedef struct qbinary_job {
     qn_op op;
 } qbinary_job;
 
+enum { PART = 256 };
+
+static void call_kernel(const qbinary_state *s, const uint8_t *a, const uint8_t *b, uint8_t *dst,
+                        size_t n)
+{
+    qn_q8_binary_args args = s->args;
+    args.n = n;
+    args.a = s->swapped ? b : a;
+    args.b = s->swapped ? a : b;
+    args.out = dst;
+    s->kernel(&args);
+}
+
+/* One row through the kernel; an element that stays is repeated. */
+static void kernel_row(const qbinary_state *s, const uint8_t *a, const uint8_t *b, uint8_t *dst,
+                       size_t n)
+{
+    const size_t axis = s->broadcast.rank - 1;
+    const bool one_a = s->broadcast.strides[0][axis] == 0;
+    const bool one_b = s->broadcast.strides[1][axis] == 0;
+    uint8_t same_a[PART], same_b[PART];
+    if (!one_a && !one_b) {
+        call_kernel(s, a, b, dst, n);
+        return;
+    }
+    if (one_a)
+        memset(same_a, *a, PART);
+    if (one_b)
+        memset(same_b, *b, PART);
+    for (size_t i = 0; i < n; i += PART)
+        call_kernel(s, one_a ? same_a : a + i, one_b ? same_b : b + i, dst + i,
+                    n - i < PART ? n - i : PART);
+}
+
+/* Rows of a picture against the same row of channels: several at a time, the row repeated. Input
+ * number `fixed` is the one that stays. */
+static void kernel_rows(const qbinary_job *job, int fixed, size_t begin, size_t end)
+{
+    const qbinary_state *const s = job->s;
+    const size_t row = s->broadcast.row, together = PART / row;
+    const uint8_t *const channels = fixed == 0 ? job->a : job->b;
+    uint8_t repeated[PART];
+    for (size_t i = 0; i < together; i++)
+        memcpy(repeated + i * row, channels, row);
+    for (size_t i = begin; i < end; i += together) {
+        const size_t n = (end - i < together ? end - i : together) * row;
+        call_kernel(s, fixed == 0 ? repeated : job->a + i * row,
+                    fixed == 1 ? repeated : job->b + i * row, job->dst + i * row, n);
+    }
+}
+
+/* The input that is one short row for all rows of the other; -1: none. */
+static int repeated_row(const qn_broadcast *b)
+{
+    if (b->rank != 2 || b->row > PART / 2 || b->strides[0][1] != 1 || b->strides[1][1] != 1)
+        return -1;
+    const int64_t row = (int64_t)b->row;
+    if (b->strides[0][0] == 0 && b->strides[1][0] == row)
+        return 0;
+    return b->strides[1][0] == 0 && b->strides[0][0] == row ? 1 : -1;
+}
+
 static void qbinary_part(const qbinary_job *job, const uint8_t *a, const uint8_t *b, uint8_t *dst,
                          size_t n)
 {
-    enum { PART = 256 };
     const qbinary_state *const s = job->s;
     if (s->kernel != NULL) {
-        qn_q8_binary_args args = s->args;
-        args.n = n;
-        args.a = s->swapped ? b : a;
-        args.b = s->swapped ? a : b;
-        args.out = dst;
-        s->kernel(&args);
+        kernel_row(s, a, b, dst, n);
         return;
     }
     const size_t axis = s->broadcast.rank - 1;
@@ -236,6 +305,11 @@ static void qbinary_range(void *arg, size_t begin, size_t end)
                      job->b + (int64_t)begin * b->strides[1][0], job->dst + begin, end - begin);
         return;
     }
+    const int fixed = job->s->kernel != NULL ? repeated_row(b) : -1;
+    if (fixed >= 0) {
+        kernel_rows(job, fixed, begin, end);
+        return;
+    }
     for (size_t row = begin; row < end; row++) {
         int64_t at[QN_BROADCAST_MAX];
         qn__broadcast_row(b, row, at);
@@ -265,6 +339,7 @@ typedef struct qconcat_part {
 
 typedef struct qconcat_state {
     size_t axis;
+    qn_q8_table_fn table;
     qconcat_part parts[];
 } qconcat_state;
 
@@ -283,6 +358,7 @@ static qn_status prepare_concat(const qn_plan *plan, qn_step *step, qn_error *er
     if (s == NULL)
         return QN_NOMEM(error);
     s->axis = (size_t)axis;
+    s->table = step->kernels->q8_table.fn;
     size_t last = 0, total = 0;
     qn_status status = QN_OK;
     int64_t sum = 0;
@@ -342,8 +418,7 @@ static void concat_rows(void *arg, size_t begin, size_t end)
                 memcpy(dst, src, n);
                 continue;
             }
-            for (size_t i = 0; i < n; i++)
-                dst[i] = table->bytes[src[i]];
+            job->s->table(table->bytes, src, dst, n);
         }
         at += n;
     }
@@ -399,34 +474,63 @@ static qn_status prepare_softmax(const qn_plan *plan, qn_step *step, qn_error *e
     return QN_OK;
 }
 
+typedef struct qsoftmax_job {
+    const qsoftmax_state *s;
+    const uint8_t *src;
+    uint8_t *dst;
+    qn_axis_view v;
+} qsoftmax_job;
+
+static uint8_t softmax_byte(const qsoftmax_state *s, int32_t below_top, uint32_t sum)
+{
+    const uint64_t part = (uint64_t)s->exps[255 - below_top] * s->steps + (sum >> 1);
+    const int64_t y = (int64_t)(sum > 0 ? part / sum : 0) + s->y.zero;
+    return (uint8_t)(y > s->y.qmax ? s->y.qmax : y < s->y.qmin ? s->y.qmin : y);
+}
+
+/* One position, elements `step` apart, n of them; bytes ^ flip are in order of their values. */
+static void softmax_one(const qsoftmax_state *s, const uint8_t *src, uint8_t *dst, size_t n,
+                        size_t step)
+{
+    const uint8_t flip = s->x.dtype == QN_DTYPE_I8 ? 0x80 : 0;
+    uint8_t top = 0;
+    uint32_t sum = 0;
+    for (size_t k = 0; k < n; k++) {
+        const uint8_t q = src[k * step] ^ flip;
+        top = q > top ? q : top;
+    }
+    for (size_t k = 0; k < n; k++)
+        sum += s->exps[255 - top + (src[k * step] ^ flip)];
+    if (n <= 256) {
+        for (size_t k = 0; k < n; k++)
+            dst[k * step] = softmax_byte(s, top - (src[k * step] ^ flip), sum);
+        return;
+    }
+    uint8_t table[256]; /* fewer divisions than elements */
+    for (int32_t q = 0; q <= top; q++)
+        table[q] = softmax_byte(s, top - q, sum);
+    for (size_t k = 0; k < n; k++)
+        dst[k * step] = table[src[k * step] ^ flip];
+}
+
+static void softmax_range(void *arg, size_t begin, size_t end)
+{
+    const qsoftmax_job *const job = arg;
+    const qn_axis_view v = job->v;
+    for (size_t i = begin; i < end; i++) {
+        const size_t at = i / v.inner * v.axis * v.inner + i % v.inner;
+        softmax_one(job->s, job->src + at, job->dst + at, v.axis, v.inner);
+    }
+}
+
 static qn_status run_softmax(const qn_step *step, const qn_run_env *env, const qn_view *in,
                              const qn_view *out, qn_error *error)
 {
-    (void)env;
     (void)error;
     const qsoftmax_state *const s = step->state;
-    const qn_axis_view v = qn__axis_view(in[0].rank, in[0].dims, in[0].layout, s->axis);
-    for (size_t o = 0; o < v.outer; o++) {
-        for (size_t i = 0; i < v.inner; i++) {
-            const size_t at = o * v.axis * v.inner + i;
-            int32_t top = INT32_MIN;
-            uint32_t sum = 0;
-            for (size_t k = 0; k < v.axis; k++) {
-                const int32_t q = qn_qload(in[0].data, s->x.dtype, at + k * v.inner);
-                top = q > top ? q : top;
-            }
-            for (size_t k = 0; k < v.axis; k++)
-                sum += s->exps[255 + qn_qload(in[0].data, s->x.dtype, at + k * v.inner) - top];
-            for (size_t k = 0; k < v.axis; k++) {
-                const int32_t q = qn_qload(in[0].data, s->x.dtype, at + k * v.inner);
-                const uint64_t part = (uint64_t)s->exps[255 + q - top] * s->steps + (sum >> 1);
-                const int64_t y = (int64_t)(sum > 0 ? part / sum : 0) + s->y.zero;
-                ((uint8_t *)out[0].data)[at + k * v.inner] = (uint8_t)(y > s->y.qmax   ? s->y.qmax
-                                                                       : y < s->y.qmin ? s->y.qmin
-                                                                                       : y);
-            }
-        }
-    }
+    qsoftmax_job job = {s, in[0].data, out[0].data,
+                        qn__axis_view(in[0].rank, in[0].dims, in[0].layout, s->axis)};
+    qn__parallel_ranges(env->pool, softmax_range, &job, job.v.outer * job.v.inner, 16 * job.v.axis);
     return QN_OK;
 }
 

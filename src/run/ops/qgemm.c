@@ -121,18 +121,34 @@ static qn_status pack_constant(const qn_context *ctx, qn_step *step, qgemm_state
     return QN_OK;
 }
 
-static qn_status pack_integers(const qn_context *ctx, qn_step *step, qgemm_state *s,
+/* *done false, and the weights' values read: integers do not apply. */
+static qn_status pack_integers(const qn_plan *plan, qn_step *step, qgemm_state *s, bool *done,
                                qn_error *error)
 {
+    const qn_context *const ctx = qn__plan_context(plan);
     const qn_q8_strides strides = {0, s->trans_b ? s->k : 1, 0, s->trans_b ? 1 : s->n};
     s->q8 = (qn_q8_packed){
         .n = s->n, .kc = s->k, .ks = 1, .groups = 1, .kernel = step->kernels->q8_igemm};
-    int8_t *const values = qn__q8_values(ctx, &s->weights, s->b_count);
+    *done = !s->saturates && qn__q8_find(plan, step, &s->a, &s->requant, &strides, &s->q8);
+    if (*done) {
+        step->packed_bytes = step->mapped_bytes = s->q8.bytes;
+        return QN_OK;
+    }
+    if (s->saturates || !qn__q8_applies(plan, &s->a, &s->weights)) {
+        QN_TRY(qn__qweights_values(plan, step, 1, s->trans_b ? 0 : 1, &s->weights, error));
+        *done = !s->saturates && qn__q8_applies(plan, &s->a, &s->weights);
+        if (!*done)
+            return QN_OK;
+    } else {
+        *done = true;
+    }
+    int8_t *own;
+    const int8_t *const values = qn__q8_values(ctx, &s->weights, s->b_count, &own);
     if (values == NULL)
         return QN_NOMEM(error);
     const qn_status status =
-        qn__q8_pack(step, ctx, &s->a, &s->requant, values, &strides, &s->q8, error);
-    qn__free(ctx, values);
+        qn__q8_pack(plan, step, &s->a, &s->requant, values, &strides, &s->q8, error);
+    qn__free(ctx, own);
     step->packed_bytes = s->q8.bytes;
     return status;
 }
@@ -146,13 +162,13 @@ static qn_status read_right(const qn_plan *plan, qn_step *step, qgemm_state *s, 
     int32_t w_max = 255;
     if (s->constant_b) {
         const uint32_t bias = step->node->op == QN_OP_GEMM ? 2 : UINT32_MAX;
-        QN_TRY(qn__qweights_read(plan, step, 1, s->trans_b ? 0 : 1, s->n, &s->a, alpha, bias,
-                                 &s->weights, error));
+        QN_TRY(qn__qweights_scales(plan, step, 1, s->trans_b ? 0 : 1, s->n, &s->a, alpha, bias,
+                                   &s->weights, error));
         QN_TRY(qn__qoutput(step, s->weights.scale, s->weights.bias, &s->requant, &s_y, error));
         s->saturates = qn__plan_get_options(plan)->saturate16 && s->weights.is_signed;
-        s->integers = !s->saturates && qn__q8_applies(plan, &s->a, &s->weights);
+        QN_TRY(pack_integers(plan, step, s, &s->integers, error));
         if (s->integers)
-            return pack_integers(ctx, step, s, error);
+            return QN_OK;
         w_max = s->weights.max;
     } else {
         if (qn__step_input(step, 2) != NULL)

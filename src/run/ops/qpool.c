@@ -2,7 +2,6 @@
  * of integer sums and requantized. */
 #include "run/nd.h"
 #include "run/ops/qcore.h"
-#include "run/ops/vmath.h"
 #include "run/ops/window.h"
 
 typedef struct qpool_state {
@@ -12,6 +11,8 @@ typedef struct qpool_state {
     bool average, global, include_pad;
     qn_q8_maxpool_fn max_kernel;
     qn_q8_maxpool_args max; /* but for the window */
+    qn_q8_avgpool_fn mean_kernel;
+    qn_q8_avgpool_args mean; /* but for the window and what depends on its size */
 } qpool_state;
 
 static qn_status global_window(const qn_step *step, qn_window *w, qn_error *error)
@@ -53,6 +54,25 @@ static void choose_max(qn_step *step, qpool_state *s)
     step->kernel_name = step->kernels->q8_maxpool.name;
 }
 
+static void choose_mean(const qn_plan *plan, qn_step *step, qpool_state *s)
+{
+    const qn_window *const w = &s->win;
+    const bool reference = qn__plan_get_options(plan)->reference;
+    s->mean_kernel = reference ? qn__q8_avgpool_scalar : step->kernels->q8_avgpool.fn;
+    s->mean = (qn_q8_avgpool_args){.channels = w->c,
+                                   .row = w->dh * w->w * w->c,
+                                   .col = w->dw * w->c,
+                                   .flip = s->x.dtype == QN_DTYPE_I8 ? 0x80 : 0,
+                                   .divides = !s->global,
+                                   .zero = s->y.zero,
+                                   .factor = s->x.scale,
+                                   .scale = s->y.scale,
+                                   .lo = (float)(s->lo - s->y.zero),
+                                   .hi = (float)(s->hi - s->y.zero)};
+    if (!reference)
+        step->kernel_name = step->kernels->q8_avgpool.name;
+}
+
 static qn_status prepare(const qn_plan *plan, qn_step *step, qn_error *error)
 {
     const qn_op op = step->node->op;
@@ -68,7 +88,9 @@ static qn_status prepare(const qn_plan *plan, qn_step *step, qn_error *error)
     if (!s.average && (s.x.scale != s.y.scale || s.x.zero != s.y.zero || s.x.dtype != s.y.dtype))
         return qn__step_fail(step, error, QN_UNSUPPORTED, "input and output scales differ");
     qn__qact_bounds(step, &s.y, &s.lo, &s.hi);
-    if (!s.average)
+    if (s.average)
+        choose_mean(plan, step, &s);
+    else
         choose_max(step, &s);
     qpool_state *const state = qn__alloc(qn__plan_context(plan), sizeof(*state));
     if (state == NULL)
@@ -85,19 +107,6 @@ typedef struct qpool_job {
     uint8_t *dst;
 } qpool_job;
 
-#define CHANNELS 256
-
-static void fold_row(const qpool_state *s, const uint8_t *src, int32_t *acc, size_t n)
-{
-    if (s->x.dtype == QN_DTYPE_I8) {
-        for (size_t i = 0; i < n; i++)
-            acc[i] += (int8_t)src[i];
-    } else {
-        for (size_t i = 0; i < n; i++)
-            acc[i] += src[i];
-    }
-}
-
 /* Elements that the mean is taken over: the whole window as far as it lies in the padded input, or
  * only what is inside. */
 static size_t window_count(const qpool_state *s, size_t oy, size_t ox, size_t inside)
@@ -111,21 +120,15 @@ static size_t window_count(const qpool_state *s, size_t oy, size_t ox, size_t in
     return rows * columns;
 }
 
-static void finish_row(const qpool_state *s, const int32_t *acc, size_t inside, size_t count,
-                       uint8_t *dst, size_t n)
+/* A window of `inside` taps. */
+static void run_mean(const qpool_state *s, qn_q8_avgpool_args *args, size_t inside, size_t count)
 {
-    const int32_t zero = s->y.zero;
-    const float lo = (float)(s->lo - zero), hi = (float)(s->hi - zero);
-    const int32_t offset = (int32_t)inside * s->x.zero;
-    const float divisor = (float)(count > 0 ? count : 1);
-    const float factor = s->x.scale / (s->y.scale * divisor);
-    for (size_t i = 0; i < n; i++) {
-        const float sum = (float)(acc[i] - offset);
-        float v = s->global ? sum * factor : sum * s->x.scale / divisor / s->y.scale;
-        v = v > lo ? v : lo;
-        v = v < hi ? v : hi;
-        dst[i] = (uint8_t)((int32_t)qn_rne_small(v) + zero);
-    }
+    const int32_t zero = s->x.zero + (args->flip != 0 ? 128 : 0);
+    args->offset = (int32_t)((uint32_t)inside * (uint32_t)zero);
+    args->count = (float)(count > 0 ? count : 1);
+    if (s->global)
+        args->factor = s->x.scale / (s->y.scale * args->count);
+    s->mean_kernel(args);
 }
 
 static void pool_range(void *arg, size_t begin, size_t end)
@@ -133,7 +136,6 @@ static void pool_range(void *arg, size_t begin, size_t end)
     const qpool_job *const job = arg;
     const qpool_state *const s = job->s;
     const qn_window *const w = &s->win;
-    const size_t row = w->dh * w->w * w->c, column = w->dw * w->c;
     for (size_t m = begin; m < end; m++) {
         const size_t ox = m % w->ow, oy = m / w->ow % w->oh, image = m / (w->ow * w->oh);
         const ptrdiff_t y0 = (ptrdiff_t)(oy * w->sh) - (ptrdiff_t)w->pt;
@@ -156,16 +158,12 @@ static void pool_range(void *arg, size_t begin, size_t end)
             s->max_kernel(&args);
             continue;
         }
-        for (size_t c0 = 0; c0 < w->c; c0 += CHANNELS) {
-            const size_t n = w->c - c0 < CHANNELS ? w->c - c0 : CHANNELS;
-            int32_t acc[CHANNELS] = {0};
-            for (size_t ky = ky0; ky < ky1; ky++) {
-                for (size_t kx = kx0; kx < kx1; kx++)
-                    fold_row(s, first + c0 + (ky - ky0) * row + (kx - kx0) * column, acc, n);
-            }
-            finish_row(s, acc, inside, window_count(s, oy, ox, inside), job->dst + m * w->c + c0,
-                       n);
-        }
+        qn_q8_avgpool_args args = s->mean;
+        args.rows = ky1 - ky0;
+        args.cols = kx1 - kx0;
+        args.in = first;
+        args.out = job->dst + m * w->c;
+        run_mean(s, &args, inside, window_count(s, oy, ox, inside));
     }
 }
 

@@ -1,8 +1,7 @@
 /* QuantizeLinear, DequantizeLinear and Requantize: x / scale rounded half to even, saturated. Bytes
- * with one scale have fast loops; everything else goes element by element. */
+ * have kernels; everything else goes element by element. */
 #include "run/nd.h"
 #include "run/ops/qcore.h"
-#include "run/ops/vmath.h"
 
 typedef struct cross_state {
     bool bytes;     /* 8 bits, uniform; scales per tensor or per axis */
@@ -11,6 +10,7 @@ typedef struct cross_state {
     bool table_used;
     uint8_t table[256];
     const qn_quant *quant;
+    bool planes; /* quantizes planes of a picture to pixels */
 } cross_state;
 
 static bool is_bytes(const qn_tensor *t)
@@ -19,6 +19,14 @@ static bool is_bytes(const qn_tensor *t)
     return t->type.kind == QN_TYPE_QUANT && q->n_codebook == 0 && q->block == 0 &&
            (t->type.dtype == QN_DTYPE_U8 || t->type.dtype == QN_DTYPE_I8) &&
            (q->axis < 0 || (q->axis < t->rank && q->n_scales == (size_t)t->dims[q->axis].value));
+}
+
+/* The planes of pictures become pixels on the way to bytes: what reads them wants it so. */
+enum { MAX_PLANES = 4 };
+static bool are_planes(const qn_step *step, const qn_tensor *x)
+{
+    return x->rank == 4 && step->in_layout[0] == QN_LAYOUT_ROW_MAJOR && x->dims[1].value > 1 &&
+           x->dims[1].value <= MAX_PLANES;
 }
 
 static qn_status prepare(const qn_plan *plan, qn_step *step, qn_error *error)
@@ -49,6 +57,11 @@ static qn_status prepare(const qn_plan *plan, qn_step *step, qn_error *error)
         s.quant = quantized->type.quant;
         s.dtype = quantized->type.dtype;
         s.axis = s.quant->axis;
+        s.planes = to_quant && s.axis < 0 && are_planes(step, x);
+        if (s.planes)
+            step->out_layout[0] = QN_LAYOUT_CHANNELS_LAST;
+        step->kernel_name =
+            to_quant ? step->kernels->q8_quantize.name : step->kernels->q8_dequantize.name;
     } else if (to_quant && from_quant && is_bytes(x) && is_bytes(y) && x->type.quant->axis < 0 &&
                y->type.quant->axis < 0) {
         qn_qparams from, to;
@@ -56,6 +69,7 @@ static qn_status prepare(const qn_plan *plan, qn_step *step, qn_error *error)
         QN_TRY(qn__qparams_read(step, y, &to, error));
         qn__table_requantize(s.table, &from, &to);
         s.table_used = true;
+        step->kernel_name = step->kernels->q8_table.name;
         step->inplace_input = 0;
     } else {
         step->in_layout[0] = step->out_layout[0] = QN_LAYOUT_ROW_MAJOR;
@@ -71,69 +85,81 @@ static qn_status prepare(const qn_plan *plan, qn_step *step, qn_error *error)
 
 typedef struct cross_job {
     const cross_state *s;
+    const qn_kernels *kernels;
     const void *src;
     void *dst;
-    qn_axis_view v;
+    qn_axis_view v; /* scales by axis: rows of `inner` elements; planes: `axis` of `inner` pixels */
 } cross_job;
 
-/* The low byte is the same for both signednesses. */
-static void quantize_row(const qn_quant *q, size_t scale, const float *restrict src,
-                         uint8_t *restrict dst, size_t n)
+/* Elements from `at` on with scale number `scale`; with planes, those of pixels from `at` on. */
+static void quantize_row(const cross_job *job, size_t scale, size_t at, size_t n, size_t channels,
+                         size_t plane)
 {
+    const qn_quant *const q = job->s->quant;
     const int32_t zero = q->zero_points != NULL ? q->zero_points[scale] : 0;
-    const float s = q->scales[scale];
-    const float lo = (float)(q->qmin - zero), hi = (float)(q->qmax - zero);
-    for (size_t i = 0; i < n; i++) {
-        float v = src[i] / s;
-        v = v > lo ? v : lo;
-        v = v < hi ? v : hi;
-        dst[i] = (uint8_t)((int32_t)qn_rne_small(v) + zero);
-    }
+    const qn_q8_quantize_args args = {.n = n,
+                                      .channels = channels,
+                                      .src = (const float *)job->src + at,
+                                      .plane = plane,
+                                      .dst = (uint8_t *)job->dst + at,
+                                      .scale = q->scales[scale],
+                                      .lo = (float)(q->qmin - zero),
+                                      .hi = (float)(q->qmax - zero),
+                                      .zero = zero};
+    job->kernels->q8_quantize.fn(&args);
 }
 
-static void dequantize_row(const qn_quant *q, qn_dtype dtype, size_t scale, const void *src_,
-                           size_t at, float *restrict dst, size_t n)
+static void dequantize_row(const cross_job *job, size_t scale, size_t at, size_t n)
 {
-    const int32_t zero = q->zero_points != NULL ? q->zero_points[scale] : 0;
-    const float s = q->scales[scale];
-    if (dtype == QN_DTYPE_I8) {
-        const int8_t *restrict const src = (const int8_t *)src_ + at;
-        for (size_t i = 0; i < n; i++)
-            dst[i] = (float)(src[i] - zero) * s;
-    } else {
-        const uint8_t *restrict const src = (const uint8_t *)src_ + at;
-        for (size_t i = 0; i < n; i++)
-            dst[i] = (float)(src[i] - zero) * s;
-    }
+    const qn_quant *const q = job->s->quant;
+    const int32_t top = job->s->dtype == QN_DTYPE_I8 ? 128 : 0;
+    const qn_q8_dequantize_args args = {
+        .n = n,
+        .src = (const uint8_t *)job->src + at,
+        .dst = (float *)job->dst + at,
+        .scale = q->scales[scale],
+        .zero = (q->zero_points != NULL ? q->zero_points[scale] : 0) + top,
+        .flip = (uint8_t)top};
+    job->kernels->q8_dequantize.fn(&args);
 }
 
 /* Items are elements (one scale) or rows of `inner` elements with scale index row % axis. */
 static void quantize_range(void *arg, size_t begin, size_t end)
 {
     const cross_job *const job = arg;
-    const cross_state *const s = job->s;
-    if (s->axis < 0) {
-        quantize_row(s->quant, 0, (const float *)job->src + begin, (uint8_t *)job->dst + begin,
-                     end - begin);
+    if (job->s->axis < 0) {
+        quantize_row(job, 0, begin, end - begin, 1, 0);
         return;
     }
     for (size_t row = begin; row < end; row++)
-        quantize_row(s->quant, row % job->v.axis, (const float *)job->src + row * job->v.inner,
-                     (uint8_t *)job->dst + row * job->v.inner, job->v.inner);
+        quantize_row(job, row % job->v.axis, row * job->v.inner, job->v.inner, 1, 0);
+}
+
+/* Items are pixels of all pictures. */
+static void quantize_pixels(void *arg, size_t begin, size_t end)
+{
+    const cross_job *const job = arg;
+    const size_t pixels = job->v.inner, channels = job->v.axis;
+    while (begin < end) {
+        const size_t image = begin / pixels, first = begin % pixels;
+        const size_t n = pixels - first < end - begin ? pixels - first : end - begin;
+        cross_job part = *job;
+        part.src = (const float *)job->src + image * pixels * channels + first;
+        part.dst = (uint8_t *)job->dst + begin * channels;
+        quantize_row(&part, 0, 0, n, channels, pixels);
+        begin += n;
+    }
 }
 
 static void dequantize_range(void *arg, size_t begin, size_t end)
 {
     const cross_job *const job = arg;
-    const cross_state *const s = job->s;
-    if (s->axis < 0) {
-        dequantize_row(s->quant, s->dtype, 0, job->src, begin, (float *)job->dst + begin,
-                       end - begin);
+    if (job->s->axis < 0) {
+        dequantize_row(job, 0, begin, end - begin);
         return;
     }
     for (size_t row = begin; row < end; row++)
-        dequantize_row(s->quant, s->dtype, row % job->v.axis, job->src, row * job->v.inner,
-                       (float *)job->dst + row * job->v.inner, job->v.inner);
+        dequantize_row(job, row % job->v.axis, row * job->v.inner, job->v.inner);
 }
 
 static qn_status run(const qn_step *step, const qn_run_env *env, const qn_view *in,
@@ -142,7 +168,8 @@ static qn_status run(const qn_step *step, const qn_run_env *env, const qn_view *
     (void)error;
     const cross_state *const s = step->state;
     if (s->table_used) {
-        qn__table_run(env->pool, s->table, in[0].data, out[0].data, in[0].count);
+        qn__table_run(env->pool, step->kernels->q8_table.fn, s->table, in[0].data, out[0].data,
+                      in[0].count);
         return QN_OK;
     }
     if (!s->bytes) {
@@ -150,16 +177,19 @@ static qn_status run(const qn_step *step, const qn_run_env *env, const qn_view *
         qn__view_from_f32(&out[0], env->scratch);
         return QN_OK;
     }
-    cross_job job = {s, in[0].data, out[0].data, {1, 1, 1}};
+    cross_job job = {s, step->kernels, in[0].data, out[0].data, {1, 1, 1}};
+    const bool quantizes = step->node->op == QN_OP_QUANTIZE_LINEAR;
     size_t items = in[0].count, cost = 5;
-    if (s->axis >= 0) {
-        job.v = qn__axis_view(in[0].rank, in[0].dims, in[0].layout, (size_t)s->axis);
-        items = job.v.outer * job.v.axis;
-        cost = 5 * job.v.inner;
+    if (s->planes || s->axis >= 0) {
+        const size_t axis = s->planes ? 1 : (size_t)s->axis;
+        job.v = qn__axis_view(in[0].rank, in[0].dims, in[0].layout, axis);
+        items = job.v.outer * (s->planes ? job.v.inner : job.v.axis);
+        cost = 5 * (s->planes ? job.v.axis : job.v.inner);
     }
-    qn__parallel_ranges(env->pool,
-                        step->node->op == QN_OP_QUANTIZE_LINEAR ? quantize_range : dequantize_range,
-                        &job, items, cost);
+    const qn_range_fn fn = s->planes   ? quantize_pixels
+                           : quantizes ? quantize_range
+                                       : dequantize_range;
+    qn__parallel_ranges(env->pool, fn, &job, items, cost);
     return QN_OK;
 }
 

@@ -130,9 +130,9 @@ static qn_status read_bias(const qn_plan *plan, const qn_step *step, uint32_t in
     return QN_OK;
 }
 
-qn_status qn__qweights_read(const qn_plan *plan, const qn_step *step, uint32_t input, int axis,
-                            size_t columns, const qn_qparams *x, float alpha, uint32_t bias_input,
-                            qn_qweights *out, qn_error *error)
+qn_status qn__qweights_scales(const qn_plan *plan, const qn_step *step, uint32_t input, int axis,
+                              size_t columns, const qn_qparams *x, float alpha, uint32_t bias_input,
+                              qn_qweights *out, qn_error *error)
 {
     const qn_context *const ctx = qn__plan_context(plan);
     const qn_tensor *const w = qn__step_input(step, input);
@@ -140,13 +140,17 @@ qn_status qn__qweights_read(const qn_plan *plan, const qn_step *step, uint32_t i
     const qn_quant *const q = w->type.quant;
     const size_t dim = (size_t)w->dims[axis].value;
     qn_qweights r = {.is_signed = q->is_signed};
-    r.values = qn__calloc(ctx, qn__tensor_elements(w) + 1, sizeof(float));
+    bool centred = w->type.dtype == QN_DTYPE_I8;
+    for (size_t i = 0; centred && q->zero_points != NULL && i < q->n_scales; i++)
+        centred = q->zero_points[i] == 0;
+    if (centred) {
+        r.bytes = (const int8_t *)w->constant->data;
+        r.fits_i8 = true;
+    }
     r.scale = qn__calloc(ctx, columns, sizeof(float));
     r.bias = qn__calloc(ctx, columns, sizeof(int32_t));
-    qn_status status =
-        r.values == NULL || r.scale == NULL || r.bias == NULL ? QN_NOMEM(error) : QN_OK;
+    qn_status status = r.scale == NULL || r.bias == NULL ? QN_NOMEM(error) : QN_OK;
     if (status == QN_OK) {
-        center_values(w, axis, &r);
         for (size_t i = 0; i < columns; i++)
             r.scale[i] = alpha * x->scale * q->scales[q->axis >= 0 ? i % dim : 0];
         status = read_bias(plan, step, bias_input, columns, r.scale, &r, error);
@@ -161,6 +165,32 @@ qn_status qn__qweights_read(const qn_plan *plan, const qn_step *step, uint32_t i
     }
     for (size_t i = 0; i < columns && s_y > 0.0f; i++)
         r.scale[i] /= s_y;
+    *out = r;
+    return QN_OK;
+}
+
+qn_status qn__qweights_values(const qn_plan *plan, const qn_step *step, uint32_t input, int axis,
+                              qn_qweights *weights, qn_error *error)
+{
+    const qn_tensor *const w = qn__step_input(step, input);
+    weights->values = qn__calloc(qn__plan_context(plan), qn__tensor_elements(w) + 1, sizeof(float));
+    if (weights->values == NULL)
+        return QN_NOMEM(error);
+    center_values(w, axis, weights);
+    return QN_OK;
+}
+
+qn_status qn__qweights_read(const qn_plan *plan, const qn_step *step, uint32_t input, int axis,
+                            size_t columns, const qn_qparams *x, float alpha, uint32_t bias_input,
+                            qn_qweights *out, qn_error *error)
+{
+    qn_qweights r;
+    QN_TRY(qn__qweights_scales(plan, step, input, axis, columns, x, alpha, bias_input, &r, error));
+    const qn_status status = qn__qweights_values(plan, step, input, axis, &r, error);
+    if (status != QN_OK) {
+        qn__qweights_free(qn__plan_context(plan), &r);
+        return status;
+    }
     *out = r;
     return QN_OK;
 }

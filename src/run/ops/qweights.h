@@ -5,11 +5,12 @@
 #include "run/ops/qcore.h"
 
 typedef struct qn_qweights {
-    float *values; /* q - zero, row-major as the tensor */
-    int32_t max;   /* largest magnitude */
-    bool fits_i8;  /* every value is in -128..127 */
-    float *scale;  /* [columns] s_x * s_w, over s_y for quantized output */
-    int32_t *bias; /* [columns] */
+    float *values;       /* q - zero, row-major as the tensor */
+    const int8_t *bytes; /* the same where the tensor's own bytes are just that, or NULL */
+    int32_t max;         /* largest magnitude */
+    bool fits_i8;        /* every value is in -128..127 */
+    float *scale;        /* [columns] s_x * s_w, over s_y for quantized output */
+    int32_t *bias;       /* [columns] */
     bool is_signed;
 } qn_qweights;
 /* axis: of the weight tensor, whose index is the output column; columns: their number over all
@@ -17,6 +18,13 @@ typedef struct qn_qweights {
 qn_status qn__qweights_read(const qn_plan *plan, const qn_step *step, uint32_t input, int axis,
                             size_t columns, const qn_qparams *x, float alpha, uint32_t bias_input,
                             qn_qweights *out, qn_error *error);
+/* The two halves of it: scales and bias (and bytes), values NULL; then the values, with max and
+ * fits_i8. */
+qn_status qn__qweights_scales(const qn_plan *plan, const qn_step *step, uint32_t input, int axis,
+                              size_t columns, const qn_qparams *x, float alpha, uint32_t bias_input,
+                              qn_qweights *out, qn_error *error);
+qn_status qn__qweights_values(const qn_plan *plan, const qn_step *step, uint32_t input, int axis,
+                              qn_qweights *weights, qn_error *error);
 /* Once packed, the values themselves are not needed any more. */
 void qn__qweights_drop_values(const qn_context *ctx, qn_qweights *w);
 void qn__qweights_free(const qn_context *ctx, qn_qweights *w);

@@ -1,0 +1,235 @@
+/* Loops between floats and bytes, and means of bytes, in pieces of fixed length that compilers
+ * vectorize for the flags of the including file. It defines QUANTIZE, DEQUANTIZE and AVGPOOL (the
+ * functions), VBYTES (bytes of a register, 0: no vector types) and, where four multiply-adds take
+ * less time than a division, FMA(x, y, z). */
+#include "kernel/kernel.h"
+
+#include <string.h>
+
+enum { BLOCK = 64, PIXELS = 512 };
+
+/* Rounds half to even by pushing the fraction out of the significand, whose low byte is the result.
+ */
+static inline uint8_t round_byte(float v, float lo, float hi, int32_t zero)
+{
+    uint32_t bits;
+    v = v > lo ? v : lo;
+    v = v < hi ? v : hi;
+    v += 12582912.0f;
+    memcpy(&bits, &v, sizeof(bits));
+    return (uint8_t)(bits + (uint32_t)zero);
+}
+
+/* --- floats to bytes ---------------------------------------------------------------------------*/
+/* With the rounded reciprocal a first correction gives a neighbour of the quotient and the second
+ * one the rounded quotient (Markstein), as long as nothing overflows or vanishes. */
+typedef struct divisor {
+    float reciprocal, least, most; /* of the dividend */
+    bool corrects;
+} divisor;
+
+static divisor make_divisor(const qn_q8_quantize_args *args)
+{
+    const float scale = args->scale;
+#ifdef FMA
+    if (scale > 0x1p-80f && scale < 0x1p80f)
+        return (divisor){1.0f / scale, (args->lo - 4.0f) * scale, (args->hi + 4.0f) * scale, true};
+#endif
+    (void)scale;
+    return (divisor){.corrects = false};
+}
+
+static inline __attribute__((always_inline)) void quantize_block(const qn_q8_quantize_args *args,
+                                                                 const divisor d, const float *src,
+                                                                 uint8_t *restrict dst)
+{
+    const float scale = args->scale, lo = args->lo, hi = args->hi;
+    const int32_t zero = args->zero;
+#ifdef FMA
+    if (d.corrects) {
+        for (size_t i = 0; i < BLOCK; i++) {
+            float x = src[i];
+            x = x > d.least ? x : d.least;
+            x = x < d.most ? x : d.most;
+            float v = x * d.reciprocal;
+            v = FMA(FMA(-v, scale, x), d.reciprocal, v);
+            v = FMA(FMA(-v, scale, x), d.reciprocal, v);
+            dst[i] = round_byte(v, lo, hi, zero);
+        }
+        return;
+    }
+#endif
+    (void)d;
+    for (size_t i = 0; i < BLOCK; i++)
+        dst[i] = round_byte(src[i] / scale, lo, hi, zero);
+}
+
+static void quantize_part(const qn_q8_quantize_args *args, const float *src, uint8_t *dst, size_t n)
+{
+    const divisor d = make_divisor(args);
+    size_t i = 0;
+    for (; i + BLOCK <= n; i += BLOCK)
+        quantize_block(args, d, src + i, dst + i);
+    if (i == n)
+        return;
+    float rest[BLOCK] = {0.0f};
+    uint8_t out[BLOCK];
+    memcpy(rest, src + i, (n - i) * sizeof(float));
+    quantize_block(args, d, rest, out);
+    memcpy(dst + i, out, n - i);
+}
+
+#if VBYTES > 0
+typedef uint8_t bytes16 __attribute__((vector_size(16), aligned(1), may_alias));
+#ifdef __clang__
+#define MERGE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define MERGE(a, b, ...) __builtin_shuffle(a, b, (bytes16){__VA_ARGS__})
+#endif
+/* Three planes of 16 bytes to 16 pixels: the third one's places are free in the first step. */
+static inline void merge_planes(const uint8_t *r8, const uint8_t *g8, const uint8_t *b8,
+                                uint8_t *dst)
+{
+    const bytes16 r = *(const bytes16 *)r8, g = *(const bytes16 *)g8, b = *(const bytes16 *)b8;
+    const bytes16 x = MERGE(r, g, 0, 16, 0, 1, 17, 0, 2, 18, 0, 3, 19, 0, 4, 20, 0, 5);
+    const bytes16 y = MERGE(r, g, 21, 0, 6, 22, 0, 7, 23, 0, 8, 24, 0, 9, 25, 0, 10, 26);
+    const bytes16 z = MERGE(r, g, 0, 11, 27, 0, 12, 28, 0, 13, 29, 0, 14, 30, 0, 15, 31, 0);
+    *(bytes16 *)dst = MERGE(x, b, 0, 1, 16, 3, 4, 17, 6, 7, 18, 9, 10, 19, 12, 13, 20, 15);
+    *(bytes16 *)(dst + 16) = MERGE(y, b, 0, 21, 2, 3, 22, 5, 6, 23, 8, 9, 24, 11, 12, 25, 14, 15);
+    *(bytes16 *)(dst + 32) = MERGE(z, b, 26, 1, 2, 27, 4, 5, 28, 7, 8, 29, 10, 11, 30, 13, 14, 31);
+}
+
+static void merge_3(const uint8_t *planes, uint8_t *dst, size_t n)
+{
+    size_t i = 0;
+    for (; i + 16 <= n; i += 16)
+        merge_planes(planes + i, planes + PIXELS + i, planes + 2 * PIXELS + i, dst + 3 * i);
+    if (i == n)
+        return;
+    uint8_t rest[48];
+    merge_planes(planes + i, planes + PIXELS + i, planes + 2 * PIXELS + i, rest);
+    memcpy(dst + 3 * i, rest, 3 * (n - i));
+}
+#endif
+
+void QUANTIZE(const qn_q8_quantize_args *args)
+{
+    const size_t channels = args->channels;
+    uint8_t planes[3 * PIXELS];
+    if (channels == 1) {
+        quantize_part(args, args->src, args->dst, args->n);
+        return;
+    }
+    for (size_t i = 0; i < args->n; i += PIXELS) {
+        const size_t n = args->n - i < PIXELS ? args->n - i : PIXELS;
+        uint8_t *const dst = args->dst + i * channels;
+#if VBYTES > 0
+        if (channels == 3) {
+            for (size_t c = 0; c < 3; c++)
+                quantize_part(args, args->src + c * args->plane + i, planes + c * PIXELS, n);
+            merge_3(planes, dst, n);
+            continue;
+        }
+#endif
+        for (size_t c = 0; c < channels; c++) {
+            quantize_part(args, args->src + c * args->plane + i, planes, n);
+            for (size_t k = 0; k < n; k++)
+                dst[k * channels + c] = planes[k];
+        }
+    }
+}
+
+/* --- bytes to floats ---------------------------------------------------------------------------*/
+static inline __attribute__((always_inline)) void
+dequantize_block(const qn_q8_dequantize_args *args, const uint8_t *src, float *restrict dst)
+{
+    const uint8_t flip = args->flip;
+    const int32_t zero = args->zero;
+    const float scale = args->scale;
+    for (size_t i = 0; i < BLOCK; i++)
+        dst[i] = (float)((int32_t)(uint8_t)(src[i] ^ flip) - zero) * scale;
+}
+
+void DEQUANTIZE(const qn_q8_dequantize_args *args)
+{
+    size_t i = 0;
+    for (; i + BLOCK <= args->n; i += BLOCK)
+        dequantize_block(args, args->src + i, args->dst + i);
+    if (i == args->n)
+        return;
+    uint8_t rest[BLOCK] = {0};
+    float out[BLOCK];
+    memcpy(rest, args->src + i, args->n - i);
+    dequantize_block(args, rest, out);
+    memcpy(args->dst + i, out, (args->n - i) * sizeof(float));
+}
+
+/* --- means -------------------------------------------------------------------------------------*/
+static inline __attribute__((always_inline)) void
+finish_block(const qn_q8_avgpool_args *args, const uint32_t *sums, uint8_t *restrict out)
+{
+    const float factor = args->factor, count = args->count, scale = args->scale;
+    const uint32_t offset = (uint32_t)args->offset;
+    if (args->divides) {
+        for (size_t i = 0; i < BLOCK; i++)
+            out[i] = round_byte((float)(int32_t)(sums[i] - offset) * factor / count / scale,
+                                args->lo, args->hi, args->zero);
+        return;
+    }
+    for (size_t i = 0; i < BLOCK; i++)
+        out[i] =
+            round_byte((float)(int32_t)(sums[i] - offset) * factor, args->lo, args->hi, args->zero);
+}
+
+#if VBYTES > 0
+/* As many bytes as sums of 16 bits fit a register, and half of it. */
+typedef uint8_t wide __attribute__((vector_size(VBYTES / 2), aligned(1), may_alias));
+typedef uint16_t wide_sum __attribute__((vector_size(VBYTES)));
+typedef uint8_t narrow __attribute__((vector_size(VBYTES / 4), aligned(1), may_alias));
+typedef uint16_t narrow_sum __attribute__((vector_size(VBYTES / 2)));
+
+/* Sums of channels from c on, of n; 16 bits hold 257 taps. */
+#define CHANNELS(V)                                                                                \
+    for (; c + sizeof(V) <= n; c += sizeof(V)) {                                                   \
+        const V flip = (V){0} + args->flip;                                                        \
+        uint16_t part[sizeof(V)];                                                                  \
+        V##_sum sum = {0};                                                                         \
+        size_t taps = 0;                                                                           \
+        for (size_t i = 0; i < args->rows; i++) {                                                  \
+            const uint8_t *at = in + i * args->row + c;                                            \
+            for (size_t j = 0; j < args->cols; j++, at += args->col) {                             \
+                sum += __builtin_convertvector(*(const V *)at ^ flip, V##_sum);                    \
+                if (++taps % 256 == 0) {                                                           \
+                    memcpy(part, &sum, sizeof(sum));                                               \
+                    for (size_t k = 0; k < sizeof(V); k++)                                         \
+                        sums[c + k] += part[k];                                                    \
+                    sum = (V##_sum){0};                                                            \
+                }                                                                                  \
+            }                                                                                      \
+        }                                                                                          \
+        memcpy(part, &sum, sizeof(sum));                                                           \
+        for (size_t k = 0; k < sizeof(V); k++)                                                     \
+            sums[c + k] += part[k];                                                                \
+    }
+#endif
+
+void AVGPOOL(const qn_q8_avgpool_args *args)
+{
+    for (size_t c0 = 0; c0 < args->channels; c0 += BLOCK) {
+        const size_t n = args->channels - c0 < BLOCK ? args->channels - c0 : BLOCK;
+        const uint8_t *const in = args->in + c0;
+        uint32_t sums[BLOCK] = {0};
+        uint8_t out[BLOCK];
+        size_t c = 0;
+#if VBYTES > 0
+        CHANNELS(wide)
+        CHANNELS(narrow)
+#endif
+        for (; c < n; c++)
+            for (size_t i = 0; i < args->rows; i++)
+                for (size_t j = 0; j < args->cols; j++)
+                    sums[c] += (uint8_t)(in[i * args->row + j * args->col + c] ^ args->flip);
+        finish_block(args, sums, out);
+        memcpy(args->out + c0, out, n);
+    }
+}

@@ -1,0 +1,347 @@
+/* 8-bit indirect GEMM on AMX tiles: up to 32 rows times 32 columns at once, up to 64 bytes of k a
+ * step. A panel's groups of four k are the rows of a tile as they lie. Rows are read where they are
+ * if they lie evenly spaced and a tap is made of whole steps, otherwise from one copy for all
+ * columns. */
+#include "kernel/kernel.h"
+
+#include <immintrin.h>
+#include <string.h>
+
+enum { MR = 32, NR = 16, KR = 4, TILE_ROWS = 16, TILE_ROW_BYTES = 64 };
+/* Copied rows; 3x3 of 512 channels fit. */
+enum { ROOM = 32 * 9 * 512 };
+
+typedef struct tile_config {
+    uint8_t palette, start_row, reserved[14];
+    uint16_t columns[16]; /* bytes */
+    uint8_t rows[16];
+} tile_config;
+
+/* Tiles: 0 to 3 sums (row half, panel), 4 and 5 rows, 6 and 7 weights. */
+static void configure(size_t upper, size_t lower, size_t step)
+{
+    tile_config config = {.palette = 1};
+    for (size_t i = 0; i < 8; i++)
+        config.columns[i] = TILE_ROW_BYTES;
+    config.columns[4] = config.columns[5] = (uint16_t)step;
+    config.rows[0] = config.rows[1] = config.rows[4] = (uint8_t)upper;
+    config.rows[2] = config.rows[3] = config.rows[5] = (uint8_t)(lower > 0 ? lower : 1);
+    config.rows[6] = config.rows[7] = (uint8_t)(step / KR);
+    _tile_loadconfig(&config);
+}
+
+/* Loads of tiles by gcc 12 do not tell that they read memory: what they read is written before
+ * this. */
+static inline void written(const void *memory)
+{
+    __asm__ volatile("" : : "r"(memory) : "memory");
+}
+
+/* Half of the rows: row m at `stride` bytes times m from the first one. */
+typedef struct half {
+    size_t rows;
+    ptrdiff_t stride;
+    const uint8_t *copy; /* NULL: where a says */
+} half;
+
+static bool evenly_spaced(const uint8_t *const *a, size_t ks, size_t rows, ptrdiff_t *stride)
+{
+    const __m512i low = _mm512_setr_epi64(0, 1, 2, 3, 4, 5, 6, 7);
+    const __m512i high = _mm512_add_epi64(low, _mm512_set1_epi64(8));
+    if (rows == 0)
+        return true;
+    *stride = rows > 1 ? a[1] - a[0] : 0;
+    const __m512i step = _mm512_set1_epi64(*stride);
+    const __m512i low_offsets = _mm512_mullo_epi64(low, step);
+    const __m512i high_offsets = _mm512_mullo_epi64(high, step);
+    const __mmask8 low_used = (__mmask8)((1u << rows) - 1),
+                   high_used = (__mmask8)(((1u << rows) - 1) >> 8);
+    for (size_t p = 0; p < ks; p++, a += MR) {
+        const __m512i first = _mm512_set1_epi64((long long)(uintptr_t)a[0]);
+        const __mmask8 wrong_low = _mm512_mask_cmpneq_epi64_mask(
+            low_used, _mm512_maskz_loadu_epi64(low_used, a), _mm512_add_epi64(first, low_offsets));
+        const __mmask8 wrong_high =
+            _mm512_mask_cmpneq_epi64_mask(high_used, _mm512_maskz_loadu_epi64(high_used, a + 8),
+                                          _mm512_add_epi64(first, high_offsets));
+        if ((wrong_low | wrong_high) != 0)
+            return false;
+    }
+    return true;
+}
+
+/* The largest whole number of groups that divides a tap, if it fills much of a tile's row. */
+static size_t choose_step(size_t kc)
+{
+    if (kc % KR != 0)
+        return 0;
+    for (size_t step = TILE_ROW_BYTES; step >= TILE_ROW_BYTES / 2; step -= KR)
+        if (kc % step == 0)
+            return step;
+    return kc < TILE_ROW_BYTES ? kc : 0;
+}
+
+static void copy_bytes(uint8_t *to, const uint8_t *from, size_t n, uint8_t flip)
+{
+    const __m512i sign = _mm512_set1_epi8((char)flip);
+    for (; n >= TILE_ROW_BYTES; n -= TILE_ROW_BYTES, to += TILE_ROW_BYTES, from += TILE_ROW_BYTES)
+        _mm512_storeu_si512(to, _mm512_xor_si512(sign, _mm512_loadu_si512(from)));
+    if (n > 0) {
+        const __mmask64 first = ~0ull >> (TILE_ROW_BYTES - n);
+        _mm512_mask_storeu_epi8(to, first,
+                                _mm512_xor_si512(sign, _mm512_maskz_loadu_epi8(first, from)));
+    }
+}
+
+/* All taps of every row, each filled up to whole groups; the row to whole steps. */
+static void copy_rows(uint8_t *to, size_t row_bytes, const uint8_t *const *a, size_t rows,
+                      size_t kc, size_t ks, uint8_t flip)
+{
+    const size_t tap = (kc + KR - 1) / KR * KR, filled = ks * tap;
+    for (size_t m = 0; m < rows; m++, to += row_bytes) {
+        for (size_t p = 0; p < ks; p++) {
+            if (tap != kc)
+                memset(to + p * tap + tap - KR, 0, KR);
+            copy_bytes(to + p * tap, a[p * MR + m], kc, flip);
+        }
+        memset(to + filled, 0, row_bytes - filled);
+    }
+}
+
+/* 16 columns of `rows` rows of sums. */
+static void put(const int32_t *sums, size_t rows, size_t columns, const float *scales, void *c,
+                size_t c_stride, const qn_q8_out *out)
+{
+    const __m512 scale = _mm512_loadu_ps(scales);
+    const __mmask16 first = (__mmask16)(0xffffu >> (NR - columns));
+    if (out->is_float) {
+        const __m512 lo = _mm512_set1_ps(out->clamp.lo), hi = _mm512_set1_ps(out->clamp.hi);
+        for (size_t m = 0; m < rows; m++) {
+            const __m512 v =
+                _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_loadu_si512(sums + m * NR)), scale);
+            _mm512_mask_storeu_ps((float *)c + m * c_stride, first,
+                                  _mm512_min_ps(hi, _mm512_max_ps(lo, v)));
+        }
+        return;
+    }
+    const __m512 hi = _mm512_set1_ps((float)(out->hi - out->zero));
+    const __m512i lo = _mm512_set1_epi32(out->lo - out->zero), zero = _mm512_set1_epi32(out->zero);
+    for (size_t m = 0; m < rows; m++) {
+        /* What is below all integers, and a NaN, become the smallest one. */
+        const __m512 v =
+            _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_loadu_si512(sums + m * NR)), scale);
+        const __m512i q = _mm512_max_epi32(lo, _mm512_cvtps_epi32(_mm512_min_ps(hi, v)));
+        _mm512_mask_cvtepi32_storeu_epi8((uint8_t *)c + m * c_stride, first,
+                                         _mm512_add_epi32(q, zero));
+    }
+}
+
+typedef struct gemm {
+    const uint8_t *const *a;
+    half upper, lower;
+    size_t kc, ks;
+    size_t groups; /* of all k of a panel */
+    size_t step;   /* bytes of k */
+} gemm;
+
+static inline __attribute__((always_inline)) void one_step(bool two_halves, bool two_panels,
+                                                           const uint8_t *a0, ptrdiff_t stride0,
+                                                           const uint8_t *a1, ptrdiff_t stride1,
+                                                           const uint8_t *w0, const uint8_t *w1)
+{
+    _tile_loadd(6, w0, TILE_ROW_BYTES);
+    _tile_loadd(4, a0, stride0);
+    _tile_dpbusd(0, 4, 6);
+    if (two_panels) {
+        _tile_loadd(7, w1, TILE_ROW_BYTES);
+        _tile_dpbusd(1, 4, 7);
+    }
+    if (two_halves) {
+        _tile_loadd(5, a1, stride1);
+        _tile_dpbusd(2, 5, 6);
+        if (two_panels)
+            _tile_dpbusd(3, 5, 7);
+    }
+}
+
+/* One or two panels from w on. */
+static inline __attribute__((always_inline)) void
+panels(const gemm *g, bool two_halves, bool two_panels, const uint8_t *w, size_t panel_bytes)
+{
+    const uint8_t *const next = w + panel_bytes;
+    _tile_loadd(0, w, 0);
+    if (two_panels)
+        _tile_loadd(1, next, 0);
+    if (two_halves) {
+        _tile_loadd(2, w, 0);
+        if (two_panels)
+            _tile_loadd(3, next, 0);
+    }
+    const uint8_t *w0 = w + NR * (sizeof(int32_t) + sizeof(float));
+    const uint8_t *w1 = next + NR * (sizeof(int32_t) + sizeof(float));
+    const size_t step = g->step, step_groups = step / KR, tile_bytes = step_groups * TILE_ROW_BYTES;
+    const size_t whole = g->groups / step_groups, rest = g->groups % step_groups;
+    const uint8_t *const *a = g->a;
+    size_t k = 0;
+    for (size_t i = 0; i < whole; i++, w0 += tile_bytes, w1 += tile_bytes) {
+        const uint8_t *const a0 = g->upper.copy != NULL ? g->upper.copy + i * step : a[0] + k;
+        const uint8_t *const a1 = !two_halves             ? NULL
+                                  : g->lower.copy != NULL ? g->lower.copy + i * step
+                                                          : a[TILE_ROWS] + k;
+        one_step(two_halves, two_panels, a0, g->upper.stride, a1, g->lower.stride, w0, w1);
+        k += step;
+        if (k >= g->kc) { /* means nothing to copies */
+            k = 0;
+            a += MR;
+        }
+    }
+    if (rest > 0) {
+        /* The panel ends within a tile; such rows are copies. */
+        uint8_t last[2][TILE_ROWS * TILE_ROW_BYTES];
+        const size_t bytes = rest * TILE_ROW_BYTES;
+        memcpy(last[0], w0, bytes);
+        memset(last[0] + bytes, 0, sizeof last[0] - bytes);
+        if (two_panels) {
+            memcpy(last[1], w1, bytes);
+            memset(last[1] + bytes, 0, sizeof last[1] - bytes);
+        }
+        written(last);
+        one_step(two_halves, two_panels, g->upper.copy + whole * step, g->upper.stride,
+                 g->lower.copy + whole * step, g->lower.stride, last[0], last[1]);
+    }
+}
+
+static void all_columns(const gemm *g, size_t nc, const uint8_t *w, size_t panel_bytes, uint8_t *c,
+                        size_t c_stride, const qn_q8_out *out)
+{
+    const size_t elem = out->is_float ? sizeof(float) : 1;
+    const bool two_halves = g->lower.rows > 0;
+    uint8_t *const c_lower = c + g->upper.rows * c_stride * elem;
+    int32_t sums[4][TILE_ROWS * NR];
+    for (size_t n = 0; n < nc; n += 2 * NR, w += 2 * panel_bytes) {
+        const bool two_panels = n + NR < nc;
+        if (two_panels) {
+            if (two_halves)
+                panels(g, true, true, w, panel_bytes);
+            else
+                panels(g, false, true, w, panel_bytes);
+            _tile_stored(1, sums[1], NR * sizeof(int32_t));
+        } else {
+            if (two_halves)
+                panels(g, true, false, w, panel_bytes);
+            else
+                panels(g, false, false, w, panel_bytes);
+        }
+        _tile_stored(0, sums[0], NR * sizeof(int32_t));
+        if (two_halves) {
+            _tile_stored(2, sums[2], NR * sizeof(int32_t));
+            if (two_panels)
+                _tile_stored(3, sums[3], NR * sizeof(int32_t));
+        }
+        for (size_t j = 0; j < 1u + two_panels; j++) {
+            const size_t n0 = n + j * NR, columns = nc - n0 < NR ? nc - n0 : NR;
+            const float *const scales =
+                (const float *)(const void *)(w + j * panel_bytes + NR * sizeof(int32_t));
+            put(sums[j], g->upper.rows, columns, scales, c + n0 * elem, c_stride, out);
+            put(sums[2 + j], g->lower.rows, columns, scales, c_lower + n0 * elem, c_stride, out);
+        }
+    }
+}
+
+/* A row that does not fit the room: a few products of very many k. */
+static void one_row(size_t nc, size_t kc, size_t ks, const uint8_t *const *a, uint8_t flip,
+                    const uint8_t *w, size_t panel_bytes, uint8_t *c, const qn_q8_out *out)
+{
+    const size_t elem = out->is_float ? sizeof(float) : 1;
+    for (size_t n0 = 0; n0 < nc; n0 += NR, w += panel_bytes) {
+        const size_t columns = nc - n0 < NR ? nc - n0 : NR;
+        uint32_t sums[NR];
+        memcpy(sums, w, sizeof sums);
+        const uint8_t *at = w + NR * (sizeof(int32_t) + sizeof(float));
+        for (size_t p = 0; p < ks; p++)
+            for (size_t k0 = 0; k0 < kc; k0 += KR, at += NR * KR)
+                for (size_t n = 0; n < NR; n++)
+                    for (size_t k = k0; k < k0 + KR && k < kc; k++)
+                        sums[n] += (uint32_t)((a[p * MR][k] ^ flip) *
+                                              (int32_t)(int8_t)at[n * KR + k - k0]);
+        put((const int32_t *)sums, 1, columns,
+            (const float *)(const void *)(w + NR * sizeof(int32_t)), c + n0 * elem, 0, out);
+    }
+}
+
+/* Of few k, tiles cost more than they save; panels are the same for both. */
+enum { FEW_GROUPS = 11, VNNI_MR = 8 };
+static void few_k(size_t mr, size_t nc, size_t kc, size_t ks, const uint8_t *const *a, uint8_t flip,
+                  bool safe, const void *w, uint8_t *c, size_t c_stride, const qn_q8_out *out)
+{
+    const size_t elem = out->is_float ? sizeof(float) : 1;
+    const uint8_t *rows[FEW_GROUPS * VNNI_MR];
+    /* Cut evenly, as callers do. */
+    const size_t cuts = (mr + VNNI_MR - 1) / VNNI_MR;
+    for (size_t i = 0; i < cuts; i++) {
+        const size_t m0 = i * mr / cuts, m1 = (i + 1) * mr / cuts;
+        for (size_t p = 0; p < ks; p++)
+            for (size_t m = 0; m < VNNI_MR; m++)
+                rows[p * VNNI_MR + m] = a[p * MR + (m0 + m < m1 ? m0 + m : m1 - 1)];
+        qn__q8_igemm_8x48_vnni(m1 - m0, nc, kc, ks, rows, flip, safe, w, c + m0 * c_stride * elem,
+                               c_stride, out);
+    }
+}
+
+/* Some rows, which are read in place or fit the room. */
+static void some_rows(gemm *g, size_t mr, size_t nc, bool in_place, size_t row_bytes, uint8_t flip,
+                      const uint8_t *w, size_t panel_bytes, uint8_t *c, size_t c_stride,
+                      const qn_q8_out *out)
+{
+    _Alignas(64) uint8_t room[ROOM];
+    uint8_t *at = room;
+    half *const halves[2] = {&g->upper, &g->lower};
+    *halves[0] = (half){.rows = mr < TILE_ROWS ? mr : TILE_ROWS};
+    *halves[1] = (half){.rows = mr - g->upper.rows};
+    for (size_t i = 0; i < 2; i++) {
+        half *const h = halves[i];
+        const uint8_t *const *const a = g->a + i * TILE_ROWS;
+        if (in_place && evenly_spaced(a, g->ks, h->rows, &h->stride))
+            continue;
+        copy_rows(at, row_bytes, a, h->rows, g->kc, g->ks, flip);
+        h->copy = at;
+        h->stride = (ptrdiff_t)row_bytes;
+        at += h->rows * row_bytes;
+    }
+    written(room);
+    configure(g->upper.rows, g->lower.rows, g->step);
+    all_columns(g, nc, w, panel_bytes, c, c_stride, out);
+    _tile_release();
+    _mm256_zeroupper();
+}
+
+void qn__q8_igemm_32x32_amx(size_t mr, size_t nc, size_t kc, size_t ks, const uint8_t *const *a,
+                            uint8_t flip, bool safe, const void *w, void *c, size_t c_stride,
+                            const qn_q8_out *out)
+{
+    gemm g = {.a = a, .kc = kc, .ks = ks, .groups = ks * ((kc + KR - 1) / KR)};
+    if (g.groups <= FEW_GROUPS) {
+        few_k(mr, nc, kc, ks, a, flip, safe, w, c, c_stride, out);
+        return;
+    }
+    const size_t panel_bytes = NR * (sizeof(int32_t) + sizeof(float) + g.groups * KR);
+    const size_t elem = out->is_float ? sizeof(float) : 1;
+    g.step = choose_step(kc);
+    const bool in_place = flip == 0 && g.step != 0;
+    if (g.step == 0)
+        g.step = TILE_ROW_BYTES;
+    const size_t row_bytes = (g.groups * KR + g.step - 1) / g.step * g.step;
+    if (row_bytes > ROOM && !in_place) {
+        for (size_t m = 0; m < mr; m++)
+            one_row(nc, kc, ks, a + m, flip, w, panel_bytes, (uint8_t *)c + m * c_stride * elem,
+                    out);
+        return;
+    }
+    size_t rows = mr;
+    while (rows > 1 && rows * row_bytes > ROOM)
+        rows = (rows + 1) / 2;
+    for (size_t m = 0; m < mr; m += rows) {
+        g.a = a + m;
+        some_rows(&g, mr - m < rows ? mr - m : rows, nc, in_place, row_bytes, flip, w, panel_bytes,
+                  (uint8_t *)c + m * c_stride * elem, c_stride, out);
+    }
+}

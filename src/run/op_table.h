@@ -1,0 +1,53 @@
+/* The two tables of a library's executable operators, made from ops.def. Included once, by a file
+ * that says with QN_TABLE_FOLDED whether operators that planning folds away are among them. */
+#include "run/op.h"
+
+#define QN_RUN_OP(id, impl) extern const qn_run_op impl;
+#define QN_RUN_QOP(id, impl) extern const qn_run_op impl;
+#define QN_RUN_FOLDED(id, impl) extern const qn_run_op impl;
+#define QN_RUN_QFOLDED(id, impl) extern const qn_run_op impl;
+#include "run/ops.def"
+#undef QN_RUN_OP
+#undef QN_RUN_QOP
+#undef QN_RUN_FOLDED
+#undef QN_RUN_QFOLDED
+
+#if QN_TABLE_FOLDED
+#define QN_FOLDED_ROW(id, impl) [QN_OP_##id] = &impl,
+#else
+#define QN_FOLDED_ROW(id, impl)
+#endif
+
+static const qn_run_op *const RUN_OPS[QN_OP_COUNT] = {
+#define QN_RUN_OP(id, impl) [QN_OP_##id] = &impl,
+#define QN_RUN_QOP(id, impl)
+#define QN_RUN_FOLDED(id, impl) QN_FOLDED_ROW(id, impl)
+#define QN_RUN_QFOLDED(id, impl)
+#include "run/ops.def"
+#undef QN_RUN_OP
+#undef QN_RUN_QOP
+#undef QN_RUN_FOLDED
+#undef QN_RUN_QFOLDED
+};
+static const qn_run_op *const RUN_QOPS[QN_OP_COUNT] = {
+#define QN_RUN_OP(id, impl)
+#define QN_RUN_QOP(id, impl) [QN_OP_##id] = &impl,
+#define QN_RUN_FOLDED(id, impl)
+#define QN_RUN_QFOLDED(id, impl) QN_FOLDED_ROW(id, impl)
+#include "run/ops.def"
+#undef QN_RUN_OP
+#undef QN_RUN_QOP
+#undef QN_RUN_FOLDED
+#undef QN_RUN_QFOLDED
+};
+#undef QN_FOLDED_ROW
+
+const qn_run_op *qn__run_op_find(qn_op op)
+{
+    return (unsigned)op < QN_OP_COUNT ? RUN_OPS[op] : NULL;
+}
+
+const qn_run_op *qn__run_qop_find(qn_op op)
+{
+    return (unsigned)op < QN_OP_COUNT ? RUN_QOPS[op] : NULL;
+}

@@ -1,0 +1,207 @@
+/* Compact files loaded, run, packed and written while the Nth allocation or system call fails: a
+ * status with a message, nothing leaked, the old output or the whole new one, and the same call
+ * succeeds when it is made again. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include <sys/stat.h>
+
+#include "fault/fault.h"
+#include "ir/packed.h"
+#include "quant/model.h"
+
+#define SEED QN_SOURCE_DIR "/tests/fuzz/corpus/qnm/seed1.qnm"
+static const char OLD[] = "the old output";
+
+enum { MAX_FILE = 1 << 16, N_IN = 64, N_OUT = 6 };
+
+typedef struct bytes {
+    size_t count;
+    uint8_t data[MAX_FILE];
+} bytes;
+
+static char folder[64], out_path[128];
+static bytes expected, found;
+static float answer[N_OUT];
+
+typedef struct run {
+    fault memory, io;
+    bool fail_io, saved;
+    qn_context *ctx;
+    qn_error error;
+    qn_status first;
+} run;
+
+static fault *failing(run *r)
+{
+    return r->fail_io ? &r->io : &r->memory;
+}
+
+static void read_file(const char *path, bytes *out)
+{
+    FILE *const file = fopen(path, "rb");
+    assert_non_null(file);
+    out->count = fread(out->data, 1, sizeof(out->data), file);
+    fclose(file);
+}
+
+static void write_old(void)
+{
+    FILE *const file = fopen(out_path, "wb");
+    assert_non_null(file);
+    assert_int_equal(fwrite(OLD, 1, sizeof(OLD), file), sizeof(OLD));
+    assert_int_equal(fclose(file), 0);
+}
+
+/* Whether to try again: only the call that was made to fail may, and only once. */
+static bool again(run *r, qn_status status, const char *call)
+{
+    if (status == QN_OK)
+        return false;
+    const qn_status wanted = r->fail_io ? QN_IO : QN_NO_MEMORY;
+    if (status != wanted || r->error.message[0] == '\0' || failing(r)->fail_at == 0 ||
+        r->first != QN_OK)
+        fail_msg("%s: call %llu: status %d \"%s\"", call, (unsigned long long)failing(r)->fail_at,
+                 (int)status, r->error.message);
+    r->first = status;
+    return true;
+}
+
+#define STEP(call)                                                                                 \
+    do {                                                                                           \
+        status = (call);                                                                           \
+        if (again(r, status, #call))                                                               \
+            status = (call);                                                                       \
+        if (status != QN_OK)                                                                       \
+            fail_msg("%s: the second try fails: %s", #call, r->error.message);                     \
+    } while (0)
+
+static void work(run *r)
+{
+    qn_status status;
+    qn_model *model = NULL, *written = NULL;
+    qn_session *session = NULL;
+    qn_compact_options compact;
+    float x[N_IN];
+    const float *const inputs[] = {x};
+    for (int i = 0; i < N_IN; i++)
+        x[i] = (float)(i % 11 - 5);
+    qn_compact_options_init(&compact);
+    compact.packed = "scalar,avx512";
+    STEP(qn_model_load(r->ctx, SEED, &model, &r->error));
+    STEP(qn_model_save_compact(model, out_path, &compact, NULL, &r->error));
+    r->saved = true;
+    STEP(qn_model_verify_checksum(r->ctx, out_path, &r->error));
+    STEP(qn_model_load(r->ctx, out_path, &written, &r->error));
+    STEP(qn_session_create(written, NULL, &session, &r->error));
+    STEP(qn_session_run(session, inputs, &r->error));
+    /* what was packed in the file read is packed in the file written */
+    assert_int_equal(written->graph->source->packed->count, 4);
+    size_t count = 0;
+    const float *const y = qn_session_output(session, 0, &count);
+    assert_int_equal(count, N_OUT);
+    if (failing(r)->fail_at == 0)
+        memcpy(answer, y, sizeof(answer));
+    assert_memory_equal(answer, y, sizeof(answer));
+    qn_session_destroy(session);
+    qn_model_destroy(written);
+    qn_model_destroy(model);
+}
+
+static void perform(run *r)
+{
+    qn_context_options options;
+    qn_status status;
+    qn_context_options_init(&options);
+    const qn_allocator allocator = fault_allocator(&r->memory);
+    const qn_io io = fault_io(&r->io);
+    options.allocator = &allocator;
+    options.io = &io;
+    options.n_threads = 1;
+    write_old();
+    STEP(qn_context_create(&options, &r->ctx, &r->error));
+    r->ctx->arena_block_bytes = 16; /* a block for each request */
+    work(r);
+    qn_context_destroy(r->ctx);
+    assert_int_equal(r->memory.live, 0);
+    read_file(out_path, &found);
+    if (failing(r)->fail_at == 0)
+        expected = found;
+    assert_true(r->saved);
+    assert_int_equal(found.count, expected.count);
+    assert_memory_equal(found.data, expected.data, expected.count);
+}
+
+static void sweep(bool fail_io, int error_number, size_t at_most)
+{
+    run r = {.fail_io = fail_io};
+    failing(&r)->at_most = at_most;
+    perform(&r);
+    const uint64_t calls = failing(&r)->calls;
+    assert_true(calls > 20);
+    for (uint64_t n = 1; n <= calls; n++) {
+        run one = {.fail_io = fail_io};
+        *failing(&one) = (fault){.fail_at = n, .error_number = error_number, .at_most = at_most};
+        perform(&one);
+        if (!fail_io && one.first == QN_OK)
+            fail_msg("allocation %llu failed unnoticed", (unsigned long long)n);
+    }
+}
+
+static void every_allocation(void **state)
+{
+    (void)state;
+    sweep(false, 0, 0);
+}
+
+static void every_system_call(void **state)
+{
+    (void)state;
+    sweep(true, EIO, 0);
+    sweep(true, EINTR, 0);
+    sweep(true, 0, 0);
+}
+
+/* Files that cannot be mapped, a few bytes a call. */
+static void short_reads_and_writes(void **state)
+{
+    (void)state;
+    run r = {.fail_io = true};
+    r.io.at_most = 100;
+    perform(&r);
+    run one = {.fail_io = true, .io = {.at_most = 700}};
+    perform(&one);
+}
+
+static int make_folder(void **state)
+{
+    (void)state;
+    snprintf(folder, sizeof(folder), "/tmp/qnm-fault-XXXXXX");
+    if (mkdtemp(folder) == NULL)
+        return -1;
+    snprintf(out_path, sizeof(out_path), "%s/out.qnm", folder);
+    return 0;
+}
+
+static int remove_folder(void **state)
+{
+    (void)state;
+    unlink(out_path);
+    return rmdir(folder); /* fails when something was left behind */
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_allocation),
+        cmocka_unit_test(every_system_call),
+        cmocka_unit_test(short_reads_and_writes),
+    };
+    return cmocka_run_group_tests(tests, make_folder, remove_folder);
+}

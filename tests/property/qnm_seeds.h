@@ -1,0 +1,403 @@
+/* Small compact files made on the spot, and what is done with a damaged one. Files are written into
+ * memory. */
+#ifndef TEST_QNM_SEEDS_H
+#define TEST_QNM_SEEDS_H
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/context.h"
+#include "core/strbuf.h"
+#include "format/qnm/qnm.h"
+#include "format/qnm/qnm_wire.h"
+#include "quant/model.h"
+#include "run/packing.h"
+
+enum { N_QNM_SEEDS = 3, QNM_MOST_BYTES = 1 << 22 };
+
+/* --- files in memory -------------------------------------------------------------------------- */
+typedef struct memory_file {
+    size_t size;
+    uint8_t *data;
+} memory_file;
+
+static inline int memory_open(void *ctx, const char *path, int flags, int mode)
+{
+    (void)path, (void)mode;
+    if ((flags & O_CREAT) != 0) /* or the folder, to be synchronized */
+        ((memory_file *)ctx)->size = 0;
+    return 1000;
+}
+static inline int memory_one(void *ctx, int fd)
+{
+    (void)ctx, (void)fd;
+    return 0;
+}
+static inline int64_t memory_write(void *ctx, int fd, const void *bytes, size_t size)
+{
+    (void)fd;
+    memory_file *const file = ctx;
+    if (size > QNM_MOST_BYTES - file->size) {
+        errno = ENOSPC;
+        return -1;
+    }
+    memcpy(file->data + file->size, bytes, size);
+    file->size += size;
+    return (int64_t)size;
+}
+static inline int memory_rename(void *ctx, const char *from, const char *to)
+{
+    (void)ctx, (void)from, (void)to;
+    return 0;
+}
+static inline int memory_unlink(void *ctx, const char *path)
+{
+    (void)ctx, (void)path;
+    return 0;
+}
+
+/* A context whose files are all `file`, to be written only; limits hold hostile models small. */
+static inline qn_context *qnm_context(memory_file *file, const qn_allocator *allocator)
+{
+    qn_context *ctx = NULL;
+    qn_context_options options;
+    qn_limits limits;
+    qn_io io;
+    if (file->data == NULL)
+        file->data = malloc(QNM_MOST_BYTES);
+    qn_io_init(&io);
+    io.open = memory_open;
+    io.close = memory_one;
+    io.fsync = memory_one;
+    io.write = memory_write;
+    io.rename = memory_rename;
+    io.unlink = memory_unlink;
+    io.ctx = file;
+    qn_limits_init(&limits);
+    limits.tensor_bytes = 1 << 24;
+    limits.arena_bytes = 1 << 24;
+    qn_context_options_init(&options);
+    options.io = &io;
+    options.limits = &limits;
+    options.allocator = allocator;
+    options.n_threads = 1;
+    return file->data != NULL && qn_context_create(&options, &ctx, NULL) == QN_OK ? ctx : NULL;
+}
+
+/* --- graphs ----------------------------------------------------------------------------------- */
+static inline qn_tensor *qnm_tensor(qn_graph *g, const char *name, qn_type type, size_t rank,
+                                    const int64_t *dims)
+{
+    qn_tensor *const t = qn__graph_add_tensor(g, name, type);
+    if (t != NULL)
+        qn__tensor_set_shape(t, rank, dims);
+    return t;
+}
+
+/* Constant of made-up bytes. */
+static inline qn_tensor *qnm_constant(qn_graph *g, const char *name, qn_type type, size_t rank,
+                                      const int64_t *dims, uint32_t seed)
+{
+    size_t count, bytes;
+    void *data;
+    if (!qn_shape_count(&count, dims, rank) || !qn__dtype_bytes(&bytes, type.dtype, count))
+        return NULL;
+    qn_blob *const blob = qn__blob_create(g->ctx, bytes, &data);
+    if (blob == NULL)
+        return NULL;
+    for (size_t i = 0; i < bytes; i++)
+        ((uint8_t *)data)[i] = (uint8_t)((seed = seed * 1664525u + 1013904223u) >> 24);
+    if (type.dtype == QN_DTYPE_F32)
+        for (size_t i = 0; i < count; i++)
+            ((float *)data)[i] =
+                (float)(int)((seed = seed * 1664525u + 1013904223u) >> 24) / 64 - 2;
+    qn_tensor *const t = qn__graph_add_constant(g, name, type, rank, dims, blob);
+    qn__blob_unref(blob);
+    return t;
+}
+
+static inline bool qnm_node(qn_graph *g, qn_op op, const char *name, size_t n_in,
+                            qn_tensor *const *in, qn_tensor *out, qn_node **node)
+{
+    *node = qn__graph_add_node(g, SIZE_MAX, op, name, (uint32_t)n_in, 1);
+    if (*node == NULL || out == NULL)
+        return false;
+    for (size_t i = 0; i < n_in; i++)
+        (*node)->inputs[i] = in[i];
+    qn__node_set_output(*node, 0, out);
+    return true;
+}
+
+static inline bool qnm_ends(qn_graph *g, qn_tensor *in, qn_tensor *out)
+{
+    qn_tensor **const lists = qn__arena_calloc(&g->arena, 2, sizeof(*lists));
+    if (lists == NULL || in == NULL || out == NULL)
+        return false;
+    lists[0] = in;
+    lists[1] = out;
+    g->inputs = lists;
+    g->outputs = lists + 1;
+    g->n_inputs = g->n_outputs = 1;
+    return true;
+}
+
+static inline qn_type qnm_quant(qn_graph *g, qn_dtype dtype, const qn_quant *q)
+{
+    return qn_type_quant_make(dtype, qn__graph_quant(g, q));
+}
+
+static inline qn_type qnm_act(qn_graph *g, float scale, int32_t zero)
+{
+    const qn_quant q = {
+        .bits = 8, .axis = -1, .qmax = 255, .n_scales = 1, .scales = &scale, .zero_points = &zero};
+    return qnm_quant(g, QN_DTYPE_U8, &q);
+}
+
+/* Convolution and clipping in float. */
+static inline bool qnm_seed_float(qn_graph *g)
+{
+    static const int64_t X[] = {1, 2, 5, 5}, W[] = {3, 2, 3, 3}, B[] = {3}, Y[] = {1, 3, 5, 5};
+    static const int64_t PADS[] = {1, 1, 1, 1};
+    const qn_type f32 = qn_type_plain_make(QN_DTYPE_F32);
+    qn_node *conv, *act;
+    qn_tensor *const x = qnm_tensor(g, "x", f32, 4, X), *const h = qnm_tensor(g, "h", f32, 4, Y);
+    qn_tensor *const y = qnm_tensor(g, "y", f32, 4, Y);
+    qn_tensor *const in[] = {x, qnm_constant(g, "w", f32, 4, W, 1),
+                             qnm_constant(g, "b", f32, 1, B, 2)};
+    if (in[1] == NULL || in[2] == NULL || !qnm_node(g, QN_OP_CONV, "conv", 3, in, h, &conv) ||
+        !qnm_node(g, QN_OP_LEAKY_RELU, "leaky", 1, &h, y, &act) ||
+        !qn__node_set_ints(g, conv, "pads", PADS, 4) || !qn__node_set_float(g, act, "alpha", 0.25f))
+        return false;
+    conv->act = QN_ACT_CLIP;
+    conv->act_lo = -1;
+    conv->act_hi = 6;
+    conv->act_name = "clip";
+    return qnm_ends(g, x, y);
+}
+
+/* Quantized convolution and product, weights per channel. */
+static inline bool qnm_seed_quantized(qn_graph *g)
+{
+    static const int64_t X[] = {1, 4, 4, 4}, W[] = {8, 4, 1, 1}, B[] = {8}, Y[] = {1, 8, 4, 4};
+    static const int64_t F[] = {1, 128}, M[] = {128, 6}, Z[] = {1, 6};
+    static const float SCALES[] = {.01f, .02f, .03f, .04f, .05f, .06f, .07f, .08f};
+    const qn_quant per_channel = {.bits = 8,
+                                  .is_signed = true,
+                                  .axis = 0,
+                                  .qmin = -128,
+                                  .qmax = 127,
+                                  .n_scales = 8,
+                                  .scales = SCALES};
+    const qn_quant per_tensor = {.bits = 8,
+                                 .is_signed = true,
+                                 .axis = -1,
+                                 .qmin = -128,
+                                 .qmax = 127,
+                                 .n_scales = 1,
+                                 .scales = SCALES};
+    const qn_type f32 = qn_type_plain_make(QN_DTYPE_F32);
+    qn_node *node;
+    qn_tensor *const x = qnm_tensor(g, "x", f32, 4, X);
+    qn_tensor *const q = qnm_tensor(g, "q", qnm_act(g, 0.05f, 100), 4, X);
+    qn_tensor *const h = qnm_tensor(g, "h", qnm_act(g, 0.25f, 30), 4, Y);
+    qn_tensor *const f = qnm_tensor(g, "f", qnm_act(g, 0.25f, 30), 2, F);
+    qn_tensor *const z = qnm_tensor(g, "z", qnm_act(g, 0.5f, 128), 2, Z);
+    qn_tensor *const y = qnm_tensor(g, "y", f32, 2, Z);
+    qn_tensor *const conv[] = {
+        q, qnm_constant(g, "w", qnm_quant(g, QN_DTYPE_I8, &per_channel), 4, W, 3),
+        qnm_constant(g, "b", qn_type_plain_make(QN_DTYPE_F32), 1, B, 4)};
+    qn_tensor *const product[] = {
+        f, qnm_constant(g, "m", qnm_quant(g, QN_DTYPE_I8, &per_tensor), 2, M, 5)};
+    return conv[1] != NULL && conv[2] != NULL && product[1] != NULL &&
+           qnm_node(g, QN_OP_QUANTIZE_LINEAR, "quantize", 1, &x, q, &node) &&
+           qnm_node(g, QN_OP_CONV, "conv", 3, conv, h, &node) &&
+           qnm_node(g, QN_OP_FLATTEN, "flatten", 1, &h, f, &node) &&
+           qnm_node(g, QN_OP_MATMUL, "product", 2, product, z, &node) &&
+           qnm_node(g, QN_OP_DEQUANTIZE_LINEAR, "dequantize", 1, &z, y, &node) && qnm_ends(g, x, y);
+}
+
+/* Every kind of type and of attribute, which need not make sense. */
+static inline bool qnm_seed_kinds(qn_graph *g)
+{
+    static const int64_t X[] = {2, 6}, E[] = {0};
+    static const float SCALES[] = {1, 2, 3, 4}, BOOK[] = {-1, -0.25f, 0.5f, 1};
+    static const int32_t ZEROS[] = {1, 2, 3, 0};
+    static const float FLOATS[] = {1.5f, -0.0f};
+    static const char *const STRINGS[] = {"one", "", "drei"};
+    const qn_quant block = {.bits = 4,
+                            .axis = 1,
+                            .block = 4,
+                            .qmax = 15,
+                            .n_scales = 4,
+                            .scales = SCALES,
+                            .zero_points = ZEROS};
+    const qn_quant book = {.bits = 2,
+                           .axis = -1,
+                           .qmax = 3,
+                           .n_scales = 1,
+                           .scales = SCALES,
+                           .n_codebook = 4,
+                           .codebook = BOOK};
+    const qn_quant dynamic = {.bits = 8, .is_signed = true, .axis = 0};
+    const qn_type f32 = qn_type_plain_make(QN_DTYPE_F32);
+    qn_type at_run = {QN_TYPE_DYNAMIC, QN_DTYPE_I8, qn__graph_quant(g, &dynamic)};
+    qn_node *node, *last;
+    qn_tensor *const x = qnm_tensor(g, "x", f32, 2, X);
+    qn_tensor *const d = qnm_tensor(g, "d", at_run, 2, X), *const y = qnm_tensor(g, "y", f32, 0, E);
+    qn_tensor *const in[] = {x, NULL,
+                             qnm_constant(g, "int4", qnm_quant(g, QN_DTYPE_U4, &block), 2, X, 6),
+                             qnm_constant(g, "book", qnm_quant(g, QN_DTYPE_U2, &book), 2, X, 7),
+                             qnm_constant(g, "none", qn_type_plain_make(QN_DTYPE_I64), 1, E, 8)};
+    if (in[2] == NULL || in[3] == NULL || in[4] == NULL ||
+        !qnm_node(g, QN_OP_SUM, "many", 5, in, d, &node) ||
+        !qnm_node(g, QN_OP_REQUANTIZE, "last", 1, &d, y, &last) ||
+        !qn__node_set_int(g, node, "int", INT64_MIN) ||
+        !qn__node_set_float(g, node, "float", -1.5f) ||
+        !qn__node_set_string(g, node, "string", "text") ||
+        !qn__node_set_ints(g, node, "ints", X, 2) ||
+        !qn__node_set_tensor(g, node, "tensor", in[2]->constant, QN_DTYPE_I8, 1,
+                             (const int64_t[]){6}))
+        return false;
+    qn_attr *const attrs = qn__arena_calloc(&g->arena, 2, sizeof(*attrs));
+    if (attrs == NULL)
+        return false;
+    attrs[0] = (qn_attr){.name = "floats", .kind = QN_ATTR_FLOATS, .count = 2, .floats = FLOATS};
+    attrs[1] =
+        (qn_attr){.name = "strings", .kind = QN_ATTR_STRINGS, .count = 3, .strings = STRINGS};
+    last->attrs = attrs;
+    last->n_attrs = 2;
+    last->act = QN_ACT_RELU;
+    g->opset = 7;
+    g->name = "kinds";
+    return qnm_ends(g, x, y);
+}
+
+static inline qn_graph *qnm_seed_graph(const qn_context *ctx, int which)
+{
+    qn_graph *g = NULL;
+    if (qn__graph_create(ctx, &g, NULL) != QN_OK)
+        return NULL;
+    g->opset = 21;
+    const bool ok = which == 0   ? qnm_seed_float(g)
+                    : which == 1 ? qnm_seed_quantized(g)
+                                 : qnm_seed_kinds(g);
+    if (ok)
+        return g;
+    qn__graph_destroy(g);
+    return NULL;
+}
+
+/* Writes seed number `which` into the context's file; the second one with packed weights. */
+static inline bool qnm_seed(const qn_context *ctx, int which)
+{
+    qn_graph *const g = qnm_seed_graph(ctx, which);
+    qn_packed_list list = {.ctx = ctx};
+    qn_error error = {0};
+    bool ok = g != NULL;
+    if (ok && which == 1)
+        ok = qn__graph_pack(g, "scalar,avx2,avx512", &list, &error) == QN_OK;
+    const qn_packed_store store = {list.count, list.entries};
+    const qn_qnm_write_options options = {&store, which == 0};
+    ok = ok && qn__qnm_write(g, &options, "o.qnm", NULL, &error) == QN_OK;
+    if (!ok)
+        fprintf(stderr, "seed %d: %s\n", which, error.message);
+    qn__packed_list_free(&list);
+    qn__graph_destroy(g);
+    return ok;
+}
+
+/* --- damaged files ---------------------------------------------------------------------------- */
+enum { QNM_MOST_MACS = 1000000, QNM_MOST_INPUTS = 8, QNM_MOST_VALUES = 1 << 16 };
+
+/* One inference of zeros, unless it is long. The graph goes with it. */
+static inline qn_status qnm_run(const qn_context *ctx, qn_graph *graph)
+{
+    qn_model *model = NULL;
+    qn_session *session = NULL;
+    const float *inputs[QNM_MOST_INPUTS];
+    uint64_t macs = 0;
+    for (size_t i = 0; i < graph->n_nodes && macs < QNM_MOST_MACS; i++) {
+        const uint64_t own = qn__node_macs(graph->nodes[i]);
+        macs = own > QNM_MOST_MACS ? QNM_MOST_MACS : macs + own;
+    }
+    if (macs >= QNM_MOST_MACS || graph->n_inputs > QNM_MOST_INPUTS ||
+        qn__model_create(ctx, graph, "f.qnm", 0, &model, NULL) != QN_OK) {
+        qn__graph_destroy(graph);
+        return QN_LIMIT;
+    }
+    qn_status status = qn_session_create(model, NULL, &session, NULL);
+    float *const zeros = status == QN_OK ? qn__calloc(ctx, QNM_MOST_VALUES, sizeof(*zeros)) : NULL;
+    for (size_t i = 0; zeros != NULL && i < qn_model_n_inputs(model); i++) {
+        uint32_t rank;
+        int64_t dims[QN_MODEL_MAX_RANK];
+        size_t count;
+        inputs[i] = zeros;
+        if (!qn_session_dims(session, false, i, &rank, dims) ||
+            !qn_shape_count(&count, dims, rank) || count > QNM_MOST_VALUES)
+            status = QN_LIMIT;
+    }
+    if (zeros != NULL && status == QN_OK)
+        status = qn_session_run(session, inputs, NULL);
+    qn__free(ctx, zeros);
+    qn_session_destroy(session);
+    qn_model_destroy(model);
+    return status;
+}
+
+/* What a damaged file went through; ok false: something that was accepted does not hold. */
+typedef struct qnm_fate {
+    bool is_graph, is_whole, ran, ok;
+} qnm_fate;
+
+/* Reads, writes what was accepted, and reads and writes that: the same bytes. */
+static inline bool qnm_same_again(const qn_context *ctx, memory_file *file, const qn_graph *graph)
+{
+    qn_graph *again = NULL;
+    if (qn__qnm_write(graph, NULL, "o.qnm", NULL, NULL) != QN_OK)
+        return file->size > QNM_MOST_BYTES / 2; /* too large for the test's file */
+    qn_blob *const blob = qn__blob_copy(ctx, file->data, file->size);
+    bool same = blob != NULL && qn__qnm_read(ctx, blob, "o.qnm", true, &again, NULL) == QN_OK &&
+                qn__qnm_write(again, NULL, "o.qnm", NULL, NULL) == QN_OK;
+    same =
+        same && file->size == blob->size_bytes && memcmp(file->data, blob->data, file->size) == 0;
+    qn__graph_destroy(again);
+    qn__blob_unref(blob);
+    return same;
+}
+
+static inline qnm_fate qnm_try(const qn_context *ctx, memory_file *file, const uint8_t *data,
+                               size_t size)
+{
+    qnm_fate fate = {.ok = true};
+    qn_graph *graph = NULL;
+    qn_error error = {0};
+    qn_blob *const blob = qn__blob_copy(ctx, data, size);
+    if (blob == NULL)
+        return (qnm_fate){.ok = false};
+    if (qn__qnm_read(ctx, blob, "f.qnm", true, &graph, &error) == QN_OK) {
+        fate.is_whole = true;
+        qn__graph_destroy(graph);
+        graph = NULL;
+    }
+    const qn_status status = qn__qnm_read(ctx, blob, "f.qnm", false, &graph, &error);
+    fate.is_graph = status == QN_OK;
+    fate.ok = (fate.is_graph || !fate.is_whole) && status != QN_INTERNAL && status != QN_IO &&
+              (fate.is_graph || error.message[0] != '\0');
+    if (fate.is_graph) {
+        fate.ok = fate.ok && qnm_same_again(ctx, file, graph);
+        if (qn__graph_infer(graph, NULL) == QN_OK && qn__graph_verify(graph, NULL) == QN_OK) {
+            const qn_status run = qnm_run(ctx, graph);
+            fate.ran = run == QN_OK;
+            fate.ok = fate.ok && run != QN_INTERNAL;
+        } else {
+            qn__graph_destroy(graph);
+        }
+    }
+    qn__blob_unref(blob);
+    return fate;
+}
+
+#endif
