@@ -460,6 +460,7 @@ qn_status qn__plan_make(const qn_graph *graph, const qn_graph *source,
     if (plan->options.collect != NULL) {
         plan->kernels.q8_igemm.nr = plan->options.collect_nr;
         plan->kernels.q8_igemm.kr = plan->options.collect_kr;
+        plan->kernels.q8_igemm.pairs = plan->options.collect_pairs;
     }
     const qn_status status = build(plan, error);
     if (status != QN_OK) {
