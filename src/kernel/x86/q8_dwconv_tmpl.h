@@ -15,6 +15,7 @@
  *   SUB32, MUL32, TO_FLOAT, MULF, MINF, MAXF (second operand where one is NaN), TO_INT
  *   PACK32(a, b), ADD16(a, b)      saturating; MAX16
  *   STORE_LOW_BYTES(p, words, n)   low bytes of the first min(n, BLOCK) words
+ *   FEW_CHANNELS (optional)        only few channels come here: one loop for all windows and signs
  * and calls dwconv_from. */
 #include <string.h>
 
@@ -209,6 +210,12 @@ static inline __attribute__((always_inline)) void run_shared(const qn_q8_dwconv_
     const size_t kh = args->kh;
     const bool apart = args->in_step != args->in_col;
     const block b = block_at(args, c, BLOCK);
+#ifdef FEW_CHANNELS
+    if (!apart)
+        run_kx3(args, &b, kh, 1, flip, BLOCK);
+    else
+        run_kx3(args, &b, kh, 2, flip, BLOCK);
+#else
     if (kh == 3 && !apart)
         run_kx3(args, &b, 3, 1, flip, BLOCK);
     else if (kh == 3)
@@ -217,14 +224,19 @@ static inline __attribute__((always_inline)) void run_shared(const qn_q8_dwconv_
         run_kx3(args, &b, 2, 1, flip, BLOCK);
     else
         run_kx3(args, &b, 2, 2, flip, BLOCK);
+#endif
 }
 
 static void block_shared(const qn_q8_dwconv_args *args, size_t c)
 {
+#ifdef FEW_CHANNELS
+    run_shared(args, c, FLIP_OF(args->in_signed ? 0x80 : 0));
+#else
     if (args->in_signed)
         run_shared(args, c, FLIP_OF(0x80));
     else
         run_shared(args, c, FLIP_OF(0));
+#endif
 }
 
 static void block_window(const qn_q8_dwconv_args *args, size_t c)
