@@ -125,6 +125,17 @@ static inline uint8_t *pack_whole(uint8_t *at, const int8_t *w, size_t stride_n,
     return at;
 }
 
+/* The same of columns that lie side by side. */
+static inline uint8_t *pack_rows(uint8_t *at, const int8_t *w, size_t stride_k, size_t nr)
+{
+    const uint8_t *const r = (const uint8_t *)w;
+    for (size_t j = 0; j < nr; j++, at += 4) {
+        const uint8_t four[4] = {r[j], r[stride_k + j], r[2 * stride_k + j], r[3 * stride_k + j]};
+        memcpy(at, four, 4);
+    }
+    return at;
+}
+
 /* One tap of a panel. */
 static uint8_t *pack_tap(uint8_t *at, const int8_t *tap, size_t width, size_t kc, size_t stride_n,
                          size_t stride_k, size_t nr, size_t kr)
@@ -133,6 +144,9 @@ static uint8_t *pack_tap(uint8_t *at, const int8_t *tap, size_t width, size_t kc
     if (width == nr && stride_k == 1 && kr == 4)
         for (; k0 + 4 <= kc; k0 += 4)
             at = pack_whole(at, tap + k0, stride_n, nr, 4);
+    if (width == nr && stride_n == 1 && kr == 4)
+        for (; k0 + 4 <= kc; k0 += 4)
+            at = pack_rows(at, tap + k0 * stride_k, stride_k, nr);
     for (; k0 < kc; k0 += kr)
         for (size_t j = 0; j < nr; j++)
             for (size_t k = k0; k < k0 + kr; k++)
