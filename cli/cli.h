@@ -1,4 +1,5 @@
-/* What the commands share: options, messages, exit codes. The CLI uses public headers only. */
+/* What the commands share: options, messages, exit codes. The CLI uses public headers only, but for
+ * core/nearest.h. */
 #ifndef QN_CLI_H
 #define QN_CLI_H
 
@@ -49,6 +50,17 @@ typedef struct cli_options {
     const char *packed;
     bool help;
 } cli_options;
+
+/* A row of options.def. */
+typedef struct cli_option_row {
+    const char *name;
+    char letter;
+    const char *argument; /* NULL: takes none */
+    unsigned commands;
+    const char *group, *help;
+    bool (*apply)(cli_options *o, const char *value);
+} cli_option_row;
+const cli_option_row *cli_option_at(size_t index); /* NULL past the end */
 
 /* Parses argv after the command's name. False: an error was printed, exit 2. */
 bool cli_parse(int argc, char **argv, unsigned command, const char *command_name, cli_options *out);

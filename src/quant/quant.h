@@ -80,6 +80,8 @@ typedef struct qn_settings {
     int64_t batch;
     const qn_override *overrides;
     size_t n_overrides;
+    const char *recipe_path; /* where the first n_recorded of them come from */
+    size_t n_recorded;
 } qn_settings;
 
 /* Weights of one node as they will be written. */
@@ -159,6 +161,9 @@ qn_status qn__pattern_create(const qn_context *ctx, const char *text, qn_pattern
 void qn__pattern_destroy(qn_pattern *pattern);
 bool qn__pattern_matches_node(const qn_pattern *pattern, const qn_node *node);
 bool qn__pattern_matches_tensor(const qn_pattern *pattern, const qn_tensor *tensor);
+/* ": did you mean ...?" for a pattern that matches nothing, into text, returned; empty when nothing
+ * is near it. */
+const char *qn__pattern_guess(const qn_graph *graph, const char *pattern, char *text, size_t size);
 
 /* --- integers of weights (quant/weights.c, quant/saturation.c) ---------------------------------*/
 /* Order of the weights of a node seen as [channels][k] for one output channel: w[c * stride_c + k *

@@ -202,6 +202,8 @@ static qn_status choose_settings(run *r, qn_error *error)
         r->overrides[n_recorded + i] = o->overrides[i];
     r->settings.overrides = r->overrides;
     r->settings.n_overrides = n_recorded + o->n_overrides;
+    r->settings.recipe_path = r->recipe.path;
+    r->settings.n_recorded = n_recorded;
     return QN_OK;
 }
 
