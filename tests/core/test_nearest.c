@@ -60,7 +60,7 @@ static void test_long_names(void **state)
     assert_string_equal(nearest(word, names, 1), "");
     word[199] = name[198] = '\0';
     assert_string_equal(nearest(word, names, 1), name);
-    word[100] = word[50] = 'b';
+    word[150] = word[100] = word[50] = 'b';
     assert_string_equal(nearest(word, names, 1), "");
     name[100] = 'b';
     assert_string_equal(nearest(word, names, 1), name);
