@@ -56,7 +56,7 @@ static void test_long_names(void **state)
     word[299] = name[299] = '\0';
     const char *const names[] = {name};
     assert_string_equal(nearest(word, names, 1), ""); /* too long to be looked at */
-    word[200] = name[200] = '\0';
+    word[201] = name[201] = '\0';
     assert_string_equal(nearest(word, names, 1), "");
     word[199] = name[198] = '\0';
     assert_string_equal(nearest(word, names, 1), name);
