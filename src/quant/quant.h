@@ -248,8 +248,11 @@ qn_status qn__quant_train(const qn_quant_plan *plan, const qn_graph *graph,
 void qn__train_take(const qn_train_result *result, const qn_graph *from, const qn_graph *graph,
                     qn_ranges *ranges);
 
-/* --- recipe (quant/recipe.c) -------------------------------------------------------------------*/
-/* Every decision of a run as JSON. Keys that are not known are refused by name. */
+/* --- recipe (quant/recipe.c, recipe_check.c, recipe_norms.c, recipe_write.c)
+ * --------------------*/
+#define QN_RECIPE_VERSION 1
+/* Every decision of a run as JSON. What is wrong with one is said with its path: "FILE:
+ * ranges["conv1"][1]: ...". */
 typedef struct qn_recipe {
     const qn_context *ctx;
     char *path;
@@ -257,16 +260,15 @@ typedef struct qn_recipe {
 } qn_recipe;
 qn_status qn__recipe_load(const qn_context *ctx, const char *path, qn_recipe *out, qn_error *error);
 void qn__recipe_free(qn_recipe *recipe);
+/* All that can be said without a model: keys, types, names of methods, numbers and their ranges.
+ * qn__recipe_load does it. */
+qn_status qn__recipe_check(const qn_recipe *recipe, qn_error *error);
 /* Setting as text, NULL when the recipe does not say. */
 const char *qn__recipe_setting(const qn_recipe *recipe, const char *key);
 uint32_t qn__recipe_number(const qn_recipe *recipe, const char *key); /* 0: does not say */
 int64_t qn__recipe_batch(const qn_recipe *recipe, int64_t fallback);
 size_t qn__recipe_n_overrides(const qn_recipe *recipe);
 void qn__recipe_override(const qn_recipe *recipe, size_t index, qn_override *out);
-/* The object under a key, borrowed; NULL when the recipe has none. CORRUPT: it is something else.
- */
-qn_status qn__recipe_section(const qn_recipe *recipe, const char *key, struct json_t **out,
-                             qn_error *error);
 /* Ranges go into the plan. INVALID_ARGUMENT for a tensor the graph does not have. */
 qn_status qn__recipe_ranges(const qn_recipe *recipe, qn_quant_plan *plan, qn_error *error);
 /* Statistics of BatchNormalization nodes of graph; empty when none are recorded. */

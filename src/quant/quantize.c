@@ -223,8 +223,11 @@ static qn_status equalize(run *r, qn_error *error)
         return QN_OK;
     if (r->recipe.ctx != NULL)
         QN_TRY(qn__recipe_equalization(&r->recipe, r->graph, &r->equalization, &recorded, error));
-    if (recorded)
-        return qn__equalize(r->graph, NULL, &r->equalization, error);
+    if (recorded) {
+        status = qn__equalize(r->graph, NULL, &r->equalization, error);
+        return status == QN_INVALID_ARGUMENT ? qn__error_prefix(error, status, "%s", r->recipe.path)
+                                             : status;
+    }
     qn_calib_options o = {.batch = 1, .limit = EQUALIZE_SAMPLES};
     o.want_peaks = true;
     QN_TRY(qn__equalize_candidates(r->graph, &ids, &o.n_means, error));
