@@ -29,6 +29,7 @@ typedef struct cli_options {
     const char *output;
     qn_dataset_options data;
     bool has_data_source;
+    bool has_format;
     const char *save_list, *save_recipe;
     qn_quantize_options quantize;
     qn_override overrides[CLI_MAX_OVERRIDES];

@@ -152,6 +152,14 @@ static qn_status check_bits(place *p, const json_t *value)
     return check_whole(p, value, 2, 8, "0 or a whole number of 2 to 8");
 }
 
+static qn_status check_block(place *p, const json_t *value)
+{
+    const json_int_t n = json_integer_value(value);
+    return json_is_integer(value) && (n == 0 || (n >= 16 && n <= 256 && (n & (n - 1)) == 0))
+               ? QN_OK
+               : wrong(p, value, "0, 16, 32, 64, 128 or 256");
+}
+
 static qn_status check_version(place *p, const json_t *value)
 {
     QN_TRY(check_whole(p, value, INT64_MIN, INT64_MAX, "the version, a whole number"));
@@ -191,6 +199,7 @@ static qn_status check_name(place *p, const json_t *value, const char *(*name_at
         static const char *const words[] = {__VA_ARGS__, NULL};                                    \
         return index < sizeof(words) / sizeof(words[0]) ? words[index] : NULL;                     \
     }
+WORDS(scheme_at, "static", "dynamic", "int8", "int4", "uint8", "uint4")
 WORDS(granularity_at, "channel", "tensor")
 WORDS(activations_at, "u8", "s8", "s8sym")
 WORDS(calibrate_with_at, "float", "quantized-weights")
@@ -212,6 +221,7 @@ static const char *levels_at(size_t index)
 NAMED(check_target, qn_target_name)
 NAMED(check_features, qn_feature_method_name)
 NAMED(check_weights, qn_weight_method_name)
+NAMED(check_scheme, scheme_at)
 NAMED(check_granularity, granularity_at)
 NAMED(check_activations, activations_at)
 NAMED(check_calibrate_with, calibrate_with_at)
@@ -416,6 +426,8 @@ qn_status qn__recipe_check(const qn_recipe *recipe, qn_error *error)
                                      {"target", check_target, false},
                                      {"features", check_features, false},
                                      {"weights", check_weights, false},
+                                     {"scheme", check_scheme, false},
+                                     {"weight_block", check_block, false},
                                      {"granularity", check_granularity, false},
                                      {"activations", check_activations, false},
                                      {"calibrate_with", check_calibrate_with, false},

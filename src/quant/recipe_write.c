@@ -44,9 +44,12 @@ static void put_settings(json_t *root, const qn_settings *s, bool *ok)
     put(root, "equalize", json_string(s->equalize ? "on" : "off"), ok);
     put(root, "x86", json_string(s->x86), ok);
     put(root, "weight_levels", json_string(qn__level_set_name(s->level_set)), ok);
-    put(root, "weight_bits", json_integer(s->weight_bits), ok);
+    const bool blocks = s->scheme == QN_SCHEME_WEIGHTS;
+    put(root, "scheme", json_string(s->scheme_word), ok);
+    put(root, "weight_bits", json_integer(blocks ? 0 : s->weight_bits), ok);
     put(root, "weight_clamp", json_integer(s->weight_clamp), ok);
     put(root, "feature_clamp", json_integer(s->feature_clamp), ok);
+    put(root, "weight_block", json_integer(blocks ? s->block : 0), ok);
     put(root, "batch", json_integer(s->batch), ok);
     json_t *list = json_array();
     for (size_t i = 0; i < s->n_overrides; i++) {

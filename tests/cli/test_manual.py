@@ -117,7 +117,7 @@ def test_offered_values_are_those_the_program_takes(quench, options, tmp_path):
                 assert offered == set(re.split(r"[|, ]+", found[1])), name
                 checked += 1
             elif offered and argument not in ("FILE", "CSV", "DIR"):
-                assert name in ("raw-type", "packed", "cpu-mask"), name
+                assert name in ("raw-type", "packed", "cpu-mask", "weight-block"), name
     assert checked >= 12
 
 

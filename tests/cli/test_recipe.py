@@ -142,6 +142,8 @@ WRONG_VALUES = [
     ("bias_correction", "yes", "on, off"),
     ("equalize", "", "on, off"),
     ("x86", "amx", "any, avx2, vnni"),
+    ("scheme", "int5", "expected one of static, dynamic"),
+    ("weight_block", 48, "0, 16, 32"),
     ("weight_bits", 1, "found 1"),
     ("weight_bits", 9, "2 to 8"),
     ("weight_clamp", 128, "0 to 127"),
