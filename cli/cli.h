@@ -71,7 +71,9 @@ void cli_print_help(FILE *out, unsigned command, const char *name, const char *u
 
 void cli_error(const char *format, ...) QN_PRINTF(1, 2);
 int cli_usage_error(const char *format, ...) QN_PRINTF(1, 2); /* prints, returns EXIT_USAGE */
-int cli_failed(const qn_error *error);                        /* prints, returns EXIT_FAILED */
+/* A line of -v. */
+void cli_say(const cli_options *options, const char *format, ...) QN_PRINTF(2, 3);
+int cli_failed(const qn_error *error); /* prints, returns EXIT_FAILED */
 
 /* Context with log and threads as the options ask; an exit code after printing the reason. */
 int cli_context(const cli_options *options, qn_context **out);

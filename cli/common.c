@@ -40,6 +40,18 @@ int cli_failed(const qn_error *error)
     return EXIT_FAILED;
 }
 
+void cli_say(const cli_options *options, const char *format, ...)
+{
+    if (!options->verbose || options->quiet)
+        return;
+    va_list args;
+    cli_clear_status();
+    va_start(args, format);
+    vfprintf(stderr, format, args);
+    va_end(args);
+    fputc('\n', stderr);
+}
+
 static void log_to_stderr(void *ctx, qn_log_level level, const char *line)
 {
     const cli_options *const options = ctx;
@@ -51,8 +63,9 @@ static void log_to_stderr(void *ctx, qn_log_level level, const char *line)
             fprintf(stderr, "%s\n", line);
         }
         snprintf(last, sizeof last, "%s", line);
-    } else if (options->verbose && !options->quiet)
-        fprintf(stderr, "%s\n", line);
+    } else {
+        cli_say(options, "%s", line);
+    }
 }
 
 int cli_context(const cli_options *options, qn_context **out)

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 static cli_color color = CLI_COLOR_AUTO;
+static size_t status_width; /* of the line shown */
 
 void cli_open_streams(void)
 {
@@ -56,8 +57,24 @@ static bool colored(void)
     return (no_color == NULL || no_color[0] == '\0') && cli_on_terminal();
 }
 
+void cli_show_status(const char *line)
+{
+    const size_t width = strlen(line);
+    const size_t rest = status_width > width ? status_width - width : 0;
+    fprintf(stderr, "\r%s%*s", line, (int)rest, "");
+    status_width = width;
+}
+
+void cli_clear_status(void)
+{
+    if (status_width > 0)
+        fprintf(stderr, "\r%*s\r", (int)status_width, "");
+    status_width = 0;
+}
+
 void cli_print_kind(const char *kind)
 {
+    cli_clear_status();
     if (colored())
         fprintf(stderr, "\033[%sm%s:\033[0m ", strcmp(kind, "error") == 0 ? "1;31" : "1;33", kind);
     else

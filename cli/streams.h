@@ -14,6 +14,9 @@ int cli_close_output(int code);
 
 typedef enum cli_color { CLI_COLOR_AUTO, CLI_COLOR_ALWAYS, CLI_COLOR_NEVER } cli_color;
 void cli_set_color(cli_color color); /* for all of standard error */
+/* A line that the next one, or anything else that is said, replaces. */
+void cli_show_status(const char *line);
+void cli_clear_status(void);
 /* "error" or "warning" in front of a message. */
 void cli_print_kind(const char *kind);
 /* Standard error is a terminal that can move its cursor. */
