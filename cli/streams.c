@@ -8,7 +8,7 @@
 #include <unistd.h>
 
 static cli_color color = CLI_COLOR_AUTO;
-static size_t status_width; /* of the line shown */
+static volatile sig_atomic_t status_width; /* of the line shown, 0: none */
 
 void cli_open_streams(void)
 {
@@ -59,9 +59,9 @@ static bool colored(void)
 
 void cli_show_status(const char *line)
 {
-    const size_t width = strlen(line);
-    const size_t rest = status_width > width ? status_width - width : 0;
-    fprintf(stderr, "\r%s%*s", line, (int)rest, "");
+    const int width = (int)strlen(line);
+    const int rest = status_width > width ? (int)status_width - width : 0;
+    fprintf(stderr, "\r%s%*s", line, rest, "");
     status_width = width;
 }
 
@@ -70,6 +70,12 @@ void cli_clear_status(void)
     if (status_width > 0)
         fprintf(stderr, "\r%*s\r", (int)status_width, "");
     status_width = 0;
+}
+
+void cli_abandon_status(void)
+{
+    if (status_width > 0 && write(STDERR_FILENO, "\n", 1) != 1)
+        status_width = 0; /* there is nobody to tell */
 }
 
 void cli_print_kind(const char *kind)

@@ -17,6 +17,7 @@ void cli_set_color(cli_color color); /* for all of standard error */
 /* A line that the next one, or anything else that is said, replaces. */
 void cli_show_status(const char *line);
 void cli_clear_status(void);
+void cli_abandon_status(void); /* leaves it where it is; for signal handlers */
 /* "error" or "warning" in front of a message. */
 void cli_print_kind(const char *kind);
 /* Standard error is a terminal that can move its cursor. */

@@ -3,7 +3,18 @@
 
 #include <string.h>
 
-enum { WORDS_BYTES = 1024 };
+enum { WORDS_BYTES = 1024, HELP_BYTES = 1024 };
+
+/* The help of an option without what stands in --help alone. */
+static const char *short_help(const manual_option *o, char *text, size_t size)
+{
+    static const char below[] = " (listed below)";
+    snprintf(text, size, "%s", o->help);
+    char *const at = strstr(text, below);
+    if (at != NULL)
+        memmove(at, at + sizeof below - 1, strlen(at + sizeof below - 1) + 1);
+    return text;
+}
 
 /* --- bash ------------------------------------------------------------------------------------- */
 static void bash_options(FILE *out)
@@ -121,7 +132,8 @@ static void zsh_option(FILE *out, const manual_option *o)
     else
         fprintf(out, "'%s--%s%s", manual_repeats(o) ? "*" : "", o->name, equals);
     fputc('[', out);
-    zsh_text(out, o->help);
+    char help[HELP_BYTES];
+    zsh_text(out, short_help(o, help, sizeof help));
     fputc(']', out);
     if (kind != VALUE_NONE) {
         fputc(':', out);
@@ -196,7 +208,8 @@ static void fish_option(FILE *out, const manual_option *o)
                                   : " -x",
               out);
     fputs(" -d '", out);
-    fish_text(out, o->help);
+    char help[HELP_BYTES];
+    fish_text(out, short_help(o, help, sizeof help));
     fputs("'\n", out);
 }
 
