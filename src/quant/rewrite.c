@@ -506,9 +506,7 @@ static qn_status compensate(rewriter *r, const qn_node *node, size_t position,
                      .prove_pairs = r->plan->settings->x86_pairs,
                      .sorted = qn__reallocarray(ctx, NULL, count, sizeof(float)),
                      .integers = qn__alloc(ctx, count)};
-    p->integers = qn__arena_alloc(&r->plan->arena, count);
-    job.failed =
-        job.sorted == NULL || job.integers == NULL || job.scales == NULL || p->integers == NULL;
+    job.failed = job.sorted == NULL || job.integers == NULL || job.scales == NULL;
     if (!job.failed) {
         memcpy(job.scales, scales, scale_bytes);
         for (size_t c = 0; c < view->channels; c++)
@@ -523,7 +521,7 @@ static qn_status compensate(rewriter *r, const qn_node *node, size_t position,
     for (size_t c = 0; !job.failed && c < view->channels; c++)
         constant_of_row(view, c, q, job.integers + c * view->k);
     if (!job.failed) {
-        memcpy(p->integers, q, count);
+        p->integers = q;
         p->scales = memcmp(job.scales, scales, scale_bytes) != 0 ? job.scales : NULL;
         memcpy(scales, job.scales, scale_bytes);
     }
