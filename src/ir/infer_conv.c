@@ -247,8 +247,8 @@ static bool transpose_full(int64_t *out, int64_t size, const window *w, size_t i
 }
 
 /* Padding of a transposed convolution from output_shape or auto_pad. */
-static qn_status transpose_pads(const qn_infer *in, window *w, const qn_tensor *x,
-                                const int64_t *extra, qn_error *error)
+static qn_status transpose_pads(const qn_infer *in, window *w, const qn_tensor *x, int64_t *extra,
+                                qn_error *error)
 {
     int64_t wanted[MAX_SPATIAL];
     size_t count = 0;
@@ -270,6 +270,11 @@ static qn_status transpose_pads(const qn_infer *in, window *w, const qn_tensor *
         wanted[i] = count > 0 ? shape[count - w->n + i] : 0;
         if (count == 0 && __builtin_mul_overflow(x->dims[2 + i].value, w->stride[i], &wanted[i]))
             wanted[i] = 0;
+        /* A larger output has elements at its end that no tap reaches. */
+        if (wanted[i] > full && wanted[i] - full < w->stride[i]) {
+            extra[i] += wanted[i] - full;
+            full = wanted[i];
+        }
         QN_INFER_CHECK(in, error, wanted[i] >= 1 && wanted[i] <= full,
                        "output of %" PRId64 " along axis %zu needs negative pads", wanted[i],
                        i + 2);
@@ -280,6 +285,8 @@ static qn_status transpose_pads(const qn_infer *in, window *w, const qn_tensor *
         w->mode = mode;
     }
     qn__node_remove_attr(in->node, "output_shape");
+    if (!qn__node_set_ints(in->graph, in->node, "output_padding", extra, w->n))
+        return QN_NOMEM(error);
     w->mode = PAD_EXPLICIT;
     return store_pads(in, w, error);
 }

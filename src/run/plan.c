@@ -29,7 +29,7 @@ static qn_status add_value(qn_plan *plan, const qn_tensor *tensor, qn_layout lay
             (dynamic && !qn_dynamic_bytes(&bytes, count)) || bytes > plan->ctx->limits.tensor_bytes,
         error, QN_LIMIT, "tensor \"%s\" has more than %llu bytes", tensor->name,
         (unsigned long long)plan->ctx->limits.tensor_bytes);
-    QN_FAIL_IF(tensor->constant == NULL && qn__dtype_bits(dtype) < 8, error, QN_UNSUPPORTED,
+    QN_FAIL_IF(qn__dtype_bits(dtype) < 8 && layout != QN_LAYOUT_ROW_MAJOR, error, QN_UNSUPPORTED,
                "tensor \"%s\": activations of %s cannot be executed", tensor->name,
                qn__dtype_name(dtype));
     if (!QN_GROW(plan->ctx, &plan->values, &plan->values_capacity, plan->n_values))
@@ -163,6 +163,28 @@ static qn_status check_shapes(const qn_node *node, qn_error *error)
     return QN_OK;
 }
 
+/* A shape that the data decide is planned with its bound where only the caller sees the tensor. */
+static void bound_output(qn_plan *plan, const qn_node *node)
+{
+    const qn_graph *const graph = plan->graph;
+    qn_tensor *const t = node->outputs[0];
+    int64_t dims[QN_MAX_RANK];
+    bool is_output = false;
+    if (!t->has_shape || qn__tensor_static_dims(t, dims))
+        return;
+    for (size_t i = 0; i < graph->n_outputs; i++)
+        is_output = is_output || graph->outputs[i] == t;
+    for (size_t i = 0; i < graph->n_nodes && is_output; i++)
+        for (uint32_t k = 0; k < graph->nodes[i]->n_inputs; k++)
+            is_output = is_output && graph->nodes[i]->inputs[k] != t;
+    for (size_t i = 0; i < t->rank; i++) {
+        dims[i] = t->dims[i].value;
+        is_output = is_output && dims[i] >= 0 && t->dims[i].kind != QN_DIM_SYMBOL;
+    }
+    if (is_output)
+        qn__tensor_set_shape(t, t->rank, dims);
+}
+
 static qn_status plan_node(qn_plan *plan, const qn_node *node, qn_error *error)
 {
     QN_FAIL_IF(node->n_inputs > QN_STEP_MAX_IO || node->n_outputs > QN_STEP_MAX_IO, error, QN_LIMIT,
@@ -170,15 +192,16 @@ static qn_status plan_node(qn_plan *plan, const qn_node *node, qn_error *error)
                qn__op_name(node->op), QN_STEP_MAX_IO);
     QN_FAIL_IF(node->n_outputs == 0 || node->outputs[0] == NULL, error, QN_CORRUPT,
                "node \"%s\" (%s) has no first output", node->name, qn__op_name(node->op));
+    if (node->op == QN_OP_NON_MAX_SUPPRESSION || node->op == QN_OP_NON_ZERO)
+        bound_output(plan, node);
     QN_TRY(check_shapes(node, error));
     qn_step op = {.node = node,
                   .kernels = &plan->kernels,
                   .inplace_input = -1,
                   .kernel_name = qn__op_name(node->op)};
-    QN_TRY(qn__node_impl(node, &op.impl, error));
     for (uint32_t i = 0; i < node->n_inputs; i++)
         op.in_layout[i] = producer_layout(plan, node->inputs[i]);
-    QN_TRY(op.impl->prepare(plan, &op, error));
+    QN_TRY(qn__step_prepare(plan, &op, error));
     uint32_t in[QN_STEP_MAX_IO];
     qn_status status = QN_OK;
     for (uint32_t i = 0; i < node->n_inputs && status == QN_OK; i++) {
@@ -437,6 +460,7 @@ qn_status qn__plan_make(const qn_graph *graph, const qn_graph *source,
     if (plan->options.collect != NULL) {
         plan->kernels.q8_igemm.nr = plan->options.collect_nr;
         plan->kernels.q8_igemm.kr = plan->options.collect_kr;
+        plan->kernels.q8_igemm.pairs = plan->options.collect_pairs;
     }
     const qn_status status = build(plan, error);
     if (status != QN_OK) {

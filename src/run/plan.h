@@ -53,6 +53,9 @@ qn_status qn__plan_make(const qn_graph *graph, const qn_graph *source,
 
 /* Reads implementation for a node; UNSUPPORTED naming it when there is none. */
 qn_status qn__node_impl(const qn_node *node, const qn_run_op **out, qn_error *error);
+/* Finds the implementation of step->node and prepares it; nodes on floats other than float32 that
+ * it does not know are computed in float32 (widen.c). */
+qn_status qn__step_prepare(const qn_plan *plan, qn_step *step, qn_error *error);
 
 /* --- memory.c --------------------------------------------------------------------------------- */
 typedef struct qn_mem_item {

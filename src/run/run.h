@@ -49,6 +49,7 @@ typedef struct qn_plan_options {
      * instead of this machine's; such a plan cannot run. */
     struct qn_packed_list *collect;
     uint8_t collect_nr, collect_kr;
+    bool collect_pairs;
 } qn_plan_options;
 void qn__plan_options_init(qn_plan_options *options, const qn_context *ctx);
 

@@ -47,8 +47,8 @@ static qn_status read_scales(const qn_onnx_reader *r, const qn_node *node, const
     if (!scale || !scale->constant)
         return qn__onnx_node_fail(r, node, error, QN_UNSUPPORTED, "scale \"%s\" is not constant",
                                   scale ? scale->name : "");
-    if (scale->type.dtype != QN_DTYPE_F32 || scale->type.kind != QN_TYPE_PLAIN)
-        return qn__onnx_node_fail(r, node, error, QN_UNSUPPORTED, "scale \"%s\" is %s, not float32",
+    if (!qn__dtype_is_float(scale->type.dtype) || scale->type.kind != QN_TYPE_PLAIN)
+        return qn__onnx_node_fail(r, node, error, QN_UNSUPPORTED, "scale \"%s\" is %s, not a float",
                                   scale->name, qn__dtype_name(scale->type.dtype));
     quant->scales = qn__tensor_floats(r->graph, scale, &quant->n_scales);
     if (!quant->scales)

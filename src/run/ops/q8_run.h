@@ -33,7 +33,7 @@ typedef struct qn_q8_packed {
     size_t bytes, group_bytes, panel_bytes;
     size_t n, kc, ks, groups;
     uint8_t flip;
-    bool safe;
+    bool safe, small_scales; /* as the kernel has it */
     qn_q8_igemm kernel;
 } qn_q8_packed;
 /* w: int8, element (column, p, k) of group g at g * stride_group + column * stride_n + p * stride_p
