@@ -1,5 +1,6 @@
 /* quench - the command line tool. Each command is one file, cmd_NAME.c. */
 #include "cli.h"
+#include "response.h"
 
 #include <signal.h>
 #include <string.h>
@@ -40,7 +41,7 @@ static void print_commands(FILE *out)
                  "  quench eval model.onnx model.int8.onnx --labels labels.csv --mean 127.5 "
                  "--normal 0.00784\n"
                  "\nquench COMMAND --help lists the options of a command, quench --version the "
-                 "version.\n");
+                 "version; @FILE stands for the lines of FILE.\n");
 }
 
 int main(int argc, char **argv)
@@ -65,8 +66,10 @@ int main(int argc, char **argv)
         if (strcmp(argv[1], commands[i].name) != 0)
             continue;
         static cli_options options;
+        response arguments;
         int code = EXIT_USAGE;
-        if (cli_parse(argc - 2, argv + 2, commands[i].bit, commands[i].name, &options)) {
+        if (response_expand(argc - 2, argv + 2, &arguments) &&
+            cli_parse(arguments.argc, arguments.argv, commands[i].bit, commands[i].name, &options)) {
             if (options.help) {
                 cli_print_help(stdout, commands[i].bit, commands[i].name, commands[i].usage,
                                commands[i].summary);
@@ -76,6 +79,7 @@ int main(int argc, char **argv)
             }
         }
         cli_options_free(&options);
+        response_free(&arguments);
         if (fflush(stdout) != 0 || ferror(stdout) != 0) {
             cli_error("cannot write to standard output");
             return EXIT_FAILED;

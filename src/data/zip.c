@@ -89,7 +89,7 @@ qn_status qn__zip_list(const qn_context *ctx, qn_arena *arena, const qn_file_vie
     qn_status status = QN_OK;
     size_t done = 0;
     for (size_t i = 0; i < n; i++) {
-        size_t entry;
+        size_t entry = 0;
         QN_TRY_GOTO(read_entry(arena, path, file->data + at + done, bytes - done, at, &list[i],
                                &entry, error));
         for (size_t k = 0; k < i; k++)
