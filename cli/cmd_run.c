@@ -218,7 +218,7 @@ static int run_samples(runner *r)
     return EXIT_OK;
 }
 
-/* INPUT arguments: pictures, or one .npy / raw tensor file. */
+/* INPUT arguments: pictures, or one .npy, .npz, .csv or raw tensor file. */
 static void name_inputs(const cli_options *options, cli_options *with_inputs)
 {
     *with_inputs = *options;
@@ -226,8 +226,10 @@ static void name_inputs(const cli_options *options, cli_options *with_inputs)
         return;
     const char *first = options->positional[1];
     const size_t length = strlen(first);
-    const bool is_npy = length > 4 && strcmp(first + length - 4, ".npy") == 0;
-    if (is_npy || options->data.raw_type != NULL) {
+    const char *ending = length > 4 ? first + length - 4 : "";
+    const bool is_array = strcmp(ending, ".npy") == 0 || strcmp(ending, ".npz") == 0 ||
+                          strcmp(ending, ".csv") == 0;
+    if (is_array || options->data.raw_type != NULL) {
         with_inputs->data.data_file = first;
     } else {
         with_inputs->data.files = options->positional + 1;
@@ -240,7 +242,7 @@ int cmd_run(const cli_options *options)
     if (options->n_positional < 1)
         return cli_usage_error("run: a model file is needed");
     if (options->n_positional < 2 && !options->has_data_source)
-        return cli_usage_error("run: an input is needed: picture files, a .npy file or --images");
+        return cli_usage_error("run: an input is needed: picture files, a .npy, .npz or .csv file or --images");
     if (options->n_positional >= 2 && options->has_data_source)
         return cli_usage_error(
             "run: input files and --images, --data or --list exclude each other");

@@ -1,6 +1,7 @@
 /* quench - the command line tool. Each command is one file, cmd_NAME.c. */
 #include "cli.h"
 #include "core/nearest.h"
+#include "response.h"
 #include "streams.h"
 
 #include <string.h>
@@ -30,7 +31,7 @@ static void print_commands(FILE *out)
                  "  quench eval model.onnx model.int8.onnx --labels labels.csv --mean 127.5 "
                  "--normal 0.00784\n"
                  "\nquench COMMAND --help lists the options of a command, quench --version the "
-                 "version.\n");
+                 "version; @FILE stands for the lines of FILE.\n");
 }
 
 static int find_command(const char *name)
@@ -60,8 +61,11 @@ static void print_help(size_t index)
 static int run_command(size_t index, int argc, char **argv)
 {
     static cli_options options;
+    response arguments;
     int code = EXIT_USAGE;
-    if (cli_parse(argc, argv, commands[index].bit, commands[index].name, &options)) {
+    if (response_expand(argc, argv, &arguments) &&
+        cli_parse(arguments.argc, arguments.argv, commands[index].bit, commands[index].name,
+                  &options)) {
         code = EXIT_OK;
         if (options.help)
             print_help(index);
@@ -69,6 +73,7 @@ static int run_command(size_t index, int argc, char **argv)
             code = commands[index].run(&options);
     }
     cli_options_free(&options);
+    response_free(&arguments);
     return code;
 }
 

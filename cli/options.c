@@ -222,6 +222,25 @@ static bool parse_set(cli_options *o, const char *value)
     return add_override(o, copy, colon + 1, equals + 1);
 }
 
+/* Repeated: a line for each, so that a name may have commas. */
+static bool add_data(cli_options *o, const char *value)
+{
+    if (o->data.data_file == NULL) {
+        o->data.data_file = value;
+        return true;
+    }
+    if (strchr(o->data.data_file, '=') == NULL || strchr(value, '=') == NULL)
+        return bad("--data", value, "NAME=FILE, which a repeated --data must be");
+    const size_t size = strlen(o->data.data_file) + strlen(value) + 2;
+    char *joined = o->n_owned < CLI_MAX_OVERRIDES ? malloc(size) : NULL;
+    if (joined == NULL)
+        return bad("--data", value, "one of so many options");
+    snprintf(joined, size, "%s\n%s", o->data.data_file, value);
+    o->owned[o->n_owned++] = joined;
+    o->data.data_file = joined;
+    return true;
+}
+
 /* NAME:1,3,224,224 */
 static bool parse_input_shape(cli_options *o, const char *value)
 {

@@ -197,6 +197,7 @@ static qn_status prepare(job *j, qn_error *error)
     QN_TRY(qn__dataset_input_dims(j->graph, j->dataset, &dims, error));
     qn_plan_options options;
     qn__plan_options_init(&options, ctx);
+    options.packed_limit = QN_CALIB_PACKED_BYTES;
     options.input_dims = (const int64_t(*)[QN_MAX_RANK])dims;
     options.keep_all = true;
     options.split = qn__split_igemm(options.cpu_flags);

@@ -130,7 +130,8 @@ typedef struct qn_node_plan {
     const char *reason; /* why float */
     qn_weights_plan weights;
     const qn_rows *rows; /* sampled inputs for a method that compensates, borrowed; or NULL */
-    int8_t *integers;    /* weights such a method chose, in the constant's order; in the arena */
+    int8_t *integers;    /* weights such a method chose, in the constant's order; a recipe's in the
+                            arena, chosen ones in the rewritten graph */
     float *scales;       /* and its scales by channel, where it changes them */
 } qn_node_plan;
 
@@ -307,6 +308,8 @@ qn_status qn__recipe_norms(const qn_recipe *recipe, const qn_graph *graph, qn_tr
                            qn_error *error);
 struct json_t *qn__recipe_norms_json(const qn_train_norm *norms, size_t n_norms, bool *ok);
 /* Integers of weights go into the plan. */
+/* Small enough to be written into a recipe? */
+bool qn__recipe_has_integers(const qn_quant_plan *plan);
 qn_status qn__recipe_integers(const qn_recipe *recipe, qn_quant_plan *plan, qn_error *error);
 /* Bias corrections per node position, arrays in the plan's arena; *found false: none recorded. */
 qn_status qn__recipe_biases(const qn_recipe *recipe, qn_quant_plan *plan, float **shifts,

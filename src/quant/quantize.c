@@ -360,18 +360,27 @@ static qn_status list_means(const run *r, uint32_t **ids, size_t *count, qn_erro
     return QN_OK;
 }
 
-/* Layers whose weight method looks at their inputs. */
+/* A layer whose weight method looks at its inputs. */
+static bool wants_rows(const qn_node_plan *p)
+{
+    return p->quantized && p->rule == QN_RULE_WEIGHTS && p->weights.method->round != NULL &&
+           p->integers == NULL;
+}
+
 static qn_status list_rows(run *r, qn_error *error)
 {
+    size_t n_layers = 0;
     r->rows = qn__calloc(r->ctx, r->graph->n_nodes, sizeof(*r->rows));
     if (r->rows == NULL)
         return QN_NOMEM(error);
+    for (size_t n = 0; n < r->graph->n_nodes; n++)
+        n_layers += wants_rows(&r->plan.nodes[n]);
     for (size_t n = 0; n < r->graph->n_nodes; n++) {
         qn_node_plan *p = &r->plan.nodes[n];
-        if (!p->quantized || p->rule != QN_RULE_WEIGHTS || p->weights.method->round == NULL ||
-            p->integers != NULL)
+        if (!wants_rows(p))
             continue;
-        QN_TRY(qn__rows_create(r->graph, (uint32_t)n, &r->rows[r->n_rows], error));
+        QN_TRY(qn__rows_create(r->graph, (uint32_t)n, QN_ROWS_BYTES / n_layers,
+                               &r->rows[r->n_rows], error));
         p->rows = &r->rows[r->n_rows++];
     }
     return QN_OK;
@@ -482,6 +491,10 @@ static qn_status make_report(run *r, qn_report **out, qn_error *error)
         QN_FAIL_GOTO(error, QN_NO_MEMORY, "out of memory");
     for (size_t n = 0; n < r->graph->n_nodes; n++)
         macs[n] = qn__node_macs(bound->nodes[n]);
+    if (!qn__recipe_has_integers(&r->plan) &&
+        !qn__quant_plan_note(&r->plan, "weights too large for a recipe: replaying it chooses their "
+                                       "integers again, from samples"))
+        QN_FAIL_GOTO(error, QN_NO_MEMORY, "out of memory");
     QN_TRY_GOTO(qn__recipe_write(&r->plan, r->dataset, r->recipe.ctx == NULL ? NULL : &r->recipe,
                                  r->shifts, &r->equalization, &text, error));
     QN_TRY_GOTO(qn__report_create(&r->plan, macs, text, out, error));

@@ -11,6 +11,7 @@
 #include <stdio.h>
 
 #define MAX_RECIPE_BYTES ((size_t)256 << 20)
+#define MAX_INTEGER_BYTES ((size_t)160 << 20) /* as bytes, before they are text */
 
 const char *qn__setting_activations(const qn_settings *settings)
 {
@@ -233,13 +234,25 @@ static bool dump_members(const json_t *object, qn_strbuf *buf)
     return true;
 }
 
+bool qn__recipe_has_integers(const qn_quant_plan *plan)
+{
+    size_t total = 0;
+    for (size_t n = 0; n < plan->graph->n_nodes; n++) {
+        qn_weight_view view;
+        if (plan->nodes[n].integers != NULL && qn__weight_view(plan->graph->nodes[n], &view))
+            total += view.channels * view.k;
+    }
+    return total <= MAX_INTEGER_BYTES;
+}
+
 /* The section "integers" as jansson would write it, without the two copies and the look at every
  * character that it would take for what is the bulk of a recipe. */
 static bool dump_integers(const qn_quant_plan *plan, qn_strbuf *buf)
 {
     bool any = false;
+    const size_t n_nodes = qn__recipe_has_integers(plan) ? plan->graph->n_nodes : 0;
     qn__strbuf_puts(buf, "\n \"integers\": {");
-    for (size_t n = 0; n < plan->graph->n_nodes; n++) {
+    for (size_t n = 0; n < n_nodes; n++) {
         qn_weight_view view;
         if (plan->nodes[n].integers == NULL || !qn__weight_view(plan->graph->nodes[n], &view))
             continue;

@@ -44,6 +44,9 @@ typedef struct qn_plan_options {
     bool saturate16; /* integer Conv/Gemm/MatMul saturate int16 pair sums as vpmaddubsw does */
     /* NULL, or what float convolutions take where it fits: to measure, not for results. */
     const struct qn_split_igemm *split;
+    /* Bytes of float matrices kept as kernels read them; those above it are packed at every run. 0:
+     * none. */
+    size_t packed_limit;
     uint32_t cpu_flags; /* from the context by default (qn__plan_options_init) */
     /* Only to pack weights for other machines (run/packing.h): sizes of the 8-bit GEMM to pack for
      * instead of this machine's; such a plan cannot run. */
