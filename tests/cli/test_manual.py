@@ -121,6 +121,26 @@ def test_offered_values_are_those_the_program_takes(quench, options, tmp_path):
     assert checked >= 12
 
 
+def test_offered_values_are_those_the_library_takes(quench, workspace):
+    """Words that are looked at when they are used."""
+    for option, case, found in [
+        ("cpu-mask", ["inspect", "m.onnx"], r"unknown CPU mask .*\((.*)\)"),
+        ("packed", ["convert", "m.onnx", "-o", "c.qnm"], r"to pack for \((.*)\)"),
+        ("weight-block", ["quantize", "m.onnx", "-o", "q.onnx", "--weight-only", "int8"], r"expected (.*?)$"),
+    ]:
+        offered = bash_complete(["quench", case[0], f"--{option}", ""], workspace)
+        wrong = "17" if option == "weight-block" else "(none)"
+        result = quench(*case, f"--{option}={wrong}", cwd=workspace)
+        assert result.returncode in (1, 2), option
+        words = re.search(found, result.stderr, re.M)
+        assert words, result.stderr
+        assert offered == set(re.split(r", | or ", words[1])), result.stderr
+    (workspace / "x.bin").write_bytes(bytes(4 * 3 * 16 * 16 * 8))
+    for word in bash_complete(["quench", "run", "--raw-type", ""], workspace):
+        result = quench("run", "m.onnx", "x.bin", f"--raw-type={word}", "--raw-shape", "3,16,16", cwd=workspace)
+        assert result.returncode == 0, result.stderr
+
+
 def test_fish_has_every_option(options, tmp_path):
     text = read("quench.fish")
     for command, listed in options.items():
