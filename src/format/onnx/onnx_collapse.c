@@ -1,6 +1,7 @@
 /* DequantizeLinear -> operator -> QuantizeLinear, as runtimes fuse it, becomes one node whose
  * inputs and output are quantized tensors. The patterns are those of ONNX Runtime's CPU provider;
- * an operator outside them computes in float there, and so it does here. */
+ * an operator outside them computes in float there, and so it does here, but for functions of one
+ * byte: tables have the same results. */
 #include "format/onnx/onnx_collapse.h"
 #include "format/onnx/onnx_blocks.h"
 
@@ -96,6 +97,35 @@ static bool bias_fits(const qn_node *node, const qn_tensor *x, const qn_tensor *
     return q && q->constant && qn__onnx_bias_fits(q->type, x->type, w->type);
 }
 
+/* Functions of one value, whose further inputs are read when planning. */
+static bool is_unary(const qn_node *node)
+{
+    switch (node->op) {
+    case QN_OP_RELU:
+    case QN_OP_CLIP:
+    case QN_OP_LEAKY_RELU:
+    case QN_OP_SIGMOID:
+    case QN_OP_TANH:
+    case QN_OP_HARD_SIGMOID:
+    case QN_OP_HARD_SWISH:
+    case QN_OP_ELU:
+    case QN_OP_SELU:
+    case QN_OP_GELU:
+    case QN_OP_SOFTPLUS:
+    case QN_OP_EXP:
+    case QN_OP_LOG:
+    case QN_OP_SQRT:
+    case QN_OP_ABS:
+    case QN_OP_NEG:
+        for (uint32_t i = 1; i < node->n_inputs; i++)
+            if (node->inputs[i] && !node->inputs[i]->constant)
+                return false;
+        return true;
+    default:
+        return false;
+    }
+}
+
 static bool inputs_fit(const qn_node *node)
 {
     const qn_tensor *x = node->n_inputs > 0 ? quantized_behind(node->inputs[0]) : NULL;
@@ -117,12 +147,10 @@ static bool inputs_fit(const qn_node *node)
         return node->n_inputs > 0;
     case QN_OP_AVERAGE_POOL:
     case QN_OP_GLOBAL_AVERAGE_POOL:
-    case QN_OP_SIGMOID:
-    case QN_OP_LEAKY_RELU:
     case QN_OP_SOFTMAX:
         return is_activation(x);
     default:
-        return x && qn__onnx_is_mover(node);
+        return x && (qn__onnx_is_mover(node) || (is_unary(node) && is_activation(x)));
     }
 }
 
