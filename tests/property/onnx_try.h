@@ -80,8 +80,8 @@ static inline qn_context *onnx_enter(onnx_place *place)
     io.ctx = place;
     qn_limits limits;
     qn_limits_init(&limits);
-    limits.tensor_bytes = 1 << 24;
-    limits.arena_bytes = 1 << 24;
+    limits.tensor_bytes = 1 << 18;
+    limits.arena_bytes = 1 << 20;
     qn_context_options options;
     qn_context_options_init(&options);
     options.io = &io;
