@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "core/checked.h"
 #include "format/format.h"
 #include "format/onnx/onnx_read.h"
 #include "property/qnm_seeds.h"
@@ -121,6 +122,25 @@ static inline const char *onnx_again(const qn_context *ctx, const char *path,
     return "what was written cannot be read";
 }
 
+/* Pooling counts no products, but takes its window for every value. */
+static inline bool onnx_is_long(const qn_graph *graph)
+{
+    for (size_t i = 0; i < graph->n_nodes; i++) {
+        const qn_node *const node = graph->nodes[i];
+        const qn_attr *const kernel = qn__node_attr(node, "kernel_shape");
+        size_t work;
+        if (kernel == NULL || kernel->kind != QN_ATTR_INTS || node->n_outputs == 0 ||
+            node->outputs[0] == NULL || !qn__tensor_count(node->outputs[0], &work))
+            continue;
+        for (size_t k = 0; k < kernel->count; k++)
+            if (kernel->ints[k] < 0 || !qn_mul_size(&work, work, (size_t)kernel->ints[k]))
+                return true;
+        if (work > QNM_MOST_MACS)
+            return true;
+    }
+    return false;
+}
+
 static inline onnx_fate onnx_try(const qn_context *ctx, const onnx_place *place,
                                  const uint8_t *data, size_t size)
 {
@@ -146,6 +166,10 @@ static inline onnx_fate onnx_try(const qn_context *ctx, const onnx_place *place,
             fate.wrong = onnx_again(ctx, place->path, &place->written);
         else if (wrote == QN_INTERNAL || wrote == QN_NO_MEMORY)
             fate.wrong = "writing fails";
+    }
+    if (onnx_is_long(graph)) {
+        qn__graph_destroy(graph);
+        return fate;
     }
     const qn_status run = qnm_run(ctx, graph);
     fate.ran = run == QN_OK;
