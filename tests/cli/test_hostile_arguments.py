@@ -1,7 +1,6 @@
 """Strange names and places: the right exit code, one error line, and the input stays as it was."""
 
 import os
-import resource
 import subprocess
 
 import numpy as np
@@ -106,20 +105,3 @@ def test_the_output_is_on_another_device(quench, work):
     finally:
         if os.path.exists(out):
             os.unlink(out)
-
-
-def test_a_full_device_is_an_error(quench, work):
-    with open("/dev/full", "wb") as full:
-        result = subprocess.run([quench.binary, "inspect", "m.onnx"], cwd=work, stdout=full,
-                                stderr=subprocess.PIPE, timeout=60)  # fmt: skip
-    fails(result)
-
-
-def test_files_may_not_grow(quench, work):
-    """RLIMIT_FSIZE: the write fails, the old output stays, no temporary file does."""
-    (work / "q.onnx").write_bytes(OLD)
-    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))  # noqa: E731
-    fails(quantize(quench, work, "m.onnx", "q.onnx", preexec_fn=limit))
-    assert (work / "q.onnx").read_bytes() == OLD
-    assert sorted(os.listdir(work)) == ["m.onnx", "q.onnx", "x.npy"]
-
