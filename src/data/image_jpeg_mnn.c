@@ -10,26 +10,27 @@ enum { DCT_BITS = 12, GROUP = 8, CHUNK = 256 };
 
 /* --- inverse DCT (Loeffler, Ligtenberg and Moschytz, 1989, as in libjpeg's slow version) -------*/
 
-static int32_t fixed(double x)
+/* Sums wrap: the coefficients of a damaged file may have any size. */
+static uint32_t fixed(double x)
 {
-    return (int32_t)(x * (1 << DCT_BITS) + 0.5);
+    return (uint32_t)(int32_t)(x * (1 << DCT_BITS) + 0.5);
 }
 
 /* even[4], odd[4]: out[i] = even[i] + odd[i], out[7 - i] = even[i] - odd[i]. */
-static void transform(const int32_t s[8], int32_t even[4], int32_t odd[4])
+static void transform(const uint32_t s[8], uint32_t even[4], uint32_t odd[4])
 {
-    const int32_t e1 = (s[2] + s[6]) * fixed(0.5411961);
-    const int32_t e2 = e1 + s[6] * fixed(-1.847759065), e3 = e1 + s[2] * fixed(0.765366865);
-    const int32_t e0 = (s[0] + s[4]) * (1 << DCT_BITS), e4 = (s[0] - s[4]) * (1 << DCT_BITS);
+    const uint32_t e1 = (s[2] + s[6]) * fixed(0.5411961);
+    const uint32_t e2 = e1 + s[6] * fixed(-1.847759065), e3 = e1 + s[2] * fixed(0.765366865);
+    const uint32_t e0 = (s[0] + s[4]) * (1u << DCT_BITS), e4 = (s[0] - s[4]) * (1u << DCT_BITS);
     even[0] = e0 + e3;
     even[1] = e4 + e2;
     even[2] = e4 - e2;
     even[3] = e0 - e3;
-    const int32_t a = (s[7] + s[3] + s[5] + s[1]) * fixed(1.175875602);
-    const int32_t p1 = (s[7] + s[1]) * fixed(-0.899976223);
-    const int32_t p2 = (s[5] + s[3]) * fixed(-2.562915447);
-    const int32_t p3 = (s[7] + s[3]) * fixed(-1.961570560);
-    const int32_t p4 = (s[5] + s[1]) * fixed(-0.390180644);
+    const uint32_t a = (s[7] + s[3] + s[5] + s[1]) * fixed(1.175875602);
+    const uint32_t p1 = (s[7] + s[1]) * fixed(-0.899976223);
+    const uint32_t p2 = (s[5] + s[3]) * fixed(-2.562915447);
+    const uint32_t p3 = (s[7] + s[3]) * fixed(-1.961570560);
+    const uint32_t p4 = (s[5] + s[1]) * fixed(-0.390180644);
     odd[0] = s[1] * fixed(1.501321110) + a + p1 + p4;
     odd[1] = s[3] * fixed(3.072711026) + a + p2 + p3;
     odd[2] = s[5] * fixed(2.053119869) + a + p2 + p4;
@@ -44,31 +45,31 @@ static uint8_t clamp_level(int32_t value)
 static void inverse_dct(const int16_t *coefficients, const uint16_t *steps, uint8_t *out,
                         size_t stride)
 {
-    int32_t rows[64], s[8], even[4], odd[4];
+    uint32_t rows[64], s[8], even[4], odd[4];
     for (size_t x = 0; x < 8; x++) {
         int16_t others = 0;
         for (size_t k = 1; k < 8; k++)
             others |= coefficients[8 * k + x];
         if (others == 0) { /* most columns: the transform of a constant */
-            const int32_t constant = 4 * (int16_t)(coefficients[x] * steps[x]);
+            const uint32_t constant = (uint32_t)(4 * (int16_t)(coefficients[x] * steps[x]));
             for (size_t k = 0; k < 8; k++)
                 rows[8 * k + x] = constant;
             continue;
         }
         for (size_t k = 0; k < 8; k++)
-            s[k] = (int16_t)(coefficients[8 * k + x] * steps[8 * k + x]);
+            s[k] = (uint32_t)(int16_t)(coefficients[8 * k + x] * steps[8 * k + x]);
         transform(s, even, odd);
         for (size_t i = 0; i < 4; i++) {
-            rows[8 * i + x] = (even[i] + 512 + odd[i]) >> 10;
-            rows[8 * (7 - i) + x] = (even[i] + 512 - odd[i]) >> 10;
+            rows[8 * i + x] = (uint32_t)((int32_t)(even[i] + 512 + odd[i]) >> 10);
+            rows[8 * (7 - i) + x] = (uint32_t)((int32_t)(even[i] + 512 - odd[i]) >> 10);
         }
     }
     for (size_t y = 0; y < 8; y++) {
         transform(rows + 8 * y, even, odd);
         for (size_t i = 0; i < 4; i++) {
-            const int32_t middle = even[i] + 65536 + (128 << 17);
-            out[y * stride + i] = clamp_level((middle + odd[i]) >> 17);
-            out[y * stride + 7 - i] = clamp_level((middle - odd[i]) >> 17);
+            const uint32_t middle = even[i] + 65536 + (128u << 17);
+            out[y * stride + i] = clamp_level((int32_t)(middle + odd[i]) >> 17);
+            out[y * stride + 7 - i] = clamp_level((int32_t)(middle - odd[i]) >> 17);
         }
     }
 }

@@ -13,6 +13,42 @@ struct qn_pattern {
     regex_t regex;
 };
 
+enum { MAX_REGEX = 512, MAX_REPEATS = 1000, MAX_GROUPS = 32 };
+
+/* Recipes come from elsewhere: what takes time or stack without bound in regcomp and regexec is
+ * refused. NULL: nothing of that. */
+static const char *too_much(const char *regex)
+{
+    uint64_t repeats = 1;
+    size_t groups = 0;
+    if (strlen(regex) > MAX_REGEX)
+        return "longer than 512 bytes";
+    for (const char *at = regex; *at != '\0'; at++) {
+        if (*at == '\\') {
+            at++;
+            if (*at >= '1' && *at <= '9')
+                return "refers back to a group";
+            if (*at == '\0')
+                break;
+        } else if (*at == '(') {
+            groups++;
+        } else if (*at == '{') { /* each counts, as if all were inside one another */
+            uint64_t least = 0, most = 0;
+            const char *end = at + 1;
+            for (; *end >= '0' && *end <= '9' && least <= MAX_REPEATS; end++)
+                least = least * 10 + (uint64_t)(*end - '0');
+            if (*end == ',')
+                for (end++; *end >= '0' && *end <= '9' && most <= MAX_REPEATS; end++)
+                    most = most * 10 + (uint64_t)(*end - '0');
+            most = most > least ? most : least;
+            repeats *= most > 1 ? most : 1;
+            if (repeats > MAX_REPEATS)
+                return "repeats more than 1000 times";
+        }
+    }
+    return groups > MAX_GROUPS ? "more than 32 groups" : NULL;
+}
+
 qn_status qn__pattern_create(const qn_context *ctx, const char *text, qn_pattern **out,
                              qn_error *error)
 {
@@ -30,6 +66,11 @@ qn_status qn__pattern_create(const qn_context *ctx, const char *text, qn_pattern
     }
     if (length >= 2 && text[0] == '/' && text[length - 1] == '/') {
         p->name[length - 1] = '\0';
+        const char *const refusal = too_much(p->name + 1);
+        if (refusal != NULL) {
+            qn__pattern_destroy(p);
+            QN_FAIL(error, QN_LIMIT, "pattern %.100s: %s", text, refusal);
+        }
         const int rc = regcomp(&p->regex, p->name + 1, REG_EXTENDED | REG_NOSUB);
         if (rc != 0) {
             char reason[128];

@@ -212,7 +212,7 @@ qn_status qn__step_prepare(const qn_plan *plan, qn_step *step, qn_error *error)
     const qn_status second = widen(plan, step, impl, &again);
     if (second == QN_UNSUPPORTED)
         return status; /* the first reason says more */
-    if (second != QN_OK)
+    if (second != QN_OK && error != NULL)
         *error = again;
     return second;
 }

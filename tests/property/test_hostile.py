@@ -121,6 +121,39 @@ def test_hostile_weights(binary, tmp_path, what, where, weights):
         check_scales(tmp_path / "q.onnx")
 
 
+SAMPLES = {
+    "nan": lambda x: x.__setitem__(3, np.nan),
+    "inf": lambda x: x.__setitem__(3, np.inf),
+    "-inf": lambda x: x.__setitem__(3, -np.inf),
+    "huge": lambda x: x.__setitem__(slice(None), 1e38),
+    "huge of both signs": lambda x: (x.__setitem__(slice(None), 3e38), x.__setitem__(slice(0, None, 2), -3e38)),
+    "denormal": lambda x: x.__setitem__(slice(None), 1e-42),
+    "equal": lambda x: x.__setitem__(slice(None), 0.7),
+    "zero": lambda x: x.__setitem__(slice(None), 0.0),
+    "minus zero": lambda x: x.__setitem__(slice(None), -0.0),
+    "outlier": lambda x: x.__setitem__(3, 1e30),
+}
+FEATURES = ["minmax", "ema", "percentile", "kl", "kl-mnn", "mse", "lp", "admm"]
+
+
+@pytest.mark.parametrize("features", FEATURES)
+@pytest.mark.parametrize("what", SAMPLES)
+def test_hostile_samples(binary, tmp_path, what, features):
+    """Every observer: a model with sound scales, or an error that says what the samples have."""
+    onnx.save(small_classifier(), tmp_path / "m.onnx")
+    x = np.random.default_rng(3).uniform(-1, 1, (3, 3, 16, 16)).astype(np.float32)
+    SAMPLES[what](x[1].reshape(-1))
+    np.save(tmp_path / "x.npy", x)
+    result = run(binary, "quantize", tmp_path / "m.onnx", "-o", tmp_path / "q.onnx", "--data",
+                 tmp_path / "x.npy", "--features", features, "-q")  # fmt: skip
+    assert (tmp_path / "q.onnx").exists() == (result.returncode == 0)
+    if result.returncode == 0:
+        assert what not in ("nan", "inf", "-inf")
+        check_scales(tmp_path / "q.onnx")
+    elif what in ("nan", "inf", "-inf"):
+        assert "inf" in result.stderr or "nan" in result.stderr or "NaN" in result.stderr, result.stderr
+
+
 DEGENERATE = {
     "one channel": dict(c=1, size=4, oc=1, k=3, pads=1),
     "one pixel": dict(c=3, size=1, oc=4, k=1, pads=0),

@@ -12,7 +12,8 @@ enum {
     MAX_PORTS = 4096, /* inputs and outputs of one function */
     MAX_IFS = 4096,   /* each looks for its condition among the nodes */
     MAX_CALLS = 65536,
-    MAX_NAMES = 32 << 20 /* bytes of names made */
+    MAX_NAMES = 4 << 20,   /* bytes of names made, besides */
+    MAX_NAMES_PER_BYTE = 4 /* so many for each byte of the file */
 };
 
 /* What names inside a body mean outside. */
@@ -34,18 +35,27 @@ static qn_status expand(inliner *in, const qn_onnx_node *node, const scope *s, u
                         qn_error *error);
 
 /* --- names ------------------------------------------------------------------------------------*/
+static size_t most_names(const inliner *in)
+{
+    const size_t size = in->source->file->size_bytes;
+    return size > (SIZE_MAX - MAX_NAMES) / MAX_NAMES_PER_BYTE
+               ? SIZE_MAX
+               : MAX_NAMES + MAX_NAMES_PER_BYTE * size;
+}
+
 static const char *prefixed(inliner *in, const scope *s, const char *name)
 {
     in->name_bytes += strlen(s->prefix) + strlen(name) + 2;
-    return in->name_bytes > MAX_NAMES
+    return in->name_bytes > most_names(in)
                ? NULL
                : qn__arena_printf(&in->source->arena, "%s/%s", s->prefix, name);
 }
 
 static qn_status no_name(const inliner *in, qn_error *error)
 {
-    QN_FAIL_IF(in->name_bytes > MAX_NAMES, error, QN_LIMIT,
-               "functions and branches written out have more than %d bytes of names", MAX_NAMES);
+    QN_FAIL_IF(in->name_bytes > most_names(in), error, QN_LIMIT,
+               "functions and branches written out have more than %zu bytes of names",
+               most_names(in));
     return QN_NOMEM(error);
 }
 

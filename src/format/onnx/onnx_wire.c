@@ -6,8 +6,10 @@
 
 qn_wire qn__wire_open(qn_span message, const char *what, uint32_t depth)
 {
-    return (qn_wire){.stream = pb_istream_from_buffer(message.data, message.size),
-                     .end = message.data + message.size,
+    static const uint8_t NOTHING[1] = {0}; /* an absent message has no address to count from */
+    const uint8_t *const data = message.data != NULL ? message.data : NOTHING;
+    return (qn_wire){.stream = pb_istream_from_buffer(data, message.size),
+                     .end = data + message.size,
                      .what = what,
                      .depth_left = depth};
 }

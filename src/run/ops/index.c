@@ -1,5 +1,6 @@
 /* Operators that pick elements axis by axis: Slice, Pad, Tile, Expand, nearest Resize, and Gather
  * along an axis. Each is a table of source positions per axis, made once. */
+#include "core/checked.h"
 #include "run/nd.h"
 #include "run/ops/resample.h"
 
@@ -30,7 +31,12 @@ static qn_status tables_make(const qn_plan *plan, const qn_step *step, tables *t
         const size_t missing = (size_t)(y->rank - x->rank);
         t->in_dims[i] = i < missing ? 1 : x->dims[i - missing].value;
         t->out_dims[i] = y->dims[i].value;
-        total += (size_t)t->out_dims[i];
+        /* a tensor without elements may have any other dimension */
+        if (!qn_add_size(&total, total, (size_t)t->out_dims[i]) ||
+            total > qn__plan_context(plan)->limits.tensor_bytes)
+            return qn__step_fail(step, error, QN_LIMIT,
+                                 "axis %zu of %lld elements is above the limit of a tensor", i,
+                                 (long long)t->out_dims[i]);
     }
     t->storage = qn__calloc(qn__plan_context(plan), total + 1, sizeof(int64_t));
     if (t->storage == NULL)
