@@ -58,6 +58,10 @@ static inline __attribute__((always_inline)) void group(const size_t mr, const s
     }
 #pragma GCC unroll 16
     for (size_t m = 0; m < mr; m++) {
+#ifdef DOT_ROW
+        DOT_ROW(np, acc[m], rows[m] + k, b);
+        continue;
+#endif
         VEC a = SET1(row_bytes(rows[m] + k));
 #if WIDE
         const VEC a_odd = SRLI16(a, 8);
