@@ -126,8 +126,10 @@ typedef void (*qn_q8_igemm_fn)(size_t mr, size_t nc, size_t kc, size_t ks, const
 typedef struct qn_q8_igemm {
     qn_q8_igemm_fn fn;
     size_t mr, nr, kr;
-    size_t
-        ahead_panels; /* panels for which half of the bytes of one are prefetched; 0: nothing is */
+    /* Not 0: each half of a call's rows is read in place if it lies evenly spaced, which callers
+     * should cut for: halves of up to so many rows. */
+    size_t run;
+    size_t ahead_panels; /* of qn_q8_out.ahead; 0: nothing is prefetched */
     bool pairs;
     const char *name;
 } qn_q8_igemm;

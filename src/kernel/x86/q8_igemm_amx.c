@@ -202,7 +202,7 @@ static inline __attribute__((always_inline)) void panels(gemm *g, bool two_halve
         const uint8_t *const a0 = g->upper.copy != NULL ? g->upper.copy + i * step : a[0] + k;
         const uint8_t *const a1 = !two_halves             ? NULL
                                   : g->lower.copy != NULL ? g->lower.copy + i * step
-                                                          : a[TILE_ROWS] + k;
+                                                          : a[g->upper.rows] + k;
         one_step(two_halves, two_panels, a0, g->upper.stride, a1, g->lower.stride, w0, w1);
         look_ahead(g);
         k += step;
@@ -312,11 +312,11 @@ static void some_rows(gemm *g, size_t mr, size_t nc, bool in_place, size_t row_b
     _Alignas(64) uint8_t room[ROOM];
     uint8_t *at = room;
     half *const halves[2] = {&g->upper, &g->lower};
-    *halves[0] = (half){.rows = mr < TILE_ROWS ? mr : TILE_ROWS};
+    *halves[0] = (half){.rows = mr <= TILE_ROWS ? mr : (mr + 1) / 2};
     *halves[1] = (half){.rows = mr - g->upper.rows};
     for (size_t i = 0; i < 2; i++) {
         half *const h = halves[i];
-        const uint8_t *const *const a = g->a + i * TILE_ROWS;
+        const uint8_t *const *const a = g->a + i * g->upper.rows;
         if (in_place && evenly_spaced(a, g->ks, h->rows, &h->stride))
             continue;
         copy_rows(at, row_bytes, a, h->rows, g->kc, g->ks, flip);

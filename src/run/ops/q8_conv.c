@@ -376,6 +376,7 @@ void qn__q8_conv_run(const qn_q8_conv *s, const qn_run_env *env, const qn_view *
         .out = qn__q8_format(requant),
         .rows = s->direct ? direct_rows : tap_rows,
         .ctx = &call,
+        .run = s->way == QN_Q8_ROWS ? w->ow : 0,
         .ahead = env->ahead,
         .ahead_bytes = env->ahead_bytes,
         .row_buffer = s->has_rows ? (const uint8_t **)(void *)(scratch + s->rows_at) : NULL,

@@ -196,7 +196,8 @@ void qn__q8_packed_free(const qn_context *ctx, qn_q8_packed *packed)
 /* --- running -----------------------------------------------------------------------------------*/
 typedef struct blocks {
     const qn_q8_job *job;
-    size_t tiles;      /* of mr rows */
+    size_t tiles;      /* of mr rows, or of cut */
+    size_t cut;        /* not 0: rows of a tile */
     size_t row_blocks; /* the tiles are cut into */
     size_t panels, panels_per_block, column_blocks;
     bool rows_outer; /* task order: row blocks outside, column blocks inside */
@@ -221,11 +222,23 @@ bool qn__q8_buffer_bytes(size_t *out, const qn_q8_packed *packed, size_t m)
            qn_mul_size(out, count, sizeof(const uint8_t *));
 }
 
+/* Rows of a tile of two halves, none of which is spread over two runs of rows; 0: however they lie.
+ */
+static size_t cut_runs(const qn_q8_job *job)
+{
+    const size_t most = job->packed->kernel.run;
+    if (most == 0 || job->run == 0 || job->row_buffer != NULL)
+        return 0;
+    const size_t half = job->run / div_up(job->run, most);
+    return job->run % half == 0 && 3 * half > 2 * most - 4 ? 2 * half : 0;
+}
+
 static blocks plan_blocks(const qn_q8_job *job, size_t threads)
 {
     const qn_q8_packed *const p = job->packed;
     blocks b = {.job = job};
-    b.tiles = div_up(job->m, p->kernel.mr);
+    b.cut = cut_runs(job);
+    b.tiles = div_up(job->m, b.cut != 0 ? b.cut : p->kernel.mr);
     b.panels = div_up(p->n, p->kernel.nr);
     const size_t input_bytes = job->m * p->kc;
     b.panels_per_block = b.panels;
@@ -301,8 +314,9 @@ static void run_task(void *arg, size_t index)
     qn_q8_out out = job->out;
     for (size_t tile = tile_begin; tile < tile_end; tile++) {
         /* Even cuts, as in igemm_run.c. */
-        const size_t m0 = tile * job->m / b->tiles;
-        const size_t mr = (tile + 1) * job->m / b->tiles - m0;
+        const size_t m0 = b->cut != 0 ? tile * b->cut : tile * job->m / b->tiles;
+        const size_t m1 = b->cut != 0 ? m0 + b->cut : (tile + 1) * job->m / b->tiles;
+        const size_t mr = (m1 < job->m ? m1 : job->m) - m0;
         const uint8_t **const a =
             job->row_buffer == NULL ? stack_rows
                                     : job->row_buffer + (group * b->tiles + tile) * p->ks * mr_max;
