@@ -385,17 +385,17 @@ static void bench_kernel_q8_maxpool(const qn_q8_maxpool *kernel)
         const double stop = now() + 0.1;
         while (now() < stop) {
             const double start = now();
-            for (size_t x = 0; x + 2 < width; x++) {
-                const qn_q8_maxpool_args args = {.channels = c,
-                                                 .rows = 3,
-                                                 .cols = 3,
-                                                 .in = in + x * c,
-                                                 .row = width * c,
-                                                 .col = c,
-                                                 .out = out + x * c,
-                                                 .hi = 255};
-                kernel->fn(&args);
-            }
+            const qn_q8_maxpool_args args = {.n = width - 2,
+                                             .channels = c,
+                                             .rows = 3,
+                                             .cols = 3,
+                                             .in = in,
+                                             .step = c,
+                                             .row = width * c,
+                                             .col = c,
+                                             .out = out,
+                                             .hi = 255};
+            kernel->fn(&args);
             const double seconds = now() - start;
             best = seconds < best ? seconds : best;
         }

@@ -117,6 +117,10 @@ typedef struct qn_q8_out {
     bool
         small_scales; /* GEMM: all scales are between -1 and 1, which saves a bound; never needed */
     qn_clamp_f32 clamp; /* of floats */
+    /* GEMM: what the caller will read next, to be prefetched meanwhile: half of a panel's bytes for
+     * each ahead_panels of the kernel. */
+    const uint8_t *ahead;
+    size_t ahead_bytes;
 } qn_q8_out;
 typedef void (*qn_q8_igemm_fn)(size_t mr, size_t nc, size_t kc, size_t ks, const uint8_t *const *a,
                                uint8_t flip, bool safe, const void *w, void *c, size_t c_stride,
@@ -124,6 +128,10 @@ typedef void (*qn_q8_igemm_fn)(size_t mr, size_t nc, size_t kc, size_t ks, const
 typedef struct qn_q8_igemm {
     qn_q8_igemm_fn fn;
     size_t mr, nr, kr;
+    /* Not 0: each half of a call's rows is read in place if it lies evenly spaced, which callers
+     * should cut for: halves of up to so many rows. */
+    size_t run;
+    size_t ahead_panels; /* of qn_q8_out.ahead; 0: nothing is prefetched */
     bool pairs;
     const char *name;
 } qn_q8_igemm;

@@ -1,11 +1,15 @@
 /* Addition, multiplication and subtraction of bytes, in loops of fixed length that compilers
  * vectorize for the flags of the including file. It defines ADD, MUL and SUB (the functions) and
- * FMA(x, y, z): x * y + z rounded once, where that is exact in double. */
+ * FMA(x, y, z): x * y + z rounded once, where that is exact in double, and may define
+ * ADD_FIRST(args), which adds some of the first bytes and returns how many. */
 #include "kernel/kernel.h"
 
 #include <string.h>
 
-enum { BLOCK = 64 };
+enum { PART = 64 };
+#ifndef ADD_FIRST
+#define ADD_FIRST(args) 0
+#endif
 typedef enum operation { SUM, PRODUCT, DIFFERENCE } operation;
 
 /* Rounds half to even by pushing the fraction out of the significand, whose low byte is the result.
@@ -28,7 +32,7 @@ static inline __attribute__((always_inline)) void block(const qn_q8_binary_args 
     const float a_off = args->a_off, b_off = args->b_off, lo = args->lo, hi = args->hi;
     const int32_t zero = args->zero;
     const float ra = args->ra, rb = args->rb, fixed = args->fixed;
-    for (size_t i = 0; i < BLOCK; i++) {
+    for (size_t i = 0; i < PART; i++) {
         const float x = (float)(int32_t)(uint8_t)(a[i] ^ a_flip) - a_off;
         const float y = (float)(int32_t)(uint8_t)(b[i] ^ b_flip) - b_off;
         const float v = op == SUM       ? FMA(x, ra, FMA(y, rb, fixed))
@@ -38,20 +42,19 @@ static inline __attribute__((always_inline)) void block(const qn_q8_binary_args 
     }
 }
 
-/* Results go through a buffer: the output may be an input. */
-static inline __attribute__((always_inline)) void all(const qn_q8_binary_args *args,
+/* From byte i on. Results go through a buffer: the output may be an input. */
+static inline __attribute__((always_inline)) void all(const qn_q8_binary_args *args, size_t i,
                                                       const operation op)
 {
-    uint8_t a[BLOCK], b[BLOCK], out[BLOCK];
-    size_t i = 0;
-    for (; i + BLOCK <= args->n; i += BLOCK) {
+    uint8_t a[PART], b[PART], out[PART];
+    for (; i + PART <= args->n; i += PART) {
         block(args, args->a + i, args->b + i, out, op);
-        memcpy(args->out + i, out, BLOCK);
+        memcpy(args->out + i, out, PART);
     }
     if (i == args->n)
         return;
-    memset(a, 0, BLOCK);
-    memset(b, 0, BLOCK);
+    memset(a, 0, PART);
+    memset(b, 0, PART);
     memcpy(a, args->a + i, args->n - i);
     memcpy(b, args->b + i, args->n - i);
     block(args, a, b, out, op);
@@ -60,15 +63,15 @@ static inline __attribute__((always_inline)) void all(const qn_q8_binary_args *a
 
 void ADD(const qn_q8_binary_args *args)
 {
-    all(args, SUM);
+    all(args, ADD_FIRST(args), SUM);
 }
 
 void MUL(const qn_q8_binary_args *args)
 {
-    all(args, PRODUCT);
+    all(args, 0, PRODUCT);
 }
 
 void SUB(const qn_q8_binary_args *args)
 {
-    all(args, DIFFERENCE);
+    all(args, 0, DIFFERENCE);
 }

@@ -194,7 +194,14 @@ static qn_status advance(qn_exec *exec, size_t index, qn_error *error)
     const qn_plan *const plan = exec->plan;
     const qn_plan_step *const step = &plan->steps[index];
     int64_t dims[1][QN_MAX_RANK];
-    const qn_run_env env = {plan, exec->pool, exec->arena + step->scratch_at, dims};
+    qn_run_env env = {.plan = plan,
+                      .pool = exec->pool,
+                      .scratch = exec->arena + step->scratch_at,
+                      .out_dims = dims};
+    for (size_t i = index + 1; i < plan->n_steps && env.ahead == NULL; i++) {
+        env.ahead = plan->steps[i].op.weights;
+        env.ahead_bytes = plan->steps[i].op.packed_bytes;
+    }
     const double start = exec->profiling ? now_seconds() : 0.0;
     if (step->op.resizes)
         memcpy(dims, plan->values[step->out[0]].view.dims, sizeof(dims));

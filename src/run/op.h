@@ -23,6 +23,8 @@ typedef struct qn_step {
     size_t scratch_bytes; /* of the session during this step, 64-byte aligned */
     size_t packed_bytes;  /* of packed weights in state, for reports */
     size_t mapped_bytes;  /* of these, not ours but the model file's */
+    const void *weights;  /* NULL, or packed_bytes that run reads as a stream: they may be on their
+                             way from memory while the step before runs */
     int8_t inplace_input; /* output 0 may reuse this input's memory; -1 (default): none */
     bool alias;           /* output 0 is the bytes of input 0 as they are: run only copies, and is
                              left out where the planner lets both share memory */
@@ -34,6 +36,8 @@ typedef struct qn_run_env {
     const qn_plan *plan;
     qn_pool *pool; /* may be NULL */
     void *scratch;
+    const uint8_t *ahead; /* NULL, or what a later step will read first: its packed weights */
+    size_t ahead_bytes;
     /* Dims of each output as planned; a step that `resizes` lowers those of output 0 to what it
      * wrote, packed. */
     int64_t (*out_dims)[QN_MAX_RANK];

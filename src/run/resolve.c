@@ -153,7 +153,7 @@ static qn_status run_once(const folder *f, evaluation *e, qn_error *error)
         return QN_NOMEM(error);
     int64_t dims[1][QN_MAX_RANK]; /* what is folded has the shape it was planned with */
     memcpy(dims[0], e->out[0].dims, sizeof(dims[0]));
-    const qn_run_env env = {&f->plan, NULL, scratch, dims};
+    const qn_run_env env = {.plan = &f->plan, .scratch = scratch, .out_dims = dims};
     const qn_status status = e->step.impl->run(&e->step, &env, e->in, e->out, error);
     qn__free_aligned(f->plan.ctx, scratch);
     QN_TRY(status);

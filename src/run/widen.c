@@ -138,7 +138,8 @@ static qn_status run(const qn_step *step, const qn_run_env *env, const qn_view *
         if (i < n_in)
             convert(from, from->tensor->type.dtype, views[i].data, QN_DTYPE_F32);
     }
-    const qn_run_env inner = {env->plan, env->pool, env->scratch, env->out_dims};
+    const qn_run_env inner = {
+        .plan = env->plan, .pool = env->pool, .scratch = env->scratch, .out_dims = env->out_dims};
     QN_TRY(w->inner.impl->run(&w->inner, &inner, views, views + n_in, error));
     for (uint32_t i = n_in; i < n; i++)
         if (w->pointers[i] != NULL && w->offsets[i] != SIZE_MAX)

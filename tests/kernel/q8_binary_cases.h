@@ -50,6 +50,10 @@ static void binary_case(const qn_q8_binary *kernel, binary_op op, size_t n, size
                           : 7.0f,
         .hi = sy ? 127.0f : 255.0f,
     };
+    if (rng() % 2 == 0) { /* as quantized types have them */
+        args.a_off = sa ? 128.0f : 0.0f;
+        args.b_off = sb ? 128.0f : 0.0f;
+    }
     if (op == BINARY_MUL)
         args.ra *= 0.01f;
     if (op == BINARY_SUB) {
@@ -107,18 +111,21 @@ static void test_q8_sub(const qn_q8_binary *kernel, const qn_q8_binary *referenc
 static void test_q8_maxpool(const qn_q8_maxpool *kernel, const qn_q8_maxpool *reference)
 {
     (void)reference;
-    enum { ROWS = 5, COLS = 6, CHANNELS = 300 };
-    static uint8_t in[ROWS * COLS * CHANNELS], out[CHANNELS + 1];
+    enum { ROWS = 5, COLS = 16, CHANNELS = 300, MOST = 4 };
+    static uint8_t in[ROWS * COLS * CHANNELS], out[MOST * CHANNELS + 1];
     for (int round = 0; round < 400; round++) {
         for (size_t i = 0; i < sizeof(in); i++)
             in[i] = (uint8_t)rng();
         const uint8_t flip = rng() % 2 ? 0x80 : 0;
         const size_t channels = 1 + rng() % CHANNELS;
+        const size_t n = 1 + rng() % MOST;
         const qn_q8_maxpool_args args = {
+            .n = n,
             .channels = channels,
             .rows = rng() % (ROWS + 1),
-            .cols = rng() % (COLS / 2 + 1),
+            .cols = rng() % 4,
             .in = in,
+            .step = (1 + rng() % 3) * channels,
             .row = COLS * CHANNELS,
             .col = (1 + rng() % 2) * channels,
             .out = out,
@@ -127,21 +134,22 @@ static void test_q8_maxpool(const qn_q8_maxpool *kernel, const qn_q8_maxpool *re
             .lo = (uint8_t)(rng() % 100),
             .hi = (uint8_t)(255 - rng() % 100),
         };
-        out[channels] = 0x5A;
+        out[n * channels] = 0x5A;
         kernel->fn(&args);
         n_checks++;
-        for (size_t c = 0; c < channels; c++) {
+        for (size_t at = 0; at < n * channels; at++) {
+            const uint8_t *const first = in + at / channels * args.step + at % channels;
             int best = args.least;
             for (size_t i = 0; i < args.rows; i++)
                 for (size_t j = 0; j < args.cols; j++) {
-                    const int v = in[i * args.row + j * args.col + c] ^ flip;
+                    const int v = first[i * args.row + j * args.col] ^ flip;
                     best = v > best ? v : best;
                 }
             best = best < args.lo ? args.lo : best > args.hi ? args.hi : best;
-            if (out[c] != (uint8_t)(best ^ flip))
+            if (out[at] != (uint8_t)(best ^ flip))
                 fail(kernel->name, RANDOM, "window", "differs");
         }
-        if (out[channels] != 0x5A)
+        if (out[n * channels] != 0x5A)
             fail(kernel->name, RANDOM, "window", "wrote behind the end");
     }
 }

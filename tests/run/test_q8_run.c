@@ -505,6 +505,52 @@ static void very_many_taps(void **state)
     sample_free(s);
 }
 
+/* Widths of outputs at whose ends tiles are cut, where a kernel reads rows in place, and some that
+ * are not; strides too. */
+static void tiles_end_with_rows(void **state)
+{
+    (void)state;
+    uint32_t flags[8];
+    const size_t n_flags = masks(flags);
+    static const int64_t widths[] = {7, 14, 19, 20, 28, 29, 30, 32};
+    for (size_t i = 0; i < 2 * sizeof(widths) / sizeof(widths[0]); i++) {
+        sample *const s = calloc(1, sizeof(*s));
+        assert_non_null(s);
+        net_random_state = 100 + i;
+        s->n = net_start();
+        const int64_t stride = 1 + (int64_t)(i % 2), cin = between(24, 40);
+        const int64_t x[4] = {1, cin, 11, stride * widths[i / 2]}, w[4] = {70, cin, 3, 3};
+        const int64_t strides[2] = {stride, stride}, pads[4] = {1, 1, 1, 1};
+        qn_tensor *in[2] = {bytes_input(s, 4, x, 0.02f), NULL};
+        static int8_t values[70 * 40 * 9];
+        for (size_t k = 0; k < sizeof(values); k++)
+            values[k] = (int8_t)between(-128, 127);
+        in[1] = build_const(&s->n->b, "w", QN_DTYPE_I8, values, 4, w);
+        in[1]->type = net_quant(s->n, QN_DTYPE_I8, 0.005f, 0);
+        qn_tensor *const y = build_node(&s->n->b, QN_OP_CONV, "y", 2, in);
+        set_ints(&s->n->b, y, "pads", 4, pads);
+        set_ints(&s->n->b, y, "strides", 2, strides);
+        finish(s, y, (size_t)cin * 9, 0.02f);
+        qn_plan_options options;
+        qn__plan_options_init(&options, s->n->b.ctx);
+        options.reference = true;
+        size_t bytes = 0, got_bytes = 0;
+        char kernel[64];
+        uint8_t *const expected = run_sample(s, &options, 1, &bytes, kernel);
+        options.reference = false;
+        for (size_t f = 0; f < n_flags; f++) {
+            options.cpu_flags = flags[f];
+            for (uint32_t threads = 1; threads < 4; threads++) {
+                uint8_t *const got = run_sample(s, &options, threads, &got_bytes, kernel);
+                expect_same(got, got_bytes, expected, bytes, i, kernel, threads);
+                free(got);
+            }
+        }
+        free(expected);
+        sample_free(s);
+    }
+}
+
 /* Integer weights and bytes take a quarter of the memory of the simulation's. */
 static void memory_shrinks(void **state)
 {
@@ -600,6 +646,7 @@ int main(void)
         cmocka_unit_test(sums_are_the_tables),
         cmocka_unit_test(loops_do_not_depend_on_the_machine),
         cmocka_unit_test(very_many_taps),
+        cmocka_unit_test(tiles_end_with_rows),
         cmocka_unit_test(memory_shrinks),
         cmocka_unit_test(planning_survives_lack_of_memory),
     };

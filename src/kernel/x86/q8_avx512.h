@@ -18,6 +18,15 @@ static inline __attribute__((always_inline)) void store_row16(uint8_t *p, __m128
         _mm_mask_storeu_epi8(p, first16(n), v);
 }
 
+/* Loaded where it is used: compilers would keep it in a register that inner loops need. */
+static inline __attribute__((always_inline)) __m512i rows_together(__m512i v)
+{
+    static const int32_t order[16] = {0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15};
+    const int32_t *at = order;
+    __asm__ volatile("" : "+r"(at));
+    return _mm512_permutexvar_epi32(_mm512_loadu_si512(at), v);
+}
+
 #define VEC __m512i
 #define FVEC __m512
 #define LANES 16
@@ -38,9 +47,7 @@ static inline __attribute__((always_inline)) void store_row16(uint8_t *p, __m128
 #define MIN8(a, b) _mm512_min_epi8(a, b)
 #define MAX8(a, b) _mm512_max_epi8(a, b)
 #define PACK16(a, b) _mm512_packs_epi16(a, b)
-#define ROWS_TOGETHER(v)                                                                           \
-    _mm512_permutexvar_epi32(                                                                      \
-        _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), v)
+#define ROWS_TOGETHER(v) rows_together(v)
 #define STORE_ROW(p, v, i, n) store_row16(p, _mm512_extracti32x4_epi32(v, i), n)
 #define STOREF(p, v, n) _mm512_mask_storeu_ps(p, first16(n), v)
 

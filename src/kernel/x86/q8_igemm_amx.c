@@ -139,9 +139,25 @@ typedef struct gemm {
     const uint8_t *const *a;
     half upper, lower;
     size_t kc, ks;
-    size_t groups; /* of all k of a panel */
-    size_t step;   /* bytes of k */
+    size_t groups;        /* of all k of a panel */
+    size_t step;          /* bytes of k */
+    const uint8_t *ahead; /* what is left to prefetch */
+    size_t ahead_bytes;
 } gemm;
+
+/* An eighth of the lines of a step of two panels: more would keep rows and weights waiting. */
+enum { AHEAD_LINES = 4 };
+static inline __attribute__((always_inline)) void look_ahead(gemm *g)
+{
+    if (g->ahead_bytes == 0)
+        return;
+#pragma GCC unroll 4
+    for (size_t i = 0; i < AHEAD_LINES; i++)
+        _mm_prefetch((const char *)g->ahead + i * TILE_ROW_BYTES, _MM_HINT_T1);
+    const size_t done = AHEAD_LINES * TILE_ROW_BYTES;
+    g->ahead += done;
+    g->ahead_bytes -= g->ahead_bytes < done ? g->ahead_bytes : done;
+}
 
 static inline __attribute__((always_inline)) void one_step(bool two_halves, bool two_panels,
                                                            const uint8_t *a0, ptrdiff_t stride0,
@@ -164,8 +180,8 @@ static inline __attribute__((always_inline)) void one_step(bool two_halves, bool
 }
 
 /* One or two panels from w on. */
-static inline __attribute__((always_inline)) void
-panels(const gemm *g, bool two_halves, bool two_panels, const uint8_t *w, size_t panel_bytes)
+static inline __attribute__((always_inline)) void panels(gemm *g, bool two_halves, bool two_panels,
+                                                         const uint8_t *w, size_t panel_bytes)
 {
     const uint8_t *const next = w + panel_bytes;
     _tile_loadd(0, w, 0);
@@ -186,8 +202,9 @@ panels(const gemm *g, bool two_halves, bool two_panels, const uint8_t *w, size_t
         const uint8_t *const a0 = g->upper.copy != NULL ? g->upper.copy + i * step : a[0] + k;
         const uint8_t *const a1 = !two_halves             ? NULL
                                   : g->lower.copy != NULL ? g->lower.copy + i * step
-                                                          : a[TILE_ROWS] + k;
+                                                          : a[g->upper.rows] + k;
         one_step(two_halves, two_panels, a0, g->upper.stride, a1, g->lower.stride, w0, w1);
+        look_ahead(g);
         k += step;
         if (k >= g->kc) { /* means nothing to copies */
             k = 0;
@@ -210,7 +227,7 @@ panels(const gemm *g, bool two_halves, bool two_panels, const uint8_t *w, size_t
     }
 }
 
-static void all_columns(const gemm *g, size_t nc, const uint8_t *w, size_t panel_bytes, uint8_t *c,
+static void all_columns(gemm *g, size_t nc, const uint8_t *w, size_t panel_bytes, uint8_t *c,
                         size_t c_stride, const qn_q8_out *out)
 {
     const size_t elem = out->is_float ? sizeof(float) : 1;
@@ -295,11 +312,11 @@ static void some_rows(gemm *g, size_t mr, size_t nc, bool in_place, size_t row_b
     _Alignas(64) uint8_t room[ROOM];
     uint8_t *at = room;
     half *const halves[2] = {&g->upper, &g->lower};
-    *halves[0] = (half){.rows = mr < TILE_ROWS ? mr : TILE_ROWS};
+    *halves[0] = (half){.rows = mr <= TILE_ROWS ? mr : (mr + 1) / 2};
     *halves[1] = (half){.rows = mr - g->upper.rows};
     for (size_t i = 0; i < 2; i++) {
         half *const h = halves[i];
-        const uint8_t *const *const a = g->a + i * TILE_ROWS;
+        const uint8_t *const *const a = g->a + i * g->upper.rows;
         if (in_place && evenly_spaced(a, g->ks, h->rows, &h->stride))
             continue;
         copy_rows(at, row_bytes, a, h->rows, g->kc, g->ks, flip);
@@ -318,7 +335,12 @@ void qn__q8_igemm_32x32_amx(size_t mr, size_t nc, size_t kc, size_t ks, const ui
                             uint8_t flip, bool safe, const void *w, void *c, size_t c_stride,
                             const qn_q8_out *out)
 {
-    gemm g = {.a = a, .kc = kc, .ks = ks, .groups = ks * ((kc + KR - 1) / KR)};
+    gemm g = {.a = a,
+              .kc = kc,
+              .ks = ks,
+              .groups = ks * ((kc + KR - 1) / KR),
+              .ahead = out->ahead,
+              .ahead_bytes = out->ahead_bytes};
     if (g.groups <= FEW_GROUPS) {
         few_k(mr, nc, kc, ks, a, flip, safe, w, c, c_stride, out);
         return;

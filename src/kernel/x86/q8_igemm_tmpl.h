@@ -39,9 +39,11 @@ static inline __attribute__((always_inline)) int32_t row_bytes(const uint8_t *p)
 static inline __attribute__((always_inline)) void group(const size_t mr, const size_t np,
                                                         const bool wide, VEC acc[MR][NP],
                                                         const uint8_t *const rows[MR], size_t k,
-                                                        const uint8_t *w, size_t panel_bytes)
+                                                        const uint8_t *w, size_t panel_bytes,
+                                                        const uint8_t *ahead)
 {
     VEC b[NP];
+    _mm_prefetch((const char *)ahead, _MM_HINT_T1);
 #if WIDE
     VEC odd[NP];
 #endif
@@ -58,6 +60,10 @@ static inline __attribute__((always_inline)) void group(const size_t mr, const s
     }
 #pragma GCC unroll 16
     for (size_t m = 0; m < mr; m++) {
+#ifdef DOT_ROW
+        DOT_ROW(np, acc[m], rows[m] + k, b);
+        continue;
+#endif
         VEC a = SET1(row_bytes(rows[m] + k));
 #if WIDE
         const VEC a_odd = SRLI16(a, 8);
@@ -145,7 +151,18 @@ typedef struct weights {
     const uint8_t *w;
     const uint16_t *order; /* of PAIRS */
     size_t panel_bytes;
+    const uint8_t *ahead; /* what is prefetched meanwhile, if it has room for a tile's steps */
+    size_t ahead_bytes;
 } weights;
+
+/* Half a line for each group of k: as fast as a third level delivers. */
+enum { AHEAD_STEP = NR * KR / 2 };
+static inline __attribute__((always_inline)) const uint8_t *ahead_of(const weights *packed,
+                                                                     size_t times, size_t bytes)
+{
+    const size_t from = times * bytes;
+    return from + bytes <= packed->ahead_bytes ? packed->ahead + from : packed->w;
+}
 
 #if PAIRS
 /* One tap of a panel of safe weights: its pairs of groups, then the others. */
@@ -195,9 +212,10 @@ tile(const size_t mr, const size_t np, const bool wide, VEC sums[MR][NP], const 
             for (size_t j = 0; j < np; j++)
                 acc[m][j] = LOAD(begin + m * from->row + j * from->panel);
 #if PAIRS
-        weights at = {w, packed->order + offset / sizeof(uint16_t), 0};
+        weights at = {.w = w, .order = packed->order + offset / sizeof(uint16_t)};
 #endif
         const uint8_t *const *tap = a;
+        const uint8_t *ahead = ahead_of(packed, times, ks * (kc / KR) * AHEAD_STEP);
         for (size_t p = 0; p < ks; p++, tap += MR) {
             const uint8_t *rows[MR];
 #pragma GCC unroll 16
@@ -210,10 +228,10 @@ tile(const size_t mr, const size_t np, const bool wide, VEC sums[MR][NP], const 
                 continue;
             }
 #endif
-            for (size_t k = 0; k < kc; k += KR, w += NR * KR) {
+            for (size_t k = 0; k < kc; k += KR, w += NR * KR, ahead += AHEAD_STEP) {
                 /* One pointer, not one for each panel and prefetch: registers are short. */
-                __asm__("" : "+r"(w), "+r"(step));
-                group(mr, np, wide, acc, rows, k, w, step);
+                __asm__("" : "+r"(w), "+r"(step), "+r"(ahead));
+                group(mr, np, wide, acc, rows, k, w, step, ahead);
             }
         }
         if (mr < PUT_LEAST || wide || to->times == 0) {
@@ -474,6 +492,7 @@ void IGEMM(size_t mr, size_t nc, size_t kc, size_t ks, const uint8_t *const *a, 
         a = rows;
         in_parts = false;
     }
+    size_t ahead = 0;
     const bool puts =
         out->small_scales && !out->is_float && !in_parts && !wide && !long_k && mr >= PUT_LEAST;
     const uint8_t *packed = w;
@@ -488,8 +507,13 @@ void IGEMM(size_t mr, size_t nc, size_t kc, size_t ks, const uint8_t *const *a, 
         const size_t columns = nc < part * NR ? nc : part * NR;
         const uint8_t *const scales = packed + NR * sizeof(int32_t);
         const uint8_t *const first = scales + NR * sizeof(float);
-        const weights tiled = {first, (const uint16_t *)(const void *)(first + weight_bytes),
-                               panel_bytes};
+        const bool ahead_ends = ahead >= out->ahead_bytes;
+        const weights tiled = {.w = first,
+                               .order = (const uint16_t *)(const void *)(first + weight_bytes),
+                               .panel_bytes = panel_bytes,
+                               .ahead = ahead_ends ? first : out->ahead + ahead,
+                               .ahead_bytes = ahead_ends ? 0 : out->ahead_bytes - ahead};
+        ahead += part / np * ks * (k_up / KR) * AHEAD_STEP;
         bool done = false;
         from.at = packed;
         to.c = c;

@@ -187,6 +187,7 @@ qn_status qn__q8_conv_prepare(const qn_plan *plan, qn_step *step, const qn_qpara
         QN_TRY(pack(plan, step, out, x, weights, requant, error));
     if (out->way != QN_Q8_DEPTHWISE) {
         step->packed_bytes = out->packed.bytes;
+        step->weights = out->packed.data;
         step->mapped_bytes = out->packed.own == NULL ? out->packed.bytes : 0;
         step->kernel_name = out->packed.kernel.name;
     }
@@ -375,6 +376,9 @@ void qn__q8_conv_run(const qn_q8_conv *s, const qn_run_env *env, const qn_view *
         .out = qn__q8_format(requant),
         .rows = s->direct ? direct_rows : tap_rows,
         .ctx = &call,
+        .run = s->way == QN_Q8_ROWS ? w->ow : 0,
+        .ahead = env->ahead,
+        .ahead_bytes = env->ahead_bytes,
         .row_buffer = s->has_rows ? (const uint8_t **)(void *)(scratch + s->rows_at) : NULL,
     };
     qn__q8_run(&job, env->pool);

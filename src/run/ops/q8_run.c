@@ -10,6 +10,7 @@
 /* As for float (igemm_run.c): packed weights used again and again by a block of rows should stay in
  * the second-level cache, and so should the block of input rows. */
 enum { WEIGHT_BLOCK_BYTES = 512 << 10, INPUT_BLOCK_BYTES = 512 << 10, TASKS_PER_THREAD = 4 };
+enum { AHEAD_BYTES = 512 << 10 };
 /* Columns are cut at multiples of this many panels: what a kernel may take at once. */
 enum { PANEL_STEP = 3 };
 
@@ -195,7 +196,8 @@ void qn__q8_packed_free(const qn_context *ctx, qn_q8_packed *packed)
 /* --- running -----------------------------------------------------------------------------------*/
 typedef struct blocks {
     const qn_q8_job *job;
-    size_t tiles;      /* of mr rows */
+    size_t tiles;      /* of mr rows, or of cut */
+    size_t cut;        /* not 0: rows of a tile */
     size_t row_blocks; /* the tiles are cut into */
     size_t panels, panels_per_block, column_blocks;
     bool rows_outer; /* task order: row blocks outside, column blocks inside */
@@ -220,11 +222,23 @@ bool qn__q8_buffer_bytes(size_t *out, const qn_q8_packed *packed, size_t m)
            qn_mul_size(out, count, sizeof(const uint8_t *));
 }
 
+/* Rows of a tile of two halves, none of which is spread over two runs of rows; 0: however they lie.
+ */
+static size_t cut_runs(const qn_q8_job *job)
+{
+    const size_t most = job->packed->kernel.run;
+    if (most == 0 || job->run == 0 || job->row_buffer != NULL)
+        return 0;
+    const size_t half = job->run / div_up(job->run, most);
+    return job->run % half == 0 && 3 * half > 2 * most - 4 ? 2 * half : 0;
+}
+
 static blocks plan_blocks(const qn_q8_job *job, size_t threads)
 {
     const qn_q8_packed *const p = job->packed;
     blocks b = {.job = job};
-    b.tiles = div_up(job->m, p->kernel.mr);
+    b.cut = cut_runs(job);
+    b.tiles = div_up(job->m, b.cut != 0 ? b.cut : p->kernel.mr);
     b.panels = div_up(p->n, p->kernel.nr);
     const size_t input_bytes = job->m * p->kc;
     b.panels_per_block = b.panels;
@@ -252,6 +266,32 @@ static blocks plan_blocks(const qn_q8_job *job, size_t threads)
     return b;
 }
 
+/* What the last tiles of a task prefetch, each a part: the task's next columns, or what follows
+ * this product. */
+typedef struct look_ahead {
+    const uint8_t *at;
+    size_t bytes, part, tiles; /* so many tiles before the end */
+} look_ahead;
+
+static look_ahead make_look_ahead(const blocks *b, size_t group, size_t column_block, size_t tiles)
+{
+    const qn_q8_packed *const p = b->job->packed;
+    const size_t block_bytes = b->panels_per_block * p->panel_bytes;
+    look_ahead l = {b->job->ahead, b->job->ahead_bytes, 0, 0};
+    if (column_block + 1 < b->column_blocks) {
+        const size_t begin = (column_block + 1) * block_bytes;
+        l.at = p->data + group * p->group_bytes + begin;
+        l.bytes = p->group_bytes - begin < block_bytes ? p->group_bytes - begin : block_bytes;
+    }
+    if (l.at == NULL || p->kernel.ahead_panels == 0)
+        return l;
+    l.bytes = l.bytes < AHEAD_BYTES ? l.bytes : AHEAD_BYTES;
+    l.part = div_up(b->panels_per_block, p->kernel.ahead_panels) * (p->panel_bytes / 2);
+    l.tiles = div_up(l.bytes, l.part);
+    l.tiles = l.tiles < tiles ? l.tiles : tiles;
+    return l;
+}
+
 static void run_task(void *arg, size_t index)
 {
     const blocks *const b = arg;
@@ -270,18 +310,26 @@ static void run_task(void *arg, size_t index)
     const uint8_t *stack_rows[QN_Q8_STACK_ROWS];
     const size_t tile_begin = row_block * b->tiles / b->row_blocks;
     const size_t tile_end = (row_block + 1) * b->tiles / b->row_blocks;
+    const look_ahead ahead = make_look_ahead(b, group, column_block, tile_end - tile_begin);
+    qn_q8_out out = job->out;
     for (size_t tile = tile_begin; tile < tile_end; tile++) {
         /* Even cuts, as in igemm_run.c. */
-        const size_t m0 = tile * job->m / b->tiles;
-        const size_t mr = (tile + 1) * job->m / b->tiles - m0;
+        const size_t m0 = b->cut != 0 ? tile * b->cut : tile * job->m / b->tiles;
+        const size_t m1 = b->cut != 0 ? m0 + b->cut : (tile + 1) * job->m / b->tiles;
+        const size_t mr = (m1 < job->m ? m1 : job->m) - m0;
         const uint8_t **const a =
             job->row_buffer == NULL ? stack_rows
                                     : job->row_buffer + (group * b->tiles + tile) * p->ks * mr_max;
         job->rows(job, group, m0, mr, a);
         uint8_t *const c =
             (uint8_t *)job->c + (group * job->c_group + m0 * job->c_stride + n0) * elem;
-        p->kernel.fn(mr, nc, p->kc, p->ks, a, p->flip, p->safe, packed, c, job->c_stride,
-                     &job->out);
+        if (tile_end - tile <= ahead.tiles) {
+            const size_t begin = (ahead.tiles - (tile_end - tile)) * ahead.part;
+            const size_t left = ahead.bytes - begin;
+            out.ahead_bytes = ahead.part < ahead.bytes ? ahead.part : ahead.bytes;
+            out.ahead = ahead.at + (left < out.ahead_bytes ? ahead.bytes - out.ahead_bytes : begin);
+        }
+        p->kernel.fn(mr, nc, p->kc, p->ks, a, p->flip, p->safe, packed, c, job->c_stride, &out);
         if (job->finish != NULL)
             job->finish(job, m0, mr, n0, nc);
     }

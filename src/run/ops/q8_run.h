@@ -67,6 +67,9 @@ typedef struct qn_q8_job {
     const void *ctx; /* of rows */
     /* Called, where it is set, once rows m0 .. m0 + mr of columns n0 .. n0 + nc are computed. */
     void (*finish)(const struct qn_q8_job *job, size_t m0, size_t mr, size_t n0, size_t nc);
+    size_t run; /* rows from a multiple of this many to the next lie evenly spaced; 0: unknown */
+    const uint8_t *ahead; /* NULL, or what will be read after this product */
+    size_t ahead_bytes;
     const uint8_t **row_buffer; /* qn__q8_buffer_bytes; NULL when that is 0 */
 } qn_q8_job;
 /* Bytes of row_buffer for m rows; false on overflow. 0 unless there are very many taps. */

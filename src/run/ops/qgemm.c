@@ -134,6 +134,7 @@ static qn_status pack_integers(const qn_plan *plan, qn_step *step, qgemm_state *
     *done = !s->saturates && qn__q8_find(plan, step, &s->a, &s->requant, &strides, &s->q8);
     if (*done) {
         step->packed_bytes = step->mapped_bytes = s->q8.bytes;
+        step->weights = s->q8.data;
         return QN_OK;
     }
     if (s->saturates || !qn__q8_applies(plan, &s->a, &s->weights)) {
@@ -152,6 +153,7 @@ static qn_status pack_integers(const qn_plan *plan, qn_step *step, qgemm_state *
         qn__q8_pack(plan, step, &s->a, &s->requant, values, &strides, &s->q8, error);
     qn__free(ctx, own);
     step->packed_bytes = s->q8.bytes;
+    step->weights = s->q8.data;
     return status;
 }
 

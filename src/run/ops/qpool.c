@@ -45,6 +45,7 @@ static void choose_max(qn_step *step, qpool_state *s)
     const uint8_t flip = s->x.dtype == QN_DTYPE_I8 ? 0x80 : 0;
     s->max_kernel = step->kernels->q8_maxpool.fn;
     s->max = (qn_q8_maxpool_args){.channels = w->c,
+                                  .step = w->sw * w->c,
                                   .row = w->dh * w->w * w->c,
                                   .col = w->dw * w->c,
                                   .flip = flip,
@@ -131,12 +132,23 @@ static void run_mean(const qpool_state *s, qn_q8_avgpool_args *args, size_t insi
     s->mean_kernel(args);
 }
 
+/* How many windows of a row, from the one at x0 on, have their taps kx0 to kx1 inside the input. */
+static size_t same_taps(const qn_window *w, ptrdiff_t x0, size_t kx0, size_t kx1, size_t most)
+{
+    const size_t last = (w->kw - 1) * w->dw;
+    if (kx0 > 0 || kx1 < w->kw)
+        return 1;
+    const size_t more = (w->w - 1 - last - (size_t)x0) / w->sw;
+    return more + 1 < most ? more + 1 : most;
+}
+
 static void pool_range(void *arg, size_t begin, size_t end)
 {
     const qpool_job *const job = arg;
     const qpool_state *const s = job->s;
     const qn_window *const w = &s->win;
-    for (size_t m = begin; m < end; m++) {
+    for (size_t m = begin, run; m < end; m += run) {
+        run = 1;
         const size_t ox = m % w->ow, oy = m / w->ow % w->oh, image = m / (w->ow * w->oh);
         const ptrdiff_t y0 = (ptrdiff_t)(oy * w->sh) - (ptrdiff_t)w->pt;
         const ptrdiff_t x0 = (ptrdiff_t)(ox * w->sw) - (ptrdiff_t)w->pl;
@@ -151,6 +163,7 @@ static void pool_range(void *arg, size_t begin, size_t end)
                      w->c;
         if (!s->average) {
             qn_q8_maxpool_args args = s->max;
+            run = args.n = same_taps(w, x0, kx0, kx1, w->ow - ox < end - m ? w->ow - ox : end - m);
             args.rows = ky1 - ky0;
             args.cols = kx1 - kx0;
             args.in = first;
