@@ -72,6 +72,9 @@ typedef struct qn_dataset_options {
     bool skip_bad; /* pictures that cannot be decoded are left out, named in the log and counted;
                       the chosen ones are all tried during creation */
     qn_preprocess preprocess;
+    const int64_t (*input_dims)[QN_MODEL_MAX_RANK]; /* dims per model input where the model leaves
+                                                       them open, -1: open; NULL; borrowed for the
+                                                       call */
 } qn_dataset_options;
 QN_API void qn_dataset_options_init(qn_dataset_options *options);
 
