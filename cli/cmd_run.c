@@ -254,8 +254,8 @@ static void name_inputs(const cli_options *options, cli_options *with_inputs)
     const char *first = options->positional[1];
     const size_t length = strlen(first);
     const char *ending = length > 4 ? first + length - 4 : "";
-    const bool is_array = strcmp(ending, ".npy") == 0 || strcmp(ending, ".npz") == 0 ||
-                          strcmp(ending, ".csv") == 0;
+    const bool is_array =
+        strcmp(ending, ".npy") == 0 || strcmp(ending, ".npz") == 0 || strcmp(ending, ".csv") == 0;
     if (is_array || options->data.raw_type != NULL) {
         with_inputs->data.data_file = first;
     } else {
@@ -269,7 +269,8 @@ int cmd_run(const cli_options *options)
     if (options->n_positional < 1)
         return cli_usage_error("run: a model file is needed");
     if (options->n_positional < 2 && !options->has_data_source)
-        return cli_usage_error("run: an input is needed: picture files, a .npy, .npz or .csv file or --images");
+        return cli_usage_error(
+            "run: an input is needed: picture files, a .npy, .npz or .csv file or --images");
     if (options->n_positional >= 2 && options->has_data_source)
         return cli_usage_error(
             "run: input files and --images, --data or --list exclude each other");

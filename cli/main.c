@@ -69,7 +69,8 @@ int main(int argc, char **argv)
         response arguments;
         int code = EXIT_USAGE;
         if (response_expand(argc - 2, argv + 2, &arguments) &&
-            cli_parse(arguments.argc, arguments.argv, commands[i].bit, commands[i].name, &options)) {
+            cli_parse(arguments.argc, arguments.argv, commands[i].bit, commands[i].name,
+                      &options)) {
             if (options.help) {
                 cli_print_help(stdout, commands[i].bit, commands[i].name, commands[i].usage,
                                commands[i].summary);
