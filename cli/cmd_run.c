@@ -139,12 +139,6 @@ typedef struct runner {
     bool incomplete; /* a row could not be made */
 } runner;
 
-/* JSON has no infinity. */
-static json_t *number_or_null(float value)
-{
-    return isfinite(value) ? json_real((double)value) : json_null();
-}
-
 static int report_outputs(runner *r, size_t sample, double ms)
 {
     const cli_options *const o = r->options;
@@ -165,7 +159,7 @@ static int report_outputs(runner *r, size_t sample, double ms)
             if (o->json)
                 cli_json_append(best,
                                 json_pack("{s:I, s:o, s:o}", "index", (json_int_t)index, "value",
-                                          number_or_null(values[index]), "name",
+                                          cli_json_number((double)values[index]), "name",
                                           cli_json_text(class_name(&r->classes, index))),
                                 &complete);
             else
@@ -177,9 +171,9 @@ static int report_outputs(runner *r, size_t sample, double ms)
                         &complete);
     }
     cli_json_append(r->rows,
-                    json_pack("{s:o, s:f, s:o}", "input",
-                              cli_json_text(qn_dataset_name(r->dataset, sample)), "ms", ms,
-                              "outputs", outputs),
+                    json_pack("{s:o, s:o, s:o}", "input",
+                              cli_json_text(qn_dataset_name(r->dataset, sample)), "ms",
+                              cli_json_number(ms), "outputs", outputs),
                     &complete);
     r->incomplete |= !complete;
     return EXIT_OK;
@@ -218,6 +212,8 @@ static int run_samples(runner *r)
         const int code = report_outputs(r, s, 1e3 * best);
         if (code != EXIT_OK)
             return code;
+        if (ferror(stdout) != 0)
+            break; /* main says so: nobody reads any more */
     }
     return EXIT_OK;
 }

@@ -3,6 +3,7 @@
  * varies from run to run, the merged state does not (calib.h). Memory does not grow with the number
  * of samples. */
 #include "calib/calib.h"
+#include "kernel/split.h"
 #include "run/run.h"
 
 #include <math.h>
@@ -339,6 +340,7 @@ qn_status qn__calibrate(const qn_graph *graph, const qn_dataset *dataset,
     plan_options.packed_limit = QN_CALIB_PACKED_BYTES;
     plan_options.input_dims = (const int64_t(*)[QN_MAX_RANK])dims;
     plan_options.keep_all = true;
+    plan_options.split = qn__split_igemm(plan_options.cpu_flags);
     QN_TRY_GOTO(qn__plan_create(graph, &plan_options, &plan, error));
     for (uint32_t k = 0; k < j.n_workers; k++)
         QN_TRY_GOTO(

@@ -5,6 +5,7 @@
 #include "quant/quant.h"
 
 #include <string.h>
+#include <time.h>
 
 /* Chosen on calibration pictures; docs/results.md has the comparison. */
 #define DEFAULT_TARGET "onnxruntime"
@@ -81,7 +82,23 @@ typedef struct run {
     qn_rows *rows;                /* [n_rows] sampled inputs */
     size_t n_rows;
     qn_graph *quantized;
+    double since; /* when the last phase ended, for the log */
 } run;
+
+static double seconds_now(void)
+{
+    struct timespec t;
+    (void)clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* A line of the log for what has just been done. */
+static void end_phase(run *r, const char *name)
+{
+    const double now = seconds_now();
+    qn__log(r->ctx, QN_LOG_INFO, "%-10s %.3f s", name, now - r->since);
+    r->since = now;
+}
 
 /* --- settings ----------------------------------------------------------------------------------*/
 /* The caller's word, else the recipe's, else the default. */
@@ -218,6 +235,8 @@ static qn_status choose_settings(run *r, qn_error *error)
         r->overrides[n_recorded + i] = o->overrides[i];
     r->settings.overrides = r->overrides;
     r->settings.n_overrides = n_recorded + o->n_overrides;
+    r->settings.recipe_path = r->recipe.path;
+    r->settings.n_recorded = n_recorded;
     return QN_OK;
 }
 
@@ -237,8 +256,11 @@ static qn_status equalize(run *r, qn_error *error)
         return QN_OK;
     if (r->recipe.ctx != NULL)
         QN_TRY(qn__recipe_equalization(&r->recipe, r->graph, &r->equalization, &recorded, error));
-    if (recorded)
-        return qn__equalize(r->graph, NULL, &r->equalization, error);
+    if (recorded) {
+        status = qn__equalize(r->graph, NULL, &r->equalization, error);
+        return status == QN_INVALID_ARGUMENT ? qn__error_prefix(error, status, "%s", r->recipe.path)
+                                             : status;
+    }
     qn_calib_options o = {.batch = 1, .limit = EQUALIZE_SAMPLES};
     o.want_peaks = true;
     QN_TRY(qn__equalize_candidates(r->graph, &ids, &o.n_means, error));
@@ -491,8 +513,11 @@ static qn_status quantize(run *r, qn_error *error)
     if (r->options->recipe_file != NULL)
         QN_TRY(qn__recipe_load(r->ctx, r->options->recipe_file, &r->recipe, error));
     QN_TRY(choose_settings(r, error));
+    r->since = seconds_now();
     QN_TRY(simplify(r, error));
+    end_phase(r, "simplify");
     QN_TRY(equalize(r, error));
+    end_phase(r, "equalize");
     QN_TRY(qn__quant_plan_create(r->graph, &r->settings, &r->plan, error));
     r->shifts = qn__calloc(r->ctx, r->graph->n_nodes, sizeof(*r->shifts));
     if (r->shifts == NULL)
@@ -508,9 +533,11 @@ static qn_status quantize(run *r, qn_error *error)
         QN_TRY(calibrate(r, biases_known, error));
     else
         QN_TRY(sample_rows(r, error));
+    end_phase(r, "calibrate");
     const qn_mean_shifts means = {r->ranges.means, r->drifts};
     QN_TRY(qn__quant_rewrite(&r->plan, &means, r->settings.bias_correction ? r->shifts : NULL,
                              &r->quantized, error));
+    end_phase(r, "quantize");
     char changes[128];
     if (qn__format_changes(r->quantized, NULL, changes, sizeof(changes)) &&
         !qn__quant_plan_note(&r->plan, "%s", changes))
