@@ -218,6 +218,29 @@ static int run_samples(runner *r)
     return EXIT_OK;
 }
 
+/* What the model leaves open is as in the samples. */
+static int dims_of_samples(const qn_model *model, const qn_dataset *dataset,
+                           int64_t storage[CLI_MAX_INPUTS][QN_MODEL_MAX_RANK],
+                           const int64_t (**dims)[QN_MODEL_MAX_RANK])
+{
+    const size_t n = qn_model_n_inputs(model);
+    if (n > CLI_MAX_INPUTS) {
+        cli_error("%s: more than %d inputs", qn_model_path(model), CLI_MAX_INPUTS);
+        return EXIT_FAILED;
+    }
+    for (size_t i = 0; i < n; i++) {
+        qn_value_info info;
+        uint32_t rank = 0;
+        qn_model_input(model, i, &info);
+        if (!qn_dataset_dims(dataset, i, &rank, storage[i]) || rank != info.rank) {
+            cli_error("%s: the samples do not fit input \"%s\"", qn_model_path(model), info.name);
+            return EXIT_FAILED;
+        }
+    }
+    *dims = (const int64_t(*)[QN_MODEL_MAX_RANK])storage;
+    return EXIT_OK;
+}
+
 /* INPUT arguments: pictures, or one .npy, .npz, .csv or raw tensor file. */
 static void name_inputs(const cli_options *options, cli_options *with_inputs)
 {
@@ -227,8 +250,8 @@ static void name_inputs(const cli_options *options, cli_options *with_inputs)
     const char *first = options->positional[1];
     const size_t length = strlen(first);
     const char *ending = length > 4 ? first + length - 4 : "";
-    const bool is_array = strcmp(ending, ".npy") == 0 || strcmp(ending, ".npz") == 0 ||
-                          strcmp(ending, ".csv") == 0;
+    const bool is_array =
+        strcmp(ending, ".npy") == 0 || strcmp(ending, ".npz") == 0 || strcmp(ending, ".csv") == 0;
     if (is_array || options->data.raw_type != NULL) {
         with_inputs->data.data_file = first;
     } else {
@@ -242,7 +265,8 @@ int cmd_run(const cli_options *options)
     if (options->n_positional < 1)
         return cli_usage_error("run: a model file is needed");
     if (options->n_positional < 2 && !options->has_data_source)
-        return cli_usage_error("run: an input is needed: picture files, a .npy, .npz or .csv file or --images");
+        return cli_usage_error(
+            "run: an input is needed: picture files, a .npy, .npz or .csv file or --images");
     if (options->n_positional >= 2 && options->has_data_source)
         return cli_usage_error(
             "run: input files and --images, --data or --list exclude each other");
@@ -268,9 +292,9 @@ int cmd_run(const cli_options *options)
         code = cli_failed(&error);
         goto done;
     }
-    code = cli_input_dims(options, model, storage, &session.input_dims);
+    code = cli_dataset(&with_inputs, ctx, model, &dataset);
     if (code == EXIT_OK)
-        code = cli_dataset(&with_inputs, ctx, model, &dataset);
+        code = dims_of_samples(model, dataset, storage, &session.input_dims);
     if (code != EXIT_OK)
         goto done;
     if (qn_session_create(model, &session, &r.session, &error) != QN_OK) {

@@ -115,6 +115,14 @@ int cli_input_dims(const cli_options *options, const qn_model *model,
                           info.rank);
                 return EXIT_FAILED;
             }
+            for (uint32_t d = 0; d < info.rank; d++) {
+                if (info.dims[d] >= 0 && info.dims[d] != options->input_shapes[s].dims[d]) {
+                    cli_error("%s: --input-shape %s: dimension %u is %lld, in the model %lld",
+                              qn_model_path(model), info.name, d,
+                              (long long)options->input_shapes[s].dims[d], (long long)info.dims[d]);
+                    return EXIT_FAILED;
+                }
+            }
             memcpy(storage[i], options->input_shapes[s].dims, info.rank * sizeof storage[i][0]);
         }
     }
@@ -141,7 +149,12 @@ int cli_dataset(const cli_options *options, const qn_context *ctx, const qn_mode
                 qn_dataset **out)
 {
     qn_error error;
-    if (qn_dataset_create(ctx, model, &options->data, out, &error) != QN_OK)
+    qn_dataset_options data = options->data;
+    int64_t storage[CLI_MAX_INPUTS][QN_MODEL_MAX_RANK];
+    const int code = cli_input_dims(options, model, storage, &data.input_dims);
+    if (code != EXIT_OK)
+        return code;
+    if (qn_dataset_create(ctx, model, &data, out, &error) != QN_OK)
         return cli_failed(&error);
     if (options->save_list != NULL &&
         qn_dataset_save_list(*out, options->save_list, &error) != QN_OK) {

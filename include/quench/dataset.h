@@ -49,13 +49,14 @@ QN_API void qn_preprocess_init(qn_preprocess *preprocess);
 
 typedef struct qn_dataset_options {
     size_t struct_size;
-    const char *images_dir; /* one of these sources... */
-    const char *data_file;  /* .npy, .npz, .csv (a row a sample), or raw with raw_type; several
-                               inputs: "name=FILE,name=FILE", or with line breaks for commas, or
-                               one .npz */
-    const char *list_file;  /* pictures, or .npy, .npz, .csv or raw files, for several inputs
-                               "FILE,FILE" or "name=FILE,name=FILE": one path per line, relative to the list's folder (to images_dir when
-                               given), in the list's order; with data_file: lines "row N" */
+    const char *images_dir;   /* one of these sources... */
+    const char *data_file;    /* .npy, .npz, .csv (a row a sample), or raw with raw_type; several
+                                 inputs: "name=FILE,name=FILE", or with line breaks for commas, or
+                                 one .npz */
+    const char *list_file;    /* pictures, or .npy, .npz, .csv or raw files, for several inputs
+                                 "FILE,FILE" or "name=FILE,name=FILE": one path per line, relative to
+                                 the list's folder (to images_dir when    given), in the list's order;
+                                 with data_file: lines "row N" */
     const char *const *files; /* ...or explicit picture files, in the order given */
     size_t n_files;
     const char *sequences_dir; /* folders, each with input.json and a NAME.txt per input, as MNN's
@@ -72,6 +73,9 @@ typedef struct qn_dataset_options {
     bool skip_bad; /* pictures that cannot be decoded are left out, named in the log and counted;
                       the chosen ones are all tried during creation */
     qn_preprocess preprocess;
+    const int64_t (*input_dims)[QN_MODEL_MAX_RANK]; /* dims per model input where the model leaves
+                                                       them open, -1: open; NULL; borrowed for the
+                                                       call */
 } qn_dataset_options;
 QN_API void qn_dataset_options_init(qn_dataset_options *options);
 

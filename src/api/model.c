@@ -126,6 +126,9 @@ qn_status qn_dataset_create(const qn_context *ctx, const qn_model *model,
         specs[i].name = info.name;
         specs[i].rank = info.rank;
         memcpy(specs[i].dims, info.dims, sizeof(specs[i].dims));
+        for (uint32_t d = 0; options->input_dims != NULL && d < info.rank; d++)
+            if (specs[i].dims[d] < 0)
+                specs[i].dims[d] = options->input_dims[i][d];
     }
     const qn_status status = qn__dataset_create(ctx, specs, n, options, out, error);
     qn__free(ctx, specs);

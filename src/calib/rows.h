@@ -16,7 +16,8 @@ typedef struct qn_rows {
 /* Rows of all layers together. */
 #define QN_ROWS_BYTES ((size_t)256 << 20)
 /* Room for the rows of a Conv, Gemm or MatMul with constant weights, max_bytes at most unless that
- * is less than 64 rows. out->data stays NULL for a node whose inputs are not laid out for it (a transposed Gemm input, weights of another rank). */
+ * is less than 64 rows. out->data stays NULL for a node whose inputs are not laid out for it (a
+ * transposed Gemm input, weights of another rank). */
 qn_status qn__rows_create(const qn_graph *graph, uint32_t node, size_t max_bytes, qn_rows *out,
                           qn_error *error);
 void qn__rows_free(const qn_context *ctx, qn_rows *rows);

@@ -1,5 +1,5 @@
-/* Rows of numbers as text: one sample a line, numbers separated by commas, semicolons or tabs. A first
- * line that has something else in a column is a header. */
+/* Rows of numbers as text: one sample a line, numbers separated by commas, semicolons or tabs. A
+ * first line that has something else in a column is a header. */
 #include <float.h>
 #include <inttypes.h>
 #include <math.h>
@@ -142,8 +142,7 @@ qn_status qn__csv_open(qn_tensor_file *file, const char *path, qn_error *error)
     QN_FAIL_IF(!qn_mul_size(&count, rows, columns) || count > file->view.size_bytes, error,
                QN_CORRUPT, "%s: lines have different numbers of columns (the first has %zu)", path,
                columns);
-    QN_FAIL_IF(!qn_mul_size(&bytes, count, sizeof(float)) ||
-                   bytes > file->ctx->limits.tensor_bytes,
+    QN_FAIL_IF(!qn_mul_size(&bytes, count, sizeof(float)) || bytes > file->ctx->limits.tensor_bytes,
                error, QN_LIMIT, "%s: %zu numbers, above the limit", path, count);
     file->own = qn__alloc(file->ctx, bytes);
     if (file->own == NULL)

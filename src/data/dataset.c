@@ -71,6 +71,7 @@ static qn_status copy_options(qn_dataset *dataset, const qn_dataset_options *opt
 {
     qn_dataset_options *o = &dataset->options;
     *o = *options;
+    o->input_dims = NULL; /* in the specs already */
     const char **const strings[] = {&o->images_dir,  &o->data_file,    &o->list_file,
                                     &o->raw_type,    &o->raw_shape,    &o->exclude_file,
                                     &o->labels_file, &o->sequences_dir};

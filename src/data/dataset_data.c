@@ -139,9 +139,9 @@ qn_status qn__dataset_open_input(const qn_dataset *dataset, qn_dataset_input *in
     return status;
 }
 
-/* The part of "name=FILE,name=FILE" (or a line each, when a file's name has a comma) that belongs to
- * spec; the whole text for a lone input without a name, and for an .npz, which names its arrays. NULL:
- * none. */
+/* The part of "name=FILE,name=FILE" (or a line each, when a file's name has a comma) that belongs
+ * to spec; the whole text for a lone input without a name, and for an .npz, which names its arrays.
+ * NULL: none. */
 static const char *file_of_input(qn_dataset *dataset, const qn_input_spec *spec, size_t n_specs)
 {
     const char *p = dataset->options.data_file;
@@ -165,10 +165,11 @@ qn_status qn__dataset_open_data(qn_dataset *dataset, const qn_input_spec *specs,
 {
     for (size_t i = 0; i < dataset->n_inputs; i++) {
         const char *path = file_of_input(dataset, &specs[i], dataset->n_inputs);
-        QN_FAIL_IF(path == NULL, error, QN_INVALID_ARGUMENT,
-                   "--data %s: no file for input \"%s\" (several inputs: name=FILE,name=FILE, or an "
-                   ".npz)",
-                   dataset->options.data_file, specs[i].name);
+        QN_FAIL_IF(
+            path == NULL, error, QN_INVALID_ARGUMENT,
+            "--data %s: no file for input \"%s\" (several inputs: name=FILE,name=FILE, or an "
+            ".npz)",
+            dataset->options.data_file, specs[i].name);
         size_t n = 0;
         QN_TRY(qn__dataset_open_input(dataset, &dataset->inputs[i], &specs[i], path, &n, error));
         QN_FAIL_IF(i > 0 && n != *n_rows, error, QN_INVALID_ARGUMENT,

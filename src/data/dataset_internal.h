@@ -7,9 +7,9 @@
 #include "data/tensor_file.h"
 
 typedef struct qn_sample {
-    const char *name; /* as listed, or "row N" */
-    const char *path; /* to open; NULL for rows */
-    const char *key;  /* normal absolute path; NULL for rows */
+    const char *name;         /* as listed, or "row N" */
+    const char *path;         /* to open; NULL for rows */
+    const char *key;          /* normal absolute path; NULL for rows */
     const char *const *files; /* [n_inputs] of a list of arrays, else NULL; path is the first */
     uint64_t row;
     int64_t label;

@@ -32,13 +32,12 @@ typedef struct qn_tensor_file {
     int64_t dims[QN_MODEL_MAX_RANK + 1];
 } qn_tensor_file;
 
-/* raw_type NULL: .npy, .npz or .csv, by content and, for the last, by name. input names the array of
- * an .npz; an archive of one array may have it under another name where `alone` is set. raw_dims is
- * the shape of one sample. The file stays open until qn__tensor_file_close. */
+/* raw_type NULL: .npy, .npz or .csv, by content and, for the last, by name. input names the array
+ * of an .npz; an archive of one array may have it under another name where `alone` is set. raw_dims
+ * is the shape of one sample. The file stays open until qn__tensor_file_close. */
 qn_status qn__tensor_file_open(const qn_context *ctx, const char *path, const char *input,
-                               bool alone, const char *raw_type,
-                               const int64_t *raw_dims, uint32_t raw_rank, qn_tensor_file *out,
-                               qn_error *error);
+                               bool alone, const char *raw_type, const int64_t *raw_dims,
+                               uint32_t raw_rank, qn_tensor_file *out, qn_error *error);
 void qn__tensor_file_close(qn_tensor_file *file);
 /* Fills an open file from its text (csv.c); a failure leaves file->own to be freed. */
 qn_status qn__csv_open(qn_tensor_file *file, const char *path, qn_error *error);

@@ -1,5 +1,5 @@
-/* A list of arrays: each line is a sample and names a file for every input, separated by commas: NAME=FILE,
- * or files in the order of the inputs. A lone input's line is its file. */
+/* A list of arrays: each line is a sample and names a file for every input, separated by commas:
+ * NAME=FILE, or files in the order of the inputs. A lone input's line is its file. */
 #include <string.h>
 #include <strings.h>
 
@@ -31,7 +31,8 @@ qn_status qn__tensor_list_detect(qn_dataset *dataset, bool *is_list, qn_error *e
     return QN_OK;
 }
 
-/* The file that a line gives input `index`; NULL: none, or no memory (then the arena has failed). */
+/* The file that a line gives input `index`; NULL: none, or no memory (then the arena has failed).
+ */
 static const char *file_of(qn_dataset *dataset, const char *line, size_t index)
 {
     const char *name = dataset->inputs[index].name;
@@ -116,9 +117,10 @@ qn_status qn__tensor_list_load(const qn_dataset *dataset, const qn_sample *sampl
         if (fits)
             qn__tensor_file_read(&input.file, 0, input.count, dst[i]);
         qn__tensor_file_close(&input.file);
-        QN_FAIL_IF(!fits, error, QN_INVALID_ARGUMENT,
-                   "%s: %zu samples of %zu values for input \"%s\", the first sample has %zu values",
-                   sample->files[i], n, input.count, known->name, known->count);
+        QN_FAIL_IF(
+            !fits, error, QN_INVALID_ARGUMENT,
+            "%s: %zu samples of %zu values for input \"%s\", the first sample has %zu values",
+            sample->files[i], n, input.count, known->name, known->count);
     }
     return QN_OK;
 }

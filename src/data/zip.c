@@ -190,8 +190,8 @@ qn_status qn__zip_read(const qn_context *ctx, const qn_file_view *file, const ch
     if (crc != member->crc) {
         qn__free(ctx, *own);
         *own = NULL;
-        QN_FAIL(error, QN_CORRUPT, "%s: zip member \"%s\" is damaged: its checksum is another", path,
-                member->name);
+        QN_FAIL(error, QN_CORRUPT, "%s: zip member \"%s\" is damaged: its checksum is another",
+                path, member->name);
     }
     return QN_OK;
 }

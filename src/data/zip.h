@@ -1,5 +1,5 @@
-/* Members of zip archives (.npz): found by the directory at the end, every number checked before it is
- * used. Stored and deflated members; no encryption, no archives in parts, no ZIP64 directory. */
+/* Members of zip archives (.npz): found by the directory at the end, every number checked before it
+ * is used. Stored and deflated members; no encryption, no archives in parts, no ZIP64 directory. */
 #ifndef QN_DATA_ZIP_H
 #define QN_DATA_ZIP_H
 

@@ -1,6 +1,6 @@
 /* Models of float16, bfloat16 and double are computed, calibrated and quantized in float32: every
- * such value becomes float32, with a Cast behind each input and in front of each output, whose types
- * are what callers know. Runtimes quantize around float32 only, and run these Casts. */
+ * such value becomes float32, with a Cast behind each input and in front of each output, whose
+ * types are what callers know. Runtimes quantize around float32 only, and run these Casts. */
 #include "pass/pass.h"
 
 #include "core/context.h"
@@ -29,7 +29,9 @@ static bool is_other_tensor(const qn_tensor *t)
 
 static int64_t code_of(qn_dtype dtype)
 {
-    return dtype == QN_DTYPE_F16 ? ONNX_FLOAT16 : dtype == QN_DTYPE_F64 ? ONNX_DOUBLE : ONNX_BFLOAT16;
+    return dtype == QN_DTYPE_F16   ? ONNX_FLOAT16
+           : dtype == QN_DTYPE_F64 ? ONNX_DOUBLE
+                                   : ONNX_BFLOAT16;
 }
 
 /* What is beyond float32's range becomes its end: masks are made of the lowest double. */
@@ -37,9 +39,7 @@ static float narrowed(double value)
 {
     if (isinf(value) || isnan(value))
         return (float)value;
-    return value > (double)FLT_MAX    ? FLT_MAX
-           : value < -(double)FLT_MAX ? -FLT_MAX
-                                      : (float)value;
+    return value > (double)FLT_MAX ? FLT_MAX : value < -(double)FLT_MAX ? -FLT_MAX : (float)value;
 }
 
 static qn_status as_float32(const qn_context *ctx, const char *name, const qn_blob *from,
@@ -84,8 +84,8 @@ static qn_status convert_attributes(qn_graph *graph, qn_node *node, qn_error *er
         if (old.kind != QN_ATTR_TENSOR || !is_other(old.t_dtype))
             continue;
         QN_TRY(as_float32(graph->ctx, node->name, old.t, old.t_dtype, &blob, error));
-        const bool set = qn__node_set_tensor(graph, node, old.name, blob, QN_DTYPE_F32, old.t_rank,
-                                             old.t_dims);
+        const bool set =
+            qn__node_set_tensor(graph, node, old.name, blob, QN_DTYPE_F32, old.t_rank, old.t_dims);
         qn__blob_unref(blob);
         if (!set)
             return QN_NOMEM(error);

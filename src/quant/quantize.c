@@ -379,8 +379,8 @@ static qn_status list_rows(run *r, qn_error *error)
         qn_node_plan *p = &r->plan.nodes[n];
         if (!wants_rows(p))
             continue;
-        QN_TRY(qn__rows_create(r->graph, (uint32_t)n, QN_ROWS_BYTES / n_layers,
-                               &r->rows[r->n_rows], error));
+        QN_TRY(qn__rows_create(r->graph, (uint32_t)n, QN_ROWS_BYTES / n_layers, &r->rows[r->n_rows],
+                               error));
         p->rows = &r->rows[r->n_rows++];
     }
     return QN_OK;

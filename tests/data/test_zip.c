@@ -1,5 +1,5 @@
-/* Arrays in zip archives, whole and damaged: every truncation and every byte changed is refused or gives
- * the same array, and never anything else. */
+/* Arrays in zip archives, whole and damaged: every truncation and every byte changed is refused or
+ * gives the same array, and never anything else. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -48,9 +48,9 @@ static size_t npy_of(const float *values, uint8_t *out)
 {
     char header[118];
     memset(header, ' ', sizeof(header));
-    const int n = snprintf(header, sizeof(header),
-                           "{'descr': '<f4', 'fortran_order': False, 'shape': (%d, 100), }",
-                           VALUES / 100);
+    const int n =
+        snprintf(header, sizeof(header),
+                 "{'descr': '<f4', 'fortran_order': False, 'shape': (%d, 100), }", VALUES / 100);
     header[n] = ' ';
     header[sizeof(header) - 1] = '\n';
     memcpy(out, "\x93NUMPY\x01\x00\x76\x00", 10);
@@ -101,11 +101,11 @@ static void make_archive(archive *a, const uint8_t *npy, size_t size, bool defla
     put_number(a, 20, 2);
     put_number(a, 0, 2);
     put_facts(a, deflated ? 8 : 0, crc, packed_size, size);
-    put_number(a, 0, 2);  /* comment */
-    put_number(a, 0, 2);  /* disk */
-    put_number(a, 0, 2);  /* internal attributes */
-    put_number(a, 0, 4);  /* external ones */
-    put_number(a, 0, 4);  /* local header */
+    put_number(a, 0, 2); /* comment */
+    put_number(a, 0, 2); /* disk */
+    put_number(a, 0, 2); /* internal attributes */
+    put_number(a, 0, 4); /* external ones */
+    put_number(a, 0, 4); /* local header */
     put(a, "x.npy", 5);
     const size_t bytes = a->size - directory;
     put_number(a, 0x06054b50, 4);
@@ -186,8 +186,8 @@ static void test_every_truncation(void **state)
         assert_false(reads(f, f->stored.bytes, n));
 }
 
-/* Every byte changed in three ways. What nobody reads (times, versions, attributes) may change; what is
- * read is refused. */
+/* Every byte changed in three ways. What nobody reads (times, versions, attributes) may change;
+ * what is read is refused. */
 static void test_every_byte(void **state)
 {
     const fixture *f = *state;

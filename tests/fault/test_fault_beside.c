@@ -1,5 +1,5 @@
-/* A model written as two files, weights beside it, while the Nth system call or allocation fails or is
- * the last: both files are the old ones, or both are the new ones, and nothing else is left. */
+/* A model written as two files, weights beside it, while the Nth system call or allocation fails or
+ * is the last: both files are the old ones, or both are the new ones, and nothing else is left. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -292,8 +292,10 @@ static void test_own_weights(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_every_system_call), cmocka_unit_test(test_every_allocation),
-        cmocka_unit_test(test_killed),            cmocka_unit_test(test_places),
+        cmocka_unit_test(test_every_system_call),
+        cmocka_unit_test(test_every_allocation),
+        cmocka_unit_test(test_killed),
+        cmocka_unit_test(test_places),
         cmocka_unit_test(test_own_weights),
     };
     return cmocka_run_group_tests(tests, make_fixture, free_fixture);

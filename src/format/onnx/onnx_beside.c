@@ -1,6 +1,6 @@
 /* Weights in a file beside the model: what protobuf, whose messages end at 2 GiB, cannot hold.
- * "OUT.data" beside OUT, as everybody names it; its place says who owns it, so nothing but a file of
- * that folder is ever replaced. */
+ * "OUT.data" beside OUT, as everybody names it; its place says who owns it, so nothing but a file
+ * of that folder is ever replaced. */
 #include <inttypes.h>
 #include <limits.h>
 #include <stdio.h>

@@ -30,6 +30,8 @@ qn_status qn__onnx_node_fail(const qn_onnx_reader *r, const qn_node *node, qn_er
 
 /* Raises nodes of older opsets to the newest meaning (onnx_upgrade.def). */
 qn_status qn__onnx_upgrade(qn_onnx_reader *r, qn_error *error);
+/* One node of an opset below 7, whose inputs are inferred (onnx_upgrade_old.c). */
+qn_status qn__onnx_upgrade_old(qn_onnx_reader *r, qn_node *node, qn_error *error);
 /* The steps that need shapes. *changed: infer again. */
 qn_status qn__onnx_upgrade_shaped(qn_onnx_reader *r, bool *changed, qn_error *error);
 /* Lowers nodes to what opset `target` can say. */

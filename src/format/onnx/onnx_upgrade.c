@@ -238,6 +238,8 @@ qn_status qn__onnx_upgrade(qn_onnx_reader *r, qn_error *error)
         qn_node *node = graph->nodes[i];
         if (node->id < r->n_qops && r->qops[node->id] != QN_QOP_NONE)
             continue;
+        if (opset < 7)
+            QN_TRY(qn__onnx_upgrade_old(r, node, error));
 #define QN_UPGRADE(id, since, step)                                                                \
     if (node->op == QN_OP_##id && opset < since)                                                   \
         QN_TRY(step(r, node, error));
@@ -247,6 +249,8 @@ qn_status qn__onnx_upgrade(qn_onnx_reader *r, qn_error *error)
 #undef QN_UPGRADE
 #undef QN_DOWNGRADE
 #undef QN_SINCE
+        if (opset < 7) /* the next one may need to know ranks */
+            QN_TRY(qn__node_infer(graph, node, error));
     }
     return QN_OK;
 }

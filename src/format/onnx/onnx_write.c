@@ -408,13 +408,13 @@ static qn_status write_clone(qn_onnx_writer *w, const char *path, uint64_t *byte
     if (!w->emitted)
         QN_FAIL_GOTO(error, QN_NO_MEMORY, "out of memory");
     QN_TRY_GOTO(put_file(w, &graph, &model, error));
-    const uint64_t limit = ctx->limits.model_bytes < INT32_MAX ? ctx->limits.model_bytes : INT32_MAX;
+    const uint64_t limit =
+        ctx->limits.model_bytes < INT32_MAX ? ctx->limits.model_bytes : INT32_MAX;
     if (model.total > limit) {
         qn__out_free(&model);
         qn__out_free(&graph);
         const char *slash = strrchr(path, '/');
-        beside.location =
-            qn__arena_printf(&w->graph->arena, "%s.data", slash ? slash + 1 : path);
+        beside.location = qn__arena_printf(&w->graph->arena, "%s.data", slash ? slash + 1 : path);
         if (!beside.location) {
             status = QN_NOMEM(error);
             goto done;
@@ -423,7 +423,8 @@ static qn_status write_clone(qn_onnx_writer *w, const char *path, uint64_t *byte
         QN_TRY_GOTO(put_file(w, &graph, &model, error));
         if (model.total > INT32_MAX)
             QN_FAIL_GOTO(error, QN_LIMIT,
-                         "%s: %" PRIu64 " bytes without its weights, a protobuf message cannot have "
+                         "%s: %" PRIu64
+                         " bytes without its weights, a protobuf message cannot have "
                          "2 GiB",
                          path, model.total);
     }

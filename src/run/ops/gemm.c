@@ -18,7 +18,7 @@ typedef struct gemm_state {
     size_t n_packed;      /* matrices in packed; 0: packed at run time */
     size_t packed_stride; /* floats */
     float *packed;
-    float *bias; /* [n] of weights packed at run time, or NULL */
+    float *bias;            /* [n] of weights packed at run time, or NULL */
     bool add_c;             /* C is added afterwards */
     size_t c_row, c_column; /* its strides in floats */
     qn_f32_igemm igemm;
