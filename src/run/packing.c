@@ -58,6 +58,7 @@ qn_status qn__graph_pack(const qn_graph *graph, const char *names, qn_packed_lis
         done[n_done++] = f;
         qn_plan_options options;
         qn__plan_options_init(&options, graph->ctx);
+        options.cpu_flags = 0; /* what a form holds does not depend on this machine */
         options.collect = out;
         options.collect_nr = f.nr;
         options.collect_kr = f.kr;
