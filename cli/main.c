@@ -20,10 +20,12 @@ static const struct {
     {"run", CMD_RUN, cmd_run, "MODEL INPUT...",
      "run pictures or tensors through a model: outputs, time, best answers"},
     {"inspect", CMD_INSPECT, cmd_inspect, "MODEL",
-     "what is in a model: inputs, outputs, nodes, shapes, types, sizes"},
+     "what is in a model: inputs, outputs, nodes, shapes, types, sizes; or in a statistics file"},
     {"bench", CMD_BENCH, cmd_bench, "MODEL", "latency on this machine, time by layer, memory"},
     {"convert", CMD_CONVERT, cmd_convert, "MODEL -o OUT",
      "write a model in the format that OUT's extension names: .onnx, .mnn or .qnm"},
+    {"merge-stats", CMD_MERGE_STATS, cmd_merge_stats, "STATS... -o OUT",
+     "add statistics of parts of the samples (quantize --save-stats) to those of all"},
 };
 enum { N_COMMANDS = sizeof commands / sizeof commands[0] };
 
@@ -33,7 +35,7 @@ static void print_commands(FILE *out)
             "usage: quench COMMAND [options]\n\n"
             "Makes a trained float network (ONNX, MNN) an int8 one, and shows what that cost.\n\n");
     for (size_t i = 0; i < N_COMMANDS; i++)
-        fprintf(out, "  %-9s %s\n", commands[i].name, commands[i].summary);
+        fprintf(out, "  %-11s %s\n", commands[i].name, commands[i].summary);
     fprintf(out, "\nFor example:\n"
                  "  quench quantize model.onnx -o model.int8.onnx --images pictures --mean 127.5 "
                  "--normal 0.00784\n"

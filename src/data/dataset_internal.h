@@ -4,6 +4,7 @@
 
 #include "data/data.h"
 #include "data/picture.h"
+#include "data/stored.h"
 #include "data/tensor_file.h"
 
 typedef struct qn_sample {
@@ -45,7 +46,8 @@ struct qn_dataset {
     bool is_data;     /* rows of tensor files... */
     bool is_sequence; /* ...or folders of numbers, else pictures */
     qn_picture_plan plan;
-    qn_kept_pictures *kept; /* pictures only */
+    qn_kept_pictures *kept;          /* pictures only */
+    const qn_stored_samples *stored; /* NULL, or where samples come from */
     size_t n_skipped;
 };
 
@@ -54,6 +56,9 @@ qn_status qn__dataset_open_data(qn_dataset *dataset, const qn_input_spec *specs,
                                 qn_error *error);
 /* Fills samples from the options: source, exclusion, labels, selection. n_rows: of data. */
 qn_status qn__dataset_gather(qn_dataset *dataset, size_t n_rows, qn_error *error);
+/* --- stored.c --- */
+qn_status qn__stored_load(const qn_dataset *dataset, const qn_sample *sample, float *const *dst,
+                          qn_error *error);
 /* --- sequence.c --- */
 /* Shapes of the inputs, from the first of the samples gathered. */
 qn_status qn__sequences_open(qn_dataset *dataset, const qn_input_spec *specs, qn_error *error);
