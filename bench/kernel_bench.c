@@ -235,7 +235,7 @@ static uint8_t *bytes(size_t count)
     return p;
 }
 
-static const qn_q8_out bench_out = {.zero = 0, .lo = 0, .hi = 255};
+static const qn_q8_out bench_out = {.zero = 0, .lo = 0, .hi = 255, .small_scales = true};
 
 static void bench_q8_igemm(const qn_q8_igemm *kernel, size_t m, size_t n, size_t kc, size_t ks,
                            uint8_t flip, bool safe)
@@ -244,15 +244,16 @@ static void bench_q8_igemm(const qn_q8_igemm *kernel, size_t m, size_t n, size_t
     int32_t *const base = calloc(n, sizeof *base);
     float *const scale = floats(n);
     size_t packed_bytes = 0;
-    if (!qn__q8_gemm_packed_bytes(&packed_bytes, n, kc, ks, kernel->nr, kernel->kr))
+    if (!qn__q8_gemm_packed_bytes(&packed_bytes, n, kc, ks, kernel))
         exit(1);
     if (safe)
         for (size_t i = 0; i < n * kc * ks; i++)
-            w[i] = (uint8_t)((int8_t)w[i] / 2);
+            w[i] = (uint8_t)((rand() % 43 + rand() % 43 + rand() % 43) - 63);
     uint8_t *const packed = bytes(packed_bytes);
     const uint8_t **const rows = malloc(kernel->mr * ks * sizeof *rows);
-    safe = qn__q8_gemm_pack(packed, (const int8_t *)w, base, scale, n, kc, ks, kc * ks, kc, 1,
-                            kernel->nr, kernel->kr);
+    safe = qn__q8_gemm_safe((const int8_t *)w, n, kc, ks, kc * ks, kc, 1);
+    qn__q8_gemm_pack(packed, (const int8_t *)w, base, scale, n, kc, ks, kc * ks, kc, 1, kernel,
+                     safe);
     double best = 1e30;
     const double stop = now() + 0.2;
     while (now() < stop) {

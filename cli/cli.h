@@ -29,6 +29,7 @@ typedef struct cli_options {
     const char *output;
     qn_dataset_options data;
     bool has_data_source;
+    bool has_format;
     const char *save_list, *save_recipe, *save_stats;
     qn_stats_options stats;
     qn_quantize_options quantize;

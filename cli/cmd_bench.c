@@ -1,9 +1,34 @@
-/* quench bench: latency of a model on this machine, with a profile by layer. */
+/* quench bench: latency of models on this machine in interleaved rounds, with profiles by layer. */
 #include "cli.h"
 #include "json.h"
 
 #include <stdlib.h>
 #include <string.h>
+
+enum { WARM_UP = 2, PROFILED_RUNS = 10, MAX_MODELS = 8 };
+
+typedef struct layer {
+    qn_profile_entry entry; /* seconds: of the fastest run */
+    double gmacs, share;    /* share of the time of all layers */
+    double of_limit;        /* share of what the machine's integer instruction reaches; 0: not its
+                               work */
+} layer;
+
+typedef struct contender {
+    const char *file;
+    qn_model *model;
+    qn_session *session;
+    float **inputs;
+    size_t n_inputs;
+    double *ms; /* [rounds], sorted when all are done */
+    layer *layers;
+    size_t n_layers;
+} contender;
+
+typedef struct limit {
+    double gmacs; /* of all threads */
+    const char *instruction;
+} limit;
 
 static int compare_doubles(const void *a, const void *b)
 {
@@ -23,136 +48,237 @@ static float *make_input(size_t count)
     return values;
 }
 
-static json_t *layers_json(const qn_session *session, bool *complete)
+/* --- running ---------------------------------------------------------------------------------- */
+static bool make_inputs(contender *c)
+{
+    c->n_inputs = qn_model_n_inputs(c->model);
+    c->inputs = calloc(c->n_inputs > 0 ? c->n_inputs : 1, sizeof *c->inputs);
+    for (size_t i = 0; c->inputs != NULL && i < c->n_inputs; i++) {
+        uint32_t rank = 0;
+        int64_t dims[QN_MODEL_MAX_RANK];
+        size_t count = 1;
+        qn_session_dims(c->session, false, i, &rank, dims);
+        for (uint32_t d = 0; d < rank; d++)
+            count *= (size_t)dims[d];
+        c->inputs[i] = make_input(count);
+        if (c->inputs[i] == NULL)
+            return false;
+    }
+    return c->inputs != NULL;
+}
+
+static int load(const cli_options *o, const qn_context *ctx, contender *c)
+{
+    qn_error error = {0};
+    qn_session_options options;
+    int64_t storage[CLI_MAX_INPUTS][QN_MODEL_MAX_RANK];
+    qn_session_options_init(&options);
+    options.batch = o->batch;
+    if (qn_model_load(ctx, c->file, &c->model, &error) != QN_OK)
+        return cli_failed(&error);
+    const int code = cli_input_dims(o, c->model, storage, &options.input_dims);
+    if (code != EXIT_OK)
+        return code;
+    if (qn_session_create(c->model, &options, &c->session, &error) != QN_OK)
+        return cli_failed(&error);
+    c->ms = calloc(o->rounds, sizeof *c->ms);
+    if (c->ms != NULL && make_inputs(c))
+        return EXIT_OK;
+    cli_error("out of memory");
+    return EXIT_FAILED;
+}
+
+static int run_once(contender *c, double *seconds)
+{
+    qn_error error = {0};
+    const double start = cli_seconds();
+    if (qn_session_run(c->session, (const float *const *)c->inputs, &error) != QN_OK)
+        return cli_failed(&error);
+    *seconds = cli_seconds() - start;
+    return EXIT_OK;
+}
+
+/* One run of each, round by round: what disturbs the machine disturbs all of them. */
+static int time_rounds(const cli_options *o, contender *contenders, size_t n)
+{
+    for (uint32_t round = 0; round < o->rounds + WARM_UP; round++) {
+        for (size_t i = 0; i < n; i++) {
+            double seconds = 0.0;
+            if (run_once(&contenders[i], &seconds) != EXIT_OK)
+                return EXIT_FAILED;
+            if (round >= WARM_UP)
+                contenders[i].ms[round - WARM_UP] = 1e3 * seconds;
+        }
+    }
+    for (size_t i = 0; i < n; i++)
+        qsort(contenders[i].ms, o->rounds, sizeof *contenders[i].ms, compare_doubles);
+    return EXIT_OK;
+}
+
+/* Every layer's fastest time of several runs. */
+static int profile(contender *c, const limit *machine)
+{
+    qn_session_set_profiling(c->session, true);
+    for (int run = 0; run < PROFILED_RUNS; run++) {
+        double seconds, total = 0.0;
+        qn_profile_entry entry;
+        if (run_once(c, &seconds) != EXIT_OK)
+            return EXIT_FAILED;
+        for (c->n_layers = 0; qn_session_profile(c->session, c->n_layers, &entry);)
+            c->n_layers++;
+        if (c->layers == NULL)
+            c->layers = calloc(c->n_layers + 1, sizeof *c->layers);
+        if (c->layers == NULL) {
+            cli_error("out of memory");
+            return EXIT_FAILED;
+        }
+        for (size_t i = 0; i < c->n_layers; i++) {
+            layer *const l = &c->layers[i];
+            qn_session_profile(c->session, i, &entry);
+            if (run == 0 || entry.seconds < l->entry.seconds)
+                l->entry = entry;
+            total += l->entry.seconds;
+        }
+        for (size_t i = 0; i < c->n_layers; i++) {
+            layer *const l = &c->layers[i];
+            const double time = l->entry.seconds;
+            l->gmacs = time > 0 ? (double)l->entry.macs / time * 1e-9 : 0.0;
+            l->share = total > 0 ? time / total : 0.0;
+            l->of_limit = strstr(l->entry.kernel, "q8_") != NULL && machine->gmacs > 0
+                              ? l->gmacs / machine->gmacs
+                              : 0.0;
+        }
+    }
+    return EXIT_OK;
+}
+
+static void release(contender *c)
+{
+    for (size_t i = 0; c->inputs != NULL && i < c->n_inputs; i++)
+        free(c->inputs[i]);
+    free(c->inputs);
+    free(c->ms);
+    free(c->layers);
+    qn_session_destroy(c->session);
+    qn_model_destroy(c->model);
+}
+
+/* --- reporting -------------------------------------------------------------------------------- */
+static json_t *layers_json(const contender *c, bool *complete)
 {
     json_t *rows = json_array();
-    qn_profile_entry entry;
-    for (size_t i = 0; qn_session_profile(session, i, &entry); i++)
-        cli_json_append(
-            rows,
-            json_pack("{s:o, s:s, s:f, s:f}", "node", cli_json_text(entry.node), "kernel",
-                      entry.kernel, "ms", 1e3 * entry.seconds, "gmacs",
-                      entry.seconds > 0 ? (double)entry.macs / entry.seconds * 1e-9 : 0.0),
-            complete);
+    for (size_t i = 0; i < c->n_layers; i++) {
+        const layer *const l = &c->layers[i];
+        cli_json_append(rows,
+                        json_pack("{s:o, s:s, s:f, s:f, s:f, s:f}", "node",
+                                  cli_json_text(l->entry.node), "kernel", l->entry.kernel, "ms",
+                                  1e3 * l->entry.seconds, "share", l->share, "gmacs", l->gmacs,
+                                  "of_limit", l->of_limit),
+                        complete);
+    }
     return rows;
 }
 
-static void print_layers(const qn_session *session)
+static json_t *contender_json(const cli_options *o, const contender *c, const limit *machine,
+                              bool *complete)
 {
-    double total = 0.0;
-    qn_profile_entry entry;
-    for (size_t i = 0; qn_session_profile(session, i, &entry); i++)
-        total += entry.seconds;
-    printf("%-36s %-36s %9s %7s %9s\n", "node", "kernel", "ms", "share", "GMAC/s");
-    for (size_t i = 0; qn_session_profile(session, i, &entry); i++)
-        printf("%-36.36s %-36.36s %9.4f %6.1f%% %9.2f\n", entry.node, entry.kernel,
-               1e3 * entry.seconds, total > 0 ? 100.0 * entry.seconds / total : 0.0,
-               entry.seconds > 0 ? (double)entry.macs / entry.seconds * 1e-9 : 0.0);
+    qn_memory_use use;
+    qn_session_memory(c->session, &use);
+    json_t *root =
+        json_pack("{s:o, s:i, s:f, s:f, s:f, s:I, s:I, s:I, s:I, s:I}", "file",
+                  cli_json_text(c->file), "rounds", (int)o->rounds, "min_ms", c->ms[0], "median_ms",
+                  c->ms[o->rounds / 2], "p95_ms", c->ms[(size_t)(0.95 * (o->rounds - 1))],
+                  "memory_bytes", (json_int_t)qn_session_arena_bytes(c->session), "peak_bytes",
+                  (json_int_t)cli_peak_bytes(), "activation_bytes", (json_int_t)use.activations,
+                  "live_bytes", (json_int_t)use.live, "weight_bytes", (json_int_t)use.weights);
+    if (o->per_layer &&
+        (json_object_set_new(root, "layers", layers_json(c, complete)) != 0 ||
+         json_object_set_new(root, "limit_gmacs", json_real(machine->gmacs)) != 0 ||
+         json_object_set_new(root, "limit_instruction", json_string(machine->instruction)) != 0))
+        *complete = false;
+    return root;
 }
 
-static int time_rounds(const cli_options *o, qn_session *session, float **inputs, double *ms)
+static int report_json(const cli_options *o, const contender *contenders, size_t n,
+                       const limit *machine)
 {
-    qn_error error = {0};
-    const float *const *views = (const float *const *)inputs;
-    for (uint32_t i = 0; i < o->rounds + 2; i++) { /* two rounds to warm up */
-        const double start = cli_seconds();
-        if (qn_session_run(session, views, &error) != QN_OK)
-            return cli_failed(&error);
-        if (i >= 2)
-            ms[i - 2] = 1e3 * (cli_seconds() - start);
-    }
-    qsort(ms, o->rounds, sizeof *ms, compare_doubles);
-    if (o->per_layer) {
-        qn_session_set_profiling(session, true);
-        if (qn_session_run(session, views, &error) != QN_OK)
-            return cli_failed(&error);
-    }
-    return EXIT_OK;
-}
-
-static int report(const cli_options *o, const qn_session *session, const double *ms)
-{
-    const double median = ms[o->rounds / 2], p95 = ms[(size_t)(0.95 * (o->rounds - 1))];
-    const size_t memory = qn_session_arena_bytes(session);
-    if (o->json) {
-        json_t *root = json_pack(
-            "{s:o, s:i, s:f, s:f, s:f, s:I, s:I}", "file", cli_json_text(o->positional[0]),
-            "rounds", (int)o->rounds, "min_ms", ms[0], "median_ms", median, "p95_ms", p95,
-            "memory_bytes", (json_int_t)memory, "peak_bytes", (json_int_t)cli_peak_bytes());
-        bool complete = true;
-        if (o->per_layer && json_object_set_new(root, "layers", layers_json(session, &complete)))
+    bool complete = true;
+    if (n == 1)
+        return cli_json_print(contender_json(o, &contenders[0], machine, &complete), complete);
+    json_t *list = json_array();
+    for (size_t i = 0; i < n; i++) {
+        json_t *const item = contender_json(o, &contenders[i], machine, &complete);
+        if (json_object_set_new(item, "times_faster",
+                                json_real(contenders[0].ms[0] / contenders[i].ms[0])) != 0)
             complete = false;
-        return cli_json_print(root, complete);
+        cli_json_append(list, item, &complete);
     }
-    char a[32], b[32];
-    if (o->per_layer)
-        print_layers(session);
-    printf(
-        "%s: min %.3f ms, median %.3f ms, p95 %.3f ms over %u runs; tensors and weights %s, peak "
-        "%s\n",
-        cli_base_name(o->positional[0]), ms[0], median, p95, o->rounds, cli_size_text(memory, a),
-        cli_size_text(cli_peak_bytes(), b));
-    return EXIT_OK;
+    return cli_json_print(json_pack("{s:o}", "models", list), complete);
+}
+
+static void print_layers(const contender *c, const limit *machine)
+{
+    printf("%-36s %-30s %9s %7s %9s %9s\n", "node", "kernel", "ms", "share", "GMAC/s", "of limit");
+    for (size_t i = 0; i < c->n_layers; i++) {
+        const layer *const l = &c->layers[i];
+        printf("%-36.36s %-30.30s %9.4f %6.1f%% %9.2f", l->entry.node, l->entry.kernel,
+               1e3 * l->entry.seconds, 100.0 * l->share, l->gmacs);
+        if (l->entry.macs > 0 && l->of_limit > 0)
+            printf(" %8.1f%%\n", 100.0 * l->of_limit);
+        else
+            printf(" %9s\n", "-");
+    }
+    printf("limit: %.1f GMAC/s of bytes (%s)\n", machine->gmacs, machine->instruction);
+}
+
+static void print_one(const cli_options *o, const contender *c, const contender *first)
+{
+    char a[32], b[32], d[32];
+    qn_memory_use use;
+    qn_session_memory(c->session, &use);
+    printf("%s: min %.3f ms, median %.3f ms, p95 %.3f ms over %u runs", cli_base_name(c->file),
+           c->ms[0], c->ms[o->rounds / 2], c->ms[(size_t)(0.95 * (o->rounds - 1))], o->rounds);
+    if (c != first)
+        printf(", %.2f times faster than %s", first->ms[0] / c->ms[0], cli_base_name(first->file));
+    printf("\n  activations %s (%.2f times what lives at once), weights %s, peak %s\n",
+           cli_size_text(use.activations, a),
+           use.live > 0 ? (double)use.activations / (double)use.live : 1.0,
+           cli_size_text(use.weights, b), cli_size_text(cli_peak_bytes(), d));
 }
 
 int cmd_bench(const cli_options *options)
 {
-    if (options->n_positional != 1)
-        return cli_usage_error("bench: one model file is needed, %zu given", options->n_positional);
+    const size_t n = options->n_positional;
+    if (n < 1 || n > MAX_MODELS)
+        return cli_usage_error("bench: 1 to %d model files are needed, %zu given", MAX_MODELS, n);
     qn_context *ctx = NULL;
     int code = cli_context(options, &ctx);
     if (code != EXIT_OK)
         return code;
-    qn_model *model = NULL;
-    qn_session *session = NULL;
-    qn_error error = {0};
-    qn_session_options session_options;
-    qn_session_options_init(&session_options);
-    session_options.batch = options->batch;
-    int64_t storage[CLI_MAX_INPUTS][QN_MODEL_MAX_RANK];
-    float **inputs = NULL;
-    double *ms = calloc(options->rounds, sizeof *ms);
-    size_t n_inputs = 0;
-    code = EXIT_FAILED;
-    if (qn_model_load(ctx, options->positional[0], &model, &error) != QN_OK) {
-        cli_failed(&error);
-        goto done;
+    contender contenders[MAX_MODELS] = {{0}};
+    limit machine = {0};
+    for (size_t i = 0; i < n && code == EXIT_OK; i++) {
+        contenders[i].file = options->positional[i];
+        code = load(options, ctx, &contenders[i]);
     }
-    code = cli_input_dims(options, model, storage, &session_options.input_dims);
-    if (code != EXIT_OK)
-        goto done;
-    if (qn_session_create(model, &session_options, &session, &error) != QN_OK) {
-        code = cli_failed(&error);
-        goto done;
-    }
-    n_inputs = qn_model_n_inputs(model);
-    inputs = calloc(n_inputs > 0 ? n_inputs : 1, sizeof *inputs);
-    bool ready = inputs != NULL && ms != NULL;
-    for (size_t i = 0; ready && i < n_inputs; i++) {
-        uint32_t rank = 0;
-        int64_t dims[QN_MODEL_MAX_RANK];
-        size_t count = 1;
-        qn_session_dims(session, false, i, &rank, dims);
-        for (uint32_t d = 0; d < rank; d++)
-            count *= (size_t)dims[d];
-        inputs[i] = make_input(count);
-        ready = inputs[i] != NULL;
-    }
-    if (!ready) {
-        cli_error("out of memory");
-        code = EXIT_FAILED;
-        goto done;
-    }
-    code = time_rounds(options, session, inputs, ms);
     if (code == EXIT_OK)
-        code = report(options, session, ms);
-done:
-    for (size_t i = 0; inputs != NULL && i < n_inputs; i++)
-        free(inputs[i]);
-    free(inputs);
-    free(ms);
-    qn_session_destroy(session);
-    qn_model_destroy(model);
+        code = time_rounds(options, contenders, n);
+    if (code == EXIT_OK && options->per_layer) {
+        machine.gmacs = 1e-9 * qn_context_integer_limit(ctx, &machine.instruction) *
+                        (double)qn_context_n_threads(ctx);
+        for (size_t i = 0; i < n && code == EXIT_OK; i++)
+            code = profile(&contenders[i], &machine);
+    }
+    if (code == EXIT_OK && options->json) {
+        code = report_json(options, contenders, n, &machine);
+    } else if (code == EXIT_OK) {
+        for (size_t i = 0; i < n && options->per_layer; i++)
+            print_layers(&contenders[i], &machine);
+        for (size_t i = 0; i < n; i++)
+            print_one(options, &contenders[i], &contenders[0]);
+    }
+    for (size_t i = 0; i < n; i++)
+        release(&contenders[i]);
     qn_context_destroy(ctx);
     return code;
 }

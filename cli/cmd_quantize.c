@@ -126,6 +126,38 @@ static void print_sizes(const summary *s)
            cli_size_text(s->int8_bytes, b), ratio, grew ? "larger" : "smaller");
 }
 
+static void print_methods(const qn_report *report)
+{
+    const char *const scheme = qn_report_method(report, "scheme");
+    const char *const weights = qn_report_method(report, "weights");
+    const char *const target = qn_report_method(report, "target");
+    const char *const granularity = qn_report_method(report, "granularity");
+    if (strcmp(scheme, "static") == 0)
+        printf("  methods   features %s, weights %s, per %s, calibrated with %s, for %s\n",
+               qn_report_method(report, "features"), weights, granularity,
+               qn_report_method(report, "calibrate_with"), target);
+    else if (strcmp(scheme, "dynamic") == 0)
+        printf("  methods   activations at run time, weights %s, per %s, for %s\n", weights,
+               granularity, target);
+    else
+        printf("  methods   weights only, %s in blocks of %s, weights %s, for %s\n", scheme,
+               qn_report_method(report, "weight_block"), weights, target);
+}
+
+/* What integers the products got. */
+static const char *integers(const qn_report *report)
+{
+    const char *const scheme = qn_report_method(report, "scheme");
+    return strstr(scheme, "int") != NULL ? scheme : "int8";
+}
+
+/* Runtimes fuse a DequantizeLinear of blocks less often than they run MatMulNBits. */
+static qn_save_format format_of(const cli_options *options, const qn_report *report)
+{
+    const bool blocks = strstr(qn_report_method(report, "scheme"), "int") != NULL;
+    return blocks && !options->has_format ? QN_SAVE_QOPERATOR : options->format;
+}
+
 static void print_summary(const cli_options *options, const qn_report *report, const summary *s)
 {
     char c[32];
@@ -133,13 +165,10 @@ static void print_summary(const cli_options *options, const qn_report *report, c
            options->dry_run ? "(nothing written: --dry-run)" : options->output);
     for (size_t i = 0; qn_report_note(report, i) != NULL; i++)
         printf("  %s\n", qn_report_note(report, i));
-    printf("  methods   features %s, weights %s, per %s, calibrated with %s, for %s\n",
-           qn_report_method(report, "features"), qn_report_method(report, "weights"),
-           qn_report_method(report, "granularity"), qn_report_method(report, "calibrate_with"),
-           qn_report_method(report, "target"));
+    print_methods(report);
     if (s->int8_bytes > 0)
         print_sizes(s);
-    printf("  int8      %llu of %llu convolutions and gemms, %.1f %% of MACs\n",
+    printf("  %-9s %llu of %llu convolutions and gemms, %.1f %% of MACs\n", integers(report),
            (unsigned long long)s->n_gemm_int8, (unsigned long long)s->n_gemm, 100.0 * share(s));
     if (s->n_narrow > 0)
         printf("  7 bits    %llu %s with weights narrowed to stay exact on x86 without VNNI\n",
@@ -219,9 +248,9 @@ static int check_files(const cli_options *options)
     if (options->output == NULL && !options->dry_run && options->save_stats == NULL)
         return cli_usage_error("quantize: -o OUT is needed (or --dry-run)");
     if (options->quantize.recipe_file == NULL && options->quantize.stats_file == NULL &&
-        !has_samples)
+        options->quantize.scheme == NULL && !has_samples)
         return cli_usage_error("quantize: samples are needed: --images, --data, --list (or "
-                               "--recipe with stored ranges)");
+                               "--recipe with stored ranges, --stats, --dynamic, --weight-only)");
     return check_statistics(options, has_samples);
 }
 
@@ -283,7 +312,7 @@ int cmd_quantize(const cli_options *options)
     code = EXIT_FAILED;
     if (qn_quantize(model, dataset, &quantize, &quantized, &report, &error) != QN_OK)
         goto failed;
-    if (!options->dry_run && qn_model_save(quantized, options->output, options->format,
+    if (!options->dry_run && qn_model_save(quantized, options->output, format_of(options, report),
                                            &result.int8_bytes, &error) != QN_OK)
         goto failed;
     if (options->save_recipe != NULL &&

@@ -21,7 +21,7 @@ static const struct {
      "run pictures or tensors through a model: outputs, time, best answers"},
     {"inspect", CMD_INSPECT, cmd_inspect, "MODEL",
      "what is in a model: inputs, outputs, nodes, shapes, types, sizes; or in a statistics file"},
-    {"bench", CMD_BENCH, cmd_bench, "MODEL", "latency on this machine, time by layer, memory"},
+    {"bench", CMD_BENCH, cmd_bench, "MODEL...", "latency on this machine, time by layer, memory"},
     {"convert", CMD_CONVERT, cmd_convert, "MODEL -o OUT",
      "write a model in the format that OUT's extension names: .onnx, .mnn or .qnm"},
     {"merge-stats", CMD_MERGE_STATS, cmd_merge_stats, "STATS... -o OUT",

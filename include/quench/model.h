@@ -99,6 +99,12 @@ QN_API bool qn_session_dims(const qn_session *session, bool is_output, size_t in
                             int64_t dims[QN_MODEL_MAX_RANK]);
 /* Bytes of activations and of packed weights. */
 QN_API size_t qn_session_arena_bytes(const qn_session *session);
+typedef struct qn_memory_use {
+    size_t activations; /* one arena for all of them, and for what operators need for themselves */
+    size_t live;        /* the most that is alive at one time: no arena can be smaller */
+    size_t weights;     /* as kernels read them */
+} qn_memory_use;
+QN_API void qn_session_memory(const qn_session *session, qn_memory_use *out);
 
 typedef struct qn_profile_entry {
     const char *node; /* borrowed until the session is destroyed */
@@ -109,6 +115,9 @@ typedef struct qn_profile_entry {
 QN_API void qn_session_set_profiling(qn_session *session, bool enabled);
 /* Entry i of the last run's profile; false past the end. */
 QN_API bool qn_session_profile(const qn_session *session, size_t index, qn_profile_entry *out);
+/* Multiply-adds of bytes a second that one thread can reach at most, measured in a few milliseconds
+ * with the best instruction that the context's CPU mask allows, which *instruction names. */
+QN_API double qn_context_integer_limit(const qn_context *ctx, const char **instruction);
 
 #ifdef __cplusplus
 }

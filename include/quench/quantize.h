@@ -53,6 +53,11 @@ typedef struct qn_quantize_options {
     const char *weight_levels; /* NULL: default; "uniform" | "ternary" | "pow2" */
     uint32_t weight_clamp;     /* 1..127: largest integer of weights; 0: what the bits hold */
     uint32_t feature_clamp;    /* 1..127: the same of s8sym activations; 0: 127 */
+    const char *scheme;        /* NULL: the recipe's, else "static": weights and activations, ranges
+                                  calibrated; "dynamic": scales of activations made at run time;
+                                  "int8" | "int4" | "uint8" | "uint4": weights only, in blocks */
+    uint32_t weight_block; /* weights that share a scale when only weights are quantized: 16, 32,
+                              64, 128 or 256; 0: default */
     const char *stats_file;    /* from qn_stats_collect, instead of a dataset; may be NULL */
     /* with stats_file: pictures must have been preprocessed so; NULL: however it was */
     const qn_preprocess *stats_preprocess;
@@ -60,8 +65,8 @@ typedef struct qn_quantize_options {
 QN_API void qn_quantize_options_init(qn_quantize_options *options);
 
 /* What a NULL option means: which is the name of a field ("target", "features", "weights",
- * "granularity", "calibrate_with", "bias_correction", "equalize", "x86", "weight_levels"); NULL for
- * any other name. */
+ * "granularity", "calibrate_with", "bias_correction", "equalize", "x86", "weight_levels", "scheme",
+ * "weight_block"); NULL for any other name. */
 QN_API const char *qn_quantize_default(const char *which);
 /* Method tables, index from 0; NULL past the end. */
 QN_API const char *qn_feature_method_name(size_t index);
@@ -72,7 +77,8 @@ QN_API const char *qn_target_name(size_t index);
 QN_API const char *qn_target_summary(size_t index);
 
 typedef struct qn_report qn_report;
-/* Quantizes. dataset may be NULL only when a recipe with ranges is replayed. *out is a new model
+/* Quantizes. dataset may be NULL only when a recipe with ranges is replayed or the
+ * scheme is not "static". *out is a new model
  * (destroy it); *report may be NULL-pointer when not wanted (destroy it otherwise). */
 QN_API qn_status qn_quantize(const qn_model *model, const qn_dataset *dataset,
                              const qn_quantize_options *options, qn_model **out, qn_report **report,

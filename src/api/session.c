@@ -167,6 +167,13 @@ size_t qn_session_arena_bytes(const qn_session *session)
     return qn__plan_arena_bytes(session->plan) + qn__plan_packed_bytes(session->plan);
 }
 
+void qn_session_memory(const qn_session *session, qn_memory_use *out)
+{
+    qn_plan_memory m;
+    qn__plan_memory(session->plan, &m);
+    *out = (qn_memory_use){m.arena, m.live, m.packed};
+}
+
 void qn_session_set_profiling(qn_session *session, bool enabled)
 {
     qn__exec_set_profiling(session->exec, enabled);

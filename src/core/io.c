@@ -327,28 +327,70 @@ static qn_status cannot_write(const qn_file_writer *writer, qn_error *error)
                          strerror(writer->failed_errno));
 }
 
-qn_status qn__file_finish(qn_file_writer *writer, qn_error *error)
-{
-    finish(writer);
-    return writer->failed_errno == 0 ? QN_OK : cannot_write(writer, error);
-}
-
-qn_status qn__file_commit(qn_file_writer *writer, qn_error *error)
+/* The file is under its final name, unless failed_errno is set. */
+static bool place(qn_file_writer *writer)
 {
     const qn_io *const io = &writer->ctx->io;
     finish(writer);
     if (writer->failed_errno == 0 && io->rename(io->ctx, writer->temporary, writer->path) != 0)
         writer->failed_errno = errno;
-    if (writer->failed_errno != 0) {
-        const qn_status status = cannot_write(writer, error);
-        qn__file_abandon(writer);
-        return status;
-    }
+    return writer->failed_errno == 0;
+}
+
+static qn_status placed(qn_file_writer *writer, qn_error *error)
+{
     qn_status status = QN_OK;
-    if (sync_folder(io, writer->path) != 0)
+    if (sync_folder(&writer->ctx->io, writer->path) != 0)
         status = qn__error_set(error, QN_IO, "%s: written, but its folder could not be synced: %s",
                                writer->path, strerror(errno));
     writer_free(writer);
+    return status;
+}
+
+qn_status qn__file_commit(qn_file_writer *writer, qn_error *error)
+{
+    if (place(writer))
+        return placed(writer, error);
+    const qn_status status = cannot_write(writer, error);
+    qn__file_abandon(writer);
+    return status;
+}
+
+/* The first file as it was: its old bytes, or gone. */
+static bool put_back(qn_file_writer *first, qn_file_writer *old)
+{
+    const qn_io *const io = &first->ctx->io;
+    return old != NULL ? place(old) : io->unlink(io->ctx, first->path) == 0;
+}
+
+qn_status qn__file_commit_pair(qn_file_writer *first, qn_file_writer *second, qn_file_writer *old,
+                               qn_error *error)
+{
+    finish(first);
+    finish(second);
+    if (old != NULL)
+        finish(old);
+    qn_status status = QN_OK;
+    const qn_file_writer *const broken = first->failed_errno != 0                ? first
+                                         : second->failed_errno != 0             ? second
+                                         : old != NULL && old->failed_errno != 0 ? old
+                                                                                 : NULL;
+    if (broken != NULL) {
+        status = cannot_write(broken, error);
+    } else if (!place(first)) {
+        status = cannot_write(first, error);
+    } else if (!place(second)) {
+        status = cannot_write(second, error);
+        if (!put_back(first, old))
+            status = qn__error_set(error, QN_IO, "%s: cannot write: %s; %s is the new one already",
+                                   second->path, strerror(second->failed_errno), first->path);
+    } else {
+        status = placed(second, error);
+        second = NULL;
+    }
+    qn__file_abandon(first); /* what was placed has no temporary any more */
+    qn__file_abandon(second);
+    qn__file_abandon(old);
     return status;
 }
 

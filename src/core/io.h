@@ -23,11 +23,13 @@ qn_status qn__file_create(const qn_context *ctx, const char *path, qn_file_write
                           qn_error *error);
 /* Sticky: after a failed write further writes do nothing and commit reports the first error. */
 void qn__file_write(qn_file_writer *writer, const void *data, size_t size_bytes);
-/* Everything but the rename, so that several files can be complete before the first is seen; the
- * writer stays, to be committed or abandoned. */
-qn_status qn__file_finish(qn_file_writer *writer, qn_error *error);
 /* Ends the writer either way; on failure the temporary is removed and the old file is untouched. */
 qn_status qn__file_commit(qn_file_writer *writer, qn_error *error);
+/* Two files of one folder: first, then second, whose appearing says that both are new. All are
+ * whole and on disk before the first is renamed; when second cannot be, first becomes old again: a
+ * writer of the same path with its old bytes, or NULL when there was none. Frees all three. */
+qn_status qn__file_commit_pair(qn_file_writer *first, qn_file_writer *second, qn_file_writer *old,
+                               qn_error *error);
 void qn__file_abandon(qn_file_writer *writer); /* NULL accepted */
 /* Whole buffer in one call. */
 qn_status qn__file_write_all(const qn_context *ctx, const char *path, const void *data,

@@ -170,10 +170,10 @@ static qn_status check_kernel_attr(const qn_infer *in, const window *w, qn_error
 static qn_status check_conv(const qn_infer *in, const qn_tensor *x, const qn_tensor *weight,
                             int64_t group, int64_t n_out, qn_error *error)
 {
-    const qn_tensor *bias = qn_infer_in(in, 2);
-    const size_t channels_axis = in->node->op == QN_OP_CONV ? 1 : 0;
-    const int64_t per_group = weight->dims[channels_axis].value;
-    const bool grouped = in->node->op == QN_OP_CONV;
+    const bool integer = in->node->op == QN_OP_CONV_INTEGER; /* input 2 is a zero point */
+    const bool grouped = in->node->op == QN_OP_CONV || integer;
+    const qn_tensor *bias = integer ? NULL : qn_infer_in(in, 2);
+    const int64_t per_group = weight->dims[grouped ? 1 : 0].value;
     int64_t channels;
     QN_INFER_CHECK(in, error, group >= 1, "\"group\" is %" PRId64, group);
     QN_INFER_CHECK(in, error, !__builtin_mul_overflow(per_group, grouped ? group : 1, &channels),
@@ -247,8 +247,8 @@ static bool transpose_full(int64_t *out, int64_t size, const window *w, size_t i
 }
 
 /* Padding of a transposed convolution from output_shape or auto_pad. */
-static qn_status transpose_pads(const qn_infer *in, window *w, const qn_tensor *x,
-                                const int64_t *extra, qn_error *error)
+static qn_status transpose_pads(const qn_infer *in, window *w, const qn_tensor *x, int64_t *extra,
+                                qn_error *error)
 {
     int64_t wanted[MAX_SPATIAL];
     size_t count = 0;
@@ -270,6 +270,11 @@ static qn_status transpose_pads(const qn_infer *in, window *w, const qn_tensor *
         wanted[i] = count > 0 ? shape[count - w->n + i] : 0;
         if (count == 0 && __builtin_mul_overflow(x->dims[2 + i].value, w->stride[i], &wanted[i]))
             wanted[i] = 0;
+        /* A larger output has elements at its end that no tap reaches. */
+        if (wanted[i] > full && wanted[i] - full < w->stride[i]) {
+            extra[i] += wanted[i] - full;
+            full = wanted[i];
+        }
         QN_INFER_CHECK(in, error, wanted[i] >= 1 && wanted[i] <= full,
                        "output of %" PRId64 " along axis %zu needs negative pads", wanted[i],
                        i + 2);
@@ -280,6 +285,8 @@ static qn_status transpose_pads(const qn_infer *in, window *w, const qn_tensor *
         w->mode = mode;
     }
     qn__node_remove_attr(in->node, "output_shape");
+    if (!qn__node_set_ints(in->graph, in->node, "output_padding", extra, w->n))
+        return QN_NOMEM(error);
     w->mode = PAD_EXPLICIT;
     return store_pads(in, w, error);
 }

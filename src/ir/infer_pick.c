@@ -105,6 +105,8 @@ qn_status qn__infer_non_zero(qn_infer *in, qn_error *error)
     if (!x->has_shape)
         return QN_OK;
     qn_dim dims[2] = {qn_dim_const(x->rank > 0 ? x->rank : 1), qn_dim_unknown()};
+    if (qn__tensor_count(x, &count) && count <= INT64_MAX)
+        dims[1].value = (int64_t)count; /* at most */
     if (x->constant != NULL && x->type.kind == QN_TYPE_PLAIN && qn__tensor_count(x, &count) &&
         qn__dtype_bytes(&bytes, x->type.dtype, count) && bytes <= x->constant->size_bytes) {
         int64_t found = 0;

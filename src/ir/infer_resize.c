@@ -93,6 +93,43 @@ static qn_status resize_by_scales(const qn_infer *in, const qn_tensor *x, const 
     return QN_OK;
 }
 
+static qn_status resize_by_sizes(const qn_infer *in, const qn_tensor *x, const qn_tensor *sizes,
+                                 const int64_t *axes, size_t n, qn_dim *dims, qn_error *error)
+{
+    const char *policy = qn__attr_string(in->node, "keep_aspect_ratio_policy", "stretch");
+    const bool smaller = strcmp(policy, "not_larger") == 0;
+    const bool larger = strcmp(policy, "not_smaller") == 0;
+    if (!smaller && !larger && strcmp(policy, "stretch") != 0)
+        return qn__infer_fail(in, error, QN_UNSUPPORTED, "\"keep_aspect_ratio_policy\" is \"%s\"",
+                              policy);
+    const qn_dim *values;
+    size_t count;
+    const bool known = qn__infer_values(in, sizes, &values, &count);
+    QN_INFER_CHECK(in, error, !known || count == n, "has %zu sizes for %zu axes", count, n);
+    for (size_t i = 0; i < n; i++)
+        dims[axes[i]] = known ? values[i] : qn_dim_unknown();
+    if (!smaller && !larger)
+        return QN_OK;
+    float scale = 0.0f;
+    bool fixed = known;
+    for (size_t i = 0; i < n && fixed; i++) {
+        const qn_dim old = x->dims[axes[i]];
+        fixed = old.kind == QN_DIM_CONST && old.value > 0 && values[i].kind == QN_DIM_CONST &&
+                values[i].value > 0;
+        const float own = fixed ? (float)values[i].value / (float)old.value : 0.0f;
+        if (scale == 0.0f || (smaller ? own < scale : own > scale))
+            scale = own;
+    }
+    for (size_t i = 0; i < n; i++) {
+        const double size =
+            fixed ? floor((double)scale * (double)x->dims[axes[i]].value + 0.5) : 0.0;
+        QN_INFER_CHECK(in, error, size < 9e15, "output has size %g along axis %" PRId64, size,
+                       axes[i]);
+        dims[axes[i]] = fixed ? qn_dim_const((int64_t)size) : qn_dim_unknown();
+    }
+    return QN_OK;
+}
+
 qn_status qn__infer_resize(qn_infer *in, qn_error *error)
 {
     QN_TRY(qn__infer_need(in, 0, error));
@@ -109,15 +146,7 @@ qn_status qn__infer_resize(qn_infer *in, qn_error *error)
         dims[i] = x->dims[i];
     /* Exporters give an empty tensor for the one of scales and sizes they do not use. */
     if (sizes != NULL && !(qn__tensor_count(sizes, &count) && count == 0)) {
-        const char *policy = qn__attr_string(in->node, "keep_aspect_ratio_policy", "stretch");
-        if (strcmp(policy, "stretch") != 0)
-            return qn__infer_fail(in, error, QN_UNSUPPORTED,
-                                  "\"keep_aspect_ratio_policy\" is \"%s\"", policy);
-        const qn_dim *values;
-        const bool known = qn__infer_values(in, sizes, &values, &count);
-        QN_INFER_CHECK(in, error, !known || count == n, "has %zu sizes for %zu axes", count, n);
-        for (size_t i = 0; i < n; i++)
-            dims[axes[i]] = known ? values[i] : qn_dim_unknown();
+        QN_TRY(resize_by_sizes(in, x, sizes, axes, n, dims, error));
     } else {
         QN_INFER_CHECK(in, error, scales != NULL, "has neither scales nor sizes");
         QN_TRY(resize_by_scales(in, x, scales, axes, n, dims, error));

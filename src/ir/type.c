@@ -1,7 +1,6 @@
 /* Storage types and element access. Packed sub-byte elements lie lowest bits first. */
 #include "ir/type.h"
 
-#include <math.h>
 #include <string.h>
 
 typedef struct dtype_info {
@@ -98,20 +97,6 @@ static int64_t sign_extend(uint32_t value, uint32_t bits)
     return (int64_t)(value ^ sign) - (int64_t)sign;
 }
 
-static double half_to_double(uint16_t h)
-{
-    const int exponent = (h >> 10) & 31;
-    const double mantissa = h & 1023;
-    double magnitude;
-    if (exponent == 31)
-        magnitude = mantissa != 0 ? (double)NAN : (double)INFINITY;
-    else if (exponent == 0)
-        magnitude = ldexp(mantissa, -24);
-    else
-        magnitude = ldexp(mantissa + 1024, exponent - 25);
-    return (h & 0x8000) != 0 ? -magnitude : magnitude;
-}
-
 int64_t qn__load_int(const void *data, qn_dtype dtype, size_t index)
 {
     switch (dtype) {
@@ -191,22 +176,10 @@ double qn__load_real(const void *data, qn_dtype dtype, size_t index)
         LOAD(float);
     case QN_DTYPE_F64:
         LOAD(double);
-    case QN_DTYPE_F16: {
-        uint16_t half;
-        memcpy(&half, (const uint8_t *)data + index * sizeof(half), sizeof(half));
-        return half_to_double(half);
-    }
-    case QN_DTYPE_BF16: {
-        uint16_t top;
-        memcpy(&top, (const uint8_t *)data + index * sizeof(top), sizeof(top));
-        const uint32_t bits = (uint32_t)top << 16;
-        float value;
-        memcpy(&value, &bits, sizeof(value));
-        return value;
-    }
     case QN_DTYPE_U64:
         return (double)(uint64_t)qn__load_int(data, dtype, index);
     default:
-        return (double)qn__load_int(data, dtype, index);
+        return qn__dtype_is_float(dtype) ? qn__load_minifloat(data, dtype, index)
+                                         : (double)qn__load_int(data, dtype, index);
     }
 }

@@ -82,5 +82,11 @@ int64_t qn__load_int(const void *data, qn_dtype dtype, size_t index);
 void qn__store_int(void *data, qn_dtype dtype, size_t index, int64_t value);
 /* Any dtype as double (F16, BF16 included). Unaligned data are fine. */
 double qn__load_real(const void *data, qn_dtype dtype, size_t index);
+/* The nearest value the dtype has (ties to even; integers saturate, NaN is 0 there). */
+void qn__store_real(void *data, qn_dtype dtype, size_t index, double value);
+/* The same for 16-bit and smaller floats, where `saturate` chooses between the largest finite value
+ * and infinity or NaN for what is too large. */
+void qn__store_minifloat(void *data, qn_dtype dtype, size_t index, double value, bool saturate);
+double qn__load_minifloat(const void *data, qn_dtype dtype, size_t index);
 
 #endif

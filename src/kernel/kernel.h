@@ -99,12 +99,21 @@ typedef struct qn_f32_pool {
  * a: ks groups of MR row pointers (entries at and above mr repeat a valid row); each row has kc
  * bytes, no over-read. w: packed by qn__q8_gemm_pack: panels of NR columns: NR int32 bases, NR
  * float scales, then for each p and each group of KR consecutive k, NR times KR bytes, zero padded.
- * safe: for every column no sum of two neighbouring products of a tap (k = 2i, 2i + 1) leaves
- * int16, whatever the activations: kernels may then add pairs in 16 bits (vpmaddubsw).
+ * safe: what qn__q8_gemm_safe tells and the packing was told: for every column no sum of two
+ * neighbouring products of a tap (k = 2i, 2i + 1) leaves int16, whatever the activations: kernels
+ * may then add pairs in 16 bits (vpmaddubsw).
+ * An implementation with `pairs` also knows which two groups of safe weights may be added to each
+ * other in 16 bits: groups then come in the order of tables behind the weights of a panel, one for
+ * each p and each QN_Q8_PAIRS_K of its k: uint16 number of pairs of groups, then for every group
+ * (those of pairs first) the uint16 distance of its first k from the part's. Panels end at a
+ * multiple of 64 bytes.
  * c: rows of c_stride elements; the kernel walks all panels of nc. mr in 1..MR. */
+#define QN_Q8_PAIRS_K 2048
 typedef struct qn_q8_out {
     int32_t zero, lo, hi; /* all of them values of one 8-bit type */
     bool is_float;
+    bool
+        small_scales; /* GEMM: all scales are between -1 and 1, which saves a bound; never needed */
     qn_clamp_f32 clamp; /* of floats */
 } qn_q8_out;
 typedef void (*qn_q8_igemm_fn)(size_t mr, size_t nc, size_t kc, size_t ks, const uint8_t *const *a,
@@ -113,24 +122,35 @@ typedef void (*qn_q8_igemm_fn)(size_t mr, size_t nc, size_t kc, size_t ks, const
 typedef struct qn_q8_igemm {
     qn_q8_igemm_fn fn;
     size_t mr, nr, kr;
+    bool pairs;
     const char *name;
 } qn_q8_igemm;
-/* Changes whenever the bytes that qn__q8_gemm_pack makes, or their meaning to kernels, change: model
- * files hold packed weights under this number (docs/qnm.md). */
+/* Changes whenever the bytes that qn__q8_gemm_pack makes, or their meaning to kernels, change:
+ * model files hold packed weights under this number (docs/qnm.md). */
 enum { QN_Q8_GEMM_LAYOUT_VERSION = 1 };
-/* Packing id of one form: slot 1 (q8_igemm), version, NR, KR. */
-static inline uint32_t qn_q8_gemm_layout(size_t nr, size_t kr)
+/* Packing id of one form: slot 1 (q8_igemm), version, NR, KR; 0x80 with KR: in pairs. */
+static inline uint32_t qn_q8_gemm_layout(const qn_q8_igemm *kernel)
 {
-    return 1u << 24 | (uint32_t)QN_Q8_GEMM_LAYOUT_VERSION << 16 | ((uint32_t)nr & 255) << 8 |
-           ((uint32_t)kr & 255);
+    return 1u << 24 | (uint32_t)QN_Q8_GEMM_LAYOUT_VERSION << 16 |
+           ((uint32_t)kernel->nr & 255) << 8 | ((uint32_t)kernel->kr & 127) |
+           (kernel->pairs ? 0x80u : 0);
 }
 /* Bytes needed to pack n columns of ks * kc weights; false on overflow. */
-bool qn__q8_gemm_packed_bytes(size_t *out, size_t n, size_t kc, size_t ks, size_t nr, size_t kr);
-/* Packs weights given as w[n * stride_n + p * stride_p + k * stride_k]; returns whether they are
- * safe, which does not depend on nr and kr. */
-bool qn__q8_gemm_pack(void *packed, const int8_t *w, const int32_t *base, const float *scale,
+bool qn__q8_gemm_packed_bytes(size_t *out, size_t n, size_t kc, size_t ks,
+                              const qn_q8_igemm *kernel);
+/* Whether packed weights that come from elsewhere can be given to a kernel: what tables of pairs
+ * say lies inside the rows. (Other forms have none: true.) */
+bool qn__q8_gemm_packed_ok(const void *packed, size_t n, size_t kc, size_t ks,
+                           const qn_q8_igemm *kernel);
+/* Weights of n columns at w[n * stride_n + p * stride_p + k * stride_k]: whether they are safe. */
+bool qn__q8_gemm_safe(const int8_t *w, size_t n, size_t kc, size_t ks, size_t stride_n,
+                      size_t stride_p, size_t stride_k);
+void qn__q8_gemm_pack(void *packed, const int8_t *w, const int32_t *base, const float *scale,
                       size_t n, size_t kc, size_t ks, size_t stride_n, size_t stride_p,
-                      size_t stride_k, size_t nr, size_t kr);
+                      size_t stride_k, const qn_q8_igemm *kernel, bool safe);
+
+/* Sum of n weights, modulo 2^32: what bases are made of. */
+int32_t qn__q8_gemm_sum(const int8_t *w, size_t n, size_t stride);
 
 /* --- 8-bit depthwise convolution, channels last --------------------------------------------------
  * A run of n outputs along a row; every tap is inside the input (edges are shorter windows):

@@ -1,14 +1,3 @@
-/* Dispatch: the rows of kernels.def in order, each overwriting its slot when the CPU has what it
- * needs. The scalar rows come first and need nothing, so no slot stays empty. */
-#include "kernel/kernel.h"
-
-void qn__kernels_init(qn_kernels *kernels, uint32_t cpu_flags)
-{
-    *kernels = (qn_kernels){.cpu_flags = cpu_flags};
-#define QN_KERNEL(slot_, isa, function, ...)                                                       \
-    if ((cpu_flags & QN_ISA_##isa) == QN_ISA_##isa)                                                \
-        kernels->slot_ =                                                                           \
-            (__typeof__(kernels->slot_)){.fn = function, .name = #function, __VA_ARGS__};
-#include "kernel/kernels.def"
-#undef QN_KERNEL
-}
+/* Kernels of libquench: all that were compiled. */
+#define QN_LEFT_OUT(slot, isa) false
+#include "kernel/kernels_init.h"

@@ -182,11 +182,13 @@ finish_block(const qn_q8_avgpool_args *args, const uint32_t *sums, uint8_t *rest
 }
 
 #if VBYTES > 0
-/* As many bytes as sums of 16 bits fit a register, and half of it. */
+/* As many bytes as sums of 16 bits fit a register, half of it, and eight. */
 typedef uint8_t wide __attribute__((vector_size(VBYTES / 2), aligned(1), may_alias));
 typedef uint16_t wide_sum __attribute__((vector_size(VBYTES)));
 typedef uint8_t narrow __attribute__((vector_size(VBYTES / 4), aligned(1), may_alias));
 typedef uint16_t narrow_sum __attribute__((vector_size(VBYTES / 2)));
+typedef uint8_t least __attribute__((vector_size(8), aligned(1), may_alias));
+typedef uint16_t least_sum __attribute__((vector_size(16)));
 
 /* Sums of channels from c on, of n; 16 bits hold 257 taps. */
 #define CHANNELS(V)                                                                                \
@@ -224,6 +226,7 @@ void AVGPOOL(const qn_q8_avgpool_args *args)
 #if VBYTES > 0
         CHANNELS(wide)
         CHANNELS(narrow)
+        CHANNELS(least)
 #endif
         for (; c < n; c++)
             for (size_t i = 0; i < args->rows; i++)

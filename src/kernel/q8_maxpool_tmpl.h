@@ -4,6 +4,7 @@
 
 typedef uint8_t wide __attribute__((vector_size(VBYTES), aligned(1), may_alias));
 typedef uint8_t narrow __attribute__((vector_size(16), aligned(1), may_alias));
+typedef uint8_t least __attribute__((vector_size(8), aligned(1), may_alias));
 
 /* Channels from c on, as many as vectors of this type hold entirely; c moves on. */
 #define CHANNELS(V)                                                                                \
@@ -28,6 +29,7 @@ void MAXPOOL(const qn_q8_maxpool_args *args)
     size_t c = 0;
     CHANNELS(wide)
     CHANNELS(narrow)
+    CHANNELS(least)
     for (; c < args->channels; c++) {
         uint8_t best = args->least;
         for (size_t i = 0; i < args->rows; i++) {

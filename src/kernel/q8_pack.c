@@ -1,18 +1,60 @@
 /* Packing of 8-bit GEMM weights: panels of nr columns, each nr bases and nr scales followed by the
- * weights: for each tap and each group of kr consecutive k, kr bytes of every column. */
+ * weights: for each tap and each group of kr consecutive k, kr bytes of every column. For kernels
+ * that add two groups in 16 bits, groups are reordered and tables say how (kernel.h). */
 #include "core/checked.h"
 #include "kernel/kernel.h"
 
 #include <string.h>
 
-bool qn__q8_gemm_packed_bytes(size_t *out, size_t n, size_t kc, size_t ks, size_t nr, size_t kr)
+/* The largest sum of weights of one sign that cannot leave int16: * 255 <= 32767. */
+enum { MOST = INT16_MAX / 255 };
+/* Pairs of groups: columns of a panel, sums of products per group (positive and negative ones of
+ * two pairs of k per column), groups per part, partners tried for each of them. */
+enum { PAIRS_NR = 16, LANES = 4 * PAIRS_NR, GROUPS = QN_Q8_PAIRS_K / 4, TRIES = 64 };
+enum { SHORT_K = 32 };
+
+typedef struct columns {
+    const int8_t *w;
+    size_t n, stride_n, stride_k;
+} columns;
+
+static size_t part_of(size_t kc, size_t k0)
 {
-    size_t bytes, k_up, panels;
-    if (!qn_add_size(&k_up, kc, kr - 1) || !qn_mul_size(&bytes, k_up / kr * kr, ks) ||
+    return kc - k0 < QN_Q8_PAIRS_K ? kc - k0 : QN_Q8_PAIRS_K;
+}
+
+bool qn__q8_gemm_packed_bytes(size_t *out, size_t n, size_t kc, size_t ks,
+                              const qn_q8_igemm *kernel)
+{
+    const size_t nr = kernel->nr, kr = kernel->kr;
+    size_t bytes, order, k_up, panels;
+    if (!qn_add_size(&k_up, kc, kr - 1))
+        return false;
+    k_up = k_up / kr * kr;
+    if (!qn_mul_size(&bytes, k_up, ks) ||
         !qn_add_size(&bytes, bytes, sizeof(int32_t) + sizeof(float)) ||
         !qn_mul_size(&bytes, bytes, nr) || !qn_add_size(&panels, n, nr - 1))
         return false;
+    if (kernel->pairs) {
+        /* As many numbers as groups and parts. */
+        order = (k_up / kr + k_up / QN_Q8_PAIRS_K + (k_up % QN_Q8_PAIRS_K != 0)) * sizeof(uint16_t);
+        if (!qn_mul_size(&order, order, ks) || !qn_add_size(&bytes, bytes, order) ||
+            !qn_align_size(&bytes, bytes, 64))
+            return false;
+    }
     return qn_mul_size(out, bytes, panels / nr);
+}
+
+int32_t qn__q8_gemm_sum(const int8_t *w, size_t n, size_t stride)
+{
+    uint32_t sum = 0;
+    if (stride == 1) /* a loop of its own, for the compiler */
+        for (size_t i = 0; i < n; i++)
+            sum += (uint32_t)w[i];
+    else
+        for (size_t i = 0; i < n; i++)
+            sum += (uint32_t)w[i * stride];
+    return (int32_t)sum;
 }
 
 /* Whether two neighbouring products, activations being 0..255, always stay within int16: sums of
@@ -27,7 +69,7 @@ static inline bool pairs_are_safe(const int8_t *w, size_t kc, size_t stride_k)
         above = up > above ? up : above;
         below = down < below ? down : below;
     }
-    return above * 255 <= INT16_MAX && below * 255 >= INT16_MIN;
+    return above <= MOST && below >= -MOST;
 }
 
 /* kr consecutive k of nr columns, all inside. */
@@ -54,25 +96,182 @@ static uint8_t *pack_tap(uint8_t *at, const int8_t *tap, size_t width, size_t kc
     return at;
 }
 
-bool qn__q8_gemm_pack(void *packed, const int8_t *w, const int32_t *base, const float *scale,
-                      size_t n, size_t kc, size_t ks, size_t stride_n, size_t stride_p,
-                      size_t stride_k, size_t nr, size_t kr)
+bool qn__q8_gemm_safe(const int8_t *w, size_t n, size_t kc, size_t ks, size_t stride_n,
+                      size_t stride_p, size_t stride_k)
 {
     bool safe = true;
-    uint8_t *at = packed;
+    for (size_t j = 0; j < n; j++) {
+        for (size_t p = 0; safe && p < ks; p++) {
+            const int8_t *const row = w + j * stride_n + p * stride_p;
+            safe = stride_k == 1 ? pairs_are_safe(row, kc, 1) : pairs_are_safe(row, kc, stride_k);
+        }
+    }
+    return safe;
+}
+
+/* One group of four k from k0 on, to what lies behind kc zeros. */
+static uint8_t *pack_group(uint8_t *at, const columns *c, size_t k0, size_t kc, size_t nr)
+{
+    const size_t n = kc - k0 < 4 ? kc - k0 : 4;
+    return pack_tap(at, c->w + k0 * c->stride_k, c->n, n, c->stride_n, c->stride_k, nr, 4);
+}
+
+/* Sums of positive and of negative weights of the pairs of k of every column; how heavy they are.
+ */
+static uint32_t weigh_group(uint8_t sums[LANES], const columns *c, size_t k0, size_t kc)
+{
+    uint32_t heavy = 0;
+    memset(sums, 0, LANES);
+    for (size_t j = 0; j < c->n; j++) {
+        for (size_t k = k0; k < k0 + 4 && k < kc; k++) {
+            const int32_t w = c->w[j * c->stride_n + k * c->stride_k];
+            uint8_t *const sum = &sums[4 * j + (k - k0) / 2 * 2 + (w < 0)];
+            *sum = (uint8_t)(*sum + (w < 0 ? -w : w));
+        }
+    }
+    for (size_t i = 0; i < LANES; i++)
+        heavy += (uint32_t)sums[i] * sums[i];
+    return heavy;
+}
+
+static bool may_be_added(const uint8_t a[LANES], const uint8_t b[LANES])
+{
+    uint8_t over = 0;
+    for (size_t i = 0; i < LANES; i++)
+        over |= (uint8_t)(a[i] + b[i] > MOST);
+    return over == 0;
+}
+
+/* Fills order with the groups of the part's n of k and returns how many pairs, at most `most`, come
+ * first: a heavy group goes with the lightest of those left. */
+static size_t pair_groups(uint16_t order[GROUPS], const columns *c, size_t k0, size_t n,
+                          size_t most)
+{
+    uint8_t sums[GROUPS][LANES];
+    uint32_t heavy[GROUPS];
+    uint16_t by_weight[GROUPS], single[GROUPS];
+    const size_t groups = (n + 3) / 4;
+    for (size_t g = 0; g < groups; g++) {
+        heavy[g] = weigh_group(sums[g], c, k0 + 4 * g, k0 + n);
+        size_t i = g;
+        for (; i > 0 && heavy[by_weight[i - 1]] < heavy[g]; i--)
+            by_weight[i] = by_weight[i - 1];
+        by_weight[i] = (uint16_t)g;
+    }
+    size_t left = groups, n_single = 0, n_paired = 0;
+    for (size_t first = 0; first < left; first++) {
+        const uint16_t g = by_weight[first];
+        size_t i = left;
+        while (i > first + 1 && left - i < TRIES && !may_be_added(sums[g], sums[by_weight[i - 1]]))
+            i--;
+        if (i == first + 1 || left - i == TRIES || n_paired == 2 * most) {
+            single[n_single++] = g;
+            continue;
+        }
+        order[n_paired++] = g;
+        order[n_paired++] = by_weight[i - 1];
+        left--;
+        memmove(by_weight + i - 1, by_weight + i, (left - (i - 1)) * sizeof *by_weight);
+    }
+    memcpy(order + n_paired, single, n_single * sizeof *single);
+    return n_paired / 2;
+}
+
+static void pack_pairs(uint8_t **at, uint8_t **table, const columns *c, size_t kc, size_t nr,
+                       size_t most)
+{
+    for (size_t k0 = 0; k0 < kc; k0 += QN_Q8_PAIRS_K) {
+        const size_t n = part_of(kc, k0), groups = (n + 3) / 4;
+        uint16_t order[1 + GROUPS] = {0};
+        for (size_t g = 0; g < groups; g++)
+            order[1 + g] = (uint16_t)g;
+        if (most > 0)
+            order[0] = (uint16_t)pair_groups(order + 1, c, k0, n, most);
+        for (size_t g = 0; g < groups; g++) {
+            *at = pack_group(*at, c, k0 + 4 * (size_t)order[1 + g], kc, nr);
+            order[1 + g] = (uint16_t)(4 * order[1 + g]);
+        }
+        memcpy(*table, order, (1 + groups) * sizeof *order);
+        *table += (1 + groups) * sizeof *order;
+    }
+}
+
+/* Pairs that every part of every panel may have: where rows are short they are as many everywhere,
+ * as loops of a new length each time would cost more than pairs save. */
+static size_t most_pairs(const int8_t *w, size_t n, size_t kc, size_t ks, size_t stride_n,
+                         size_t stride_p, size_t stride_k, size_t nr)
+{
+    size_t most = GROUPS;
+    if (kc > SHORT_K)
+        return most;
     for (size_t n0 = 0; n0 < n; n0 += nr) {
+        for (size_t p = 0; p < ks && most > 0; p++) {
+            const columns c = {w + n0 * stride_n + p * stride_p, n - n0 < nr ? n - n0 : nr,
+                               stride_n, stride_k};
+            uint16_t order[GROUPS];
+            most = pair_groups(order, &c, 0, kc, most);
+        }
+    }
+    return most;
+}
+
+void qn__q8_gemm_pack(void *packed, const int8_t *w, const int32_t *base, const float *scale,
+                      size_t n, size_t kc, size_t ks, size_t stride_n, size_t stride_p,
+                      size_t stride_k, const qn_q8_igemm *kernel, bool safe)
+{
+    const size_t nr = kernel->nr, kr = kernel->kr;
+    size_t panel_bytes = 0;
+    if (!qn__q8_gemm_packed_bytes(&panel_bytes, nr, kc, ks, kernel))
+        return; /* whoever reserved the memory would have seen it */
+    const size_t most =
+        kernel->pairs && safe ? most_pairs(w, n, kc, ks, stride_n, stride_p, stride_k, nr) : 0;
+    uint8_t *panel = packed;
+    for (size_t n0 = 0; n0 < n; n0 += nr, panel += panel_bytes) {
         const size_t width = n - n0 < nr ? n - n0 : nr;
+        uint8_t *at = panel;
         memset(at, 0, nr * (sizeof(int32_t) + sizeof(float)));
         memcpy(at, base + n0, width * sizeof(int32_t));
         memcpy(at + nr * sizeof(int32_t), scale + n0, width * sizeof(float));
         at += nr * (sizeof(int32_t) + sizeof(float));
+        uint8_t *table = at + ks * ((kc + kr - 1) / kr * kr) * nr;
         for (size_t p = 0; p < ks; p++) {
-            const int8_t *const tap = w + n0 * stride_n + p * stride_p;
-            for (size_t j = 0; safe && j < width; j++)
-                safe = stride_k == 1 ? pairs_are_safe(tap + j * stride_n, kc, 1)
-                                     : pairs_are_safe(tap + j * stride_n, kc, stride_k);
-            at = pack_tap(at, tap, width, kc, stride_n, stride_k, nr, kr);
+            const columns c = {w + n0 * stride_n + p * stride_p, width, stride_n, stride_k};
+            if (kernel->pairs)
+                pack_pairs(&at, &table, &c, kc, nr, most);
+            else
+                at = pack_tap(at, c.w, width, kc, stride_n, stride_k, nr, kr);
+        }
+        if (kernel->pairs)
+            memset(table, 0, (size_t)(panel + panel_bytes - table));
+    }
+}
+
+bool qn__q8_gemm_packed_ok(const void *packed, size_t n, size_t kc, size_t ks,
+                           const qn_q8_igemm *kernel)
+{
+    const size_t nr = kernel->nr, kr = kernel->kr;
+    size_t panel_bytes;
+    if (!kernel->pairs)
+        return true;
+    if (!qn__q8_gemm_packed_bytes(&panel_bytes, nr, kc, ks, kernel))
+        return false;
+    const size_t table_at =
+        nr * (sizeof(int32_t) + sizeof(float)) + ks * ((kc + kr - 1) / kr * kr) * nr;
+    for (size_t n0 = 0; n0 < n; n0 += nr) {
+        const uint8_t *table = (const uint8_t *)packed + n0 / nr * panel_bytes + table_at;
+        for (size_t p = 0; p < ks; p++) {
+            for (size_t k0 = 0; k0 < kc; k0 += QN_Q8_PAIRS_K) {
+                const size_t groups = (part_of(kc, k0) + 3) / 4;
+                uint16_t order[1 + GROUPS];
+                memcpy(order, table, (1 + groups) * sizeof *order);
+                table += (1 + groups) * sizeof *order;
+                bool fine = 2 * (size_t)order[0] <= groups;
+                for (size_t g = 0; g < groups; g++)
+                    fine &= order[1 + g] % 4 == 0 && order[1 + g] / 4 < groups;
+                if (!fine)
+                    return false;
+            }
         }
     }
-    return safe;
+    return true;
 }

@@ -97,37 +97,38 @@ static inline __attribute__((always_inline)) void dwconv_window(const qn_f32_dwc
     }
 }
 
-static inline __attribute__((always_inline)) void dwconv_channels(const qn_f32_dwconv_args *args,
-                                                                  size_t c, const size_t left)
+static void dwconv_channels(const qn_f32_dwconv_args *args, size_t c)
 {
     const size_t kh = args->kh, kw = args->kw;
     size_t done = 0;
     if (kh == 3 && kw == 3) {
         if (args->in_step == args->in_col)
-            done = dwconv_shared(args, 3, 1, c, left);
+            done = dwconv_shared(args, 3, 1, c, LANES);
         else if (args->in_step == 2 * args->in_col)
-            done = dwconv_shared(args, 3, 2, c, left);
-        dwconv_window(args, 3, 3, c, left, done);
+            done = dwconv_shared(args, 3, 2, c, LANES);
+        dwconv_window(args, 3, 3, c, LANES, done);
     } else if (kw == 3) {
         if (kh == 2 && args->in_step == args->in_col)
-            done = dwconv_shared(args, 2, 1, c, left);
-        dwconv_window(args, kh, 3, c, left, done);
+            done = dwconv_shared(args, 2, 1, c, LANES);
+        dwconv_window(args, kh, 3, c, LANES, done);
     } else if (kw == 2) {
-        dwconv_window(args, kh, 2, c, left, 0);
+        dwconv_window(args, kh, 2, c, LANES, 0);
     } else if (kw == 5) {
-        dwconv_window(args, kh, 5, c, left, 0);
+        dwconv_window(args, kh, 5, c, LANES, 0);
     } else {
-        dwconv_window(args, kh, kw, c, left, 0);
+        dwconv_window(args, kh, kw, c, LANES, 0);
     }
 }
 
+/* The last channels overlap the ones before: only fewer than a vector are masked. */
 void DWCONV(const qn_f32_dwconv_args *args)
 {
-    size_t c = 0;
-    for (; c + LANES <= args->channels; c += LANES)
-        dwconv_channels(args, c, LANES);
-    if (c < args->channels)
-        dwconv_channels(args, c, args->channels - c);
+    const size_t channels = args->channels;
+    if (channels < LANES)
+        dwconv_window(args, args->kh, args->kw, 0, channels, 0);
+    else
+        for (size_t c = 0; c < channels; c += LANES)
+            dwconv_channels(args, channels - c < LANES ? channels - LANES : c);
 }
 
 static inline __attribute__((always_inline)) void maxpool_channels(const qn_f32_pool_args *args,
@@ -167,11 +168,12 @@ static inline __attribute__((always_inline)) void maxpool_channels(const qn_f32_
 
 void MAXPOOL(const qn_f32_pool_args *args)
 {
-    size_t c = 0;
-    for (; c + LANES <= args->channels; c += LANES)
-        maxpool_channels(args, c, LANES);
-    if (c < args->channels)
-        maxpool_channels(args, c, args->channels - c);
+    const size_t channels = args->channels;
+    if (channels < LANES)
+        maxpool_channels(args, 0, channels);
+    else
+        for (size_t c = 0; c < channels; c += LANES)
+            maxpool_channels(args, channels - c < LANES ? channels - LANES : c, LANES);
 }
 
 /* Taps are added one by one as in the reference; four vectors of channels hide the latency. */

@@ -192,35 +192,50 @@ done:
     return status;
 }
 
-/* Both files are complete beside their places before the first is renamed. */
+/* What lies at path, to be put back should the new pair not come about; NULL: nothing. */
+static qn_status keep_old(const qn_context *ctx, const char *path, qn_file_writer **out,
+                          qn_error *error)
+{
+    struct stat info;
+    qn_file_view view;
+    *out = NULL;
+    if (stat(path, &info) != 0)
+        return QN_OK;
+    QN_TRY(qn__file_open(ctx, path, &view, error));
+    const qn_status status = qn__file_create(ctx, path, out, error);
+    if (status == QN_OK)
+        qn__file_write(*out, view.data, view.size_bytes);
+    qn__file_close(ctx, &view);
+    return status;
+}
+
+/* The scales first: a new model is never without its own. */
 static qn_status save(job *j, qn_error *error)
 {
     const size_t name_bytes = strlen(j->destination) + sizeof(".json");
     char *json_path = qn__alloc(j->ctx, name_bytes), *text = NULL;
     uint8_t *bytes = NULL;
     size_t size_bytes = 0;
-    qn_file_writer *model = NULL, *json = NULL;
+    bool upgraded;
+    qn_file_writer *model = NULL, *json = NULL, *old = NULL;
     qn_status status;
     if (json_path == NULL)
         return QN_NOMEM(error);
     snprintf(json_path, name_bytes, "%s.json", j->destination);
     QN_TRY_GOTO(qn__mnn_scales_json(j->run.source, &j->scales, &text, error));
+    QN_TRY_GOTO(qn__mnn_upgrade(&j->document, &upgraded, error));
     QN_TRY_GOTO(qn__fb_build(&j->document, &bytes, &size_bytes, error));
+    QN_TRY_GOTO(keep_old(j->ctx, json_path, &old, error));
     QN_TRY_GOTO(qn__file_create(j->ctx, j->destination, &model, error));
     QN_TRY_GOTO(qn__file_create(j->ctx, json_path, &json, error));
     qn__file_write(model, bytes, size_bytes);
     qn__file_write(json, text, strlen(text));
-    QN_TRY_GOTO(qn__file_finish(model, error));
-    QN_TRY_GOTO(qn__file_finish(json, error));
-    status = qn__file_commit(model, error);
-    model = NULL;
-    if (status == QN_OK) {
-        status = qn__file_commit(json, error);
-        json = NULL;
-    }
+    status = qn__file_commit_pair(json, model, old, error);
+    model = json = old = NULL;
 done:
     qn__file_abandon(model);
     qn__file_abandon(json);
+    qn__file_abandon(old);
     qn__free(j->ctx, bytes);
     qn__free(j->ctx, text);
     qn__free(j->ctx, json_path);

@@ -161,8 +161,10 @@ static void decide_node(qn_quant_plan *plan, size_t n)
     for (uint32_t k = 0; k < node->n_inputs; k++) {
         const qn_tensor *t = node->inputs[k];
         if (t != NULL && t->constant == NULL && qn__is_activation_input(node, k))
-            plan->tensors[t->id].wanted = true;
+            plan->tensors[t->id].wanted = plan->settings->scheme != QN_SCHEME_WEIGHTS;
     }
+    if (plan->settings->scheme != QN_SCHEME_STATIC)
+        return; /* results are float */
     for (uint32_t k = 0; k < node->n_outputs; k++) {
         if (node->outputs[k] == NULL)
             continue;
@@ -278,6 +280,7 @@ static qn_status apply_override(qn_quant_plan *plan, const qn_override *o, qn_er
                "an override needs name, key and value");
     QN_FAIL_IF(!known_key(o->key, &tensor_key), error, QN_INVALID_ARGUMENT,
                "%s:%s=%s: unknown key \"%s\"", o->pattern, o->key, o->value, o->key);
+    QN_TRY(qn__scheme_override(plan->settings, o, error));
     QN_TRY(qn__pattern_create(g->ctx, o->pattern, &pattern, error));
     for (size_t i = 0; i < g->n_inputs; i++) {
         if (tensor_key && qn__pattern_matches_tensor(pattern, g->inputs[i])) {
@@ -348,7 +351,9 @@ qn_status qn__quant_plan_create(const qn_graph *graph, const qn_settings *settin
     }
     for (size_t n = 0; n < graph->n_nodes; n++) {
         qn_node_plan *p = &out->nodes[n];
-        p->rule = node_rule(graph, settings->target, graph->nodes[n]->op, &p->reason);
+        p->rule = settings->scheme == QN_SCHEME_STATIC
+                      ? node_rule(graph, settings->target, graph->nodes[n]->op, &p->reason)
+                      : qn__scheme_rule(settings, graph->nodes[n]->op, &p->reason);
         p->weights.method = settings->weights;
         p->weights.per_channel = settings->per_channel;
         p->weights.level_set = settings->level_set;

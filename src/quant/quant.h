@@ -60,8 +60,33 @@ const qn_weight_method *qn__weight_method_find(const char *name);
 extern const qn_weight_method qn__weight_max_abs, qn__weight_admm; /* others take their steps */
 float qn__max_abs(const float *w, size_t count);
 
+/* --- schemes (quant/scheme.c)
+ * ------------------------------------------------------------------- */
+typedef enum qn_scheme {
+    QN_SCHEME_STATIC = 0, /* weights and activations, ranges calibrated */
+    QN_SCHEME_DYNAMIC,    /* products whose activations get their scale at run time */
+    QN_SCHEME_WEIGHTS     /* weights of products in blocks, activations in float */
+} qn_scheme;
+#define QN_DEFAULT_SCHEME "static"
+#define QN_DEFAULT_BLOCK 32
+struct qn_settings;
+/* Reads the word and settles what goes with it; everything else in settings is chosen. data: there
+ * are samples, or a recipe. INVALID_ARGUMENT: options that cannot go together. */
+qn_status qn__scheme_choose(const char *word, uint32_t block, bool data,
+                            const qn_quantize_options *options, struct qn_settings *settings,
+                            qn_error *error);
+/* Rule of an operator in a scheme that is not static. */
+qn_rule qn__scheme_rule(const struct qn_settings *settings, qn_op op, const char **reason);
+/* May an override with this key be given? */
+qn_status qn__scheme_override(const struct qn_settings *settings, const qn_override *o,
+                              qn_error *error);
+
 /* --- decisions of a run (quant/decide.c) ------------------------------------------------------ */
 typedef struct qn_settings {
+    qn_scheme scheme;
+    const char *scheme_word; /* as options have it */
+    uint32_t block;          /* of QN_SCHEME_WEIGHTS */
+    bool zero_points;        /* its weights are unsigned, with zero points */
     const qn_target *target;
     qn_dtype activation; /* target's or --activations */
     bool symmetric;
@@ -184,6 +209,12 @@ bool qn__pairs_safe_adjacent(const int8_t *q, size_t k, size_t positions);
 qn_status qn__quantize_weights(const qn_context *ctx, const qn_weight_view *view, const float *w,
                                const float *min_scale, bool prove_pairs, qn_weights_plan *plan,
                                float *scales, int8_t *q, qn_error *error);
+
+/* Weights of a MatMul or Gemm in blocks of `block` along k (quant/blocks.c): type of the constant,
+ * parameters in the graph's arena, and its data. */
+qn_status qn__quantize_blocks(qn_graph *graph, const qn_node *node, const qn_settings *settings,
+                              const float *w, qn_weights_plan *plan, qn_type *type, qn_blob **blob,
+                              qn_error *error);
 
 /* --- the rewrite (quant/rewrite.c) -------------------------------------------------------------*/
 /* What bias corrections follow from, by tensor id: NULL or [channels] means of the float values,

@@ -19,6 +19,9 @@
 #define DEFAULT_WEIGHT_LEVELS "uniform"
 #define EQUALIZE_SAMPLES 32
 
+#define QN_STRING_(x) #x
+#define QN_STRING(x) QN_STRING_(x)
+
 void qn_quantize_options_init(qn_quantize_options *options)
 {
     *options = (qn_quantize_options){.struct_size = sizeof(*options), .batch = 1};
@@ -38,6 +41,8 @@ const char *qn_quantize_default(const char *which)
         {"equalize", DEFAULT_EQUALIZE},
         {"x86", DEFAULT_X86},
         {"weight_levels", DEFAULT_WEIGHT_LEVELS},
+        {"scheme", QN_DEFAULT_SCHEME},
+        {"weight_block", QN_STRING(QN_DEFAULT_BLOCK)},
     };
     for (size_t i = 0; which != NULL && i < sizeof(rows) / sizeof(rows[0]); i++)
         if (strcmp(rows[i].key, which) == 0)
@@ -173,7 +178,8 @@ static qn_status choose_levels(run *r, qn_error *error)
     const char *name = choose(r, o->weight_levels, "weight_levels", DEFAULT_WEIGHT_LEVELS);
     QN_FAIL_IF(!qn__level_set_find(name, &s->level_set), error, QN_INVALID_ARGUMENT,
                "weight-levels \"%s\": expected uniform, ternary or pow2", name);
-    QN_TRY(choose_number(r, o->weight_bits, "weight_bits", 2, 8, &s->weight_bits, error));
+    if (s->scheme != QN_SCHEME_WEIGHTS)
+        QN_TRY(choose_number(r, o->weight_bits, "weight_bits", 2, 8, &s->weight_bits, error));
     QN_TRY(choose_number(r, o->weight_clamp, "weight_clamp", 1, 127, &s->weight_clamp, error));
     QN_TRY(choose_number(r, o->feature_clamp, "feature_clamp", 1, 127, &s->feature_clamp, error));
     const char *problem = qn__levels_make(s->level_set, s->weight_bits, s->weight_clamp, &levels);
@@ -183,12 +189,22 @@ static qn_status choose_levels(run *r, qn_error *error)
     return QN_OK;
 }
 
+static qn_status choose_scheme(run *r, qn_error *error)
+{
+    const qn_quantize_options *o = r->options;
+    uint32_t block = 0;
+    QN_TRY(choose_number(r, o->weight_block, "weight_block", 16, 256, &block, error));
+    return qn__scheme_choose(choose(r, o->scheme, "scheme", QN_DEFAULT_SCHEME), block,
+                             r->dataset != NULL || r->recipe.ctx != NULL, o, &r->settings, error);
+}
+
 static qn_status choose_settings(run *r, qn_error *error)
 {
     const qn_quantize_options *o = r->options;
     const size_t n_recorded = r->recipe.ctx == NULL ? 0 : qn__recipe_n_overrides(&r->recipe);
     QN_TRY(choose_methods(r, error));
     QN_TRY(choose_words(r, error));
+    QN_TRY(choose_scheme(r, error));
     QN_TRY(choose_levels(r, error));
     r->settings.batch =
         r->recipe.ctx == NULL || o->batch > 1 ? o->batch : qn__recipe_batch(&r->recipe, o->batch);
@@ -365,6 +381,24 @@ static qn_status own_ranges(run *r, qn_error *error)
     return qn__quant_plan_ranges(&r->plan, &r->ranges, error);
 }
 
+/* All that a scheme without calibrated ranges wants of samples: inputs of layers. */
+static qn_status sample_rows(run *r, qn_error *error)
+{
+    if (r->dataset == NULL)
+        return QN_OK;
+    QN_TRY(list_rows(r, error));
+    const qn_calib_options o = {.batch = 1,
+                                .progress = r->options->progress,
+                                .progress_ctx = r->options->progress_ctx,
+                                .rows = r->rows,
+                                .n_rows = r->n_rows,
+                                .stats = r->stats,
+                                .stage = QN_STATS_MAIN};
+    if (r->collect != NULL)
+        return qn__calibrate_collect(r->graph, r->dataset, &o, error);
+    return r->n_rows > 0 ? qn__calibrate(r->graph, r->dataset, &o, &r->ranges, error) : QN_OK;
+}
+
 static qn_status calibrate(run *r, bool biases_known, qn_error *error)
 {
     qn_calib_item *items = NULL;
@@ -499,7 +533,9 @@ static qn_status measure(run *r, qn_dataset **stored, qn_error *error)
             QN_TRY(qn__recipe_biases(&r->recipe, &r->plan, r->shifts, &biases_known, error));
     }
     QN_TRY(check_strict(r, error));
-    return calibrate(r, biases_known, error);
+    if (r->settings.scheme == QN_SCHEME_STATIC)
+        return calibrate(r, biases_known, error);
+    return sample_rows(r, error);
 }
 
 static qn_status quantize(run *r, qn_dataset **stored, qn_error *error)

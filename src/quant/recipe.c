@@ -18,9 +18,10 @@
 #define MAX_RECIPE_BYTES ((size_t)256 << 20)
 
 static const char *const setting_keys[] = {
-    "target",         "features", "weights",         "granularity", "activations",
-    "calibrate_with", "x86",      "bias_correction", "equalize",    "weight_levels"};
-static const char *const number_keys[] = {"weight_bits", "weight_clamp", "feature_clamp"};
+    "target", "features",        "weights",  "granularity",   "activations", "calibrate_with",
+    "x86",    "bias_correction", "equalize", "weight_levels", "scheme"};
+static const char *const number_keys[] = {"weight_bits", "weight_clamp", "feature_clamp",
+                                          "weight_block"};
 static const char *const other_keys[] = {
     "recipe", "quench",       "batch",    "preprocessing", "samples", "overrides", "ranges",
     "biases", "equalization", "integers", "scales",        "layers",  "notes",     "batch_norm"};
@@ -66,8 +67,8 @@ static qn_status check_root(const qn_recipe *r, qn_error *error)
         QN_FAIL_IF(!is_setting && !is_number && !in_list(key, other_keys, N_OTHERS), error,
                    QN_INVALID_ARGUMENT, "%s: unknown key \"%s\"", r->path, key);
         QN_FAIL_IF(is_number && (!json_is_integer(value) || json_integer_value(value) < 0 ||
-                                 json_integer_value(value) > 127),
-                   error, QN_CORRUPT, "%s: \"%s\" is not a whole number of 0 to 127", r->path, key);
+                                 json_integer_value(value) > 256),
+                   error, QN_CORRUPT, "%s: \"%s\" is not a whole number of 0 to 256", r->path, key);
         QN_FAIL_IF(is_setting && !json_is_string(value), error, QN_CORRUPT,
                    "%s: \"%s\" is not a string", r->path, key);
     }
@@ -361,7 +362,10 @@ static void put_settings(json_t *root, const qn_settings *s, bool *ok)
     put(root, "equalize", json_string(s->equalize ? "on" : "off"), ok);
     put(root, "x86", json_string(s->x86), ok);
     put(root, "weight_levels", json_string(qn__level_set_name(s->level_set)), ok);
-    const uint32_t numbers[N_NUMBERS] = {s->weight_bits, s->weight_clamp, s->feature_clamp};
+    put(root, "scheme", json_string(s->scheme_word), ok);
+    const bool blocks = s->scheme == QN_SCHEME_WEIGHTS;
+    const uint32_t numbers[N_NUMBERS] = {blocks ? 0 : s->weight_bits, s->weight_clamp,
+                                         s->feature_clamp, blocks ? s->block : 0};
     for (size_t i = 0; i < N_NUMBERS; i++)
         put(root, number_keys[i], json_integer(numbers[i]), ok);
     put(root, "batch", json_integer(s->batch), ok);

@@ -1,6 +1,7 @@
 /* The report of a run: what became of every node, and the recipe. */
 #include "quant/quant.h"
 
+#include <stdio.h>
 #include <string.h>
 
 struct qn_report {
@@ -11,6 +12,7 @@ struct qn_report {
     const char **notes;
     char *recipe;
     qn_settings settings; /* overrides are not kept */
+    char block[16];
 };
 
 static bool fill_nodes(qn_report *r, const qn_quant_plan *plan, const uint64_t *macs)
@@ -53,6 +55,7 @@ qn_status qn__report_create(const qn_quant_plan *plan, const uint64_t *macs, cha
                      .n_notes = plan->n_notes,
                      .settings = *plan->settings};
     r->settings.overrides = NULL;
+    (void)snprintf(r->block, sizeof(r->block), "%u", (unsigned)plan->settings->block);
     qn__arena_init(&r->arena, ctx);
     r->nodes = qn__arena_calloc(&r->arena, r->n_nodes, sizeof(*r->nodes));
     r->notes = qn__arena_calloc(&r->arena, r->n_notes, sizeof(*r->notes));
@@ -113,6 +116,8 @@ const char *qn_report_method(const qn_report *report, const char *which)
         {"equalize", s->equalize ? "on" : "off"},
         {"x86", s->x86},
         {"weight_levels", qn__level_set_name(s->level_set)},
+        {"scheme", s->scheme_word},
+        {"weight_block", report->block},
     };
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
         if (strcmp(rows[i].key, which) == 0)

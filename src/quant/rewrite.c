@@ -71,6 +71,11 @@ qn_status qn__activation_type(const qn_quant_plan *plan, uint32_t tensor_id, qn_
     const bool is_u8 = plan->settings->activation == QN_DTYPE_U8;
     float scale;
     int32_t zero_point;
+    if (plan->settings->scheme == QN_SCHEME_DYNAMIC) {
+        const qn_quant dynamic = {.bits = 8, .axis = -1, .qmin = 0, .qmax = 255};
+        *out = (qn_type){QN_TYPE_DYNAMIC, QN_DTYPE_U8, qn__graph_quant(graph, &dynamic)};
+        return out->quant != NULL ? QN_OK : QN_NOMEM(error);
+    }
     qn__activation_params(plan, tensor_id, &scale, &zero_point);
     /* The runtime's QuantizeLinear saturates at the storage's limits, -128 included. */
     const qn_quant values = {.bits = 8,
@@ -527,6 +532,24 @@ static qn_status compensate(rewriter *r, const qn_node *node, size_t position,
     return job.failed ? QN_NOMEM(r->error) : QN_OK;
 }
 
+/* Weights alone, in blocks. */
+static qn_status quantize_blocks_of(rewriter *r, qn_node *node, size_t position)
+{
+    size_t count;
+    int64_t dims[QN_MAX_RANK];
+    qn_type type;
+    qn_blob *blob = NULL;
+    const float *values = qn__tensor_floats(r->graph, node->inputs[1], &count);
+    if (values == NULL || !qn__tensor_static_dims(node->inputs[1], dims))
+        return QN_NOMEM(r->error);
+    QN_TRY(check_finite(r, node, "weight", values, count));
+    QN_TRY(qn__quantize_blocks(r->graph, node, r->plan->settings, values,
+                               &r->plan->nodes[position].weights, &type, &blob, r->error));
+    const qn_status status = set_constant(r, node, 1, type, node->inputs[1]->rank, dims, blob);
+    qn__blob_unref(blob);
+    return status;
+}
+
 static qn_status quantize_weights_of(rewriter *r, qn_node *node, size_t position)
 {
     const qn_settings *settings = r->plan->settings;
@@ -544,8 +567,10 @@ static qn_status quantize_weights_of(rewriter *r, qn_node *node, size_t position
         return QN_NOMEM(r->error);
     QN_TRY(check_finite(r, node, "weight", values, count));
     float *bias = NULL;
-    QN_TRY(collect_bias(r, node, position, view.channels, &bias));
-    float *bounds = bias_bounds(r, bias, x->scales[0], view.channels);
+    const bool dynamic = settings->scheme == QN_SCHEME_DYNAMIC; /* its bias stays as it is */
+    if (!dynamic)
+        QN_TRY(collect_bias(r, node, position, view.channels, &bias));
+    float *bounds = bias_bounds(r, bias, dynamic ? 1.0f : x->scales[0], view.channels);
     float *scales = qn__arena_calloc(&r->graph->arena, view.channels, sizeof(*scales));
     void *data = NULL;
     qn_blob *blob = qn__blob_create(r->graph->ctx, count, &data);
@@ -555,7 +580,8 @@ static qn_status quantize_weights_of(rewriter *r, qn_node *node, size_t position
                                      scales, data, r->error));
     QN_TRY_GOTO(compensate(r, node, position, &view, values, bounds, scales, data));
     QN_TRY_GOTO(measure_effect(r, node, position, &view, values, data, scales));
-    QN_TRY_GOTO(collect_bias(r, node, position, view.channels, &bias));
+    if (!dynamic)
+        QN_TRY_GOTO(collect_bias(r, node, position, view.channels, &bias));
     QN_TRY_GOTO(set_weights(r, node, &view, w, scales, blob));
     if (bias != NULL && !ensure_bias_input(r, node))
         QN_FAIL_GOTO(r->error, QN_NO_MEMORY, "out of memory");
@@ -675,7 +701,9 @@ static qn_status rewrite(rewriter *r, const size_t *position_of)
         QN_TRY(connect(r, r->graph->nodes[n], r->plan->nodes[n].quantized));
     for (size_t n = 0; n < g->n_nodes; n++)
         if (r->plan->nodes[n].quantized && r->plan->nodes[n].rule == QN_RULE_WEIGHTS)
-            QN_TRY(quantize_weights_of(r, r->graph->nodes[n], n));
+            QN_TRY(r->plan->settings->scheme == QN_SCHEME_WEIGHTS
+                       ? quantize_blocks_of(r, r->graph->nodes[n], n)
+                       : quantize_weights_of(r, r->graph->nodes[n], n));
     QN_TRY(qn__graph_sort(r->graph, r->error));
     return qn__graph_verify(r->graph, r->error);
 }

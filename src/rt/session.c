@@ -27,7 +27,7 @@ void qn_rt_session_options_init(qn_rt_session_options *options)
 
 qn_status qn__rt_session_layout(qn_rt_model *model, qn_error *error)
 {
-    size_t self, exec;
+    size_t self, exec = 0;
     QN_TRY(qn__exec_bytes(model->plan, &exec, error));
     /* A graph's inputs are in memory already: their number is far from overflowing. */
     const size_t n = model->graph->n_inputs;

@@ -8,7 +8,7 @@
 struct qn_exec {
     const qn_plan *plan;
     qn_pool *pool;
-    uint8_t *arena; /* activations, then scratch */
+    uint8_t *arena; /* activations and scratch */
     qn_view *views; /* [n_values] with data of this exec */
     qn_view *io;    /* inputs and outputs of all steps, contiguous per step */
     size_t *io_at;  /* [n_steps] */
@@ -59,7 +59,7 @@ static bool add_part(size_t *total, size_t *at, size_t count, size_t item_bytes)
 
 static bool lay_out(const qn_plan *plan, exec_layout *out)
 {
-    size_t n_io = 0, activations, self;
+    size_t n_io = 0, self;
     for (size_t s = 0; s < plan->n_steps; s++)
         n_io += plan->steps[s].n_in + plan->steps[s].n_out;
     out->total = 0;
@@ -69,8 +69,7 @@ static bool lay_out(const qn_plan *plan, exec_layout *out)
            add_part(&out->total, &out->io, n_io, sizeof(qn_view)) &&
            add_part(&out->total, &out->io_at, plan->n_steps, sizeof(size_t)) &&
            add_part(&out->total, &out->times, plan->n_steps, sizeof(qn_step_time)) &&
-           qn_add_size(&activations, plan->arena_bytes, plan->scratch_bytes) &&
-           add_part(&out->total, &out->arena, activations, 1) &&
+           add_part(&out->total, &out->arena, plan->arena_bytes, 1) &&
            qn_add_size(&out->total, out->total, 64); /* kernels may read up to 64 bytes more */
 }
 
@@ -104,7 +103,7 @@ qn_exec *qn__exec_place(const qn_plan *plan, qn_pool *pool, void *memory)
 
 qn_status qn__exec_create(const qn_plan *plan, qn_pool *pool, qn_exec **out, qn_error *error)
 {
-    size_t bytes;
+    size_t bytes = 0;
     QN_TRY(qn__exec_bytes(plan, &bytes, error));
     void *const memory = qn__alloc_aligned(plan->ctx, bytes);
     if (memory == NULL)
@@ -179,13 +178,29 @@ static qn_status run_step(const qn_exec *exec, size_t index, const qn_run_env *e
     return QN_OK;
 }
 
+/* The true shape of an output that was planned with a bound. */
+static void resize_output(qn_exec *exec, const qn_plan_step *step, const int64_t *dims)
+{
+    qn_view *const view = &exec->views[step->out[0]];
+    view->count = 1;
+    for (size_t i = 0; i < view->rank; i++) {
+        view->dims[i] = dims[i];
+        view->count *= (size_t)dims[i];
+    }
+}
+
 static qn_status advance(qn_exec *exec, size_t index, qn_error *error)
 {
     const qn_plan *const plan = exec->plan;
-    const qn_run_env env = {plan, exec->pool, exec->arena + plan->arena_bytes};
     const qn_plan_step *const step = &plan->steps[index];
+    int64_t dims[1][QN_MAX_RANK];
+    const qn_run_env env = {plan, exec->pool, exec->arena + step->scratch_at, dims};
     const double start = exec->profiling ? now_seconds() : 0.0;
+    if (step->op.resizes)
+        memcpy(dims, plan->values[step->out[0]].view.dims, sizeof(dims));
     QN_TRY(run_step(exec, index, &env, error));
+    if (step->op.resizes)
+        resize_output(exec, step, dims[0]);
     if (exec->profiling && !step->skip)
         exec->times[exec->n_times++] =
             (qn_step_time){step->op.node != NULL ? step->op.node->name : "(layout)",

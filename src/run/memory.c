@@ -60,6 +60,22 @@ static bool place(qn_mem_item *items, const uint32_t *placed, size_t n, uint32_t
     return true;
 }
 
+size_t qn__memory_bound(const qn_mem_item *items, size_t count, int64_t *change, size_t times)
+{
+    int64_t live = 0, most = 0;
+    for (size_t t = 0; t < times; t++)
+        change[t] = 0;
+    for (size_t i = 0; i < count; i++) {
+        change[items[i].first] += (int64_t)items[i].bytes;
+        change[items[i].last + 1] -= (int64_t)items[i].bytes;
+    }
+    for (size_t t = 0; t < times; t++) {
+        live += change[t];
+        most = live > most ? live : most;
+    }
+    return (size_t)most;
+}
+
 qn_status qn__memory_plan(const qn_context *ctx, qn_mem_item *items, size_t count,
                           size_t *total_bytes, qn_error *error)
 {

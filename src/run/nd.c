@@ -227,6 +227,38 @@ static void transpose_32(uint8_t *dst8, const uint8_t *src8, size_t rows, size_t
                 src[(ptrdiff_t)c * src_stride + (ptrdiff_t)r];
 }
 
+/* 16 x 16 bytes: interleaving the first half of the rows with the second, four times over. */
+typedef uint8_t u8x16 __attribute__((vector_size(16), aligned(1), may_alias));
+#ifdef __clang__
+#define SHUFFLE_8(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define SHUFFLE_8(a, b, ...) __builtin_shuffle(a, b, (u8x16){__VA_ARGS__})
+#endif
+
+static void interleave_rows(const u8x16 in[16], u8x16 out[16])
+{
+    for (size_t i = 0; i < 8; i++) {
+        out[2 * i] =
+            SHUFFLE_8(in[i], in[i + 8], 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+        out[2 * i + 1] = SHUFFLE_8(in[i], in[i + 8], 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29,
+                                   14, 30, 15, 31);
+    }
+}
+
+static void transpose_16x16(uint8_t *dst, const uint8_t *src, ptrdiff_t dst_stride,
+                            ptrdiff_t src_stride)
+{
+    u8x16 a[16], b[16];
+    for (ptrdiff_t i = 0; i < 16; i++)
+        a[i] = *(const u8x16 *)(src + i * src_stride);
+    interleave_rows(a, b);
+    interleave_rows(b, a);
+    interleave_rows(a, b);
+    interleave_rows(b, a);
+    for (ptrdiff_t i = 0; i < 16; i++)
+        *(u8x16 *)(dst + i * dst_stride) = a[i];
+}
+
 #define DEFINE_TRANSPOSE(bits)                                                                     \
     static void transpose_##bits(uint8_t *dst8, const uint8_t *src8, size_t rows, size_t cols,     \
                                  ptrdiff_t dst_stride, ptrdiff_t src_stride)                       \
@@ -244,6 +276,22 @@ static void transpose_32(uint8_t *dst8, const uint8_t *src8, size_t rows, size_t
 DEFINE_TRANSPOSE(8)
 DEFINE_TRANSPOSE(16)
 DEFINE_TRANSPOSE(64)
+
+static void transpose_bytes(uint8_t *dst, const uint8_t *src, size_t rows, size_t cols,
+                            ptrdiff_t dst_stride, ptrdiff_t src_stride)
+{
+    const size_t whole_rows = rows / 16 * 16, whole_cols = cols / 16 * 16;
+    for (size_t c = 0; c < whole_cols; c += 16)
+        for (size_t r = 0; r < whole_rows; r += 16)
+            transpose_16x16(dst + (ptrdiff_t)r * dst_stride + (ptrdiff_t)c,
+                            src + (ptrdiff_t)c * src_stride + (ptrdiff_t)r, dst_stride, src_stride);
+    if (whole_cols < cols)
+        transpose_8(dst + whole_cols, src + (ptrdiff_t)whole_cols * src_stride, whole_rows,
+                    cols - whole_cols, dst_stride, src_stride);
+    if (whole_rows < rows)
+        transpose_8(dst + (ptrdiff_t)whole_rows * dst_stride, src + whole_rows, rows - whole_rows,
+                    cols, dst_stride, src_stride);
+}
 
 #define TILE 64 /* rows of one transposing task */
 
@@ -264,7 +312,7 @@ static void copy_tiles(void *arg, size_t begin, size_t end)
         uint8_t *const dst = job->dst + (d + (ptrdiff_t)r0 * dst_stride) * e;
         const uint8_t *const src = job->src + (s + (ptrdiff_t)r0) * e;
         if (e == 1)
-            transpose_8(dst, src, n, cols, dst_stride, src_stride);
+            transpose_bytes(dst, src, n, cols, dst_stride, src_stride);
         else if (e == 2)
             transpose_16(dst, src, n, cols, dst_stride, src_stride);
         else if (e == 4)
@@ -412,9 +460,11 @@ static void gather_row(const qn_gather *g, uint8_t *dst, const uint8_t *src)
             while (end < n && map[end] == map[end - 1] + (int64_t)g->block)
                 end++;
             const uint8_t *const from = src + (size_t)map[i] * g->elem_bytes;
-            if (end == i + 1 && block_bytes == 4)
+            if (end == i + 1 && block_bytes == 4) { /* nothing joins: word by word */
                 memcpy(dst + i * 4, from, 4);
-            else if (end == i + 1 && block_bytes == 1)
+                for (; end < n && map[end] >= 0 && map[end] != map[end - 1] + 1; end++)
+                    memcpy(dst + end * 4, src + (size_t)map[end] * 4, 4);
+            } else if (end == i + 1 && block_bytes == 1)
                 dst[i] = *from;
             else
                 memcpy(dst + i * block_bytes, from, (end - i) * block_bytes);

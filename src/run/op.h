@@ -20,12 +20,13 @@ typedef struct qn_step {
      * ROW_MAJOR (outputs). prepare may ask for another input layout (a conversion is inserted) and
      * sets the outputs'. Constants are always row-major. */
     qn_layout in_layout[QN_STEP_MAX_IO], out_layout[QN_STEP_MAX_IO];
-    size_t scratch_bytes; /* of the session, 64-byte aligned, shared by all steps */
+    size_t scratch_bytes; /* of the session during this step, 64-byte aligned */
     size_t packed_bytes;  /* of packed weights in state, for reports */
     size_t mapped_bytes;  /* of these, not ours but the model file's */
     int8_t inplace_input; /* output 0 may reuse this input's memory; -1 (default): none */
     bool alias;           /* output 0 is the bytes of input 0 as they are: run only copies, and is
                              left out where the planner lets both share memory */
+    bool resizes;         /* output 0's shape is a bound: run says the true one (out_dims) */
     void *state;          /* operator's own, from qn__alloc; freed by release */
 } qn_step;
 
@@ -33,6 +34,9 @@ typedef struct qn_run_env {
     const qn_plan *plan;
     qn_pool *pool; /* may be NULL */
     void *scratch;
+    /* Dims of each output as planned; a step that `resizes` lowers those of output 0 to what it
+     * wrote, packed. */
+    int64_t (*out_dims)[QN_MAX_RANK];
 } qn_run_env;
 
 typedef struct qn_run_op {

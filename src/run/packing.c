@@ -9,10 +9,11 @@
 typedef struct form {
     const char *name;
     uint8_t nr, kr;
+    bool pairs;
 } form;
 
 static const form FORMS[] = {
-#define QN_PACKING(isa, nr, kr) {#isa, nr, kr},
+#define QN_PACKING(isa, nr, kr, pairs) {#isa, nr, kr, pairs},
 #include "run/packings.def"
 #undef QN_PACKING
 };
@@ -23,7 +24,8 @@ static qn_status find_form(const qn_context *ctx, const char *name, size_t lengt
     if (length == 6 && memcmp(name, "native", 6) == 0) {
         qn_kernels kernels;
         qn__kernels_init(&kernels, ctx->cpu_flags);
-        *out = (form){"native", (uint8_t)kernels.q8_igemm.nr, (uint8_t)kernels.q8_igemm.kr};
+        *out = (form){"native", (uint8_t)kernels.q8_igemm.nr, (uint8_t)kernels.q8_igemm.kr,
+                      kernels.q8_igemm.pairs};
         return QN_OK;
     }
     for (size_t i = 0; i < sizeof(FORMS) / sizeof(FORMS[0]); i++) {
@@ -34,7 +36,7 @@ static qn_status find_form(const qn_context *ctx, const char *name, size_t lengt
     }
     QN_FAIL(error, QN_INVALID_ARGUMENT,
             "\"%.*s\" is no instruction set to pack for (native, scalar, avx2, avxvnni, avx512, "
-            "vnni, neon, dotprod)",
+            "vnni, amx, neon, dotprod)",
             (int)(length < 64 ? length : 64), name);
 }
 
@@ -50,7 +52,7 @@ qn_status qn__graph_pack(const qn_graph *graph, const char *names, qn_packed_lis
         at += length + (at[length] == ',');
         bool again = false;
         for (size_t i = 0; i < n_done; i++)
-            again |= done[i].nr == f.nr && done[i].kr == f.kr;
+            again |= done[i].nr == f.nr && done[i].kr == f.kr && done[i].pairs == f.pairs;
         if (again)
             continue;
         done[n_done++] = f;
@@ -59,6 +61,7 @@ qn_status qn__graph_pack(const qn_graph *graph, const char *names, qn_packed_lis
         options.collect = out;
         options.collect_nr = f.nr;
         options.collect_kr = f.kr;
+        options.collect_pairs = f.pairs;
         qn_plan *plan = NULL;
         QN_TRY(qn__plan_create(graph, &options, &plan, error));
         qn__plan_destroy(plan);

@@ -2,6 +2,7 @@
  * decide which values share memory and lay the rest out in one arena. */
 #include "ir/packed.h"
 #include "run/nd.h"
+#include "run/dynamic.h"
 #include "run/plan.h"
 
 #include <string.h>
@@ -20,13 +21,15 @@ static qn_status add_value(qn_plan *plan, const qn_tensor *tensor, qn_layout lay
     const qn_dtype dtype = tensor->type.dtype;
     QN_FAIL_IF(!tensor->has_shape || !qn__tensor_static_dims(tensor, dims), error, QN_UNSUPPORTED,
                "tensor \"%s\": its shape depends on the data", tensor->name);
-    QN_FAIL_IF(dtype == QN_DTYPE_NONE || tensor->type.kind == QN_TYPE_DYNAMIC, error,
+    const bool dynamic = tensor->type.kind == QN_TYPE_DYNAMIC;
+    QN_FAIL_IF(dtype == QN_DTYPE_NONE || (dynamic && !qn_dynamic_is_bytes(tensor->type)), error,
                QN_UNSUPPORTED, "tensor \"%s\": its type cannot be executed", tensor->name);
-    QN_FAIL_IF(!qn_shape_count(&count, dims, tensor->rank) ||
-                   !qn__dtype_bytes(&bytes, dtype, count) || bytes > plan->ctx->limits.tensor_bytes,
-               error, QN_LIMIT, "tensor \"%s\" has more than %llu bytes", tensor->name,
-               (unsigned long long)plan->ctx->limits.tensor_bytes);
-    QN_FAIL_IF(tensor->constant == NULL && qn__dtype_bits(dtype) < 8, error, QN_UNSUPPORTED,
+    QN_FAIL_IF(
+        !qn_shape_count(&count, dims, tensor->rank) || !qn__dtype_bytes(&bytes, dtype, count) ||
+            (dynamic && !qn_dynamic_bytes(&bytes, count)) || bytes > plan->ctx->limits.tensor_bytes,
+        error, QN_LIMIT, "tensor \"%s\" has more than %llu bytes", tensor->name,
+        (unsigned long long)plan->ctx->limits.tensor_bytes);
+    QN_FAIL_IF(qn__dtype_bits(dtype) < 8 && layout != QN_LAYOUT_ROW_MAJOR, error, QN_UNSUPPORTED,
                "tensor \"%s\": activations of %s cannot be executed", tensor->name,
                qn__dtype_name(dtype));
     if (!QN_GROW(plan->ctx, &plan->values, &plan->values_capacity, plan->n_values))
@@ -160,6 +163,28 @@ static qn_status check_shapes(const qn_node *node, qn_error *error)
     return QN_OK;
 }
 
+/* A shape that the data decide is planned with its bound where only the caller sees the tensor. */
+static void bound_output(qn_plan *plan, const qn_node *node)
+{
+    const qn_graph *const graph = plan->graph;
+    qn_tensor *const t = node->outputs[0];
+    int64_t dims[QN_MAX_RANK];
+    bool is_output = false;
+    if (!t->has_shape || qn__tensor_static_dims(t, dims))
+        return;
+    for (size_t i = 0; i < graph->n_outputs; i++)
+        is_output = is_output || graph->outputs[i] == t;
+    for (size_t i = 0; i < graph->n_nodes && is_output; i++)
+        for (uint32_t k = 0; k < graph->nodes[i]->n_inputs; k++)
+            is_output = is_output && graph->nodes[i]->inputs[k] != t;
+    for (size_t i = 0; i < t->rank; i++) {
+        dims[i] = t->dims[i].value;
+        is_output = is_output && dims[i] >= 0 && t->dims[i].kind != QN_DIM_SYMBOL;
+    }
+    if (is_output)
+        qn__tensor_set_shape(t, t->rank, dims);
+}
+
 static qn_status plan_node(qn_plan *plan, const qn_node *node, qn_error *error)
 {
     QN_FAIL_IF(node->n_inputs > QN_STEP_MAX_IO || node->n_outputs > QN_STEP_MAX_IO, error, QN_LIMIT,
@@ -167,15 +192,16 @@ static qn_status plan_node(qn_plan *plan, const qn_node *node, qn_error *error)
                qn__op_name(node->op), QN_STEP_MAX_IO);
     QN_FAIL_IF(node->n_outputs == 0 || node->outputs[0] == NULL, error, QN_CORRUPT,
                "node \"%s\" (%s) has no first output", node->name, qn__op_name(node->op));
+    if (node->op == QN_OP_NON_MAX_SUPPRESSION || node->op == QN_OP_NON_ZERO)
+        bound_output(plan, node);
     QN_TRY(check_shapes(node, error));
     qn_step op = {.node = node,
                   .kernels = &plan->kernels,
                   .inplace_input = -1,
                   .kernel_name = qn__op_name(node->op)};
-    QN_TRY(qn__node_impl(node, &op.impl, error));
     for (uint32_t i = 0; i < node->n_inputs; i++)
         op.in_layout[i] = producer_layout(plan, node->inputs[i]);
-    QN_TRY(op.impl->prepare(plan, &op, error));
+    QN_TRY(qn__step_prepare(plan, &op, error));
     uint32_t in[QN_STEP_MAX_IO];
     qn_status status = QN_OK;
     for (uint32_t i = 0; i < node->n_inputs && status == QN_OK; i++) {
@@ -204,8 +230,6 @@ static qn_status plan_node(qn_plan *plan, const qn_node *node, qn_error *error)
     }
     plan->packed_bytes += op.packed_bytes;
     plan->mapped_bytes += op.mapped_bytes;
-    plan->scratch_bytes =
-        op.scratch_bytes > plan->scratch_bytes ? op.scratch_bytes : plan->scratch_bytes;
     return QN_OK;
 }
 
@@ -237,6 +261,8 @@ static qn_status plan_steps(qn_plan *plan, const uint8_t *needed, qn_error *erro
     for (size_t i = 0; i < graph->n_inputs; i++) {
         const qn_tensor *const t = graph->inputs[i];
         QN_FAIL_IF(t->constant != NULL, error, QN_CORRUPT, "input \"%s\" is constant", t->name);
+        QN_FAIL_IF(t->type.kind == QN_TYPE_DYNAMIC, error, QN_UNSUPPORTED,
+                   "input \"%s\" has no scale", t->name);
         QN_TRY(add_value(plan, t, QN_LAYOUT_ROW_MAJOR, &plan->inputs[i], error));
         plan->primary[t->id] = plan->inputs[i];
     }
@@ -334,11 +360,14 @@ static void find_borrowed(qn_plan *plan)
 
 static qn_status place_values(qn_plan *plan, qn_error *error)
 {
-    qn_mem_item *const items = qn__calloc(plan->ctx, plan->n_values + 1, sizeof(*items));
+    const size_t room = plan->n_values + plan->n_steps + 1;
+    qn_mem_item *const items = qn__calloc(plan->ctx, room, sizeof(*items));
     uint32_t *const owners = qn__calloc(plan->ctx, plan->n_values + 1, sizeof(*owners));
+    const size_t times = plan->n_steps + 3; /* after the last output's last use */
+    int64_t *const change = qn__calloc(plan->ctx, times, sizeof(*change));
     qn_status status = QN_OK;
     size_t n = 0;
-    if (items == NULL || owners == NULL) {
+    if (items == NULL || owners == NULL || change == NULL) {
         status = QN_NOMEM(error);
         goto done;
     }
@@ -349,15 +378,26 @@ static qn_status place_values(qn_plan *plan, qn_error *error)
         items[n] = (qn_mem_item){.bytes = value->bytes, .first = value->first, .last = value->last};
         owners[n++] = (uint32_t)v;
     }
+    const size_t n_values = n; /* then what steps need for themselves */
+    for (size_t s = 0; s < plan->n_steps; s++) {
+        const uint32_t now = (uint32_t)s + 1;
+        if (plan->steps[s].op.scratch_bytes > 0 && !plan->steps[s].skip)
+            items[n++] =
+                (qn_mem_item){.bytes = plan->steps[s].op.scratch_bytes, .first = now, .last = now};
+    }
     QN_TRY_GOTO(qn__memory_plan(plan->ctx, items, n, &plan->arena_bytes, error));
-    for (size_t i = 0; i < n; i++)
+    plan->live_bytes = qn__memory_bound(items, n, change, times);
+    for (size_t i = 0; i < n_values; i++)
         plan->values[owners[i]].offset = items[i].offset;
+    for (size_t i = n_values; i < n; i++)
+        plan->steps[items[i].first - 1].scratch_at = items[i].offset;
     if (plan->arena_bytes > plan->ctx->limits.arena_bytes)
         QN_FAIL_GOTO(error, QN_LIMIT, "activations need %zu bytes, more than the limit of %llu",
                      plan->arena_bytes, (unsigned long long)plan->ctx->limits.arena_bytes);
 done:
     qn__free(plan->ctx, items);
     qn__free(plan->ctx, owners);
+    qn__free(plan->ctx, change);
     return status;
 }
 
@@ -420,6 +460,7 @@ qn_status qn__plan_make(const qn_graph *graph, const qn_graph *source,
     if (plan->options.collect != NULL) {
         plan->kernels.q8_igemm.nr = plan->options.collect_nr;
         plan->kernels.q8_igemm.kr = plan->options.collect_kr;
+        plan->kernels.q8_igemm.pairs = plan->options.collect_pairs;
     }
     const qn_status status = build(plan, error);
     if (status != QN_OK) {
@@ -465,7 +506,12 @@ void qn__plan_destroy(qn_plan *plan)
 
 size_t qn__plan_arena_bytes(const qn_plan *plan)
 {
-    return plan->arena_bytes + plan->scratch_bytes;
+    return plan->arena_bytes;
+}
+
+void qn__plan_memory(const qn_plan *plan, qn_plan_memory *out)
+{
+    *out = (qn_plan_memory){plan->arena_bytes, plan->live_bytes, plan->packed_bytes};
 }
 
 size_t qn__plan_packed_bytes(const qn_plan *plan)

@@ -16,7 +16,7 @@ typedef struct qn_value {
     size_t offset;        /* of a root, in the arena */
     bool is_constant;
     bool borrows; /* of an input: nothing is written to its memory, a run may use the caller's */
-    void *owned; /* aligned copy of constant data made for this plan */
+    void *owned;  /* aligned copy of constant data made for this plan */
 } qn_value;
 
 typedef struct qn_plan_step {
@@ -25,6 +25,7 @@ typedef struct qn_plan_step {
     uint32_t *in, *out; /* value indices or QN_NO_VALUE */
     bool skip;          /* shares memory with its input: nothing to do */
     uint64_t macs;
+    size_t scratch_at; /* of op.scratch_bytes, in the arena */
 } qn_plan_step;
 
 struct qn_plan {
@@ -41,7 +42,8 @@ struct qn_plan {
     uint32_t *by_layout[2];     /* [n_tensors] value of a tensor in each layout */
     uint32_t *primary;          /* [n_tensors] value the producer writes */
     uint32_t *inputs, *outputs; /* value indices */
-    size_t arena_bytes, scratch_bytes, packed_bytes, mapped_bytes;
+    size_t arena_bytes, packed_bytes, mapped_bytes;
+    size_t live_bytes; /* lower bound of arena_bytes */
 };
 
 /* Plans `graph`, whose shapes are static; the graph that tensors are shown of is `source`, which
@@ -51,6 +53,9 @@ qn_status qn__plan_make(const qn_graph *graph, const qn_graph *source,
 
 /* Reads implementation for a node; UNSUPPORTED naming it when there is none. */
 qn_status qn__node_impl(const qn_node *node, const qn_run_op **out, qn_error *error);
+/* Finds the implementation of step->node and prepares it; nodes on floats other than float32 that
+ * it does not know are computed in float32 (widen.c). */
+qn_status qn__step_prepare(const qn_plan *plan, qn_step *step, qn_error *error);
 
 /* --- memory.c --------------------------------------------------------------------------------- */
 typedef struct qn_mem_item {
@@ -61,5 +66,8 @@ typedef struct qn_mem_item {
 /* Places items so that those alive at the same time do not overlap. LIMIT on overflow. */
 qn_status qn__memory_plan(const qn_context *ctx, qn_mem_item *items, size_t count,
                           size_t *total_bytes, qn_error *error);
+/* The most bytes that live at one time, which no placement goes below. change: room for `times`
+ * numbers, more than last + 1 of every item. */
+size_t qn__memory_bound(const qn_mem_item *items, size_t count, int64_t *change, size_t times);
 
 #endif

@@ -17,8 +17,22 @@ static bool static_bytes(const qn_tensor *t, size_t *bytes)
     int64_t dims[QN_MAX_RANK];
     size_t count;
     return t->has_shape && t->type.dtype != QN_DTYPE_NONE && t->type.kind != QN_TYPE_DYNAMIC &&
-           qn__dtype_bits(t->type.dtype) >= 8 && qn__tensor_static_dims(t, dims) &&
-           qn_shape_count(&count, dims, t->rank) && qn__dtype_bytes(bytes, t->type.dtype, count);
+           qn__tensor_static_dims(t, dims) && qn_shape_count(&count, dims, t->rank) &&
+           qn__dtype_bytes(bytes, t->type.dtype, count);
+}
+
+/* Elements of less than a byte are moved by Cast only. */
+static bool packed_bits(const qn_node *node, const qn_tensor *t)
+{
+    return qn__dtype_bits(t->type.dtype) < 8 && node->op != QN_OP_CAST &&
+           node->op != QN_OP_CAST_LIKE;
+}
+
+static size_t data_bytes(const qn_tensor *t)
+{
+    size_t bytes = 0;
+    static_bytes(t, &bytes);
+    return bytes;
 }
 
 static bool foldable(const folder *f, const qn_node *node)
@@ -31,6 +45,8 @@ static bool foldable(const folder *f, const qn_node *node)
         size_t bytes;
         if (t == NULL)
             continue;
+        if (packed_bits(node, t))
+            return false;
         if (only_shape ? !static_bytes(t, &bytes) : t->constant == NULL)
             return false;
         if (!only_shape && (!static_bytes(t, &bytes) || bytes > t->constant->size_bytes))
@@ -39,7 +55,7 @@ static bool foldable(const folder *f, const qn_node *node)
     for (uint32_t i = 0; i < node->n_outputs; i++) {
         size_t bytes;
         const qn_tensor *const t = node->outputs[i];
-        if (t != NULL && (!static_bytes(t, &bytes) || bytes > f->max_bytes))
+        if (t != NULL && (!static_bytes(t, &bytes) || bytes > f->max_bytes || packed_bits(node, t)))
             return false;
     }
     return node->outputs[0] != NULL;
@@ -80,10 +96,10 @@ static qn_status set_inputs(const folder *f, evaluation *e, qn_error *error)
         if (t->constant == NULL)
             continue; /* Shape and Size read dims only */
         const size_t elem_bytes = qn__dtype_bits(t->type.dtype) / 8;
-        void *const data = new_buffer(f, e, e->in[i].count * elem_bytes);
+        void *const data = new_buffer(f, e, data_bytes(t));
         if (data == NULL)
             return QN_NOMEM(error);
-        memcpy(data, t->constant->data, e->in[i].count * elem_bytes);
+        memcpy(data, t->constant->data, data_bytes(t));
         e->in[i].data = data;
         if (e->in[i].layout == QN_LAYOUT_ROW_MAJOR)
             continue;
@@ -106,11 +122,14 @@ static qn_status store_outputs(const folder *f, const evaluation *e, qn_error *e
             continue;
         const size_t elem_bytes = qn__dtype_bits(t->type.dtype) / 8;
         void *data;
-        qn_blob *const blob = qn__blob_create(f->plan.ctx, e->out[i].count * elem_bytes, &data);
+        qn_blob *const blob = qn__blob_create(f->plan.ctx, data_bytes(t), &data);
         if (blob == NULL)
             return QN_NOMEM(error);
-        qn__convert_layout(NULL, data, QN_LAYOUT_ROW_MAJOR, e->out[i].data, e->out[i].layout,
-                           t->rank, e->out[i].dims, elem_bytes);
+        if (elem_bytes == 0)
+            memcpy(data, e->out[i].data, data_bytes(t));
+        else
+            qn__convert_layout(NULL, data, QN_LAYOUT_ROW_MAJOR, e->out[i].data, e->out[i].layout,
+                               t->rank, e->out[i].dims, elem_bytes);
         qn__tensor_set_constant(t, blob);
         qn__blob_unref(blob);
     }
@@ -125,15 +144,16 @@ static qn_status run_once(const folder *f, evaluation *e, qn_error *error)
         if (node->outputs[i] == NULL)
             continue;
         e->out[i] = view_of(node->outputs[i], e->step.out_layout[i]);
-        e->out[i].data =
-            new_buffer(f, e, e->out[i].count * (qn__dtype_bits(node->outputs[i]->type.dtype) / 8));
+        e->out[i].data = new_buffer(f, e, data_bytes(node->outputs[i]));
         if (e->out[i].data == NULL)
             return QN_NOMEM(error);
     }
     void *const scratch = qn__alloc_aligned(f->plan.ctx, e->step.scratch_bytes + 64);
     if (scratch == NULL)
         return QN_NOMEM(error);
-    const qn_run_env env = {&f->plan, NULL, scratch};
+    int64_t dims[1][QN_MAX_RANK]; /* what is folded has the shape it was planned with */
+    memcpy(dims[0], e->out[0].dims, sizeof(dims[0]));
+    const qn_run_env env = {&f->plan, NULL, scratch, dims};
     const qn_status status = e->step.impl->run(&e->step, &env, e->in, e->out, error);
     qn__free_aligned(f->plan.ctx, scratch);
     QN_TRY(status);
@@ -146,9 +166,7 @@ static qn_status evaluate(const folder *f, qn_node *node, qn_error *error)
     if (e == NULL)
         return QN_NOMEM(error);
     e->step = (qn_step){.node = node, .kernels = &f->plan.kernels, .inplace_input = -1};
-    qn_status status = qn__node_impl(node, &e->step.impl, error);
-    if (status == QN_OK)
-        status = e->step.impl->prepare(&f->plan, &e->step, error);
+    qn_status status = qn__step_prepare(&f->plan, &e->step, error);
     if (status == QN_OK) {
         status = run_once(f, e, error);
         if (e->step.impl->release != NULL)

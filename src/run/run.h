@@ -47,6 +47,7 @@ typedef struct qn_plan_options {
      * instead of this machine's; such a plan cannot run. */
     struct qn_packed_list *collect;
     uint8_t collect_nr, collect_kr;
+    bool collect_pairs;
 } qn_plan_options;
 void qn__plan_options_init(qn_plan_options *options, const qn_context *ctx);
 
@@ -64,6 +65,12 @@ size_t qn__plan_arena_bytes(const qn_plan *plan);
 size_t qn__plan_packed_bytes(const qn_plan *plan);
 /* Of these, bytes used where the model file has them (ir/packed.h). */
 size_t qn__plan_mapped_bytes(const qn_plan *plan);
+typedef struct qn_plan_memory {
+    size_t arena;  /* of values, and of what steps need for themselves */
+    size_t live;   /* the most that lives at one time: no arena can be smaller */
+    size_t packed; /* weights */
+} qn_plan_memory;
+void qn__plan_memory(const qn_plan *plan, qn_plan_memory *out);
 
 /* Called for each tensor as it is produced (and for inputs), in execution order, in the session's
  * thread. It may change the values in place. A non-OK status stops the run. */

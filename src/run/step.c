@@ -1,4 +1,5 @@
 /* What operators ask of the planner: their node's dims, constants, fused activation, errors. */
+#include "run/dynamic.h"
 #include "run/plan.h"
 
 #include <math.h>
@@ -11,8 +12,18 @@ qn_status qn__node_impl(const qn_node *node, const qn_run_op **out, qn_error *er
                          node->op == QN_OP_REQUANTIZE;
     const bool quantized = !crosses && node->n_inputs > 0 && node->inputs[0] != NULL &&
                            node->inputs[0]->type.kind == QN_TYPE_QUANT;
-    const qn_run_op *const impl =
-        quantized ? qn__run_qop_find(node->op) : qn__run_op_find(node->op);
+    const bool moves_bits = crosses || node->op == QN_OP_CAST || node->op == QN_OP_CAST_LIKE;
+    for (uint32_t i = 0; i < node->n_inputs + node->n_outputs && !moves_bits; i++) {
+        const qn_tensor *const t =
+            i < node->n_inputs ? node->inputs[i] : node->outputs[i - node->n_inputs];
+        QN_FAIL_IF(t != NULL && t->constant == NULL && t->type.dtype != QN_DTYPE_NONE &&
+                       qn__dtype_bits(t->type.dtype) < 8,
+                   error, QN_UNSUPPORTED, "node \"%s\" (%s): activations of %s cannot be executed",
+                   node->name, qn__op_name(node->op), qn__dtype_name(t->type.dtype));
+    }
+    const qn_run_op *const impl = qn__dynamic_applies(node) ? qn__dynamic_op_find(node)
+                                  : quantized               ? qn__run_qop_find(node->op)
+                                                            : qn__run_op_find(node->op);
     QN_FAIL_IF(impl == NULL, error, QN_UNSUPPORTED, "node \"%s\" (%s): cannot be executed%s",
                node->name, qn__op_name(node->op), quantized ? " on quantized tensors" : "");
     *out = impl;

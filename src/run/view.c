@@ -1,4 +1,5 @@
 /* Real values of a tensor in any type and layout, and back. */
+#include "run/dynamic.h"
 #include "run/nd.h"
 
 #include <math.h>
@@ -90,69 +91,16 @@ void qn__view_to_f32(const qn_view *view, float *dst)
                            view->dims, sizeof(float));
         return;
     }
+    if (type->kind == QN_TYPE_DYNAMIC) {
+        qn__dynamic_to_f32(view, dst);
+        return;
+    }
     cursor c = cursor_start(view);
     for (size_t i = 0; i < view->count; i++) {
         dst[i] = quant ? dequantize(type->quant, qn__load_int(view->data, type->dtype, c.offset),
                                     scale_index(type->quant, &c))
                        : (float)qn__load_real(view->data, type->dtype, c.offset);
         cursor_next(&c);
-    }
-}
-
-/* Bits of the nearest half, ties to even. */
-static uint16_t half_bits(float x, bool bf16)
-{
-    uint32_t bits;
-    memcpy(&bits, &x, sizeof(bits));
-    if (bf16) {
-        if (x != x)
-            return 0x7FC0;
-        return (uint16_t)((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16);
-    }
-    const uint16_t sign = (uint16_t)(bits >> 16 & 0x8000);
-    const float magnitude = fabsf(x);
-    if (x != x)
-        return sign | 0x7E00;
-    if (magnitude >= 65520.0f)
-        return sign | 0x7C00;
-    if (magnitude < 6.103515625e-05f)
-        return sign | (uint16_t)rintf(magnitude * 16777216.0f);
-    int exponent;
-    const float fraction = frexpf(magnitude, &exponent);
-    const uint32_t mantissa = (uint32_t)rintf(fraction * 2048.0f);
-    return sign | (uint16_t)(((uint32_t)(exponent + 13) << 10) + mantissa);
-}
-
-static int64_t saturate(float x, qn_dtype dtype)
-{
-    if (x != x)
-        return 0;
-    if (dtype == QN_DTYPE_BOOL)
-        return x != 0.0f;
-    const uint32_t bits = qn__dtype_bits(dtype);
-    const bool is_signed = qn__dtype_is_signed(dtype);
-    const double hi = ldexp(1.0, (int)bits - (is_signed ? 1 : 0)) - 1.0;
-    const double lo = is_signed ? -ldexp(1.0, (int)bits - 1) : 0.0;
-    const double v = rint((double)x);
-    if (v <= lo)
-        return bits == 64 ? (is_signed ? INT64_MIN : 0) : (int64_t)lo;
-    if (v >= hi)
-        return bits == 64 ? INT64_MAX : (int64_t)hi;
-    return v >= 9223372036854775808.0 ? INT64_MAX : (int64_t)v;
-}
-
-static void store_real(void *data, qn_dtype dtype, size_t index, float value)
-{
-    if (dtype == QN_DTYPE_F32) {
-        memcpy((uint8_t *)data + index * sizeof(value), &value, sizeof(value));
-    } else if (dtype == QN_DTYPE_F64) {
-        const double wide = value;
-        memcpy((uint8_t *)data + index * sizeof(wide), &wide, sizeof(wide));
-    } else if (dtype == QN_DTYPE_F16 || dtype == QN_DTYPE_BF16) {
-        const uint16_t bits = half_bits(value, dtype == QN_DTYPE_BF16);
-        memcpy((uint8_t *)data + index * sizeof(bits), &bits, sizeof(bits));
-    } else {
-        qn__store_int(data, dtype, index, saturate(value, dtype));
     }
 }
 
@@ -165,13 +113,20 @@ void qn__view_from_f32(const qn_view *view, const float *src)
                            view->dims, sizeof(float));
         return;
     }
+    if (type->kind == QN_TYPE_DYNAMIC) {
+        qn__dynamic_from_f32(view, src);
+        return;
+    }
     cursor c = cursor_start(view);
+    size_t bytes;
+    if (qn__dtype_bits(type->dtype) < 8 && qn__dtype_bytes(&bytes, type->dtype, view->count))
+        memset(view->data, 0, bytes); /* the last byte may not be full */
     for (size_t i = 0; i < view->count; i++) {
         if (quant)
             qn__store_int(view->data, type->dtype, c.offset,
                           quantize(type->quant, src[i], scale_index(type->quant, &c)));
         else
-            store_real(view->data, type->dtype, c.offset, src[i]);
+            qn__store_real(view->data, type->dtype, c.offset, src[i]);
         cursor_next(&c);
     }
 }

@@ -131,6 +131,25 @@ def test_bench_reports_milliseconds(quench, workspace):
     report = json.loads(result.stdout)
     assert 0 < report["min_ms"] <= report["median_ms"] <= report["p95_ms"]
     assert report["layers"]
+    assert report["limit_gmacs"] > 0 and report["limit_instruction"]
+    assert abs(sum(layer["share"] for layer in report["layers"]) - 1) < 1e-6
+    assert 0 < report["live_bytes"] <= report["activation_bytes"] <= 1.1 * report["live_bytes"] + 4096
+
+
+def test_bench_compares_models_in_one_run(quench, workspace):
+    assert quantize(quench, workspace).returncode == 0
+    result = quench("bench", workspace / "m.onnx", workspace / "q.onnx", "--json", "--rounds", "3",
+                    "--layers", "--threads", "1")  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    models = json.loads(result.stdout)["models"]
+    assert [pathlib.Path(m["file"]).name for m in models] == ["m.onnx", "q.onnx"]
+    assert models[0]["times_faster"] == 1
+    assert abs(models[1]["times_faster"] - models[0]["min_ms"] / models[1]["min_ms"]) < 1e-9
+    shares = {layer["kernel"]: layer["of_limit"] for layer in models[1]["layers"]}
+    assert any(share > 0 for kernel, share in shares.items() if "q8_igemm" in kernel)
+    assert all(share == 0 for kernel, share in shares.items() if "q8_" not in kernel)
+    text = quench("bench", workspace / "m.onnx", workspace / "q.onnx", "--layers").stdout
+    assert "times faster than m.onnx" in text and "of limit" in text
 
 
 def test_a_recipe_replays_to_identical_bytes(quench, workspace):

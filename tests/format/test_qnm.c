@@ -555,16 +555,17 @@ static void test_forms_are_the_kernels(void **state)
     qn_graph *const graph = qnm_seed_graph(ctx, 1);
     assert_non_null(graph);
     assert_fails(qn__graph_pack(graph, "avx3", &list, &error), QN_INVALID_ARGUMENT, "avx3");
-    assert_ok(qn__graph_pack(graph, "native,scalar,avx2,avxvnni,avx512,vnni,neon,dotprod", &list,
-                             &error));
-    assert_int_equal(list.count, 2 * 4); /* two nodes; some instruction sets share a form */
+    assert_ok(qn__graph_pack(graph, "native,scalar,avx2,avxvnni,avx512,vnni,amx,neon,dotprod",
+                             &list, &error));
+    assert_int_equal(list.count, 2 * 5); /* two nodes; some instruction sets share a form */
     qn__packed_list_free(&list);
     qn__graph_destroy(graph);
     static const struct form {
         uint32_t flags;
         size_t nr, kr;
+        bool pairs;
     } FORMS[] = {
-#define QN_PACKING(isa, nr, kr) {QN_ISA_##isa, nr, kr},
+#define QN_PACKING(isa, nr, kr, pairs) {QN_ISA_##isa, nr, kr, pairs},
 #include "run/packings.def"
 #undef QN_PACKING
     };
@@ -580,6 +581,7 @@ static void test_forms_are_the_kernels(void **state)
             continue;
         assert_int_equal(kernels.q8_igemm.nr, FORMS[i].nr);
         assert_int_equal(kernels.q8_igemm.kr, FORMS[i].kr);
+        assert_int_equal(kernels.q8_igemm.pairs, FORMS[i].pairs);
     }
 }
 

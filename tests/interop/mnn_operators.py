@@ -208,6 +208,10 @@ def elementwise():
     yield one("clip_high", "Clip", {"x": IMAGE}, {"hi": np.float32(0.5)}, ["x", "", "hi"])
     compare = [node("Greater", ["x", "y"], ["g"]), node("Where", ["g", "x", "y"])]
     yield Case("where_greater", compare, {"x": IMAGE, "y": IMAGE})
+    compare = [node("Greater", ["y", "c"], ["g"]), node("Where", ["g", "x", "z"])]
+    yield Case("where_spread", compare, {"x": (4, 5), "y": (4, 1), "z": (5,)}, {"c": np.float32(0)})
+    compare = [node("Greater", ["x", "c"], ["g"]), node("Where", ["g", "x", "y"])]
+    yield Case("where_row", compare, {"x": (2, 4, 5), "y": (1, 5)}, {"c": np.float32(0)})
     compare = [node("Less", ["x", "c"], ["g"]), node("Cast", ["g"], to=TensorProto.FLOAT)]
     yield Case("cast_less", compare, {"x": (4, 5)}, {"c": np.float32(0.5)})
 
@@ -286,6 +290,10 @@ def movements():
               {"s": i64(1, -6), "e": i64(5, -1), "a": i64(1, 2)})  # fmt: skip
     yield one("slice_steps", "Slice", {"x": IMAGE},
               {"s": i64(0, 1), "e": i64(9, 1000), "a": i64(2, 3), "t": i64(2, 3)})  # fmt: skip
+    yield one("slice_back", "Slice", {"x": (4, 6)},
+              {"s": i64(5), "e": i64(0), "a": i64(1), "t": i64(-1)})  # fmt: skip
+    yield one("slice_flip", "Slice", {"x": IMAGE},
+              {"s": i64(-1, 7), "e": i64(-(2**63) + 1, 1), "a": i64(1, 3), "t": i64(-1, -3)})  # fmt: skip
     yield one("split", "Split", {"x": IMAGE}, {"s": i64(1, 2, 3)}, axis=1, outputs=["a", "b", "c"])
     yield one("split_even", "Split", {"x": IMAGE}, axis=3, outputs=["a", "b"], opset=13)
     yield one("gather", "Gather", {"x": IMAGE}, {"i": i64(0, 2, 5)}, axis=1)

@@ -104,8 +104,8 @@ def test_operator(quench, case, tmp_path):
         (Case("shape", [node("Reshape", ["x", "y"])], {"x": (2, 3)}), "whose sizes are not fixed"),
         (Case("dilated", [node("MaxPool", ["x"], kernel_shape=[2, 2], dilations=[2, 2])],
               {"x": (1, 2, 8, 8)}), "no MNN form of dilated windows"),
-        (Case("reversed", [node("Slice", ["x", "s", "e", "a", "t"])], {"x": (4, 6)},
-              {"s": i64(5), "e": i64(0), "a": i64(1), "t": i64(-1)}), "step -1"),
+        (Case("added", [node("ScatterND", ["x", "i", "u"], reduction="add")], {"x": (4, 6)},
+              {"i": np.array([[1]]), "u": values(1, 6)}, 18), "no MNN form of reduction add"),
     ],
     ids=lambda value: value.name if isinstance(value, Case) else None,
 )  # fmt: skip

@@ -192,6 +192,9 @@ static q8_igemm_problem q8_igemm_problem_make(size_t m, size_t n, size_t kc, siz
     p.scale = q8_scales(n, kc * ks, kind);
     p.flip = rng() % 2 ? 0x80 : 0;
     p.out = q8_out(kind);
+    p.out.small_scales = true;
+    for (size_t i = 0; i < n; i++)
+        p.out.small_scales &= p.scale[i] > -1.0f && p.scale[i] < 1.0f;
     /* Rows evenly spaced, as guarded memory is, or in no regular order. */
     const bool even = rng() % 2 == 0;
     p.row_step = even ? 1 : 7;
@@ -207,14 +210,15 @@ static void q8_igemm_run(const qn_q8_igemm *kernel, const q8_igemm_problem *p, v
                          size_t c_stride)
 {
     size_t bytes;
-    if (!qn__q8_gemm_packed_bytes(&bytes, p->n, p->kc, p->ks, kernel->nr, kernel->kr))
+    if (!qn__q8_gemm_packed_bytes(&bytes, p->n, p->kc, p->ks, kernel))
         exit(1);
     /* What is packed is not read beyond its end either, as far as it fits. */
     const bool fits = bytes <= GUARD_ROOM && bytes % 64 == 0 && guard_used < GUARD_SLOTS;
     uint8_t *const packed = fits ? guarded(bytes) : need(malloc(bytes + (bytes == 0)));
     const uint8_t **const rows = need(malloc(kernel->mr * p->ks * sizeof *rows + 8));
-    const bool safe = qn__q8_gemm_pack(packed, p->w, p->base, p->scale, p->n, p->kc, p->ks,
-                                       p->kc * p->ks, p->kc, 1, kernel->nr, kernel->kr);
+    const bool safe = qn__q8_gemm_safe(p->w, p->n, p->kc, p->ks, p->kc * p->ks, p->kc, 1);
+    qn__q8_gemm_pack(packed, p->w, p->base, p->scale, p->n, p->kc, p->ks, p->kc * p->ks, p->kc, 1,
+                     kernel, safe);
     const size_t elem = p->out.is_float ? sizeof(float) : 1;
     for (size_t m0 = 0; m0 < p->m; m0 += kernel->mr) {
         const size_t mr = p->m - m0 < kernel->mr ? p->m - m0 : kernel->mr;
@@ -252,6 +256,41 @@ static void q8_igemm_case(const qn_q8_igemm *kernel, const qn_q8_igemm *referenc
     free(expected.memory), free(got.memory);
 }
 
+/* Tables of pairs: those that are packed are fine; numbers that lead out of a row are not. */
+static void test_q8_tables(const qn_q8_igemm *kernel)
+{
+    enum { N = 9, KC = 2100, KS = 2 };
+    size_t bytes;
+    if (!kernel->pairs || !qn__q8_gemm_packed_bytes(&bytes, N, KC, KS, kernel))
+        return;
+    static int8_t w[N * KC * KS];
+    static const int32_t base[N];
+    static const float scale[N];
+    uint8_t *const packed = need(malloc(bytes));
+    qn__q8_gemm_pack(packed, w, base, scale, N, KC, KS, KC * KS, KC, 1, kernel, true);
+    const size_t panel = bytes / ((N + kernel->nr - 1) / kernel->nr);
+    const size_t table = kernel->nr * (8 + KS * (size_t)KC);
+    static const struct {
+        size_t at; /* numbers from the table's beginning: 513 of the first part, 14 of the second */
+        uint16_t value;
+        bool ok;
+    } cases[] = {{0, 256, true}, {0, 257, false}, {1, 2048, false}, {2, 2, false},
+                 {1, 0, true},   {513, 7, false}, {514, 52, false}, {527, 300, false}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        n_checks++;
+        uint8_t *const at = packed + panel * (i % 2) + table + 2 * cases[i].at;
+        uint8_t before[2];
+        memcpy(before, at, 2);
+        memcpy(at, &cases[i].value, 2);
+        if (qn__q8_gemm_packed_ok(packed, N, KC, KS, kernel) != cases[i].ok) {
+            printf("FAILED %s: table case %zu\n", kernel->name, i);
+            exit(1);
+        }
+        memcpy(at, before, 2);
+    }
+    free(packed);
+}
+
 static void test_q8_igemm(const qn_q8_igemm *kernel, const qn_q8_igemm *reference)
 {
     const size_t mr = kernel->mr, nr = kernel->nr;
@@ -280,6 +319,7 @@ static void test_q8_igemm(const qn_q8_igemm *kernel, const qn_q8_igemm *referenc
             for (size_t n = 1; n <= 4 * nr; n += 1 + n / 5)
                 q8_igemm_case(kernel, reference, m, n, 11, 3, (q8_class)kind);
     }
+    test_q8_tables(kernel);
     /* Sums beyond 2^24, rows too long for any copy of them. */
     for (int times = 0; times < 6; times++) {
         q8_igemm_case(kernel, reference, 3, 3, 40000, 1, times % 2 ? Q8_SAFE : Q8_WORST);
@@ -429,13 +469,9 @@ static void test_q8_safety(void)
     } rows[] = {{{64, 64, -128, 0}, true},     {{127, 1, -64, -64}, true}, {{127, 2, 0, 0}, false},
                 {{0, 0, -128, -1}, false},     {{0, 127, 127, 0}, true},   {{0, 0, 64, 65}, false},
                 {{127, -127, 127, -128}, true}};
-    const int32_t base = 0;
-    const float scale = 1.0f;
-    uint8_t packed[64];
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         n_checks++;
-        if (qn__q8_gemm_pack(packed, rows[i].w, &base, &scale, 1, 4, 1, 4, 4, 1, 4, 4) !=
-            rows[i].safe) {
+        if (qn__q8_gemm_safe(rows[i].w, 1, 4, 1, 4, 4, 1) != rows[i].safe) {
             printf("FAILED packing: row %zu is %ssafe\n", i, rows[i].safe ? "" : "not ");
             exit(1);
         }

@@ -312,19 +312,50 @@ static inline bool qnm_seed(const qn_context *ctx, int which)
 /* --- damaged files ---------------------------------------------------------------------------- */
 enum { QNM_MOST_MACS = 1000000, QNM_MOST_INPUTS = 8, QNM_MOST_VALUES = 1 << 16 };
 
+static inline bool qnm_is_long(const qn_graph *graph)
+{
+    uint64_t macs = 0;
+    for (size_t i = 0; i < graph->n_nodes && macs < QNM_MOST_MACS; i++) {
+        const uint64_t own = qn__node_macs(graph->nodes[i]);
+        macs = own > QNM_MOST_MACS ? QNM_MOST_MACS : macs + own;
+    }
+    return macs >= QNM_MOST_MACS || graph->n_inputs > QNM_MOST_INPUTS;
+}
+
+/* As the stand-alone runtime does it: planned as it is after shape inference, and run on zeros. */
+static inline qn_status qnm_run_static(const qn_context *ctx, const qn_graph *graph)
+{
+    qn_plan *plan = NULL;
+    qn_exec *exec = NULL;
+    const void *inputs[QNM_MOST_INPUTS];
+    if (qnm_is_long(graph))
+        return QN_LIMIT;
+    void *const zeros = qn__calloc(ctx, QNM_MOST_VALUES, sizeof(double));
+    qn_status status = zeros != NULL ? QN_OK : QN_NO_MEMORY;
+    if (status == QN_OK)
+        status = qn__plan_create_static(graph, NULL, &plan, NULL);
+    if (status == QN_OK)
+        status = qn__exec_create(plan, NULL, &exec, NULL);
+    for (size_t i = 0; status == QN_OK && i < graph->n_inputs; i++) {
+        inputs[i] = zeros;
+        if (qn__exec_input(exec, i)->count > QNM_MOST_VALUES)
+            status = QN_LIMIT;
+    }
+    if (status == QN_OK)
+        status = qn__exec_run(exec, inputs, NULL);
+    qn__exec_destroy(exec);
+    qn__plan_destroy(plan);
+    qn__free(ctx, zeros);
+    return status;
+}
+
 /* One inference of zeros, unless it is long. The graph goes with it. */
 static inline qn_status qnm_run(const qn_context *ctx, qn_graph *graph)
 {
     qn_model *model = NULL;
     qn_session *session = NULL;
     const float *inputs[QNM_MOST_INPUTS];
-    uint64_t macs = 0;
-    for (size_t i = 0; i < graph->n_nodes && macs < QNM_MOST_MACS; i++) {
-        const uint64_t own = qn__node_macs(graph->nodes[i]);
-        macs = own > QNM_MOST_MACS ? QNM_MOST_MACS : macs + own;
-    }
-    if (macs >= QNM_MOST_MACS || graph->n_inputs > QNM_MOST_INPUTS ||
-        qn__model_create(ctx, graph, "f.qnm", 0, &model, NULL) != QN_OK) {
+    if (qnm_is_long(graph) || qn__model_create(ctx, graph, "f.qnm", 0, &model, NULL) != QN_OK) {
         qn__graph_destroy(graph);
         return QN_LIMIT;
     }
@@ -388,7 +419,10 @@ static inline qnm_fate qnm_try(const qn_context *ctx, memory_file *file, const u
               (fate.is_graph || error.message[0] != '\0');
     if (fate.is_graph) {
         fate.ok = fate.ok && qnm_same_again(ctx, file, graph);
-        if (qn__graph_infer(graph, NULL) == QN_OK && qn__graph_verify(graph, NULL) == QN_OK) {
+        const bool inferred = qn__graph_infer(graph, NULL) == QN_OK;
+        if (inferred)
+            fate.ok = fate.ok && qnm_run_static(ctx, graph) != QN_INTERNAL;
+        if (inferred && qn__graph_verify(graph, NULL) == QN_OK) {
             const qn_status run = qnm_run(ctx, graph);
             fate.ran = run == QN_OK;
             fate.ok = fate.ok && run != QN_INTERNAL;

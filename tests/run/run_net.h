@@ -72,7 +72,8 @@ static inline qn_tensor *net_input(net *n, const float *data, bool last, size_t 
     memcpy(n->dims[i], dims, rank * sizeof(*dims));
     if (!n->last[i])
         return build_input(&n->b, name, rank, dims);
-    const int64_t nhwc[4] = {dims[0], dims[2], dims[3], dims[1]};
+    const int64_t *const d = n->dims[i];
+    const int64_t nhwc[4] = {d[0], d[2], d[3], d[1]};
     qn_tensor *x = build_input(&n->b, name, 4, nhwc);
     char node[16];
     snprintf(node, sizeof(node), "turn%zu", i);

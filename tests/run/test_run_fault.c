@@ -20,6 +20,26 @@ static qn_type bytes_type(builder *b, qn_dtype dtype, float scale, int32_t zero)
     return qn_type_quant_make(dtype, qn__graph_quant(b->graph, &q));
 }
 
+/* Operators in float16, computed in float32, with constant weights and a pool of any rank. */
+static qn_tensor *build_narrow(builder *b, qn_tensor *x)
+{
+    const int64_t conv_dims[4] = {4, 4, 1, 1}, ones[2] = {1, 1};
+    uint16_t halves[16];
+    for (int i = 0; i < 16; i++)
+        halves[i] = 0x3800; /* 0.5 */
+    qn_tensor *narrow = NODE(b, CAST, "narrow", x);
+    set_int(b, narrow, "to", 10);
+    qn_tensor *c =
+        NODE(b, CONV, "c16", narrow, build_const(b, "w16", QN_DTYPE_F16, halves, 4, conv_dims));
+    qn_tensor *p = NODE(b, LP_POOL, "p16", c);
+    set_ints(b, p, "kernel_shape", 2, ones);
+    qn_tensor *wide = NODE(b, CAST, "wide", p);
+    set_int(b, wide, "to", 1);
+    qn_tensor *e = NODE(b, EINSUM, "e", wide);
+    assert_true(qn__node_set_string(b->graph, e->producer, "equation", "abcd->abcd"));
+    return e;
+}
+
 /* Float and quantized operators of every file that keeps state. */
 static void build(builder *b)
 {
@@ -30,7 +50,7 @@ static void build(builder *b)
         wq[i] = (int8_t)(i * 11 - 80);
     qn_tensor *x = build_input(b, "x", DIMS(-1, 4, 6, 6));
     qn_tensor *s = build_floats(b, "s", 4, params);
-    qn_tensor *n = NODE(b, BATCH_NORMALIZATION, "n", x, s, s, s, s);
+    qn_tensor *n = NODE(b, BATCH_NORMALIZATION, "n", build_narrow(b, x), s, s, s, s);
     qn_tensor *c = NODE(b, CLIP, "c", n, build_const(b, "lo", QN_DTYPE_F32, &lo, 0, NULL),
                         build_const(b, "hi", QN_DTYPE_F32, &hi, 0, NULL));
     qn_tensor *r = NODE(b, RESIZE, "r", c, NULL, build_floats(b, "scales", 4, scales));

@@ -23,6 +23,17 @@ static void random_lifetimes(void **state)
         }
         assert_int_equal(qn__memory_plan(ctx, items, n, &total, &error), QN_OK);
         assert_true(total <= sum);
+        /* The bound is what lives at the fullest moment. */
+        int64_t change[64];
+        size_t most = 0;
+        for (uint32_t t = 0; t < 50; t++) {
+            size_t live = 0;
+            for (size_t i = 0; i < n; i++)
+                live += items[i].first <= t && t <= items[i].last ? items[i].bytes : 0;
+            most = live > most ? live : most;
+        }
+        assert_int_equal(qn__memory_bound(items, n, change, 64), most);
+        assert_true(most <= total);
         for (size_t i = 0; i < n; i++) {
             assert_int_equal(items[i].offset % 64, 0);
             assert_true(items[i].offset + items[i].bytes <= total);
@@ -56,10 +67,70 @@ static void chains_reuse_memory(void **state)
     qn_context_destroy(ctx);
 }
 
+/* An input that is only read stays where the caller has it; one that an operator may overwrite is
+ * copied, and so is every one when a hook or a caller of single steps is there. */
+static void inputs_stay_the_callers(void **state)
+{
+    (void)state;
+    for (int kind = 0; kind < 4; kind++) {
+        net *const n = net_start();
+        builder *const b = &n->b;
+        float data[64], before[64];
+        net_fill(data, 64);
+        memcpy(before, data, sizeof(data));
+        const int64_t dims[2] = {4, 16};
+        const int64_t shape[1] = {64};
+        qn_tensor *x = net_input(n, data, false, 2, dims);
+        if (kind == 1)
+            x = NODE(b, RESHAPE, "r", x,
+                     build_const(b, "s", QN_DTYPE_I64, shape, 1, (int64_t[]){1}));
+        qn_tensor *y = NODE(b, RELU, "y", x);
+        build_output(b, kind == 2 ? NODE(b, ADD, "z", y, x) : y);
+        if (kind == 3)
+            build_output(b, NODE(b, IDENTITY, "same", x));
+        qn_plan *plan = NULL;
+        qn_exec *exec = NULL;
+        assert_ok(b, qn__plan_create(b->graph, NULL, &plan, &b->error));
+        assert_ok(b, qn__exec_create(plan, NULL, &exec, &b->error));
+        const void *inputs[1] = {data};
+        for (int run = 0; run < 4; run++) {
+            float other[64];
+            net_fill(other, 64);
+            const float *const given = run % 2 ? other : data;
+            inputs[0] = given;
+            if (run < 2) {
+                assert_ok(b, qn__exec_run(exec, inputs, &b->error));
+            } else { /* the input is gone once the run has begun */
+                float copy[64];
+                memcpy(copy, given, sizeof(copy));
+                inputs[0] = copy;
+                assert_ok(b, qn__exec_begin(exec, inputs, &b->error));
+                memset(copy, 0, sizeof(copy));
+                for (size_t s = 0; s < qn__exec_n_steps(exec); s++)
+                    assert_ok(b, qn__exec_step(exec, s, &b->error));
+            }
+            const float *const got = qn__exec_output(exec, 0)->data;
+            for (size_t i = 0; i < 64; i++) {
+                const float relu = given[i] > 0.0f ? given[i] : 0.0f;
+                assert_true(got[i] == (kind == 2 ? relu + given[i] : relu));
+            }
+            if (kind == 3) {
+                assert_ptr_not_equal(qn__exec_output(exec, 1)->data, given);
+                assert_memory_equal(qn__exec_output(exec, 1)->data, given, sizeof(data));
+            }
+            assert_memory_equal(data, before, sizeof(data));
+        }
+        qn__exec_destroy(exec);
+        qn__plan_destroy(plan);
+        net_end(n);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(random_lifetimes),
+        cmocka_unit_test(inputs_stay_the_callers),
         cmocka_unit_test(chains_reuse_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

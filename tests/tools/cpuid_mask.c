@@ -99,10 +99,8 @@ static const cpuid_rule rules_sse4[] = {
 static const struct {
     const char *name;
     const cpuid_rule *rules;
-} levels[] = {{"vnni", rules_vnni},
-              {"avx512", rules_avx512},
-              {"avx2", rules_avx2},
-              {"sse4", rules_sse4}};
+} levels[] = {
+    {"vnni", rules_vnni}, {"avx512", rules_avx512}, {"avx2", rules_avx2}, {"sse4", rules_sse4}};
 
 // Leaves that only describe what is hidden: AMX tiles and tile multiplication, AVX10.
 static const uint32_t empty_leaves[] = {0x1d, 0x1e, 0x24};

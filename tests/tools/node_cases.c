@@ -18,10 +18,14 @@
 enum { MAX_FIELDS = 64 };
 
 static const qn_dtype CODES[] = {
-    [1] = QN_DTYPE_F32,   [2] = QN_DTYPE_U8,   [3] = QN_DTYPE_I8,   [4] = QN_DTYPE_U16,
-    [5] = QN_DTYPE_I16,   [6] = QN_DTYPE_I32,  [7] = QN_DTYPE_I64,  [9] = QN_DTYPE_BOOL,
-    [10] = QN_DTYPE_F16,  [11] = QN_DTYPE_F64, [12] = QN_DTYPE_U32, [13] = QN_DTYPE_U64,
-    [16] = QN_DTYPE_BF16, [21] = QN_DTYPE_U4,  [22] = QN_DTYPE_I4};
+    [1] = QN_DTYPE_F32,     [2] = QN_DTYPE_U8,          [3] = QN_DTYPE_I8,
+    [4] = QN_DTYPE_U16,     [5] = QN_DTYPE_I16,         [6] = QN_DTYPE_I32,
+    [7] = QN_DTYPE_I64,     [9] = QN_DTYPE_BOOL,        [10] = QN_DTYPE_F16,
+    [11] = QN_DTYPE_F64,    [12] = QN_DTYPE_U32,        [13] = QN_DTYPE_U64,
+    [16] = QN_DTYPE_BF16,   [17] = QN_DTYPE_F8E4M3FN,   [18] = QN_DTYPE_F8E4M3FNUZ,
+    [19] = QN_DTYPE_F8E5M2, [20] = QN_DTYPE_F8E5M2FNUZ, [21] = QN_DTYPE_U4,
+    [22] = QN_DTYPE_I4,     [23] = QN_DTYPE_F4E2M1,     [24] = QN_DTYPE_F8E8M0,
+    [25] = QN_DTYPE_U2,     [26] = QN_DTYPE_I2};
 
 static int64_t code_of(qn_dtype dtype)
 {
@@ -69,15 +73,20 @@ static qn_status write_outputs(qn_context *ctx, const run_case *c, const char *p
     for (size_t i = 0; i < c->graph->n_outputs && status == QN_OK; i++) {
         const qn_view *const view = qn__exec_output(c->exec, i);
         const qn_dtype dtype = view->tensor->type.dtype;
-        const size_t bytes = view->count * (qn__dtype_bits(dtype) / 8), padded = (bytes + 7) & ~7u;
+        size_t bytes = 0;
+        qn__dtype_bytes(&bytes, dtype, view->count);
+        const size_t padded = (bytes + 7) & ~(size_t)7;
         const int64_t head[2] = {code_of(dtype), view->rank};
         uint8_t *const data = qn__calloc(ctx, padded + 8, 1);
         if (data == NULL) {
             status = QN_NOMEM(error);
             break;
         }
-        qn__convert_layout(NULL, data, QN_LAYOUT_ROW_MAJOR, view->data, view->layout, view->rank,
-                           view->dims, qn__dtype_bits(dtype) / 8);
+        if (qn__dtype_bits(dtype) < 8)
+            memcpy(data, view->data, bytes);
+        else
+            qn__convert_layout(NULL, data, QN_LAYOUT_ROW_MAJOR, view->data, view->layout,
+                               view->rank, view->dims, qn__dtype_bits(dtype) / 8);
         fwrite(head, sizeof(head), 1, file);
         fwrite(view->dims, sizeof(int64_t), view->rank, file);
         fwrite(data, 1, padded, file);

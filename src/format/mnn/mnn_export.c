@@ -611,6 +611,10 @@ qn_status qn__mnn_export(const qn_graph *graph, const qn_write_options *options,
     bool created = false;
     if (x == NULL)
         return QN_NOMEM(error);
+    for (size_t i = 0; i < graph->n_tensors; i++)
+        if (graph->tensors[i]->type.kind == QN_TYPE_DYNAMIC)
+            QN_FAIL_GOTO(error, QN_UNSUPPORTED, "tensor \"%s\": MNN has no scales made at run time",
+                         graph->tensors[i]->name);
     x->symbolic = graph;
     x->doc = out;
     QN_TRY_GOTO(prepare(graph, options, &x->graph, error));

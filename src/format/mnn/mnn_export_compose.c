@@ -1,4 +1,4 @@
-/* Element by element operators that MNN has in parts. */
+/* Element by element operators that MNN has in parts, and choices between two tensors. */
 #include "format/mnn/mnn_export.h"
 
 static qn_status ends(qn_mnx_exporter *x, const qn_node *node, int32_t *from, int32_t *to,
@@ -100,5 +100,44 @@ qn_status qn__mnn_export_not(qn_mnx_exporter *x, const qn_node *node, int32_t ar
     QN_TRY(ends(x, node, &from, &to, error));
     qn__mnx_binary(x, node->name, QN_MNN_BinaryOpOperation_SUB,
                    qn__mnx_ints(x, node, "_one", &one, 1, true), from, to);
+    return QN_OK;
+}
+
+/* The runtime's Select repeats single values only: everything else is made as large as the output.
+ */
+static qn_status spread(qn_mnx_exporter *x, const qn_node *node, uint32_t index, int32_t *id,
+                        qn_error *error)
+{
+    static const char *const suffixes[] = {"_condition", "_true", "_false"};
+    const qn_tensor *in = node->inputs[index], *out = node->outputs[0];
+    int64_t dims[QN_MAX_RANK], wanted[QN_MAX_RANK];
+    size_t count;
+    QN_FAIL_IF(in == NULL || !qn__tensor_static_dims(in, dims) || !qn__tensor_count(in, &count) ||
+                   !qn__tensor_static_dims(out, wanted),
+               error, QN_CORRUPT, "node \"%s\": input %u without shape", node->name, index);
+    QN_TRY(qn__mnx_get(x, in, QN_MNX_PLANAR, id, error));
+    bool same = in->rank == out->rank;
+    for (size_t i = 0; same && i < in->rank; i++)
+        same = dims[i] == wanted[i];
+    if (same || count == 1)
+        return QN_OK;
+    const int32_t shape = qn__mnx_ints(x, node, "_shape", wanted, out->rank, false);
+    const int32_t ids[2] = {*id, shape};
+    *id = qn__mnx_between(x, node, suffixes[index], NULL);
+    qn__mnx_op(x, NULL, QN_MNN_OpType_BroadcastTo, -1, ids, 2, id, 1);
+    return QN_OK;
+}
+
+qn_status qn__mnn_export_where(qn_mnx_exporter *x, const qn_node *node, int32_t argument,
+                               qn_error *error)
+{
+    (void)argument;
+    int32_t ids[3];
+    QN_FAIL_IF(node->n_inputs != 3, error, QN_CORRUPT, "node \"%s\": %u inputs", node->name,
+               node->n_inputs);
+    for (uint32_t i = 0; i < 3; i++)
+        QN_TRY(spread(x, node, i, &ids[i], error));
+    const int32_t to = qn__mnx_put(x, node, 0, QN_MNX_PLANAR, false);
+    qn__mnx_op(x, node->name, QN_MNN_OpType_Select, -1, ids, 3, &to, 1);
     return QN_OK;
 }

@@ -295,20 +295,6 @@ qn_status qn__mnn_export_binary(qn_mnx_exporter *x, const qn_node *node, int32_t
     return QN_OK;
 }
 
-qn_status qn__mnn_export_where(qn_mnx_exporter *x, const qn_node *node, int32_t argument,
-                               qn_error *error)
-{
-    (void)argument;
-    int32_t ids[3];
-    QN_FAIL_IF(node->n_inputs != 3, error, QN_CORRUPT, "node \"%s\": %u inputs", node->name,
-               node->n_inputs);
-    for (uint32_t i = 0; i < 3; i++)
-        QN_TRY(qn__mnx_get(x, node->inputs[i], QN_MNX_PLANAR, &ids[i], error));
-    const int32_t to = qn__mnx_put(x, node, 0, QN_MNX_PLANAR, false);
-    qn__mnx_op(x, node->name, QN_MNN_OpType_Select, -1, ids, 3, &to, 1);
-    return QN_OK;
-}
-
 /* --- normalizations ----------------------------------------------------------------------------*/
 static void write_scale(qn_mnx_exporter *x, const char *name, const float *scale,
                         const float *shift, size_t channels, int32_t from, int32_t to)

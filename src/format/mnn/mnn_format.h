@@ -98,6 +98,9 @@ typedef struct qn_mnn_tensor_quant {
 } qn_mnn_tensor_quant;
 qn_status qn__mnn_edit_quants(qn_fb_document *d, const qn_mnn_tensor_quant *quants, size_t count,
                               qn_error *error);
+/* Operators of 2019 that MNN no longer runs become ones that it does (mnn_upgrade.c); *changed:
+ * there were any. */
+qn_status qn__mnn_upgrade(qn_fb_document *d, bool *changed, qn_error *error);
 /* Serializes and writes atomically. */
 qn_status qn__mnn_save(const qn_fb_document *d, const char *path, uint64_t *bytes, qn_error *error);
 

@@ -459,6 +459,18 @@ static qn_status edit(qn_mnn_writer *w)
     return list_ops(w);
 }
 
+/* What lies in a side file goes inside when the file changes. */
+static qn_status upgrade(qn_mnn_writer *w)
+{
+    bool old = false;
+    QN_TRY(qn__mnn_upgrade(&w->doc, &old, w->error));
+    if (old && !w->changed && w->source->side_file)
+        QN_FAIL(w->error, QN_UNSUPPORTED,
+                "%s: operators of 2019 beside weights in a file of their own", w->source->path);
+    w->changed = w->changed || old;
+    return QN_OK;
+}
+
 /* The side file of an unchanged file goes along under the new name. */
 static qn_status save_side_file(qn_mnn_writer *w, const char *path, qn_error *error)
 {
@@ -505,6 +517,8 @@ qn_status qn__mnn_write(const qn_graph *graph, const char *path, const qn_write_
     QN_TRY(qn__mnn_is_unchanged(graph, w.source, &same, error));
     QN_TRY(qn__fb_edit(&w.source->doc, &w.doc, error));
     qn_status status = same ? QN_OK : edit(&w);
+    if (status == QN_OK)
+        status = upgrade(&w);
     if (status == QN_OK)
         status = save(&w, path, bytes, error);
     qn__fb_free(&w.doc);

@@ -2,6 +2,7 @@
  * inputs and output are quantized tensors. The patterns are those of ONNX Runtime's CPU provider;
  * an operator outside them computes in float there, and so it does here. */
 #include "format/onnx/onnx_collapse.h"
+#include "format/onnx/onnx_blocks.h"
 
 #include <math.h>
 #include <string.h>
@@ -197,10 +198,25 @@ static void join_inputs(qn_node *node)
     }
 }
 
+/* Float products take weights in blocks as they are. */
+static bool join_blocks(qn_node *node)
+{
+    if ((node->op != QN_OP_MATMUL && node->op != QN_OP_GEMM) || node->n_inputs < 2 ||
+        !node->inputs[0] || quantized_behind(node->inputs[0]))
+        return false;
+    qn_tensor *w = quantized_behind(node->inputs[1]);
+    if (!qn__onnx_is_blocked(w))
+        return false;
+    node->inputs[1] = w;
+    return true;
+}
+
 static qn_status collapse_node(collapser *c, qn_node *node, qn_error *error)
 {
     const bool mover = qn__onnx_is_mover(node);
     tail tails[64];
+    if (join_blocks(node))
+        return QN_OK;
     if (node->n_outputs == 0 || node->n_outputs > 64 || !inputs_fit(node))
         return QN_OK;
     if (node->n_outputs > 1 && node->op != QN_OP_SPLIT)

@@ -143,6 +143,8 @@ qn_status qn__onnx_encode_node(const qn_onnx_writer *w, const qn_node *node, qn_
 {
     const qn_onnx_node *source =
         w->source && node->n_sources > 0 ? &w->source->nodes[node->sources[0]] : NULL;
+    if (source && source->inlined) /* its attributes may be a function's */
+        source = NULL;
     const qn_op_info *info = qn__op_info(node->op);
     qn_written_op op = {info->domain, info->name};
     if (node->id < w->n_ops && w->ops[node->id].name)

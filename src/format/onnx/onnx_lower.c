@@ -8,6 +8,8 @@
 #include <string.h>
 
 #include "core/context.h"
+#include "format/onnx/onnx_blocks.h"
+#include "format/onnx/onnx_dynamic.h"
 #include "format/onnx/onnx_lower.h"
 #include "format/onnx/onnx_qtypes.h"
 
@@ -28,7 +30,7 @@ bool qn__onnx_set_written_op(qn_onnx_writer *w, const qn_node *node, const char 
     return true;
 }
 
-static bool push_node(qn_graph *graph, qn_node *node)
+bool qn__onnx_push_node(qn_graph *graph, qn_node *node)
 {
     if (!QN_GROW(graph->ctx, &graph->nodes, &graph->nodes_capacity, graph->n_nodes))
         return false;
@@ -155,6 +157,8 @@ static qn_node *pair_node(qn_lower *l, qn_op op, const char *name, const qn_quan
     node->inputs[0] = in;
     node->inputs[1] = params->scale;
     node->inputs[2] = params->zero_point;
+    if (quant->block > 0 && !quant->zero_points && op == QN_OP_DEQUANTIZE_LINEAR)
+        node->n_inputs = 2; /* one for each block would be many zeros */
     qn__node_set_output(node, 0, out);
     return node;
 }
@@ -257,8 +261,8 @@ qn_status qn__onnx_float_of(qn_lower *l, qn_tensor *tensor, qn_tensor **out, qn_
 /* --- activations ------------------------------------------------------------------------------*/
 /* Tensor to carry a value the fused graph has no tensor for: the one of the file where it is free.
  */
-static qn_tensor *value_before_act(qn_graph *graph, const qn_onnx_source *source,
-                                   const qn_node *node, const qn_tensor *after)
+qn_tensor *qn__onnx_before_act(qn_graph *graph, const qn_onnx_source *source, const qn_node *node,
+                               const qn_tensor *after)
 {
     const char *name = named(graph, after->name, "_linear");
     if (source && node->act_source >= 0 && source->nodes[node->act_source].n_inputs > 0)
@@ -283,8 +287,8 @@ static qn_tensor *bound(qn_graph *graph, const qn_onnx_source *source, const qn_
 }
 
 /* The node's output goes through its activation again; `after` is what the activation makes. */
-static qn_status emit_act(qn_lower *l, qn_node *node, qn_tensor *before, qn_tensor *after,
-                          qn_error *error)
+qn_status qn__onnx_emit_act(qn_lower *l, qn_node *node, qn_tensor *before, qn_tensor *after,
+                            qn_error *error)
 {
     qn_graph *graph = l->w->graph;
     const qn_onnx_source *source = l->w->source;
@@ -354,7 +358,7 @@ qn_status qn__onnx_lower_float(qn_lower *l, qn_node *node, qn_error *error)
     for (uint32_t i = 0; i < node->n_inputs; i++)
         if (node->inputs[i])
             QN_TRY(qn__onnx_float_of(l, node->inputs[i], &node->inputs[i], error));
-    if (!push_node(graph, node))
+    if (!qn__onnx_push_node(graph, node))
         return QN_NOMEM(error);
     for (uint32_t i = 0; i < node->n_outputs; i++) {
         qn_tensor *out = node->outputs[i];
@@ -369,11 +373,11 @@ qn_status qn__onnx_lower_float(qn_lower *l, qn_node *node, qn_error *error)
         }
         if (i == 0 && node->act != QN_ACT_NONE &&
             !(quantized && qn__onnx_act_implied(node->act, node->act_lo, node->act_hi, e->type))) {
-            qn_tensor *before = value_before_act(graph, l->w->source, node, made);
+            qn_tensor *before = qn__onnx_before_act(graph, l->w->source, node, made);
             if (!before)
                 return QN_NOMEM(error);
             qn__node_set_output(node, 0, before);
-            QN_TRY(emit_act(l, node, before, made, error));
+            QN_TRY(qn__onnx_emit_act(l, node, before, made, error));
         }
         if (i == 0)
             node->act = QN_ACT_NONE;
@@ -407,7 +411,7 @@ qn_status qn__onnx_act_on_integers(qn_lower *l, qn_node *node, qn_tensor *tensor
     if (!pair_node(l, QN_OP_DEQUANTIZE_LINEAR, named(graph, e->base, "_linear_DequantizeLinear"),
                    e->type.quant, raw, &e->params, before))
         return QN_NOMEM(error);
-    QN_TRY(emit_act(l, node, before, after, error));
+    QN_TRY(qn__onnx_emit_act(l, node, before, after, error));
     return pair_node(l, QN_OP_QUANTIZE_LINEAR, named(graph, e->base, "_QuantizeLinear"),
                      e->type.quant, after, &e->params, e->q)
                ? QN_OK
@@ -437,7 +441,7 @@ static qn_status lower_quantize(qn_lower *l, qn_node *node, qn_error *error)
     if (!qn__onnx_set_input(graph, node, 0, in) ||
         !qn__onnx_set_input(graph, node, 1, e->params.scale) ||
         !qn__onnx_set_input(graph, node, 2, e->params.zero_point) ||
-        !set_axis(graph, node, e->type.quant) || !push_node(graph, node))
+        !set_axis(graph, node, e->type.quant) || !qn__onnx_push_node(graph, node))
         return QN_NOMEM(error);
     return QN_OK;
 }
@@ -452,7 +456,7 @@ static qn_status lower_dequantize(qn_lower *l, qn_node *node, qn_error *error)
     if (!qn__onnx_set_input(graph, node, 0, e->q) ||
         !qn__onnx_set_input(graph, node, 1, e->params.scale) ||
         !qn__onnx_set_input(graph, node, 2, e->params.zero_point) ||
-        !set_axis(graph, node, e->type.quant) || !push_node(graph, node))
+        !set_axis(graph, node, e->type.quant) || !qn__onnx_push_node(graph, node))
         return QN_NOMEM(error);
     /* A runtime does not fuse a pair whose float side leaves the graph. */
     if (!e->dq && !l->graph_output[node->outputs[0]->id])
@@ -462,12 +466,17 @@ static qn_status lower_dequantize(qn_lower *l, qn_node *node, qn_error *error)
 
 static qn_status lower_node(qn_lower *l, qn_node *node, qn_error *error)
 {
+    bool done = false;
+    QN_TRY(qn__onnx_lower_dynamic(l, node, &done, error));
+    if (!done)
+        QN_TRY(qn__onnx_lower_blocks(l, node, &done, error));
+    if (done)
+        return QN_OK;
     if (node->op == QN_OP_QUANTIZE_LINEAR || node->op == QN_OP_REQUANTIZE)
         return lower_quantize(l, node, error);
     if (node->op == QN_OP_DEQUANTIZE_LINEAR)
         return lower_dequantize(l, node, error);
     if (l->w->options->format == QN_WRITE_QOPERATOR) {
-        bool done = false;
         QN_TRY(qn__onnx_lower_qoperator(l, node, &done, error));
         if (done)
             return QN_OK;
@@ -483,12 +492,8 @@ static qn_status prepare(qn_lower *l, qn_error *error)
     l->graph_output = qn__calloc(graph->ctx, l->n_entries + 1, 1);
     if (!l->entries || !l->graph_output)
         return QN_NOMEM(error);
-    for (size_t i = 0; i < graph->n_tensors; i++) {
-        QN_FAIL_IF(graph->tensors[i]->type.kind == QN_TYPE_DYNAMIC, error, QN_UNSUPPORTED,
-                   "tensor \"%s\" has scales made at run time, which is not written yet",
-                   graph->tensors[i]->name);
+    for (size_t i = 0; i < graph->n_tensors; i++)
         l->entries[i].type = graph->tensors[i]->type;
-    }
     for (size_t i = 0; i < graph->n_outputs; i++) {
         l->entries[graph->outputs[i]->id].is_output = true;
         l->graph_output[graph->outputs[i]->id] = 1;

@@ -36,6 +36,12 @@ qn_status qn__onnx_split_output(qn_lower *l, qn_tensor *tensor, bool want_float,
                                 qn_error *error);
 qn_status qn__onnx_lower_float(qn_lower *l, qn_node *node, qn_error *error);
 qn_status qn__onnx_act_on_integers(qn_lower *l, qn_node *node, qn_tensor *tensor, qn_error *error);
+bool qn__onnx_push_node(qn_graph *graph, qn_node *node);
+/* The tensor in front of a node's activation, and the activation as a node behind it. */
+qn_tensor *qn__onnx_before_act(qn_graph *graph, const qn_onnx_source *source, const qn_node *node,
+                               const qn_tensor *after);
+qn_status qn__onnx_emit_act(qn_lower *l, qn_node *node, qn_tensor *before, qn_tensor *after,
+                            qn_error *error);
 /* Writes the node as an operator on integers when there is one; *done tells. */
 qn_status qn__onnx_lower_qoperator(qn_lower *l, qn_node *node, bool *done, qn_error *error);
 

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "core/context.h"
+#include "format/onnx/onnx_inline.h"
 #include "format/onnx/onnx_read.h"
 
 enum { MAX_ATTRS = 1000 }; /* names are compared pairwise */
@@ -153,11 +154,22 @@ static qn_status constant_value(qn_onnx_reader *r, const qn_onnx_node *source, c
     return out->blob ? QN_OK : QN_NOMEM(error);
 }
 
+static qn_status add_literal(qn_onnx_reader *r, const qn_onnx_node *node, qn_error *error)
+{
+    const qn_onnx_tensor *t = node->literal;
+    return qn__graph_add_constant(r->graph, node->outputs[0], qn_type_plain_make(t->dtype), t->rank,
+                                  t->dims, t->blob)
+               ? QN_OK
+               : QN_NOMEM(error);
+}
+
 static qn_status add_constant_node(qn_onnx_reader *r, size_t index, const char *name,
                                    const qn_attr *attrs, size_t n_attrs, qn_error *error)
 {
     qn_onnx_source *source = r->source;
     const qn_onnx_node *node = &source->nodes[index];
+    if (node->literal)
+        return add_literal(r, node, error);
     if (n_attrs != 1 || node->n_outputs != 1)
         return source_fail(node, name, error, QN_CORRUPT, "needs one value and one output");
     qn_onnx_tensor value = {.name = node->outputs[0]};
@@ -167,7 +179,8 @@ static qn_status add_constant_node(qn_onnx_reader *r, size_t index, const char *
         r->graph, value.name, qn_type_plain_make(value.dtype), value.rank, value.dims, value.blob);
     if (!tensor)
         return QN_NOMEM(error);
-    tensor->source = (int32_t)(source->n_initializers + index);
+    if (!node->inlined) /* what is written out has no bytes of its own in the file */
+        tensor->source = (int32_t)(source->n_initializers + index);
     return QN_OK;
 }
 
@@ -206,8 +219,16 @@ static qn_status read_attrs(qn_onnx_reader *r, const qn_onnx_node *source, const
         if (f.number != NODE_ATTRIBUTE)
             continue;
         status = qn__wire_expect(&w, &f, PB_WT_STRING, error);
+        const char *own = NULL;
+        qn_span body = f.body;
         if (status == QN_OK)
-            status = qn__onnx_read_attr(r->source, &r->graph->arena, f.body, &attrs[n], error);
+            status = qn__onnx_resolve_attr(r->source, source, &body, &own, error);
+        if (status == QN_OK && body.size == 0 && own) /* the caller says nothing */
+            continue;
+        if (status == QN_OK)
+            status = qn__onnx_read_attr(r->source, &r->graph->arena, body, &attrs[n], error);
+        if (status == QN_OK && own)
+            attrs[n].name = own;
         if (status != QN_OK) {
             qn__error_prefix(error, status, "node \"%s\" %s", name, source->op_type);
             break;
@@ -227,18 +248,6 @@ static qn_status read_attrs(qn_onnx_reader *r, const qn_onnx_node *source, const
     return QN_OK;
 }
 
-static bool is_function(const qn_onnx_source *source, const qn_onnx_node *node)
-{
-    for (size_t i = 0; i < source->n_functions; i++) {
-        const char *dot = strrchr(source->functions[i], '.');
-        const size_t length = (size_t)(dot - source->functions[i]);
-        if (strcmp(dot + 1, node->op_type) == 0 && strlen(node->domain) == length &&
-            memcmp(source->functions[i], node->domain, length) == 0)
-            return true;
-    }
-    return false;
-}
-
 /* The graph's operator for a node of the file; *qop for operators on integers. */
 static qn_op find_op(const qn_onnx_node *node, int64_t opset, qn_qop *qop)
 {
@@ -251,6 +260,8 @@ static qn_op find_op(const qn_onnx_node *node, int64_t opset, qn_qop *qop)
     }
     if (node->domain[0] == '\0' && strcmp(node->op_type, "Upsample") == 0 && opset < 10)
         return QN_OP_RESIZE;
+    if (node->domain[0] == '\0' && strcmp(node->op_type, "Scatter") == 0)
+        return QN_OP_SCATTER_ELEMENTS;
     const bool microsoft = strcmp(node->domain, "com.microsoft") == 0;
     if (microsoft && strcmp(node->op_type, "QuantizeLinear") == 0)
         return QN_OP_QUANTIZE_LINEAR;
@@ -267,6 +278,13 @@ static qn_status add_outputs(qn_onnx_reader *r, qn_node *node, const qn_onnx_nod
     qn_graph *graph = r->graph;
     for (uint32_t i = 0; i < source->n_outputs; i++) {
         const char *name = source->outputs[i];
+        if (name[0] == '\0' && i == 0) { /* every node has a first output here */
+            qn_tensor *made =
+                qn__graph_add_tensor(graph, node->name, qn_type_plain_make(QN_DTYPE_NONE));
+            if (!made)
+                return QN_NOMEM(error);
+            qn__node_set_output(node, 0, made);
+        }
         if (name[0] == '\0')
             continue;
         if (qn__graph_find_tensor(graph, name))
@@ -290,14 +308,17 @@ static qn_status add_node(qn_onnx_reader *r, size_t index, qn_error *error)
                                 source->n_outputs > 0 ? source->outputs[0] : "");
     if (!name)
         return QN_NOMEM(error);
-    if (is_function(r->source, source))
+    if (strcmp(source->op_type, "If") == 0 && source->domain[0] == '\0')
         return source_fail(source, name, error, QN_UNSUPPORTED,
-                           "is a function of the model itself; inline it first");
+                           "its condition is not a constant of the file");
     qn_qop qop;
     const qn_op op = find_op(source, r->source->opset, &qop);
     if (op == QN_OP_NONE)
         return source_fail(source, name, error, QN_UNSUPPORTED, "the operator is not supported");
-    if (source->n_outputs == 0 || source->outputs[0][0] == '\0')
+    bool makes = false;
+    for (uint32_t i = 0; i < source->n_outputs; i++)
+        makes = makes || source->outputs[i][0] != '\0';
+    if (!makes || (op == QN_OP_CONSTANT && source->outputs[0][0] == '\0'))
         return source_fail(source, name, error, QN_CORRUPT, "makes nothing");
     qn_attr *attrs = NULL;
     uint32_t n_attrs = 0;

@@ -2,6 +2,8 @@
  * types of unused parts stay bytes. */
 #include "format/onnx/onnx_source.h"
 
+#include "format/onnx/onnx_inline.h"
+
 #include <inttypes.h>
 #include <string.h>
 
@@ -17,8 +19,11 @@ static void source_destroy(qn_source *base)
     const qn_context *ctx = source->ctx;
     for (size_t i = 0; i < source->n_initializers; i++)
         qn__blob_unref(source->initializers[i].blob);
-    for (size_t i = 0; source->constants && i < source->n_nodes; i++)
+    for (size_t i = 0; source->constants && i < source->n_nodes; i++) {
         qn__blob_unref(source->constants[i].blob);
+        if (source->nodes[i].literal)
+            qn__blob_unref(source->nodes[i].literal->blob);
+    }
     for (size_t i = 0; i < source->n_external; i++)
         qn__blob_unref(source->external[i].blob);
     qn__free(ctx, source->external);
@@ -37,7 +42,7 @@ qn_onnx_source *qn__onnx_source_of(const qn_graph *graph)
 
 /* --- opsets, functions ------------------------------------------------------------------------*/
 static qn_status read_opset(qn_onnx_source *source, const qn_wire *w, const qn_field *field,
-                            qn_error *error)
+                            int64_t *out, qn_error *error)
 {
     qn_wire opset;
     QN_TRY(qn__wire_enter(w, field, "OperatorSetIdProto", &opset, error));
@@ -56,9 +61,9 @@ static qn_status read_opset(qn_onnx_source *source, const qn_wire *w, const qn_f
         }
     }
     if (domain[0] == '\0' || strcmp(domain, "ai.onnx") == 0) {
-        QN_FAIL_IF(source->opset != 0 && source->opset != version, error, QN_CORRUPT,
-                   "two imports of ai.onnx: %" PRId64 " and %" PRId64, source->opset, version);
-        source->opset = version;
+        QN_FAIL_IF(*out != 0 && *out != version, error, QN_CORRUPT,
+                   "two imports of ai.onnx: %" PRId64 " and %" PRId64, *out, version);
+        *out = version;
     }
     return QN_OK;
 }
@@ -68,21 +73,43 @@ static qn_status read_function(qn_onnx_source *source, const qn_wire *w, const q
 {
     qn_wire function;
     QN_TRY(qn__wire_enter(w, field, "FunctionProto", &function, error));
-    const char *domain = "", *name = "";
+    qn_onnx_function *const out = &source->functions[source->n_functions];
+    *out = (qn_onnx_function){.body = field->body, .name = "", .domain = ""};
+    size_t n_inputs = 0, n_outputs = 0;
+    qn_wire copy = function;
     qn_field f;
+    for (bool more = true;;) {
+        QN_TRY(qn__wire_next(&copy, &f, &more, error));
+        if (!more)
+            break;
+        n_inputs += f.number == FUNCTION_INPUT;
+        n_outputs += f.number == FUNCTION_OUTPUT;
+    }
+    out->inputs = qn__arena_calloc(&source->arena, n_inputs, sizeof(*out->inputs));
+    out->outputs = qn__arena_calloc(&source->arena, n_outputs, sizeof(*out->outputs));
+    if (!out->inputs || !out->outputs)
+        return QN_NOMEM(error);
     for (bool more = true;;) {
         QN_TRY(qn__wire_next(&function, &f, &more, error));
         if (!more)
             break;
+        const char **text = NULL;
         if (f.number == FUNCTION_DOMAIN)
-            QN_TRY(qn__wire_string(&function, &f, &source->arena, &domain, error));
+            text = &out->domain;
         else if (f.number == FUNCTION_NAME)
-            QN_TRY(qn__wire_string(&function, &f, &source->arena, &name, error));
+            text = &out->name;
+        else if (f.number == FUNCTION_INPUT)
+            text = &out->inputs[out->n_inputs++];
+        else if (f.number == FUNCTION_OUTPUT)
+            text = &out->outputs[out->n_outputs++];
+        else if (f.number == FUNCTION_OPSET_IMPORT)
+            QN_TRY(read_opset(source, &function, &f, &out->opset, error));
+        if (text)
+            QN_TRY(qn__wire_string(&function, &f, &source->arena, text, error));
     }
-    const char *full = qn__arena_printf(&source->arena, "%s.%s", domain, name);
-    if (!full)
-        return QN_NOMEM(error);
-    source->functions[source->n_functions++] = full;
+    if (strcmp(out->domain, "ai.onnx") == 0)
+        out->domain = "";
+    source->n_functions++;
     return QN_OK;
 }
 
@@ -102,7 +129,7 @@ static qn_status read_model(qn_onnx_source *source, qn_error *error)
             source->ir_version = (int64_t)f.value;
             break;
         case MODEL_OPSET_IMPORT:
-            QN_TRY(read_opset(source, &w, &f, error));
+            QN_TRY(read_opset(source, &w, &f, &source->opset, error));
             break;
         case MODEL_GRAPH:
             QN_TRY(qn__wire_expect(&w, &f, PB_WT_STRING, error));
@@ -152,8 +179,8 @@ static qn_status count_node(const qn_wire *w, node_counts *n, qn_error *error)
     }
 }
 
-static qn_status read_node(qn_onnx_source *source, const qn_wire *graph, const qn_field *field,
-                           qn_onnx_node *out, qn_error *error)
+qn_status qn__onnx_read_node(qn_onnx_source *source, const qn_wire *graph, const qn_field *field,
+                             qn_onnx_node *out, qn_error *error)
 {
     qn_wire w;
     QN_TRY(qn__wire_enter(graph, field, "NodeProto", &w, error));
@@ -243,8 +270,8 @@ static qn_status read_tensor_type(qn_onnx_source *source, qn_wire *type, qn_onnx
     }
 }
 
-static qn_status read_value(qn_onnx_source *source, const qn_wire *graph, const qn_field *field,
-                            qn_onnx_value *out, qn_error *error)
+qn_status qn__onnx_read_value(qn_onnx_source *source, const qn_wire *graph, const qn_field *field,
+                              qn_onnx_value *out, qn_error *error)
 {
     qn_wire w, type, tensor;
     QN_TRY(qn__wire_enter(graph, field, "ValueInfoProto", &w, error));
@@ -319,7 +346,7 @@ static qn_status read_graph(qn_onnx_source *source, qn_error *error)
             return QN_OK;
         switch (f.number) {
         case GRAPH_NODE:
-            QN_TRY(read_node(source, &w, &f, &source->nodes[source->n_nodes], error));
+            QN_TRY(qn__onnx_read_node(source, &w, &f, &source->nodes[source->n_nodes], error));
             source->n_nodes++;
             break;
         case GRAPH_NAME:
@@ -334,11 +361,11 @@ static qn_status read_graph(qn_onnx_source *source, qn_error *error)
             break;
         }
         case GRAPH_INPUT:
-            QN_TRY(read_value(source, &w, &f, &source->inputs[source->n_inputs], error));
+            QN_TRY(qn__onnx_read_value(source, &w, &f, &source->inputs[source->n_inputs], error));
             source->n_inputs++;
             break;
         case GRAPH_OUTPUT:
-            QN_TRY(read_value(source, &w, &f, &source->outputs[source->n_outputs], error));
+            QN_TRY(qn__onnx_read_value(source, &w, &f, &source->outputs[source->n_outputs], error));
             source->n_outputs++;
             break;
         default:
@@ -365,6 +392,8 @@ qn_status qn__onnx_source_read(const qn_context *ctx, const char *path, qn_blob 
     qn_status status = source->path ? read_model(source, error) : QN_NOMEM(error);
     if (status == QN_OK)
         status = read_graph(source, error);
+    if (status == QN_OK)
+        status = qn__onnx_inline(source, error);
     if (status != QN_OK) {
         qn__source_unref(&source->base);
         return status;

@@ -7,11 +7,23 @@
 #include "format/onnx/onnx_wire.h"
 #include "ir/graph.h"
 
+typedef struct qn_onnx_function {
+    qn_span body;
+    const char *name, *domain;
+    int64_t opset; /* of ai.onnx, 0: not said */
+    size_t n_inputs, n_outputs;
+    const char **inputs, **outputs;
+} qn_onnx_function;
+
 typedef struct qn_onnx_node {
     qn_span body;
     const char *name, *op_type, *domain; /* never NULL; domain "ai.onnx" is read as "" */
     uint32_t n_inputs, n_outputs;
-    const char **inputs, **outputs; /* "" where absent */
+    const char **inputs, **outputs;    /* "" where absent */
+    bool inlined;                      /* written out from a function or branch (onnx_inline.c) */
+    const struct qn_onnx_node *caller; /* whose attributes the function's refer to; or NULL */
+    const qn_onnx_function *function;
+    const struct qn_onnx_tensor *literal; /* a Constant made from a branch's initializer */
 } qn_onnx_node;
 
 /* A decoded TensorProto. */
@@ -57,7 +69,7 @@ typedef struct qn_onnx_source {
     qn_onnx_node *nodes;
     qn_onnx_tensor *initializers;
     qn_onnx_value *inputs, *outputs;
-    const char **functions; /* "domain.name" */
+    qn_onnx_function *functions;
     /* Constant nodes that became constants: by node index; blob NULL for other nodes. Tensors made
      * of them carry source = n_initializers + node index. */
     qn_onnx_tensor *constants;
@@ -68,6 +80,11 @@ typedef struct qn_onnx_source {
 /* Decodes the document around the file's bytes. *out has one reference. */
 qn_status qn__onnx_source_read(const qn_context *ctx, const char *path, qn_blob *file,
                                qn_onnx_source **out, qn_error *error);
+/* Parts of a graph. */
+qn_status qn__onnx_read_node(qn_onnx_source *source, const qn_wire *graph, const qn_field *field,
+                             qn_onnx_node *out, qn_error *error);
+qn_status qn__onnx_read_value(qn_onnx_source *source, const qn_wire *graph, const qn_field *field,
+                              qn_onnx_value *out, qn_error *error);
 /* Names are copied into arena. */
 qn_status qn__onnx_read_tensor(qn_onnx_source *source, qn_arena *arena, qn_span body,
                                uint32_t depth, qn_onnx_tensor *out, qn_error *error);

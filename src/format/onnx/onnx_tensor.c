@@ -8,11 +8,14 @@
 static const struct {
     int64_t code;
     qn_dtype dtype;
-} DATA_TYPES[] = {{1, QN_DTYPE_F32},   {2, QN_DTYPE_U8},   {3, QN_DTYPE_I8},   {4, QN_DTYPE_U16},
-                  {5, QN_DTYPE_I16},   {6, QN_DTYPE_I32},  {7, QN_DTYPE_I64},  {9, QN_DTYPE_BOOL},
-                  {10, QN_DTYPE_F16},  {11, QN_DTYPE_F64}, {12, QN_DTYPE_U32}, {13, QN_DTYPE_U64},
-                  {16, QN_DTYPE_BF16}, {21, QN_DTYPE_U4},  {22, QN_DTYPE_I4},  {25, QN_DTYPE_U2},
-                  {26, QN_DTYPE_I2}};
+} DATA_TYPES[] = {{1, QN_DTYPE_F32},         {2, QN_DTYPE_U8},      {3, QN_DTYPE_I8},
+                  {4, QN_DTYPE_U16},         {5, QN_DTYPE_I16},     {6, QN_DTYPE_I32},
+                  {7, QN_DTYPE_I64},         {9, QN_DTYPE_BOOL},    {10, QN_DTYPE_F16},
+                  {11, QN_DTYPE_F64},        {12, QN_DTYPE_U32},    {13, QN_DTYPE_U64},
+                  {16, QN_DTYPE_BF16},       {21, QN_DTYPE_U4},     {22, QN_DTYPE_I4},
+                  {25, QN_DTYPE_U2},         {26, QN_DTYPE_I2},     {17, QN_DTYPE_F8E4M3FN},
+                  {18, QN_DTYPE_F8E4M3FNUZ}, {19, QN_DTYPE_F8E5M2}, {20, QN_DTYPE_F8E5M2FNUZ},
+                  {23, QN_DTYPE_F4E2M1},     {24, QN_DTYPE_F8E8M0}};
 
 qn_dtype qn__onnx_dtype(int64_t data_type)
 {

@@ -5,7 +5,9 @@
 #include <string.h>
 
 #include "core/context.h"
+#include "format/onnx/onnx_blocks.h"
 #include "format/onnx/onnx_collapse.h"
+#include "format/onnx/onnx_dynamic.h"
 #include "format/onnx/onnx_qtypes.h"
 #include "format/onnx/onnx_read.h"
 
@@ -45,8 +47,8 @@ static qn_status read_scales(const qn_onnx_reader *r, const qn_node *node, const
     if (!scale || !scale->constant)
         return qn__onnx_node_fail(r, node, error, QN_UNSUPPORTED, "scale \"%s\" is not constant",
                                   scale ? scale->name : "");
-    if (scale->type.dtype != QN_DTYPE_F32 || scale->type.kind != QN_TYPE_PLAIN)
-        return qn__onnx_node_fail(r, node, error, QN_UNSUPPORTED, "scale \"%s\" is %s, not float32",
+    if (!qn__dtype_is_float(scale->type.dtype) || scale->type.kind != QN_TYPE_PLAIN)
+        return qn__onnx_node_fail(r, node, error, QN_UNSUPPORTED, "scale \"%s\" is %s, not a float",
                                   scale->name, qn__dtype_name(scale->type.dtype));
     quant->scales = qn__tensor_floats(r->graph, scale, &quant->n_scales);
     if (!quant->scales)
@@ -387,6 +389,8 @@ static qn_status read_qop(qn_onnx_reader *r, qn_node *node, qn_qop qop, qn_error
     case QN_QOP_MATMUL:
     case QN_QOP_GEMM:
         return read_product(r, node, error);
+    case QN_QOP_MATMUL_NBITS:
+        return qn__onnx_read_nbits(r, node, error);
     case QN_QOP_ADD:
     case QN_QOP_MUL:
         return read_binary(r, node, error);
@@ -451,5 +455,7 @@ qn_status qn__onnx_read_types(qn_onnx_reader *r, qn_error *error)
     qn__free(graph->ctx, marks);
     if (status == QN_OK && any)
         status = qn__onnx_collapse(r, error);
+    if (status == QN_OK)
+        status = qn__onnx_collapse_dynamic(r, error);
     return status;
 }

@@ -31,10 +31,12 @@ static inline __attribute__((always_inline)) void store_row16(uint8_t *p, __m128
 #define MINF(a, b) _mm512_min_ps(a, b)
 #define MAXF(a, b) _mm512_max_ps(a, b)
 #define STORE_ALL(p, v) _mm512_storeu_si512(p, v)
-#define FLIP_LEAST 1
-#define FLIP_LAST(to, from, i, n, sign)                                                            \
+#define COPY_END(to, from, i, n, sign)                                                             \
     STORE_ALL((to) + (i),                                                                          \
               XOR(_mm512_maskz_loadu_epi8(~0ull >> (64 - ((n) - (i))), (from) + (i)), sign))
+#define SET1_8(x) _mm512_set1_epi8(x)
+#define MIN8(a, b) _mm512_min_epi8(a, b)
+#define MAX8(a, b) _mm512_max_epi8(a, b)
 #define PACK16(a, b) _mm512_packs_epi16(a, b)
 #define ROWS_TOGETHER(v)                                                                           \
     _mm512_permutexvar_epi32(                                                                      \
@@ -50,7 +52,9 @@ static inline __m256i load_bytes32(const void *p, size_t n)
 }
 
 #define BLOCK 32
-#define WIDEN_U(p, n) _mm512_cvtepu8_epi16(load_bytes32(p, n))
+#define FLIP __m256i
+#define FLIP_OF(byte) _mm256_set1_epi8((char)(byte))
+#define WIDEN_U(p, n, flip) _mm512_cvtepu8_epi16(_mm256_xor_si256(load_bytes32(p, n), flip))
 #define WIDEN_S(p, n) _mm512_cvtepi8_epi16(load_bytes32(p, n))
 #define ZERO() _mm512_setzero_si512()
 #define SET1_16(x) _mm512_set1_epi16(x)
@@ -60,6 +64,7 @@ static inline __m256i load_bytes32(const void *p, size_t n)
 #define HIGH128(a, b) _mm512_shuffle_i32x4(a, b, 0xdd)
 #define STORE_ALL_F(p, v) _mm512_storeu_ps(p, v)
 #define AS_FLOAT(v) _mm512_castsi512_ps(v)
+#define AS_INT(v) _mm512_castps_si512(v)
 #define SUB32(a, b) _mm512_sub_epi32(a, b)
 #define MUL32(a, b) _mm512_mullo_epi32(a, b)
 #define TO_INT(v) _mm512_cvtps_epi32(v)

@@ -2,13 +2,15 @@
  * widened to 16 bits and two rows of a window are interleaved, so that one instruction multiplies
  * and adds two taps; a pair of vectors, "low" and "high", then holds the sums of BLOCK channels in
  * the order in which the packing instructions expect them: low has the first four of every eight.
- * The zero point goes into the bias. The includer defines:
+ * The zero point goes into the bias; signed inputs are moved up by 128. The
+ * last block of channels overlaps the one before. The includer defines:
  *   VEC, FVEC, BLOCK        vectors; channels at once: twice the 32-bit lanes
- *   WIDEN_U(p, n), WIDEN_S(p, n)   16-bit values of min(n, BLOCK) bytes, the others zero
+ *   WIDEN_U(p, n, flip), WIDEN_S(p, n)   16-bit values of min(n, BLOCK) bytes, the others anything
  *   ZERO(), SET1(x), SET1_16(x), SET1F(x)
  *   LOW16(a, b), HIGH16(a, b)      interleaved halves of every 128 bits
  *   LOW128(a, b), HIGH128(a, b)    from two vectors in order to low and high
- *   LOAD(p), STORE_ALL_F(p, v), AS_FLOAT(v)
+ *   LOAD(p), STORE_ALL_F(p, v), AS_FLOAT(v), AS_INT(v)
+ *   FLIP, FLIP_OF(byte)            what WIDEN_U takes: XOR of every byte
  *   DOT16(acc, a, b)               acc + two products per lane
  *   SUB32, MUL32, TO_FLOAT, MULF, MINF, MAXF (second operand where one is NaN), TO_INT
  *   PACK32(a, b), ADD16(a, b)      saturating; MAX16
@@ -28,21 +30,15 @@ typedef struct block {
     pair bias, scale; /* scale: floats */
     const uint8_t *in;
     const int8_t *w;
-    size_t c, left;
+    size_t c;
 } block;
-
-static inline __attribute__((always_inline)) VEC widen(const void *p, const bool is_signed,
-                                                       size_t n)
-{
-    return is_signed ? WIDEN_S(p, n) : WIDEN_U(p, n);
-}
 
 /* Two rows of a column, or one and zeros. */
 static inline __attribute__((always_inline)) pair column(const void *p, size_t row, const bool two,
-                                                         const bool is_signed, size_t n)
+                                                         FLIP flip, size_t n)
 {
-    const VEC a = widen(p, is_signed, n);
-    const VEC b = two ? widen((const uint8_t *)p + row, is_signed, n) : ZERO();
+    const VEC a = WIDEN_U(p, n, flip);
+    const VEC b = two ? WIDEN_U((const uint8_t *)p + row, n, flip) : ZERO();
     return (pair){LOW16(a, b), HIGH16(a, b)};
 }
 
@@ -55,10 +51,12 @@ static inline __attribute__((always_inline)) pair
 weights_at(const qn_q8_dwconv_args *args, const block *b, size_t i, size_t j, size_t left)
 {
     const int8_t *const w = b->w + i * args->w_row + j * args->channels;
-    return column(w, args->w_row, i + 1 < args->kh, true, left);
+    const VEC v = WIDEN_S(w, left);
+    const VEC next = i + 1 < args->kh ? WIDEN_S(w + args->w_row, left) : ZERO();
+    return (pair){LOW16(v, next), HIGH16(v, next)};
 }
 
-static inline pair load_pair(const void *p, size_t c, size_t left)
+static pair load_pair(const void *p, size_t c, size_t left)
 {
     int32_t all[BLOCK] = {0};
     const size_t n = left < BLOCK ? left : BLOCK;
@@ -71,7 +69,7 @@ static inline pair load_pair(const void *p, size_t c, size_t left)
 static inline __attribute__((always_inline)) pair block_bias(const qn_q8_dwconv_args *args,
                                                              const block *b, size_t left)
 {
-    const VEC one = SET1_16(1), zero = SET1(args->in_zero);
+    const VEC one = SET1_16(1), zero = SET1(args->in_zero + (args->in_signed ? 128 : 0));
     const pair ones = {one, one}, bias = load_pair(args->bias, b->c, left);
     pair sum = {ZERO(), ZERO()};
     for (size_t i = 0; i < args->kh; i += 2)
@@ -80,22 +78,28 @@ static inline __attribute__((always_inline)) pair block_bias(const qn_q8_dwconv_
     return (pair){SUB32(bias.low, MUL32(sum.low, zero)), SUB32(bias.high, MUL32(sum.high, zero))};
 }
 
+/* scaled: products of sums and scales. */
+static __attribute__((noinline)) void put_floats(const qn_q8_dwconv_args *args, size_t at,
+                                                 const pair *scaled, size_t left)
+{
+    const FVEC lo = SET1F(args->format.clamp.lo), hi = SET1F(args->format.clamp.hi);
+    float parts[2][BLOCK / 2];
+    STORE_ALL_F(parts[0], MINF(hi, MAXF(lo, AS_FLOAT(scaled->low))));
+    STORE_ALL_F(parts[1], MINF(hi, MAXF(lo, AS_FLOAT(scaled->high))));
+    for (size_t i = 0; i < left && i < BLOCK; i++)
+        ((float *)args->out)[at + i] = parts[i / 4 % 2][i / 8 * 4 + i % 4];
+}
+
 static inline __attribute__((always_inline)) void put(const qn_q8_dwconv_args *args, const block *b,
                                                       pair acc, size_t x, size_t left)
 {
     const qn_q8_out *const out = &args->format;
     const size_t at = x * args->out_step + b->c;
-    FVEC low = MULF(TO_FLOAT(acc.low), AS_FLOAT(b->scale.low));
-    FVEC high = MULF(TO_FLOAT(acc.high), AS_FLOAT(b->scale.high));
+    const FVEC low = MULF(TO_FLOAT(acc.low), AS_FLOAT(b->scale.low));
+    const FVEC high = MULF(TO_FLOAT(acc.high), AS_FLOAT(b->scale.high));
     if (out->is_float) {
-        const FVEC lo = SET1F(out->clamp.lo), hi = SET1F(out->clamp.hi);
-        low = MINF(hi, MAXF(lo, low));
-        high = MINF(hi, MAXF(lo, high));
-        float parts[2][BLOCK / 2];
-        STORE_ALL_F(parts[0], low);
-        STORE_ALL_F(parts[1], high);
-        for (size_t i = 0; i < left && i < BLOCK; i++)
-            ((float *)args->out)[at + i] = parts[i / 4 % 2][i / 8 * 4 + i % 4];
+        const pair scaled = {AS_INT(low), AS_INT(high)};
+        put_floats(args, at, &scaled, left);
         return;
     }
     /* The upper bound as floats; what is below all integers, and a NaN, become the smallest
@@ -118,8 +122,7 @@ static inline __attribute__((always_inline)) pair add_rows(const size_t kh, pair
  * outputs. */
 static inline __attribute__((always_inline)) void run_kx3(const qn_q8_dwconv_args *args,
                                                           const block *b, const size_t kh,
-                                                          const size_t step, const bool is_signed,
-                                                          size_t left)
+                                                          const size_t step, FLIP flip, size_t left)
 {
     const size_t row = args->in_row, col = args->in_col;
     const uint8_t *in = b->in;
@@ -131,9 +134,9 @@ static inline __attribute__((always_inline)) void run_kx3(const qn_q8_dwconv_arg
             w[j][1] = weights_at(args, b, 2, j, left);
     }
 #define COLUMN()                                                                                   \
-    x01 = column(in, row, true, is_signed, left);                                                  \
+    x01 = column(in, row, true, flip, left);                                                       \
     if (kh == 3)                                                                                   \
-        x2 = column(in + 2 * row, row, false, is_signed, left);                                    \
+        x2 = column(in + 2 * row, row, false, flip, left);                                         \
     in += col;
 #define ADD(acc, j) add_rows(kh, acc, x01, x2, w[j])
     pair x01, x2 = {ZERO(), ZERO()}, now, next;
@@ -169,8 +172,8 @@ static inline __attribute__((always_inline)) void run_kx3(const qn_q8_dwconv_arg
 #undef ADD
 }
 
-static inline __attribute__((always_inline)) void
-run_window(const qn_q8_dwconv_args *args, const block *b, const bool is_signed, size_t left)
+static inline __attribute__((always_inline)) void run_window(const qn_q8_dwconv_args *args,
+                                                             const block *b, FLIP flip, size_t left)
 {
     const size_t kh = args->kh, kw = args->kw;
     pair kept[KEPT];
@@ -183,50 +186,66 @@ run_window(const qn_q8_dwconv_args *args, const block *b, const bool is_signed, 
         for (size_t i = 0, at = 0; i < kh; i += 2) {
             const uint8_t *in = b->in + x * args->in_step + i * args->in_row;
             for (size_t j = 0; j < kw; j++, at++, in += args->in_col)
-                acc = add_products(acc, column(in, args->in_row, i + 1 < kh, is_signed, left),
+                acc = add_products(acc, column(in, args->in_row, i + 1 < kh, flip, left),
                                    keep ? kept[at] : weights_at(args, b, i, j, left));
         }
         put(args, b, acc, x, left);
     }
 }
 
-static inline __attribute__((always_inline)) void run_block(const qn_q8_dwconv_args *args, size_t c,
-                                                            const bool is_signed, size_t left)
+/* All outputs of the channels from c on, `left` of them. */
+static inline __attribute__((always_inline)) block block_at(const qn_q8_dwconv_args *args, size_t c,
+                                                            size_t left)
 {
-    block b = {.in = args->in + c, .w = args->w + c, .c = c, .left = left};
+    block b = {.in = args->in + c, .w = args->w + c, .c = c};
     b.scale = load_pair(args->scale, c, left);
     b.bias = block_bias(args, &b, left);
-    const size_t kh = args->kh;
-    const bool shares = args->kw == 3 && (kh == 2 || kh == 3);
-    if (shares && args->in_step == args->in_col && kh == 3)
-        run_kx3(args, &b, 3, 1, is_signed, left);
-    else if (shares && args->in_step == args->in_col)
-        run_kx3(args, &b, 2, 1, is_signed, left);
-    else if (shares && args->in_step == 2 * args->in_col && kh == 3)
-        run_kx3(args, &b, 3, 2, is_signed, left);
-    else if (shares && args->in_step == 2 * args->in_col)
-        run_kx3(args, &b, 2, 2, is_signed, left);
-    else
-        run_window(args, &b, is_signed, left);
+    return b;
 }
 
-#define RUN(name, is_signed, left)                                                                 \
-    static void name(const qn_q8_dwconv_args *args, size_t c)                                      \
-    {                                                                                              \
-        run_block(args, c, is_signed, left);                                                       \
-    }
-RUN(block_unsigned, false, BLOCK)
-RUN(block_signed, true, BLOCK)
-RUN(rest_unsigned, false, args->channels - c)
-RUN(rest_signed, true, args->channels - c)
-
-/* All outputs of the channels from c on. */
-static inline void dwconv_from(const qn_q8_dwconv_args *args, size_t c)
+static inline __attribute__((always_inline)) void run_shared(const qn_q8_dwconv_args *args,
+                                                             size_t c, FLIP flip)
 {
+    const size_t kh = args->kh;
+    const bool apart = args->in_step != args->in_col;
+    const block b = block_at(args, c, BLOCK);
+    if (kh == 3 && !apart)
+        run_kx3(args, &b, 3, 1, flip, BLOCK);
+    else if (kh == 3)
+        run_kx3(args, &b, 3, 2, flip, BLOCK);
+    else if (!apart)
+        run_kx3(args, &b, 2, 1, flip, BLOCK);
+    else
+        run_kx3(args, &b, 2, 2, flip, BLOCK);
+}
+
+static void block_shared(const qn_q8_dwconv_args *args, size_t c)
+{
+    if (args->in_signed)
+        run_shared(args, c, FLIP_OF(0x80));
+    else
+        run_shared(args, c, FLIP_OF(0));
+}
+
+static void block_window(const qn_q8_dwconv_args *args, size_t c)
+{
+    const block b = block_at(args, c, BLOCK);
+    run_window(args, &b, FLIP_OF(args->in_signed ? 0x80 : 0), BLOCK);
+}
+
+/* Outputs of the channels from c on. */
+static void dwconv_from(const qn_q8_dwconv_args *args, size_t c)
+{
+    const size_t channels = args->channels, kh = args->kh;
     if (args->n == 0)
         return;
-    for (; c + BLOCK <= args->channels; c += BLOCK)
-        (args->in_signed ? block_signed : block_unsigned)(args, c);
-    if (c < args->channels)
-        (args->in_signed ? rest_signed : rest_unsigned)(args, c);
+    if (channels < BLOCK && c == 0) {
+        const block b = block_at(args, 0, channels);
+        run_window(args, &b, FLIP_OF(args->in_signed ? 0x80 : 0), channels);
+        return;
+    }
+    const bool shares = args->kw == 3 && (kh == 2 || kh == 3) &&
+                        (args->in_step == args->in_col || args->in_step == 2 * args->in_col);
+    for (; c < channels; c += BLOCK)
+        (shares ? block_shared : block_window)(args, channels - c < BLOCK ? channels - BLOCK : c);
 }

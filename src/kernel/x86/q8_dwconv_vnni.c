@@ -1,6 +1,7 @@
 /* 8-bit depthwise convolution for AVX-512 with VNNI. Windows of 3x3, and what
  * edges leave of them, 64 channels at once: the bytes of a column and zeros are brought together,
- * so that one instruction multiplies and adds all of a column. Other windows go through 16 bits. */
+ * so that one instruction multiplies and adds all of a column. Other windows, and fewer channels,
+ * go through 16 bits. */
 #include "kernel/x86/q8_avx512.h"
 
 /* The intrinsics of gcc 12 copy their accumulator. */
@@ -26,20 +27,15 @@ typedef struct quad {
     __m512i v[4];
 } quad;
 
-static inline __attribute__((always_inline)) __m512i load_bytes64(const void *p, size_t left)
-{
-    return left >= 64 ? _mm512_loadu_si512(p) : _mm512_maskz_loadu_epi8(~0ull >> (64 - left), p);
-}
-
 /* A column of kh (2 or 3) rows. */
 static inline __attribute__((always_inline)) quad column_of(const size_t kh, const void *p,
-                                                            size_t row, __m512i flip, size_t left)
+                                                            size_t row, __m512i flip)
 {
     const uint8_t *const at = p;
     const __m512i none = _mm512_setzero_si512();
-    const __m512i a = XOR(load_bytes64(at, left), flip);
-    const __m512i b = XOR(load_bytes64(at + row, left), flip);
-    const __m512i c = kh == 3 ? XOR(load_bytes64(at + 2 * row, left), flip) : none;
+    const __m512i a = XOR(LOAD(at), flip);
+    const __m512i b = XOR(LOAD(at + row), flip);
+    const __m512i c = kh == 3 ? XOR(LOAD(at + 2 * row), flip) : none;
     const __m512i ab_low = _mm512_unpacklo_epi8(a, b), ab_high = _mm512_unpackhi_epi8(a, b);
     const __m512i c_low = _mm512_unpacklo_epi8(c, none), c_high = _mm512_unpackhi_epi8(c, none);
     return (quad){{LOW16(ab_low, c_low), HIGH16(ab_low, c_low), LOW16(ab_high, c_high),
@@ -54,15 +50,12 @@ static inline __attribute__((always_inline)) quad add_column(quad acc, quad x, q
     return acc;
 }
 
-/* The first left of 64 elements of 32 bits. */
-static inline quad load_quad(const void *p, size_t left)
+/* 64 elements of 32 bits. */
+static inline quad load_quad(const void *p)
 {
     __m512i b[4];
-    for (size_t i = 0; i < 4; i++) {
-        const size_t n = left < 16 * i ? 0 : left - 16 * i;
-        const __mmask16 mask = n >= 16 ? 0xffff : (__mmask16)((1u << n) - 1);
-        b[i] = _mm512_maskz_loadu_epi32(mask, (const int32_t *)p + (n == 0 ? 0 : 16 * i));
-    }
+    for (size_t i = 0; i < 4; i++)
+        b[i] = LOAD((const int32_t *)p + 16 * i);
     const __m512i b01_low = _mm512_shuffle_i32x4(b[0], b[1], 0x44);
     const __m512i b23_low = _mm512_shuffle_i32x4(b[2], b[3], 0x44);
     const __m512i b01_high = _mm512_shuffle_i32x4(b[0], b[1], 0xee);
@@ -73,20 +66,27 @@ static inline quad load_quad(const void *p, size_t left)
                    _mm512_shuffle_i32x4(b01_high, b23_high, 0xdd)}};
 }
 
+/* v: products of sums and scales. */
+static __attribute__((noinline)) void put_quad_floats(const qn_q8_out *out, float *c,
+                                                      const __m512 v[4])
+{
+    const __m512 lo = SET1F(out->clamp.lo), hi = SET1F(out->clamp.hi);
+    float parts[4][16];
+    for (size_t q = 0; q < 4; q++)
+        _mm512_storeu_ps(parts[q], MINF(hi, MAXF(lo, v[q])));
+    for (size_t i = 0; i < WIDE_BLOCK; i++)
+        c[i] = parts[i / 4 % 4][i / 16 * 4 + i % 4];
+}
+
 static inline __attribute__((always_inline)) void put_quad(const qn_q8_out *out, void *c, size_t at,
-                                                           quad acc, const quad *scale, size_t left)
+                                                           quad acc, const quad *scale)
 {
     __m512 v[4];
 #pragma GCC unroll 4
     for (size_t q = 0; q < 4; q++)
         v[q] = MULF(TO_FLOAT(acc.v[q]), AS_FLOAT(scale->v[q]));
     if (out->is_float) {
-        const __m512 lo = SET1F(out->clamp.lo), hi = SET1F(out->clamp.hi);
-        float parts[4][16];
-        for (size_t q = 0; q < 4; q++)
-            _mm512_storeu_ps(parts[q], MINF(hi, MAXF(lo, v[q])));
-        for (size_t i = 0; i < left && i < WIDE_BLOCK; i++)
-            ((float *)c)[at + i] = parts[i / 4 % 4][i / 16 * 4 + i % 4];
+        put_quad_floats(out, (float *)c + at, v);
         return;
     }
     /* As in the GEMM: the lower bound by saturation, unsigned bytes 128 lower until the end. */
@@ -103,18 +103,14 @@ static inline __attribute__((always_inline)) void put_quad(const qn_q8_out *out,
     const __m512i bytes = _mm512_max_epi8(PACK16(words_low, words_high), lo);
     const __m512i flipped = XOR(bytes, _mm512_set1_epi8((char)lower));
     uint8_t *const p = (uint8_t *)c + at;
-    if (left >= 64)
-        _mm512_storeu_si512(p, flipped);
-    else
-        _mm512_mask_storeu_epi8(p, ~0ull >> (64 - left), flipped);
+    _mm512_storeu_si512(p, flipped);
 }
 
 typedef enum way_of_run { APART, STEP1, STEP2 } way_of_run;
 
 /* kw is 3 and outputs are one or two columns apart, or kw is 2 and they share nothing. */
-static inline __attribute__((always_inline)) void wide_block(const qn_q8_dwconv_args *args,
-                                                             const size_t kh, const way_of_run way,
-                                                             size_t c, size_t left)
+static inline __attribute__((always_inline)) void
+wide_block(const qn_q8_dwconv_args *args, const size_t kh, const way_of_run way, size_t c)
 {
     const __m512i flip = _mm512_set1_epi8(args->in_signed ? (char)0x80 : 0);
     const __m512i zero = SET1(args->in_zero + (args->in_signed ? 128 : 0));
@@ -124,26 +120,26 @@ static inline __attribute__((always_inline)) void wide_block(const qn_q8_dwconv_
     const uint8_t *in = args->in + c;
     quad w[3], sum = {{ZERO(), ZERO(), ZERO(), ZERO()}};
     for (size_t j = 0; j < (way == APART ? 2 : 3); j++) {
-        w[j] = column_of(kh, args->w + j * args->channels + c, args->w_row, ZERO(), left);
+        w[j] = column_of(kh, args->w + j * args->channels + c, args->w_row, ZERO());
         sum = add_column(sum, ones, w[j]);
     }
-    const quad scale = load_quad(args->scale + c, left);
-    quad bias = load_quad(args->bias + c, left);
+    const quad scale = load_quad(args->scale + c);
+    quad bias = load_quad(args->bias + c);
     for (size_t q = 0; q < 4; q++)
         bias.v[q] = SUB32(bias.v[q], MUL32(sum.v[q], zero));
-#define NEXT_COLUMN() (in += col, x = column_of(kh, in, row, flip, left))
-#define PUT(i, acc) put_quad(&args->format, args->out, (i)*args->out_step + c, acc, &scale, left)
+#define NEXT_COLUMN() (in += col, x = column_of(kh, in, row, flip))
+#define PUT(i, acc) put_quad(&args->format, args->out, (i)*args->out_step + c, acc, &scale)
     if (way == APART) {
         for (size_t i = 0; i < n; i++) {
             in = args->in + c + i * args->in_step;
-            quad x = column_of(kh, in, row, flip, left);
+            quad x = column_of(kh, in, row, flip);
             const quad now = add_column(bias, x, w[0]);
             NEXT_COLUMN();
             PUT(i, add_column(now, x, w[1]));
         }
         return;
     }
-    quad x = column_of(kh, in, row, flip, left), now = add_column(bias, x, w[0]), next = bias;
+    quad x = column_of(kh, in, row, flip), now = add_column(bias, x, w[0]), next = bias;
     NEXT_COLUMN();
     now = add_column(now, x, w[1]);
     if (way == STEP1)
@@ -169,11 +165,7 @@ static inline __attribute__((always_inline)) void wide_block(const qn_q8_dwconv_
 #define WIDE_RUN(kh, way)                                                                          \
     static void wide_##kh##_##way(const qn_q8_dwconv_args *args, size_t c)                         \
     {                                                                                              \
-        wide_block(args, kh, way, c, WIDE_BLOCK);                                                  \
-    }                                                                                              \
-    static void rest_##kh##_##way(const qn_q8_dwconv_args *args, size_t c)                         \
-    {                                                                                              \
-        wide_block(args, kh, way, c, args->channels - c);                                          \
+        wide_block(args, kh, way, c);                                                              \
     }
 WIDE_RUN(2, APART)
 WIDE_RUN(2, STEP1)
@@ -182,34 +174,33 @@ WIDE_RUN(3, APART)
 WIDE_RUN(3, STEP1)
 WIDE_RUN(3, STEP2)
 
-/* Number of channels done, from the first on. */
-static size_t wide_blocks(const qn_q8_dwconv_args *args)
+typedef void (*wide_fn)(const qn_q8_dwconv_args *args, size_t c);
+
+static wide_fn wide_run(const qn_q8_dwconv_args *args)
 {
-    static void (*const runs[2][3][2])(const qn_q8_dwconv_args *, size_t) = {
-        {{wide_2_APART, rest_2_APART}, {wide_2_STEP1, rest_2_STEP1}, {wide_2_STEP2, rest_2_STEP2}},
-        {{wide_3_APART, rest_3_APART}, {wide_3_STEP1, rest_3_STEP1}, {wide_3_STEP2, rest_3_STEP2}}};
-    if (args->n == 0 || args->kh < 2 || args->kh > 3 || args->kw < 2 || args->kw > 3)
-        return 0;
-    way_of_run way = APART;
-    if (args->kw == 3) {
-        if (args->n == 1 || args->in_step == args->in_col)
-            way = STEP1;
-        else if (args->in_step == 2 * args->in_col)
-            way = STEP2;
-        else
-            return 0;
-    }
-    size_t c = 0;
-    for (; c + WIDE_BLOCK <= args->channels; c += WIDE_BLOCK)
-        runs[args->kh - 2][way][0](args, c);
-    if (args->channels - c <= BLOCK)
-        return c;
-    runs[args->kh - 2][way][1](args, c);
-    return args->channels;
+    static const wide_fn runs[2][3] = {{wide_2_APART, wide_2_STEP1, wide_2_STEP2},
+                                       {wide_3_APART, wide_3_STEP1, wide_3_STEP2}};
+    if (args->kh < 2 || args->kh > 3 || args->kw < 2 || args->kw > 3 ||
+        args->channels < WIDE_BLOCK || args->n == 0)
+        return NULL;
+    if (args->kw == 2)
+        return runs[args->kh - 2][APART];
+    if (args->n == 1 || args->in_step == args->in_col)
+        return runs[args->kh - 2][STEP1];
+    return args->in_step == 2 * args->in_col ? runs[args->kh - 2][STEP2] : NULL;
 }
 
 void qn__q8_dwconv_vnni(const qn_q8_dwconv_args *args)
 {
-    dwconv_from(args, wide_blocks(args));
+    const wide_fn run = wide_run(args);
+    const size_t channels = args->channels;
+    size_t c = 0;
+    for (; run != NULL && c + WIDE_BLOCK <= channels; c += WIDE_BLOCK)
+        run(args, c);
+    if (run != NULL && channels - c > BLOCK) {
+        run(args, channels - WIDE_BLOCK);
+        c = channels;
+    }
+    dwconv_from(args, c);
     _mm256_zeroupper();
 }

@@ -22,6 +22,29 @@ static inline void store_floats8(float *p, __m256 v, size_t n)
     _mm256_maskstore_ps(p, _mm256_cmpgt_epi32(_mm256_set1_epi32((int)n), at), v);
 }
 
+/* The last vectors overlap the ones before. */
+static inline void copy_end32(uint8_t *to, const uint8_t *from, size_t i, size_t n, __m256i sign)
+{
+    const __m128i sign16 = _mm256_castsi256_si128(sign);
+    const size_t up = (n + 3) / 4 * 4;
+    if (n >= 32) {
+        const __m256i v = _mm256_loadu_si256((const void *)(from + n - 32));
+        _mm256_storeu_si256((void *)(to + n - 32), _mm256_xor_si256(v, sign));
+    } else if (n >= 16) {
+        const __m128i v = _mm_loadu_si128((const void *)from);
+        const __m128i last = _mm_loadu_si128((const void *)(from + n - 16));
+        _mm_storeu_si128((void *)to, _mm_xor_si128(v, sign16));
+        _mm_storeu_si128((void *)(to + n - 16), _mm_xor_si128(last, sign16));
+    } else {
+        for (; i + 4 <= n; i += 4)
+            _mm_storeu_si32(to + i, _mm_xor_si128(_mm_loadu_si32(from + i), sign16));
+        for (; i < n; i++)
+            to[i] = (uint8_t)(from[i] ^ _mm_cvtsi128_si32(sign16));
+    }
+    for (i = n; i < up; i++)
+        to[i] = 0;
+}
+
 #define VEC __m256i
 #define FVEC __m256
 #define LANES 8
@@ -35,15 +58,15 @@ static inline void store_floats8(float *p, __m256 v, size_t n)
 #define MINF(a, b) _mm256_min_ps(a, b)
 #define MAXF(a, b) _mm256_max_ps(a, b)
 #define STORE_ALL(p, v) _mm256_storeu_si256((__m256i *)(void *)(p), v)
-#define FLIP_LEAST 32
-#define FLIP_LAST(to, from, i, n, sign)                                                            \
-    ((void)(i), STORE_ALL((to) + (n)-32, XOR(LOAD((from) + (n)-32), sign)))
+#define COPY_END(to, from, i, n, sign) copy_end32(to, from, i, n, sign)
 #define SET1_16(x) _mm256_set1_epi16(x)
 #define TO_INT(v) _mm256_cvtps_epi32(v)
 #define PACK32(a, b) _mm256_packs_epi32(a, b)
 #define PACK16(a, b) _mm256_packs_epi16(a, b)
 #define ADD16(a, b) _mm256_adds_epi16(a, b)
-#define MAX16(a, b) _mm256_max_epi16(a, b)
+#define SET1_8(x) _mm256_set1_epi8(x)
+#define MIN8(a, b) _mm256_min_epi8(a, b)
+#define MAX8(a, b) _mm256_max_epi8(a, b)
 #define ROWS_TOGETHER(v) _mm256_permutevar8x32_epi32(v, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7))
 #define STORE_ROW(p, v, i, n) store_row8(p, (uint64_t)_mm256_extract_epi64(v, i), n)
 #define STOREF(p, v, n) store_floats8(p, v, n)

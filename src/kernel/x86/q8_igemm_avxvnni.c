@@ -9,6 +9,7 @@ static inline __attribute__((always_inline)) __m256i dpbusd(__m256i acc, __m256i
 }
 
 #define MR 6
+#define PAIRS 0
 #define NP 2
 #define WIDE 0
 #define DOT(acc, a, b) dpbusd(acc, a, b)

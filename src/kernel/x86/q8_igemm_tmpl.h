@@ -1,40 +1,32 @@
 /* 8-bit indirect GEMM over an x86 vector type, included once per instruction set. A tile is mr rows
  * by np panels of LANES columns; a 32-bit lane takes four neighbouring k of one column at once,
- * and four bytes of a row are broadcast to all of them. The includer defines:
+ * and four bytes of a row are broadcast to all of them. The inner loops exist once per tile and
+ * leave their sums in memory; everything else is code that all tiles share. The includer defines:
  *   VEC, FVEC, LANES      vectors of int32 and of float, and their elements
  *   MR, NP                rows and panels of a full tile
- *   LOAD(p), LOADF(p), SET1(x), SET1F(x), XOR(a, b)
+ *   LOAD(p), LOADF(p), SET1(x), SET1F(x), XOR(a, b), STORE_ALL(p, v)
  *   DOT(acc, a, b)        acc + four products per lane, a unsigned; exact if the weights are safe
  *   TO_FLOAT(v), MULF, MINF, MAXF   the second operand where one is NaN
- *   TO_INT(v), PACK32, PACK16, ADD16   saturating; MAX16, SET1_16(x)
+ *   TO_INT(v), PACK32, PACK16, ADD16   saturating; MIN8, MAX8, SET1_8(x), SET1_16(x)
  *   ROWS_TOGETHER(v)      brings 32-bit lane i of each 128 bits to part i of the vector
  *   STORE_ROW(p, v, i, n) the first n bytes of that part
- *   FLIP_LAST(to, from, i, n, sign)   XOR of the bytes i to n, reading nothing outside of 0 to n;
- *                         FLIP_LEAST: smallest n for which it can
+ *   COPY_END(to, from, i, n, sign)   the bytes from i on of a row of n, XOR sign, up to the next
+ *                         multiple of KR; reads nothing outside of 0 to n
  *   STOREF(p, v, n)       the first n floats
  *   WIDE                  1: DOT may saturate, unsafe weights go through 16 bits:
  *   AND, ADD32, MADD16, SLLI16, SRAI16, SRLI16
- *   IGEMM                 name of the function */
+ *   PAIRS                 1: safe weights are packed in pairs of groups (kernel.h), and
+ * ADD_PAIR(acc, a0, b0, a1, b1) adds both products of a pair at once; safe tiles are MR rows by one
+ * panel, others WIDE_MR rows by NP IGEMM                 name of the function */
 #include <string.h>
 
 enum { NR = LANES, KR = 4 };
 /* Weights are read once per tile in long streams: this many groups of k ahead they are on their way
  * from the second or third level. */
 enum { PREFETCH = 16 };
-
-/* The last n (1 to 3) bytes before `end`, then anything: zero weights meet it. Nothing outside the
- * row, which is longer than a group if is_long, is read. */
-static inline __attribute__((always_inline)) int32_t row_end(const uint8_t *end, size_t n,
-                                                             const bool is_long)
-{
-    uint32_t v = 0;
-    if (is_long) {
-        memcpy(&v, end - KR, sizeof v);
-        return (int32_t)(v >> (8 * (KR - n)));
-    }
-    memcpy(&v, end - n, n);
-    return (int32_t)v;
-}
+/* With fewer rows they are needed sooner. */
+#define AHEAD(mr) ((mr) > 2 ? PREFETCH * NR * KR : 4 * PREFETCH * NR * KR)
+enum { PUT_LEAST = MR - MR / 8 };
 
 static inline __attribute__((always_inline)) int32_t row_bytes(const uint8_t *p)
 {
@@ -43,14 +35,11 @@ static inline __attribute__((always_inline)) int32_t row_bytes(const uint8_t *p)
     return v;
 }
 
-typedef enum group_kind { WHOLE, LAST, LAST_SHORT } group_kind;
-
-/* One group of k, whole or the last of a row of kc. All sizes but k and kc are constants after
- * inlining: the arrays become registers. */
-static inline __attribute__((always_inline)) void
-group(const size_t mr, const size_t np, const bool wide, const bool flipped, const group_kind kind,
-      VEC acc[MR][NP], const uint8_t *const rows[MR], size_t k, size_t kc, const uint8_t *w,
-      size_t panel_bytes)
+/* One group of k. mr, np and wide are constants after inlining: the arrays become registers. */
+static inline __attribute__((always_inline)) void group(const size_t mr, const size_t np,
+                                                        const bool wide, VEC acc[MR][NP],
+                                                        const uint8_t *const rows[MR], size_t k,
+                                                        const uint8_t *w, size_t panel_bytes)
 {
     VEC b[NP];
 #if WIDE
@@ -59,7 +48,7 @@ group(const size_t mr, const size_t np, const bool wide, const bool flipped, con
 #pragma GCC unroll 4
     for (size_t j = 0; j < np; j++) {
         b[j] = LOAD(w + j * panel_bytes);
-        _mm_prefetch((const char *)(w + j * panel_bytes + PREFETCH * NR * KR), _MM_HINT_T0);
+        _mm_prefetch((const char *)(w + j * panel_bytes + AHEAD(mr)), _MM_HINT_T0);
 #if WIDE
         if (wide) {
             odd[j] = SRAI16(b[j], 8);
@@ -69,10 +58,7 @@ group(const size_t mr, const size_t np, const bool wide, const bool flipped, con
     }
 #pragma GCC unroll 16
     for (size_t m = 0; m < mr; m++) {
-        VEC a = SET1(kind == WHOLE ? row_bytes(rows[m] + k)
-                                   : row_end(rows[m] + kc, kc - k, kind == LAST));
-        if (flipped)
-            a = XOR(a, SET1((int32_t)0x80808080u));
+        VEC a = SET1(row_bytes(rows[m] + k));
 #if WIDE
         const VEC a_odd = SRLI16(a, 8);
         if (wide)
@@ -95,196 +81,433 @@ group(const size_t mr, const size_t np, const bool wide, const bool flipped, con
 #endif
 }
 
-static inline __attribute__((always_inline)) void
-put_floats(const size_t mr, const size_t np, VEC acc[MR][NP], const uint8_t *scales,
-           size_t panel_bytes, size_t columns, float *c, size_t c_stride, const qn_q8_out *out)
+/* --- requantization --------------------------------------------------------------------------- */
+/* Products that an int32 may not hold are bounded as floats first. What is below all integers, and
+ * a NaN, become the smallest integer, which saturation leads to the lower bound. Packing saturates
+ * to signed bytes, and so are the bounds: unsigned bytes are 128 lower until the end. */
+typedef struct bounds {
+    FVEC most;
+    VEC move, lo, hi, sign;
+} bounds;
+
+static inline __attribute__((always_inline)) bounds bounds_of(const qn_q8_out *out)
+{
+    const int32_t lower = out->lo < 0 ? 0 : 128;
+    return (bounds){SET1F((float)(out->hi - out->zero)), SET1_16((short)(out->zero - lower)),
+                    SET1_8((char)(out->lo - lower)), SET1_8((char)(out->hi - lower)),
+                    SET1_8((char)lower)};
+}
+
+/* Up to four rows of a panel: every 128 bits of the result hold four columns of four rows. */
+static inline __attribute__((always_inline)) VEC four_rows(const bool small, const VEC sums[4],
+                                                           FVEC scale, const bounds *to)
+{
+    VEC q[4];
+#pragma GCC unroll 4
+    for (size_t i = 0; i < 4; i++) {
+        const FVEC v = MULF(TO_FLOAT(sums[i]), scale);
+        q[i] = TO_INT(small ? v : MINF(to->most, v));
+    }
+    const VEC low = ADD16(to->move, PACK32(q[0], q[1]));
+    const VEC high = ADD16(to->move, PACK32(q[2], q[3]));
+    const VEC bytes = MIN8(to->hi, MAX8(to->lo, PACK16(low, high)));
+    return XOR(to->sign, ROWS_TOGETHER(bytes));
+}
+
+/* Stores the first n columns of four rows or fewer. */
+static inline __attribute__((always_inline)) void put_rows(const size_t rows, VEC bytes, size_t n,
+                                                           uint8_t *at, size_t c_stride)
+{
+    STORE_ROW(at, bytes, 0, n);
+    if (rows > 1)
+        STORE_ROW(at + c_stride, bytes, 1, n);
+    if (rows > 2)
+        STORE_ROW(at + 2 * c_stride, bytes, 2, n);
+    if (rows > 3)
+        STORE_ROW(at + 3 * c_stride, bytes, 3, n);
+}
+
+/* What a tile begins with: the bases of the panels, the same for all rows, or the sums so far. */
+typedef struct start {
+    const void *at;
+    size_t row, panel; /* bytes from one to the next */
+} start;
+
+/* Where whole columns of bytes with small scales go; times 0: nowhere. */
+typedef struct target {
+    bounds limits;
+    uint8_t *c;
+    size_t c_stride, times;
+} target;
+
+/* Packed weights of the panels of a tile. */
+typedef struct weights {
+    const uint8_t *w;
+    const uint16_t *order; /* of PAIRS */
+    size_t panel_bytes;
+} weights;
+
+#if PAIRS
+/* One tap of a panel of safe weights: its pairs of groups, then the others. */
+static inline __attribute__((always_inline)) void pairs_of_tap(const size_t mr, VEC acc[MR][NP],
+                                                               const uint8_t *const rows[MR],
+                                                               size_t groups, weights *at)
+{
+    const uint8_t *w = at->w;
+    const uint16_t *order = at->order + 1;
+    const uint16_t *const end = order + groups, *const end_of_pairs = order + 2 * order[-1];
+    for (; order != end_of_pairs; order += 2, w += 2 * NR * KR) {
+        const size_t k0 = order[0], k1 = order[1];
+        const VEC b0 = LOAD(w), b1 = LOAD(w + NR * KR);
+        _mm_prefetch((const char *)(w + AHEAD(mr)), _MM_HINT_T0);
+#pragma GCC unroll 16
+        for (size_t m = 0; m < mr; m++)
+            acc[m][0] = ADD_PAIR(acc[m][0], SET1(row_bytes(rows[m] + k0)), b0,
+                                 SET1(row_bytes(rows[m] + k1)), b1);
+    }
+    for (; order != end; order++, w += NR * KR) {
+        const size_t k = order[0];
+        const VEC b = LOAD(w);
+#pragma GCC unroll 16
+        for (size_t m = 0; m < mr; m++)
+            acc[m][0] = DOT(acc[m][0], SET1(row_bytes(rows[m] + k)), b);
+    }
+    at->w = w;
+    at->order = end;
+}
+#endif
+
+/* kc: whole groups. Returns whether the outputs were written, to->times tiles beside each other, as
+ * only tiles of many rows can, where the way through memory would show; otherwise the sums are, of
+ * the one tile there is. */
+static inline __attribute__((always_inline)) bool
+tile(const size_t mr, const size_t np, const bool wide, VEC sums[MR][NP], const start *from,
+     const target *to, size_t kc, size_t ks, const uint8_t *const *a, const weights *packed)
+{
+    size_t step = packed->panel_bytes;
+    for (size_t times = 0;; times++) {
+        const size_t offset = times * np * packed->panel_bytes;
+        const uint8_t *w = packed->w + offset, *const begin = (const uint8_t *)from->at + offset;
+        VEC acc[MR][NP];
+#pragma GCC unroll 16
+        for (size_t m = 0; m < mr; m++)
+#pragma GCC unroll 4
+            for (size_t j = 0; j < np; j++)
+                acc[m][j] = LOAD(begin + m * from->row + j * from->panel);
+#if PAIRS
+        weights at = {w, packed->order + offset / sizeof(uint16_t), 0};
+#endif
+        const uint8_t *const *tap = a;
+        for (size_t p = 0; p < ks; p++, tap += MR) {
+            const uint8_t *rows[MR];
+#pragma GCC unroll 16
+            for (size_t m = 0; m < mr; m++)
+                rows[m] = tap[m];
+#if PAIRS
+            if (!wide) {
+                if (kc > 0)
+                    pairs_of_tap(mr, acc, rows, kc / KR, &at);
+                continue;
+            }
+#endif
+            for (size_t k = 0; k < kc; k += KR, w += NR * KR) {
+                /* One pointer, not one for each panel and prefetch: registers are short. */
+                __asm__("" : "+r"(w), "+r"(step));
+                group(mr, np, wide, acc, rows, k, w, step);
+            }
+        }
+        if (mr < PUT_LEAST || wide || to->times == 0) {
+#pragma GCC unroll 16
+            for (size_t m = 0; m < mr; m++)
+#pragma GCC unroll 4
+                for (size_t j = 0; j < np; j++)
+                    sums[m][j] = acc[m][j];
+            return false;
+        }
+        const bounds limits = to->limits;
+        const uint8_t *const scales = packed->w + offset - NR * sizeof(float);
+#pragma GCC unroll 4
+        for (size_t j = 0; j < np; j++) {
+            const uint8_t *const scale_at = scales + j * packed->panel_bytes;
+            const FVEC scale = LOADF((const float *)(const void *)scale_at);
+            uint8_t *c = to->c + (times * np + j) * NR;
+#pragma GCC unroll 4
+            for (size_t m0 = 0; m0 < mr; m0 += 4, c += 4 * to->c_stride) {
+                VEC four[4];
+#pragma GCC unroll 4
+                for (size_t i = 0; i < 4; i++)
+                    four[i] = acc[m0 + i < mr ? m0 + i : mr - 1][j];
+                put_rows(mr - m0, four_rows(true, four, scale, &limits), NR, c, to->c_stride);
+            }
+        }
+        if (times + 1 == to->times)
+            return true;
+    }
+}
+
+typedef bool (*tile_fn)(VEC sums[MR][NP], const start *from, const target *to, size_t kc, size_t ks,
+                        const uint8_t *const *a, const weights *packed);
+/* way: 0, as DOT says; 1, through 16 bits. */
+#define TILE(mr, np, way)                                                                          \
+    static bool tile_##mr##_##np##_##way(VEC sums[MR][NP], const start *from, const target *to,    \
+                                         size_t kc, size_t ks, const uint8_t *const *a,            \
+                                         const weights *packed)                                    \
+    {                                                                                              \
+        return tile(mr, np, way != 0, sums, from, to, kc, ks, a, packed);                          \
+    }
+#define NAME(mr, np, way) tile_##mr##_##np##_##way
+#define EIGHT(do, way)                                                                             \
+    do                                                                                             \
+    (1, way) do(2, way) do(3, way) do(4, way) do(5, way) do(6, way) do(7, way) do(8, way)
+#define SIX(do, way)                                                                               \
+    do                                                                                             \
+    (1, way) do(2, way) do(3, way) do(4, way) do(5, way) do(6, way)
+#define FOUR(do, way)                                                                              \
+    do                                                                                             \
+    (1, way) do(2, way) do(3, way) do(4, way)
+#define TILES_1(mr, way) TILE(mr, 1, way)
+#define TILES_2(mr, way) TILE(mr, 1, way) TILE(mr, 2, way)
+#define TILES_3(mr, way) TILE(mr, 1, way) TILE(mr, 2, way) TILE(mr, 3, way)
+#define NAMES_1(mr, way) {NAME(mr, 1, way)},
+#define NAMES_2(mr, way) {NAME(mr, 1, way), NAME(mr, 2, way)},
+#define NAMES_3(mr, way) {NAME(mr, 1, way), NAME(mr, 2, way), NAME(mr, 3, way)},
+#if PAIRS
+enum { WIDE_MR = 4, SAFE_NP = 1 };
+EIGHT(TILES_1, 0)
+FOUR(TILES_2, 1)
+static const tile_fn tiles[MR][SAFE_NP] = {EIGHT(NAMES_1, 0)};
+static const tile_fn wide_tiles[WIDE_MR][NP] = {FOUR(NAMES_2, 1)};
+#elif WIDE
+enum { WIDE_MR = 8, SAFE_NP = NP };
+EIGHT(TILES_3, 0)
+EIGHT(TILES_3, 1)
+static const tile_fn tiles[MR][NP] = {EIGHT(NAMES_3, 0)};
+static const tile_fn wide_tiles[MR][NP] = {EIGHT(NAMES_3, 1)};
+#elif LANES == 16
+enum { SAFE_NP = NP };
+EIGHT(TILES_3, 0)
+static const tile_fn tiles[MR][NP] = {EIGHT(NAMES_3, 0)};
+#else
+enum { SAFE_NP = NP };
+SIX(TILES_2, 0)
+static const tile_fn tiles[MR][NP] = {SIX(NAMES_2, 0)};
+#endif
+
+#if PAIRS
+/* Rows of more k than a table has: part by part, through memory. */
+static void long_rows(size_t mr, VEC sums[MR][NP], const start *from, size_t kc, size_t ks,
+                      const uint8_t *const *a, const weights *packed)
+{
+    const target none = {.times = 0};
+    const start sofar = {sums, NP * sizeof(VEC), sizeof(VEC)};
+    weights at = *packed;
+    for (size_t p = 0; p < ks; p++, a += MR) {
+        for (size_t k = 0; k < kc; k += QN_Q8_PAIRS_K) {
+            const size_t n = kc - k < QN_Q8_PAIRS_K ? kc - k : QN_Q8_PAIRS_K;
+            const uint8_t *rows[MR] = {0};
+            for (size_t m = 0; m < mr; m++)
+                rows[m] = a[m] + k;
+            tiles[mr - 1][0](sums, from, &none, n, 1, rows, &at);
+            from = &sofar;
+            at.w += n * NR;
+            at.order += 1 + n / KR;
+        }
+    }
+}
+#endif
+
+static inline __attribute__((always_inline)) bool
+run_tile(bool wide, size_t mr, size_t np, VEC sums[MR][NP], const start *from, const target *to,
+         size_t kc, size_t ks, const uint8_t *const *a, const weights *packed)
+{
+#if WIDE
+    if (wide) {
+        for (size_t m = 0; m < mr; m += WIDE_MR) {
+            const start part = {(const uint8_t *)from->at + m * from->row, from->row, from->panel};
+            const size_t rows = mr - m < WIDE_MR ? mr - m : WIDE_MR;
+            wide_tiles[rows - 1][np - 1](sums + m, &part, to, kc, ks, a + m, packed);
+        }
+        return false;
+    }
+#else
+    (void)wide;
+#endif
+#if PAIRS
+    if (kc > QN_Q8_PAIRS_K) {
+        long_rows(mr, sums, from, kc, ks, a, packed);
+        return false;
+    }
+#endif
+    return tiles[mr - 1][np - 1](sums, from, to, kc, ks, a, packed);
+}
+
+static void put_floats(size_t mr, size_t np, VEC sums[MR][NP], const uint8_t *scales,
+                       size_t panel_bytes, size_t columns, float *c, size_t c_stride,
+                       const qn_q8_out *out)
 {
     const FVEC lo = SET1F(out->clamp.lo), hi = SET1F(out->clamp.hi);
-#pragma GCC unroll 4
     for (size_t j = 0; j < np; j++) {
         const FVEC scale = LOADF((const float *)(const void *)(scales + j * panel_bytes));
         const size_t n = j + 1 == np ? columns - j * NR : NR;
-#pragma GCC unroll 16
         for (size_t m = 0; m < mr; m++) {
-            const FVEC v = MINF(hi, MAXF(lo, MULF(TO_FLOAT(acc[m][j]), scale)));
+            const FVEC v = MINF(hi, MAXF(lo, MULF(TO_FLOAT(sums[m][j]), scale)));
             STOREF(c + m * c_stride + j * NR, v, n);
         }
     }
 }
 
-/* The upper bound is taken as floats. What is below all integers, and a NaN, become the smallest
- * integer, which saturation leads to the lower bound. Packing saturates to signed bytes: unsigned
- * ones are 128 lower until the end. */
-static inline __attribute__((always_inline)) void
-put_bytes(const size_t mr, const size_t np, VEC acc[MR][NP], const uint8_t *scales,
-          size_t panel_bytes, size_t columns, uint8_t *c, size_t c_stride, const qn_q8_out *out)
+static void put_bytes(size_t mr, size_t np, VEC sums[MR][NP], const uint8_t *scales,
+                      size_t panel_bytes, size_t columns, uint8_t *c, size_t c_stride,
+                      const bounds *to)
 {
-    const int32_t lower = out->lo < 0 ? 0 : 128;
-    const FVEC hi = SET1F((float)(out->hi - out->zero));
-    const VEC move = SET1_16((short)(out->zero - lower)), lo = SET1_16((short)(out->lo - lower));
-    const VEC sign = SET1(lower == 0 ? 0 : (int32_t)0x80808080u);
-#pragma GCC unroll 4
     for (size_t j = 0; j < np; j++) {
         const FVEC scale = LOADF((const float *)(const void *)(scales + j * panel_bytes));
         const size_t n = j + 1 == np ? columns - j * NR : NR;
-#pragma GCC unroll 4
-        for (size_t m0 = 0; m0 < mr; m0 += 4) {
-            VEC q[4];
+        uint8_t *at = c + j * NR;
+        for (size_t m0 = 0; m0 < mr; m0 += 4, at += 4 * c_stride) {
+            VEC four[4];
 #pragma GCC unroll 4
             for (size_t i = 0; i < 4; i++)
-                q[i] = m0 + i < mr ? TO_INT(MINF(hi, MULF(TO_FLOAT(acc[m0 + i][j]), scale))) : q[0];
-            const VEC low = MAX16(lo, ADD16(move, PACK32(q[0], q[1])));
-            const VEC high = MAX16(lo, ADD16(move, PACK32(q[2], q[3])));
-            /* Every 128 bits hold four columns of four rows. */
-            const VEC bytes = XOR(sign, ROWS_TOGETHER(PACK16(low, high)));
-            uint8_t *const at = c + m0 * c_stride + j * NR;
-            STORE_ROW(at, bytes, 0, n);
-            if (m0 + 1 < mr)
-                STORE_ROW(at + c_stride, bytes, 1, n);
-            if (m0 + 2 < mr)
-                STORE_ROW(at + 2 * c_stride, bytes, 2, n);
-            if (m0 + 3 < mr)
-                STORE_ROW(at + 3 * c_stride, bytes, 3, n);
+                four[i] = sums[m0 + i < mr ? m0 + i : mr - 1][j];
+            put_rows(mr - m0, four_rows(false, four, scale, to), n, at, c_stride);
         }
     }
 }
 
-static inline __attribute__((always_inline)) void
-tile(const size_t mr, const size_t np, const bool wide, const bool flipped, size_t columns,
-     size_t kc, size_t ks, const uint8_t *const *a, const uint8_t *w, size_t panel_bytes, void *c,
-     size_t c_stride, const qn_q8_out *out)
+/* --- copied rows ------------------------------------------------------------------------------ */
+/* Rows that need flipping, or that end inside a group, are copied to the stack: all of them once
+ * for all panels, or what has room for it part by part. */
+enum { COPY_ROOM = 40960, COPY_POINTERS = 1024, COPY_MAX_K = 4096 };
+_Static_assert(COPY_MAX_K *MR <= COPY_ROOM && COPY_MAX_K % QN_Q8_PAIRS_K == 0, "parts of rows");
+
+typedef struct copied {
+    uint8_t flip;
+    uint8_t *room;
+    const uint8_t **rows;
+} copied;
+
+static size_t row_step(size_t kc)
 {
-    VEC acc[MR][NP];
-#pragma GCC unroll 16
-    for (size_t m = 0; m < mr; m++)
-#pragma GCC unroll 4
-        for (size_t j = 0; j < np; j++)
-            acc[m][j] = LOAD(w + j * panel_bytes);
-    const uint8_t *const scales = w + NR * sizeof(int32_t);
-    w = scales + NR * sizeof(float);
-    for (size_t p = 0; p < ks; p++, a += MR) {
-        const uint8_t *rows[MR];
-#pragma GCC unroll 16
-        for (size_t m = 0; m < mr; m++)
-            rows[m] = a[m];
-        size_t k = 0;
-        for (; k + KR <= kc; k += KR, w += NR * KR)
-            group(mr, np, wide, flipped, WHOLE, acc, rows, k, kc, w, panel_bytes);
-        if (k < kc) {
-            if (kc > KR)
-                group(mr, np, wide, flipped, LAST, acc, rows, k, kc, w, panel_bytes);
-            else
-                group(mr, np, wide, flipped, LAST_SHORT, acc, rows, k, kc, w, panel_bytes);
-            w += NR * KR;
-        }
-    }
-    if (out->is_float)
-        put_floats(mr, np, acc, scales, panel_bytes, columns, c, c_stride, out);
-    else
-        put_bytes(mr, np, acc, scales, panel_bytes, columns, c, c_stride, out);
+    return (kc + sizeof(VEC) - 1) / sizeof(VEC) * sizeof(VEC);
 }
 
-typedef void (*tile_fn)(size_t columns, size_t kc, size_t ks, const uint8_t *const *a,
-                        const uint8_t *w, size_t panel_bytes, void *c, size_t c_stride,
-                        const qn_q8_out *out);
-/* way: 0 and 1, as DOT says; 2 and 3, through 16 bits; odd ones flip the rows. */
-#define TILE(mr, np, way)                                                                          \
-    static void tile_##mr##_##np##_##way(                                                          \
-        size_t columns, size_t kc, size_t ks, const uint8_t *const *a, const uint8_t *w,           \
-        size_t panel_bytes, void *c, size_t c_stride, const qn_q8_out *out)                        \
-    {                                                                                              \
-        tile(mr, np, way / 2 != 0, way % 2 != 0, columns, kc, ks, a, w, panel_bytes, c, c_stride,  \
-             out);                                                                                 \
-    }
-#if WIDE
-#define WAYS(mr, np) TILE(mr, np, 0) TILE(mr, np, 1) TILE(mr, np, 2) TILE(mr, np, 3)
-#define WAY_NAMES(mr, np)                                                                          \
-    {                                                                                              \
-        tile_##mr##_##np##_0, tile_##mr##_##np##_1, tile_##mr##_##np##_2, tile_##mr##_##np##_3     \
-    }
-#else
-#define WAYS(mr, np) TILE(mr, np, 0) TILE(mr, np, 1)
-#define WAY_NAMES(mr, np)                                                                          \
-    {                                                                                              \
-        tile_##mr##_##np##_0, tile_##mr##_##np##_1                                                 \
-    }
-#endif
-#if LANES == 16
-#define PANELS(mr) WAYS(mr, 1) WAYS(mr, 2) WAYS(mr, 3)
-#define ROW(mr) {WAY_NAMES(mr, 1), WAY_NAMES(mr, 2), WAY_NAMES(mr, 3)},
-#else
-#define PANELS(mr) WAYS(mr, 1) WAYS(mr, 2)
-#define ROW(mr) {WAY_NAMES(mr, 1), WAY_NAMES(mr, 2)},
-#endif
-#if MR == 8
-#define ROWS(do)                                                                                   \
-    do                                                                                             \
-    (1) do(2) do(3) do(4) do(5) do(6) do(7) do(8)
-#elif MR == 6
-#define ROWS(do)                                                                                   \
-    do                                                                                             \
-    (1) do(2) do(3) do(4) do(5) do(6)
-#else
-#define ROWS(do)                                                                                   \
-    do                                                                                             \
-    (1) do(2) do(3) do(4)
-#endif
-ROWS(PANELS)
-static const tile_fn tiles[MR][NP][WIDE ? 4 : 2] = {ROWS(ROW)};
-
-/* Flipping in the inner loop costs as much as a third of the products: rows are copied once for all
- * panels as long as they fit on the stack. */
-enum { FLIP_ROOM = 40960, FLIP_POINTERS = 1024 };
-
-/* Stores are as wide as the room allows: loads of four bytes must not straddle two of them. */
-static inline void flip_row(uint8_t *to, const uint8_t *from, size_t n)
+/* How many taps of kc <= COPY_MAX_K bytes have room. */
+static size_t taps_with_room(size_t mr, size_t kc)
 {
-    const VEC sign = SET1((int32_t)0x80808080u);
-    size_t i = 0;
-    for (; i + sizeof(VEC) <= n; i += sizeof(VEC))
-        STORE_ALL(to + i, XOR(LOAD(from + i), sign));
-    if (i < n)
-        FLIP_LAST(to, from, i, n, sign);
+    const size_t n = COPY_ROOM / (row_step(kc) * mr);
+    return n < COPY_POINTERS / MR ? n : COPY_POINTERS / MR;
 }
 
-static inline bool flip_rows(size_t mr, size_t kc, size_t ks, const uint8_t *const *a,
-                             uint8_t room[FLIP_ROOM], const uint8_t *rows[FLIP_POINTERS])
+/* Bytes k to k + kc of the rows of ks taps. Stores are as wide as the room allows: loads of four
+ * bytes must not straddle two of them. */
+static void copy_rows(const copied *to, size_t mr, size_t k, size_t kc, size_t ks,
+                      const uint8_t *const *a)
 {
-    const size_t step = (kc + sizeof(VEC) - 1) / sizeof(VEC) * sizeof(VEC);
-    if (kc < FLIP_LEAST || ks > FLIP_POINTERS / MR || kc > FLIP_ROOM || step * ks * mr > FLIP_ROOM)
-        return false;
-    for (size_t p = 0; p < ks; p++)
+    const VEC sign = SET1(to->flip != 0 ? (int32_t)0x80808080u : 0);
+    const size_t step = row_step(kc);
+    uint8_t *room = to->room;
+    for (size_t p = 0; p < ks; p++) {
         for (size_t m = 0; m < mr; m++, room += step) {
-            flip_row(room, a[p * MR + m], kc);
-            rows[p * MR + m] = room;
+            const uint8_t *const from = a[p * MR + m] + k;
+            size_t i = 0;
+            for (; i + sizeof(VEC) <= kc; i += sizeof(VEC))
+                STORE_ALL(room + i, XOR(LOAD(from + i), sign));
+            if (i < kc)
+                COPY_END(room, from, i, kc, sign);
+            to->rows[p * MR + m] = room;
         }
-    return true;
+    }
+}
+
+/* Numbers in the tables of a tap. */
+static size_t order_of(size_t kc)
+{
+    return kc / KR + (kc + QN_Q8_PAIRS_K - 1) / QN_Q8_PAIRS_K;
+}
+
+static void tile_in_parts(bool wide, VEC sums[MR][NP], start from, size_t mr, size_t np, size_t kc,
+                          size_t ks, const uint8_t *const *a, weights packed, const copied *copy)
+{
+    const target none = {.times = 0};
+    const start sofar = {sums, NP * sizeof(VEC), sizeof(VEC)};
+    const size_t k_step = kc < COPY_MAX_K ? kc : COPY_MAX_K;
+    const size_t p_step = k_step < kc ? 1 : taps_with_room(mr, kc);
+    for (size_t p = 0; p < ks; p += p_step) {
+        const size_t taps = ks - p < p_step ? ks - p : p_step;
+        for (size_t k = 0; k < kc; k += k_step) {
+            const size_t n = kc - k < k_step ? kc - k : k_step, n_up = (n + KR - 1) / KR * KR;
+            copy_rows(copy, mr, k, n, taps, a + p * MR);
+            run_tile(wide, mr, np, sums, &from, &none, n_up, taps, copy->rows, &packed);
+            from = sofar;
+            packed.w += taps * n_up * NR;
+            packed.order += taps * order_of(n_up);
+        }
+    }
+}
+
+/* How many tiles of np panels with whole columns can be done at once; none where even one has not.
+ * One panel more than a tile takes is left to two pairs. */
+static size_t tiles_at_once(size_t nc, size_t panels, size_t np)
+{
+    const size_t times = nc / NR / np;
+    return NP > 2 && np == NP && times > 1 && panels - times * np == 1 ? times - 1 : times;
 }
 
 void IGEMM(size_t mr, size_t nc, size_t kc, size_t ks, const uint8_t *const *a, uint8_t flip,
            bool safe, const void *w, void *c, size_t c_stride, const qn_q8_out *out)
 {
-    const size_t panel_bytes =
-        NR * (sizeof(int32_t) + sizeof(float) + ks * ((kc + KR - 1) / KR * KR));
+    const size_t k_up = (kc + KR - 1) / KR * KR, weight_bytes = ks * k_up * NR;
+    size_t panel_bytes = NR * (sizeof(int32_t) + sizeof(float)) + weight_bytes;
+    if (PAIRS)
+        panel_bytes = (panel_bytes + ks * order_of(k_up) * sizeof(uint16_t) + 63) / 64 * 64;
     const size_t elem = out->is_float ? sizeof(float) : 1;
-    uint8_t room[FLIP_ROOM];
-    const uint8_t *rows[FLIP_POINTERS];
-    if (flip != 0 && flip_rows(mr, kc, ks, a, room, rows)) {
+    const bool wide = WIDE && !safe;
+    const size_t most = wide ? NP : SAFE_NP;
+    const bool long_k = PAIRS && k_up > QN_Q8_PAIRS_K;
+    uint8_t room[COPY_ROOM];
+    const uint8_t *rows[COPY_POINTERS];
+    VEC sums[MR][NP];
+    const copied copy = {flip, room, rows};
+    bool in_parts = (flip != 0 || k_up != kc) && kc > 0 && ks > 0;
+    if (in_parts && kc <= COPY_MAX_K && ks <= taps_with_room(mr, kc)) {
+        copy_rows(&copy, mr, 0, kc, ks, a);
         a = rows;
-        flip = 0;
+        in_parts = false;
     }
-    const size_t way = (WIDE && !safe ? 2u : 0u) + (flip != 0);
+    const bool puts =
+        out->small_scales && !out->is_float && !in_parts && !wide && !long_k && mr >= PUT_LEAST;
     const uint8_t *packed = w;
+    target to = {bounds_of(out), NULL, c_stride, 0};
+    start from = {packed, 0, panel_bytes};
     size_t panels = (nc + NR - 1) / NR;
     while (panels > 0) {
         /* One more panel than a full tile takes is two pairs rather than a slow single one. */
-        const size_t np = NP > 2 && panels == 4 ? 2 : panels < NP ? panels : NP;
-        const size_t columns = nc < np * NR ? nc : np * NR;
-        tiles[mr - 1][np - 1][way](columns, kc, ks, a, packed, panel_bytes, c, c_stride, out);
-        packed += np * panel_bytes;
+        const size_t np = most > 2 && panels == 4 ? 2 : panels < most ? panels : most;
+        const size_t times = puts ? tiles_at_once(nc, panels, np) : 0;
+        const size_t part = np * (times > 1 ? times : 1);
+        const size_t columns = nc < part * NR ? nc : part * NR;
+        const uint8_t *const scales = packed + NR * sizeof(int32_t);
+        const uint8_t *const first = scales + NR * sizeof(float);
+        const weights tiled = {first, (const uint16_t *)(const void *)(first + weight_bytes),
+                               panel_bytes};
+        bool done = false;
+        from.at = packed;
+        to.c = c;
+        to.times = times;
+        if (in_parts)
+            tile_in_parts(wide, sums, from, mr, np, kc, ks, a, tiled, &copy);
+        else
+            done = run_tile(wide, mr, np, sums, &from, &to, k_up, ks, a, &tiled);
+        if (done)
+            ;
+        else if (out->is_float)
+            put_floats(mr, np, sums, scales, panel_bytes, columns, c, c_stride, out);
+        else
+            put_bytes(mr, np, sums, scales, panel_bytes, columns, c, c_stride, &to.limits);
+        packed += part * panel_bytes;
         c = (uint8_t *)c + columns * elem;
         nc -= columns;
-        panels -= np;
+        panels -= part;
     }
     /* Left out by the compiler behind indirect calls: see the float kernel. */
     _mm256_zeroupper();

@@ -10,6 +10,7 @@ static inline __attribute__((always_inline)) __m512i dpbusd(__m512i acc, __m512i
 }
 
 #define MR 8
+#define PAIRS 0
 #define NP 3
 #define WIDE 0
 #define DOT(acc, a, b) dpbusd(acc, a, b)

@@ -6,56 +6,70 @@
 
 typedef void (*row_fn)(void *out, const void *a, ptrdiff_t sa, const void *b, ptrdiff_t sb,
                        size_t n);
+/* x op y over x. Integers of every type are handled as these: exact, and wrapping when stored. */
+typedef void (*word_fn)(int64_t *x, const int64_t *y, size_t n, uint32_t bits);
+typedef void (*real_fn)(double *x, const double *y, size_t n);
 
-/* out may be a or b: same index only, so vectorizing is safe. */
-#define ROW(name, T, R, expr)                                                                      \
+/* --- float rows: out may be a or b, same index only, so vectorizing is safe ---------------------
+ */
+#define ROW(name, expr)                                                                            \
     static void name(void *out_, const void *a_, ptrdiff_t sa, const void *b_, ptrdiff_t sb,       \
                      size_t n)                                                                     \
     {                                                                                              \
-        R *const out = out_;                                                                       \
-        const T *const a = a_, *const b = b_;                                                      \
+        float *const out = out_;                                                                   \
+        const float *const a = a_, *const b = b_;                                                  \
         if (sa == 1 && sb == 1) {                                                                  \
             _Pragma("GCC ivdep") for (size_t i = 0; i < n; i++)                                    \
             {                                                                                      \
-                const T x = a[i], y = b[i];                                                        \
-                out[i] = (R)(expr);                                                                \
+                const float x = a[i], y = b[i];                                                    \
+                out[i] = (expr);                                                                   \
             }                                                                                      \
         } else if (sa == 1 && sb == 0) {                                                           \
-            const T y = b[0];                                                                      \
+            const float y = b[0];                                                                  \
             _Pragma("GCC ivdep") for (size_t i = 0; i < n; i++)                                    \
             {                                                                                      \
-                const T x = a[i];                                                                  \
-                out[i] = (R)(expr);                                                                \
+                const float x = a[i];                                                              \
+                out[i] = (expr);                                                                   \
             }                                                                                      \
         } else if (sa == 0 && sb == 1) {                                                           \
-            const T x = a[0];                                                                      \
+            const float x = a[0];                                                                  \
             _Pragma("GCC ivdep") for (size_t i = 0; i < n; i++)                                    \
             {                                                                                      \
-                const T y = b[i];                                                                  \
-                out[i] = (R)(expr);                                                                \
+                const float y = b[i];                                                              \
+                out[i] = (expr);                                                                   \
             }                                                                                      \
         } else {                                                                                   \
             for (size_t i = 0; i < n; i++) {                                                       \
-                const T x = a[(ptrdiff_t)i * sa], y = b[(ptrdiff_t)i * sb];                        \
-                out[i] = (R)(expr);                                                                \
+                const float x = a[(ptrdiff_t)i * sa], y = b[(ptrdiff_t)i * sb];                    \
+                out[i] = (expr);                                                                   \
             }                                                                                      \
         }                                                                                          \
     }
+ROW(add_f32, x + y)
+ROW(sub_f32, x - y)
+ROW(mul_f32, x *y)
+ROW(div_f32, x / y)
+ROW(min_f32, (x < y || x != x) ? x : y)
+ROW(max_f32, (x > y || x != x) ? x : y)
+ROW(prelu_f32, x < 0.0f ? x * y : x)
 
+static void pow_f32(void *out_, const void *a_, ptrdiff_t sa, const void *b_, ptrdiff_t sb,
+                    size_t n)
+{
+    float *const out = out_;
+    const float *const a = a_, *const b = b_;
+    for (size_t i = 0; i < n; i++)
+        out[i] = powf(a[(ptrdiff_t)i * sa], b[(ptrdiff_t)i * sb]);
+}
+
+/* --- integers ----------------------------------------------------------------------------------
+ */
 /* Truncating division as ONNX has it for integers; x / 0 and MIN / -1 must not trap. */
 static int64_t div_int(int64_t x, int64_t y)
 {
     return y == 0 ? 0 : y == -1 ? (int64_t)(0 - (uint64_t)x) : x / y;
 }
 
-ROW(add_f32, float, float, x + y)
-ROW(sub_f32, float, float, x - y)
-ROW(mul_f32, float, float, x *y)
-ROW(div_f32, float, float, x / y)
-ROW(pow_f32, float, float, powf(x, y))
-ROW(min_f32, float, float, (x < y || x != x) ? x : y)
-ROW(max_f32, float, float, (x > y || x != x) ? x : y)
-ROW(prelu_f32, float, float, x < 0.0f ? x * y : x)
 /* Mod: the sign of the divisor (integers), or of the dividend as C's fmod. */
 static int64_t mod_int(int64_t x, int64_t y)
 {
@@ -70,158 +84,178 @@ static int64_t fmod_int(int64_t x, int64_t y)
     return y == 0 || y == -1 ? 0 : x % y;
 }
 
-static uint64_t shift(uint64_t x, uint64_t y, size_t bits, bool left)
-{
-    return y >= bits ? 0 : left ? x << y : x >> y;
-}
+#define WORDS(name, T, expr)                                                                       \
+    static void name(int64_t *words, const int64_t *others, size_t n, uint32_t bits)               \
+    {                                                                                              \
+        (void)bits;                                                                                \
+        for (size_t i = 0; i < n; i++) {                                                           \
+            const T x = (T)words[i], y = (T)others[i];                                             \
+            words[i] = (int64_t)(expr);                                                            \
+        }                                                                                          \
+    }
+WORDS(add_int, uint64_t, x + y)
+WORDS(sub_int, uint64_t, x - y)
+WORDS(mul_int, uint64_t, x *y)
+WORDS(div_signed, int64_t, div_int(x, y))
+WORDS(div_unsigned, uint64_t, y == 0 ? 0 : x / y)
+WORDS(mod_signed, int64_t, mod_int(x, y))
+WORDS(fmod_signed, int64_t, fmod_int(x, y))
+WORDS(mod_unsigned, uint64_t, y == 0 ? 0 : x % y)
+WORDS(min_signed, int64_t, x < y ? x : y)
+WORDS(min_unsigned, uint64_t, x < y ? x : y)
+WORDS(max_signed, int64_t, x > y ? x : y)
+WORDS(max_unsigned, uint64_t, x > y ? x : y)
+WORDS(and_int, uint64_t, x &y)
+WORDS(or_int, uint64_t, x | y)
+WORDS(xor_int, uint64_t, x ^ y)
+WORDS(left_int, uint64_t, y >= bits ? 0 : x << y)
+WORDS(right_int, uint64_t, y >= bits ? 0 : x >> y)
+WORDS(equal_int, uint64_t, x == y)
+WORDS(greater_signed, int64_t, x > y)
+WORDS(greater_unsigned, uint64_t, x > y)
+WORDS(less_signed, int64_t, x < y)
+WORDS(less_unsigned, uint64_t, x < y)
+WORDS(greater_equal_signed, int64_t, x >= y)
+WORDS(greater_equal_unsigned, uint64_t, x >= y)
+WORDS(less_equal_signed, int64_t, x <= y)
+WORDS(less_equal_unsigned, uint64_t, x <= y)
+WORDS(and_bool, uint64_t, x != 0 && y != 0)
+WORDS(or_bool, uint64_t, x != 0 || y != 0)
+WORDS(xor_bool, uint64_t, (x != 0) != (y != 0))
 
+/* Mod and BitShift pick `other` by their attribute. */
+static const struct word_row {
+    qn_op op;
+    word_fn fn, other, fn_unsigned, other_unsigned;
+} WORD_ROWS[] = {
+    {QN_OP_ADD, add_int, NULL, add_int, NULL},
+    {QN_OP_SUB, sub_int, NULL, sub_int, NULL},
+    {QN_OP_MUL, mul_int, NULL, mul_int, NULL},
+    {QN_OP_DIV, div_signed, NULL, div_unsigned, NULL},
+    {QN_OP_MOD, mod_signed, fmod_signed, mod_unsigned, mod_unsigned},
+    {QN_OP_MIN, min_signed, NULL, min_unsigned, NULL},
+    {QN_OP_MAX, max_signed, NULL, max_unsigned, NULL},
+    {QN_OP_BITWISE_AND, and_int, NULL, and_int, NULL},
+    {QN_OP_BITWISE_OR, or_int, NULL, or_int, NULL},
+    {QN_OP_BITWISE_XOR, xor_int, NULL, xor_int, NULL},
+    {QN_OP_BIT_SHIFT, NULL, NULL, left_int, right_int},
+    {QN_OP_EQUAL, equal_int, NULL, equal_int, NULL},
+    {QN_OP_GREATER, greater_signed, NULL, greater_unsigned, NULL},
+    {QN_OP_LESS, less_signed, NULL, less_unsigned, NULL},
+    {QN_OP_GREATER_OR_EQUAL, greater_equal_signed, NULL, greater_equal_unsigned, NULL},
+    {QN_OP_LESS_OR_EQUAL, less_equal_signed, NULL, less_equal_unsigned, NULL},
+};
+static const struct bool_row {
+    qn_op op;
+    word_fn fn;
+} BOOL_ROWS[] = {
+    {QN_OP_EQUAL, equal_int},
+    {QN_OP_AND, and_bool},
+    {QN_OP_OR, or_bool},
+    {QN_OP_XOR, xor_bool},
+};
+
+/* --- double, and what float does rarely: exact in double ---------------------------------------
+ */
 static double mod_real(double x, double y)
 {
     const double r = fmod(x, y);
     return r != 0.0 && (r < 0.0) != (y < 0.0) ? r + y : r;
 }
 
-ROW(mod_f32, float, float, mod_real((double)x, (double)y))
-ROW(mod_f64, double, double, mod_real(x, y))
-ROW(fmod_f32, float, float, fmodf(x, y))
-#define ARITHMETIC(suffix, T, U)                                                                   \
-    ROW(add_##suffix, T, T, (U)x + (U)y)                                                           \
-    ROW(sub_##suffix, T, T, (U)x - (U)y)                                                           \
-    ROW(mul_##suffix, T, T, (U)x *(U)y)                                                            \
-    ROW(min_##suffix, T, T, x < y ? x : y)                                                         \
-    ROW(max_##suffix, T, T, x > y ? x : y)                                                         \
-    ROW(and_##suffix, T, T, (U)x &(U)y)                                                            \
-    ROW(or_##suffix, T, T, (U)x | (U)y)                                                            \
-    ROW(xor_##suffix, T, T, (U)x ^ (U)y)
-#define SIGNED(suffix, T, U)                                                                       \
-    ARITHMETIC(suffix, T, U)                                                                       \
-    ROW(div_##suffix, T, T, div_int(x, y))                                                         \
-    ROW(mod_##suffix, T, T, mod_int(x, y))                                                         \
-    ROW(fmod_##suffix, T, T, fmod_int(x, y))
-#define UNSIGNED(suffix, T, U)                                                                     \
-    ARITHMETIC(suffix, T, U)                                                                       \
-    ROW(div_##suffix, T, T, y == 0 ? 0 : x / y)                                                    \
-    ROW(mod_##suffix, T, T, y == 0 ? 0 : x % y)                                                    \
-    ROW(left_##suffix, T, T, shift(x, y, 8 * sizeof(T), true))                                     \
-    ROW(right_##suffix, T, T, shift(x, y, 8 * sizeof(T), false))
-#define COMPARE(suffix, T)                                                                         \
-    ROW(equal_##suffix, T, uint8_t, x == y)                                                        \
-    ROW(greater_##suffix, T, uint8_t, x > y)                                                       \
-    ROW(less_##suffix, T, uint8_t, x < y)                                                          \
-    ROW(greater_equal_##suffix, T, uint8_t, x >= y)                                                \
-    ROW(less_equal_##suffix, T, uint8_t, x <= y)
-SIGNED(i64, int64_t, uint64_t)
-SIGNED(i32, int32_t, uint32_t)
-SIGNED(i16, int16_t, uint32_t)
-SIGNED(i8, int8_t, uint32_t)
-UNSIGNED(u64, uint64_t, uint64_t)
-UNSIGNED(u32, uint32_t, uint32_t)
-UNSIGNED(u16, uint16_t, uint32_t)
-UNSIGNED(u8, uint8_t, uint32_t)
-ROW(add_f64, double, double, x + y)
-ROW(sub_f64, double, double, x - y)
-ROW(mul_f64, double, double, x *y)
-ROW(div_f64, double, double, x / y)
-ROW(pow_f64, double, double, pow(x, y))
-ROW(fmod_f64, double, double, fmod(x, y))
-ROW(min_f64, double, double, (x < y || x != x) ? x : y)
-ROW(max_f64, double, double, (x > y || x != x) ? x : y)
-ROW(and_bool, uint8_t, uint8_t, x != 0 && y != 0)
-ROW(or_bool, uint8_t, uint8_t, x != 0 || y != 0)
-ROW(xor_bool, uint8_t, uint8_t, (x != 0) != (y != 0))
-COMPARE(f32, float)
-COMPARE(f64, double)
-COMPARE(i64, int64_t)
-COMPARE(i32, int32_t)
-COMPARE(i16, int16_t)
-COMPARE(i8, int8_t)
-COMPARE(u64, uint64_t)
-COMPARE(u32, uint32_t)
-COMPARE(u16, uint16_t)
-COMPARE(u8, uint8_t)
+#define REALS(name, expr)                                                                          \
+    static void name(double *reals, const double *others, size_t n)                                \
+    {                                                                                              \
+        for (size_t i = 0; i < n; i++) {                                                           \
+            const double x = reals[i], y = others[i];                                              \
+            reals[i] = (expr);                                                                     \
+        }                                                                                          \
+    }
+REALS(add_f64, x + y)
+REALS(sub_f64, x - y)
+REALS(mul_f64, x *y)
+REALS(div_f64, x / y)
+REALS(pow_f64, pow(x, y))
+REALS(min_f64, (x < y || x != x) ? x : y)
+REALS(max_f64, (x > y || x != x) ? x : y)
+REALS(mod_f64, mod_real(x, y))
+REALS(fmod_f64, fmod(x, y))
+REALS(equal_f64, x == y)
+REALS(greater_f64, x > y)
+REALS(less_f64, x < y)
+REALS(greater_equal_f64, x >= y)
+REALS(less_equal_f64, x <= y)
 
-/* Mod and BitShift pick a second column by their attribute. */
-typedef struct binary_row {
+static const struct float_row {
     qn_op op;
-    qn_dtype dtype;
-    row_fn fn, other;
-} binary_row;
-
-#define COMPARE_ROWS(id, suffix)                                                                   \
-    {QN_OP_EQUAL, QN_DTYPE_##id, equal_##suffix, NULL},                                            \
-        {QN_OP_GREATER, QN_DTYPE_##id, greater_##suffix, NULL},                                    \
-        {QN_OP_LESS, QN_DTYPE_##id, less_##suffix, NULL},                                          \
-        {QN_OP_GREATER_OR_EQUAL, QN_DTYPE_##id, greater_equal_##suffix, NULL},                     \
-    {                                                                                              \
-        QN_OP_LESS_OR_EQUAL, QN_DTYPE_##id, less_equal_##suffix, NULL                              \
-    }
-#define ARITHMETIC_ROWS(id, suffix)                                                                \
-    {QN_OP_ADD, QN_DTYPE_##id, add_##suffix, NULL},                                                \
-        {QN_OP_SUB, QN_DTYPE_##id, sub_##suffix, NULL},                                            \
-        {QN_OP_MUL, QN_DTYPE_##id, mul_##suffix, NULL},                                            \
-        {QN_OP_DIV, QN_DTYPE_##id, div_##suffix, NULL},                                            \
-        {QN_OP_MIN, QN_DTYPE_##id, min_##suffix, NULL},                                            \
-    {                                                                                              \
-        QN_OP_MAX, QN_DTYPE_##id, max_##suffix, NULL                                               \
-    }
-#define INTEGER_ROWS(id, suffix)                                                                   \
-    ARITHMETIC_ROWS(id, suffix), {QN_OP_BITWISE_AND, QN_DTYPE_##id, and_##suffix, NULL},           \
-        {QN_OP_BITWISE_OR, QN_DTYPE_##id, or_##suffix, NULL},                                      \
-    {                                                                                              \
-        QN_OP_BITWISE_XOR, QN_DTYPE_##id, xor_##suffix, NULL                                       \
-    }
-#define SIGNED_ROWS(id, suffix)                                                                    \
-    INTEGER_ROWS(id, suffix), COMPARE_ROWS(id, suffix),                                            \
-    {                                                                                              \
-        QN_OP_MOD, QN_DTYPE_##id, mod_##suffix, fmod_##suffix                                      \
-    }
-#define UNSIGNED_ROWS(id, suffix)                                                                  \
-    INTEGER_ROWS(id, suffix), COMPARE_ROWS(id, suffix),                                            \
-        {QN_OP_MOD, QN_DTYPE_##id, mod_##suffix, mod_##suffix},                                    \
-    {                                                                                              \
-        QN_OP_BIT_SHIFT, QN_DTYPE_##id, left_##suffix, right_##suffix                              \
-    }
-static const binary_row ROWS[] = {
-    ARITHMETIC_ROWS(F32, f32),
-    COMPARE_ROWS(F32, f32),
-    ARITHMETIC_ROWS(F64, f64),
-    COMPARE_ROWS(F64, f64),
-    SIGNED_ROWS(I64, i64),
-    SIGNED_ROWS(I32, i32),
-    SIGNED_ROWS(I16, i16),
-    SIGNED_ROWS(I8, i8),
-    UNSIGNED_ROWS(U64, u64),
-    UNSIGNED_ROWS(U32, u32),
-    UNSIGNED_ROWS(U16, u16),
-    UNSIGNED_ROWS(U8, u8),
-    {QN_OP_POW, QN_DTYPE_F32, pow_f32, NULL},
-    {QN_OP_POW, QN_DTYPE_F64, pow_f64, NULL},
-    {QN_OP_PRELU, QN_DTYPE_F32, prelu_f32, NULL},
-    {QN_OP_SUM, QN_DTYPE_F32, add_f32, NULL},
-    {QN_OP_SUM, QN_DTYPE_F64, add_f64, NULL},
-    {QN_OP_MEAN, QN_DTYPE_F32, add_f32, NULL},
-    {QN_OP_MOD, QN_DTYPE_F32, mod_f32, fmod_f32},
-    {QN_OP_MOD, QN_DTYPE_F64, mod_f64, fmod_f64},
-    {QN_OP_EQUAL, QN_DTYPE_BOOL, equal_u8, NULL},
-    {QN_OP_AND, QN_DTYPE_BOOL, and_bool, NULL},
-    {QN_OP_OR, QN_DTYPE_BOOL, or_bool, NULL},
-    {QN_OP_XOR, QN_DTYPE_BOOL, xor_bool, NULL},
+    row_fn f32; /* NULL: as double */
+    real_fn f64, other;
+} FLOAT_ROWS[] = {
+    {QN_OP_ADD, add_f32, add_f64, NULL},
+    {QN_OP_SUM, add_f32, add_f64, NULL},
+    {QN_OP_MEAN, add_f32, NULL, NULL},
+    {QN_OP_SUB, sub_f32, sub_f64, NULL},
+    {QN_OP_MUL, mul_f32, mul_f64, NULL},
+    {QN_OP_DIV, div_f32, div_f64, NULL},
+    {QN_OP_MIN, min_f32, min_f64, NULL},
+    {QN_OP_MAX, max_f32, max_f64, NULL},
+    {QN_OP_POW, pow_f32, pow_f64, NULL},
+    {QN_OP_PRELU, prelu_f32, NULL, NULL},
+    {QN_OP_MOD, NULL, mod_f64, fmod_f64},
+    {QN_OP_EQUAL, NULL, equal_f64, NULL},
+    {QN_OP_GREATER, NULL, greater_f64, NULL},
+    {QN_OP_LESS, NULL, less_f64, NULL},
+    {QN_OP_GREATER_OR_EQUAL, NULL, greater_equal_f64, NULL},
+    {QN_OP_LESS_OR_EQUAL, NULL, less_equal_f64, NULL},
 };
 
-static row_fn find_row(const qn_node *node, qn_dtype dtype)
+/* How a node computes: one of the three. */
+typedef struct binary_way {
+    row_fn row;
+    word_fn words;
+    real_fn reals;
+} binary_way;
+
+static bool wants_other(const qn_node *node)
 {
-    const bool other = node->op == QN_OP_MOD ? qn__attr_int(node, "fmod", 0) != 0
-                       : node->op == QN_OP_BIT_SHIFT
-                           ? strcmp(qn__attr_string(node, "direction", ""), "RIGHT") == 0
-                           : false;
-    for (size_t i = 0; i < sizeof(ROWS) / sizeof(ROWS[0]); i++)
-        if (ROWS[i].op == node->op && ROWS[i].dtype == dtype)
-            return other ? ROWS[i].other : ROWS[i].fn;
-    return NULL;
+    if (node->op == QN_OP_MOD)
+        return qn__attr_int(node, "fmod", 0) != 0;
+    return node->op == QN_OP_BIT_SHIFT &&
+           strcmp(qn__attr_string(node, "direction", ""), "RIGHT") == 0;
+}
+
+#define N_ROWS(rows) (sizeof(rows) / sizeof((rows)[0]))
+
+static bool find_way(const qn_node *node, qn_dtype dtype, binary_way *out)
+{
+    const bool other = wants_other(node), is_signed = qn__dtype_is_signed(dtype);
+    *out = (binary_way){0};
+    if (dtype == QN_DTYPE_F32 || dtype == QN_DTYPE_F64) {
+        for (size_t i = 0; i < N_ROWS(FLOAT_ROWS); i++) {
+            const struct float_row *const r = &FLOAT_ROWS[i];
+            if (r->op != node->op)
+                continue;
+            out->row = dtype == QN_DTYPE_F32 ? r->f32 : NULL;
+            out->reals = out->row != NULL ? NULL : other ? r->other : r->f64;
+        }
+    } else if (dtype == QN_DTYPE_BOOL) {
+        for (size_t i = 0; i < N_ROWS(BOOL_ROWS); i++)
+            if (BOOL_ROWS[i].op == node->op)
+                out->words = BOOL_ROWS[i].fn;
+    } else if (!qn__dtype_is_float(dtype) && qn__dtype_bits(dtype) >= 8) {
+        for (size_t i = 0; i < N_ROWS(WORD_ROWS); i++) {
+            const struct word_row *const r = &WORD_ROWS[i];
+            if (r->op == node->op)
+                out->words = is_signed ? (other ? r->other : r->fn)
+                                       : (other ? r->other_unsigned : r->fn_unsigned);
+        }
+    }
+    return out->row != NULL || out->words != NULL || out->reals != NULL;
 }
 
 typedef struct binary_state {
-    row_fn fn;
+    binary_way way;
+    qn_dtype in_dtype, out_dtype;
     size_t in_bytes, out_bytes; /* of an element */
     bool clamps;
     qn_clamp_f32 clamp;
@@ -268,14 +302,12 @@ static qn_status prepare(const qn_plan *plan, qn_step *step, qn_error *error)
     const qn_node *const node = step->node;
     QN_TRY(check_inputs(step, error));
     const qn_dtype dtype = node->inputs[0]->type.dtype;
-    row_fn fn = find_row(node, dtype);
-    /* One input is taken twice: its maximum with itself is itself. */
-    if (fn != NULL && node->n_inputs == 1)
-        fn = dtype == QN_DTYPE_F64 && node->op == QN_OP_SUM    ? max_f64
-             : node->op == QN_OP_SUM || node->op == QN_OP_MEAN ? max_f32
-                                                               : fn;
-    if (fn == NULL)
+    binary_way way;
+    if (!find_way(node, dtype, &way))
         return qn__step_fail(step, error, QN_UNSUPPORTED, "element type %s", qn__dtype_name(dtype));
+    /* One input is taken twice: its maximum with itself is itself. */
+    if (node->n_inputs == 1 && (node->op == QN_OP_SUM || node->op == QN_OP_MEAN))
+        way = dtype == QN_DTYPE_F64 ? (binary_way){.reals = max_f64} : (binary_way){.row = max_f32};
     qn__broadcast_layouts(step);
     const size_t n = node->n_inputs > 1 ? node->n_inputs - 1 : 1;
     binary_state *const s =
@@ -283,10 +315,12 @@ static qn_status prepare(const qn_plan *plan, qn_step *step, qn_error *error)
     if (s == NULL)
         return QN_NOMEM(error);
     step->state = s;
-    s->fn = fn;
+    s->way = way;
     s->n = n;
+    s->in_dtype = dtype;
+    s->out_dtype = node->outputs[0]->type.dtype;
     s->in_bytes = qn__dtype_bits(dtype) / 8;
-    s->out_bytes = qn__dtype_bits(node->outputs[0]->type.dtype) / 8;
+    s->out_bytes = qn__dtype_bits(s->out_dtype) / 8;
     s->clamps = node->act != QN_ACT_NONE && dtype == QN_DTYPE_F32 && node->op != QN_OP_MEAN;
     s->clamp = qn__step_clamp(step);
     s->divisor = node->op == QN_OP_MEAN ? (float)node->n_inputs : 1.0f;
@@ -323,13 +357,69 @@ static void clamp_row(float *x, size_t n, qn_clamp_f32 clamp)
         x[i] = clamped(x[i], clamp);
 }
 
+enum { BLOCK = 128 };
+
+/* n elements of any type as words or reals, and back, a block at a time. */
+static void convert_words(const binary_state *s, uint8_t *out, const uint8_t *a, ptrdiff_t sa,
+                          const uint8_t *c, ptrdiff_t sc, size_t n)
+{
+    int64_t x[BLOCK], y[BLOCK];
+    const uint32_t bits = qn__dtype_bits(s->in_dtype);
+    size_t at = 0;
+    do { /* n is never 0 */
+        x[at] = qn__load_int(a + (ptrdiff_t)at * sa, s->in_dtype, 0);
+        y[at] = qn__load_int(c + (ptrdiff_t)at * sc, s->in_dtype, 0);
+    } while (++at < n);
+    s->way.words(x, y, n, bits);
+    for (size_t i = 0; i < n; i++)
+        qn__store_int(out, s->out_dtype, i, x[i]);
+}
+
+static void convert_reals(const binary_state *s, uint8_t *out, const uint8_t *a, ptrdiff_t sa,
+                          const uint8_t *c, ptrdiff_t sc, size_t n)
+{
+    double x[BLOCK], y[BLOCK];
+    size_t at = 0;
+    do { /* n is never 0 */
+        x[at] = qn__load_real(a + (ptrdiff_t)at * sa, s->in_dtype, 0);
+        y[at] = qn__load_real(c + (ptrdiff_t)at * sc, s->in_dtype, 0);
+    } while (++at < n);
+    s->way.reals(x, y, n);
+    for (size_t i = 0; i < n; i++) {
+        if (s->out_dtype == QN_DTYPE_F64)
+            memcpy(out + i * sizeof(x[i]), &x[i], sizeof(x[i]));
+        else if (s->out_dtype == QN_DTYPE_F32)
+            ((float *)(void *)out)[i] = (float)x[i];
+        else
+            out[i] = x[i] != 0.0;
+    }
+}
+
+/* Row of n elements; strides in elements. */
+static void run_row(const binary_state *s, uint8_t *out, const uint8_t *a, ptrdiff_t sa,
+                    const uint8_t *c, ptrdiff_t sc, size_t n)
+{
+    if (s->way.row != NULL) {
+        s->way.row(out, a, sa, c, sc, n);
+        return;
+    }
+    sa *= (ptrdiff_t)s->in_bytes;
+    sc *= (ptrdiff_t)s->in_bytes;
+    for (size_t i = 0; i < n; i += BLOCK) {
+        const size_t part = n - i < BLOCK ? n - i : BLOCK;
+        const uint8_t *const x = a + (ptrdiff_t)i * sa, *const y = c + (ptrdiff_t)i * sc;
+        (s->way.words != NULL ? convert_words : convert_reals)(s, out + i * s->out_bytes, x, sa, y,
+                                                               sc, part);
+    }
+}
+
 static void run_part(const binary_job *job, size_t out_at, int64_t a_at, int64_t c_at, size_t n)
 {
     const binary_state *const s = job->s;
     const size_t axis = job->b->rank - 1;
     uint8_t *const out = job->out + out_at * s->out_bytes;
-    s->fn(out, job->a + a_at * (int64_t)s->in_bytes, (ptrdiff_t)job->b->strides[0][axis],
-          job->c + c_at * (int64_t)s->in_bytes, (ptrdiff_t)job->b->strides[1][axis], n);
+    run_row(s, out, job->a + a_at * (int64_t)s->in_bytes, (ptrdiff_t)job->b->strides[0][axis],
+            job->c + c_at * (int64_t)s->in_bytes, (ptrdiff_t)job->b->strides[1][axis], n);
     if (s->clamps && job->last)
         clamp_row((float *)(void *)out, n, s->clamp);
 }

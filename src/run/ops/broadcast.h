@@ -25,4 +25,6 @@ bool qn__broadcast_make(qn_broadcast *b, const qn_tensor *output, qn_layout outp
 void qn__broadcast_row(const qn_broadcast *b, size_t row, int64_t offsets[QN_BROADCAST_MAX]);
 bool qn__same_dims(const qn_tensor *a, const qn_tensor *b);
 
+extern const qn_run_op qn__op_binary;
+
 #endif

@@ -8,6 +8,7 @@
  */
 #include "run/ops/conv_depthwise.h"
 #include "run/ops/igemm_run.h"
+#include "run/ops/window_nd.h"
 
 #include "core/alloc.h"
 #include "core/checked.h"
@@ -239,6 +240,9 @@ done:
 static qn_status conv_prepare(const qn_plan *plan, qn_step *step, qn_error *error)
 {
     const qn_context *const ctx = qn__plan_context(plan);
+    const qn_tensor *const x = qn__step_input(step, 0), *const weight = qn__step_input(step, 1);
+    if (x != NULL && weight != NULL && (x->rank > 4 || weight->constant == NULL))
+        return qn_prepare_as(&qn__op_conv_nd, plan, step, error);
     step->state = qn__calloc(ctx, 1, sizeof(conv_state));
     if (step->state == NULL)
         return QN_NOMEM(error);

@@ -109,7 +109,10 @@ static bool precedes(const line *l, int64_t a, int64_t b)
     } else {
         const int64_t x = qn__load_int(l->data, l->dtype, at_a);
         const int64_t y = qn__load_int(l->data, l->dtype, at_b);
-        order = (x > y) - (x < y);
+        const uint64_t flip = l->dtype == QN_DTYPE_U64 ? UINT64_C(1) << 63 : 0;
+        const int64_t signed_x = (int64_t)((uint64_t)x ^ flip);
+        const int64_t signed_y = (int64_t)((uint64_t)y ^ flip);
+        order = (signed_x > signed_y) - (signed_x < signed_y);
     }
     if (order == 0)
         return a < b;
@@ -154,7 +157,7 @@ static qn_status prepare_top_k(const qn_plan *plan, qn_step *step, qn_error *err
     QN_TRY(need_axis(step, qn__attr_int(step->node, "axis", -1), &axis, error));
     const qn_tensor *const x = step->node->inputs[0], *const y = step->node->outputs[0];
     const qn_dtype dtype = x->type.dtype;
-    if (dtype == QN_DTYPE_U64 || qn__dtype_bits(dtype) < 8)
+    if (qn__dtype_bits(dtype) < 8)
         return qn__step_fail(step, error, QN_UNSUPPORTED, "element type %s", qn__dtype_name(dtype));
     bool fits = y->rank == x->rank;
     for (size_t i = 0; i < x->rank && fits; i++)
@@ -364,21 +367,23 @@ static qn_status prepare_non_zero(const qn_plan *plan, qn_step *step, qn_error *
         step->node->outputs[0]->dims[0].value != (x->rank > 0 ? x->rank : 1))
         return qn__step_fail(step, error, QN_CORRUPT, "input and output do not fit");
     row_major(step);
+    step->resizes = true;
     return QN_OK;
 }
 
 static qn_status run_non_zero(const qn_step *step, const qn_run_env *env, const qn_view *in,
                               const qn_view *out, qn_error *error)
 {
-    (void)env;
-    const size_t columns = (size_t)out[0].dims[1];
     int64_t *const dst = out[0].data;
-    size_t found = 0;
+    const qn_dtype dtype = in[0].tensor->type.dtype;
+    size_t columns = 0, found = 0;
+    for (size_t i = 0; i < in[0].count; i++)
+        columns += qn__load_real(in[0].data, dtype, i) != 0.0;
+    if (columns > (size_t)out[0].dims[1])
+        return qn__step_fail(step, error, QN_CORRUPT, "output shape does not fit");
     for (size_t i = 0; i < in[0].count; i++) {
-        if (qn__load_real(in[0].data, in[0].tensor->type.dtype, i) == 0.0)
+        if (qn__load_real(in[0].data, dtype, i) == 0.0)
             continue;
-        if (found >= columns)
-            return qn__step_fail(step, error, QN_CORRUPT, "output shape does not fit");
         size_t rest = i;
         for (size_t k = in[0].rank; k-- > 0; rest /= (size_t)in[0].dims[k])
             dst[k * columns + found] = (int64_t)(rest % (size_t)in[0].dims[k]);
@@ -386,8 +391,8 @@ static qn_status run_non_zero(const qn_step *step, const qn_run_env *env, const 
             dst[0] = 0;
         found++;
     }
-    return found == columns ? QN_OK
-                            : qn__step_fail(step, error, QN_CORRUPT, "output shape does not fit");
+    env->out_dims[0][1] = (int64_t)columns;
+    return QN_OK;
 }
 
 const qn_run_op qn__op_cum_sum = {QN_OP_CUM_SUM, prepare_cum_sum, run_cum_sum, NULL};

@@ -2,6 +2,8 @@
  * convolution, windows at the edges are windows with fewer taps. */
 #include "run/ops/window.h"
 
+#include "run/ops/window_nd.h"
+
 #include "core/alloc.h"
 
 #include <float.h>
@@ -28,6 +30,9 @@ static qn_status check_f32(const qn_step *step, qn_error *error)
 
 static qn_status pool_prepare(const qn_plan *plan, qn_step *step, qn_error *error)
 {
+    if (step->node->inputs[0]->rank > 4 ||
+        (step->node->n_outputs > 1 && step->node->outputs[1] != NULL))
+        return qn_prepare_as(&qn__op_pool_nd, plan, step, error);
     QN_TRY(check_f32(step, error));
     pool_state s = {.is_max = step->node->op == QN_OP_MAX_POOL};
     QN_TRY(qn__window_read(step, NULL, false, true, &s.window, error));

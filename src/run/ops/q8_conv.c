@@ -6,8 +6,13 @@
 
 #include <string.h>
 
-/* Up to this many channels a tap is too short for the GEMM's inner loop. */
-enum { ROWS_MAX_CHANNELS = 8 };
+/* Up to this many channels a row of taps is taken at once, from a padded copy: single taps are
+ * short for the GEMM's inner loop. Kernels that pair groups of k pair them within a tap, and find
+ * most pairs anyway where there are many. With few channels the input may lie as it likes: it is
+ * copied value by value. */
+enum { ROWS_MAX_CHANNELS = 256, ROWS_MAX_CHANNELS_PAIRS = 64, ANY_LAYOUT_CHANNELS = 8 };
+/* Bytes before the padded buffer. */
+enum { ROWS_FRONT = 64 };
 
 /* --- preparing ---------------------------------------------------------------------------------*/
 static void choose_way(qn_q8_conv *s, size_t groups)
@@ -20,10 +25,11 @@ static void choose_way(qn_q8_conv *s, size_t groups)
     s->packed.ks = w->kh * w->kw;
     s->packed.kc = s->cin;
     s->way = QN_Q8_TAPS;
+    const size_t most = s->packed.kernel.pairs ? ROWS_MAX_CHANNELS_PAIRS : ROWS_MAX_CHANNELS;
     if (s->cin == 1 && s->packed.n == 1) {
         s->way = QN_Q8_DEPTHWISE;
-    } else if (groups == 1 && w->kw > 1 && w->c <= ROWS_MAX_CHANNELS && w->dw == 1 &&
-               w->pl < w->kw && w->pr < w->kw && w->pt < w->kh * w->dh && w->pb < w->kh * w->dh) {
+    } else if (groups == 1 && w->kw > 1 && w->c <= most && w->dw == 1 && w->pl < w->kw &&
+               w->pr < w->kw && w->pt < w->kh * w->dh && w->pb < w->kh * w->dh) {
         s->way = QN_Q8_ROWS;
         const size_t kr = s->packed.kernel.kr;
         s->packed.ks = w->kh;
@@ -35,6 +41,15 @@ static void choose_way(qn_q8_conv *s, size_t groups)
     }
     s->direct = s->way == QN_Q8_TAPS && s->packed.ks == 1 && w->sh == 1 && w->sw == 1 &&
                 w->oh == w->h && w->ow == w->w && w->pt == 0 && w->pl == 0;
+}
+
+/* Pairs of neighbouring weights that cannot leave int16 are counted through a whole filter of
+ * height, width and channels. Where a row of it has an odd number of weights, every other row
+ * begins inside a pair: it is read from one byte earlier, which meets a weight of zero. */
+static size_t row_shift(const qn_q8_conv *s, size_t y)
+{
+    const size_t taken = s->window.kw * s->window.c;
+    return s->way == QN_Q8_ROWS && y % 2 == 1 && taken % 2 == 1 && taken < s->packed.kc;
 }
 
 /* [o][i][kh][kw] to [o][ks][kc], or for depthwise (i = 1) to [kh][kw][o]. */
@@ -49,7 +64,7 @@ static void reorder(const qn_q8_conv *s, int8_t *to, const int8_t *from)
         for (size_t i = 0; i < s->cin; i++)
             for (size_t y = 0; y < w->kh; y++)
                 for (size_t x = 0; x < w->kw; x++)
-                    to[o * stride_o + y * stride_y + x * stride_x + i] = *from++;
+                    to[o * stride_o + y * stride_y + row_shift(s, y) + x * stride_x + i] = *from++;
 }
 
 static qn_status make_taps(const qn_context *ctx, qn_q8_conv *s, qn_error *error)
@@ -62,7 +77,8 @@ static qn_status make_taps(const qn_context *ctx, qn_q8_conv *s, qn_error *error
     memset(s->zeros, s->zero, s->packed.kc);
     for (size_t i = 0; i < w->kh; i++)
         for (size_t j = 0; j < w->kw; j++)
-            s->taps[i * w->kw + j] = (ptrdiff_t)((i * w->dh * w->w + j * w->dw) * w->c);
+            s->taps[i * w->kw + j] =
+                (ptrdiff_t)((i * w->dh * w->w + j * w->dw) * w->c) - (ptrdiff_t)row_shift(s, i);
     return QN_OK;
 }
 
@@ -82,7 +98,7 @@ static bool reserve_scratch(qn_step *step, qn_q8_conv *s)
         if (!qn_mul_size(&s->slack_at, p->h, p->w) ||
             !qn_mul_size(&s->slack_at, s->slack_at, p->c) ||
             !qn_mul_size(&s->slack_at, s->slack_at, p->n) ||
-            !qn_add_size(&bytes, s->slack_at, s->packed.kernel.kr) ||
+            !qn_add_size(&bytes, s->slack_at, ROWS_FRONT + s->packed.kernel.kr) ||
             !reserve(step, &s->padded_at, bytes))
             return false;
     }
@@ -137,6 +153,17 @@ static qn_status pack(const qn_plan *plan, qn_step *step, qn_q8_conv *s, const q
     return status;
 }
 
+/* AMX takes 64 bytes of a tap at once; rows of shorter ones are copied together first, which takes
+ * longer than what it saves. */
+static void avoid_short_taps(qn_q8_conv *s, const qn_kernels *kernels)
+{
+    qn_kernels others;
+    if ((kernels->cpu_flags & QN_CPU_AMX) == 0 || s->packed.ks == 1 || s->packed.kc >= 64)
+        return;
+    qn__kernels_init(&others, kernels->cpu_flags & ~(uint32_t)QN_CPU_AMX);
+    s->packed.kernel = others.q8_igemm;
+}
+
 bool qn__q8_conv_find(const qn_plan *plan, const qn_step *step, const qn_window *window,
                       size_t groups, const qn_qparams *x, const qn_requant *requant,
                       qn_q8_conv *out)
@@ -145,6 +172,7 @@ bool qn__q8_conv_find(const qn_plan *plan, const qn_step *step, const qn_window 
     out->zero = qn_q8_zero_byte(x);
     out->packed.kernel = step->kernels->q8_igemm;
     choose_way(out, groups);
+    avoid_short_taps(out, step->kernels);
     const qn_q8_strides strides = strides_of(out);
     return out->way != QN_Q8_DEPTHWISE &&
            qn__q8_find(plan, step, x, requant, &strides, &out->packed);
@@ -160,7 +188,7 @@ qn_status qn__q8_conv_prepare(const qn_plan *plan, qn_step *step, const qn_qpara
     if (out->way != QN_Q8_DEPTHWISE) {
         step->packed_bytes = out->packed.bytes;
         step->mapped_bytes = out->packed.own == NULL ? out->packed.bytes : 0;
-        step->kernel_name = step->kernels->q8_igemm.name;
+        step->kernel_name = out->packed.kernel.name;
     }
     if (out->way != QN_Q8_DEPTHWISE) {
         QN_TRY(make_taps(ctx, out, error));
@@ -168,7 +196,7 @@ qn_status qn__q8_conv_prepare(const qn_plan *plan, qn_step *step, const qn_qpara
             return qn__step_fail(step, error, QN_LIMIT, "scratch memory is too large");
     }
     /* QN_Q8_ROWS copies the input anyway and takes it as it lies. */
-    if (out->way != QN_Q8_ROWS)
+    if (out->way != QN_Q8_ROWS || out->cin > ANY_LAYOUT_CHANNELS)
         step->in_layout[0] = QN_LAYOUT_CHANNELS_LAST;
     step->out_layout[0] = QN_LAYOUT_CHANNELS_LAST;
     return QN_OK;
@@ -329,7 +357,8 @@ void qn__q8_conv_run(const qn_q8_conv *s, const qn_run_env *env, const qn_view *
         return;
     }
     if (s->way == QN_Q8_ROWS) {
-        uint8_t *const padded = scratch + s->padded_at;
+        uint8_t *const padded = scratch + s->padded_at + ROWS_FRONT;
+        memset(padded - ROWS_FRONT, s->zero, ROWS_FRONT);
         pad_call pad = {w, &s->inner, x, padded, s->zero, in->layout == QN_LAYOUT_CHANNELS_LAST};
         qn__parallel(env->pool, pad_row, &pad, w->n * s->inner.h);
         /* The last window's run may end behind the last pixel. */

@@ -50,24 +50,20 @@ static int32_t column_base(const qn_q8_packed *p, uint32_t zero, const int8_t *w
                            const qn_q8_strides *strides, int32_t bias)
 {
     uint32_t sum = 0;
-    for (size_t i = 0; i < p->ks; i++) {
-        const int8_t *const tap = w + i * strides->p;
-        if (strides->k == 1) /* a loop of its own, for the compiler */
-            for (size_t k = 0; k < p->kc; k++)
-                sum += (uint32_t)tap[k];
-        else
-            for (size_t k = 0; k < p->kc; k++)
-                sum += (uint32_t)tap[k * strides->k];
-    }
+    for (size_t i = 0; i < p->ks; i++)
+        sum += (uint32_t)qn__q8_gemm_sum(w + i * strides->p, p->kc, strides->k);
     return (int32_t)((uint32_t)bias - zero * sum);
 }
 
-static bool set_sizes(qn_q8_packed *out, const qn_qparams *x)
+static bool set_sizes(qn_q8_packed *out, const qn_qparams *x, const qn_requant *requant)
 {
-    const size_t nr = out->kernel.nr, kr = out->kernel.kr;
+    const qn_q8_igemm *const kernel = &out->kernel;
     out->flip = x->dtype == QN_DTYPE_I8 ? 0x80 : 0;
-    return qn__q8_gemm_packed_bytes(&out->panel_bytes, nr, out->kc, out->ks, nr, kr) &&
-           qn__q8_gemm_packed_bytes(&out->group_bytes, out->n, out->kc, out->ks, nr, kr) &&
+    out->small_scales = true;
+    for (size_t i = 0; i < out->groups * out->n; i++)
+        out->small_scales &= requant->scale[i] > -1.0f && requant->scale[i] < 1.0f;
+    return qn__q8_gemm_packed_bytes(&out->panel_bytes, kernel->nr, out->kc, out->ks, kernel) &&
+           qn__q8_gemm_packed_bytes(&out->group_bytes, out->n, out->kc, out->ks, kernel) &&
            qn_mul_size(&out->bytes, out->group_bytes, out->groups);
 }
 
@@ -125,16 +121,20 @@ bool qn__q8_find(const qn_plan *plan, const qn_step *step, const qn_qparams *x,
 {
     const qn_tensor *const w = qn__step_input(step, 1);
     const qn_packed_store *const store = qn__plan_packed(plan);
-    const uint32_t layout = qn_q8_gemm_layout(out->kernel.nr, out->kernel.kr);
+    const uint32_t layout = qn_q8_gemm_layout(&out->kernel);
     if (qn__plan_get_options(plan)->collect != NULL) /* which wants them made */
         return false;
     if (!qn__q8_activations(plan, x) || !qn__packed_known(store, w->constant->data, layout) ||
-        !set_sizes(out, x))
+        !set_sizes(out, x, requant))
         return false;
     const uint64_t key = packed_key(w, x, requant, strides, out);
     const qn_packed_entry *const e = qn__packed_find(store, w->constant->data, layout, key);
     if (e == NULL || e->bytes != out->bytes || (uintptr_t)e->data % 64 != 0)
         return false;
+    for (size_t g = 0; g < out->groups; g++)
+        if (!qn__q8_gemm_packed_ok((const uint8_t *)e->data + g * out->group_bytes, out->n, out->kc,
+                                   out->ks, &out->kernel))
+            return false;
     out->data = e->data;
     out->safe = (e->flags & PACKED_SAFE) != 0;
     return true;
@@ -147,7 +147,7 @@ static bool collect(const qn_plan *plan, const qn_step *step, const qn_qparams *
     qn_packed_list *const list = qn__plan_get_options(plan)->collect;
     const qn_packed_entry entry = {.weights = w->constant->data,
                                    .key = packed_key(w, x, requant, strides, p),
-                                   .layout = qn_q8_gemm_layout(p->kernel.nr, p->kernel.kr),
+                                   .layout = qn_q8_gemm_layout(&p->kernel),
                                    .flags = p->safe ? PACKED_SAFE : 0,
                                    .data = p->data,
                                    .bytes = p->bytes};
@@ -159,10 +159,12 @@ qn_status qn__q8_pack(const qn_plan *plan, const qn_step *step, const qn_qparams
                       qn_q8_packed *out, qn_error *error)
 {
     const qn_context *const ctx = qn__plan_context(plan);
-    const size_t nr = out->kernel.nr, kr = out->kernel.kr;
-    if (!set_sizes(out, x))
+    if (!set_sizes(out, x, requant))
         return qn__step_fail(step, error, QN_LIMIT, "packed weights are too large");
     out->safe = true;
+    for (size_t g = 0; out->safe && g < out->groups; g++)
+        out->safe = qn__q8_gemm_safe(w + g * strides->group, out->n, out->kc, out->ks, strides->n,
+                                     strides->p, strides->k);
     out->data = out->own = qn__alloc_aligned(ctx, out->bytes);
     int32_t *const base = qn__calloc(ctx, out->n, sizeof(*base));
     if (out->own == NULL || base == NULL) {
@@ -175,9 +177,9 @@ qn_status qn__q8_pack(const qn_plan *plan, const qn_step *step, const qn_qparams
         for (size_t n = 0; n < out->n; n++)
             base[n] = column_base(out, zero, wg + n * strides->n, strides,
                                   requant->bias != NULL ? requant->bias[g * out->n + n] : 0);
-        out->safe &=
-            qn__q8_gemm_pack(out->own + g * out->group_bytes, wg, base, requant->scale + g * out->n,
-                             out->n, out->kc, out->ks, strides->n, strides->p, strides->k, nr, kr);
+        qn__q8_gemm_pack(out->own + g * out->group_bytes, wg, base, requant->scale + g * out->n,
+                         out->n, out->kc, out->ks, strides->n, strides->p, strides->k, &out->kernel,
+                         out->safe);
     }
     qn__free(ctx, base);
     return collect(plan, step, x, requant, strides, out) ? QN_OK : QN_NOMEM(error);
@@ -280,6 +282,8 @@ static void run_task(void *arg, size_t index)
             (uint8_t *)job->c + (group * job->c_group + m0 * job->c_stride + n0) * elem;
         p->kernel.fn(mr, nc, p->kc, p->ks, a, p->flip, p->safe, packed, c, job->c_stride,
                      &job->out);
+        if (job->finish != NULL)
+            job->finish(job, m0, mr, n0, nc);
     }
 }
 
@@ -287,6 +291,8 @@ void qn__q8_run(const qn_q8_job *job, qn_pool *pool)
 {
     if (job->m == 0 || job->packed->n == 0)
         return;
-    blocks b = plan_blocks(job, qn__pool_size(pool));
+    qn_q8_job copy = *job;
+    copy.out.small_scales = job->packed->small_scales;
+    blocks b = plan_blocks(&copy, qn__pool_size(pool));
     qn__parallel(pool, run_task, &b, b.row_blocks * b.column_blocks * job->packed->groups);
 }

@@ -33,7 +33,7 @@ typedef struct qn_q8_packed {
     size_t bytes, group_bytes, panel_bytes;
     size_t n, kc, ks, groups;
     uint8_t flip;
-    bool safe;
+    bool safe, small_scales; /* as the kernel has it */
     qn_q8_igemm kernel;
 } qn_q8_packed;
 /* w: int8, element (column, p, k) of group g at g * stride_group + column * stride_n + p * stride_p
@@ -61,7 +61,9 @@ typedef struct qn_q8_job {
      * repeating a valid row. */
     void (*rows)(const struct qn_q8_job *job, size_t group, size_t m0, size_t mr,
                  const uint8_t **a);
-    const void *ctx;            /* of rows */
+    const void *ctx; /* of rows */
+    /* Called, where it is set, once rows m0 .. m0 + mr of columns n0 .. n0 + nc are computed. */
+    void (*finish)(const struct qn_q8_job *job, size_t m0, size_t mr, size_t n0, size_t nc);
     const uint8_t **row_buffer; /* qn__q8_buffer_bytes; NULL when that is 0 */
 } qn_q8_job;
 /* Bytes of row_buffer for m rows; false on overflow. 0 unless there are very many taps. */

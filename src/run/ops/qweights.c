@@ -122,11 +122,19 @@ static qn_status read_bias(const qn_plan *plan, const qn_step *step, uint32_t in
     }
     float *values;
     QN_TRY(qn__step_const_f32(plan, step, input, &values, NULL, error));
+    bool numbers = true;
     for (size_t i = 0; i < columns; i++) {
         const double v = rint((double)values[count == 1 ? 0 : i] / (double)steps[i]);
+        if (isnan(v)) {
+            numbers = false;
+            continue;
+        }
         out->bias[i] = v >= 2147483647.0 ? INT32_MAX : v <= -2147483647.0 ? -INT32_MAX : (int32_t)v;
     }
     qn__free(qn__plan_context(plan), values);
+    if (!numbers)
+        return qn__step_fail(step, error, QN_NONFINITE,
+                             "bias \"%s\" has values that are no numbers", b->name);
     return QN_OK;
 }
 

@@ -93,7 +93,7 @@ static qn_status prepare(const qn_plan *plan, qn_step *step, qn_error *error)
     const qn_dtype dtype = x->type.dtype;
     const bool picks = step->node->op == QN_OP_REDUCE_MAX || step->node->op == QN_OP_REDUCE_MIN;
     if (dtype != QN_DTYPE_F32 && dtype != QN_DTYPE_I64 && dtype != QN_DTYPE_I32 &&
-        !(picks && (dtype == QN_DTYPE_U8 || dtype == QN_DTYPE_I8)))
+        !(picks && (dtype == QN_DTYPE_U8 || dtype == QN_DTYPE_I8 || dtype == QN_DTYPE_BOOL)))
         return qn__step_fail(step, error, QN_UNSUPPORTED, "element type %s", qn__dtype_name(dtype));
     uint32_t mask;
     QN_TRY(reduced_axes(plan, step, x->rank, &mask, error));
@@ -177,8 +177,14 @@ static void fold_int(qn_op op, qn_dtype dtype, const void *src, size_t at, int64
     }
 }
 
-static void start(qn_op op, bool is_float, void *scratch, size_t count)
+static void start(qn_op op, qn_dtype dtype, void *scratch, size_t count)
 {
+    const bool is_float = dtype == QN_DTYPE_F32;
+    const uint32_t bits = dtype == QN_DTYPE_BOOL ? 1 : is_float ? 64 : qn__dtype_bits(dtype);
+    const int64_t high = qn__dtype_is_signed(dtype)
+                             ? (int64_t)((UINT64_C(1) << (bits - 1)) - 1)
+                             : (int64_t)((UINT64_C(1) << bits) - 1); /* at most 32 bits */
+    const int64_t low = qn__dtype_is_signed(dtype) ? -high - 1 : 0;
     for (size_t i = 0; i < count; i++) {
         if (is_float)
             ((double *)scratch)[i] = op == QN_OP_REDUCE_MAX    ? -INFINITY
@@ -186,8 +192,8 @@ static void start(qn_op op, bool is_float, void *scratch, size_t count)
                                      : op == QN_OP_REDUCE_PROD ? 1.0
                                                                : 0.0;
         else
-            ((int64_t *)scratch)[i] = op == QN_OP_REDUCE_MAX    ? INT64_MIN
-                                      : op == QN_OP_REDUCE_MIN  ? INT64_MAX
+            ((int64_t *)scratch)[i] = op == QN_OP_REDUCE_MAX    ? low
+                                      : op == QN_OP_REDUCE_MIN  ? high
                                       : op == QN_OP_REDUCE_PROD ? 1
                                                                 : 0;
     }
@@ -250,9 +256,9 @@ static qn_status run(const qn_step *step, const qn_run_env *env, const qn_view *
     const qn_dtype dtype = in[0].tensor->type.dtype;
     const bool is_float = dtype == QN_DTYPE_F32;
     double *const acc = env->scratch, *const top = acc + out[0].count;
-    start(op, is_float, acc, out[0].count);
+    start(op, dtype, acc, out[0].count);
     if (op == QN_OP_REDUCE_LOG_SUM_EXP) {
-        start(QN_OP_REDUCE_MAX, true, top, out[0].count);
+        start(QN_OP_REDUCE_MAX, QN_DTYPE_F32, top, out[0].count);
         fold_rows(s, QN_OP_REDUCE_MAX, in, top, NULL);
     }
     fold_rows(s, op, in, acc, op == QN_OP_REDUCE_LOG_SUM_EXP ? top : NULL);

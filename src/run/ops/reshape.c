@@ -35,8 +35,13 @@ static qn_status prepare_same(const qn_plan *plan, qn_step *step, qn_error *erro
         int64_t *training;
         size_t count;
         QN_TRY(qn__step_const_ints(plan, step, 2, &training, &count, error));
-        const bool drops = count > 0 && training[0] != 0;
+        bool drops = count > 0 && training[0] != 0;
         qn__free(qn__plan_context(plan), training);
+        float *ratio = NULL;
+        if (drops)
+            QN_TRY(qn__step_const_f32(plan, step, 1, &ratio, &count, error));
+        drops = drops && !(ratio != NULL && count == 1 && ratio[0] == 0.0f);
+        qn__free(qn__plan_context(plan), ratio);
         if (drops)
             return qn__step_fail(step, error, QN_UNSUPPORTED, "training mode drops at random");
     }

@@ -6,52 +6,6 @@
 #include <math.h>
 #include <string.h>
 
-float qn__resize_coordinate(const qn_resize *r, size_t axis, int64_t k)
-{
-    const float x = (float)k, scale = r->scales[axis];
-    const int64_t in = r->in_dims[axis], out = r->out_dims[axis];
-    switch (r->coordinate) {
-    case QN_COORD_HALF_PIXEL:
-        break;
-    case QN_COORD_HALF_PIXEL_SYMMETRIC: {
-        const float adjustment = (float)out / (scale * (float)in);
-        const float center = (float)in / 2.0f;
-        return center * (1.0f - adjustment) + (x + 0.5f) / scale - 0.5f;
-    }
-    case QN_COORD_PYTORCH_HALF_PIXEL:
-        return out > 1 ? (x + 0.5f) / scale - 0.5f : 0.0f;
-    case QN_COORD_ALIGN_CORNERS:
-        return out == 1 ? 0.0f : x * (float)(in - 1) / (float)(out - 1);
-    case QN_COORD_ASYMMETRIC:
-        return x / scale;
-    case QN_COORD_TF_HALF_PIXEL_NN:
-        return (x + 0.5f) / scale;
-    }
-    return (x + 0.5f) / scale - 0.5f;
-}
-
-int64_t qn__resize_nearest(const qn_resize *r, size_t axis, int64_t k)
-{
-    const float x = qn__resize_coordinate(r, axis, k);
-    const float down = floorf(x);
-    float at = down;
-    switch (r->nearest) {
-    case QN_NEAREST_ROUND_PREFER_FLOOR:
-        at = x - down <= 0.5f ? down : down + 1.0f;
-        break;
-    case QN_NEAREST_ROUND_PREFER_CEIL:
-        at = x - down < 0.5f ? down : down + 1.0f;
-        break;
-    case QN_NEAREST_FLOOR:
-        break;
-    case QN_NEAREST_CEIL:
-        at = ceilf(x);
-        break;
-    }
-    const float last = (float)(r->in_dims[axis] - 1);
-    return (int64_t)(at < 0.0f ? 0.0f : at > last ? last : at);
-}
-
 /* --- parameters ------------------------------------------------------------------------------ */
 static int find_name(const char *const *names, int count, const char *name)
 {
@@ -63,24 +17,90 @@ static int find_name(const char *const *names, int count, const char *name)
 
 static qn_status read_modes(const qn_step *step, qn_resize *r, qn_error *error)
 {
-    static const char *const COORDINATES[] = {"half_pixel",         "half_pixel_symmetric",
-                                              "pytorch_half_pixel", "align_corners",
-                                              "asymmetric",         "tf_half_pixel_for_nn"};
+    static const char *const COORDINATES[] = {
+        "half_pixel", "half_pixel_symmetric", "pytorch_half_pixel", "align_corners",
+        "asymmetric", "tf_half_pixel_for_nn", "tf_crop_and_resize"};
     static const char *const NEAREST[] = {"round_prefer_floor", "round_prefer_ceil", "floor",
                                           "ceil"};
     const qn_node *const node = step->node;
     const char *const coordinate =
         qn__attr_string(node, "coordinate_transformation_mode", "half_pixel");
     const char *const nearest = qn__attr_string(node, "nearest_mode", "round_prefer_floor");
-    const int c = find_name(COORDINATES, 6, coordinate), n = find_name(NEAREST, 4, nearest);
-    if (c < 0 || n < 0 || qn__attr_int(node, "antialias", 0) != 0)
+    const int c = find_name(COORDINATES, 7, coordinate), n = find_name(NEAREST, 4, nearest);
+    if (c < 0 || n < 0)
         return qn__step_fail(step, error, QN_UNSUPPORTED, "%s \"%s\"",
-                             c < 0   ? "coordinates"
-                             : n < 0 ? "nearest mode"
-                                     : "antialiased mode",
-                             c < 0 ? coordinate : nearest);
+                             c < 0 ? "coordinates" : "nearest mode", c < 0 ? coordinate : nearest);
     r->coordinate = (qn_coordinate)c;
     r->nearest = (qn_nearest)n;
+    return QN_OK;
+}
+
+/* One list over the axes the node works on, from a constant input: sizes of the output where the
+ * aspect ratio is kept, corners of the region. */
+static qn_status read_axis_list(const qn_plan *plan, const qn_step *step, uint32_t input,
+                                const qn_resize *r, size_t per_axis, float *out, bool *given,
+                                qn_error *error)
+{
+    float *values;
+    size_t count, n_axes;
+    const int64_t *const axes = qn__attr_ints(step->node, "axes", &n_axes);
+    const size_t n = axes != NULL ? n_axes : r->rank;
+    QN_TRY(qn__step_const_f32(plan, step, input, &values, &count, error));
+    qn_status status = QN_OK;
+    *given = count > 0;
+    if (count > 0 && (count != per_axis * n || n > QN_MAX_RANK))
+        status = qn__step_fail(step, error, QN_CORRUPT, "%zu values for %zu axes", count, n);
+    for (size_t i = 0; i < count && status == QN_OK; i++) {
+        int64_t axis = axes != NULL ? axes[i % n] : (int64_t)(i % n);
+        axis += axis < 0 ? (int64_t)r->rank : 0;
+        if (axis < 0 || axis >= (int64_t)r->rank || !isfinite(values[i]))
+            status = qn__step_fail(step, error, QN_CORRUPT, "axis or value out of range");
+        else
+            out[i / n * QN_MAX_RANK + (size_t)axis] = values[i];
+    }
+    qn__free(qn__plan_context(plan), values);
+    return status;
+}
+
+/* Every axis is scaled by the least (not_larger) or the largest (not_smaller) of the scales that
+ * the wanted sizes would need. */
+static qn_status keep_aspect(const qn_plan *plan, const qn_step *step, qn_resize *r,
+                             qn_error *error)
+{
+    const char *const policy = qn__attr_string(step->node, "keep_aspect_ratio_policy", "stretch");
+    float sizes[QN_MAX_RANK] = {0}, scale = 0.0f;
+    bool given;
+    if (strcmp(policy, "stretch") == 0)
+        return QN_OK;
+    QN_TRY(read_axis_list(plan, step, 3, r, 1, sizes, &given, error));
+    for (size_t i = 0; i < r->rank && given; i++) {
+        const float own = sizes[i] / (float)r->in_dims[i];
+        if (sizes[i] > 0.0f &&
+            (scale == 0.0f || (strcmp(policy, "not_larger") == 0 ? own < scale : own > scale)))
+            scale = own;
+    }
+    for (size_t i = 0; i < r->rank && scale > 0.0f; i++)
+        if (sizes[i] > 0.0f)
+            r->scales[i] = scale;
+    return QN_OK;
+}
+
+static qn_status read_region(const qn_plan *plan, const qn_step *step, qn_resize *r,
+                             qn_error *error)
+{
+    float corners[2 * QN_MAX_RANK];
+    bool given;
+    if (r->coordinate != QN_COORD_TF_CROP_AND_RESIZE)
+        return QN_OK;
+    for (size_t i = 0; i < QN_MAX_RANK; i++) {
+        corners[i] = 0.0f;
+        corners[QN_MAX_RANK + i] = 1.0f;
+    }
+    QN_TRY(read_axis_list(plan, step, 1, r, 2, corners, &given, error));
+    for (size_t i = 0; i < r->rank; i++) {
+        r->roi_start[i] = corners[i];
+        r->roi_end[i] = corners[QN_MAX_RANK + i];
+    }
     return QN_OK;
 }
 
@@ -123,15 +143,19 @@ static qn_status read_resize(const qn_plan *plan, const qn_step *step, qn_resize
         r->scales[i] = (float)r->out_dims[i] / (float)r->in_dims[i];
     }
     QN_TRY(read_scales(plan, step, r, error));
-    /* By ONNX's definition the corners of a fractional length are aligned, by ONNX Runtime those of
-     * the whole one. */
-    for (size_t i = 0; i < r->rank && r->coordinate == QN_COORD_ALIGN_CORNERS; i++)
-        if (fabsf(r->scales[i] * (float)r->in_dims[i] - (float)r->out_dims[i]) > 1e-2f)
-            return qn__step_fail(step, error, QN_UNSUPPORTED,
-                                 "align_corners with %lld elements scaled by %g",
-                                 (long long)r->in_dims[i], (double)r->scales[i]);
+    QN_TRY(keep_aspect(plan, step, r, error));
+    QN_TRY(read_region(plan, step, r, error));
+    for (size_t i = 0; i < r->rank; i++) {
+        r->lengths[i] = r->scales[i] * (float)r->in_dims[i];
+        if (fabsf(r->lengths[i] - (float)r->out_dims[i]) < 1e-2f)
+            r->lengths[i] = (float)r->out_dims[i];
+        if (r->coordinate == QN_COORD_ALIGN_CORNERS && r->out_dims[i] > 1 && r->lengths[i] <= 1.0f)
+            return qn__step_fail(step, error, QN_CORRUPT, "axis %zu: scale too small", i);
+    }
     for (size_t i = 0; i < r->rank; i++)
-        r->changes[i] = r->scales[i] != 1.0f || r->in_dims[i] != r->out_dims[i];
+        r->changes[i] = r->scales[i] != 1.0f || r->in_dims[i] != r->out_dims[i] ||
+                        (r->coordinate == QN_COORD_TF_CROP_AND_RESIZE &&
+                         (r->roi_start[i] != 0.0f || r->roi_end[i] != 1.0f));
     return QN_OK;
 }
 
@@ -140,81 +164,74 @@ typedef struct resize_pass {
     size_t taps, outer, in, inner, out;
     int32_t *index; /* [out][taps] */
     float *weight;
+    uint8_t *outside;  /* [out] of the input, when the region may be; else NULL */
+    size_t last_inner; /* elements below the axis in the finished output */
 } resize_pass;
 
 typedef struct resize_state {
+    float extrapolation;
     size_t n_passes, buffer; /* floats of one scratch buffer */
     resize_pass passes[QN_MAX_RANK];
 } resize_state;
-
-static void linear_taps(const qn_resize *r, size_t axis, int64_t k, int32_t *index, float *weight)
-{
-    const float last = (float)(r->in_dims[axis] - 1);
-    float x = qn__resize_coordinate(r, axis, k);
-    x = x < 0.0f ? 0.0f : x > last ? last : x;
-    const float down = floorf(x);
-    index[0] = (int32_t)down;
-    index[1] = down + 1.0f > last ? (int32_t)last : (int32_t)down + 1;
-    weight[1] = x - down;
-    weight[0] = 1.0f - weight[1];
-}
-
-static void cubic_taps(const qn_resize *r, size_t axis, int64_t k, float a, bool exclude,
-                       int32_t *index, float *weight)
-{
-    const float x = qn__resize_coordinate(r, axis, k);
-    const float down = floorf(x), t = x - down;
-    const float d[4] = {t + 1.0f, t, 1.0f - t, 2.0f - t};
-    float sum = 0.0f;
-    for (int i = 0; i < 4; i++) {
-        const float p = d[i];
-        weight[i] = i == 1 || i == 2 ? ((a + 2.0f) * p - (a + 3.0f)) * p * p + 1.0f
-                                     : ((a * p - 5.0f * a) * p + 8.0f * a) * p - 4.0f * a;
-        const int64_t at = (int64_t)down - 1 + i;
-        if (exclude && (at < 0 || at >= r->in_dims[axis]))
-            weight[i] = 0.0f;
-        index[i] = (int32_t)(at < 0 ? 0 : at >= r->in_dims[axis] ? r->in_dims[axis] - 1 : at);
-        sum += weight[i];
-    }
-    for (int i = 0; exclude && i < 4; i++)
-        weight[i] /= sum;
-}
 
 static void release_state(const qn_context *ctx, resize_state *s)
 {
     for (size_t i = 0; i < s->n_passes; i++) {
         qn__free(ctx, s->passes[i].index);
         qn__free(ctx, s->passes[i].weight);
+        qn__free(ctx, s->passes[i].outside);
     }
     qn__free(ctx, s);
 }
 
+typedef enum resize_mode { RESIZE_NEAREST, RESIZE_LINEAR, RESIZE_CUBIC } resize_mode;
+
 static qn_status add_pass(const qn_plan *plan, const qn_step *step, const qn_resize *r, size_t axis,
-                          const qn_axis_view *v, bool cubic, resize_state *s, qn_error *error)
+                          const qn_axis_view *v, resize_mode mode, resize_state *s, qn_error *error)
 {
     const qn_context *const ctx = qn__plan_context(plan);
     resize_pass *const pass = &s->passes[s->n_passes++];
-    const size_t out = (size_t)r->out_dims[axis], taps = cubic ? 4 : 2;
-    *pass = (resize_pass){taps, v->outer, v->axis, v->inner, out, NULL, NULL};
-    pass->index = qn__calloc(ctx, out * taps + 1, sizeof(*pass->index));
-    pass->weight = qn__calloc(ctx, out * taps + 1, sizeof(*pass->weight));
-    if (pass->index == NULL || pass->weight == NULL)
+    const bool cubic = mode == RESIZE_CUBIC;
+    const bool wide = mode != RESIZE_NEAREST && qn__attr_int(step->node, "antialias", 0) != 0;
+    const size_t half = qn__wide_half(r->scales[axis], cubic);
+    const size_t out = (size_t)r->out_dims[axis], taps = wide ? 2 * half : cubic ? 4 : 2;
+    size_t count;
+    if (taps == 0 || !qn_mul_size(&count, out, taps) || count > SIZE_MAX / 64)
+        return qn__step_fail(step, error, QN_LIMIT, "filter is too wide");
+    *pass = (resize_pass){taps, v->outer, v->axis, v->inner, out, NULL, NULL, NULL, 0};
+    pass->index = qn__calloc(ctx, count + 1, sizeof(*pass->index));
+    pass->weight = qn__calloc(ctx, count + 1, sizeof(*pass->weight));
+    if (r->coordinate == QN_COORD_TF_CROP_AND_RESIZE)
+        pass->outside = qn__calloc(ctx, out + 1, 1);
+    if (pass->index == NULL || pass->weight == NULL ||
+        (r->coordinate == QN_COORD_TF_CROP_AND_RESIZE && pass->outside == NULL))
         return QN_NOMEM(error);
     const float a = qn__attr_float(step->node, "cubic_coeff_a", -0.75f);
     const bool exclude = qn__attr_int(step->node, "exclude_outside", 0) != 0;
     for (size_t k = 0; k < out; k++) {
         int32_t *const index = pass->index + k * taps;
         float *const weight = pass->weight + k * taps;
-        if (cubic)
-            cubic_taps(r, axis, (int64_t)k, a, exclude, index, weight);
-        else
-            linear_taps(r, axis, (int64_t)k, index, weight);
+        const float x = qn__resize_coordinate(r, axis, (int64_t)k);
+        if (!(fabsf(x) < 1e9f))
+            return qn__step_fail(step, error, QN_CORRUPT, "coordinate %g", (double)x);
+        if (pass->outside != NULL)
+            pass->outside[k] = x < 0.0f || x > (float)(r->in_dims[axis] - 1);
+        if (wide) {
+            qn__wide_taps(r, axis, (int64_t)k, a, cubic, exclude, half, index, weight);
+        } else if (cubic) {
+            qn__cubic_taps(r, axis, (int64_t)k, a, exclude, index, weight);
+        } else if (mode == RESIZE_LINEAR) {
+            qn__linear_taps(r, axis, (int64_t)k, index, weight);
+        } else {
+            index[0] = index[1] = (int32_t)qn__resize_nearest(r, axis, (int64_t)k);
+            weight[0] = 1.0f;
+        }
     }
     return QN_OK;
 }
 
-static qn_status make_passes(const qn_plan *plan, qn_step *step, const qn_resize *r, bool cubic,
-                             resize_state *s, qn_error *error)
+static qn_status make_passes(const qn_plan *plan, qn_step *step, const qn_resize *r,
+                             resize_mode mode, resize_state *s, qn_error *error)
 {
     int64_t dims[QN_MAX_RANK];
     memcpy(dims, r->in_dims, sizeof(dims));
@@ -222,7 +239,9 @@ static qn_status make_passes(const qn_plan *plan, qn_step *step, const qn_resize
         if (!r->changes[axis])
             continue;
         const qn_axis_view v = qn__axis_view(r->rank, dims, step->in_layout[0], axis);
-        QN_TRY(add_pass(plan, step, r, axis, &v, cubic, s, error));
+        QN_TRY(add_pass(plan, step, r, axis, &v, mode, s, error));
+        s->passes[s->n_passes - 1].last_inner =
+            qn__axis_view(r->rank, r->out_dims, step->in_layout[0], axis).inner;
         dims[axis] = r->out_dims[axis];
         size_t count;
         if (!qn_shape_count(&count, dims, r->rank) || count > SIZE_MAX / 64)
@@ -242,9 +261,12 @@ static qn_status prepare(const qn_plan *plan, qn_step *step, qn_error *error)
     QN_TRY(read_resize(plan, step, &r, error));
     for (uint32_t i = 1; i < step->node->n_inputs; i++)
         step->in_layout[i] = QN_LAYOUT_ROW_MAJOR;
-    if (strcmp(mode, "nearest") == 0)
+    /* A region may reach outside the input, which picking elements cannot say. */
+    const bool region = r.coordinate == QN_COORD_TF_CROP_AND_RESIZE;
+    const bool nearest = strcmp(mode, "nearest") == 0;
+    if (nearest && !region)
         return qn__prepare_resize_nearest(plan, step, &r, error);
-    if (!cubic && !linear)
+    if (!cubic && !linear && !nearest)
         return qn__step_fail(step, error, QN_UNSUPPORTED, "mode \"%s\"", mode);
     if (step->node->inputs[0]->type.dtype != QN_DTYPE_F32)
         return qn__step_fail(step, error, QN_UNSUPPORTED, "%s in mode \"%s\"",
@@ -253,7 +275,12 @@ static qn_status prepare(const qn_plan *plan, qn_step *step, qn_error *error)
     if (s == NULL)
         return QN_NOMEM(error);
     step->out_layout[0] = step->in_layout[0];
-    const qn_status status = make_passes(plan, step, &r, cubic, s, error);
+    const qn_status status = make_passes(plan, step, &r,
+                                         cubic    ? RESIZE_CUBIC
+                                         : linear ? RESIZE_LINEAR
+                                                  : RESIZE_NEAREST,
+                                         s, error);
+    s->extrapolation = qn__attr_float(step->node, "extrapolation_value", 0.0f);
     if (status != QN_OK) {
         release_state(ctx, s);
         return status;
@@ -285,10 +312,28 @@ static void run_rows(void *arg, size_t begin, size_t end)
                 dst[i] = a[i] * w[0] + b[i] * w[1];
             continue;
         }
+        if (p->taps != 4) {
+            memset(dst, 0, n * sizeof(float));
+            for (size_t t = 0; t < p->taps; t++) {
+                const float *const x = src + (size_t)index[t] * n;
+                for (size_t i = 0; i < n; i++)
+                    dst[i] += x[i] * w[t];
+            }
+            continue;
+        }
         const float *const c = src + (size_t)index[2] * n, *const d = src + (size_t)index[3] * n;
         for (size_t i = 0; i < n; i++)
             dst[i] = a[i] * w[0] + b[i] * w[1] + c[i] * w[2] + d[i] * w[3];
     }
+}
+
+/* Positions that one pass found outside the input, in the finished output. */
+static void extrapolate(const resize_pass *pass, size_t count, float value, float *y)
+{
+    const size_t inner = pass->last_inner, outer = count / (pass->out * inner);
+    for (size_t row = 0; row < outer * pass->out; row++)
+        for (size_t i = 0; pass->outside[row % pass->out] && i < inner; i++)
+            y[row * inner + i] = value;
 }
 
 static qn_status run(const qn_step *step, const qn_run_env *env, const qn_view *in,
@@ -308,12 +353,17 @@ static qn_status run(const qn_step *step, const qn_run_env *env, const qn_view *
                             pass->inner * sizeof(float) * (pass->taps + 1));
         src = dst;
     }
+    for (size_t i = 0; i < s->n_passes && out[0].count > 0; i++)
+        if (s->passes[i].outside != NULL)
+            extrapolate(&s->passes[i], out[0].count, s->extrapolation, out[0].data);
     return QN_OK;
 }
 
 static bool is_nearest(const qn_step *step)
 {
-    return strcmp(qn__attr_string(step->node, "mode", "nearest"), "nearest") == 0;
+    return strcmp(qn__attr_string(step->node, "mode", "nearest"), "nearest") == 0 &&
+           strcmp(qn__attr_string(step->node, "coordinate_transformation_mode", ""),
+                  "tf_crop_and_resize") != 0;
 }
 
 static qn_status run_any(const qn_step *step, const qn_run_env *env, const qn_view *in,

@@ -104,19 +104,19 @@ static qn_status run_constant(const qn_step *step, const qn_run_env *env, const 
 static qn_status run_range(const qn_step *step, const qn_run_env *env, const qn_view *in,
                            const qn_view *out, qn_error *error)
 {
+    (void)step;
     (void)env;
+    (void)error;
     const qn_dtype dtype = out[0].tensor->type.dtype;
     for (size_t i = 0; i < out[0].count; i++) {
-        if (dtype == QN_DTYPE_F32)
-            ((float *)out[0].data)[i] = (float)(qn__load_real(in[0].data, dtype, 0) +
-                                                (double)i * qn__load_real(in[2].data, dtype, 0));
-        else if (!qn__dtype_is_float(dtype))
+        if (qn__dtype_is_float(dtype))
+            qn__store_real(out[0].data, dtype, i,
+                           qn__load_real(in[0].data, dtype, 0) +
+                               (double)i * qn__load_real(in[2].data, dtype, 0));
+        else
             qn__store_int(out[0].data, dtype, i,
                           (int64_t)((uint64_t)qn__load_int(in[0].data, dtype, 0) +
                                     i * (uint64_t)qn__load_int(in[2].data, dtype, 0)));
-        else
-            return qn__step_fail(step, error, QN_UNSUPPORTED, "element type %s",
-                                 qn__dtype_name(dtype));
     }
     return QN_OK;
 }
@@ -139,7 +139,12 @@ static qn_status prepare_cast(const qn_plan *plan, qn_step *step, qn_error *erro
     if (qn__step_input(step, 0) == NULL ||
         qn__tensor_elements(step->node->inputs[0]) != qn__tensor_elements(step->node->outputs[0]))
         return qn__step_fail(step, error, QN_CORRUPT, "input and output do not fit");
+    if (qn__dtype_bits(step->node->inputs[0]->type.dtype) < 8 ||
+        qn__dtype_bits(step->node->outputs[0]->type.dtype) < 8)
+        step->in_layout[0] = QN_LAYOUT_ROW_MAJOR;
     step->out_layout[0] = step->in_layout[0];
+    for (uint32_t i = 1; i < step->node->n_inputs; i++)
+        step->in_layout[i] = QN_LAYOUT_ROW_MAJOR;
     step->alias = step->node->inputs[0]->type.dtype == step->node->outputs[0]->type.dtype;
     return QN_OK;
 }
@@ -157,24 +162,24 @@ static int64_t truncate_real(double x)
 static qn_status run_cast(const qn_step *step, const qn_run_env *env, const qn_view *in,
                           const qn_view *out, qn_error *error)
 {
-    (void)step;
     (void)env;
     (void)error;
     const qn_dtype from = in[0].tensor->type.dtype, to = out[0].tensor->type.dtype;
     if (from == to) {
-        memmove(out[0].data, in[0].data, in[0].count * (qn__dtype_bits(from) / 8));
+        size_t bytes;
+        if (qn__dtype_bytes(&bytes, from, in[0].count))
+            memmove(out[0].data, in[0].data, bytes);
         return QN_OK;
     }
-    qn_view element = {.tensor = out[0].tensor, .count = 1};
+    size_t packed;
+    if (qn__dtype_bits(to) < 8 && qn__dtype_bytes(&packed, to, in[0].count))
+        memset(out[0].data, 0, packed); /* the last byte may not be full */
+    const bool saturates = qn__attr_int(step->node, "saturate", 1) != 0;
     for (size_t i = 0; i < in[0].count; i++) {
-        if (qn__dtype_is_float(to)) {
-            const double value = qn__load_real(in[0].data, from, i);
-            const float narrow = (float)value;
-            element.data = (uint8_t *)out[0].data + i * (qn__dtype_bits(to) / 8);
-            if (to == QN_DTYPE_F64)
-                memcpy(element.data, &value, sizeof(value));
-            else
-                qn__view_from_f32(&element, &narrow);
+        if (qn__dtype_bits(to) <= 8 && qn__dtype_is_float(to)) {
+            qn__store_minifloat(out[0].data, to, i, qn__load_real(in[0].data, from, i), saturates);
+        } else if (qn__dtype_is_float(to)) {
+            qn__store_real(out[0].data, to, i, qn__load_real(in[0].data, from, i));
         } else if (qn__dtype_is_float(from)) {
             const double x = qn__load_real(in[0].data, from, i);
             qn__store_int(out[0].data, to, i, to == QN_DTYPE_BOOL ? x != 0.0 : truncate_real(x));

@@ -3,7 +3,8 @@
 #include "run/op.h"
 #include "run/ops/vmath.h"
 
-#define COLUMNS 64 /* inner positions worked on together */
+#define COLUMNS 64    /* inner positions worked on together */
+#define MAX_SHORT 128 /* longest rows that are worked on together */
 
 typedef struct softmax_job {
     const float *src;
@@ -94,10 +95,30 @@ static void columns(const float *src, float *dst, size_t axis, size_t stride, si
             dst[k * stride + i] /= sum[i];
 }
 
+/* Several short rows at once, turned so that loops run over rows: the same operations in the same
+ * order. */
+static void short_rows(const float *src, float *dst, size_t axis, size_t n)
+{
+    float turned[MAX_SHORT * COLUMNS];
+    for (size_t i = 0; i < n; i++)
+        for (size_t k = 0; k < axis; k++)
+            turned[k * COLUMNS + i] = src[i * axis + k];
+    columns(turned, turned, axis, COLUMNS, n, false);
+    for (size_t i = 0; i < n; i++)
+        for (size_t k = 0; k < axis; k++)
+            dst[i * axis + k] = turned[k * COLUMNS + i];
+}
+
 static void run_range(void *arg, size_t begin, size_t end)
 {
     const softmax_job *const job = arg;
     const qn_axis_view v = job->v;
+    if (v.inner == 1 && v.axis <= MAX_SHORT && !job->log) {
+        for (size_t o = begin; o < end; o += COLUMNS)
+            short_rows(job->src + o * v.axis, job->dst + o * v.axis, v.axis,
+                       end - o < COLUMNS ? end - o : COLUMNS);
+        return;
+    }
     for (size_t o = begin; o < end; o++) {
         const size_t at = o * v.axis * v.inner;
         if (v.inner == 1) {

@@ -14,9 +14,11 @@ static inline float qn_rne_small(float x)
 
 static inline float qn_exp_f32(float x)
 {
-    float c = x > -104.0f ? x : -104.0f;
-    c = c < 89.0f ? c : 89.0f;
-    const float n = qn_rne_small(c * 1.44269504f);
+    /* NaN stays in c and comes out at the end; a branch for it would keep loops from vectors. */
+    float c = x < -104.0f ? -104.0f : x;
+    c = c > 89.0f ? 89.0f : c;
+    const float number = c == c ? c : 0.0f;
+    const float n = qn_rne_small(number * 1.44269504f);
     const float r = (c - n * 0.693359375f) + n * 2.12194440e-4f;
     float p = 1.9875691500e-4f;
     p = p * r + 1.3981999507e-3f;
@@ -31,8 +33,7 @@ static inline float qn_exp_f32(float x)
     float a, b;
     memcpy(&a, &bits_a, sizeof(a));
     memcpy(&b, &bits_b, sizeof(b));
-    const float y = p * a * b;
-    return x != x ? x : y;
+    return p * a * b;
 }
 
 static inline float qn_sigmoid_f32(float x)

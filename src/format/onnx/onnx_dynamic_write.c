@@ -1,0 +1,191 @@
+/* Products of dynamic tensors as the chain of nodes that runtimes fuse into one:
+ *
+ *     x -> DynamicQuantizeLinear -> q, scale, zero point
+ *     q, w, zero point -> MatMulInteger -> Cast -> Mul by scale * w_scale [-> Add of the bias]
+ */
+#include <string.h>
+
+#include "core/context.h"
+#include "format/onnx/onnx_dynamic.h"
+
+static bool is_dynamic(const qn_lower *l, const qn_tensor *t)
+{
+    return t && t->id < l->n_entries && l->entries[t->id].type.kind == QN_TYPE_DYNAMIC;
+}
+
+static const char *named(qn_graph *graph, const char *base, const char *suffix)
+{
+    return base ? qn__arena_printf(&graph->arena, "%s%s", base, suffix) : NULL;
+}
+
+static const char *without(qn_graph *graph, const char *name, const char *suffix)
+{
+    const size_t length = strlen(name), n = strlen(suffix);
+    return length > n && strcmp(name + length - n, suffix) == 0
+               ? qn__arena_strndup(&graph->arena, name, length - n)
+               : name;
+}
+
+static qn_status lower_quantize(qn_lower *l, qn_node *node, qn_error *error)
+{
+    qn_graph *graph = l->w->graph;
+    qn_tensor *t = node->outputs[0];
+    qn_lowered *e = &l->entries[t->id];
+    QN_FAIL_IF(e->is_output || e->type.dtype != QN_DTYPE_U8 || e->type.quant->axis >= 0, error,
+               QN_UNSUPPORTED, "tensor \"%s\": ONNX has no such scales made at run time", t->name);
+    const qn_type u8 = qn_type_plain_make(QN_DTYPE_U8);
+    const char *base = without(graph, t->name, "_quantized");
+    t->type = u8;
+    e->base = base;
+    e->q = t;
+    e->params.scale =
+        qn__onnx_fresh(graph, named(graph, base, "_scale"), qn_type_plain_make(QN_DTYPE_F32));
+    e->params.zero_point = qn__onnx_fresh(graph, named(graph, base, "_zero_point"), u8);
+    qn_tensor **outputs = qn__arena_calloc(&graph->arena, 3, sizeof(*outputs));
+    if (!base || !e->params.scale || !e->params.zero_point || !outputs)
+        return QN_NOMEM(error);
+    node->op = QN_OP_DYNAMIC_QUANTIZE_LINEAR;
+    node->outputs = outputs;
+    node->n_outputs = 3;
+    qn__node_set_output(node, 0, e->q);
+    qn__node_set_output(node, 1, e->params.scale);
+    qn__node_set_output(node, 2, e->params.zero_point);
+    return qn__onnx_push_node(graph, node) ? QN_OK : QN_NOMEM(error);
+}
+
+typedef struct product {
+    qn_tensor *x, *w, *x_scale, *w_scale, *x_zero, *w_zero, *bias;
+} product;
+
+/* Integers from [N, K] to [K, N], with parameters named after them. */
+static qn_status transpose_weights(qn_lower *l, const qn_tensor *w, qn_type type, product *p,
+                                   qn_error *error)
+{
+    qn_graph *graph = l->w->graph;
+    const size_t rows = (size_t)w->dims[0].value, columns = (size_t)w->dims[1].value;
+    void *data = NULL;
+    qn_blob *blob = qn__blob_create(graph->ctx, rows * columns, &data);
+    const char *base = named(graph, without(graph, w->name, "_quantized"), "_transposed");
+    if (!blob)
+        return QN_NOMEM(error);
+    for (size_t r = 0; r < rows; r++)
+        for (size_t c = 0; c < columns; c++)
+            ((uint8_t *)data)[c * rows + r] = ((const uint8_t *)w->constant->data)[r * columns + c];
+    const int64_t dims[2] = {(int64_t)columns, (int64_t)rows};
+    const char *name = named(graph, base, "_quantized");
+    p->w = name ? qn__graph_add_constant(graph, name, qn_type_plain_make(type.dtype), 2, dims, blob)
+                : NULL;
+    qn__blob_unref(blob);
+    if (!p->w)
+        return QN_NOMEM(error);
+    qn_params params;
+    QN_TRY(qn__onnx_make_params(l, p->w, type, base, &params, error));
+    p->w_scale = params.scale;
+    p->w_zero = type.quant->zero_points ? params.zero_point : NULL;
+    return QN_OK;
+}
+
+static qn_status read_product(qn_lower *l, qn_node *node, product *p, qn_error *error)
+{
+    const bool gemm = node->op == QN_OP_GEMM;
+    qn_tensor *w = node->n_inputs > 1 ? node->inputs[1] : NULL;
+    const qn_type type = w && w->id < l->n_entries ? l->entries[w->id].type : (qn_type){0};
+    const bool plain = !gemm || (qn__attr_float(node, "alpha", 1.0f) == 1.0f &&
+                                 qn__attr_float(node, "beta", 1.0f) == 1.0f &&
+                                 qn__attr_int(node, "transA", 0) == 0);
+    QN_FAIL_IF(!plain || !w || !w->constant || w->rank != 2 || type.kind != QN_TYPE_QUANT ||
+                   qn__dtype_bits(type.dtype) != 8 || type.quant->block != 0 ||
+                   type.quant->n_codebook != 0 ||
+                   (gemm && node->n_inputs > 2 && node->inputs[2] &&
+                    (!node->inputs[2]->constant || node->inputs[2]->type.dtype != QN_DTYPE_F32)),
+               error, QN_UNSUPPORTED,
+               "node \"%s\": ONNX has no such product with scales made at run time", node->name);
+    const qn_lowered *x = &l->entries[node->inputs[0]->id];
+    *p = (product){.x = x->q,
+                   .x_scale = x->params.scale,
+                   .x_zero = x->params.zero_point,
+                   .bias = node->n_inputs > 2 ? node->inputs[2] : NULL};
+    if (gemm && qn__attr_int(node, "transB", 0) != 0)
+        return transpose_weights(l, w, type, p, error);
+    qn_lowered *e;
+    QN_TRY(qn__onnx_integers_of(l, w, &e, error));
+    p->w = e->q;
+    p->w_scale = e->params.scale;
+    p->w_zero = type.quant->zero_points ? e->params.zero_point : NULL;
+    return QN_OK;
+}
+
+static qn_tensor *emit(qn_graph *graph, qn_op op, const char *base, const char *suffix,
+                       qn_tensor *a, qn_tensor *b, qn_tensor *out)
+{
+    const char *name = named(graph, base, suffix);
+    qn_node *node = name && a ? qn__graph_add_node(graph, SIZE_MAX, op, name, b ? 2 : 1, 1) : NULL;
+    if (node && !out)
+        out =
+            qn__onnx_fresh(graph, named(graph, name, "_output"), qn_type_plain_make(QN_DTYPE_F32));
+    if (!node || !out)
+        return NULL;
+    node->inputs[0] = a;
+    if (b)
+        node->inputs[1] = b;
+    if (op == QN_OP_CAST && !qn__node_set_int(graph, node, "to", 1))
+        return NULL;
+    qn__node_set_output(node, 0, out);
+    return out;
+}
+
+static qn_status lower_product(qn_lower *l, qn_node *node, qn_error *error)
+{
+    qn_graph *graph = l->w->graph;
+    product p = {0};
+    QN_TRY(read_product(l, node, &p, error));
+    qn_tensor *const out = node->outputs[0];
+    qn_tensor *sums = qn__onnx_fresh(graph, named(graph, node->name, "_integers"),
+                                     qn_type_plain_make(QN_DTYPE_I32));
+    qn_tensor **inputs = qn__arena_calloc(&graph->arena, 4, sizeof(*inputs));
+    qn_tensor *const made =
+        node->act != QN_ACT_NONE ? qn__onnx_before_act(graph, l->w->source, node, out) : out;
+    if (!sums || !inputs || !made)
+        return QN_NOMEM(error);
+    inputs[0] = p.x;
+    inputs[1] = p.w;
+    inputs[2] = p.x_zero;
+    inputs[3] = p.w_zero;
+    node->inputs = inputs;
+    node->n_inputs = p.w_zero ? 4 : 3;
+    node->op = QN_OP_MATMUL_INTEGER;
+    static const char *const GONE[] = {"alpha", "beta", "transA", "transB"};
+    for (size_t i = 0; i < sizeof(GONE) / sizeof(GONE[0]); i++)
+        qn__node_remove_attr(node, GONE[i]);
+    qn__node_set_output(node, 0, sums);
+    if (!qn__onnx_push_node(graph, node))
+        return QN_NOMEM(error);
+    qn_tensor *real = emit(graph, QN_OP_CAST, node->name, "_cast", sums, NULL, NULL);
+    qn_tensor *scale = emit(graph, QN_OP_MUL, node->name, "_scales", p.x_scale, p.w_scale, NULL);
+    qn_tensor *scaled =
+        !scale ? NULL
+               : emit(graph, QN_OP_MUL, node->name, "_scaled", real, scale, p.bias ? NULL : made);
+    if (scaled && p.bias)
+        scaled = emit(graph, QN_OP_ADD, node->name, "_bias", scaled, p.bias, made);
+    if (!scaled)
+        return QN_NOMEM(error);
+    return node->act != QN_ACT_NONE ? qn__onnx_emit_act(l, node, made, out, error) : QN_OK;
+}
+
+qn_status qn__onnx_lower_dynamic(qn_lower *l, qn_node *node, bool *done, qn_error *error)
+{
+    const bool makes = node->n_outputs > 0 && is_dynamic(l, node->outputs[0]);
+    bool reads = false;
+    for (uint32_t i = 0; i < node->n_inputs; i++)
+        reads = reads || is_dynamic(l, node->inputs[i]);
+    *done = makes || reads;
+    if (!*done)
+        return QN_OK;
+    if (makes && !reads && node->op == QN_OP_QUANTIZE_LINEAR)
+        return lower_quantize(l, node, error);
+    if (!makes && (node->op == QN_OP_MATMUL || node->op == QN_OP_GEMM) &&
+        is_dynamic(l, node->inputs[0]))
+        return lower_product(l, node, error);
+    QN_FAIL(error, QN_UNSUPPORTED, "node \"%s\": ONNX has no %s with scales made at run time",
+            node->name, qn__op_name(node->op));
+}

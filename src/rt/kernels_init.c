@@ -1,0 +1,22 @@
+/* Kernels of the stand-alone runtime, linked in place of kernel/kernels_init.c. For size it does
+ * without some that the next best one stands in for:
+ *   - 8-bit products for AVX-512 without VNNI: such CPUs use the AVX2 ones, the same bytes
+ *   - depthwise convolution for AVX-VNNI: as above
+ *   - float kernels for AVX-512: the AVX2 ones
+ *   - the loops that measure a machine's limit */
+#include <stdbool.h>
+#include <string.h>
+
+/* All arguments are literals: the compiler knows the answer and drops the row. */
+static inline __attribute__((always_inline)) bool left_out(const char *slot, const char *isa)
+{
+    if (strcmp(slot, "q8_peak") == 0)
+        return strcmp(isa, "scalar") != 0;
+    if (strcmp(isa, "avx512") == 0)
+        return strncmp(slot, "f32_", 4) == 0 || strcmp(slot, "q8_igemm") == 0 ||
+               strcmp(slot, "q8_dwconv") == 0;
+    return strcmp(isa, "avxvnni") == 0 && strcmp(slot, "q8_dwconv") == 0;
+}
+
+#define QN_LEFT_OUT(slot, isa) left_out(slot, isa)
+#include "kernel/kernels_init.h"

@@ -1,0 +1,286 @@
+/* MatMul and Gemm of a dynamic tensor and constant 8-bit weights. Weights are packed as if the zero
+ * point were 128, so that the kernel's sums in float are exact as long as they stay below 2^24;
+ * what this run's zero point changes, its scale and the bias are applied to each tile of sums while
+ * it is in the cache. */
+#include "run/dynamic.h"
+#include "run/nd.h"
+#include "run/ops/q8_run.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { PACKED_ZERO = 128 };
+
+typedef struct dynamic_state {
+    size_t m, n, k;
+    bool trans_b;
+    int32_t *sums;   /* [n] of the packed weights */
+    float *scales;   /* [n] of the weights, times alpha */
+    float *bias;     /* [n] or NULL */
+    int32_t *shifts; /* [n] what packed weights lack to be centred; NULL: nothing */
+    qn_q8_packed q8;
+    qn_clamp_f32 clamp;
+} dynamic_state;
+
+static void release(const qn_context *ctx, qn_step *step)
+{
+    dynamic_state *const s = step->state;
+    if (s == NULL)
+        return;
+    qn__q8_packed_free(ctx, &s->q8);
+    qn__free(ctx, s->sums);
+    qn__free(ctx, s->scales);
+    qn__free(ctx, s->bias);
+    qn__free(ctx, s->shifts);
+    qn__free(ctx, s);
+    step->state = NULL;
+}
+
+static qn_status read_sizes(const qn_step *step, dynamic_state *s, qn_error *error)
+{
+    const qn_node *const node = step->node;
+    const qn_tensor *const a = node->inputs[0], *const b = qn__step_input(step, 1);
+    const bool gemm = node->op == QN_OP_GEMM;
+    if (b == NULL || b->rank != 2 || a->rank < 1 || (gemm && a->rank != 2))
+        return qn__step_fail(step, error, QN_UNSUPPORTED, "needs a matrix of weights");
+    if (gemm && qn__attr_int(node, "transA", 0) != 0)
+        return qn__step_fail(step, error, QN_UNSUPPORTED, "transA with scales made at run time");
+    s->trans_b = gemm && qn__attr_int(node, "transB", 0) != 0;
+    s->k = (size_t)a->dims[a->rank - 1].value;
+    s->n = (size_t)b->dims[s->trans_b ? 0 : 1].value;
+    const size_t count = qn__tensor_elements(a);
+    if (s->k == 0 || s->n == 0 || (size_t)b->dims[s->trans_b ? 1 : 0].value != s->k)
+        return qn__step_fail(step, error, QN_CORRUPT, "shapes do not fit");
+    s->m = count / s->k;
+    if (s->m * s->n != qn__tensor_elements(node->outputs[0]))
+        return qn__step_fail(step, error, QN_CORRUPT, "shapes do not fit");
+    const qn_type y = node->outputs[0]->type;
+    if (y.kind != QN_TYPE_PLAIN || y.dtype != QN_DTYPE_F32)
+        return qn__step_fail(step, error, QN_UNSUPPORTED, "its output is not float32");
+    return QN_OK;
+}
+
+static qn_status check_weights(const qn_step *step, const dynamic_state *s, qn_error *error)
+{
+    const qn_tensor *const w = qn__step_input(step, 1);
+    const qn_quant *const q = w->type.quant;
+    const int axis = s->trans_b ? 0 : 1;
+    if (w->constant == NULL || w->type.kind != QN_TYPE_QUANT || q->n_codebook != 0 ||
+        q->block != 0 || qn__dtype_bits(w->type.dtype) > 8 || qn__dtype_is_float(w->type.dtype))
+        return qn__step_fail(step, error, QN_UNSUPPORTED,
+                             "weights must be constant integers of at most 8 bits");
+    if (q->axis >= 0 && (q->axis != axis || q->n_scales != s->n))
+        return qn__step_fail(step, error, QN_UNSUPPORTED,
+                             "weights \"%s\" have scales along axis %d, not %d", w->name, q->axis,
+                             axis);
+    size_t bytes;
+    if (!qn__dtype_bytes(&bytes, w->type.dtype, s->k * s->n) || bytes > w->constant->size_bytes)
+        return qn__step_fail(step, error, QN_CORRUPT, "weights \"%s\" have too few bytes", w->name);
+    return QN_OK;
+}
+
+static qn_status read_bias(const qn_plan *plan, const qn_step *step, dynamic_state *s,
+                           qn_error *error)
+{
+    const qn_tensor *const c = qn__step_input(step, 2);
+    const float beta =
+        step->node->op == QN_OP_GEMM ? qn__attr_float(step->node, "beta", 1.0f) : 1.0f;
+    float *values = NULL;
+    size_t count;
+    if (c == NULL || beta == 0.0f)
+        return QN_OK;
+    QN_TRY(qn__step_const_f32(plan, step, 2, &values, &count, error));
+    const bool column = c->rank > 0 && (size_t)c->dims[c->rank - 1].value == count;
+    if (count != 1 && (count != s->n || !column)) {
+        qn__free(qn__plan_context(plan), values);
+        return qn__step_fail(step, error, QN_UNSUPPORTED, "bias \"%s\" is not one value per column",
+                             c->name);
+    }
+    s->bias = qn__calloc(qn__plan_context(plan), s->n, sizeof(float));
+    for (size_t i = 0; s->bias != NULL && i < s->n; i++)
+        s->bias[i] = beta * values[count == 1 ? 0 : i];
+    qn__free(qn__plan_context(plan), values);
+    return s->bias != NULL ? QN_OK : QN_NOMEM(error);
+}
+
+/* Bytes for the kernel: weights less `center`, which is the zero point where all columns have the
+ * same and the rest fits, else the middle of the type. */
+static bool read_weights(const qn_tensor *w, dynamic_state *s, int8_t *out)
+{
+    const qn_quant *const q = w->type.quant;
+    const size_t count = s->k * s->n;
+    int32_t center = q->zero_points != NULL ? q->zero_points[0] : 0;
+    bool even = true;
+    for (size_t i = 1; q->zero_points != NULL && i < q->n_scales; i++)
+        even &= q->zero_points[i] == center;
+    for (size_t i = 0; even && i < count; i++) {
+        const int64_t v = qn__load_int(w->constant->data, w->type.dtype, i) - center;
+        even = v >= INT8_MIN && v <= INT8_MAX;
+    }
+    if (!even)
+        center = w->type.dtype == QN_DTYPE_U8 ? 128 : 0;
+    for (size_t i = 0; i < count; i++)
+        out[i] = (int8_t)(qn__load_int(w->constant->data, w->type.dtype, i) - center);
+    for (size_t n = 0; n < s->n; n++) {
+        const size_t stride = s->trans_b ? 1 : s->n;
+        const int8_t *const column = out + (s->trans_b ? n * s->k : n);
+        for (size_t k = 0; k < s->k; k++)
+            s->sums[n] = (int32_t)((uint32_t)s->sums[n] + (uint32_t)column[k * stride]);
+        if (!even)
+            s->shifts[n] =
+                center - (q->zero_points != NULL ? q->zero_points[q->axis >= 0 ? n : 0] : 0);
+    }
+    return even;
+}
+
+static qn_status pack(const qn_plan *plan, qn_step *step, dynamic_state *s, qn_error *error)
+{
+    const qn_context *const ctx = qn__plan_context(plan);
+    const qn_tensor *const w = qn__step_input(step, 1);
+    const float alpha =
+        step->node->op == QN_OP_GEMM ? qn__attr_float(step->node, "alpha", 1.0f) : 1.0f;
+    s->sums = qn__calloc(ctx, s->n, sizeof(*s->sums));
+    s->scales = qn__calloc(ctx, s->n, sizeof(*s->scales));
+    s->shifts = qn__calloc(ctx, s->n, sizeof(*s->shifts));
+    float *const ones = qn__calloc(ctx, s->n, sizeof(*ones));
+    int8_t *const values = qn__alloc(ctx, s->k * s->n);
+    qn_status status = QN_OK;
+    if (s->sums == NULL || s->scales == NULL || s->shifts == NULL || ones == NULL || values == NULL)
+        QN_FAIL_GOTO(error, QN_NO_MEMORY, "out of memory");
+    for (size_t n = 0; n < s->n; n++) {
+        ones[n] = 1.0f;
+        s->scales[n] = alpha * w->type.quant->scales[w->type.quant->axis >= 0 ? n : 0];
+    }
+    if (read_weights(w, s, values)) {
+        qn__free(ctx, s->shifts);
+        s->shifts = NULL;
+    }
+    const qn_qparams x = {.dtype = QN_DTYPE_U8, .scale = 1.0f, .zero = PACKED_ZERO, .qmax = 255};
+    const qn_requant sums = {.scale = ones, .dtype = QN_DTYPE_F32};
+    const qn_q8_strides strides = {0, s->trans_b ? s->k : 1, 0, s->trans_b ? 1 : s->n};
+    s->q8 = (qn_q8_packed){
+        .n = s->n, .kc = s->k, .ks = 1, .groups = 1, .kernel = step->kernels->q8_igemm};
+    status = qn__q8_pack(plan, step, &x, &sums, values, &strides, &s->q8, error);
+    step->packed_bytes = s->q8.bytes;
+done:
+    qn__free(ctx, ones);
+    qn__free(ctx, values);
+    return status;
+}
+
+static qn_status prepare_state(const qn_plan *plan, qn_step *step, dynamic_state *s,
+                               qn_error *error)
+{
+    size_t floats, rows;
+    QN_TRY(read_sizes(step, s, error));
+    QN_TRY(check_weights(step, s, error));
+    QN_TRY(read_bias(plan, step, s, error));
+    QN_TRY(pack(plan, step, s, error));
+    s->clamp = qn__step_clamp(step);
+    for (uint32_t i = 0; i < step->node->n_inputs; i++)
+        step->in_layout[i] = QN_LAYOUT_ROW_MAJOR;
+    step->kernel_name = step->kernels->q8_igemm.name;
+    /* corrections and scales of the columns, then sums of the rows */
+    if (!qn_mul_size(&floats, s->n, 2 * sizeof(float)) ||
+        !qn_mul_size(&rows, s->shifts != NULL ? s->m : 0, sizeof(int32_t)) ||
+        !qn_add_size(&step->scratch_bytes, floats, rows))
+        return qn__step_fail(step, error, QN_LIMIT, "scratch memory is too large");
+    return QN_OK;
+}
+
+static qn_status prepare(const qn_plan *plan, qn_step *step, qn_error *error)
+{
+    dynamic_state *const s = qn__calloc(qn__plan_context(plan), 1, sizeof(*s));
+    if (s == NULL)
+        return QN_NOMEM(error);
+    step->state = s;
+    const qn_status status = prepare_state(plan, step, s, error);
+    if (status != QN_OK)
+        release(qn__plan_context(plan), step);
+    return status;
+}
+
+/* --- running -----------------------------------------------------------------------------------*/
+typedef struct gemm_call {
+    const dynamic_state *s;
+    const uint8_t *a;
+    const float *corrections, *scales; /* [n] of this run */
+    const int32_t *row_sums;           /* [m] of q - zero, where shifts are wanted */
+} gemm_call;
+
+static void byte_rows(const qn_q8_job *job, size_t group, size_t m0, size_t mr, const uint8_t **a)
+{
+    (void)group;
+    const gemm_call *const call = job->ctx;
+    const size_t k = call->s->k, mr_max = job->packed->kernel.mr;
+    for (size_t r = 0; r < mr_max; r++)
+        a[r] = call->a + (m0 + (r < mr ? r : mr - 1)) * k;
+}
+
+static void finish_row(const gemm_call *call, float row_sum, size_t n0, size_t nc,
+                       float *restrict y)
+{
+    const dynamic_state *const s = call->s;
+    const float *restrict const corrections = call->corrections + n0;
+    const float *restrict const scales = call->scales + n0;
+    const qn_clamp_f32 clamp = s->clamp;
+    if (s->shifts != NULL)
+        for (size_t n = 0; n < nc; n++)
+            y[n] += row_sum * (float)s->shifts[n0 + n];
+    if (s->bias != NULL) {
+        const float *restrict const bias = s->bias + n0;
+        for (size_t n = 0; n < nc; n++) {
+            float v = (y[n] + corrections[n]) * scales[n] + bias[n];
+            v = v < clamp.lo ? clamp.lo : v;
+            y[n] = v > clamp.hi ? clamp.hi : v;
+        }
+        return;
+    }
+    for (size_t n = 0; n < nc; n++) {
+        float v = (y[n] + corrections[n]) * scales[n];
+        v = v < clamp.lo ? clamp.lo : v;
+        y[n] = v > clamp.hi ? clamp.hi : v;
+    }
+}
+
+static void finish(const qn_q8_job *job, size_t m0, size_t mr, size_t n0, size_t nc)
+{
+    const gemm_call *const call = job->ctx;
+    for (size_t m = m0; m < m0 + mr; m++)
+        finish_row(call, call->row_sums != NULL ? (float)call->row_sums[m] : 0.0f, n0, nc,
+                   (float *)job->c + m * job->c_stride + n0);
+}
+
+static qn_status run(const qn_step *step, const qn_run_env *env, const qn_view *in,
+                     const qn_view *out, qn_error *error)
+{
+    (void)error;
+    const dynamic_state *const s = step->state;
+    const qn_dynamic_params x = *qn_dynamic_params_of(&in[0]);
+    float *const corrections = env->scratch, *const scales = corrections + s->n;
+    int32_t *const row_sums = s->shifts != NULL ? (int32_t *)(void *)(scales + s->n) : NULL;
+    const uint8_t *const a = in[0].data;
+    for (size_t n = 0; n < s->n; n++) {
+        corrections[n] = (float)((double)(PACKED_ZERO - x.zero) * (double)s->sums[n]);
+        scales[n] = x.scale * s->scales[n];
+    }
+    for (size_t m = 0; row_sums != NULL && m < s->m; m++) {
+        int32_t sum = 0;
+        for (size_t k = 0; k < s->k; k++)
+            sum += a[m * s->k + k] - x.zero;
+        row_sums[m] = sum;
+    }
+    const gemm_call call = {s, a, corrections, scales, row_sums};
+    const qn_q8_job job = {.packed = &s->q8,
+                           .m = s->m,
+                           .c = out[0].data,
+                           .c_stride = s->n,
+                           .out = {.is_float = true, .clamp = {-INFINITY, INFINITY}},
+                           .rows = byte_rows,
+                           .ctx = &call,
+                           .finish = finish};
+    qn__q8_run(&job, env->pool);
+    return QN_OK;
+}
+
+const qn_run_op qn__op_dynamic_gemm = {QN_OP_NONE, prepare, run, release};
