@@ -248,9 +248,10 @@ static int check_files(const cli_options *options)
     if (options->output == NULL && !options->dry_run && options->save_stats == NULL)
         return cli_usage_error("quantize: -o OUT is needed (or --dry-run)");
     if (options->quantize.recipe_file == NULL && options->quantize.stats_file == NULL &&
-        options->quantize.scheme == NULL && !has_samples)
+        options->quantize.ranges_file == NULL && options->quantize.scheme == NULL && !has_samples)
         return cli_usage_error("quantize: samples are needed: --images, --data, --list (or "
-                               "--recipe with stored ranges, --stats, --dynamic, --weight-only)");
+                               "--recipe with stored ranges, --ranges, --stats, --dynamic, "
+                               "--weight-only)");
     return check_statistics(options, has_samples);
 }
 

@@ -56,9 +56,10 @@ typedef struct qn_quantize_options {
     const char *scheme;        /* NULL: the recipe's, else "static": weights and activations, ranges
                                   calibrated; "dynamic": scales of activations made at run time;
                                   "int8" | "int4" | "uint8" | "uint4": weights only, in blocks */
-    uint32_t weight_block; /* weights that share a scale when only weights are quantized: 16, 32,
-                              64, 128 or 256; 0: default */
-    const char *stats_file;    /* from qn_stats_collect, instead of a dataset; may be NULL */
+    uint32_t weight_block;   /* weights that share a scale when only weights are quantized: 16, 32,
+                                64, 128 or 256; 0: default */
+    const char *stats_file;  /* from qn_stats_collect, instead of a dataset; may be NULL */
+    const char *ranges_file; /* calibration table of onnxruntime, TensorRT or ncnn; may be NULL */
     /* with stats_file: pictures must have been preprocessed so; NULL: however it was */
     const qn_preprocess *stats_preprocess;
 } qn_quantize_options;

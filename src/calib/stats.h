@@ -71,6 +71,7 @@ struct qn_stats {
     qn_arena arena; /* names, tables */
     char *path;     /* of the finished file */
     bool complete;  /* read to its end */
+    bool sound;     /* of a journal: nothing behind its last record */
     qn_stats_head head;
     qn_stats_stage stages[QN_STATS_STAGES];
     uint64_t part, n_parts; /* of a journal; 0: a finished file */

@@ -165,6 +165,7 @@ static qn_status find_earlier(qn_stats **stats, const char *journal, qn_error *e
         qn__stats_free(found);
         return status;
     }
+    found->sound = found->sound && !found->complete;
     found->path = qn__arena_strdup(&found->arena, wanted->path);
     found->part = wanted->part;
     found->n_parts = wanted->n_parts;
@@ -186,7 +187,8 @@ static qn_status open_journal(qn_stats *stats, char *path, qn_error *error)
     pthread_mutex_init(&j->lock, NULL);
     stats->journal = j;
     /* whole under its name before anything is appended: what an earlier run left damaged is gone */
-    QN_TRY(qn__stats_write_as(stats, path, true, error));
+    if (!stats->sound)
+        QN_TRY(qn__stats_write_as(stats, path, true, error));
     const qn_io *io = &stats->ctx->io;
     j->fd = io->open(io->ctx, path, O_WRONLY | O_APPEND | O_CLOEXEC, 0);
     QN_FAIL_IF(j->fd < 0, error, QN_IO, "%s: cannot write: %s", path, strerror(errno));

@@ -172,6 +172,7 @@ static qn_status read_records(qn_stats *stats, const char *path, const qn_file_v
     QN_FAIL_IF(!journal && (!good || !stats->complete || file.left > 0 || stats->n_parts > 0),
                error, QN_CORRUPT, "%s: cut off or damaged at byte %zu", path,
                view->size_bytes - file.left);
+    stats->sound = good && file.left == 0;
     QN_TRY(flush(stats, &b, error));
     for (size_t i = 0; i < QN_STATS_STAGES; i++)
         QN_TRY(qn__stats_sort(stats, &stats->stages[i], error));

@@ -427,7 +427,7 @@ static qn_status calibrate(run *r, bool biases_known, qn_error *error)
     }
     if (r->dataset == NULL)
         QN_FAIL_GOTO(error, QN_INVALID_ARGUMENT,
-                     "no calibration data, and no recipe with a range for tensor \"%s\"",
+                     "no calibration data, and no recipe or table with a range for tensor \"%s\"",
                      r->graph->tensors[items[0].tensor_id]->name);
     if (r->settings.quantized_weights)
         QN_TRY_GOTO(qn__quant_fake_weights(&r->plan, &fake, error));
@@ -512,6 +512,23 @@ static qn_status open_stats(run *r, qn_dataset **stored, qn_error *error)
     return QN_OK;
 }
 
+/* A table's ranges are those of the tensors as they are, before channels are scaled. */
+static qn_status check_ranges_file(run *r, qn_error *error)
+{
+    const qn_quantize_options *o = r->options;
+    if (o->ranges_file == NULL)
+        return QN_OK;
+    QN_FAIL_IF(o->recipe_file != NULL, error, QN_INVALID_ARGUMENT,
+               "a table of ranges and a recipe exclude each other");
+    QN_FAIL_IF(o->equalize != NULL && r->settings.equalize, error, QN_INVALID_ARGUMENT,
+               "ranges of a table are those of channels as they are: equalize must be off");
+    QN_FAIL_IF(r->settings.features->train != NULL, error, QN_INVALID_ARGUMENT,
+               "features \"%s\" measures all tensors: it takes no table of ranges",
+               r->settings.features->name);
+    r->settings.equalize = false;
+    return QN_OK;
+}
+
 /* Up to what calibration finds. */
 static qn_status measure(run *r, qn_dataset **stored, qn_error *error)
 {
@@ -519,6 +536,7 @@ static qn_status measure(run *r, qn_dataset **stored, qn_error *error)
     if (r->options->recipe_file != NULL)
         QN_TRY(qn__recipe_load(r->ctx, r->options->recipe_file, &r->recipe, error));
     QN_TRY(choose_settings(r, error));
+    QN_TRY(check_ranges_file(r, error));
     QN_TRY(simplify(r, error));
     QN_TRY(open_stats(r, stored, error));
     QN_TRY(equalize(r, error));
@@ -526,6 +544,8 @@ static qn_status measure(run *r, qn_dataset **stored, qn_error *error)
     r->shifts = qn__calloc(r->ctx, r->graph->n_nodes, sizeof(*r->shifts));
     if (r->shifts == NULL)
         return QN_NOMEM(error);
+    if (r->options->ranges_file != NULL)
+        QN_TRY(qn__quant_range_table(&r->plan, r->options->ranges_file, error));
     if (r->recipe.ctx != NULL) {
         QN_TRY(qn__recipe_ranges(&r->recipe, &r->plan, error));
         QN_TRY(qn__recipe_integers(&r->recipe, &r->plan, error));
