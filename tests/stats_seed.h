@@ -247,8 +247,7 @@ static inline bool stats_try(const qn_context *ctx, stats_file *file, bool *acce
     if (!*accepted)
         return error.message[0] != '\0' && strchr(error.message, '\n') == NULL;
     for (int json = 0; json < 2 && ok; json++) {
-        ok = qn_stats_describe(ctx, "f", json != 0, &text, &error) == QN_OK ||
-             error.status == QN_NO_MEMORY;
+        ok = qn_stats_describe(ctx, "f", json != 0, &text, &error) == QN_OK;
         qn_text_destroy(ctx, text);
         text = NULL;
     }

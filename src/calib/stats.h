@@ -72,6 +72,8 @@ struct qn_stats {
     char *path;     /* of the finished file */
     bool complete;  /* read to its end */
     bool sound;     /* of a journal: nothing behind its last record */
+    bool resumed;
+    _Atomic bool appended; /* a sample, by this run */
     qn_stats_head head;
     qn_stats_stage stages[QN_STATS_STAGES];
     uint64_t part, n_parts; /* of a journal; 0: a finished file */
@@ -141,6 +143,8 @@ qn_status qn__stats_append(qn_stats *stats, uint32_t stage, const qn_stats_stage
                            qn_error *error);
 /* Everything appended is in the stage afterwards. */
 qn_status qn__stats_end_stage(qn_stats *stats, uint32_t stage, qn_error *error);
+/* A journal with no sample in it is of no use to a later run: taken away. */
+void qn__stats_give_up(qn_stats *stats);
 /* Writes the finished file and takes the journal away. */
 qn_status qn__stats_finish(qn_stats *stats, qn_error *error);
 /* What qn__calibrate needs of a stage: states (initialized), means, rows. */

@@ -29,6 +29,19 @@ qn_status qn_stats_merge(const qn_context *ctx, const char *const *paths, size_t
 }
 
 /* --- describing --------------------------------------------------------------------------------*/
+/* Names come from files: as JSON, or a line, can hold them. NULL: out of memory. */
+static const char *shown(qn_stats *stats, const char *name)
+{
+    json_t *value = json_string(name);
+    const bool utf8 = value != NULL;
+    char *copy = qn__arena_strdup(&stats->arena, name);
+    json_decref(value);
+    for (char *p = copy; p != NULL && *p != '\0'; p++)
+        if ((unsigned char)*p < 0x20 || *p == 0x7F || (!utf8 && (unsigned char)*p > 0x7F))
+            *p = '?';
+    return copy;
+}
+
 static void put(json_t *object, const char *key, json_t *value, bool *ok)
 {
     *ok &= json_object_set_new_nocheck(object, key, value) == 0;
@@ -49,8 +62,8 @@ static json_t *head_json(const qn_stats *stats, bool *ok)
 }
 
 /* The range seen: what a method without a search of its own gives. */
-static qn_status range_json(const qn_stats *stats, const qn_stats_stage *s, size_t i,
-                            json_t *ranges, bool *ok, qn_error *error)
+static qn_status range_json(qn_stats *stats, const qn_stats_stage *s, size_t i, json_t *ranges,
+                            bool *ok, qn_error *error)
 {
     const qn_range_format format = {.qmin = 0, .qmax = 255, .positions = 1};
     qn_range range;
@@ -60,8 +73,12 @@ static qn_status range_json(const qn_stats *stats, const qn_stats_stage *s, size
     put(row, "values", json_integer((json_int_t)range.count), ok);
     put(row, "lowest", range.valid ? json_real((double)range.seen_lo) : json_null(), ok);
     put(row, "highest", range.valid ? json_real((double)range.seen_hi) : json_null(), ok);
-    put(ranges, s->item_names[i], row, ok);
-    return QN_OK;
+    const char *name = shown(stats, s->item_names[i]);
+    if (name != NULL)
+        put(ranges, name, row, ok);
+    else
+        json_decref(row);
+    return name != NULL ? QN_OK : QN_NOMEM(error);
 }
 
 static int append(const char *text, size_t size_bytes, void *buf)
@@ -70,14 +87,14 @@ static int append(const char *text, size_t size_bytes, void *buf)
     return ((qn_strbuf *)buf)->failed ? -1 : 0;
 }
 
-static qn_status describe_json(const qn_stats *stats, char **text, qn_error *error)
+static qn_status describe_json(qn_stats *stats, char **text, qn_error *error)
 {
     const qn_stats_stage *s = &stats->stages[QN_STATS_MAIN];
     bool ok = true;
     json_t *root = head_json(stats, &ok), *names = json_array(), *ranges = json_object();
     qn_status status = QN_OK;
     for (size_t i = 0; i < s->n_samples; i++)
-        ok &= json_array_append_new(names, json_string_nocheck(s->samples[i].name)) == 0;
+        ok &= json_array_append_new(names, json_string(shown(stats, s->samples[i].name))) == 0;
     put(root, "names", names, &ok);
     put(root, "ranges", ranges, &ok);
     for (size_t i = 0; i < s->n_items && status == QN_OK; i++)
@@ -97,7 +114,7 @@ static qn_status describe_json(const qn_stats *stats, char **text, qn_error *err
     return status;
 }
 
-static qn_status describe_text(const qn_stats *stats, char **text, qn_error *error)
+static qn_status describe_text(qn_stats *stats, char **text, qn_error *error)
 {
     const qn_range_format format = {.qmin = 0, .qmax = 255, .positions = 1};
     const qn_stats_stage *s = &stats->stages[QN_STATS_MAIN];
@@ -113,8 +130,11 @@ static qn_status describe_text(const qn_stats *stats, char **text, qn_error *err
     for (size_t i = 0; i < s->n_items && status == QN_OK; i++) {
         qn_range r;
         status = s->methods[i]->finish(stats->ctx, s->states[i], &format, 1, &r, error);
+        const char *name = shown(stats, s->item_names[i]);
+        if (status == QN_OK && name == NULL)
+            status = QN_NOMEM(error);
         if (status == QN_OK)
-            qn__strbuf_printf(&buf, "  %-40s %12g %12g\n", s->item_names[i], (double)r.seen_lo,
+            qn__strbuf_printf(&buf, "  %-40s %12g %12g\n", name, (double)r.seen_lo,
                               (double)r.seen_hi);
     }
     if (status == QN_OK && buf.failed)

@@ -170,6 +170,7 @@ static qn_status find_earlier(qn_stats **stats, const char *journal, qn_error *e
     found->part = wanted->part;
     found->n_parts = wanted->n_parts;
     found->complete = false;
+    found->resumed = true;
     qn__stats_free(wanted);
     *stats = found;
     return found->path != NULL ? QN_OK : QN_NOMEM(error);
@@ -271,6 +272,7 @@ static qn_status append_stage(qn_stats *stats, uint32_t stage, bool seen, const 
 qn_status qn__stats_append(qn_stats *stats, uint32_t stage, const qn_stats_stage *seen,
                            qn_error *error)
 {
+    stats->appended = true;
     return append_stage(stats, stage, true, seen, error);
 }
 
@@ -288,9 +290,7 @@ static qn_status fill_items(qn_stats *stats, qn_stats_stage *s, const qn_graph *
         const qn_feature_method *m = o->items[i].method;
         const char *kind = m->state_kind;
         QN_FAIL_IF(kind == NULL, error, QN_UNSUPPORTED,
-                   "features \"%s\" cannot be kept in a statistics file: it looks at all samples "
-                   "together, more than once",
-                   m->name);
+                   "features \"%s\" cannot be kept in a statistics file", m->name);
         s->methods[i] = qn__feature_method_of_kind(kind, strlen(kind));
         s->item_names[i] = qn__arena_strdup(a, g->tensors[o->items[i].tensor_id]->name);
         s->states[i] = qn__alloc(stats->ctx, s->methods[i]->state_bytes());
@@ -417,6 +417,13 @@ qn_status qn__stats_end_stage(qn_stats *stats, uint32_t stage, qn_error *error)
         status = read_stage(stats, stage, file, error);
     qn__file_close(stats->ctx, &view);
     return status;
+}
+
+void qn__stats_give_up(qn_stats *stats)
+{
+    if (stats == NULL || stats->journal == NULL || stats->resumed || stats->appended)
+        return;
+    stats->ctx->io.unlink(stats->ctx->io.ctx, stats->journal->path);
 }
 
 qn_status qn__stats_finish(qn_stats *stats, qn_error *error)

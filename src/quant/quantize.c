@@ -490,15 +490,28 @@ done:
     return status;
 }
 
+static qn_status check_can_be_kept(const qn_feature_method *m, qn_error *error)
+{
+    QN_FAIL_IF(m->state_kind == NULL, error, QN_UNSUPPORTED,
+               "features \"%s\" cannot be kept in a statistics file: it looks at all samples "
+               "together, more than once or one after another",
+               m->name);
+    return QN_OK;
+}
+
 /* Statistics that the options name, and their samples in place of a dataset. */
 static qn_status open_stats(run *r, qn_dataset **stored, qn_error *error)
 {
     const qn_quantize_options *o = r->options;
     if (r->collect != NULL) {
-        QN_FAIL_IF(r->settings.features->train != NULL, error, QN_UNSUPPORTED,
-                   "features \"%s\" cannot be kept in a statistics file: it measures all samples "
-                   "together, one after another",
-                   r->settings.features->name);
+        QN_TRY(check_can_be_kept(r->settings.features, error));
+        for (size_t i = 0; i < r->settings.n_overrides; i++) {
+            const qn_override *v = &r->settings.overrides[i];
+            const qn_feature_method *m =
+                strcmp(v->key, "features") == 0 ? qn__feature_method_find(v->value) : NULL;
+            if (m != NULL)
+                QN_TRY(check_can_be_kept(m, error));
+        }
         return qn__stats_collect(r->graph, r->dataset, r->collect, &r->stats, error);
     }
     if (o->stats_file == NULL)
@@ -649,6 +662,8 @@ qn_status qn_stats_collect(const qn_model *model, const qn_dataset *dataset,
     qn_status status = measure(&r, &stored, error);
     if (status == QN_OK)
         status = qn__stats_finish(r.stats, error);
+    else
+        qn__stats_give_up(r.stats);
     run_free(&r);
     return status;
 }
