@@ -154,13 +154,13 @@ static qn_status check_journal(const qn_stats *found, const qn_stats *wanted, qn
 static qn_status find_earlier(qn_stats **stats, const char *journal, qn_error *error)
 {
     qn_stats *wanted = *stats, *found = NULL;
-    qn_status status = qn__stats_open_journal(wanted->ctx, journal, &found, error);
-    if (status == QN_IO)
-        status = qn__stats_open(wanted->ctx, wanted->path, &found, error);
-    if (status == QN_IO)
+    if (qn__file_exists(journal))
+        QN_TRY(qn__stats_open_journal(wanted->ctx, journal, &found, error));
+    else if (qn__file_exists(wanted->path))
+        QN_TRY(qn__stats_open(wanted->ctx, wanted->path, &found, error));
+    else
         return QN_OK;
-    QN_TRY(status);
-    status = check_journal(found, wanted, error);
+    const qn_status status = check_journal(found, wanted, error);
     if (status != QN_OK) {
         qn__stats_free(found);
         return status;
