@@ -2,6 +2,7 @@
  * several repetitions. An argument limits it to names that hold it. */
 #include "core/cpu.h"
 #include "kernel/kernel.h"
+#include "kernel/split.h"
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -32,6 +33,8 @@ static void bench_igemm(const qn_f32_igemm *kernel, size_t m, size_t n, size_t k
     const float **const rows = malloc(kernel->mr * ks * sizeof *rows);
     const qn_clamp_f32 clamp = {0.0f, INFINITY};
     qn__f32_gemm_pack(packed, w, NULL, n, kc, ks, kc * ks, kc, 1, kernel->nr);
+    if (kernel->repack != NULL)
+        kernel->repack(packed, n, kc * ks);
     double best = 1e30;
     const double stop = now() + 0.3;
     while (now() < stop) {
@@ -61,6 +64,16 @@ static void bench_kernel_f32_igemm(const qn_f32_igemm *kernel)
     };
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++)
         bench_igemm(kernel, shapes[i][0], shapes[i][1], shapes[i][2], shapes[i][3]);
+}
+
+static void bench_split_igemm(const qn_split_igemm *split)
+{
+    static const size_t shapes[][4] = {{3136, 128, 64, 1}, {3136, 128, 128, 1}, {784, 256, 256, 1},
+                                       {196, 512, 512, 1}, {49, 1024, 1024, 1}, {784, 144, 144, 1},
+                                       {3136, 64, 64, 9}};
+    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++)
+        if (split->takes(shapes[i][1], shapes[i][2], shapes[i][3]))
+            bench_igemm(&split->kernel, shapes[i][0], shapes[i][1], shapes[i][2], shapes[i][3]);
 }
 
 /* One output row of a 3x3 window over rows of `width` pixels, many times. */
@@ -510,5 +523,8 @@ int main(int argc, char **argv)
     }
 #include "kernel/kernels.def"
 #undef QN_KERNEL
+    const qn_split_igemm *const split = qn__split_igemm(flags);
+    if (split != NULL && (argc < 2 || strstr(split->kernel.name, argv[1])))
+        bench_split_igemm(split);
     return 0;
 }

@@ -1,4 +1,5 @@
-/* What the commands share: options, messages, exit codes. The CLI uses public headers only. */
+/* What the commands share: options, messages, exit codes. The CLI uses public headers only, but for
+ * core/nearest.h. */
 #ifndef QN_CLI_H
 #define QN_CLI_H
 
@@ -53,6 +54,17 @@ typedef struct cli_options {
     bool help;
 } cli_options;
 
+/* A row of options.def. */
+typedef struct cli_option_row {
+    const char *name;
+    char letter;
+    const char *argument; /* NULL: takes none */
+    unsigned commands;
+    const char *group, *help;
+    bool (*apply)(cli_options *o, const char *value);
+} cli_option_row;
+const cli_option_row *cli_option_at(size_t index); /* NULL past the end */
+
 /* Parses argv after the command's name. False: an error was printed, exit 2. */
 bool cli_parse(int argc, char **argv, unsigned command, const char *command_name, cli_options *out);
 void cli_options_free(cli_options *options);
@@ -61,7 +73,9 @@ void cli_print_help(FILE *out, unsigned command, const char *name, const char *u
 
 void cli_error(const char *format, ...) QN_PRINTF(1, 2);
 int cli_usage_error(const char *format, ...) QN_PRINTF(1, 2); /* prints, returns EXIT_USAGE */
-int cli_failed(const qn_error *error);                        /* prints, returns EXIT_FAILED */
+/* A line of -v. */
+void cli_say(const cli_options *options, const char *format, ...) QN_PRINTF(2, 3);
+int cli_failed(const qn_error *error); /* prints, returns EXIT_FAILED */
 
 /* Context with log and threads as the options ask; an exit code after printing the reason. */
 int cli_context(const cli_options *options, qn_context **out);

@@ -170,10 +170,11 @@ static json_t *layers_json(const contender *c, bool *complete)
     for (size_t i = 0; i < c->n_layers; i++) {
         const layer *const l = &c->layers[i];
         cli_json_append(rows,
-                        json_pack("{s:o, s:s, s:f, s:f, s:f, s:f}", "node",
+                        json_pack("{s:o, s:s, s:o, s:o, s:o, s:o}", "node",
                                   cli_json_text(l->entry.node), "kernel", l->entry.kernel, "ms",
-                                  1e3 * l->entry.seconds, "share", l->share, "gmacs", l->gmacs,
-                                  "of_limit", l->of_limit),
+                                  cli_json_number(1e3 * l->entry.seconds), "share",
+                                  cli_json_number(l->share), "gmacs", cli_json_number(l->gmacs),
+                                  "of_limit", cli_json_number(l->of_limit)),
                         complete);
     }
     return rows;
@@ -185,15 +186,16 @@ static json_t *contender_json(const cli_options *o, const contender *c, const li
     qn_memory_use use;
     qn_session_memory(c->session, &use);
     json_t *root =
-        json_pack("{s:o, s:i, s:f, s:f, s:f, s:I, s:I, s:I, s:I, s:I}", "file",
-                  cli_json_text(c->file), "rounds", (int)o->rounds, "min_ms", c->ms[0], "median_ms",
-                  c->ms[o->rounds / 2], "p95_ms", c->ms[(size_t)(0.95 * (o->rounds - 1))],
+        json_pack("{s:o, s:i, s:o, s:o, s:o, s:I, s:I, s:I, s:I, s:I}", "file",
+                  cli_json_text(c->file), "rounds", (int)o->rounds, "min_ms",
+                  cli_json_number(c->ms[0]), "median_ms", cli_json_number(c->ms[o->rounds / 2]),
+                  "p95_ms", cli_json_number(c->ms[(size_t)(0.95 * (o->rounds - 1))]),
                   "memory_bytes", (json_int_t)qn_session_arena_bytes(c->session), "peak_bytes",
                   (json_int_t)cli_peak_bytes(), "activation_bytes", (json_int_t)use.activations,
                   "live_bytes", (json_int_t)use.live, "weight_bytes", (json_int_t)use.weights);
     if (o->per_layer &&
         (json_object_set_new(root, "layers", layers_json(c, complete)) != 0 ||
-         json_object_set_new(root, "limit_gmacs", json_real(machine->gmacs)) != 0 ||
+         json_object_set_new(root, "limit_gmacs", cli_json_number(machine->gmacs)) != 0 ||
          json_object_set_new(root, "limit_instruction", json_string(machine->instruction)) != 0))
         *complete = false;
     return root;
@@ -209,7 +211,7 @@ static int report_json(const cli_options *o, const contender *contenders, size_t
     for (size_t i = 0; i < n; i++) {
         json_t *const item = contender_json(o, &contenders[i], machine, &complete);
         if (json_object_set_new(item, "times_faster",
-                                json_real(contenders[0].ms[0] / contenders[i].ms[0])) != 0)
+                                cli_json_number(contenders[0].ms[0] / contenders[i].ms[0])) != 0)
             complete = false;
         cli_json_append(list, item, &complete);
     }

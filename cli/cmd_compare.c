@@ -4,12 +4,6 @@
 
 #include <math.h>
 
-/* JSON has no infinity: an exact tensor has no SQNR. */
-static json_t *number_or_null(double value)
-{
-    return isfinite(value) ? json_real(value) : json_null();
-}
-
 static int print_json(const qn_comparison *comparison)
 {
     json_t *rows = json_array();
@@ -18,12 +12,12 @@ static int print_json(const qn_comparison *comparison)
     for (size_t i = 0; qn_comparison_row(comparison, i, &row); i++)
         cli_json_append(
             rows,
-            json_pack("{s:o, s:o, s:o, s:o, s:o, s:o, s:{s:o, s:o}}", "name",
-                      cli_json_text(row.name), "node", cli_json_text(row.node), "cosine",
-                      number_or_null(row.cosine), "sqnr_db", number_or_null(row.sqnr_db), "max_abs",
-                      number_or_null(row.max_abs), "overflow", number_or_null(row.overflow),
-                      "alone", "cosine", number_or_null(row.alone_cosine), "sqnr_db",
-                      number_or_null(row.alone_sqnr_db)),
+            json_pack(
+                "{s:o, s:o, s:o, s:o, s:o, s:o, s:{s:o, s:o}}", "name", cli_json_text(row.name),
+                "node", cli_json_text(row.node), "cosine", cli_json_number(row.cosine), "sqnr_db",
+                cli_json_number(row.sqnr_db), "max_abs", cli_json_number(row.max_abs), "overflow",
+                cli_json_number(row.overflow), "alone", "cosine", cli_json_number(row.alone_cosine),
+                "sqnr_db", cli_json_number(row.alone_sqnr_db)),
             &complete);
     return cli_json_print(json_pack("{s:o}", "tensors", rows), complete);
 }

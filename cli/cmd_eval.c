@@ -8,12 +8,14 @@
 static json_t *row_json(const char *file, uint64_t bytes, const qn_evaluation *e, bool first)
 {
     const double n = e->n > 0 ? (double)e->n : 1.0;
-    return json_pack("{s:o, s:I, s:f, s:f, s:[f,f], s:o, s:o, s:I, s:f}", "file",
-                     cli_json_text(file), "n", (json_int_t)e->n, "top1", (double)e->top1 / n,
-                     "top5", (double)e->top5 / n, "ci95", e->ci95_lo, e->ci95_hi, "changed",
+    return json_pack("{s:o, s:I, s:o, s:o, s:[o,o], s:o, s:o, s:I, s:o}", "file",
+                     cli_json_text(file), "n", (json_int_t)e->n, "top1",
+                     cli_json_number((double)e->top1 / n), "top5",
+                     cli_json_number((double)e->top5 / n), "ci95", cli_json_number(e->ci95_lo),
+                     cli_json_number(e->ci95_hi), "changed",
                      first ? json_integer(0) : json_integer((json_int_t)e->changed), "agreement",
-                     first ? json_real(1.0) : json_real(e->agreement), "bytes", (json_int_t)bytes,
-                     "ms", e->ms);
+                     first ? json_real(1.0) : cli_json_number(e->agreement), "bytes",
+                     (json_int_t)bytes, "ms", cli_json_number(e->ms));
 }
 
 enum { WIDEST_NAME = 60 };

@@ -32,7 +32,7 @@ int cmd_inspect(const cli_options *options)
              qn_model_describe(model, options->json, &text, &error) != QN_OK)
         code = cli_failed(&error);
     else
-        fputs(text, stdout);
+        printf("%s%s", text, options->json ? "\n" : "");
     qn_text_destroy(ctx, text);
     qn_model_destroy(model);
     qn_context_destroy(ctx);

@@ -1,46 +1,10 @@
 /* quench quantize: read, simplify, calibrate, quantize, write. */
 #include "cli.h"
 #include "json.h"
+#include "progress.h"
 
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-typedef struct progress_state {
-    bool quiet, terminal;
-    double started, last;
-    const char *phase;
-} progress_state;
-
-static bool show_progress(void *ctx, const char *phase, uint64_t done, uint64_t total)
-{
-    progress_state *const state = ctx;
-    if (state->quiet)
-        return true;
-    const double now = cli_seconds();
-    if (state->phase == NULL || strcmp(state->phase, phase) != 0) {
-        state->phase = phase;
-        state->started = state->last = now;
-    }
-    if (done < total && now - state->last < (state->terminal ? 0.1 : 10.0))
-        return true;
-    state->last = now;
-    const double left =
-        done > 0 ? (now - state->started) * (double)(total - done) / (double)done : 0;
-    if (state->terminal) {
-        enum { WIDTH = 30 };
-        const int filled = total > 0 ? (int)(WIDTH * done / total) : WIDTH;
-        fprintf(stderr, "\r%-9s [%.*s%*s] %llu/%llu %.0f s left ", phase, filled,
-                "##############################", WIDTH - filled, "", (unsigned long long)done,
-                (unsigned long long)total, left);
-        if (done >= total)
-            fprintf(stderr, "\r%60s\r", "");
-    } else if (done < total) {
-        fprintf(stderr, "%s: %llu of %llu, %.0f s left\n", phase, (unsigned long long)done,
-                (unsigned long long)total, left);
-    }
-    return true;
-}
 
 static bool is_gemm(const char *op)
 {
@@ -76,26 +40,32 @@ static double share(const summary *s)
     return s->macs > 0 ? (double)s->macs_int8 / (double)s->macs : 0.0;
 }
 
-static int print_json(const qn_report *report, const summary *s)
+static int print_json(const cli_options *options, const qn_report *report, const summary *s)
 {
     json_t *nodes = json_array();
     bool complete = true;
     qn_report_node node;
     for (size_t i = 0; qn_report_node_at(report, i, &node); i++) {
         json_t *row =
-            json_pack("{s:o, s:s, s:I, s:b, s:s?, s:b, s:i, s:f}", "name", cli_json_text(node.name),
+            json_pack("{s:o, s:s, s:I, s:b, s:s?, s:b, s:i, s:o}", "name", cli_json_text(node.name),
                       "op", node.op, "macs", (json_int_t)node.macs, "int8", node.quantized,
                       "reason", node.reason, "saturates", node.saturates, "weight_bits",
-                      (int)node.weight_bits, "weight_error", node.weight_error);
+                      (int)node.weight_bits, "weight_error", cli_json_number(node.weight_error));
         cli_json_append(nodes, row, &complete);
     }
     json_t *notes = json_array();
     for (size_t i = 0; qn_report_note(report, i) != NULL; i++)
         cli_json_append(notes, cli_json_text(qn_report_note(report, i)), &complete);
-    json_t *root = json_pack("{s:I, s:I, s:f, s:f, s:I, s:o, s:o}", "float_bytes",
-                             (json_int_t)s->float_bytes, "int8_bytes", (json_int_t)s->int8_bytes,
-                             "macs_int8_share", share(s), "seconds", s->seconds, "peak_bytes",
-                             (json_int_t)cli_peak_bytes(), "nodes", nodes, "notes", notes);
+    json_t *root = json_pack(
+        "{s:o, s:o, s:s, s:s, s:s, s:s, s:s, s:I, s:I, s:o, s:o, s:I, s:o, s:o}", "source",
+        cli_json_text(options->positional[0]), "file",
+        options->dry_run ? json_null() : cli_json_text(options->output), "target",
+        qn_report_method(report, "target"), "scheme", qn_report_method(report, "scheme"),
+        "features", qn_report_method(report, "features"), "weights",
+        qn_report_method(report, "weights"), "granularity", qn_report_method(report, "granularity"),
+        "float_bytes", (json_int_t)s->float_bytes, "int8_bytes", (json_int_t)s->int8_bytes,
+        "macs_int8_share", cli_json_number(share(s)), "seconds", cli_json_number(s->seconds),
+        "peak_bytes", (json_int_t)cli_peak_bytes(), "nodes", nodes, "notes", notes);
     return cli_json_print(root, complete);
 }
 
@@ -277,15 +247,15 @@ int cmd_quantize(const cli_options *options)
     int64_t storage[CLI_MAX_INPUTS][QN_MODEL_MAX_RANK];
     char *kept = NULL; /* statistics */
     bool own = false;
-    progress_state progress = {.quiet = options->quiet || options->json,
-                               .terminal = isatty(STDERR_FILENO)};
+    cli_progress progress = {.quiet = options->quiet};
     qn_quantize_options quantize = options->quantize;
-    quantize.progress = show_progress;
+    quantize.progress = cli_show_progress;
     quantize.progress_ctx = &progress;
 
     code = EXIT_FAILED;
     if (qn_model_load(ctx, options->positional[0], &model, &error) != QN_OK)
         goto failed;
+    cli_say(options, "%-10s %.3f s", "read", cli_seconds() - started);
     code = cli_input_dims(options, model, storage, &quantize.input_dims);
     if (code != EXIT_OK)
         goto done;
@@ -313,12 +283,14 @@ int cmd_quantize(const cli_options *options)
     code = EXIT_FAILED;
     if (qn_quantize(model, dataset, &quantize, &quantized, &report, &error) != QN_OK)
         goto failed;
+    const double writing = cli_seconds();
     if (!options->dry_run && qn_model_save(quantized, options->output, format_of(options, report),
                                            &result.int8_bytes, &error) != QN_OK)
         goto failed;
     if (options->save_recipe != NULL &&
         qn_text_save(ctx, options->save_recipe, qn_report_recipe(report), &error) != QN_OK)
         goto failed;
+    cli_say(options, "%-10s %.3f s", "write", cli_seconds() - writing);
     if (own)
         unlink(kept);
     result.float_bytes = qn_model_file_bytes(model);
@@ -326,7 +298,7 @@ int cmd_quantize(const cli_options *options)
     count_nodes(report, &result);
     code = EXIT_OK;
     if (options->json)
-        code = print_json(report, &result);
+        code = print_json(options, report, &result);
     else if (!options->quiet)
         print_summary(options, report, &result);
     goto done;

@@ -139,12 +139,6 @@ typedef struct runner {
     bool incomplete; /* a row could not be made */
 } runner;
 
-/* JSON has no infinity. */
-static json_t *number_or_null(float value)
-{
-    return isfinite(value) ? json_real((double)value) : json_null();
-}
-
 static int report_outputs(runner *r, size_t sample, double ms)
 {
     const cli_options *const o = r->options;
@@ -165,7 +159,7 @@ static int report_outputs(runner *r, size_t sample, double ms)
             if (o->json)
                 cli_json_append(best,
                                 json_pack("{s:I, s:o, s:o}", "index", (json_int_t)index, "value",
-                                          number_or_null(values[index]), "name",
+                                          cli_json_number((double)values[index]), "name",
                                           cli_json_text(class_name(&r->classes, index))),
                                 &complete);
             else
@@ -177,9 +171,9 @@ static int report_outputs(runner *r, size_t sample, double ms)
                         &complete);
     }
     cli_json_append(r->rows,
-                    json_pack("{s:o, s:f, s:o}", "input",
-                              cli_json_text(qn_dataset_name(r->dataset, sample)), "ms", ms,
-                              "outputs", outputs),
+                    json_pack("{s:o, s:o, s:o}", "input",
+                              cli_json_text(qn_dataset_name(r->dataset, sample)), "ms",
+                              cli_json_number(ms), "outputs", outputs),
                     &complete);
     r->incomplete |= !complete;
     return EXIT_OK;
@@ -218,11 +212,13 @@ static int run_samples(runner *r)
         const int code = report_outputs(r, s, 1e3 * best);
         if (code != EXIT_OK)
             return code;
+        if (ferror(stdout) != 0)
+            break; /* main says so: nobody reads any more */
     }
     return EXIT_OK;
 }
 
-/* INPUT arguments: pictures, or one .npy / raw tensor file. */
+/* INPUT arguments: pictures, or one .npy, .npz, .csv or raw tensor file. */
 static void name_inputs(const cli_options *options, cli_options *with_inputs)
 {
     *with_inputs = *options;
@@ -230,8 +226,10 @@ static void name_inputs(const cli_options *options, cli_options *with_inputs)
         return;
     const char *first = options->positional[1];
     const size_t length = strlen(first);
-    const bool is_npy = length > 4 && strcmp(first + length - 4, ".npy") == 0;
-    if (is_npy || options->data.raw_type != NULL) {
+    const char *ending = length > 4 ? first + length - 4 : "";
+    const bool is_array = strcmp(ending, ".npy") == 0 || strcmp(ending, ".npz") == 0 ||
+                          strcmp(ending, ".csv") == 0;
+    if (is_array || options->data.raw_type != NULL) {
         with_inputs->data.data_file = first;
     } else {
         with_inputs->data.files = options->positional + 1;
@@ -244,7 +242,7 @@ int cmd_run(const cli_options *options)
     if (options->n_positional < 1)
         return cli_usage_error("run: a model file is needed");
     if (options->n_positional < 2 && !options->has_data_source)
-        return cli_usage_error("run: an input is needed: picture files, a .npy file or --images");
+        return cli_usage_error("run: an input is needed: picture files, a .npy, .npz or .csv file or --images");
     if (options->n_positional >= 2 && options->has_data_source)
         return cli_usage_error(
             "run: input files and --images, --data or --list exclude each other");

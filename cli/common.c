@@ -1,5 +1,7 @@
 #include "cli.h"
+#include "core/nearest.h"
 #include "interrupt.h"
+#include "streams.h"
 
 #include <stdarg.h>
 #include <stdlib.h>
@@ -10,7 +12,7 @@
 
 static void print_line(const char *kind, const char *format, va_list args)
 {
-    fprintf(stderr, "%s: ", kind);
+    cli_print_kind(kind);
     vfprintf(stderr, format, args);
     fputc('\n', stderr);
 }
@@ -38,17 +40,32 @@ int cli_failed(const qn_error *error)
     return EXIT_FAILED;
 }
 
+void cli_say(const cli_options *options, const char *format, ...)
+{
+    if (!options->verbose || options->quiet)
+        return;
+    va_list args;
+    cli_clear_status();
+    va_start(args, format);
+    vfprintf(stderr, format, args);
+    va_end(args);
+    fputc('\n', stderr);
+}
+
 static void log_to_stderr(void *ctx, qn_log_level level, const char *line)
 {
     const cli_options *const options = ctx;
     if (level == QN_LOG_WARNING) {
         /* every model of one command reads the same samples: say what is wrong with them once */
         static char last[1024];
-        if (strncmp(last, line, sizeof last - 1) != 0)
-            fprintf(stderr, "warning: %s\n", line);
+        if (strncmp(last, line, sizeof last - 1) != 0) {
+            cli_print_kind("warning");
+            fprintf(stderr, "%s\n", line);
+        }
         snprintf(last, sizeof last, "%s", line);
-    } else if (options->verbose && !options->quiet)
-        fprintf(stderr, "%s\n", line);
+    } else {
+        cli_say(options, "%s", line);
+    }
 }
 
 int cli_context(const cli_options *options, qn_context **out)
@@ -103,8 +120,16 @@ int cli_input_dims(const cli_options *options, const qn_model *model,
     }
     for (size_t s = 0; s < options->n_input_shapes; s++) {
         if (!used[s]) {
-            cli_error("%s: --input-shape: no input is named \"%s\"", qn_model_path(model),
-                      options->input_shapes[s].name);
+            char guess[600];
+            qn_nearest nearest;
+            qn_value_info info;
+            qn__nearest_init(&nearest, options->input_shapes[s].name,
+                             strlen(options->input_shapes[s].name));
+            for (size_t i = 0; qn_model_input(model, i, &info); i++)
+                qn__nearest_try(&nearest, info.name);
+            cli_error("%s: --input-shape: no input is named \"%s\"%s", qn_model_path(model),
+                      options->input_shapes[s].name,
+                      qn__nearest_text(&nearest, guess, sizeof guess));
             return EXIT_FAILED;
         }
     }

@@ -1,5 +1,7 @@
 #include "interrupt.h"
 
+#include "streams.h"
+
 #include <fcntl.h>
 #include <limits.h>
 #include <signal.h>
@@ -19,6 +21,7 @@ static void on_signal(int number)
     for (size_t i = 0; i < MAX_TEMPORARIES; i++)
         if (temporaries[i][0] != '\0')
             unlink(temporaries[i]);
+    cli_abandon_status();
     _exit(128 + number);
 }
 

@@ -2,6 +2,7 @@
 
 #include "cli.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -17,6 +18,11 @@ json_t *cli_json_text(const char *text)
     value = json_string(copy);
     free(copy);
     return value;
+}
+
+json_t *cli_json_number(double value)
+{
+    return isfinite(value) ? json_real(value) : json_null();
 }
 
 void cli_json_append(json_t *list, json_t *value, bool *complete)

@@ -1,7 +1,9 @@
 /* quench - the command line tool. Each command is one file, cmd_NAME.c. */
 #include "cli.h"
+#include "core/nearest.h"
+#include "response.h"
+#include "streams.h"
 
-#include <signal.h>
 #include <string.h>
 
 static const struct {
@@ -10,22 +12,9 @@ static const struct {
     int (*run)(const cli_options *options);
     const char *usage, *summary;
 } commands[] = {
-    {"quantize", CMD_QUANTIZE, cmd_quantize,
-     "MODEL -o OUT [--images DIR | --data FILE | --list FILE]",
-     "make a float model int8: read, calibrate on samples, quantize, write"},
-    {"eval", CMD_EVAL, cmd_eval, "MODEL... --labels labels.csv",
-     "accuracy on labelled samples, agreement, size and time: a row for each model"},
-    {"compare", CMD_COMPARE, cmd_compare, "FLOAT QUANTIZED [--images DIR]",
-     "where the quantized model departs from the float one, tensor by tensor, worst first"},
-    {"run", CMD_RUN, cmd_run, "MODEL INPUT...",
-     "run pictures or tensors through a model: outputs, time, best answers"},
-    {"inspect", CMD_INSPECT, cmd_inspect, "MODEL",
-     "what is in a model: inputs, outputs, nodes, shapes, types, sizes; or in a statistics file"},
-    {"bench", CMD_BENCH, cmd_bench, "MODEL...", "latency on this machine, time by layer, memory"},
-    {"convert", CMD_CONVERT, cmd_convert, "MODEL -o OUT",
-     "write a model in the format that OUT's extension names: .onnx, .mnn or .qnm"},
-    {"merge-stats", CMD_MERGE_STATS, cmd_merge_stats, "STATS... -o OUT",
-     "add statistics of parts of the samples (quantize --save-stats) to those of all"},
+#define CLI_COMMAND(name, bit, function, usage, summary) {name, bit, function, usage, summary},
+#include "commands.def"
+#undef CLI_COMMAND
 };
 enum { N_COMMANDS = sizeof commands / sizeof commands[0] };
 
@@ -42,47 +31,78 @@ static void print_commands(FILE *out)
                  "  quench eval model.onnx model.int8.onnx --labels labels.csv --mean 127.5 "
                  "--normal 0.00784\n"
                  "\nquench COMMAND --help lists the options of a command, quench --version the "
-                 "version.\n");
+                 "version; @FILE stands for the lines of FILE.\n");
+}
+
+static int find_command(const char *name)
+{
+    for (size_t i = 0; i < N_COMMANDS; i++)
+        if (strcmp(name, commands[i].name) == 0)
+            return (int)i;
+    char guess[64];
+    qn_nearest nearest;
+    qn__nearest_init(&nearest, name, strlen(name));
+    for (size_t i = 0; i < N_COMMANDS; i++)
+        qn__nearest_try(&nearest, commands[i].name);
+    if (nearest.best != NULL)
+        cli_usage_error("unknown command \"%s\"%s", name,
+                        qn__nearest_text(&nearest, guess, sizeof guess));
+    else
+        cli_usage_error("unknown command \"%s\" (see quench --help)", name);
+    return -1;
+}
+
+static void print_help(size_t index)
+{
+    cli_print_help(stdout, commands[index].bit, commands[index].name, commands[index].usage,
+                   commands[index].summary);
+}
+
+static int run_command(size_t index, int argc, char **argv)
+{
+    static cli_options options;
+    response arguments;
+    int code = EXIT_USAGE;
+    if (response_expand(argc, argv, &arguments) &&
+        cli_parse(arguments.argc, arguments.argv, commands[index].bit, commands[index].name,
+                  &options)) {
+        code = EXIT_OK;
+        if (options.help)
+            print_help(index);
+        else
+            code = commands[index].run(&options);
+    }
+    cli_options_free(&options);
+    response_free(&arguments);
+    return code;
+}
+
+static bool is_one_of(const char *word, const char *a, const char *b, const char *c)
+{
+    return strcmp(word, a) == 0 || strcmp(word, b) == 0 || strcmp(word, c) == 0;
 }
 
 int main(int argc, char **argv)
 {
-    /* A closed pipe or a file at its size limit is a failed write, reported like any other. */
-    signal(SIGPIPE, SIG_IGN);
-    signal(SIGXFSZ, SIG_IGN);
+    cli_open_streams();
     if (argc < 2) {
         print_commands(stderr);
         return EXIT_USAGE;
     }
     if (strcmp(argv[1], "--version") == 0) {
         printf("quench %s\n", QN_VERSION_STRING);
-        return EXIT_OK;
+        return cli_close_output(EXIT_OK);
     }
-    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 ||
-        strcmp(argv[1], "help") == 0) {
+    const bool help = is_one_of(argv[1], "--help", "-h", "help");
+    if (help && argc < 3) {
         print_commands(stdout);
-        return EXIT_OK;
+        return cli_close_output(EXIT_OK);
     }
-    for (size_t i = 0; i < N_COMMANDS; i++) {
-        if (strcmp(argv[1], commands[i].name) != 0)
-            continue;
-        static cli_options options;
-        int code = EXIT_USAGE;
-        if (cli_parse(argc - 2, argv + 2, commands[i].bit, commands[i].name, &options)) {
-            if (options.help) {
-                cli_print_help(stdout, commands[i].bit, commands[i].name, commands[i].usage,
-                               commands[i].summary);
-                code = EXIT_OK;
-            } else {
-                code = commands[i].run(&options);
-            }
-        }
-        cli_options_free(&options);
-        if (fflush(stdout) != 0 || ferror(stdout) != 0) {
-            cli_error("cannot write to standard output");
-            return EXIT_FAILED;
-        }
-        return code;
-    }
-    return cli_usage_error("unknown command \"%s\" (see quench --help)", argv[1]);
+    const int index = find_command(argv[help ? 2 : 1]);
+    if (index < 0)
+        return EXIT_USAGE;
+    if (!help)
+        return cli_close_output(run_command((size_t)index, argc - 2, argv + 2));
+    print_help((size_t)index);
+    return cli_close_output(EXIT_OK);
 }

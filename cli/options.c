@@ -1,5 +1,7 @@
 /* The options of all commands, from one table (options.def). */
 #include "cli.h"
+#include "core/nearest.h"
+#include "streams.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -132,7 +134,19 @@ static bool parse_choice(const char *option, const char *value, const char *choi
 {
     if (choice_index(value, choices) >= 0)
         return true;
-    cli_usage_error("%s: \"%s\" is not one of %s", option, value, choices);
+    char list[256], guess[96];
+    qn_nearest nearest;
+    qn__nearest_init(&nearest, value, strlen(value));
+    snprintf(list, sizeof list, "%s", choices);
+    for (char *p = list; p != NULL;) {
+        char *const end = strchr(p, '|');
+        if (end != NULL)
+            *end = '\0';
+        qn__nearest_try(&nearest, p);
+        p = end != NULL ? end + 1 : NULL;
+    }
+    cli_usage_error("%s: \"%s\" is not one of %s%s", option, value, choices,
+                    qn__nearest_text(&nearest, guess, sizeof guess));
     return false;
 }
 
@@ -155,14 +169,18 @@ static bool parse_filter(const char *value, qn_filter *out)
 
 static bool parse_method(const char *option, const char *value, const char *(*name_at)(size_t))
 {
-    char list[512] = "";
+    char list[512] = "", guess[96];
+    qn_nearest nearest;
+    qn__nearest_init(&nearest, value, strlen(value));
     for (size_t i = 0; name_at(i) != NULL; i++) {
         if (strcmp(name_at(i), value) == 0)
             return true;
+        qn__nearest_try(&nearest, name_at(i));
         const size_t used = strlen(list);
         snprintf(list + used, sizeof list - used, "%s%s", i > 0 ? ", " : "", name_at(i));
     }
-    cli_usage_error("%s: unknown name \"%s\" (%s)", option, value, list);
+    cli_usage_error("%s: unknown name \"%s\" (%s)%s", option, value, list,
+                    qn__nearest_text(&nearest, guess, sizeof guess));
     return false;
 }
 
@@ -219,6 +237,25 @@ static bool parse_set(cli_options *o, const char *value)
     return add_override(o, copy, colon + 1, equals + 1);
 }
 
+/* Repeated: a line for each, so that a name may have commas. */
+static bool add_data(cli_options *o, const char *value)
+{
+    if (o->data.data_file == NULL) {
+        o->data.data_file = value;
+        return true;
+    }
+    if (strchr(o->data.data_file, '=') == NULL || strchr(value, '=') == NULL)
+        return bad("--data", value, "NAME=FILE, which a repeated --data must be");
+    const size_t size = strlen(o->data.data_file) + strlen(value) + 2;
+    char *joined = o->n_owned < CLI_MAX_OVERRIDES ? malloc(size) : NULL;
+    if (joined == NULL)
+        return bad("--data", value, "one of so many options");
+    snprintf(joined, size, "%s\n%s", o->data.data_file, value);
+    o->owned[o->n_owned++] = joined;
+    o->data.data_file = joined;
+    return true;
+}
+
 /* NAME:1,3,224,224 */
 static bool parse_input_shape(cli_options *o, const char *value)
 {
@@ -244,15 +281,6 @@ static bool parse_input_shape(cli_options *o, const char *value)
     return true;
 }
 
-typedef struct option_row {
-    const char *name;
-    char letter;
-    const char *argument;
-    unsigned commands;
-    const char *group, *help;
-    bool (*apply)(cli_options *o, const char *value);
-} option_row;
-
 /* Each row's statement becomes a function of its own; __LINE__ names it. */
 #define CLI_NAME2(line) apply_##line
 #define CLI_NAME(line) CLI_NAME2(line)
@@ -260,14 +288,14 @@ typedef struct option_row {
     static bool CLI_NAME(__LINE__)(cli_options * o, const char *value)                             \
     {                                                                                              \
         bool ok = true;                                                                            \
-        (void)value;                                                                               \
+        (void)o, (void)value;                                                                      \
         __VA_ARGS__;                                                                               \
         return ok;                                                                                 \
     }
 #include "options.def"
 #undef CLI_OPTION
 
-static const option_row option_rows[] = {
+static const cli_option_row option_rows[] = {
 #define CLI_OPTION(name, letter, argument, commands, group, help, ...)                             \
     {name, letter, argument, commands, group, help, CLI_NAME(__LINE__)},
 #include "options.def"
@@ -275,7 +303,12 @@ static const option_row option_rows[] = {
 };
 enum { N_OPTIONS = sizeof option_rows / sizeof option_rows[0] };
 
-static const option_row *find_long(const char *name, size_t length)
+const cli_option_row *cli_option_at(size_t index)
+{
+    return index < N_OPTIONS ? &option_rows[index] : NULL;
+}
+
+static const cli_option_row *find_long(const char *name, size_t length)
 {
     for (size_t i = 0; i < N_OPTIONS; i++)
         if (strlen(option_rows[i].name) == length && memcmp(option_rows[i].name, name, length) == 0)
@@ -283,7 +316,7 @@ static const option_row *find_long(const char *name, size_t length)
     return NULL;
 }
 
-static const option_row *find_short(char letter)
+static const cli_option_row *find_short(char letter)
 {
     for (size_t i = 0; i < N_OPTIONS; i++)
         if (option_rows[i].letter == letter)
@@ -344,47 +377,17 @@ static bool check_sources(const cli_options *o)
     return true;
 }
 
-/* Edits that turn one word into the other, at most `limit` + 1; long words are never near. */
-static size_t edit_distance(const char *a, size_t n, const char *b, size_t m, size_t limit)
-{
-    enum { LONGEST = 32 };
-    size_t row[LONGEST + 1];
-    if (n > LONGEST || m > LONGEST)
-        return limit + 1;
-    for (size_t j = 0; j <= m; j++)
-        row[j] = j;
-    for (size_t i = 1; i <= n; i++) {
-        size_t diagonal = row[0];
-        row[0] = i;
-        for (size_t j = 1; j <= m; j++) {
-            const size_t replaced = diagonal + (a[i - 1] != b[j - 1]);
-            const size_t shorter = (row[j] < row[j - 1] ? row[j] : row[j - 1]) + 1;
-            diagonal = row[j];
-            row[j] = replaced < shorter ? replaced : shorter;
-        }
-    }
-    return row[m];
-}
-
 static const char *nearest_option(const char *word, size_t length, unsigned command)
 {
-    const char *best = NULL;
-    size_t best_distance = length / 3 + 1; /* a third of the letters, two at most */
-    best_distance = best_distance < 3 ? best_distance : 3;
-    for (size_t i = 0; i < N_OPTIONS; i++) {
-        const char *name = option_rows[i].name;
-        if ((option_rows[i].commands & command) == 0)
-            continue;
-        const size_t d = edit_distance(word, length, name, strlen(name), 2);
-        if (d < best_distance) {
-            best_distance = d;
-            best = name;
-        }
-    }
-    return best;
+    qn_nearest nearest;
+    qn__nearest_init(&nearest, word, length);
+    for (size_t i = 0; i < N_OPTIONS; i++)
+        if ((option_rows[i].commands & command) != 0)
+            qn__nearest_try(&nearest, option_rows[i].name);
+    return nearest.best;
 }
 
-static bool unknown_option(const char *argument, const option_row *row, unsigned command,
+static bool unknown_option(const char *argument, const cli_option_row *row, unsigned command,
                            const char *command_name)
 {
     const bool is_long = argument[1] == '-';
@@ -418,7 +421,7 @@ bool cli_parse(int argc, char **argv, unsigned command, const char *command_name
             continue;
         }
         const char *value = NULL;
-        const option_row *row;
+        const cli_option_row *row;
         if (argument[1] == '-') {
             const size_t length = strcspn(argument + 2, "=");
             row = find_long(argument + 2, length);
@@ -454,71 +457,4 @@ void cli_options_free(cli_options *options)
     for (size_t i = 0; i < options->n_owned; i++)
         free(options->owned[i]);
     options->n_owned = 0;
-}
-
-enum { HELP_COLUMN = 27, HELP_WIDTH = 96 };
-
-/* Text from HELP_COLUMN on, broken between words. */
-static void print_wrapped(FILE *out, const char *text)
-{
-    size_t column = HELP_COLUMN;
-    while (*text != '\0') {
-        const size_t word = strcspn(text, " ");
-        if (column > HELP_COLUMN && column + 1 + word > HELP_WIDTH) {
-            fprintf(out, "\n%*s", HELP_COLUMN, "");
-            column = HELP_COLUMN;
-        } else if (column > HELP_COLUMN) {
-            fputc(' ', out);
-            column++;
-        }
-        fwrite(text, 1, word, out);
-        column += word;
-        text += word;
-        text += strspn(text, " ");
-    }
-    fputc('\n', out);
-}
-
-static void print_methods(FILE *out, const char *option, const char *key,
-                          const char *(*name_at)(size_t), const char *(*summary_at)(size_t))
-{
-    const char *chosen = qn_quantize_default(key);
-    fprintf(out, "\n%s (default: %s)\n", option, chosen);
-    for (size_t i = 0; name_at(i) != NULL; i++) {
-        fprintf(out, "  %-*s", HELP_COLUMN - 2, name_at(i));
-        print_wrapped(out, summary_at(i));
-    }
-}
-
-void cli_print_help(FILE *out, unsigned command, const char *name, const char *usage,
-                    const char *summary)
-{
-    static const char *const groups[] = {"samples",    "pictures", "quantization",
-                                         "statistics", "running",  "output"};
-    fprintf(out, "usage: quench %s %s [options]\n\n%s\n", name, usage, summary);
-    for (size_t g = 0; g < sizeof groups / sizeof groups[0]; g++) {
-        bool first = true;
-        for (size_t i = 0; i < N_OPTIONS; i++) {
-            const option_row *row = &option_rows[i];
-            if ((row->commands & command) == 0 || strcmp(row->group, groups[g]) != 0)
-                continue;
-            if (first)
-                fprintf(out, "\n%s\n", groups[g]);
-            first = false;
-            char head[64];
-            snprintf(head, sizeof head, "--%s%s%s", row->name, row->argument != NULL ? " " : "",
-                     row->argument != NULL ? row->argument : "");
-            if (row->letter != 0)
-                fprintf(out, "  -%c, %-*s", row->letter, HELP_COLUMN - 6, head);
-            else
-                fprintf(out, "  %-*s", HELP_COLUMN - 2, head);
-            print_wrapped(out, row->help);
-        }
-    }
-    if (command == CMD_QUANTIZE) {
-        print_methods(out, "--target", "target", qn_target_name, qn_target_summary);
-        print_methods(out, "--features", "features", qn_feature_method_name,
-                      qn_feature_method_summary);
-        print_methods(out, "--weights", "weights", qn_weight_method_name, qn_weight_method_summary);
-    }
 }

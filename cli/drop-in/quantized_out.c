@@ -2,8 +2,8 @@
 #include "quench/mnn.h"
 
 #include "interrupt.h"
+#include "streams.h"
 
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,13 +32,14 @@ static int print_usage(void)
     localtime_r(&seconds, &now);
     printf("[%02d:%02d:%02d] @ 1719: Usage: ./quantized.out src.mnn dst.mnn preTreatConfig.json\n",
            now.tm_hour, now.tm_min, now.tm_sec);
-    return EXIT_USAGE;
+    return cli_close_output(EXIT_USAGE);
 }
 
 int main(int argc, char **argv)
 {
     const char *files[3] = {NULL};
     size_t n_files = 0;
+    cli_open_streams();
     qn_mnn_options options;
     qn_mnn_options_init(&options);
     options.print = print_text;
@@ -56,9 +57,6 @@ int main(int argc, char **argv)
     }
     if (n_files < 3)
         return print_usage();
-    /* A closed pipe or a file at its size limit is a failed write, reported like any other. */
-    signal(SIGPIPE, SIG_IGN);
-    signal(SIGXFSZ, SIG_IGN);
     qn_context_options context_options;
     qn_context_options_init(&context_options);
     qn_io io;
@@ -78,5 +76,5 @@ int main(int argc, char **argv)
     if (status != QN_OK)
         fprintf(stderr, "error: %s\n", error.message);
     qn_context_destroy(ctx);
-    return status == QN_OK ? EXIT_OK : EXIT_FAILED;
+    return cli_close_output(status == QN_OK ? EXIT_OK : EXIT_FAILED);
 }

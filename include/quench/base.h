@@ -100,6 +100,9 @@ typedef struct qn_limits {
     uint32_t nodes;        /* nodes of a graph [1,000,000] */
     uint32_t rank;         /* dimensions of a tensor [8], not above 8 */
     uint32_t nesting;      /* depth of nested messages [64] */
+    uint64_t data_bytes;   /* one file of weights beside a model, mapped [256 GiB] */
+    uint64_t model_bytes;  /* an ONNX file written in one piece: a larger one, which protobuf does
+                              not have, keeps its weights in a file beside it [2 GiB - 1] */
 } qn_limits;
 QN_API void qn_limits_init(qn_limits *limits);
 

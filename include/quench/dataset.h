@@ -50,8 +50,11 @@ QN_API void qn_preprocess_init(qn_preprocess *preprocess);
 typedef struct qn_dataset_options {
     size_t struct_size;
     const char *images_dir; /* one of these sources... */
-    const char *data_file;  /* .npy, or raw with raw_type; several inputs: "name=FILE,name=FILE" */
-    const char *list_file;  /* one path per line, relative to the list's folder (to images_dir when
+    const char *data_file;  /* .npy, .npz, .csv (a row a sample), or raw with raw_type; several
+                               inputs: "name=FILE,name=FILE", or with line breaks for commas, or
+                               one .npz */
+    const char *list_file;  /* pictures, or .npy, .npz, .csv or raw files, for several inputs
+                               "FILE,FILE" or "name=FILE,name=FILE": one path per line, relative to the list's folder (to images_dir when
                                given), in the list's order; with data_file: lines "row N" */
     const char *const *files; /* ...or explicit picture files, in the order given */
     size_t n_files;

@@ -67,7 +67,7 @@ QN_API size_t qn_model_n_outputs(const qn_model *model);
 /* index out of range: returns false. */
 QN_API bool qn_model_input(const qn_model *model, size_t index, qn_value_info *out);
 QN_API bool qn_model_output(const qn_model *model, size_t index, qn_value_info *out);
-/* Source file size in bytes. */
+/* Source file size in bytes, with the files of weights beside it. */
 QN_API uint64_t qn_model_file_bytes(const qn_model *model);
 QN_API const char *qn_model_path(const qn_model *model);
 

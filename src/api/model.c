@@ -28,9 +28,10 @@ qn_status qn_model_load(const qn_context *ctx, const char *path, qn_model **out,
     QN_FAIL_IF(ctx == NULL || path == NULL || out == NULL, error, QN_INVALID_ARGUMENT,
                "qn_model_load: NULL argument");
     QN_TRY(qn__file_open(ctx, path, &view, error));
-    const uint64_t bytes = view.size_bytes;
+    uint64_t bytes = view.size_bytes;
     qn__file_close(ctx, &view);
     QN_TRY(qn__format_read(ctx, path, &graph, error));
+    bytes += graph->source != NULL ? graph->source->data_bytes : 0;
     const qn_status status = qn__model_create(ctx, graph, path, bytes, out, error);
     if (status != QN_OK)
         qn__graph_destroy(graph);

@@ -8,6 +8,10 @@
 #include "calib/rows.h"
 #include "ir/graph.h"
 
+/* Float weights that a plan keeps packed while samples go through it: larger networks are measured in
+ * bounded memory, a layer's weights at a time. */
+#define QN_CALIB_PACKED_BYTES ((size_t)256 << 20)
+
 /* Range of one tensor: what quantization makes scale and zero point from. */
 typedef struct qn_range {
     float lo, hi;           /* clipped range chosen by the method; lo <= hi, finite */

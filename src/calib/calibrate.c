@@ -4,6 +4,7 @@
  * of samples. */
 #include "calib/calib.h"
 #include "calib/stats.h"
+#include "kernel/split.h"
 #include "run/run.h"
 
 #include <math.h>
@@ -432,8 +433,10 @@ static qn_status create_workers(job *j, bool runs, qn_plan **plan, qn_error *err
     QN_TRY(qn__dataset_input_dims(j->graph, j->dataset, &dims, error));
     qn_plan_options plan_options;
     qn__plan_options_init(&plan_options, j->graph->ctx);
+    plan_options.packed_limit = QN_CALIB_PACKED_BYTES;
     plan_options.input_dims = (const int64_t(*)[QN_MAX_RANK])dims;
     plan_options.keep_all = true;
+    plan_options.split = qn__split_igemm(plan_options.cpu_flags);
     QN_TRY_GOTO(qn__plan_create(j->graph, &plan_options, plan, error));
     for (uint32_t k = 0; k < j->n_workers; k++)
         QN_TRY_GOTO(

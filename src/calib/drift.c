@@ -6,6 +6,7 @@
 #include "calib/drift.h"
 
 #include "core/threads.h"
+#include "kernel/split.h"
 #include "run/nd.h"
 
 #include <math.h>
@@ -196,8 +197,10 @@ static qn_status prepare(job *j, qn_error *error)
     QN_TRY(qn__dataset_input_dims(j->graph, j->dataset, &dims, error));
     qn_plan_options options;
     qn__plan_options_init(&options, ctx);
+    options.packed_limit = QN_CALIB_PACKED_BYTES;
     options.input_dims = (const int64_t(*)[QN_MAX_RANK])dims;
     options.keep_all = true;
+    options.split = qn__split_igemm(options.cpu_flags);
     QN_TRY_GOTO(qn__plan_create(j->graph, &options, &j->plan, error));
     for (size_t i = 0; i < j->n_slots; i++)
         QN_TRY_GOTO(slot_create(j, &j->slots[i], (const int64_t(*)[QN_MAX_RANK])dims, error));

@@ -77,8 +77,8 @@ void qn__feed_convert(qn_feed *feed, const float *const *src)
             continue;
         const qn_dtype dtype = feed->dtypes[i];
         for (size_t j = 0; j < feed->n_values[i]; j++) {
-            if (dtype == QN_DTYPE_F64)
-                ((double *)feed->converted[i])[j] = src[i][j];
+            if (qn__dtype_is_float(dtype))
+                qn__store_real(feed->converted[i], dtype, j, (double)src[i][j]);
             else if (dtype == QN_DTYPE_BOOL)
                 ((uint8_t *)feed->converted[i])[j] = src[i][j] != 0.0f;
             else

@@ -4,6 +4,7 @@
 
 enum {
     MIN_ROWS = 128,
+    FEWEST_ROWS = 64, /* where memory is short */
     MAX_ROWS = 1024,
     ROWS_PER_COLUMN = 16,
     MAX_BYTES = 16 << 20 /* of one layer */
@@ -14,7 +15,8 @@ static bool is_spatial(const qn_node *node)
     return node->op == QN_OP_CONV && node->inputs[1]->rank == 4;
 }
 
-qn_status qn__rows_create(const qn_graph *graph, uint32_t node_index, qn_rows *out, qn_error *error)
+qn_status qn__rows_create(const qn_graph *graph, uint32_t node_index, size_t max_bytes,
+                          qn_rows *out, qn_error *error)
 {
     const qn_node *node = graph->nodes[node_index];
     const qn_tensor *w = node->inputs[1];
@@ -43,6 +45,8 @@ qn_status qn__rows_create(const qn_graph *graph, uint32_t node_index, qn_rows *o
         out->n_rows = MAX_ROWS;
     if (out->n_rows > MAX_BYTES / bytes)
         out->n_rows = MAX_BYTES / bytes;
+    if (out->n_rows > FEWEST_ROWS && out->n_rows > max_bytes / bytes)
+        out->n_rows = max_bytes / bytes > FEWEST_ROWS ? max_bytes / bytes : FEWEST_ROWS;
     out->data = qn__calloc(graph->ctx, out->n_rows, bytes);
     return out->data == NULL ? QN_NOMEM(error) : QN_OK;
 }

@@ -13,9 +13,12 @@ typedef struct qn_rows {
     float *data;   /* [n_rows][groups * k]; a row that was never filled is zero */
 } qn_rows;
 
-/* Room for the rows of a Conv, Gemm or MatMul with constant weights. out->data stays NULL for a
- * node whose inputs are not laid out for it (a transposed Gemm input, weights of another rank). */
-qn_status qn__rows_create(const qn_graph *graph, uint32_t node, qn_rows *out, qn_error *error);
+/* Rows of all layers together. */
+#define QN_ROWS_BYTES ((size_t)256 << 20)
+/* Room for the rows of a Conv, Gemm or MatMul with constant weights, max_bytes at most unless that
+ * is less than 64 rows. out->data stays NULL for a node whose inputs are not laid out for it (a transposed Gemm input, weights of another rank). */
+qn_status qn__rows_create(const qn_graph *graph, uint32_t node, size_t max_bytes, qn_rows *out,
+                          qn_error *error);
 void qn__rows_free(const qn_context *ctx, qn_rows *rows);
 /* Copies the rows of sample `sample` of n_samples out of the node's input. */
 void qn__rows_add(const qn_rows *rows, const qn_node *node, const qn_view *input, uint64_t sample,

@@ -34,6 +34,8 @@ void qn_limits_init(qn_limits *limits)
         .nodes = 1000000,
         .rank = 8,
         .nesting = 64,
+        .data_bytes = UINT64_C(1) << 38,
+        .model_bytes = (UINT64_C(1) << 31) - 1,
     };
 }
 

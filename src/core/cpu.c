@@ -10,51 +10,65 @@
 #include <unistd.h>
 #endif
 
-/* clang before 15 does not know the name for __builtin_cpu_supports. */
-static bool has_f16c(void)
-{
+/* Not __builtin_cpu_supports: that brings 5 KB of names of processors, and compilers differ in
+ * which names of features it knows. */
+typedef struct leaf {
     unsigned a, b, c, d;
-    return __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_F16C) != 0;
+} leaf;
+
+/* Zeros where the processor has no such leaf. */
+static leaf cpuid(unsigned number, unsigned sub)
+{
+    leaf l = {0, 0, 0, 0};
+    if (__get_cpuid_count(number, sub, &l.a, &l.b, &l.c, &l.d) == 0)
+        return (leaf){0, 0, 0, 0};
+    return l;
 }
 
-/* Leaf 7.1; not in __builtin_cpu_supports of older compilers either. */
-static bool has_avxvnni(void)
+/* Registers whose state the operating system saves. */
+static unsigned saved_state(void)
 {
-    unsigned a, b, c, d;
-    return __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && a >= 1 &&
-           __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 && (a & (1u << 4)) != 0;
+    unsigned low, high;
+    __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    return low;
 }
 
 /* AMX-TILE and AMX-INT8, and Linux gives the process the state of the tiles on request. */
-static bool has_amx(void)
+static bool has_amx(leaf seven)
 {
 #if defined(__linux__)
     enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18 };
     const unsigned wanted = (1u << 24) | (1u << 25);
-    unsigned a, b, c, d;
-    return __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (d & wanted) == wanted &&
+    return (seven.d & wanted) == wanted &&
            syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
 #else
+    (void)seven;
     return false;
 #endif
 }
 
 uint32_t qn__cpu_detect(void)
 {
-    uint32_t flags = 0;
-    __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c())
-        flags |= QN_CPU_AVX2;
-    if ((flags & QN_CPU_AVX2) != 0 && has_avxvnni())
+    enum { YMM = 0x6, ZMM = 0xe6 };
+    const unsigned avx = bit_FMA | bit_OSXSAVE | bit_AVX | bit_F16C;
+    const unsigned avx512 = bit_AVX512F | bit_AVX512BW | bit_AVX512DQ | bit_AVX512VL;
+    const leaf one = cpuid(1, 0), seven = cpuid(7, 0);
+    if ((one.c & avx) != avx || (seven.b & bit_AVX2) == 0)
+        return 0;
+    const unsigned saved = saved_state();
+    if ((saved & YMM) != YMM)
+        return 0;
+    uint32_t flags = QN_CPU_AVX2;
+    if (seven.a >= 1 && (cpuid(7, 1).a & (1u << 4)) != 0)
         flags |= QN_CPU_AVX_VNNI;
-    if ((flags & QN_CPU_AVX2) != 0 && __builtin_cpu_supports("avx512f") &&
-        __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-        __builtin_cpu_supports("avx512vl"))
-        flags |= QN_CPU_AVX512;
-    if ((flags & QN_CPU_AVX512) != 0 && __builtin_cpu_supports("avx512vnni"))
+    if ((saved & ZMM) != ZMM || (seven.b & avx512) != avx512)
+        return flags;
+    flags |= QN_CPU_AVX512;
+    if ((seven.c & bit_AVX512VNNI) != 0) {
         flags |= QN_CPU_AVX512_VNNI;
-    if ((flags & QN_CPU_AVX512_VNNI) != 0 && has_amx())
-        flags |= QN_CPU_AMX;
+        if (has_amx(seven))
+            flags |= QN_CPU_AMX;
+    }
     return flags;
 }
 #elif defined(__aarch64__)

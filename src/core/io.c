@@ -107,7 +107,8 @@ static qn_status read_all(const qn_context *ctx, int fd, const char *path, uint8
     return QN_OK;
 }
 
-qn_status qn__file_open(const qn_context *ctx, const char *path, qn_file_view *out, qn_error *error)
+static qn_status open_view(const qn_context *ctx, const char *path, uint64_t limit,
+                           qn_file_view *out, qn_error *error)
 {
     const qn_io *const io = &ctx->io;
     qn_status status = QN_OK;
@@ -122,9 +123,9 @@ qn_status qn__file_open(const qn_context *ctx, const char *path, qn_file_view *o
         QN_FAIL_GOTO(error, QN_IO, "%s: cannot read its size: %s", path, strerror(errno));
     if (!is_regular)
         QN_FAIL_GOTO(error, QN_IO, "%s: not a regular file", path);
-    if ((uint64_t)size > ctx->limits.file_bytes || (uint64_t)size > SIZE_MAX / 2)
+    if ((uint64_t)size > limit || (uint64_t)size > SIZE_MAX / 2)
         QN_FAIL_GOTO(error, QN_LIMIT, "%s: %lld bytes, the limit is %llu", path, (long long)size,
-                     (unsigned long long)ctx->limits.file_bytes);
+                     (unsigned long long)limit);
 
     qn_file_view view = {.size_bytes = (size_t)size};
     if (size > 0) {
@@ -134,6 +135,8 @@ qn_status qn__file_open(const qn_context *ctx, const char *path, qn_file_view *o
             view.mapped = true;
         }
     }
+    if (!view.mapped && (uint64_t)size > ctx->limits.file_bytes)
+        QN_FAIL_GOTO(error, QN_IO, "%s: cannot map %lld bytes", path, (long long)size);
     if (!view.mapped) {
         heap = qn__alloc(ctx, view.size_bytes);
         if (heap == NULL) {
@@ -149,6 +152,17 @@ done:
     qn__free(ctx, heap);
     io->close(io->ctx, fd);
     return status;
+}
+
+qn_status qn__file_open(const qn_context *ctx, const char *path, qn_file_view *out, qn_error *error)
+{
+    return open_view(ctx, path, ctx->limits.file_bytes, out, error);
+}
+
+qn_status qn__file_open_data(const qn_context *ctx, const char *path, qn_file_view *out,
+                             qn_error *error)
+{
+    return open_view(ctx, path, ctx->limits.data_bytes, out, error);
 }
 
 void qn__file_close(const qn_context *ctx, qn_file_view *view)
@@ -397,6 +411,70 @@ qn_status qn__file_commit_pair(qn_file_writer *first, qn_file_writer *second, qn
     qn__file_abandon(second);
     qn__file_abandon(old);
     return status;
+}
+
+/* The old file under another name; *aside NULL: there is none. */
+static qn_status set_aside(qn_file_writer *first, char **aside, qn_error *error)
+{
+    const qn_io *const io = &first->ctx->io;
+    const size_t bytes = strlen(first->path) + 32;
+    char *name = qn__alloc(first->ctx, bytes);
+    *aside = NULL;
+    if (name == NULL)
+        return QN_NOMEM(error);
+    snprintf(name, bytes, "%s.old%ld", first->path, (long)getpid());
+    if (io->rename(io->ctx, first->path, name) == 0) {
+        *aside = name;
+        return QN_OK;
+    }
+    const int reason = errno;
+    qn__free(first->ctx, name);
+    QN_FAIL_IF(reason != ENOENT, error, QN_IO, "%s: cannot write: %s", first->path,
+               strerror(reason));
+    return QN_OK;
+}
+
+qn_status qn__file_commit_beside(qn_file_writer *first, qn_file_writer *second, qn_error *error)
+{
+    const qn_context *const ctx = first->ctx;
+    const qn_io *const io = &ctx->io;
+    char *aside = NULL;
+    qn_status status = QN_OK;
+    finish(first);
+    finish(second);
+    if (first->failed_errno != 0 || second->failed_errno != 0) {
+        status = cannot_write(first->failed_errno != 0 ? first : second, error);
+        goto done;
+    }
+    QN_TRY_GOTO(set_aside(first, &aside, error));
+    bool put_back = false;
+    if (!place(first)) {
+        status = cannot_write(first, error);
+        put_back = aside != NULL;
+    } else if (!place(second)) {
+        status = cannot_write(second, error);
+        put_back = aside != NULL;
+        if (aside == NULL)
+            io->unlink(io->ctx, first->path);
+    } else {
+        if (aside != NULL)
+            io->unlink(io->ctx, aside);
+        status = placed(second, error);
+        second = NULL;
+    }
+    if (put_back && io->rename(io->ctx, aside, first->path) != 0)
+        status = qn__error_set(error, QN_IO, "%s: cannot write; the old file is now %s",
+                               first->path, aside);
+done:
+    qn__free(ctx, aside);
+    qn__file_abandon(first); /* what was placed has no temporary any more */
+    qn__file_abandon(second);
+    return status;
+}
+
+const char *qn__file_writer_path(const qn_file_writer *writer)
+{
+    return writer->path;
 }
 
 qn_status qn__file_write_all(const qn_context *ctx, const char *path, const void *data,

@@ -14,6 +14,10 @@ typedef struct qn_file_view {
  */
 qn_status qn__file_open(const qn_context *ctx, const char *path, qn_file_view *out,
                         qn_error *error);
+/* A file of weights: LIMIT above limits.data_bytes; what is above limits.file_bytes must be mapped.
+ */
+qn_status qn__file_open_data(const qn_context *ctx, const char *path, qn_file_view *out,
+                             qn_error *error);
 void qn__file_close(const qn_context *ctx, qn_file_view *view);
 /* Is there anything of that name? */
 bool qn__file_exists(const char *path);
@@ -32,6 +36,11 @@ qn_status qn__file_commit(qn_file_writer *writer, qn_error *error);
  * writer of the same path with its old bytes, or NULL when there was none. Frees all three. */
 qn_status qn__file_commit_pair(qn_file_writer *first, qn_file_writer *second, qn_file_writer *old,
                                qn_error *error);
+/* The same, where an old first file is as large as the new one: it is set aside under another name
+ * of the folder until the second is placed, and put back when that cannot be. Frees both. */
+qn_status qn__file_commit_beside(qn_file_writer *first, qn_file_writer *second, qn_error *error);
+/* The name that the file will have: links followed. Valid until the writer ends. */
+const char *qn__file_writer_path(const qn_file_writer *writer);
 void qn__file_abandon(qn_file_writer *writer); /* NULL accepted */
 /* Whole buffer in one call. */
 qn_status qn__file_write_all(const qn_context *ctx, const char *path, const void *data,

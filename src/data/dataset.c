@@ -39,8 +39,9 @@ static qn_status check_options(const qn_dataset_options *o, qn_error *error)
     QN_FAIL_IF(sources == 0 && o->labels_file == NULL, error, QN_INVALID_ARGUMENT,
                "no samples: give --images, --list, --data, --sequences or --labels");
     QN_FAIL_IF(o->n_files > 0 && o->files == NULL, error, QN_INVALID_ARGUMENT, "files is NULL");
-    QN_FAIL_IF(o->data_file == NULL && (o->raw_type != NULL || o->raw_shape != NULL), error,
-               QN_INVALID_ARGUMENT, "--raw-type and --raw-shape need --data");
+    QN_FAIL_IF(o->data_file == NULL && o->list_file == NULL &&
+                   (o->raw_type != NULL || o->raw_shape != NULL),
+               error, QN_INVALID_ARGUMENT, "--raw-type and --raw-shape need --data or --list");
     QN_FAIL_IF(o->raw_type == NULL && o->raw_shape != NULL, error, QN_INVALID_ARGUMENT,
                "--raw-shape needs --raw-type");
     QN_FAIL_IF(o->first != 0 && o->count != 0, error, QN_INVALID_ARGUMENT,
@@ -228,17 +229,26 @@ static qn_status dataset_fill(qn_dataset *dataset, const qn_input_spec *inputs, 
     QN_TRY(copy_inputs(dataset, inputs, n_inputs, error));
     dataset->is_data = options->data_file != NULL;
     dataset->is_sequence = options->sequences_dir != NULL;
+    QN_TRY(qn__tensor_list_detect(dataset, &dataset->is_list, error));
+    QN_FAIL_IF(dataset->is_list && (options->skip_bad || has_preprocessing(&options->preprocess)),
+               error, QN_INVALID_ARGUMENT,
+               "%s: a list of arrays: --skip-bad, --mean, --normal, --resize, --crop and "
+               "--letterbox are for pictures",
+               options->list_file);
+    const bool pictures = !dataset->is_data && !dataset->is_sequence && !dataset->is_list;
     size_t n_rows = 0;
     if (dataset->is_data)
         QN_TRY(qn__dataset_open_data(dataset, inputs, &n_rows, error));
-    else if (!dataset->is_sequence)
+    else if (pictures)
         QN_TRY(plan_pictures(dataset, inputs, error));
     QN_TRY(qn__dataset_gather(dataset, n_rows, error));
     if (dataset->is_sequence)
         QN_TRY(qn__sequences_open(dataset, inputs, error));
+    if (dataset->is_list)
+        QN_TRY(qn__tensor_list_open(dataset, inputs, error));
     if (!dataset->is_data && options->skip_bad)
         QN_TRY(drop_bad_samples(dataset, error));
-    return dataset->is_data || dataset->is_sequence ? QN_OK : keep_pictures(dataset, error);
+    return pictures ? keep_pictures(dataset, error) : QN_OK;
 }
 
 qn_status qn__dataset_create(const qn_context *ctx, const qn_input_spec *inputs, size_t n_inputs,
@@ -355,6 +365,8 @@ qn_status qn_dataset_load(const qn_dataset *dataset, size_t index, float *const 
         return qn__stored_load(dataset, sample, dst, error);
     if (dataset->is_sequence)
         return qn__sequence_load(dataset, sample, dst, error);
+    if (dataset->is_list)
+        return qn__tensor_list_load(dataset, sample, dst, error);
     if (!dataset->is_data) {
         for (size_t i = 1; i < dataset->n_inputs; i++)
             for (size_t k = 0; k < dataset->inputs[i].count; k++)
@@ -393,13 +405,30 @@ qn_status qn__dataset_hash(const qn_dataset *dataset, size_t index, uint64_t *ou
     } else if (dataset->is_sequence) {
         QN_TRY(qn__sequence_hash(dataset, sample, fnv1a, &hash, error));
     } else {
-        qn_file_view view;
-        QN_TRY(qn__file_open(dataset->ctx, sample->path, &view, error));
-        hash = fnv1a(hash, view.data, view.size_bytes);
-        qn__file_close(dataset->ctx, &view);
+        for (size_t i = 0; i < (sample->files != NULL ? dataset->n_inputs : 1); i++) {
+            const char *path = sample->files != NULL ? sample->files[i] : sample->path;
+            qn_file_view view;
+            QN_TRY(qn__file_open(dataset->ctx, path, &view, error));
+            hash = fnv1a(hash, view.data, view.size_bytes);
+            qn__file_close(dataset->ctx, &view);
+        }
     }
     *out = hash;
     return QN_OK;
+}
+
+/* A sample as a line of a list in folder dir. NULL: out of memory. */
+static const char *line_of(const qn_dataset *dataset, qn_arena *arena, const char *dir,
+                           const qn_sample *sample)
+{
+    if (dataset->is_data)
+        return sample->name;
+    const char *line = qn__path_relative(arena, dir, sample->path);
+    for (size_t i = 1; line != NULL && sample->files != NULL && i < dataset->n_inputs; i++) {
+        const char *next = qn__path_relative(arena, dir, sample->files[i]);
+        line = next != NULL ? qn__arena_printf(arena, "%s,%s", line, next) : NULL;
+    }
+    return line;
 }
 
 qn_status qn_dataset_save_list(const qn_dataset *dataset, const char *path, qn_error *error)
@@ -411,9 +440,7 @@ qn_status qn_dataset_save_list(const qn_dataset *dataset, const char *path, qn_e
     qn__strbuf_init(&text, dataset->ctx, SIZE_MAX / 2);
     const char *dir = qn__path_dir(&arena, path);
     for (size_t i = 0; dir != NULL && i < dataset->n_samples; i++) {
-        const qn_sample *sample = &dataset->samples[i];
-        const char *line =
-            dataset->is_data ? sample->name : qn__path_relative(&arena, dir, sample->path);
+        const char *line = line_of(dataset, &arena, dir, &dataset->samples[i]);
         if (line == NULL || text.failed) {
             status = QN_NOMEM(error);
             goto done;

@@ -1,5 +1,6 @@
 /* Fits the arrays of data files to the inputs of a model. */
 #include <string.h>
+#include <strings.h>
 
 #include "core/checked.h"
 #include "core/strbuf.h"
@@ -105,15 +106,10 @@ static qn_status raw_shape(const qn_dataset *dataset, const qn_input_spec *spec,
     return QN_OK;
 }
 
-static qn_status open_input(qn_dataset *dataset, qn_dataset_input *input, const qn_input_spec *spec,
-                            const char *path, size_t *n_rows, qn_error *error)
+static qn_status fit_input(const qn_dataset *dataset, qn_dataset_input *input,
+                           const qn_input_spec *spec, const char *path, size_t *n_rows,
+                           qn_error *error)
 {
-    int64_t dims[QN_MODEL_MAX_RANK];
-    uint32_t rank = 0;
-    if (dataset->options.raw_type != NULL)
-        QN_TRY(raw_shape(dataset, spec, &rank, dims, error));
-    QN_TRY(qn__tensor_file_open(dataset->ctx, path, dataset->options.raw_type, dims, rank,
-                                &input->file, error));
     if (!fit_shape(input, &input->file, spec, n_rows)) {
         char have[256], want[256];
         format_dims(input->file.dims, input->file.rank, have, sizeof(have), dataset->ctx);
@@ -127,21 +123,41 @@ static qn_status open_input(qn_dataset *dataset, qn_dataset_input *input, const 
     return QN_OK;
 }
 
-/* The part of "name=FILE,name=FILE" that belongs to spec; the whole text for a lone input without
- * a name. NULL: none. */
+qn_status qn__dataset_open_input(const qn_dataset *dataset, qn_dataset_input *input,
+                                 const qn_input_spec *spec, const char *path, size_t *n_rows,
+                                 qn_error *error)
+{
+    int64_t dims[QN_MODEL_MAX_RANK];
+    uint32_t rank = 0;
+    if (dataset->options.raw_type != NULL)
+        QN_TRY(raw_shape(dataset, spec, &rank, dims, error));
+    QN_TRY(qn__tensor_file_open(dataset->ctx, path, spec->name, dataset->n_inputs == 1,
+                                dataset->options.raw_type, dims, rank, &input->file, error));
+    const qn_status status = fit_input(dataset, input, spec, path, n_rows, error);
+    if (status != QN_OK)
+        qn__tensor_file_close(&input->file);
+    return status;
+}
+
+/* The part of "name=FILE,name=FILE" (or a line each, when a file's name has a comma) that belongs to
+ * spec; the whole text for a lone input without a name, and for an .npz, which names its arrays. NULL:
+ * none. */
 static const char *file_of_input(qn_dataset *dataset, const qn_input_spec *spec, size_t n_specs)
 {
     const char *p = dataset->options.data_file;
-    const size_t n = strlen(spec->name);
+    const char *const between = strchr(p, '\n') != NULL ? "\n" : ",";
+    const size_t n = strlen(spec->name), all = strlen(p);
     if (n_specs == 1)
         return strncmp(p, spec->name, n) == 0 && p[n] == '=' ? p + n + 1 : p;
+    const bool npz = all > 4 && strcasecmp(p + all - 4, ".npz") == 0;
+    const bool one = strpbrk(p, between) == NULL && strchr(p, '=') == NULL;
     while (*p != '\0') {
-        const size_t length = strcspn(p, ",");
+        const size_t length = strcspn(p, between);
         if (length > n && strncmp(p, spec->name, n) == 0 && p[n] == '=')
             return qn__arena_strndup(&dataset->arena, p + n + 1, length - n - 1);
-        p += p[length] == ',' ? length + 1 : length;
+        p += p[length] == *between ? length + 1 : length;
     }
-    return NULL;
+    return npz && one ? dataset->options.data_file : NULL;
 }
 
 qn_status qn__dataset_open_data(qn_dataset *dataset, const qn_input_spec *specs, size_t *n_rows,
@@ -150,10 +166,11 @@ qn_status qn__dataset_open_data(qn_dataset *dataset, const qn_input_spec *specs,
     for (size_t i = 0; i < dataset->n_inputs; i++) {
         const char *path = file_of_input(dataset, &specs[i], dataset->n_inputs);
         QN_FAIL_IF(path == NULL, error, QN_INVALID_ARGUMENT,
-                   "--data %s: no file for input \"%s\" (several inputs: name=FILE,name=FILE)",
+                   "--data %s: no file for input \"%s\" (several inputs: name=FILE,name=FILE, or an "
+                   ".npz)",
                    dataset->options.data_file, specs[i].name);
         size_t n = 0;
-        QN_TRY(open_input(dataset, &dataset->inputs[i], &specs[i], path, &n, error));
+        QN_TRY(qn__dataset_open_input(dataset, &dataset->inputs[i], &specs[i], path, &n, error));
         QN_FAIL_IF(i > 0 && n != *n_rows, error, QN_INVALID_ARGUMENT,
                    "%s: %zu samples for input \"%s\", %zu for input \"%s\"", path, n, specs[i].name,
                    *n_rows, specs[0].name);

@@ -11,6 +11,7 @@ typedef struct qn_sample {
     const char *name; /* as listed, or "row N" */
     const char *path; /* to open; NULL for rows */
     const char *key;  /* normal absolute path; NULL for rows */
+    const char *const *files; /* [n_inputs] of a list of arrays, else NULL; path is the first */
     uint64_t row;
     int64_t label;
 } qn_sample;
@@ -44,7 +45,8 @@ struct qn_dataset {
     qn_dataset_input *inputs;
     size_t n_inputs;
     bool is_data;     /* rows of tensor files... */
-    bool is_sequence; /* ...or folders of numbers, else pictures */
+    bool is_sequence; /* ...or folders of numbers... */
+    bool is_list;     /* ...or lists of array files, else pictures */
     qn_picture_plan plan;
     qn_kept_pictures *kept;          /* pictures only */
     const qn_stored_samples *stored; /* NULL, or where samples come from */
@@ -54,11 +56,24 @@ struct qn_dataset {
 /* Opens the data files and fits them to the inputs; *n_rows is what they all have. */
 qn_status qn__dataset_open_data(qn_dataset *dataset, const qn_input_spec *specs, size_t *n_rows,
                                 qn_error *error);
+/* One array, open in input->file, whose shape is fitted to the input; also from several threads. */
+qn_status qn__dataset_open_input(const qn_dataset *dataset, qn_dataset_input *input,
+                                 const qn_input_spec *spec, const char *path, size_t *n_rows,
+                                 qn_error *error);
 /* Fills samples from the options: source, exclusion, labels, selection. n_rows: of data. */
 qn_status qn__dataset_gather(qn_dataset *dataset, size_t n_rows, qn_error *error);
 /* --- stored.c --- */
 qn_status qn__stored_load(const qn_dataset *dataset, const qn_sample *sample, float *const *dst,
                           qn_error *error);
+/* --- tensor_list.c --- */
+/* Does --list name arrays, not pictures? */
+qn_status qn__tensor_list_detect(qn_dataset *dataset, bool *is_list, qn_error *error);
+qn_status qn__tensor_list_sample(qn_dataset *dataset, qn_sample *sample, const char *dir,
+                                 const char *line, size_t number, qn_error *error);
+/* Shapes of the inputs, from the first of the samples gathered. */
+qn_status qn__tensor_list_open(qn_dataset *dataset, const qn_input_spec *specs, qn_error *error);
+qn_status qn__tensor_list_load(const qn_dataset *dataset, const qn_sample *sample,
+                               float *const *dst, qn_error *error);
 /* --- sequence.c --- */
 /* Shapes of the inputs, from the first of the samples gathered. */
 qn_status qn__sequences_open(qn_dataset *dataset, const qn_input_spec *specs, qn_error *error);

@@ -41,6 +41,15 @@ static qn_status samples_from_names(qn_dataset *dataset, const char *dir, const 
     return QN_OK;
 }
 
+static qn_status samples_from_arrays(qn_dataset *dataset, const char *dir, const char *const *lines,
+                                     size_t count, qn_error *error)
+{
+    QN_TRY(allocate_samples(dataset, count, error));
+    for (size_t i = 0; i < count; i++)
+        QN_TRY(qn__tensor_list_sample(dataset, &dataset->samples[i], dir, lines[i], i, error));
+    return QN_OK;
+}
+
 static qn_status samples_from_row_list(qn_dataset *dataset, const char *const *lines, size_t count,
                                        size_t n_rows, qn_error *error)
 {
@@ -69,6 +78,7 @@ static qn_status samples_from_list(qn_dataset *dataset, size_t n_rows, qn_error 
     qn_status status =
         count == 0         ? qn__error_set(error, QN_CORRUPT, "%s: the list names no sample", path)
         : dataset->is_data ? samples_from_row_list(dataset, lines, count, n_rows, error)
+        : dataset->is_list ? samples_from_arrays(dataset, dir, lines, count, error)
                            : samples_from_names(dataset, dir, lines, count, error);
     qn__free(dataset->ctx, lines);
     return status;

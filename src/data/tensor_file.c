@@ -2,8 +2,10 @@
 
 #include <math.h>
 #include <string.h>
+#include <strings.h>
 
 #include "core/checked.h"
+#include "data/zip.h"
 
 /* --- npy header: a Python dict literal ---------------------------------------------------------*/
 
@@ -166,10 +168,9 @@ static qn_status npy_dict(qn_tensor_file *file, const char *path, const char *te
     return npy_type(file, path, descr, error);
 }
 
-static qn_status npy_open(qn_tensor_file *file, const char *path, qn_error *error)
+static qn_status npy_open(qn_tensor_file *file, const char *path, const uint8_t *b, size_t size,
+                          qn_error *error)
 {
-    const uint8_t *b = file->view.data;
-    const size_t size = file->view.size_bytes;
     QN_FAIL_IF(size < 10, error, QN_CORRUPT, "%s: .npy of %zu bytes", path, size);
     const uint8_t major = b[6];
     QN_FAIL_IF(major < 1 || major > 3, error, QN_UNSUPPORTED, "%s: .npy version %u.%u", path, major,
@@ -212,23 +213,81 @@ static qn_status raw_open(qn_tensor_file *file, const char *path, const char *ty
     return QN_OK;
 }
 
-qn_status qn__tensor_file_open(const qn_context *ctx, const char *path, const char *raw_type,
-                               const int64_t *raw_dims, uint32_t raw_rank, qn_tensor_file *out,
-                               qn_error *error)
+static bool is_npy(const uint8_t *data, size_t size)
+{
+    return size >= 6 && memcmp(data, "\x93NUMPY", 6) == 0;
+}
+
+/* numpy.savez: a zip archive of NAME.npy. */
+static bool names_input(const char *member, const char *input)
+{
+    const size_t n = strlen(input);
+    return strncmp(member, input, n) == 0 && (member[n] == '\0' || strcmp(member + n, ".npy") == 0);
+}
+
+static qn_status npz_open(qn_tensor_file *file, const char *path, const char *input, bool alone,
+                          qn_error *error)
+{
+    qn_arena arena;
+    qn_zip_member *members = NULL;
+    const qn_zip_member *found = NULL;
+    size_t count = 0;
+    const uint8_t *data = NULL;
+    qn_status status = QN_OK;
+    qn__arena_init(&arena, file->ctx);
+    QN_TRY_GOTO(qn__zip_list(file->ctx, &arena, &file->view, path, &members, &count, error));
+    for (size_t i = 0; i < count && found == NULL; i++)
+        if (names_input(members[i].name, input))
+            found = &members[i];
+    if (found == NULL && alone && count == 1)
+        found = &members[0];
+    if (found == NULL)
+        QN_FAIL_GOTO(error, QN_INVALID_ARGUMENT, "%s: no array for input \"%s\" among %zu%s%s%s",
+                     path, input, count, count > 0 ? " (the first is \"" : "",
+                     count > 0 ? members[0].name : "", count > 0 ? "\")" : "");
+    QN_TRY_GOTO(qn__zip_read(file->ctx, &file->view, path, found, file->ctx->limits.tensor_bytes,
+                             &data, &file->own, error));
+    if (!is_npy(data, (size_t)found->bytes))
+        QN_FAIL_GOTO(error, QN_CORRUPT, "%s: member \"%s\" is not a .npy array", path, found->name);
+    status = npy_open(file, path, data, (size_t)found->bytes, error);
+done:
+    qn__free(file->ctx, members);
+    qn__arena_free(&arena);
+    return status;
+}
+
+static bool is_csv(const char *path)
+{
+    const char *dot = strrchr(path, '.');
+    return dot != NULL && strcasecmp(dot, ".csv") == 0;
+}
+
+static qn_status open_view(qn_tensor_file *file, const char *path, const char *input, bool alone,
+                           qn_error *error)
+{
+    const uint8_t *b = file->view.data;
+    const size_t size = file->view.size_bytes;
+    if (is_npy(b, size))
+        return npy_open(file, path, b, size, error);
+    if (size >= 4 && (memcmp(b, "PK\3\4", 4) == 0 || memcmp(b, "PK\5\6", 4) == 0))
+        return npz_open(file, path, input, alone, error);
+    if (is_csv(path))
+        return qn__csv_open(file, path, error);
+    QN_FAIL(error, QN_CORRUPT,
+            "%s: not a .npy, .npz or .csv file (raw data need --raw-type and --raw-shape)", path);
+}
+
+qn_status qn__tensor_file_open(const qn_context *ctx, const char *path, const char *input,
+                               bool alone, const char *raw_type, const int64_t *raw_dims,
+                               uint32_t raw_rank, qn_tensor_file *out, qn_error *error)
 {
     qn_tensor_file file = {.ctx = ctx};
     QN_TRY(qn__file_open(ctx, path, &file.view, error));
-    qn_status status;
-    if (raw_type != NULL)
-        status = raw_open(&file, path, raw_type, raw_dims, raw_rank, error);
-    else if (file.view.size_bytes < 6 || memcmp(file.view.data, "\x93NUMPY", 6) != 0)
-        status =
-            qn__error_set(error, QN_CORRUPT,
-                          "%s: not a .npy file (raw data need --raw-type and --raw-shape)", path);
-    else
-        status = npy_open(&file, path, error);
+    const qn_status status = raw_type != NULL
+                                 ? raw_open(&file, path, raw_type, raw_dims, raw_rank, error)
+                                 : open_view(&file, path, input, alone, error);
     if (status != QN_OK) {
-        qn__file_close(ctx, &file.view);
+        qn__tensor_file_close(&file);
         return status;
     }
     *out = file;
@@ -237,8 +296,10 @@ qn_status qn__tensor_file_open(const qn_context *ctx, const char *path, const ch
 
 void qn__tensor_file_close(qn_tensor_file *file)
 {
-    if (file->ctx != NULL)
+    if (file->ctx != NULL) {
+        qn__free(file->ctx, file->own);
         qn__file_close(file->ctx, &file->view);
+    }
     *file = (qn_tensor_file){0};
 }
 

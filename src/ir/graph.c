@@ -181,6 +181,25 @@ const float *qn__tensor_floats(qn_graph *graph, const qn_tensor *tensor, size_t 
     return values;
 }
 
+const float *qn__tensor_floats_lent(const qn_context *ctx, const qn_tensor *tensor, size_t *count,
+                                    float **own)
+{
+    size_t n;
+    *own = NULL;
+    if (!readable(tensor, &n) || tensor->type.kind != QN_TYPE_PLAIN ||
+        !qn__dtype_is_float(tensor->type.dtype))
+        return NULL;
+    *count = n;
+    if (tensor->type.dtype == QN_DTYPE_F32 &&
+        (uintptr_t)tensor->constant->data % _Alignof(float) == 0)
+        return (const float *)(const void *)tensor->constant->data;
+    float *values = qn__reallocarray(ctx, NULL, n + 1, sizeof(*values));
+    for (size_t i = 0; values != NULL && i < n; i++)
+        values[i] = (float)qn__load_real(tensor->constant->data, tensor->type.dtype, i);
+    *own = values;
+    return values;
+}
+
 /* --- types ------------------------------------------------------------------------------------*/
 static void *copy_array(qn_graph *graph, const void *items, size_t count, size_t item_bytes)
 {

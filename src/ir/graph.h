@@ -90,6 +90,7 @@ typedef struct qn_source {
         void (*destroy)(struct qn_source *source);
     } * vtable;
     _Atomic uint32_t refs;
+    uint64_t data_bytes; /* of files beside the document */
     const struct qn_packed_store *packed; /* weights packed ahead (ir/packed.h), or NULL */
 } qn_source;
 qn_source *qn__source_ref(qn_source *source);
@@ -220,6 +221,10 @@ bool qn__tensor_count(const qn_tensor *tensor, size_t *out); /* elements; false:
  * tensor is not constant, not of that class, or memory is out. */
 const int64_t *qn__tensor_ints(qn_graph *graph, const qn_tensor *tensor, size_t *count);
 const float *qn__tensor_floats(qn_graph *graph, const qn_tensor *tensor, size_t *count);
+/* The same without a copy where the constant's own bytes are float32 and aligned; else *own is the
+ * copy, freed by the caller with qn__free. For weights, which may be most of the memory there is. */
+const float *qn__tensor_floats_lent(const qn_context *ctx, const qn_tensor *tensor, size_t *count,
+                                    float **own);
 
 /* New immutable quantization parameters in the graph's arena (arrays copied). */
 const qn_quant *qn__graph_quant(qn_graph *graph, const qn_quant *values);

@@ -39,6 +39,8 @@ typedef struct qn_f32_igemm {
     qn_f32_igemm_fn fn;
     size_t mr, nr;
     const char *name;
+    /* Only of qn__split_igemm: a second step of packing, in place, of n columns of k weights. */
+    void (*repack)(float *packed, size_t n, size_t k);
 } qn_f32_igemm;
 
 /* Floats needed to pack n columns of ks * kc weights. */

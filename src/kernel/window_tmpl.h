@@ -101,18 +101,14 @@ static void dwconv_channels(const qn_f32_dwconv_args *args, size_t c)
 {
     const size_t kh = args->kh, kw = args->kw;
     size_t done = 0;
-    if (kh == 3 && kw == 3) {
-        if (args->in_step == args->in_col)
+    if (kw == 3) {
+        if (kh == 3 && args->in_step == args->in_col)
             done = dwconv_shared(args, 3, 1, c, LANES);
-        else if (args->in_step == 2 * args->in_col)
+        else if (kh == 3 && args->in_step == 2 * args->in_col)
             done = dwconv_shared(args, 3, 2, c, LANES);
-        dwconv_window(args, 3, 3, c, LANES, done);
-    } else if (kw == 3) {
-        if (kh == 2 && args->in_step == args->in_col)
+        else if (kh == 2 && args->in_step == args->in_col)
             done = dwconv_shared(args, 2, 1, c, LANES);
         dwconv_window(args, kh, 3, c, LANES, done);
-    } else if (kw == 2) {
-        dwconv_window(args, kh, 2, c, LANES, 0);
     } else if (kw == 5) {
         dwconv_window(args, kh, 5, c, LANES, 0);
     } else {

@@ -3,6 +3,9 @@
 
 #include "core/context.h"
 
+#include <stdio.h>
+#include <string.h>
+
 void qn__pass_options_init(qn_pass_options *options)
 {
     *options = (qn_pass_options){.resolve = NULL,
@@ -12,21 +15,61 @@ void qn__pass_options_init(qn_pass_options *options)
 }
 
 typedef struct pass_info {
-    const char *name;
+    const char *name, *summary;
     qn_status (*run)(qn_graph *graph, const qn_pass_options *options, qn_error *error);
 } pass_info;
 
 static const pass_info PASSES[] = {
-#define QN_PASS(function, summary) {#function, function},
+#define QN_PASS(function, summary) {#function, summary, function},
 #include "pass/pass_list.def"
 #undef QN_PASS
 };
 
+/* --- what each did, for the log ----------------------------------------------------------------*/
+typedef struct census {
+    size_t n_nodes;
+    uint32_t of_op[QN_OP_COUNT];
+} census;
+
+static void count_nodes(const qn_graph *graph, census *out)
+{
+    *out = (census){.n_nodes = graph->n_nodes};
+    for (size_t n = 0; n < graph->n_nodes; n++)
+        out->of_op[graph->nodes[n]->op]++;
+}
+
+/* "fuse_act (Relu and Clip go into ...): 12 nodes -> 9: Relu -3" */
+static void tell(const qn_graph *graph, const char *name, const char *summary, census *before)
+{
+    census after;
+    char text[600] = "";
+    size_t used = 0;
+    if (graph->ctx->log == NULL)
+        return;
+    count_nodes(graph, &after);
+    for (size_t op = 0; op < QN_OP_COUNT && used < sizeof(text); op++) {
+        const long more = (long)after.of_op[op] - (long)before->of_op[op];
+        if (more != 0)
+            used += (size_t)snprintf(text + used, sizeof(text) - used, "%s %s %+ld",
+                                     used > 0 ? "," : ":", qn__op_name((qn_op)op), more);
+    }
+    if (text[0] == '\0')
+        qn__log(graph->ctx, QN_LOG_DEBUG, "%s (%s): no node less or more", name, summary);
+    else
+        qn__log(graph->ctx, QN_LOG_DEBUG, "%s (%s): %zu nodes -> %zu%s", name, summary,
+                before->n_nodes, after.n_nodes, text);
+    *before = after;
+}
+
 qn_status qn__passes_simplify(qn_graph *graph, const qn_pass_options *options, qn_error *error)
 {
+    static const char prefix[] = "qn__pass_";
+    census nodes;
+    count_nodes(graph, &nodes);
     if (options->resolve != NULL) {
         QN_TRY(options->resolve(graph, options->resolve_max_bytes, error));
         QN_TRY(qn__graph_verify(graph, error));
+        tell(graph, "resolve", "what constants alone decide is computed", &nodes);
     } else {
         QN_TRY(qn__graph_infer(graph, error));
     }
@@ -40,6 +83,7 @@ qn_status qn__passes_simplify(qn_graph *graph, const qn_pass_options *options, q
         if (status != QN_OK)
             return qn__error_prefix(error, status == QN_CORRUPT ? QN_INTERNAL : status, "%s",
                                     PASSES[i].name);
+        tell(graph, PASSES[i].name + sizeof(prefix) - 1, PASSES[i].summary, &nodes);
     }
     return qn__graph_infer(graph, error);
 }

@@ -270,7 +270,9 @@ static bool known_key(const char *key, bool *is_tensor_key)
 
 /* A node key also applies through the names of the node's outputs, a tensor key through the node's
  * name to its outputs. */
-static qn_status apply_override(qn_quant_plan *plan, const qn_override *o, qn_error *error)
+/* *part: what of it was looked at last, for a message about a recipe. */
+static qn_status apply_override(qn_quant_plan *plan, const qn_override *o, const char **part,
+                                qn_error *error)
 {
     const qn_graph *g = plan->graph;
     qn_pattern *pattern = NULL;
@@ -278,10 +280,13 @@ static qn_status apply_override(qn_quant_plan *plan, const qn_override *o, qn_er
     bool tensor_key, any = false;
     QN_FAIL_IF(o->pattern == NULL || o->key == NULL || o->value == NULL, error, QN_INVALID_ARGUMENT,
                "an override needs name, key and value");
+    *part = "key";
     QN_FAIL_IF(!known_key(o->key, &tensor_key), error, QN_INVALID_ARGUMENT,
                "%s:%s=%s: unknown key \"%s\"", o->pattern, o->key, o->value, o->key);
     QN_TRY(qn__scheme_override(plan->settings, o, error));
+    *part = "name";
     QN_TRY(qn__pattern_create(g->ctx, o->pattern, &pattern, error));
+    *part = "value";
     for (size_t i = 0; i < g->n_inputs; i++) {
         if (tensor_key && qn__pattern_matches_tensor(pattern, g->inputs[i])) {
             any = true;
@@ -304,8 +309,12 @@ static qn_status apply_override(qn_quant_plan *plan, const qn_override *o, qn_er
             QN_TRY_GOTO(override_node(plan, o, n, error));
         any |= node_matches || output_matches;
     }
-    if (!any)
-        QN_FAIL_GOTO(error, QN_INVALID_ARGUMENT, "\"%s\" names no node or tensor", o->pattern);
+    if (!any) {
+        char guess[256];
+        *part = "name";
+        QN_FAIL_GOTO(error, QN_INVALID_ARGUMENT, "\"%s\" names no node or tensor%s", o->pattern,
+                     qn__pattern_guess(g, o->pattern, guess, sizeof(guess)));
+    }
 done:
     qn__pattern_destroy(pattern);
     return status;
@@ -360,8 +369,15 @@ qn_status qn__quant_plan_create(const qn_graph *graph, const qn_settings *settin
         p->weights.asked_bits = settings->weight_bits;
         p->weights.clamp = settings->weight_clamp;
     }
-    for (size_t i = 0; i < settings->n_overrides; i++)
-        QN_TRY_GOTO(apply_override(out, &settings->overrides[i], error));
+    for (size_t i = 0; i < settings->n_overrides; i++) {
+        const char *part = "name";
+        status = apply_override(out, &settings->overrides[i], &part, error);
+        if (status != QN_OK && status != QN_NO_MEMORY && i < settings->n_recorded)
+            (void)qn__error_prefix(error, status, "%s: overrides[%zu].%s", settings->recipe_path, i,
+                                   part);
+        if (status != QN_OK)
+            goto done;
+    }
     for (size_t n = 0; n < graph->n_nodes; n++)
         QN_TRY_GOTO(resolve_levels(&out->nodes[n].weights, graph->nodes[n], error));
     mark_tail(out);

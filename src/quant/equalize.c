@@ -339,11 +339,16 @@ qn_status qn__equalize(qn_graph *graph, float *const *peaks, qn_equalization *li
         QN_TRY(qn__uses_build(graph, &uses, error));
         int32_t *e = NULL;
         qn_status status = QN_OK;
-        if (trace(graph, &uses, graph->nodes[n], &f)) {
+        const bool traced = trace(graph, &uses, graph->nodes[n], &f);
+        if (list->exponents[n] != NULL && (!traced || list->n_exponents[n] != f.channels)) {
+            status =
+                qn__error_set(error, QN_INVALID_ARGUMENT,
+                              "equalization[\"%s\"]: %zu exponents for %zu channels that can "
+                              "be scaled",
+                              graph->nodes[n]->name, list->n_exponents[n], traced ? f.channels : 0);
+        } else if (traced) {
             const char *name = f.tensors[0]->name;
-            e = list->exponents[n] != NULL && list->n_exponents[n] == f.channels
-                    ? list->exponents[n]
-                    : NULL;
+            e = list->exponents[n];
             if (e == NULL && peaks != NULL) {
                 e = qn__arena_calloc(&graph->arena, f.channels, sizeof(*e));
                 if (e != NULL && !qn__eq_choose(&f, peaks, n_peaks, e))

@@ -1,7 +1,9 @@
 /* Patterns of --skip and --set: a name, op:TYPE, or /POSIX extended regular expression/. */
+#include "core/nearest.h"
 #include "quant/quant.h"
 
 #include <regex.h>
+#include <stdio.h>
 #include <string.h>
 
 struct qn_pattern {
@@ -80,4 +82,27 @@ bool qn__pattern_matches_tensor(const qn_pattern *pattern, const qn_tensor *tens
     memcpy(own, tensor->name, length - tail);
     own[length - tail] = '\0';
     return matches(pattern, own);
+}
+
+const char *qn__pattern_guess(const qn_graph *graph, const char *pattern, char *text, size_t size)
+{
+    qn_nearest nearest;
+    const bool is_op = strncmp(pattern, "op:", 3) == 0;
+    const char *const word = is_op ? pattern + 3 : pattern;
+    qn__nearest_init(&nearest, word, strlen(word));
+    for (size_t i = 0; i < graph->n_inputs && !is_op; i++)
+        qn__nearest_try(&nearest, graph->inputs[i]->name);
+    for (size_t n = 0; n < graph->n_nodes; n++) {
+        const qn_node *const node = graph->nodes[n];
+        qn__nearest_try(&nearest, is_op ? qn__op_name(node->op) : node->name);
+        if (!is_op && node->act_name != NULL)
+            qn__nearest_try(&nearest, node->act_name);
+        for (uint32_t k = 0; k < node->n_outputs && !is_op; k++)
+            if (node->outputs[k] != NULL)
+                qn__nearest_try(&nearest, node->outputs[k]->name);
+    }
+    text[0] = '\0';
+    if (nearest.best != NULL)
+        (void)snprintf(text, size, ": did you mean \"%s%s\"?", is_op ? "op:" : "", nearest.best);
+    return text;
 }

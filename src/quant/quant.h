@@ -105,6 +105,8 @@ typedef struct qn_settings {
     int64_t batch;
     const qn_override *overrides;
     size_t n_overrides;
+    const char *recipe_path; /* where the first n_recorded of them come from */
+    size_t n_recorded;
 } qn_settings;
 
 /* Weights of one node as they will be written. */
@@ -128,7 +130,8 @@ typedef struct qn_node_plan {
     const char *reason; /* why float */
     qn_weights_plan weights;
     const qn_rows *rows; /* sampled inputs for a method that compensates, borrowed; or NULL */
-    int8_t *integers;    /* weights such a method chose, in the constant's order; in the arena */
+    int8_t *integers;    /* weights such a method chose, in the constant's order; a recipe's in the
+                            arena, chosen ones in the rewritten graph */
     float *scales;       /* and its scales by channel, where it changes them */
 } qn_node_plan;
 
@@ -187,6 +190,9 @@ qn_status qn__pattern_create(const qn_context *ctx, const char *text, qn_pattern
 void qn__pattern_destroy(qn_pattern *pattern);
 bool qn__pattern_matches_node(const qn_pattern *pattern, const qn_node *node);
 bool qn__pattern_matches_tensor(const qn_pattern *pattern, const qn_tensor *tensor);
+/* ": did you mean ...?" for a pattern that matches nothing, into text, returned; empty when nothing
+ * is near it. */
+const char *qn__pattern_guess(const qn_graph *graph, const char *pattern, char *text, size_t size);
 
 /* --- integers of weights (quant/weights.c, quant/saturation.c) ---------------------------------*/
 /* Order of the weights of a node seen as [channels][k] for one output channel: w[c * stride_c + k *
@@ -277,8 +283,11 @@ qn_status qn__quant_train(const qn_quant_plan *plan, const qn_graph *graph,
 void qn__train_take(const qn_train_result *result, const qn_graph *from, const qn_graph *graph,
                     qn_ranges *ranges);
 
-/* --- recipe (quant/recipe.c) -------------------------------------------------------------------*/
-/* Every decision of a run as JSON. Keys that are not known are refused by name. */
+/* --- recipe (quant/recipe.c, recipe_check.c, recipe_norms.c, recipe_write.c)
+ * --------------------*/
+#define QN_RECIPE_VERSION 1
+/* Every decision of a run as JSON. What is wrong with one is said with its path: "FILE:
+ * ranges["conv1"][1]: ...". */
 typedef struct qn_recipe {
     const qn_context *ctx;
     char *path;
@@ -286,16 +295,15 @@ typedef struct qn_recipe {
 } qn_recipe;
 qn_status qn__recipe_load(const qn_context *ctx, const char *path, qn_recipe *out, qn_error *error);
 void qn__recipe_free(qn_recipe *recipe);
+/* All that can be said without a model: keys, types, names of methods, numbers and their ranges.
+ * qn__recipe_load does it. */
+qn_status qn__recipe_check(const qn_recipe *recipe, qn_error *error);
 /* Setting as text, NULL when the recipe does not say. */
 const char *qn__recipe_setting(const qn_recipe *recipe, const char *key);
 uint32_t qn__recipe_number(const qn_recipe *recipe, const char *key); /* 0: does not say */
 int64_t qn__recipe_batch(const qn_recipe *recipe, int64_t fallback);
 size_t qn__recipe_n_overrides(const qn_recipe *recipe);
 void qn__recipe_override(const qn_recipe *recipe, size_t index, qn_override *out);
-/* The object under a key, borrowed; NULL when the recipe has none. CORRUPT: it is something else.
- */
-qn_status qn__recipe_section(const qn_recipe *recipe, const char *key, struct json_t **out,
-                             qn_error *error);
 /* Ranges go into the plan. INVALID_ARGUMENT for a tensor the graph does not have. */
 qn_status qn__recipe_ranges(const qn_recipe *recipe, qn_quant_plan *plan, qn_error *error);
 /* Statistics of BatchNormalization nodes of graph; empty when none are recorded. */
@@ -303,6 +311,8 @@ qn_status qn__recipe_norms(const qn_recipe *recipe, const qn_graph *graph, qn_tr
                            qn_error *error);
 struct json_t *qn__recipe_norms_json(const qn_train_norm *norms, size_t n_norms, bool *ok);
 /* Integers of weights go into the plan. */
+/* Small enough to be written into a recipe? */
+bool qn__recipe_has_integers(const qn_quant_plan *plan);
 qn_status qn__recipe_integers(const qn_recipe *recipe, qn_quant_plan *plan, qn_error *error);
 /* Bias corrections per node position, arrays in the plan's arena; *found false: none recorded. */
 qn_status qn__recipe_biases(const qn_recipe *recipe, qn_quant_plan *plan, float **shifts,

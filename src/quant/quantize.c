@@ -6,6 +6,7 @@
 #include "quant/quant.h"
 
 #include <string.h>
+#include <time.h>
 
 /* Chosen on calibration pictures; docs/results.md has the comparison. */
 #define DEFAULT_TARGET "onnxruntime"
@@ -84,7 +85,23 @@ typedef struct run {
     qn_graph *quantized;
     qn_stats *stats;                         /* read, or being collected; NULL: neither */
     const qn_stats_collect_options *collect; /* NULL: ranges are wanted, not statistics */
+    double since;                            /* when the last phase ended, for the log */
 } run;
+
+static double seconds_now(void)
+{
+    struct timespec t;
+    (void)clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* A line of the log for what has just been done. */
+static void end_phase(run *r, const char *name)
+{
+    const double now = seconds_now();
+    qn__log(r->ctx, QN_LOG_INFO, "%-10s %.3f s", name, now - r->since);
+    r->since = now;
+}
 
 /* --- settings ----------------------------------------------------------------------------------*/
 /* The caller's word, else the recipe's, else the default. */
@@ -221,6 +238,8 @@ static qn_status choose_settings(run *r, qn_error *error)
         r->overrides[n_recorded + i] = o->overrides[i];
     r->settings.overrides = r->overrides;
     r->settings.n_overrides = n_recorded + o->n_overrides;
+    r->settings.recipe_path = r->recipe.path;
+    r->settings.n_recorded = n_recorded;
     return QN_OK;
 }
 
@@ -240,8 +259,11 @@ static qn_status equalize(run *r, qn_error *error)
         return QN_OK;
     if (r->recipe.ctx != NULL)
         QN_TRY(qn__recipe_equalization(&r->recipe, r->graph, &r->equalization, &recorded, error));
-    if (recorded)
-        return qn__equalize(r->graph, NULL, &r->equalization, error);
+    if (recorded) {
+        status = qn__equalize(r->graph, NULL, &r->equalization, error);
+        return status == QN_INVALID_ARGUMENT ? qn__error_prefix(error, status, "%s", r->recipe.path)
+                                             : status;
+    }
     qn_calib_options o = {.batch = 1, .limit = EQUALIZE_SAMPLES};
     o.want_peaks = true;
     QN_TRY(qn__equalize_candidates(r->graph, &ids, &o.n_means, error));
@@ -345,18 +367,27 @@ static qn_status list_means(const run *r, uint32_t **ids, size_t *count, qn_erro
     return QN_OK;
 }
 
-/* Layers whose weight method looks at their inputs. */
+/* A layer whose weight method looks at its inputs. */
+static bool wants_rows(const qn_node_plan *p)
+{
+    return p->quantized && p->rule == QN_RULE_WEIGHTS && p->weights.method->round != NULL &&
+           p->integers == NULL;
+}
+
 static qn_status list_rows(run *r, qn_error *error)
 {
+    size_t n_layers = 0;
     r->rows = qn__calloc(r->ctx, r->graph->n_nodes, sizeof(*r->rows));
     if (r->rows == NULL)
         return QN_NOMEM(error);
+    for (size_t n = 0; n < r->graph->n_nodes; n++)
+        n_layers += wants_rows(&r->plan.nodes[n]);
     for (size_t n = 0; n < r->graph->n_nodes; n++) {
         qn_node_plan *p = &r->plan.nodes[n];
-        if (!p->quantized || p->rule != QN_RULE_WEIGHTS || p->weights.method->round == NULL ||
-            p->integers != NULL)
+        if (!wants_rows(p))
             continue;
-        QN_TRY(qn__rows_create(r->graph, (uint32_t)n, &r->rows[r->n_rows], error));
+        QN_TRY(qn__rows_create(r->graph, (uint32_t)n, QN_ROWS_BYTES / n_layers, &r->rows[r->n_rows],
+                               error));
         p->rows = &r->rows[r->n_rows++];
     }
     return QN_OK;
@@ -478,6 +509,10 @@ static qn_status make_report(run *r, qn_report **out, qn_error *error)
         QN_FAIL_GOTO(error, QN_NO_MEMORY, "out of memory");
     for (size_t n = 0; n < r->graph->n_nodes; n++)
         macs[n] = qn__node_macs(bound->nodes[n]);
+    if (!qn__recipe_has_integers(&r->plan) &&
+        !qn__quant_plan_note(&r->plan, "weights too large for a recipe: replaying it chooses their "
+                                       "integers again, from samples"))
+        QN_FAIL_GOTO(error, QN_NO_MEMORY, "out of memory");
     QN_TRY_GOTO(qn__recipe_write(&r->plan, r->dataset, r->recipe.ctx == NULL ? NULL : &r->recipe,
                                  r->shifts, &r->equalization, &text, error));
     QN_TRY_GOTO(qn__report_create(&r->plan, macs, text, out, error));
@@ -550,9 +585,12 @@ static qn_status measure(run *r, qn_dataset **stored, qn_error *error)
         QN_TRY(qn__recipe_load(r->ctx, r->options->recipe_file, &r->recipe, error));
     QN_TRY(choose_settings(r, error));
     QN_TRY(check_ranges_file(r, error));
+    r->since = seconds_now();
     QN_TRY(simplify(r, error));
+    end_phase(r, "simplify");
     QN_TRY(open_stats(r, stored, error));
     QN_TRY(equalize(r, error));
+    end_phase(r, "equalize");
     QN_TRY(qn__quant_plan_create(r->graph, &r->settings, &r->plan, error));
     r->shifts = qn__calloc(r->ctx, r->graph->n_nodes, sizeof(*r->shifts));
     if (r->shifts == NULL)
@@ -567,8 +605,11 @@ static qn_status measure(run *r, qn_dataset **stored, qn_error *error)
     }
     QN_TRY(check_strict(r, error));
     if (r->settings.scheme == QN_SCHEME_STATIC)
-        return calibrate(r, biases_known, error);
-    return sample_rows(r, error);
+        QN_TRY(calibrate(r, biases_known, error));
+    else
+        QN_TRY(sample_rows(r, error));
+    end_phase(r, "calibrate");
+    return QN_OK;
 }
 
 static qn_status quantize(run *r, qn_dataset **stored, qn_error *error)
@@ -577,6 +618,7 @@ static qn_status quantize(run *r, qn_dataset **stored, qn_error *error)
     const qn_mean_shifts means = {r->ranges.means, r->drifts};
     QN_TRY(qn__quant_rewrite(&r->plan, &means, r->settings.bias_correction ? r->shifts : NULL,
                              &r->quantized, error));
+    end_phase(r, "quantize");
     char changes[128];
     if (qn__format_changes(r->quantized, NULL, changes, sizeof(changes)) &&
         !qn__quant_plan_note(&r->plan, "%s", changes))

@@ -3,20 +3,15 @@
 #include "quant/quant.h"
 
 #include <jansson.h>
-#include <math.h>
 
-static qn_status read_list(const qn_recipe *recipe, const char *name, const json_t *list,
-                           size_t count, float *out, qn_error *error)
+static qn_status read_list(const qn_recipe *recipe, const char *name, size_t which,
+                           const json_t *list, size_t count, float *out, qn_error *error)
 {
-    QN_FAIL_IF(!json_is_array(list) || json_array_size(list) != count, error, QN_INVALID_ARGUMENT,
-               "%s: batch_norm of \"%s\" is not %zu means and variances", recipe->path, name,
-               count);
-    for (size_t c = 0; c < count; c++) {
-        const json_t *value = json_array_get(list, c);
-        out[c] = (float)json_number_value(value);
-        QN_FAIL_IF(!json_is_number(value) || !isfinite(out[c]), error, QN_CORRUPT,
-                   "%s: batch_norm of \"%s\": value %zu is not a number", recipe->path, name, c);
-    }
+    QN_FAIL_IF(json_array_size(list) != count, error, QN_INVALID_ARGUMENT,
+               "%s: batch_norm[\"%s\"][%zu]: expected %zu numbers, one per channel, found %zu",
+               recipe->path, name, which, count, json_array_size(list));
+    for (size_t c = 0; c < count; c++)
+        out[c] = (float)json_number_value(json_array_get(list, c));
     return QN_OK;
 }
 
@@ -27,8 +22,9 @@ static qn_status read_norm(const qn_recipe *recipe, const qn_graph *graph, const
     size_t channels;
     QN_FAIL_IF(node == NULL || node->op != QN_OP_BATCH_NORMALIZATION || node->n_inputs < 5 ||
                    node->inputs[1] == NULL || !qn__tensor_count(node->inputs[1], &channels),
-               error, QN_INVALID_ARGUMENT, "%s: no BatchNormalization \"%s\" in the model",
-               recipe->path, name);
+               error, QN_INVALID_ARGUMENT,
+               "%s: batch_norm[\"%s\"]: no such BatchNormalization in the model", recipe->path,
+               name);
     float *values = qn__calloc(graph->ctx, channels, 2 * sizeof(*values));
     if (values == NULL)
         return QN_NOMEM(error);
@@ -37,17 +33,16 @@ static qn_status read_norm(const qn_recipe *recipe, const qn_graph *graph, const
                                                  .channels = channels,
                                                  .mean = values,
                                                  .variance = values + channels};
-    QN_TRY(read_list(recipe, name, json_array_get(value, 0), channels, values, error));
-    return read_list(recipe, name, json_array_get(value, 1), channels, values + channels, error);
+    QN_TRY(read_list(recipe, name, 0, json_array_get(value, 0), channels, values, error));
+    return read_list(recipe, name, 1, json_array_get(value, 1), channels, values + channels, error);
 }
 
 qn_status qn__recipe_norms(const qn_recipe *recipe, const qn_graph *graph, qn_train_result *out,
                            qn_error *error)
 {
-    json_t *all;
+    json_t *const all = json_object_get(recipe->root, "batch_norm");
     const char *name;
     json_t *value;
-    QN_TRY(qn__recipe_section(recipe, "batch_norm", &all, error));
     *out = (qn_train_result){.ctx = graph->ctx};
     out->norms = qn__calloc(graph->ctx, json_object_size(all), sizeof(*out->norms));
     qn_status status = out->norms == NULL ? QN_NOMEM(error) : QN_OK;

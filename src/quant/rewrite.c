@@ -506,9 +506,7 @@ static qn_status compensate(rewriter *r, const qn_node *node, size_t position,
                      .prove_pairs = r->plan->settings->x86_pairs,
                      .sorted = qn__reallocarray(ctx, NULL, count, sizeof(float)),
                      .integers = qn__alloc(ctx, count)};
-    p->integers = qn__arena_alloc(&r->plan->arena, count);
-    job.failed =
-        job.sorted == NULL || job.integers == NULL || job.scales == NULL || p->integers == NULL;
+    job.failed = job.sorted == NULL || job.integers == NULL || job.scales == NULL;
     if (!job.failed) {
         memcpy(job.scales, scales, scale_bytes);
         for (size_t c = 0; c < view->channels; c++)
@@ -523,7 +521,7 @@ static qn_status compensate(rewriter *r, const qn_node *node, size_t position,
     for (size_t c = 0; !job.failed && c < view->channels; c++)
         constant_of_row(view, c, q, job.integers + c * view->k);
     if (!job.failed) {
-        memcpy(p->integers, q, count);
+        p->integers = q;
         p->scales = memcmp(job.scales, scales, scale_bytes) != 0 ? job.scales : NULL;
         memcpy(scales, job.scales, scale_bytes);
     }
@@ -539,13 +537,17 @@ static qn_status quantize_blocks_of(rewriter *r, qn_node *node, size_t position)
     int64_t dims[QN_MAX_RANK];
     qn_type type;
     qn_blob *blob = NULL;
-    const float *values = qn__tensor_floats(r->graph, node->inputs[1], &count);
+    float *own = NULL;
+    qn_status status = QN_OK;
+    const float *values = qn__tensor_floats_lent(r->graph->ctx, node->inputs[1], &count, &own);
     if (values == NULL || !qn__tensor_static_dims(node->inputs[1], dims))
-        return QN_NOMEM(r->error);
-    QN_TRY(check_finite(r, node, "weight", values, count));
-    QN_TRY(qn__quantize_blocks(r->graph, node, r->plan->settings, values,
-                               &r->plan->nodes[position].weights, &type, &blob, r->error));
-    const qn_status status = set_constant(r, node, 1, type, node->inputs[1]->rank, dims, blob);
+        QN_FAIL_GOTO(r->error, QN_NO_MEMORY, "out of memory");
+    QN_TRY_GOTO(check_finite(r, node, "weight", values, count));
+    QN_TRY_GOTO(qn__quantize_blocks(r->graph, node, r->plan->settings, values,
+                                    &r->plan->nodes[position].weights, &type, &blob, r->error));
+    status = set_constant(r, node, 1, type, node->inputs[1]->rank, dims, blob);
+done:
+    qn__free(r->graph->ctx, own);
     qn__blob_unref(blob);
     return status;
 }
@@ -561,19 +563,20 @@ static qn_status quantize_weights_of(rewriter *r, qn_node *node, size_t position
                qn__op_name(node->op), node->name);
     w->axis = node->op == QN_OP_MATMUL ||
               (node->op == QN_OP_GEMM && qn__attr_int(node, "transB", 0) == 0);
-    const float *values = qn__tensor_floats(r->graph, node->inputs[1], &count);
     const qn_quant *x = node->inputs[0]->type.quant;
+    float *own = NULL, *bias = NULL;
+    qn_blob *blob = NULL;
+    const float *values = qn__tensor_floats_lent(r->graph->ctx, node->inputs[1], &count, &own);
     if (values == NULL || x == NULL)
-        return QN_NOMEM(r->error);
-    QN_TRY(check_finite(r, node, "weight", values, count));
-    float *bias = NULL;
+        QN_FAIL_GOTO(r->error, QN_NO_MEMORY, "out of memory");
+    QN_TRY_GOTO(check_finite(r, node, "weight", values, count));
     const bool dynamic = settings->scheme == QN_SCHEME_DYNAMIC; /* its bias stays as it is */
     if (!dynamic)
-        QN_TRY(collect_bias(r, node, position, view.channels, &bias));
+        QN_TRY_GOTO(collect_bias(r, node, position, view.channels, &bias));
     float *bounds = bias_bounds(r, bias, dynamic ? 1.0f : x->scales[0], view.channels);
     float *scales = qn__arena_calloc(&r->graph->arena, view.channels, sizeof(*scales));
     void *data = NULL;
-    qn_blob *blob = qn__blob_create(r->graph->ctx, count, &data);
+    blob = qn__blob_create(r->graph->ctx, count, &data);
     if (bounds == NULL || scales == NULL || blob == NULL)
         QN_FAIL_GOTO(r->error, QN_NO_MEMORY, "out of memory");
     QN_TRY_GOTO(qn__quantize_weights(r->graph->ctx, &view, values, bounds, settings->x86_pairs, w,
@@ -591,6 +594,7 @@ static qn_status quantize_weights_of(rewriter *r, qn_node *node, size_t position
         QN_TRY_GOTO(
             quantize_bias(r, node, bias, x->scales[0], scales, view.channels, w->per_channel));
 done:
+    qn__free(r->graph->ctx, own);
     qn__blob_unref(blob);
     return status;
 }

@@ -57,6 +57,8 @@ qn_status qn__step_fail(const qn_step *step, qn_error *error, qn_status status, 
                         ...) QN_PRINTF(4, 5);
 const qn_plan_options *qn__plan_get_options(const qn_plan *plan);
 const qn_context *qn__plan_context(const qn_plan *plan);
+/* May the plan keep so many more bytes of packed weights (qn_plan_options.packed_limit)? */
+bool qn__plan_may_pack(const qn_plan *plan, size_t bytes);
 /* Weights packed ahead of time, or NULL. */
 const struct qn_packed_store *qn__plan_packed(const qn_plan *plan);
 

@@ -37,11 +37,16 @@ typedef struct qn_plan_options {
     /* Dims of each graph input, in graph input order; NULL: the graph's own, symbols bound by
      * `batch`. */
     const int64_t (*input_dims)[QN_MAX_RANK];
-    int64_t batch;      /* value of every symbolic first dimension of inputs, default 1 */
-    int64_t symbol;     /* value of other symbolic dimensions, default 0: an error */
-    bool keep_all;      /* every tensor of the graph must exist for hooks: no fusion hides one */
-    bool reference;     /* integer Conv/Gemm/MatMul as an exact float simulation: same bytes */
-    bool saturate16;    /* integer Conv/Gemm/MatMul saturate int16 pair sums as vpmaddubsw does */
+    int64_t batch;   /* value of every symbolic first dimension of inputs, default 1 */
+    int64_t symbol;  /* value of other symbolic dimensions, default 0: an error */
+    bool keep_all;   /* every tensor of the graph must exist for hooks: no fusion hides one */
+    bool reference;  /* integer Conv/Gemm/MatMul as an exact float simulation: same bytes */
+    bool saturate16; /* integer Conv/Gemm/MatMul saturate int16 pair sums as vpmaddubsw does */
+    /* NULL, or what float convolutions take where it fits: to measure, not for results. */
+    const struct qn_split_igemm *split;
+    /* Bytes of float matrices kept as kernels read them; those above it are packed at every run. 0:
+     * none. */
+    size_t packed_limit;
     uint32_t cpu_flags; /* from the context by default (qn__plan_options_init) */
     /* Only to pack weights for other machines (run/packing.h): sizes of the 8-bit GEMM to pack for
      * instead of this machine's; such a plan cannot run. */

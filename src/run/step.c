@@ -52,6 +52,12 @@ const qn_context *qn__plan_context(const qn_plan *plan)
     return plan->ctx;
 }
 
+bool qn__plan_may_pack(const qn_plan *plan, size_t bytes)
+{
+    const size_t limit = plan->options.packed_limit;
+    return limit == 0 || (plan->packed_bytes <= limit && bytes <= limit - plan->packed_bytes);
+}
+
 const qn_tensor *qn__step_input(const qn_step *step, uint32_t input)
 {
     return input < step->node->n_inputs ? step->node->inputs[input] : NULL;

@@ -60,6 +60,14 @@ COMMANDS = {
 }
 
 
+LISTS = {
+    "eval": ["eval", "m.mnn", "--labels", "labels.csv", "--images", "pictures"],
+    "compare": ["compare", "m.mnn", "m.mnn", "--images", "pictures"],
+    "run": ["run", "m.mnn", "--images", "pictures"],
+    "quantize": ["quantize", "m.mnn", "-o", "out.mnn", "--images", "pictures", "--save-recipe", "r.json"],
+}
+
+
 def run(work, shim, command, number, **kwargs):
     before = {p.name for p in work.iterdir()}
     env = dict(os.environ, LD_PRELOAD=str(shim), QN_TEST_SIGNAL=str(int(number)))
@@ -76,6 +84,30 @@ def test_a_signal_while_writing(work, shim, command, number):
     assert result.returncode == 128 + number, result.stderr
     assert (work / "out.mnn").read_bytes() == OLD
     assert (work / "out.mnn.json").read_bytes() == OLD
+
+
+@pytest.mark.parametrize("command", LISTS.values(), ids=LISTS)
+def test_a_signal_while_a_list_is_written(work, shim, command):
+    (work / "labels.csv").write_text("0.png,1\n1.png,0\n")
+    (work / "used.txt").write_bytes(OLD)
+    result = run(work, shim, ["quench", *command, "--save-list", "used.txt"], signal.SIGTERM)
+    assert result.returncode == 128 + signal.SIGTERM, result.stderr
+    assert (work / "used.txt").read_bytes() == (work / "out.mnn").read_bytes() == OLD
+
+
+def test_a_full_output_of_the_drop_in(work):
+    command = [BUILD / "quantized.out", "m.mnn", "out.mnn", "config.json"]
+    with open("/dev/full", "w") as full:
+        result = subprocess.run(command, cwd=work, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1] == "error: cannot write to standard output"
+    result = subprocess.run(command, cwd=work, stderr=subprocess.PIPE, preexec_fn=lambda: os.close(1))
+    assert result.returncode == 1
+    reading, writing = os.pipe()
+    os.close(reading)
+    result = subprocess.run(command, cwd=work, stdout=writing, stderr=subprocess.PIPE)
+    os.close(writing)
+    assert (result.returncode, result.stderr) == (128 + signal.SIGPIPE, b"")
 
 
 @pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)

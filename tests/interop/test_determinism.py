@@ -73,13 +73,18 @@ def constants(path):
 MASKS = ["avx2", "avx512", "scalar"]
 
 
-@pytest.mark.parametrize("mask", MASKS)
-def test_instruction_sets_hardly_show(quench, pictures, reference, mask, tmp_path):
-    out = tmp_path / "q.onnx"
-    run(quench, network("mobilenet").path, pictures, out, "--cpu-mask", mask)
-    nodes = [[(n.op_type, n.name) for n in onnx.load(p).graph.node] for p in (out, reference[0])]
+@pytest.fixture(scope="module")
+def without_tiles(quench, pictures, tmp_path_factory):
+    out = tmp_path_factory.mktemp("vnni") / "q.onnx"
+    run(quench, network("mobilenet").path, pictures, out, "--cpu-mask", "vnni")
+    return out
+
+
+def equal_integers(one, other):
+    """The share of equal weights; everything else is the same, scales nearly."""
+    nodes = [[(n.op_type, n.name) for n in onnx.load(p).graph.node] for p in (one, other)]
     assert nodes[0] == nodes[1]
-    ours, theirs = constants(out), constants(reference[0])
+    ours, theirs = constants(one), constants(other)
     assert ours.keys() == theirs.keys()
     equal = total = 0
     for name, a in ours.items():
@@ -91,7 +96,27 @@ def test_instruction_sets_hardly_show(quench, pictures, reference, mask, tmp_pat
             equal += int((a == b).sum())
             total += a.size
     assert total > 400_000
-    assert equal >= 0.9999 * total
+    return equal / total
+
+
+@pytest.mark.parametrize("mask", MASKS)
+def test_instruction_sets_hardly_show(quench, pictures, without_tiles, mask, tmp_path):
+    out = tmp_path / "q.onnx"
+    run(quench, network("mobilenet").path, pictures, out, "--cpu-mask", mask)
+    assert equal_integers(out, without_tiles) >= 0.9999
+
+
+def test_tiles_show_little(reference, without_tiles):
+    """Tiles add in another order. One weight that GPTQ rounds the other way moves the rest of its
+    row, in the last layer: 8 pictures say little about its 256 inputs."""
+    assert equal_integers(reference[0], without_tiles) >= 0.998
+
+
+def test_tiles_do_not_show_where_nothing_is_solved(quench, pictures, tmp_path):
+    outs = [tmp_path / "tiles.onnx", tmp_path / "others.onnx"]
+    for out, mask in zip(outs, (["--cpu-mask", "amx"], ["--cpu-mask", "vnni"])):
+        run(quench, network("mobilenet").path, pictures, out, "--weights", "max_abs", *mask)
+    assert equal_integers(*outs) == 1.0
 
 
 @pytest.mark.parametrize("mask", MASKS)

@@ -10,6 +10,7 @@
  * Usage: test_kernels [--seed N] [--filter TEXT]. Needs only src/kernel and src/core/cpu.c. */
 #include "core/cpu.h"
 #include "kernel/kernel.h"
+#include "kernel/split.h"
 
 #include <float.h>
 #include <math.h>
@@ -150,6 +151,8 @@ static void igemm_run(const qn_f32_igemm *kernel, const igemm_problem *p, float 
     const float **const rows = need(malloc(kernel->mr * p->ks * sizeof *rows + 8));
     qn__f32_gemm_pack(packed, p->w.data, p->bias.data, p->n, p->kc, p->ks, p->kc * p->ks, p->kc, 1,
                       kernel->nr);
+    if (kernel->repack != NULL)
+        kernel->repack(packed, p->n, p->kc * p->ks);
     for (size_t m0 = 0; m0 < p->m; m0 += kernel->mr) {
         const size_t mr = p->m - m0 < kernel->mr ? p->m - m0 : kernel->mr;
         for (size_t t = 0; t < p->ks; t++)
@@ -213,6 +216,23 @@ static void test_f32_igemm(const qn_f32_igemm *kernel, const qn_f32_igemm *refer
         for (size_t m = 1; m <= mr; m++)
             igemm_case(kernel, reference, m, 3 * nr - 1, 11, 3, (input_class)kind);
     }
+}
+
+/* Errors are relative to the largest factors, which are 1 here. */
+static void test_split_igemm(const qn_split_igemm *split, const qn_f32_igemm *reference)
+{
+    static const size_t ns[] = {32, 33, 47, 48, 64, 100}, kcs[] = {16, 48, 64, 96, 128, 192};
+    static const size_t kss[] = {1, 2, 3, 9};
+    const qn_f32_igemm *const kernel = &split->kernel;
+    for (size_t m = 1; m <= kernel->mr + 1; m++)
+        for (size_t i = 0; i < sizeof(ns) / sizeof(ns[0]); i++)
+            for (size_t t = 0; t < sizeof(kss) / sizeof(kss[0]); t++) {
+                const size_t kc = kcs[rng() % (sizeof(kcs) / sizeof(kcs[0]))];
+                if (split->takes(ns[i], kc, kss[t]))
+                    igemm_case(kernel, reference, m, ns[i], kc, kss[t],
+                               rng() % 2 == 0 ? RANDOM : INTEGERS);
+            }
+    igemm_case(kernel, reference, 40, 70, 1024, 1, RANDOM);
 }
 
 /* --- windows ---------------------------------------------------------------------------------- */
@@ -577,6 +597,9 @@ int main(int argc, char **argv)
     }
 #include "kernel/kernels.def"
 #undef QN_KERNEL
+    const qn_split_igemm *const split = qn__split_igemm(flags);
+    if (split != NULL && strstr(split->kernel.name, filter) != NULL)
+        test_split_igemm(split, &scalar.f32_igemm);
     printf("%zu checks passed\n", n_checks);
     return 0;
 }

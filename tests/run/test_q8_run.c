@@ -29,7 +29,9 @@ static qn_tensor *bytes_into(sample *s, float *data, size_t rank, const int64_t 
 {
     net *const n = s->n;
     const bool s8 = net_random(2) != 0;
-    const int32_t zero = s8 ? (int32_t)between(-128, 127) : (int32_t)between(0, 255);
+    const int32_t least = s8 ? -128 : 0, zeros[3] = {least, least + 128, least + 255};
+    const uint32_t kind = net_random(8);
+    const int32_t zero = kind < 3 ? zeros[kind] : (int32_t)between(least, least + 255);
     size_t count = 0;
     assert_true(qn_shape_count(&count, dims, rank) && count <= MAX_IN);
     for (size_t i = 0; i < count; i++)
@@ -178,6 +180,31 @@ static qn_tensor *matrix_node(sample *s, size_t *k, float scale)
     return build_node(&s->n->b, QN_OP_MATMUL, "y", 2, in);
 }
 
+/* Two activations: batches that broadcast, and zero points of all kinds on the right. */
+static qn_tensor *both_node(sample *s, size_t *k, float scale)
+{
+    const bool gemm = net_random(3) == 0, trans_a = gemm && net_random(2) != 0;
+    const bool trans_b = gemm && net_random(2) != 0;
+    const int64_t m = between(1, 20), n = between(1, 100), depth = between(1, 100);
+    const int64_t b0 = between(1, 3), b1 = between(1, 2);
+    const size_t from = gemm ? 2 : 0; /* batch dimensions left out */
+    const int64_t a[4] = {net_random(3) == 0 ? 1 : b0, b1, trans_a ? depth : m,
+                          trans_a ? m : depth};
+    const int64_t b[4] = {b0, net_random(3) == 0 ? 1 : b1, trans_b ? n : depth,
+                          trans_b ? depth : n};
+    const size_t skip = from == 0 && net_random(4) == 0 ? 1 : from; /* of the right side's */
+    *k = (size_t)depth;
+    qn_tensor *const in[2] = {bytes_into(s, s->x, 4 - from, a + from, scale),
+                              bytes_into(s, s->x2, 4 - skip, b + skip, 0.006f)};
+    qn_tensor *y = build_node(&s->n->b, gemm ? QN_OP_GEMM : QN_OP_MATMUL, "y", 2, in);
+    if (gemm) {
+        set_int(&s->n->b, y, "transA", trans_a);
+        set_int(&s->n->b, y, "transB", trans_b);
+    }
+    s->integers = true;
+    return y;
+}
+
 static sample *sample_make(uint64_t seed)
 {
     sample *const s = calloc(1, sizeof(*s));
@@ -186,7 +213,10 @@ static sample *sample_make(uint64_t seed)
     s->n = net_start();
     const float scale = 0.02f;
     size_t k = 0;
-    qn_tensor *y = net_random(4) == 0 ? matrix_node(s, &k, scale) : conv_node(s, &k, scale);
+    const uint32_t kind = net_random(8);
+    qn_tensor *y = kind < 2    ? matrix_node(s, &k, scale)
+                   : kind == 2 ? both_node(s, &k, scale)
+                               : conv_node(s, &k, scale);
     finish(s, y, k, scale);
     return s;
 }
@@ -254,7 +284,7 @@ static void expect_same(const uint8_t *got, size_t got_bytes, const uint8_t *exp
 
 static size_t masks(uint32_t out[8])
 {
-    static const char *const names[] = {"scalar", "avx2", "avx512", "vnni", "neon", ""};
+    static const char *const names[] = {"scalar", "avx2", "avxvnni", "avx512", "vnni", "neon", ""};
     size_t n = 0;
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
         uint32_t flags = qn__cpu_detect();

@@ -6,8 +6,8 @@
 #include "core/context.h"
 #include "format/onnx/onnx_write.h"
 
-qn_status qn__onnx_encode_tensor(const char *name, qn_dtype dtype, size_t rank, const int64_t *dims,
-                                 const qn_blob *blob, qn_onnx_out *out, qn_error *error)
+qn_status qn__onnx_encode_tensor_head(const char *name, qn_dtype dtype, size_t rank,
+                                      const int64_t *dims, qn_onnx_out *out, qn_error *error)
 {
     const int64_t data_type = qn__onnx_data_type(dtype);
     QN_FAIL_IF(data_type == 0, error, QN_UNSUPPORTED, "tensor \"%s\": ONNX has no type for %s",
@@ -17,6 +17,13 @@ qn_status qn__onnx_encode_tensor(const char *name, qn_dtype dtype, size_t rank, 
     qn__out_int(out, TENSOR_DATA_TYPE, data_type);
     if (name[0])
         qn__out_string(out, TENSOR_NAME, name);
+    return QN_OK;
+}
+
+qn_status qn__onnx_encode_tensor(const char *name, qn_dtype dtype, size_t rank, const int64_t *dims,
+                                 const qn_blob *blob, qn_onnx_out *out, qn_error *error)
+{
+    QN_TRY(qn__onnx_encode_tensor_head(name, dtype, rank, dims, out, error));
     qn__out_span(out, TENSOR_RAW_DATA, blob->data, blob->size_bytes, true);
     return QN_OK;
 }

@@ -63,12 +63,13 @@ qn_status qn__onnx_open_external(qn_onnx_source *source, const char *location, q
     if (!kept)
         return QN_NOMEM(error);
     qn_file_view view;
-    QN_TRY(qn__file_open(source->ctx, real_path, &view, error));
+    QN_TRY(qn__file_open_data(source->ctx, real_path, &view, error));
     qn_blob *blob = qn__blob_from_file(source->ctx, &view);
     if (!blob) {
         qn__file_close(source->ctx, &view);
         return QN_NOMEM(error);
     }
+    source->base.data_bytes += view.size_bytes;
     source->external[source->n_external++] = (qn_onnx_file){kept, blob};
     *out = blob;
     return QN_OK;

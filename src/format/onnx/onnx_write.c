@@ -140,7 +140,8 @@ static void put_constant_nodes(qn_onnx_writer *w, qn_onnx_out *out)
         const qn_onnx_tensor *constant = &w->source->constants[i];
         const qn_tensor *tensor =
             constant->blob ? qn__graph_find_tensor(w->graph, constant->name) : NULL;
-        if (!tensor || !w->emitted[tensor->id] || unchanged(w, tensor) != constant)
+        if (!tensor || !w->emitted[tensor->id] || unchanged(w, tensor) != constant ||
+            constant->is_external || qn__onnx_goes_beside(w, constant->blob))
             continue;
         const qn_span body = w->source->nodes[i].body;
         qn__out_span(out, GRAPH_NODE, body.data, body.size, true);
@@ -152,7 +153,8 @@ static qn_status put_constant(qn_onnx_writer *w, const qn_tensor *tensor, qn_onn
                               qn_error *error)
 {
     const qn_onnx_tensor *old = unchanged(w, tensor);
-    if (old && old->body.size > 0 && !old->is_external) {
+    const bool beside = qn__onnx_goes_beside(w, tensor->constant);
+    if (old && old->body.size > 0 && !old->is_external && !beside) {
         qn__out_span(out, GRAPH_INITIALIZER, old->body.data, old->body.size, true);
         return QN_OK;
     }
@@ -161,8 +163,11 @@ static qn_status put_constant(qn_onnx_writer *w, const qn_tensor *tensor, qn_onn
                "constant \"%s\" has no fixed shape", tensor->name);
     qn_onnx_out message;
     qn__out_init(&message, w->graph->ctx);
-    const qn_status status = qn__onnx_encode_tensor(tensor->name, tensor->type.dtype, tensor->rank,
-                                                    dims, tensor->constant, &message, error);
+    const qn_status status =
+        beside ? qn__onnx_encode_beside(w, tensor->name, tensor->type.dtype, tensor->rank, dims,
+                                        tensor->constant, &message, error)
+               : qn__onnx_encode_tensor(tensor->name, tensor->type.dtype, tensor->rank, dims,
+                                        tensor->constant, &message, error);
     qn__out_message(out, GRAPH_INITIALIZER, &message);
     qn__out_free(&message);
     return status;
@@ -369,17 +374,31 @@ static qn_status write_file(const qn_context *ctx, const char *path, const qn_on
                             qn_error *error)
 {
     qn_file_writer *file = NULL;
-    QN_FAIL_IF(model->total > INT32_MAX, error, QN_LIMIT,
-               "%s: %" PRIu64 " bytes, a protobuf message cannot have 2 GiB", path, model->total);
     QN_TRY(qn__file_create(ctx, path, &file, error));
     qn__out_each(model, write_piece, file);
     return qn__file_commit(file, error);
+}
+
+/* The whole file, as ropes: model holds graph. */
+static qn_status put_file(qn_onnx_writer *w, qn_onnx_out *graph, qn_onnx_out *model,
+                          qn_error *error)
+{
+    qn__out_init(graph, w->graph->ctx);
+    qn__out_init(model, w->graph->ctx);
+    memset(w->emitted, 0, w->graph->n_tensors);
+    QN_TRY(put_graph(w, graph, error));
+    if (w->source)
+        QN_TRY(put_source_model(w, graph, model, error));
+    else
+        put_new_model(w, graph, model);
+    return graph->failed || model->failed ? QN_NOMEM(error) : QN_OK;
 }
 
 static qn_status write_clone(qn_onnx_writer *w, const char *path, uint64_t *bytes, qn_error *error)
 {
     const qn_context *ctx = w->graph->ctx;
     qn_onnx_out graph, model;
+    qn_onnx_beside beside = {.ctx = ctx};
     qn__out_init(&graph, ctx);
     qn__out_init(&model, ctx);
     qn_status status;
@@ -388,18 +407,33 @@ static qn_status write_clone(qn_onnx_writer *w, const char *path, uint64_t *byte
     w->emitted = qn__calloc(ctx, w->graph->n_tensors + 1, 1);
     if (!w->emitted)
         QN_FAIL_GOTO(error, QN_NO_MEMORY, "out of memory");
-    QN_TRY_GOTO(put_graph(w, &graph, error));
-    if (w->source)
-        QN_TRY_GOTO(put_source_model(w, &graph, &model, error));
-    else
-        put_new_model(w, &graph, &model);
-    if (graph.failed || model.failed)
-        QN_FAIL_GOTO(error, QN_NO_MEMORY, "out of memory");
+    QN_TRY_GOTO(put_file(w, &graph, &model, error));
+    const uint64_t limit = ctx->limits.model_bytes < INT32_MAX ? ctx->limits.model_bytes : INT32_MAX;
+    if (model.total > limit) {
+        qn__out_free(&model);
+        qn__out_free(&graph);
+        const char *slash = strrchr(path, '/');
+        beside.location =
+            qn__arena_printf(&w->graph->arena, "%s.data", slash ? slash + 1 : path);
+        if (!beside.location) {
+            status = QN_NOMEM(error);
+            goto done;
+        }
+        w->beside = &beside;
+        QN_TRY_GOTO(put_file(w, &graph, &model, error));
+        if (model.total > INT32_MAX)
+            QN_FAIL_GOTO(error, QN_LIMIT,
+                         "%s: %" PRIu64 " bytes without its weights, a protobuf message cannot have "
+                         "2 GiB",
+                         path, model.total);
+    }
     QN_TRY_GOTO(qn__arena_check(&w->graph->arena, error));
-    QN_TRY_GOTO(write_file(ctx, path, &model, error));
+    QN_TRY_GOTO(w->beside ? qn__onnx_write_beside(w, path, &model, error)
+                          : write_file(ctx, path, &model, error));
     if (bytes)
-        *bytes = model.total;
+        *bytes = model.total + beside.bytes;
 done:
+    qn__onnx_beside_free(&beside);
     qn__out_free(&model);
     qn__out_free(&graph);
     qn__free(ctx, w->emitted);

@@ -15,6 +15,7 @@
  *   SUB32, MUL32, TO_FLOAT, MULF, MINF, MAXF (second operand where one is NaN), TO_INT
  *   PACK32(a, b), ADD16(a, b)      saturating; MAX16
  *   STORE_LOW_BYTES(p, words, n)   low bytes of the first min(n, BLOCK) words
+ *   FEW_CHANNELS (optional)        only few channels come here: less code
  * and calls dwconv_from. */
 #include <string.h>
 
@@ -130,6 +131,7 @@ static inline __attribute__((always_inline)) void run_kx3(const qn_q8_dwconv_arg
 #pragma GCC unroll 3
     for (size_t j = 0; j < 3; j++) {
         w[j][0] = weights_at(args, b, 0, j, left);
+        w[j][1] = (pair){ZERO(), ZERO()};
         if (kh == 3)
             w[j][1] = weights_at(args, b, 2, j, left);
     }
@@ -203,28 +205,26 @@ static inline __attribute__((always_inline)) block block_at(const qn_q8_dwconv_a
     return b;
 }
 
-static inline __attribute__((always_inline)) void run_shared(const qn_q8_dwconv_args *args,
-                                                             size_t c, FLIP flip)
+/* Unsigned bytes under whole windows have loops of their own; edges and signed bytes share. */
+#ifndef FEW_CHANNELS
+static void block_plain(const qn_q8_dwconv_args *args, size_t c)
 {
-    const size_t kh = args->kh;
-    const bool apart = args->in_step != args->in_col;
     const block b = block_at(args, c, BLOCK);
-    if (kh == 3 && !apart)
-        run_kx3(args, &b, 3, 1, flip, BLOCK);
-    else if (kh == 3)
-        run_kx3(args, &b, 3, 2, flip, BLOCK);
-    else if (!apart)
-        run_kx3(args, &b, 2, 1, flip, BLOCK);
+    if (args->in_step == args->in_col)
+        run_kx3(args, &b, 3, 1, FLIP_OF(0), BLOCK);
     else
-        run_kx3(args, &b, 2, 2, flip, BLOCK);
+        run_kx3(args, &b, 3, 2, FLIP_OF(0), BLOCK);
 }
+#endif
 
 static void block_shared(const qn_q8_dwconv_args *args, size_t c)
 {
-    if (args->in_signed)
-        run_shared(args, c, FLIP_OF(0x80));
+    const FLIP flip = FLIP_OF(args->in_signed ? 0x80 : 0);
+    const block b = block_at(args, c, BLOCK);
+    if (args->in_step == args->in_col)
+        run_kx3(args, &b, args->kh, 1, flip, BLOCK);
     else
-        run_shared(args, c, FLIP_OF(0));
+        run_kx3(args, &b, args->kh, 2, flip, BLOCK);
 }
 
 static void block_window(const qn_q8_dwconv_args *args, size_t c)
@@ -246,6 +246,11 @@ static void dwconv_from(const qn_q8_dwconv_args *args, size_t c)
     }
     const bool shares = args->kw == 3 && (kh == 2 || kh == 3) &&
                         (args->in_step == args->in_col || args->in_step == 2 * args->in_col);
+    void (*run)(const qn_q8_dwconv_args *, size_t) = shares ? block_shared : block_window;
+#ifndef FEW_CHANNELS
+    if (shares && kh == 3 && !args->in_signed)
+        run = block_plain;
+#endif
     for (; c < channels; c += BLOCK)
-        (shares ? block_shared : block_window)(args, channels - c < BLOCK ? channels - BLOCK : c);
+        run(args, channels - c < BLOCK ? channels - BLOCK : c);
 }

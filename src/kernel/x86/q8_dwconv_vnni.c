@@ -17,6 +17,7 @@ static inline __attribute__((always_inline)) __m512i dpbusd(__m512i acc, __m512i
 }
 
 #define DOT16(acc, a, b) dpwssd(acc, a, b)
+#define FEW_CHANNELS
 #include "kernel/x86/q8_dwconv_tmpl.h"
 
 enum { WIDE_BLOCK = 64 };
@@ -27,15 +28,16 @@ typedef struct quad {
     __m512i v[4];
 } quad;
 
-/* A column of kh (2 or 3) rows. */
-static inline __attribute__((always_inline)) quad column_of(const size_t kh, const void *p,
+/* A column of three rows, or of two and what zero weights stand for; third: which bytes of the
+ * third row to read. */
+static inline __attribute__((always_inline)) quad column_of(__mmask64 third, const void *p,
                                                             size_t row, __m512i flip)
 {
     const uint8_t *const at = p;
     const __m512i none = _mm512_setzero_si512();
     const __m512i a = XOR(LOAD(at), flip);
     const __m512i b = XOR(LOAD(at + row), flip);
-    const __m512i c = kh == 3 ? XOR(LOAD(at + 2 * row), flip) : none;
+    const __m512i c = XOR(_mm512_maskz_loadu_epi8(third, at + 2 * row), flip);
     const __m512i ab_low = _mm512_unpacklo_epi8(a, b), ab_high = _mm512_unpackhi_epi8(a, b);
     const __m512i c_low = _mm512_unpacklo_epi8(c, none), c_high = _mm512_unpackhi_epi8(c, none);
     return (quad){{LOW16(ab_low, c_low), HIGH16(ab_low, c_low), LOW16(ab_high, c_high),
@@ -110,8 +112,9 @@ typedef enum way_of_run { APART, STEP1, STEP2 } way_of_run;
 
 /* kw is 3 and outputs are one or two columns apart, or kw is 2 and they share nothing. */
 static inline __attribute__((always_inline)) void
-wide_block(const qn_q8_dwconv_args *args, const size_t kh, const way_of_run way, size_t c)
+wide_block(const qn_q8_dwconv_args *args, const way_of_run way, size_t c)
 {
+    const __mmask64 third = args->kh == 3 ? ~(__mmask64)0 : 0;
     const __m512i flip = _mm512_set1_epi8(args->in_signed ? (char)0x80 : 0);
     const __m512i zero = SET1(args->in_zero + (args->in_signed ? 128 : 0));
     const __m512i one = _mm512_set1_epi8(1);
@@ -120,26 +123,26 @@ wide_block(const qn_q8_dwconv_args *args, const size_t kh, const way_of_run way,
     const uint8_t *in = args->in + c;
     quad w[3], sum = {{ZERO(), ZERO(), ZERO(), ZERO()}};
     for (size_t j = 0; j < (way == APART ? 2 : 3); j++) {
-        w[j] = column_of(kh, args->w + j * args->channels + c, args->w_row, ZERO());
+        w[j] = column_of(third, args->w + j * args->channels + c, args->w_row, ZERO());
         sum = add_column(sum, ones, w[j]);
     }
     const quad scale = load_quad(args->scale + c);
     quad bias = load_quad(args->bias + c);
     for (size_t q = 0; q < 4; q++)
         bias.v[q] = SUB32(bias.v[q], MUL32(sum.v[q], zero));
-#define NEXT_COLUMN() (in += col, x = column_of(kh, in, row, flip))
+#define NEXT_COLUMN() (in += col, x = column_of(third, in, row, flip))
 #define PUT(i, acc) put_quad(&args->format, args->out, (i)*args->out_step + c, acc, &scale)
     if (way == APART) {
         for (size_t i = 0; i < n; i++) {
             in = args->in + c + i * args->in_step;
-            quad x = column_of(kh, in, row, flip);
+            quad x = column_of(third, in, row, flip);
             const quad now = add_column(bias, x, w[0]);
             NEXT_COLUMN();
             PUT(i, add_column(now, x, w[1]));
         }
         return;
     }
-    quad x = column_of(kh, in, row, flip), now = add_column(bias, x, w[0]), next = bias;
+    quad x = column_of(third, in, row, flip), now = add_column(bias, x, w[0]), next = bias;
     NEXT_COLUMN();
     now = add_column(now, x, w[1]);
     if (way == STEP1)
@@ -162,32 +165,27 @@ wide_block(const qn_q8_dwconv_args *args, const size_t kh, const way_of_run way,
 #undef PUT
 }
 
-#define WIDE_RUN(kh, way)                                                                          \
-    static void wide_##kh##_##way(const qn_q8_dwconv_args *args, size_t c)                         \
+#define WIDE_RUN(way)                                                                              \
+    static void wide_##way(const qn_q8_dwconv_args *args, size_t c)                                \
     {                                                                                              \
-        wide_block(args, kh, way, c);                                                              \
+        wide_block(args, way, c);                                                                  \
     }
-WIDE_RUN(2, APART)
-WIDE_RUN(2, STEP1)
-WIDE_RUN(2, STEP2)
-WIDE_RUN(3, APART)
-WIDE_RUN(3, STEP1)
-WIDE_RUN(3, STEP2)
+WIDE_RUN(APART)
+WIDE_RUN(STEP1)
+WIDE_RUN(STEP2)
 
 typedef void (*wide_fn)(const qn_q8_dwconv_args *args, size_t c);
 
 static wide_fn wide_run(const qn_q8_dwconv_args *args)
 {
-    static const wide_fn runs[2][3] = {{wide_2_APART, wide_2_STEP1, wide_2_STEP2},
-                                       {wide_3_APART, wide_3_STEP1, wide_3_STEP2}};
     if (args->kh < 2 || args->kh > 3 || args->kw < 2 || args->kw > 3 ||
         args->channels < WIDE_BLOCK || args->n == 0)
         return NULL;
     if (args->kw == 2)
-        return runs[args->kh - 2][APART];
+        return wide_APART;
     if (args->n == 1 || args->in_step == args->in_col)
-        return runs[args->kh - 2][STEP1];
-    return args->in_step == 2 * args->in_col ? runs[args->kh - 2][STEP2] : NULL;
+        return wide_STEP1;
+    return args->in_step == 2 * args->in_col ? wide_STEP2 : NULL;
 }
 
 void qn__q8_dwconv_vnni(const qn_q8_dwconv_args *args)

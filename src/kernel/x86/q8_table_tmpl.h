@@ -29,6 +29,7 @@ void TABLE(const uint8_t table[256], const uint8_t *src, uint8_t *dst, size_t n)
     }
     for (; at + VECTORS * sizeof(V) <= n; at += VECTORS * sizeof(V)) {
         V low[VECTORS], high[VECTORS], out[VECTORS];
+#pragma GCC unroll 4
         for (size_t v = 0; v < VECTORS; v++) {
             low[v] = LOAD(src + at + v * sizeof(V));
             high[v] = XOR(low[v], SPLAT((char)0x80));
@@ -36,12 +37,14 @@ void TABLE(const uint8_t table[256], const uint8_t *src, uint8_t *dst, size_t n)
         }
         for (size_t i = 1; i < 8; i++) {
             const V a = ROW(rows + 16 * i), b = ROW(rows + 128 + 16 * i);
-            for (size_t v = 0; v < VECTORS; v++) {
+    #pragma GCC unroll 4
+        for (size_t v = 0; v < VECTORS; v++) {
                 low[v] = SUBTRACT(low[v], SPLAT(16));
                 high[v] = SUBTRACT(high[v], SPLAT(16));
                 out[v] = XOR(out[v], XOR(SHUFFLE(a, low[v]), SHUFFLE(b, high[v])));
             }
         }
+#pragma GCC unroll 4
         for (size_t v = 0; v < VECTORS; v++)
             STORE(dst + at + v * sizeof(V), out[v]);
     }

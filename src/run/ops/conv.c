@@ -12,6 +12,7 @@
 
 #include "core/alloc.h"
 #include "core/checked.h"
+#include "kernel/split.h"
 
 #include <string.h>
 
@@ -94,6 +95,8 @@ static qn_status pack_gemm(const qn_plan *plan, qn_step *step, conv_state *s, co
         qn__igemm_pack(ctx->pool, s->packed + g * floats, source + g * s->group_oc * k,
                        bias == NULL ? NULL : bias + g * s->group_oc, s->group_oc, s->kc, s->ks, k,
                        s->kc, 1, nr);
+    for (size_t g = 0; s->igemm.repack != NULL && g < s->groups; g++)
+        s->igemm.repack(s->packed + g * floats, s->group_oc, k);
     qn__free(ctx, ordered);
     step->packed_bytes = bytes;
     step->kernel_name = s->igemm.name;
@@ -207,6 +210,9 @@ static qn_status prepare_state(const qn_plan *plan, qn_step *step, conv_state *s
     s->clamp = qn__step_clamp(step);
     s->igemm = step->kernels->f32_igemm;
     choose_way(s);
+    const qn_split_igemm *const split = qn__plan_get_options(plan)->split;
+    if (split != NULL && split->takes(s->group_oc, s->kc, s->ks))
+        s->igemm = split->kernel;
     float *weights = NULL, *bias = NULL;
     size_t n_bias = 0;
     qn_status status;

@@ -18,6 +18,7 @@ typedef struct gemm_state {
     size_t n_packed;      /* matrices in packed; 0: packed at run time */
     size_t packed_stride; /* floats */
     float *packed;
+    float *bias; /* [n] of weights packed at run time, or NULL */
     bool add_c;             /* C is added afterwards */
     size_t c_row, c_column; /* its strides in floats */
     qn_f32_igemm igemm;
@@ -34,6 +35,7 @@ static void gemm_release(const qn_context *ctx, qn_step *step)
     qn__free(ctx, s->a_at);
     qn__free(ctx, s->b_at);
     qn__free_aligned(ctx, s->packed);
+    qn__free(ctx, s->bias);
     qn__free(ctx, s);
     step->state = NULL;
 }
@@ -88,12 +90,22 @@ static qn_status prepare_weights(const qn_plan *plan, qn_step *step, gemm_state 
               qn__igemm_buffer_bytes(&rows_bytes, &s->igemm, s->m, 1, 1) &&
               reserve(step, &s->a_scratch, s->trans_a ? s->m * s->k : 0, sizeof(float)) &&
               reserve(step, &s->rows_scratch, rows_bytes, 1);
-    const bool constant = step->node->inputs[1]->constant != NULL;
+    const qn_tensor *const b_tensor = step->node->inputs[1];
+    /* A network larger than a plan may hold packed is packed a layer at a time, at every run. */
+    const bool constant =
+        b_tensor->constant != NULL &&
+        (!ok || b_tensor->type.dtype != QN_DTYPE_F32 || qn__plan_may_pack(plan, bytes));
     if (ok && !constant)
         ok = reserve(step, &s->packed_scratch, s->packed_stride, sizeof(float));
     if (!ok)
         return qn__step_fail(step, error, QN_LIMIT, "packed weights are too large");
     s->has_rows = rows_bytes != 0;
+    if (!constant && bias != NULL) {
+        s->bias = qn__reallocarray(ctx, NULL, s->n, sizeof *s->bias);
+        if (s->bias == NULL)
+            return QN_NOMEM(error);
+        memcpy(s->bias, bias, s->n * sizeof *s->bias);
+    }
     if (!constant)
         return QN_OK;
     float *b = NULL;
@@ -336,7 +348,7 @@ static qn_status gemm_run(const qn_step *step, const qn_run_env *env, const qn_v
         } else if (s->n_packed == 0) {
             float *const to = (float *)(void *)(scratch + s->packed_scratch);
             if (packed_b != b_at)
-                pack_matrix(s, to, (const float *)in[1].data + b_at, NULL);
+                pack_matrix(s, to, (const float *)in[1].data + b_at, s->bias);
             packed_b = b_at;
             packed = to;
         }

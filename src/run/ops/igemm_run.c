@@ -50,8 +50,10 @@ static blocks plan_blocks(const qn_igemm_job *job, size_t threads)
     b.row_blocks = 1;
     /* A private row buffer per tile is written by whoever runs the tile: columns stay together. */
     if (job->row_buffer == NULL) {
-        if (weight_bytes > WEIGHT_BLOCK_BYTES)
-            b.panels_per_block = WEIGHT_BLOCK_BYTES / panel_bytes;
+        const size_t block =
+            job->kernel->repack == NULL ? WEIGHT_BLOCK_BYTES : 4 * WEIGHT_BLOCK_BYTES;
+        if (weight_bytes > block)
+            b.panels_per_block = block / panel_bytes;
         /* Few rows: the threads share the columns. */
         const size_t wanted = threads * TASKS_PER_THREAD;
         if (threads > 1 && (b.tiles < 2 * threads || weight_bytes > 2 * input_bytes) &&

@@ -55,7 +55,7 @@ static int32_t column_base(const qn_q8_packed *p, uint32_t zero, const int8_t *w
     return (int32_t)((uint32_t)bias - zero * sum);
 }
 
-static bool set_sizes(qn_q8_packed *out, const qn_qparams *x, const qn_requant *requant)
+bool qn__q8_set_sizes(qn_q8_packed *out, const qn_qparams *x, const qn_requant *requant)
 {
     const qn_q8_igemm *const kernel = &out->kernel;
     out->flip = x->dtype == QN_DTYPE_I8 ? 0x80 : 0;
@@ -125,7 +125,7 @@ bool qn__q8_find(const qn_plan *plan, const qn_step *step, const qn_qparams *x,
     if (qn__plan_get_options(plan)->collect != NULL) /* which wants them made */
         return false;
     if (!qn__q8_activations(plan, x) || !qn__packed_known(store, w->constant->data, layout) ||
-        !set_sizes(out, x, requant))
+        !qn__q8_set_sizes(out, x, requant))
         return false;
     const uint64_t key = packed_key(w, x, requant, strides, out);
     const qn_packed_entry *const e = qn__packed_find(store, w->constant->data, layout, key);
@@ -159,7 +159,7 @@ qn_status qn__q8_pack(const qn_plan *plan, const qn_step *step, const qn_qparams
                       qn_q8_packed *out, qn_error *error)
 {
     const qn_context *const ctx = qn__plan_context(plan);
-    if (!set_sizes(out, x, requant))
+    if (!qn__q8_set_sizes(out, x, requant))
         return qn__step_fail(step, error, QN_LIMIT, "packed weights are too large");
     out->safe = true;
     for (size_t g = 0; out->safe && g < out->groups; g++)

@@ -36,6 +36,9 @@ typedef struct qn_q8_packed {
     bool safe, small_scales; /* as the kernel has it */
     qn_q8_igemm kernel;
 } qn_q8_packed;
+/* Sizes, flip and small_scales from what the caller has set (n, kc, ks, groups, kernel); false:
+ * too large. */
+bool qn__q8_set_sizes(qn_q8_packed *out, const qn_qparams *x, const qn_requant *requant);
 /* w: int8, element (column, p, k) of group g at g * stride_group + column * stride_n + p * stride_p
  * + k * stride_k; scales and biases of `requant` go into the panels. out: n, kc, ks, groups and
  * kernel are set by the caller. */

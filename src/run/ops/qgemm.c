@@ -1,9 +1,10 @@
 /* Quantized Gemm and MatMul. Constant right sides are packed when planning and run by 8-bit kernels
- * where they fit; otherwise, and on request as the reference, as exact products in float (qcore.h).
- * Products of two activations pack the right side in scratch memory for each matrix. */
+ * where they fit, right sides made while running in scratch memory (q8_product.h); otherwise, and
+ * on request as the reference, products are exact ones in float (qcore.h). */
+#include "core/checked.h"
 #include "run/nd.h"
 #include "run/ops/broadcast.h"
-#include "run/ops/q8_run.h"
+#include "run/ops/q8_product.h"
 
 #include <math.h>
 #include <string.h>
@@ -19,7 +20,9 @@ typedef struct qgemm_state {
     float *scale;        /* [n] for products of activations */
     qn_requant requant;
     qn_qproduct product;
-    qn_q8_packed q8; /* integers */
+    qn_q8_packed q8;    /* integers: constant b */
+    qn_q8_product both; /* integers: two activations */
+    size_t both_bytes;
     float *packed;
     int32_t *base;
 } qgemm_state;
@@ -181,6 +184,10 @@ static qn_status read_right(const qn_plan *plan, qn_step *step, qgemm_state *s, 
         const float scale = alpha * s->a.scale * s->b.scale;
         for (size_t i = 0; i < s->n; i++)
             s->scale[i] = s_y > 0.0f ? scale / s_y : scale;
+        s->integers = qn__q8_product_plan(plan, step, &s->a, &s->b, &s->requant, s->n, s->k,
+                                          s->trans_b, &s->both, &s->both_bytes);
+        if (s->integers)
+            return QN_OK;
     }
     if (!s->saturates)
         QN_TRY(qn__qproduct_plan(ctx, &step->kernels->f32_igemm, s->n, s->k, 1, 255, w_max,
@@ -197,7 +204,8 @@ static qn_status prepare_state(const qn_plan *plan, qn_step *step, qgemm_state *
     for (uint32_t i = 0; i < step->node->n_inputs; i++)
         step->in_layout[i] = QN_LAYOUT_ROW_MAJOR;
     if (s->integers) {
-        step->scratch_bytes = s->trans_a ? s->a_count : 0;
+        if (!qn_add_size(&step->scratch_bytes, s->both_bytes, s->trans_a ? s->a_count : 0))
+            return qn__step_fail(step, error, QN_LIMIT, "scratch memory is too large");
         step->kernel_name = step->kernels->q8_igemm.name;
         return QN_OK;
     }
@@ -272,12 +280,48 @@ static void byte_rows(const qn_q8_job *job, size_t group, size_t m0, size_t mr, 
         a[r] = (const uint8_t *)job->ctx + (m0 + (r < mr ? r : mr - 1)) * k;
 }
 
-static void run_integers(const qgemm_state *s, const qn_run_env *env, const void *a, void *dst)
+/* Matrices of a and b that output matrix i is made of. */
+static void matrices_of(const qgemm_state *s, size_t i, size_t *a, size_t *b)
 {
+    int64_t at[QN_BROADCAST_MAX];
+    const size_t row = i / s->batch.row, axis = s->batch.rank - 1;
+    const int64_t column = (int64_t)(i % s->batch.row);
+    qn__broadcast_row(&s->batch, row, at);
+    *a = (size_t)(at[0] + column * s->batch.strides[0][axis]);
+    *b = (size_t)(at[1] + column * s->batch.strides[1][axis]);
+}
+
+static void run_batch(const qn_step *step, const qgemm_state *s, const qn_run_env *env,
+                      const uint8_t *a, const uint8_t *b, uint8_t *dst)
+{
+    const size_t elem = s->requant.dtype == QN_DTYPE_F32 ? sizeof(float) : 1;
+    uint8_t *const scratch = env->scratch;
+    size_t packed = SIZE_MAX;
+    qn__q8_product_begin(&s->both, scratch);
+    for (size_t i = 0; i < s->batches; i++) {
+        size_t left, right;
+        matrices_of(s, i, &left, &right);
+        if (right != packed)
+            qn__q8_product_pack(&s->both, step, env, b + right * s->k * s->n, scratch);
+        packed = right;
+        qn__q8_product_run(&s->both, env, a + left * s->m * s->k, s->m,
+                           dst + i * s->m * s->n * elem, scratch);
+    }
+}
+
+static void run_integers(const qn_step *step, const qgemm_state *s, const qn_run_env *env,
+                         const qn_view *in, void *dst)
+{
+    const void *a = in[0].data;
     if (s->trans_a) {
+        uint8_t *const turned = (uint8_t *)env->scratch + s->both_bytes;
         const int64_t dims[2] = {(int64_t)s->m, (int64_t)s->k}, strides[2] = {1, (int64_t)s->m};
-        qn__strided_copy(env->pool, env->scratch, a, 2, dims, strides, 1);
-        a = env->scratch;
+        qn__strided_copy(env->pool, turned, a, 2, dims, strides, 1);
+        a = turned;
+    }
+    if (!s->constant_b) {
+        run_batch(step, s, env, a, in[1].data, dst);
+        return;
     }
     const qn_q8_job job = {.packed = &s->q8,
                            .m = s->m,
@@ -314,7 +358,7 @@ static qn_status run(const qn_step *step, const qn_run_env *env, const qn_view *
     (void)error;
     const qgemm_state *const s = step->state;
     if (s->integers) {
-        run_integers(s, env, in[0].data, out[0].data);
+        run_integers(step, s, env, in, out[0].data);
         return QN_OK;
     }
     float *a = env->scratch, *next = a + s->a_count;
@@ -334,14 +378,11 @@ static qn_status run(const qn_step *step, const qn_run_env *env, const qn_view *
     const size_t elem = s->requant.dtype == QN_DTYPE_F32 ? sizeof(float) : 1;
     qn__unpack_centered(env->pool, in[1].data, s->b.dtype, s->b.zero, b, s->b_count);
     for (size_t i = 0; i < s->batches; i++) {
-        int64_t at[QN_BROADCAST_MAX];
-        const size_t row = i / s->batch.row, column = i % s->batch.row, axis = s->batch.rank - 1;
-        qn__broadcast_row(&s->batch, row, at);
-        at[0] += (int64_t)column * s->batch.strides[0][axis];
-        at[1] += (int64_t)column * s->batch.strides[1][axis];
-        qn__qproduct_pack(&s->product, packed, b + (size_t)at[1] * s->k * s->n,
-                          s->trans_b ? s->k : 1, 0, s->trans_b ? 1 : s->n);
-        const qgemm_job job = {s, a + (size_t)at[0] * s->m * s->k,
+        size_t left, right;
+        matrices_of(s, i, &left, &right);
+        qn__qproduct_pack(&s->product, packed, b + right * s->k * s->n, s->trans_b ? s->k : 1, 0,
+                          s->trans_b ? 1 : s->n);
+        const qgemm_job job = {s, a + left * s->m * s->k,
                                (uint8_t *)out[0].data + i * s->m * s->n * elem};
         run_matrix(s, &job, packed, env->pool);
     }

@@ -3,8 +3,9 @@
 #include "run/op.h"
 #include "run/ops/vmath.h"
 
-#define COLUMNS 64    /* inner positions worked on together */
-#define MAX_SHORT 128 /* longest rows that are worked on together */
+#define COLUMNS 64    /* short rows worked on together */
+#define MAX_SHORT 128 /* longest of them */
+#define LANES 8       /* a loop of as many is a few vectors, without code for what is left over */
 
 typedef struct softmax_job {
     const float *src;
@@ -36,6 +37,18 @@ static qn_status prepare(const qn_plan *plan, qn_step *step, qn_error *error)
     return QN_OK;
 }
 
+/* dst = exp(src - top) */
+static void exponents(const float *src, float *dst, size_t n, float top)
+{
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+#pragma GCC ivdep
+        for (size_t j = 0; j < LANES; j++)
+            dst[i + j] = qn_exp_f32(src[i + j] - top);
+    for (; i < n; i++)
+        dst[i] = qn_exp_f32(src[i] - top);
+}
+
 static void contiguous_row(const float *src, float *dst, size_t n, bool log)
 {
     float top = -INFINITY;
@@ -50,9 +63,7 @@ static void contiguous_row(const float *src, float *dst, size_t n, bool log)
             dst[i] = src[i] - top - shift;
         return;
     }
-#pragma GCC ivdep
-    for (size_t i = 0; i < n; i++)
-        dst[i] = qn_exp_f32(src[i] - top);
+    exponents(src, dst, n, top);
     float sum = 0.0f;
     for (size_t i = 0; i < n; i++)
         sum += dst[i];
@@ -60,39 +71,39 @@ static void contiguous_row(const float *src, float *dst, size_t n, bool log)
         dst[i] /= sum;
 }
 
-/* `n` neighbouring positions, axis elements `stride` apart. */
-static void columns(const float *src, float *dst, size_t axis, size_t stride, size_t n, bool log)
+/* `n` neighbouring positions (a constant after inlining), axis elements `stride` apart. */
+static inline __attribute__((always_inline)) void
+some_columns(const float *src, float *dst, size_t axis, size_t stride, const size_t n, bool log)
 {
-    float top[COLUMNS], sum[COLUMNS];
-    for (size_t i = 0; i < n; i++) {
+    float top[LANES], sum[LANES] = {0}, part[LANES];
+    for (size_t i = 0; i < n; i++)
         top[i] = -INFINITY;
-        sum[i] = 0.0f;
-    }
     for (size_t k = 0; k < axis; k++)
         for (size_t i = 0; i < n; i++)
             top[i] = src[k * stride + i] > top[i] ? src[k * stride + i] : top[i];
-    if (log) {
-        for (size_t k = 0; k < axis; k++)
-            for (size_t i = 0; i < n; i++)
-                sum[i] += qn_exp_f32(src[k * stride + i] - top[i]);
-        for (size_t i = 0; i < n; i++)
-            sum[i] = logf(sum[i]);
-        for (size_t k = 0; k < axis; k++)
-            for (size_t i = 0; i < n; i++)
-                dst[k * stride + i] = src[k * stride + i] - top[i] - sum[i];
-        return;
-    }
     for (size_t k = 0; k < axis; k++) {
-#pragma GCC ivdep
         for (size_t i = 0; i < n; i++) {
-            const float e = qn_exp_f32(src[k * stride + i] - top[i]);
-            dst[k * stride + i] = e;
-            sum[i] += e;
+            part[i] = qn_exp_f32(src[k * stride + i] - top[i]);
+            sum[i] += part[i];
         }
+        if (!log)
+            memcpy(dst + k * stride, part, n * sizeof *part);
     }
-    for (size_t k = 0; k < axis; k++)
+    for (size_t i = 0; log && i < n; i++)
+        sum[i] = logf(sum[i]);
+    for (size_t k = 0; k < axis; k++) {
         for (size_t i = 0; i < n; i++)
-            dst[k * stride + i] /= sum[i];
+            part[i] = log ? src[k * stride + i] - top[i] - sum[i] : dst[k * stride + i] / sum[i];
+        memcpy(dst + k * stride, part, n * sizeof *part);
+    }
+}
+
+static void columns(const float *src, float *dst, size_t axis, size_t stride, size_t n, bool log)
+{
+    for (; n >= LANES; n -= LANES, src += LANES, dst += LANES)
+        some_columns(src, dst, axis, stride, LANES, log);
+    for (; n > 0; n--, src++, dst++)
+        some_columns(src, dst, axis, stride, 1, log);
 }
 
 /* Several short rows at once, turned so that loops run over rows: the same operations in the same
@@ -125,9 +136,7 @@ static void run_range(void *arg, size_t begin, size_t end)
             contiguous_row(job->src + at, job->dst + at, v.axis, job->log);
             continue;
         }
-        for (size_t i = 0; i < v.inner; i += COLUMNS)
-            columns(job->src + at + i, job->dst + at + i, v.axis, v.inner,
-                    v.inner - i < COLUMNS ? v.inner - i : COLUMNS, job->log);
+        columns(job->src + at, job->dst + at, v.axis, v.inner, v.inner, job->log);
     }
 }
 

@@ -4,21 +4,27 @@
 #include "run/nd.h"
 #include "run/ops/vmath.h"
 
-/* Loops over src (maybe dst itself: same index only, so vectorizing is safe). */
-#define LOOP(expr)                                                                                 \
+/* Loops over src (maybe dst itself: same index only, so vectorizing is safe). Those over functions of
+ * the library do as many as there are, the others whole blocks: no code for what is left over. */
+enum { BLOCK = 64 };
+
+#define FOR(count, expr)                                                                           \
     do {                                                                                           \
-        _Pragma("GCC ivdep") for (size_t i = 0; i < n; i++)                                        \
+        _Pragma("GCC ivdep") for (size_t i = 0; i < (count); i++)                                  \
         {                                                                                          \
             const float x = src[i];                                                                \
             dst[i] = (expr);                                                                       \
         }                                                                                          \
     } while (0)
+#define LOOP(expr) FOR(BLOCK, expr)
+#define CALL(expr) FOR(n, expr)
 
 static float gelu_tanh(float x)
 {
     return 0.5f * x * (1.0f + tanhf(0.7978845608f * (x + 0.044715f * x * x * x)));
 }
 
+/* n: how many of a block's elements matter; all of them can be read and written. */
 static void apply(const qn_unary *u, const float *src, float *dst, size_t n)
 {
     const float alpha = u->alpha, beta = u->beta;
@@ -36,7 +42,7 @@ static void apply(const qn_unary *u, const float *src, float *dst, size_t n)
         LOOP(qn_sigmoid_f32(x));
         break;
     case QN_OP_TANH:
-        LOOP(tanhf(x));
+        CALL(tanhf(x));
         break;
     case QN_OP_HARD_SIGMOID:
         LOOP(alpha * x + beta < 0.0f ? 0.0f : (alpha * x + beta > 1.0f ? 1.0f : alpha * x + beta));
@@ -46,25 +52,25 @@ static void apply(const qn_unary *u, const float *src, float *dst, size_t n)
              (x / 6.0f + 0.5f < 0.0f ? 0.0f : (x / 6.0f + 0.5f > 1.0f ? 1.0f : x / 6.0f + 0.5f)));
         break;
     case QN_OP_ELU:
-        LOOP(x < 0.0f ? alpha * expm1f(x) : x);
+        CALL(x < 0.0f ? alpha * expm1f(x) : x);
         break;
     case QN_OP_SELU:
-        LOOP(beta * (x < 0.0f ? alpha * expm1f(x) : x));
+        CALL(beta * (x < 0.0f ? alpha * expm1f(x) : x));
         break;
     case QN_OP_GELU:
         if (u->approximate)
-            LOOP(gelu_tanh(x));
+            CALL(gelu_tanh(x));
         else
-            LOOP(0.5f * x * (1.0f + erff(x * 0.70710678f)));
+            CALL(0.5f * x * (1.0f + erff(x * 0.70710678f)));
         break;
     case QN_OP_SOFTPLUS:
-        LOOP((x > 0.0f ? x : 0.0f) + log1pf(expf(-fabsf(x))));
+        CALL((x > 0.0f ? x : 0.0f) + log1pf(expf(-fabsf(x))));
         break;
     case QN_OP_EXP:
         LOOP(qn_exp_f32(x));
         break;
     case QN_OP_LOG:
-        LOOP(logf(x));
+        CALL(logf(x));
         break;
     case QN_OP_SQRT:
         LOOP(sqrtf(x));
@@ -79,49 +85,49 @@ static void apply(const qn_unary *u, const float *src, float *dst, size_t n)
         LOOP(-x);
         break;
     case QN_OP_FLOOR:
-        LOOP(floorf(x));
+        CALL(floorf(x));
         break;
     case QN_OP_CEIL:
-        LOOP(ceilf(x));
+        CALL(ceilf(x));
         break;
     case QN_OP_ROUND:
-        LOOP(rintf(x));
+        CALL(rintf(x));
         break;
     case QN_OP_ERF:
-        LOOP(erff(x));
+        CALL(erff(x));
         break;
     case QN_OP_SIN:
-        LOOP(sinf(x));
+        CALL(sinf(x));
         break;
     case QN_OP_COS:
-        LOOP(cosf(x));
+        CALL(cosf(x));
         break;
     case QN_OP_TAN:
-        LOOP(tanf(x));
+        CALL(tanf(x));
         break;
     case QN_OP_ASIN:
-        LOOP(asinf(x));
+        CALL(asinf(x));
         break;
     case QN_OP_ACOS:
-        LOOP(acosf(x));
+        CALL(acosf(x));
         break;
     case QN_OP_ATAN:
-        LOOP(atanf(x));
+        CALL(atanf(x));
         break;
     case QN_OP_SINH:
-        LOOP(sinhf(x));
+        CALL(sinhf(x));
         break;
     case QN_OP_COSH:
-        LOOP(coshf(x));
+        CALL(coshf(x));
         break;
     case QN_OP_ASINH:
-        LOOP(asinhf(x));
+        CALL(asinhf(x));
         break;
     case QN_OP_ACOSH:
-        LOOP(acoshf(x));
+        CALL(acoshf(x));
         break;
     case QN_OP_ATANH:
-        LOOP(atanhf(x));
+        CALL(atanhf(x));
         break;
     case QN_OP_SIGN:
         LOOP(x > 0.0f ? 1.0f : (x < 0.0f ? -1.0f : x * 0.0f));
@@ -130,10 +136,10 @@ static void apply(const qn_unary *u, const float *src, float *dst, size_t n)
         LOOP(x / (1.0f + fabsf(x)));
         break;
     case QN_OP_MISH:
-        LOOP(x * tanhf((x > 0.0f ? x : 0.0f) + log1pf(expf(-fabsf(x)))));
+        CALL(x * tanhf((x > 0.0f ? x : 0.0f) + log1pf(expf(-fabsf(x)))));
         break;
     case QN_OP_CELU:
-        LOOP(x < 0.0f ? alpha * expm1f(x / alpha) : x);
+        CALL(x < 0.0f ? alpha * expm1f(x / alpha) : x);
         break;
     case QN_OP_THRESHOLDED_RELU:
         LOOP(x > alpha ? x : 0.0f);
@@ -151,13 +157,21 @@ static void apply(const qn_unary *u, const float *src, float *dst, size_t n)
 
 void qn__unary_f32(const qn_unary *unary, const float *src, float *dst, size_t count)
 {
-    apply(unary, src, dst, count);
     const float lo = unary->clamp.lo, hi = unary->clamp.hi;
-    if (lo == -INFINITY && hi == INFINITY)
-        return;
-    for (size_t i = 0; i < count; i++) {
-        const float x = dst[i] < lo ? lo : dst[i];
-        dst[i] = x > hi ? hi : x;
+    for (size_t i = 0; i < count; i += BLOCK) {
+        const size_t n = count - i < BLOCK ? count - i : BLOCK;
+        float part[BLOCK] = {0};
+        float *const to = n < BLOCK ? part : dst + i;
+        const float *from = src + i;
+        if (n < BLOCK)
+            from = memcpy(part, from, n * sizeof *part);
+        apply(unary, from, to, n);
+        for (size_t j = 0; j < BLOCK && (lo != -INFINITY || hi != INFINITY); j++) {
+            const float x = to[j] < lo ? lo : to[j];
+            to[j] = x > hi ? hi : x;
+        }
+        if (n < BLOCK)
+            memcpy(dst + i, part, n * sizeof *part);
     }
 }
 
