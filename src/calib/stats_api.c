@@ -69,16 +69,13 @@ static qn_status range_json(qn_stats *stats, const qn_stats_stage *s, size_t i, 
     qn_range range;
     QN_TRY(s->methods[i]->finish(stats->ctx, s->states[i], &format, 1, &range, error));
     json_t *row = json_object();
+    put(row, "tensor", json_string(shown(stats, s->item_names[i])), ok);
     put(row, "kind", json_string(s->methods[i]->state_kind), ok);
     put(row, "values", json_integer((json_int_t)range.count), ok);
     put(row, "lowest", range.valid ? json_real((double)range.seen_lo) : json_null(), ok);
     put(row, "highest", range.valid ? json_real((double)range.seen_hi) : json_null(), ok);
-    const char *name = shown(stats, s->item_names[i]);
-    if (name != NULL)
-        put(ranges, name, row, ok);
-    else
-        json_decref(row);
-    return name != NULL ? QN_OK : QN_NOMEM(error);
+    *ok &= json_array_append_new(ranges, row) == 0;
+    return QN_OK;
 }
 
 static int append(const char *text, size_t size_bytes, void *buf)
@@ -91,7 +88,7 @@ static qn_status describe_json(qn_stats *stats, char **text, qn_error *error)
 {
     const qn_stats_stage *s = &stats->stages[QN_STATS_MAIN];
     bool ok = true;
-    json_t *root = head_json(stats, &ok), *names = json_array(), *ranges = json_object();
+    json_t *root = head_json(stats, &ok), *names = json_array(), *ranges = json_array();
     qn_status status = QN_OK;
     for (size_t i = 0; i < s->n_samples; i++)
         ok &= json_array_append_new(names, json_string(shown(stats, s->samples[i].name))) == 0;

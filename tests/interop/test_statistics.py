@@ -188,8 +188,9 @@ def test_inspect(work):
     found = json.loads(run("inspect", "i.st", "--json", cwd=work).stdout)
     data = np.load(work / "data.npy")
     assert found["seen"] == N_SAMPLES and len(found["names"]) == N_SAMPLES
-    assert np.float32(found["ranges"]["x"]["lowest"]) == data.min()
-    assert np.float32(found["ranges"]["x"]["highest"]) == data.max()
+    (x,) = [r for r in found["ranges"] if r["tensor"] == "x"]
+    assert np.float32(x["lowest"]) == data.min()
+    assert np.float32(x["highest"]) == data.max()
     whole = (work / "i.st").read_bytes()
     (work / "i.st").write_bytes(whole[:-7])
     assert "cut off or damaged" in run("inspect", "i.st", cwd=work, code=1).stderr
