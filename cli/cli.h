@@ -17,8 +17,9 @@ enum {
     CMD_INSPECT = 1 << 4,
     CMD_BENCH = 1 << 5,
     CMD_CONVERT = 1 << 6,
+    CMD_MERGE_STATS = 1 << 7,
     CMD_DATA = CMD_QUANTIZE | CMD_EVAL | CMD_COMPARE | CMD_RUN, /* commands that read samples */
-    CMD_ALL = CMD_DATA | CMD_INSPECT | CMD_BENCH | CMD_CONVERT
+    CMD_ALL = CMD_DATA | CMD_INSPECT | CMD_BENCH | CMD_CONVERT | CMD_MERGE_STATS
 };
 
 enum { CLI_MAX_POSITIONAL = 64, CLI_MAX_OVERRIDES = 256, CLI_MAX_INPUTS = 16 };
@@ -30,7 +31,8 @@ typedef struct cli_options {
     qn_dataset_options data;
     bool has_data_source;
     bool has_format;
-    const char *save_list, *save_recipe;
+    const char *save_list, *save_recipe, *save_stats;
+    qn_stats_options stats;
     qn_quantize_options quantize;
     qn_override overrides[CLI_MAX_OVERRIDES];
     char *owned[CLI_MAX_OVERRIDES]; /* copies that overrides point into */
@@ -99,5 +101,6 @@ int cmd_run(const cli_options *options);
 int cmd_inspect(const cli_options *options);
 int cmd_bench(const cli_options *options);
 int cmd_convert(const cli_options *options);
+int cmd_merge_stats(const cli_options *options);
 
 #endif

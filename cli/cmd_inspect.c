@@ -21,9 +21,15 @@ int cmd_inspect(const cli_options *options)
     char *text = NULL;
     qn_error error = {0};
     code = EXIT_OK;
-    if (qn_model_load(ctx, options->positional[0], &model, &error) != QN_OK ||
-        !whole(ctx, options->positional[0], &error) ||
-        qn_model_describe(model, options->json, &text, &error) != QN_OK)
+    const qn_status stats =
+        qn_stats_describe(ctx, options->positional[0], options->json, &text, &error);
+    if (stats == QN_OK)
+        fputs(text, stdout);
+    else if (stats != QN_INVALID_ARGUMENT && stats != QN_IO) /* a damaged one */
+        code = cli_failed(&error);
+    else if (qn_model_load(ctx, options->positional[0], &model, &error) != QN_OK ||
+             !whole(ctx, options->positional[0], &error) ||
+             qn_model_describe(model, options->json, &text, &error) != QN_OK)
         code = cli_failed(&error);
     else
         printf("%s%s", text, options->json ? "\n" : "");

@@ -4,6 +4,7 @@
 #include "progress.h"
 
 #include <string.h>
+#include <unistd.h>
 
 static bool is_gemm(const char *op)
 {
@@ -150,18 +151,78 @@ static void print_summary(const cli_options *options, const qn_report *report, c
     printf("  cost      %.2f s, peak memory %s\n", s->seconds, cli_size_text(cli_peak_bytes(), c));
 }
 
+/* --- statistics --------------------------------------------------------------------------------*/
+static bool only_statistics(const cli_options *options)
+{
+    return options->save_stats != NULL && options->output == NULL && !options->dry_run;
+}
+
+static int check_statistics(const cli_options *options, bool has_samples)
+{
+    const bool from_file = options->quantize.stats_file != NULL;
+    if (from_file && (has_samples || options->save_stats != NULL || options->stats.resume))
+        return cli_usage_error(
+            "quantize: --stats takes the place of samples: it excludes --images, "
+            "--data, --list, --labels, --save-stats and --resume");
+    if (options->stats.n_parts > 1 && !only_statistics(options))
+        return cli_usage_error(
+            "quantize: --part needs --save-stats and no -o: the parts are merged "
+            "first (quench merge-stats)");
+    if ((options->save_stats != NULL || options->stats.resume) && !has_samples)
+        return cli_usage_error("quantize: --save-stats and --resume need samples");
+    if (options->stats.resume && options->save_stats == NULL && options->output == NULL)
+        return cli_usage_error("quantize: --resume needs -o or --save-stats: what it goes on from "
+                               "lies beside");
+    return EXIT_OK;
+}
+
+static bool any_preprocessing(const qn_preprocess *p)
+{
+    return p->channels != QN_CHANNELS_RGB || p->filter != QN_FILTER_BILINEAR || p->n_mean > 0 ||
+           p->n_normal > 0 || p->resize_shorter > 0 || p->resize_width > 0 || p->crop_width > 0 ||
+           p->letterbox_width > 0;
+}
+
+/* Where statistics are kept, freed by the caller; *own: only until the model is written. */
+static char *statistics_path(const cli_options *options, bool *own)
+{
+    const char *name = options->save_stats != NULL ? options->save_stats : options->output;
+    const size_t bytes = strlen(name) + sizeof ".stats";
+    char *path = malloc(bytes);
+    *own = options->save_stats == NULL;
+    if (path != NULL)
+        snprintf(path, bytes, "%s%s", name, *own ? ".stats" : "");
+    return path;
+}
+
+static int print_statistics(const cli_options *options, const qn_context *ctx)
+{
+    char *text = NULL;
+    qn_error error = {0};
+    if (options->quiet && !options->json)
+        return EXIT_OK;
+    if (qn_stats_describe(ctx, options->save_stats, options->json, &text, &error) != QN_OK)
+        return cli_failed(&error);
+    fwrite(text, 1, options->json || options->verbose ? strlen(text) : strcspn(text, "\n") + 1,
+           stdout);
+    qn_text_destroy(ctx, text);
+    return EXIT_OK;
+}
+
 static int check_files(const cli_options *options)
 {
+    const bool has_samples = options->has_data_source || options->data.labels_file != NULL;
     if (options->n_positional != 1)
         return cli_usage_error("quantize: one model file is needed, %zu given",
                                options->n_positional);
-    if (options->output == NULL && !options->dry_run)
+    if (options->output == NULL && !options->dry_run && options->save_stats == NULL)
         return cli_usage_error("quantize: -o OUT is needed (or --dry-run)");
-    if (options->quantize.recipe_file == NULL && options->quantize.scheme == NULL &&
-        !options->has_data_source && options->data.labels_file == NULL)
+    if (options->quantize.recipe_file == NULL && options->quantize.stats_file == NULL &&
+        options->quantize.ranges_file == NULL && options->quantize.scheme == NULL && !has_samples)
         return cli_usage_error("quantize: samples are needed: --images, --data, --list (or "
-                               "--recipe with stored ranges, --dynamic, --weight-only)");
-    return EXIT_OK;
+                               "--recipe with stored ranges, --ranges, --stats, --dynamic, "
+                               "--weight-only)");
+    return check_statistics(options, has_samples);
 }
 
 int cmd_quantize(const cli_options *options)
@@ -184,6 +245,8 @@ int cmd_quantize(const cli_options *options)
     qn_error error = {0};
     summary result = {0};
     int64_t storage[CLI_MAX_INPUTS][QN_MODEL_MAX_RANK];
+    char *kept = NULL; /* statistics */
+    bool own = false;
     cli_progress progress = {.quiet = options->quiet};
     qn_quantize_options quantize = options->quantize;
     quantize.progress = cli_show_progress;
@@ -201,6 +264,22 @@ int cmd_quantize(const cli_options *options)
         if (code != EXIT_OK)
             goto done;
     }
+    if (options->save_stats != NULL || options->stats.resume) {
+        code = EXIT_FAILED;
+        kept = statistics_path(options, &own);
+        if (kept == NULL ||
+            qn_stats_collect(model, dataset, &quantize, &options->stats, kept, &error) != QN_OK)
+            goto failed;
+        if (only_statistics(options)) {
+            code = print_statistics(options, ctx);
+            goto done;
+        }
+        quantize.stats_file = kept;
+        qn_dataset_destroy(dataset);
+        dataset = NULL;
+    } else if (quantize.stats_file != NULL && any_preprocessing(&options->data.preprocess)) {
+        quantize.stats_preprocess = &options->data.preprocess;
+    }
     code = EXIT_FAILED;
     if (qn_quantize(model, dataset, &quantize, &quantized, &report, &error) != QN_OK)
         goto failed;
@@ -212,6 +291,8 @@ int cmd_quantize(const cli_options *options)
         qn_text_save(ctx, options->save_recipe, qn_report_recipe(report), &error) != QN_OK)
         goto failed;
     cli_say(options, "%-10s %.3f s", "write", cli_seconds() - writing);
+    if (own)
+        unlink(kept);
     result.float_bytes = qn_model_file_bytes(model);
     result.seconds = cli_seconds() - started;
     count_nodes(report, &result);
@@ -224,6 +305,7 @@ int cmd_quantize(const cli_options *options)
 failed:
     cli_failed(&error);
 done:
+    free(kept);
     qn_report_destroy(report);
     qn_model_destroy(quantized);
     qn_dataset_destroy(dataset);

@@ -40,8 +40,8 @@ static void print_methods(FILE *out, const char *option, const char *key,
 void cli_print_help(FILE *out, unsigned command, const char *name, const char *usage,
                     const char *summary)
 {
-    static const char *const groups[] = {"samples", "pictures", "quantization", "running",
-                                         "output"};
+    static const char *const groups[] = {"samples",    "pictures", "quantization",
+                                         "statistics", "running",  "output"};
     fprintf(out, "usage: quench %s %s [options]\n\n%s\n", name, usage, summary);
     for (size_t g = 0; g < sizeof groups / sizeof groups[0]; g++) {
         bool first = true;

@@ -24,7 +24,7 @@ static void print_commands(FILE *out)
             "usage: quench COMMAND [options]\n\n"
             "Makes a trained float network (ONNX, MNN) an int8 one, and shows what that cost.\n\n");
     for (size_t i = 0; i < N_COMMANDS; i++)
-        fprintf(out, "  %-9s %s\n", commands[i].name, commands[i].summary);
+        fprintf(out, "  %-11s %s\n", commands[i].name, commands[i].summary);
     fprintf(out, "\nFor example:\n"
                  "  quench quantize model.onnx -o model.int8.onnx --images pictures --mean 127.5 "
                  "--normal 0.00784\n"

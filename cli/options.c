@@ -100,6 +100,21 @@ static bool parse_resize(const char *value, qn_preprocess *out)
     return parse_size("--resize", value, &out->resize_width, &out->resize_height);
 }
 
+/* "I/N". */
+static bool parse_part(const char *value, qn_stats_options *out)
+{
+    char first[32];
+    const size_t length = strcspn(value, "/");
+    if (value[length] == '\0' || length >= sizeof first)
+        return bad("--part", value, "a part I/N, as 3/7");
+    memcpy(first, value, length);
+    first[length] = '\0';
+    if (!parse_u64("--part", first, 1, &out->part) ||
+        !parse_u64("--part", value + length + 1, 1, &out->n_parts))
+        return false;
+    return out->part <= out->n_parts || bad("--part", value, "a part I/N, as 3/7");
+}
+
 /* Index of value in "a|b|c", or -1. */
 static int choice_index(const char *value, const char *choices)
 {
@@ -314,6 +329,7 @@ static void set_defaults(cli_options *o)
     memset(o, 0, sizeof *o);
     qn_dataset_options_init(&o->data);
     qn_quantize_options_init(&o->quantize);
+    qn_stats_options_init(&o->stats);
     o->batch = 1;
     o->top = 5;
     o->rounds = 10;

@@ -56,8 +56,12 @@ typedef struct qn_quantize_options {
     const char *scheme;        /* NULL: the recipe's, else "static": weights and activations, ranges
                                   calibrated; "dynamic": scales of activations made at run time;
                                   "int8" | "int4" | "uint8" | "uint4": weights only, in blocks */
-    uint32_t weight_block; /* weights that share a scale when only weights are quantized: 16, 32,
-                              64, 128 or 256; 0: default */
+    uint32_t weight_block;   /* weights that share a scale when only weights are quantized: 16, 32,
+                                64, 128 or 256; 0: default */
+    const char *stats_file;  /* from qn_stats_collect, instead of a dataset; may be NULL */
+    const char *ranges_file; /* calibration table of onnxruntime, TensorRT or ncnn; may be NULL */
+    /* with stats_file: pictures must have been preprocessed so; NULL: however it was */
+    const qn_preprocess *stats_preprocess;
 } qn_quantize_options;
 QN_API void qn_quantize_options_init(qn_quantize_options *options);
 
@@ -81,6 +85,29 @@ QN_API qn_status qn_quantize(const qn_model *model, const qn_dataset *dataset,
                              const qn_quantize_options *options, qn_model **out, qn_report **report,
                              qn_error *error);
 QN_API void qn_report_destroy(qn_report *report);
+
+/* --- statistics as files --------------------------------------------------------------------- */
+/* Calibration in parts, on several machines or with interruptions: qn_stats_collect writes what one
+ * part of the samples shows, qn_stats_merge adds parts, and qn_quantize with stats_file does the
+ * rest without samples. The bytes are those of one run over everything. */
+typedef struct qn_stats_options {
+    size_t struct_size;
+    uint64_t part, n_parts; /* part 1 .. n_parts of the dataset's samples, in order [1 of 1] */
+    bool resume;            /* go on from path.partial, which an interrupted run has left */
+} qn_stats_options;
+QN_API void qn_stats_options_init(qn_stats_options *options);
+/* Calibrates on a part of dataset (which has all samples) with the same options as qn_quantize, and
+ * writes what was seen to path. UNSUPPORTED for a feature method that cannot do it in parts. */
+QN_API qn_status qn_stats_collect(const qn_model *model, const qn_dataset *dataset,
+                                  const qn_quantize_options *options, const qn_stats_options *how,
+                                  const char *path, qn_error *error);
+/* Writes the merge of n files to path. INVALID_ARGUMENT where they are not parts of one run. */
+QN_API qn_status qn_stats_merge(const qn_context *ctx, const char *const *paths, size_t n,
+                                const char *path, qn_error *error);
+/* What is in a statistics file, as text or JSON; *text is freed with qn_text_destroy.
+ * INVALID_ARGUMENT where the file is not one. */
+QN_API qn_status qn_stats_describe(const qn_context *ctx, const char *path, bool json, char **text,
+                                   qn_error *error);
 
 /* One node of the simplified graph. Strings are borrowed until the report is destroyed. */
 typedef struct qn_report_node {

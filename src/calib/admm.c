@@ -11,6 +11,7 @@
  * evenly around their mean. Up to FEW values are kept as they are. */
 #include "calib/histogram.h"
 #include "calib/scan.h"
+#include "calib/stats_wire.h"
 
 #include <float.h>
 #include <math.h>
@@ -247,6 +248,118 @@ static qn_status merge(const qn_context *ctx, void *into, const void *from, qn_e
     return QN_OK;
 }
 
+/* --- in a statistics file ----------------------------------------------------------------------*/
+#define MOST_VALUES ((uint64_t)1 << 56)
+
+static int by_bits(const void *a, const void *b)
+{
+    uint32_t x, y;
+    memcpy(&x, a, sizeof(x));
+    memcpy(&y, b, sizeof(y));
+    return x < y ? -1 : x > y;
+}
+
+/* In an order that is always the same. */
+static void save_few(const qn_context *ctx, const state *s, qn_strbuf *buf)
+{
+    float *sorted = qn__alloc(ctx, FEW * sizeof(*sorted));
+    buf->failed |= sorted == NULL;
+    if (sorted == NULL)
+        return;
+    memcpy(sorted, s->few, (size_t)s->count * sizeof(*sorted));
+    qsort(sorted, (size_t)s->count, sizeof(*sorted), by_bits);
+    qn__put_floats(buf, sorted, (size_t)s->count);
+    qn__free(ctx, sorted);
+}
+
+static void save_side(const side *s, qn_strbuf *buf)
+{
+    const size_t n = s->bins == NULL ? 0 : octave_start(OCTAVES);
+    size_t filled = 0, last = 0;
+    qn__put_fixed(buf, s->bins == NULL ? 0 : s->top, 1);
+    for (size_t i = 0; i < n; i++)
+        filled += s->bins[i].count != 0;
+    if (s->bins != NULL)
+        qn__put_varint(buf, filled);
+    for (size_t i = 0; i < n; i++) {
+        if (s->bins[i].count == 0)
+            continue;
+        qn__put_varint(buf, i - last);
+        qn__put_varint(buf, s->bins[i].count);
+        qn__put_varint(buf, s->bins[i].sum);
+        last = i;
+    }
+}
+
+static void save(const qn_context *ctx, const void *p, qn_strbuf *buf)
+{
+    const state *s = p;
+    qn__put_varint(buf, s->count);
+    if (s->count == 0)
+        return;
+    qn__put_f32(buf, s->lo);
+    qn__put_f32(buf, s->hi);
+    if (!s->many)
+        save_few(ctx, s, buf);
+    for (size_t i = 0; i < 2 && s->many; i++)
+        save_side(&s->sides[i], buf);
+}
+
+static qn_status load_side(const qn_context *ctx, side *s, qn_qnm_cursor *from, qn_error *error)
+{
+    const size_t n = octave_start(OCTAVES);
+    const uint32_t top = qn_qnm_u8(from);
+    if (top == 0 || from->failed)
+        return QN_OK;
+    const uint64_t filled = qn__get_varint(from);
+    from->failed |= top >= N_EXPONENTS - 1 || filled > n;
+    if (from->failed)
+        return QN_OK;
+    QN_TRY(raise_top(ctx, s, top, error));
+    size_t at = 0;
+    for (uint64_t i = 0; i < filled; i++) {
+        const uint64_t gap = qn__get_varint(from), count = qn__get_varint(from);
+        const uint64_t sum = qn__get_varint(from);
+        from->failed |= gap >= n - at || (i > 0 && gap == 0) || count == 0 || count > MOST_VALUES ||
+                        sum >> MANTISSA_BITS > count;
+        if (from->failed)
+            return QN_OK;
+        at += (size_t)gap;
+        s->bins[at] = (bin){count, sum};
+    }
+    return QN_OK;
+}
+
+static qn_status load_few(const qn_context *ctx, state *s, qn_qnm_cursor *from, qn_error *error)
+{
+    s->few = qn__calloc(ctx, FEW, sizeof(*s->few));
+    if (s->few == NULL)
+        return QN_NOMEM(error);
+    qn__get_floats(from, s->few, (size_t)s->count);
+    for (size_t i = 0; i < s->count; i++)
+        from->failed |= !(s->few[i] >= s->lo && s->few[i] <= s->hi);
+    return QN_OK;
+}
+
+static qn_status load(const qn_context *ctx, void *p, qn_qnm_cursor *from, qn_error *error)
+{
+    state *s = p;
+    s->count = qn__get_varint(from);
+    if (s->count == 0 || from->failed)
+        return QN_OK;
+    s->lo = qn_qnm_f32(from);
+    s->hi = qn_qnm_f32(from);
+    s->many = s->count > FEW;
+    from->failed |= s->count > MOST_VALUES || !isfinite(s->lo) || !isfinite(s->hi) || s->lo > s->hi;
+    if (from->failed)
+        return QN_OK;
+    if (!s->many)
+        return load_few(ctx, s, from, error);
+    for (size_t i = 0; i < 2; i++)
+        QN_TRY(load_side(ctx, &s->sides[i], from, error));
+    return QN_OK;
+}
+
 /* A side in ascending order with running totals. */
 typedef struct line {
     uint32_t top;
@@ -469,4 +582,7 @@ const qn_feature_method qn__feature_admm = {
     .merge = merge,
     .finish = finish,
     .release = release,
+    .state_kind = "magnitudes",
+    .save = save,
+    .load = load,
 };

@@ -44,6 +44,9 @@ typedef struct qn_calib_item {
     const struct qn_train_look *look; /* calib/train.h; NULL: none */
 } qn_calib_item;
 
+struct qn_stats;
+struct qn_strbuf;
+struct qn_qnm_cursor;
 typedef struct qn_calib_options {
     const qn_calib_item *items; /* tensors to observe */
     size_t n_items;
@@ -57,11 +60,17 @@ typedef struct qn_calib_options {
     size_t limit;  /* at most so many samples, evenly spaced; 0: all */
     bool (*progress)(void *ctx, const char *phase, uint64_t done, uint64_t total);
     void *progress_ctx;
+    struct qn_stats *stats; /* stats.h: NULL, or take all from there instead of running */
+    uint32_t stage;         /* of stats */
 } qn_calib_options;
 
 /* Runs graph (float, simplified) over the dataset and fills a range per item. */
 qn_status qn__calibrate(const qn_graph *graph, const qn_dataset *dataset,
                         const qn_calib_options *options, qn_ranges *out, qn_error *error);
+/* Runs graph over those samples of the dataset that options->stats still lacks and adds what was
+ * seen to its stage, for qn__calibrate to take. UNSUPPORTED for a method without state_kind. */
+qn_status qn__calibrate_collect(const qn_graph *graph, const qn_dataset *dataset,
+                                const qn_calib_options *options, qn_error *error);
 
 /* Adds the mean of every channel (axis 1) of a view to fixed-point sums [channels]: integers, so
  * that the order of the samples does not show. */
@@ -116,8 +125,17 @@ typedef struct qn_feature_method {
     qn_status (*finish)(const qn_context *ctx, const void *state, const qn_range_format *format,
                         int64_t batch, qn_range *out, qn_error *error);
     void (*release)(const qn_context *ctx, void *state);
+    /* For statistics files (stats.h); NULL: the state cannot be kept in one. Methods of one kind
+     * have the same state. What is saved depends on the state's content alone; load fills a state
+     * that was just initialized, and checks everything (failed: the cursor's). */
+    const char *state_kind;
+    void (*save)(const qn_context *ctx, const void *state, struct qn_strbuf *buf);
+    qn_status (*load)(const qn_context *ctx, void *state, struct qn_qnm_cursor *from,
+                      qn_error *error);
 } qn_feature_method;
 const qn_feature_method *qn__feature_method_at(size_t index); /* NULL past the end */
 const qn_feature_method *qn__feature_method_find(const char *name);
+/* Any method whose state is of that kind, to load and merge it. */
+const qn_feature_method *qn__feature_method_of_kind(const char *kind, size_t length);
 
 #endif

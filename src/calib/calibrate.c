@@ -3,6 +3,7 @@
  * varies from run to run, the merged state does not (calib.h). Memory does not grow with the number
  * of samples. */
 #include "calib/calib.h"
+#include "calib/stats.h"
 #include "kernel/split.h"
 #include "run/run.h"
 
@@ -23,6 +24,9 @@ typedef struct job {
     uint32_t n_workers;
     struct worker *workers;
     qn_ranges *ranges;
+    bool collect;       /* what each sample shows goes to options->stats */
+    qn_stats_row *rows; /* [n_rows] of options with data, then */
+    uint64_t n_wanted;  /* samples that run */
     /* first failure by sample index, progress; under lock */
     pthread_mutex_t lock;
     uint64_t done;
@@ -44,12 +48,9 @@ typedef struct worker {
     uint64_t sample;
 } worker;
 
-/* Sample i * all / few for some i: the first at or after it is the only candidate. */
 static bool is_one_of_few(const job *j, uint64_t sample)
 {
-    const uint64_t all = qn_dataset_count(j->dataset);
-    const uint64_t i = (sample * j->n_few + all - 1) / all;
-    return i < j->n_few && i * all / j->n_few == sample;
+    return qn_is_one_of_few(sample, j->n_few, qn_dataset_count(j->dataset));
 }
 
 static qn_status add_means(worker *w, const qn_view *view, size_t index, qn_error *error)
@@ -112,13 +113,66 @@ static void fail_sample(job *j, uint64_t index, qn_status status, const qn_error
     pthread_mutex_unlock(&j->lock);
 }
 
+/* Back to where it was before the first sample. */
+static void forget(worker *w)
+{
+    const qn_calib_options *o = w->job->options;
+    const qn_context *ctx = w->job->graph->ctx;
+    for (size_t i = 0; i < o->n_items; i++) {
+        o->items[i].method->release(ctx, w->states[i]);
+        o->items[i].method->init(w->states[i]);
+    }
+    for (size_t i = 0; i < o->n_means; i++) {
+        qn__free(ctx, w->sums[i]);
+        qn__free(ctx, w->few[i]);
+        qn__free(ctx, w->peaks[i]);
+        w->sums[i] = w->few[i] = NULL;
+        w->peaks[i] = NULL;
+        w->n_sums[i] = 0;
+    }
+}
+
+/* Hands what the sample showed over to the statistics. */
+static qn_status append_sample(worker *w, qn_error *error)
+{
+    const job *j = w->job;
+    const qn_calib_options *o = j->options;
+    const qn_context *ctx = j->graph->ctx;
+    qn_status status = QN_OK;
+    qn_stats_sample sample = {.index = w->sample, .name = qn_dataset_name(j->dataset, w->sample)};
+    QN_TRY(qn__dataset_hash(j->dataset, w->sample, &sample.hash, error));
+    if (is_one_of_few(j, w->sample))
+        sample.inputs = w->feed.values;
+    qn_stats_mean *means = qn__calloc(ctx, o->n_means, sizeof(*means));
+    const qn_feature_method **methods = qn__calloc(ctx, o->n_items, sizeof(*methods));
+    if (means == NULL || methods == NULL)
+        QN_FAIL_GOTO(error, QN_NO_MEMORY, "out of memory");
+    for (size_t i = 0; i < o->n_means; i++)
+        means[i] = (qn_stats_mean){w->n_sums[i], w->sums[i], w->few[i], w->peaks[i]};
+    for (size_t i = 0; i < o->n_items; i++)
+        methods[i] = o->items[i].method;
+    qn_stats_stage seen = j->options->stats->stages[o->stage];
+    seen.methods = methods;
+    seen.states = w->states;
+    seen.means = means;
+    seen.rows = j->rows;
+    seen.samples = &sample;
+    seen.n_samples = 1;
+    status = qn__stats_append(o->stats, o->stage, &seen, error);
+    forget(w);
+done:
+    qn__free(ctx, means);
+    qn__free(ctx, (void *)methods);
+    return status;
+}
+
 static void run_sample(void *arg, uint32_t worker_index, size_t slot)
 {
     job *j = arg;
     const size_t index = slot * qn_dataset_count(j->dataset) / j->n_samples;
     worker *w = &j->workers[worker_index];
     qn_error error = {0};
-    if (j->stop)
+    if (j->stop || (j->collect && !qn__stats_lacks(j->options->stats, j->options->stage, index)))
         return;
     w->sample = index;
     qn_status status = qn_dataset_load(j->dataset, index, w->feed.values, &error);
@@ -128,6 +182,8 @@ static void run_sample(void *arg, uint32_t worker_index, size_t slot)
         if (status != QN_OK)
             qn__error_prefix(&error, status, "%s", qn_dataset_name(j->dataset, index));
     }
+    if (status == QN_OK && j->collect)
+        status = append_sample(w, &error);
     if (status != QN_OK) {
         fail_sample(j, index, status, &error);
         return;
@@ -136,7 +192,7 @@ static void run_sample(void *arg, uint32_t worker_index, size_t slot)
     j->done++;
     const qn_calib_options *o = j->options;
     if (o->progress != NULL && !j->stop &&
-        !o->progress(o->progress_ctx, "calibrate", j->done, (uint64_t)j->n_samples * j->n_passes)) {
+        !o->progress(o->progress_ctx, "calibrate", j->done, j->n_wanted * j->n_passes)) {
         j->stop = true;
         j->status = qn__error_set(&j->error, QN_CANCELLED, "cancelled while calibrating");
         j->failed_index = 0;
@@ -164,6 +220,8 @@ static qn_status worker_create(job *j, worker *w, const qn_plan *plan,
             return QN_NOMEM(error);
         m->init(w->states[i]);
     }
+    if (plan == NULL)
+        return QN_OK;
     QN_TRY(qn__feed_create(j->graph, dims, &w->feed, error));
     QN_TRY(qn__exec_create(plan, NULL, &w->exec, error));
     qn__exec_set_hook(w->exec, observe_view, w);
@@ -263,21 +321,67 @@ static qn_status finish_means(job *j, qn_error *error)
     return QN_OK;
 }
 
+static qn_status failure(const job *j, qn_error *error)
+{
+    return j->status == QN_OK ? QN_OK : qn__error_set(error, j->status, "%s", j->error.message);
+}
+
 static qn_status run_passes(job *j, qn_error *error)
 {
-    const qn_context *ctx = j->graph->ctx;
     for (j->pass = 0; j->pass < j->n_passes; j->pass++) {
-        qn__parallel_worker(ctx->pool, run_sample, j, j->n_samples);
-        if (j->status == QN_OK)
-            QN_TRY(end_pass(j, j->pass + 1 == j->n_passes, error));
-        if (j->status != QN_OK)
-            break;
+        qn__parallel_worker(j->graph->ctx->pool, run_sample, j, j->n_samples);
+        QN_TRY(failure(j, error));
+        QN_TRY(end_pass(j, j->pass + 1 == j->n_passes, error));
     }
-    if (j->status == QN_OK)
-        qn__parallel(ctx->pool, finish_item, j, j->options->n_items);
-    if (j->status != QN_OK)
-        QN_FAIL(error, j->status, "%s", j->error.message);
+    return QN_OK;
+}
+
+/* The first worker gets what the statistics have, as if it had run alone. */
+static qn_status take_stats(job *j, qn_error *error)
+{
+    const qn_calib_options *o = j->options;
+    worker *w = &j->workers[0];
+    qn_stats_mean *means = qn__calloc(j->graph->ctx, o->n_means, sizeof(*means));
+    if (means == NULL)
+        return QN_NOMEM(error);
+    const qn_status status = qn__stats_take(o->stats, o->stage, j->graph, o, j->n_samples, j->n_few,
+                                            w->states, means, error);
+    for (size_t i = 0; i < o->n_means; i++) {
+        w->sums[i] = means[i].sums;
+        w->few[i] = means[i].few;
+        w->peaks[i] = means[i].peaks;
+        w->n_sums[i] = means[i].channels;
+    }
+    qn__free(j->graph->ctx, means);
+    return status;
+}
+
+static qn_status finish_ranges(job *j, qn_error *error)
+{
+    qn__parallel(j->graph->ctx->pool, finish_item, j, j->options->n_items);
+    QN_TRY(failure(j, error));
     return finish_means(j, error);
+}
+
+/* Rows that have room, as the statistics' table lists them; samples that are still to run. */
+static qn_status begin_collecting(job *j, qn_error *error)
+{
+    const qn_calib_options *o = j->options;
+    size_t n = 0;
+    QN_TRY(qn__stats_begin_stage(o->stats, o->stage, j->graph, o, j->n_samples, j->n_few, error));
+    j->rows = qn__calloc(j->graph->ctx, o->n_rows, sizeof(*j->rows));
+    if (j->rows == NULL)
+        return QN_NOMEM(error);
+    for (size_t i = 0; i < o->n_rows; i++)
+        if (o->rows[i].data != NULL) {
+            j->rows[n] = o->stats->stages[o->stage].rows[n];
+            j->rows[n++].data = o->rows[i].data;
+        }
+    j->n_wanted = 0;
+    for (size_t slot = 0; slot < j->n_samples; slot++)
+        j->n_wanted +=
+            qn__stats_lacks(o->stats, o->stage, slot * qn_dataset_count(j->dataset) / j->n_samples);
+    return QN_OK;
 }
 
 static qn_status check_items(job *j, qn_error *error)
@@ -300,65 +404,119 @@ static qn_status check_items(job *j, qn_error *error)
     return QN_OK;
 }
 
-qn_status qn__calibrate(const qn_graph *graph, const qn_dataset *dataset,
-                        const qn_calib_options *options, qn_ranges *out, qn_error *error)
+static qn_status create_tables(job *j, qn_error *error)
 {
-    const qn_context *ctx = graph->ctx;
-    const size_t n_all = qn_dataset_count(dataset);
-    qn_status status = QN_OK;
-    qn_plan *plan = NULL;
-    int64_t(*dims)[QN_MAX_RANK] = NULL;
-    qn_ranges ranges = {.ctx = ctx, .count = graph->n_tensors};
-    job j = {.graph = graph,
-             .dataset = dataset,
-             .options = options,
-             .ranges = &ranges,
-             .n_passes = 1,
-             .n_samples = options->limit > 0 && options->limit < n_all ? options->limit : n_all,
-             .n_few = options->n_few < n_all ? options->n_few : n_all};
+    const qn_context *ctx = j->graph->ctx;
+    const size_t n = j->graph->n_tensors;
+    qn_ranges *r = j->ranges;
+    j->item_of = qn__calloc(ctx, n, sizeof(*j->item_of));
+    j->mean_of = qn__calloc(ctx, n, sizeof(*j->mean_of));
+    j->has_rows = qn__calloc(ctx, n, 1);
+    j->workers = qn__calloc(ctx, j->n_workers, sizeof(*j->workers));
+    r->items = qn__calloc(ctx, n, sizeof(*r->items));
+    r->means = qn__calloc(ctx, n, sizeof(*r->means));
+    r->peaks = qn__calloc(ctx, n, sizeof(*r->peaks));
+    r->few_means = qn__calloc(ctx, n, sizeof(*r->few_means));
+    if (j->item_of == NULL || j->mean_of == NULL || j->has_rows == NULL || j->workers == NULL ||
+        r->items == NULL || r->means == NULL || r->peaks == NULL || r->few_means == NULL)
+        return QN_NOMEM(error);
+    return check_items(j, error);
+}
 
-    QN_FAIL_IF(n_all == 0, error, QN_INVALID_ARGUMENT, "no calibration samples");
-    pthread_mutex_init(&j.lock, NULL);
-    const uint32_t pool = qn__pool_size(ctx->pool);
-    j.n_workers = pool;
-    j.item_of = qn__calloc(ctx, graph->n_tensors, sizeof(*j.item_of));
-    j.mean_of = qn__calloc(ctx, graph->n_tensors, sizeof(*j.mean_of));
-    j.has_rows = qn__calloc(ctx, graph->n_tensors, 1);
-    j.workers = qn__calloc(ctx, j.n_workers, sizeof(*j.workers));
-    ranges.items = qn__calloc(ctx, graph->n_tensors, sizeof(*ranges.items));
-    ranges.means = qn__calloc(ctx, graph->n_tensors, sizeof(*ranges.means));
-    ranges.peaks = qn__calloc(ctx, graph->n_tensors, sizeof(*ranges.peaks));
-    ranges.few_means = qn__calloc(ctx, graph->n_tensors, sizeof(*ranges.few_means));
-    if (j.item_of == NULL || j.mean_of == NULL || j.has_rows == NULL || j.workers == NULL ||
-        ranges.items == NULL || ranges.means == NULL || ranges.peaks == NULL ||
-        ranges.few_means == NULL)
-        QN_FAIL_GOTO(error, QN_NO_MEMORY, "out of memory");
-    QN_TRY_GOTO(check_items(&j, error));
-    QN_TRY_GOTO(qn__dataset_input_dims(graph, dataset, &dims, error));
+/* Workers, which run the graph unless its statistics are taken from a file. */
+static qn_status create_workers(job *j, bool runs, qn_plan **plan, qn_error *error)
+{
+    int64_t(*dims)[QN_MAX_RANK] = NULL;
+    qn_status status = QN_OK;
+    if (!runs)
+        return worker_create(j, &j->workers[0], NULL, NULL, error);
+    QN_TRY(qn__dataset_input_dims(j->graph, j->dataset, &dims, error));
     qn_plan_options plan_options;
-    qn__plan_options_init(&plan_options, ctx);
+    qn__plan_options_init(&plan_options, j->graph->ctx);
     plan_options.packed_limit = QN_CALIB_PACKED_BYTES;
     plan_options.input_dims = (const int64_t(*)[QN_MAX_RANK])dims;
     plan_options.keep_all = true;
     plan_options.split = qn__split_igemm(plan_options.cpu_flags);
-    QN_TRY_GOTO(qn__plan_create(graph, &plan_options, &plan, error));
-    for (uint32_t k = 0; k < j.n_workers; k++)
+    QN_TRY_GOTO(qn__plan_create(j->graph, &plan_options, plan, error));
+    for (uint32_t k = 0; k < j->n_workers; k++)
         QN_TRY_GOTO(
-            worker_create(&j, &j.workers[k], plan, (const int64_t(*)[QN_MAX_RANK])dims, error));
-    QN_TRY_GOTO(run_passes(&j, error));
-    *out = ranges;
-    ranges = (qn_ranges){0};
+            worker_create(j, &j->workers[k], *plan, (const int64_t(*)[QN_MAX_RANK])dims, error));
 done:
+    qn__free(j->graph->ctx, dims);
+    return status;
+}
+
+/* With out: ranges, from a run or from options->stats; without: what options->stats lacks. */
+static qn_status run_job(job *j, bool collect, qn_plan **plan, qn_error *error)
+{
+    const bool take = !collect && j->options->stats != NULL;
+    QN_TRY(create_tables(j, error));
+    j->n_workers = take ? 1 : j->n_workers;
+    QN_TRY(create_workers(j, !take, plan, error));
+    if (take) {
+        QN_TRY(take_stats(j, error));
+        return finish_ranges(j, error);
+    }
+    if (!collect) {
+        QN_TRY(run_passes(j, error));
+        return finish_ranges(j, error);
+    }
+    QN_TRY(begin_collecting(j, error));
+    j->collect = true;
+    qn__parallel_worker(j->graph->ctx->pool, run_sample, j, j->n_samples);
+    QN_TRY(failure(j, error));
+    return qn__stats_end_stage(j->options->stats, j->options->stage, error);
+}
+
+static qn_status calibrate(const qn_graph *graph, const qn_dataset *dataset,
+                           const qn_calib_options *options, bool collect, qn_ranges *ranges,
+                           qn_error *error)
+{
+    const qn_context *ctx = graph->ctx;
+    const size_t n_all = qn_dataset_count(dataset);
+    qn_plan *plan = NULL;
+    job j = {.graph = graph,
+             .dataset = dataset,
+             .options = options,
+             .ranges = ranges,
+             .n_passes = 1,
+             .n_workers = qn__pool_size(ctx->pool),
+             .n_samples = options->limit > 0 && options->limit < n_all ? options->limit : n_all,
+             .n_few = options->n_few < n_all ? options->n_few : n_all};
+    QN_FAIL_IF(n_all == 0, error, QN_INVALID_ARGUMENT, "no calibration samples");
+    j.n_wanted = j.n_samples;
+    pthread_mutex_init(&j.lock, NULL);
+    const qn_status status = run_job(&j, collect, &plan, error);
     for (uint32_t k = 0; j.workers != NULL && k < j.n_workers; k++)
         worker_free(&j, &j.workers[k]);
     qn__plan_destroy(plan);
-    qn__free(ctx, dims);
+    qn__free(ctx, j.rows);
     qn__free(ctx, j.workers);
     qn__free(ctx, j.item_of);
     qn__free(ctx, j.mean_of);
     qn__free(ctx, j.has_rows);
-    qn__ranges_free(&ranges);
     pthread_mutex_destroy(&j.lock);
+    return status;
+}
+
+qn_status qn__calibrate(const qn_graph *graph, const qn_dataset *dataset,
+                        const qn_calib_options *options, qn_ranges *out, qn_error *error)
+{
+    qn_ranges ranges = {.ctx = graph->ctx, .count = graph->n_tensors};
+    const qn_status status = calibrate(graph, dataset, options, false, &ranges, error);
+    if (status == QN_OK)
+        *out = ranges;
+    else
+        qn__ranges_free(&ranges);
+    return status;
+}
+
+qn_status qn__calibrate_collect(const qn_graph *graph, const qn_dataset *dataset,
+                                const qn_calib_options *options, qn_error *error)
+{
+    qn_ranges unused = {.ctx = graph->ctx, .count = graph->n_tensors};
+    const qn_status status = calibrate(graph, dataset, options, true, &unused, error);
+    qn__ranges_free(&unused);
     return status;
 }
 

@@ -1,5 +1,6 @@
 #include "calib/histogram.h"
 #include "calib/scan.h"
+#include "calib/stats_wire.h"
 
 #include <math.h>
 #include <string.h>
@@ -240,4 +241,95 @@ void qn__bins_free(qn_bins *bins)
 {
     qn__free(bins->ctx, bins->pos);
     bins->pos = bins->neg = NULL;
+}
+
+/* --- in a statistics file ----------------------------------------------------------------------*/
+#define MOST_VALUES ((uint64_t)1 << 56)
+enum { MAX_EXPONENT = 128 - LOG2_BINS };
+
+static void save_side(const qn_histogram *h, size_t side, qn_strbuf *buf)
+{
+    size_t filled = 0, last = 0;
+    for (size_t i = 0; i < BINS; i++)
+        filled += slot_count(h, side * BINS + i) != 0;
+    qn__put_varint(buf, filled);
+    for (size_t i = 0; i < BINS; i++) {
+        const uint64_t n = slot_count(h, side * BINS + i);
+        if (n == 0)
+            continue;
+        qn__put_varint(buf, i - last);
+        qn__put_varint(buf, n);
+        last = i;
+    }
+}
+
+void qn__histogram_save(const qn_context *ctx, const void *state, qn_strbuf *buf)
+{
+    (void)ctx;
+    const qn_histogram *h = state;
+    uint64_t zeros = 0;
+    qn__put_varint(buf, h->count);
+    if (h->count == 0)
+        return;
+    for (size_t i = 0; i < ZERO_SLOTS; i++)
+        zeros += slot_count(h, 2 * BINS + i);
+    qn__put_f32(buf, h->lo);
+    qn__put_f32(buf, h->hi);
+    qn__put_varint(buf, zeros);
+    qn__put_fixed(buf, h->any ? (uint64_t)(h->exponent - MIN_EXPONENT) + 1 : 0, 1);
+    for (size_t side = 0; side < 2 && h->any; side++)
+        save_side(h, side, buf);
+}
+
+/* Counts of a side into the slots; their sum is added to *total. */
+static void load_side(qn_qnm_cursor *from, uint64_t *slots, uint64_t *total)
+{
+    const uint64_t filled = qn__get_varint(from);
+    uint64_t at = 0;
+    from->failed |= filled > BINS;
+    for (uint64_t i = 0; i < filled && !from->failed; i++) {
+        const uint64_t gap = qn__get_varint(from), n = qn__get_varint(from);
+        if (gap >= BINS - at || (i > 0 && gap == 0) || n == 0 || n > MOST_VALUES) {
+            from->failed = true;
+            return;
+        }
+        at += gap;
+        slots[at] = n;
+        *total += n; /* at most BINS * MOST_VALUES */
+    }
+}
+
+qn_status qn__histogram_load(const qn_context *ctx, void *state, qn_qnm_cursor *from,
+                             qn_error *error)
+{
+    qn_histogram *h = state;
+    h->count = qn__get_varint(from);
+    if (h->count == 0 || from->failed)
+        return QN_OK;
+    h->lo = qn_qnm_f32(from);
+    h->hi = qn_qnm_f32(from);
+    const uint64_t zeros = qn__get_varint(from);
+    const int exponent = (int)qn_qnm_u8(from);
+    h->any = exponent > 0;
+    h->exponent = h->any ? exponent - 1 + MIN_EXPONENT : 0;
+    from->failed |= h->count > MOST_VALUES || zeros > h->count || h->exponent > MAX_EXPONENT ||
+                    !isfinite(h->lo) || !isfinite(h->hi) || h->lo > h->hi;
+    if (from->failed)
+        return QN_OK;
+    h->hot = qn__calloc(ctx, SLOTS, sizeof(*h->hot));
+    h->spill = qn__calloc(ctx, SLOTS, sizeof(*h->spill));
+    if (h->hot == NULL || h->spill == NULL)
+        return QN_NOMEM(error);
+    uint64_t total = h->spill[2 * BINS] = zeros;
+    for (size_t side = 0; side < 2 && h->any; side++)
+        load_side(from, h->spill + side * BINS, &total);
+    from->failed |= total != h->count;
+    if (h->count >= SPILL_LIMIT || from->failed)
+        return QN_OK;
+    for (size_t i = 0; i < SLOTS; i++)
+        h->hot[i] = (uint32_t)h->spill[i];
+    qn__free(ctx, h->spill);
+    h->spill = NULL;
+    h->hot_count = h->count;
+    return QN_OK;
 }

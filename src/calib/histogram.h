@@ -26,6 +26,10 @@ qn_status qn__histogram_observe(const qn_context *ctx, void *state, uint32_t pas
                                 const float *values, size_t count, qn_error *error);
 qn_status qn__histogram_merge(const qn_context *ctx, void *into, const void *from, qn_error *error);
 void qn__histogram_release(const qn_context *ctx, void *state);
+#define QN_HISTOGRAM_KIND "histogram"
+void qn__histogram_save(const qn_context *ctx, const void *state, struct qn_strbuf *buf);
+qn_status qn__histogram_load(const qn_context *ctx, void *state, struct qn_qnm_cursor *from,
+                             qn_error *error);
 
 /* What the methods work on: up to n_bins bins per side (a power of two <= BINS), no empty bins at
  * the outer end beyond the larger side. Bin i of a side covers (i * width, (i + 1) * width). */

@@ -25,3 +25,12 @@ const qn_feature_method *qn__feature_method_find(const char *name)
             return methods[i];
     return NULL;
 }
+
+const qn_feature_method *qn__feature_method_of_kind(const char *kind, size_t length)
+{
+    for (size_t i = 0; qn__feature_method_at(i) != NULL; i++)
+        if (methods[i]->state_kind != NULL && strlen(methods[i]->state_kind) == length &&
+            memcmp(methods[i]->state_kind, kind, length) == 0)
+            return methods[i];
+    return NULL;
+}

@@ -1,6 +1,7 @@
 /* The range seen, as it is. */
 #include "calib/calib.h"
 #include "calib/scan.h"
+#include "calib/stats_wire.h"
 
 #include <math.h>
 
@@ -58,6 +59,30 @@ static void release(const qn_context *ctx, void *p)
     (void)ctx, (void)p;
 }
 
+static void save(const qn_context *ctx, const void *p, qn_strbuf *buf)
+{
+    (void)ctx;
+    const state *s = p;
+    qn__put_varint(buf, s->count);
+    if (s->count == 0)
+        return;
+    qn__put_f32(buf, s->lo);
+    qn__put_f32(buf, s->hi);
+}
+
+static qn_status load(const qn_context *ctx, void *p, qn_qnm_cursor *from, qn_error *error)
+{
+    (void)ctx, (void)error;
+    state *s = p;
+    s->count = qn__get_varint(from);
+    if (s->count == 0 || from->failed)
+        return QN_OK;
+    s->lo = qn_qnm_f32(from);
+    s->hi = qn_qnm_f32(from);
+    from->failed |= !isfinite(s->lo) || !isfinite(s->hi) || s->lo > s->hi;
+    return QN_OK;
+}
+
 const qn_feature_method qn__feature_minmax = {
     .name = "minmax",
     .summary = "smallest and largest value seen",
@@ -68,4 +93,7 @@ const qn_feature_method qn__feature_minmax = {
     .merge = merge,
     .finish = finish,
     .release = release,
+    .state_kind = "range",
+    .save = save,
+    .load = load,
 };

@@ -149,6 +149,9 @@ const qn_feature_method qn__feature_mse = {
     .merge = qn__histogram_merge,
     .finish = finish_mse,
     .release = qn__histogram_release,
+    .state_kind = QN_HISTOGRAM_KIND,
+    .save = qn__histogram_save,
+    .load = qn__histogram_load,
 };
 
 const qn_feature_method qn__feature_lp = {
@@ -161,4 +164,7 @@ const qn_feature_method qn__feature_lp = {
     .merge = qn__histogram_merge,
     .finish = finish_lp,
     .release = qn__histogram_release,
+    .state_kind = QN_HISTOGRAM_KIND,
+    .save = qn__histogram_save,
+    .load = qn__histogram_load,
 };

@@ -54,4 +54,7 @@ const qn_feature_method qn__feature_percentile = {
     .merge = qn__histogram_merge,
     .finish = finish,
     .release = qn__histogram_release,
+    .state_kind = QN_HISTOGRAM_KIND,
+    .save = qn__histogram_save,
+    .load = qn__histogram_load,
 };

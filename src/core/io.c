@@ -174,6 +174,11 @@ void qn__file_close(const qn_context *ctx, qn_file_view *view)
     *view = (qn_file_view){0};
 }
 
+bool qn__file_exists(const char *path)
+{
+    return access(path, F_OK) == 0;
+}
+
 /* --- atomic writing ----------------------------------------------------------------------------*/
 enum { WRITER_BUFFER_BYTES = 64 * 1024, MAX_TEMPORARY_NAMES = 1000 };
 

@@ -19,6 +19,8 @@ qn_status qn__file_open(const qn_context *ctx, const char *path, qn_file_view *o
 qn_status qn__file_open_data(const qn_context *ctx, const char *path, qn_file_view *out,
                              qn_error *error);
 void qn__file_close(const qn_context *ctx, qn_file_view *view);
+/* Is there anything of that name? */
+bool qn__file_exists(const char *path);
 
 /* Writer with a buffer. Nothing appears under the final name before qn__file_commit: data go to a
  * temporary file in the same folder; commit = write, fsync, close, rename, fsync folder. */

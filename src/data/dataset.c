@@ -362,6 +362,8 @@ qn_status qn_dataset_load(const qn_dataset *dataset, size_t index, float *const 
     QN_FAIL_IF(index >= dataset->n_samples, error, QN_INVALID_ARGUMENT, "sample %zu of %zu", index,
                dataset->n_samples);
     const qn_sample *sample = &dataset->samples[index];
+    if (dataset->stored != NULL)
+        return qn__stored_load(dataset, sample, dst, error);
     if (dataset->is_sequence)
         return qn__sequence_load(dataset, sample, dst, error);
     if (dataset->is_list)
@@ -393,7 +395,9 @@ qn_status qn__dataset_hash(const qn_dataset *dataset, size_t index, uint64_t *ou
                dataset->n_samples);
     const qn_sample *sample = &dataset->samples[index];
     uint64_t hash = 0xcbf29ce484222325u;
-    if (dataset->is_data) {
+    if (dataset->stored != NULL) {
+        hash = dataset->stored->hash(dataset->stored->arg, (size_t)sample->row);
+    } else if (dataset->is_data) {
         for (size_t i = 0; i < dataset->n_inputs; i++) {
             const qn_tensor_file *file = &dataset->inputs[i].file;
             const size_t bytes = dataset->inputs[i].count * file->element_bytes;

@@ -4,6 +4,7 @@
 
 #include "data/data.h"
 #include "data/picture.h"
+#include "data/stored.h"
 #include "data/tensor_file.h"
 
 typedef struct qn_sample {
@@ -47,7 +48,8 @@ struct qn_dataset {
     bool is_sequence; /* ...or folders of numbers... */
     bool is_list;     /* ...or lists of array files, else pictures */
     qn_picture_plan plan;
-    qn_kept_pictures *kept; /* pictures only */
+    qn_kept_pictures *kept;          /* pictures only */
+    const qn_stored_samples *stored; /* NULL, or where samples come from */
     size_t n_skipped;
 };
 
@@ -60,6 +62,9 @@ qn_status qn__dataset_open_input(const qn_dataset *dataset, qn_dataset_input *in
                                  qn_error *error);
 /* Fills samples from the options: source, exclusion, labels, selection. n_rows: of data. */
 qn_status qn__dataset_gather(qn_dataset *dataset, size_t n_rows, qn_error *error);
+/* --- stored.c --- */
+qn_status qn__stored_load(const qn_dataset *dataset, const qn_sample *sample, float *const *dst,
+                          qn_error *error);
 /* --- tensor_list.c --- */
 /* Does --list name arrays, not pictures? */
 qn_status qn__tensor_list_detect(qn_dataset *dataset, bool *is_list, qn_error *error);

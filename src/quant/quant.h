@@ -166,6 +166,9 @@ qn_status qn__quant_plan_create(const qn_graph *graph, const qn_settings *settin
                                 qn_quant_plan *out, qn_error *error);
 void qn__quant_plan_free(qn_quant_plan *plan);
 bool qn__quant_plan_note(qn_quant_plan *plan, const char *format, ...) QN_PRINTF(2, 3);
+/* Ranges from a calibration table of onnxruntime, TensorRT or ncnn (range_table.h), where nothing
+ * else gave one. */
+qn_status qn__quant_range_table(qn_quant_plan *plan, const char *path, qn_error *error);
 /* Tensors that calibration must observe; caller frees with qn__free. */
 qn_status qn__quant_plan_items(const qn_quant_plan *plan, qn_calib_item **items, size_t *n_items,
                                qn_error *error);

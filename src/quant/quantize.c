@@ -1,5 +1,6 @@
 /* The public qn_quantize: simplify, plan, calibrate, rewrite, report. */
 #include "calib/drift.h"
+#include "calib/stats.h"
 #include "format/format.h"
 #include "quant/model.h"
 #include "quant/quant.h"
@@ -82,7 +83,9 @@ typedef struct run {
     qn_rows *rows;                /* [n_rows] sampled inputs */
     size_t n_rows;
     qn_graph *quantized;
-    double since; /* when the last phase ended, for the log */
+    qn_stats *stats;                         /* read, or being collected; NULL: neither */
+    const qn_stats_collect_options *collect; /* NULL: ranges are wanted, not statistics */
+    double since;                            /* when the last phase ended, for the log */
 } run;
 
 static double seconds_now(void)
@@ -265,7 +268,11 @@ static qn_status equalize(run *r, qn_error *error)
     o.want_peaks = true;
     QN_TRY(qn__equalize_candidates(r->graph, &ids, &o.n_means, error));
     o.mean_ids = ids;
+    o.stats = r->stats;
+    o.stage = QN_STATS_EQUALIZE;
     if (o.n_means > 0 && r->dataset != NULL) {
+        if (r->collect != NULL)
+            QN_TRY_GOTO(qn__calibrate_collect(r->graph, r->dataset, &o, error));
         QN_TRY_GOTO(qn__calibrate(r->graph, r->dataset, &o, &ranges, error));
         status = qn__equalize(r->graph, ranges.peaks, &r->equalization, error);
     }
@@ -415,7 +422,11 @@ static qn_status sample_rows(run *r, qn_error *error)
                                 .progress = r->options->progress,
                                 .progress_ctx = r->options->progress_ctx,
                                 .rows = r->rows,
-                                .n_rows = r->n_rows};
+                                .n_rows = r->n_rows,
+                                .stats = r->stats,
+                                .stage = QN_STATS_MAIN};
+    if (r->collect != NULL)
+        return qn__calibrate_collect(r->graph, r->dataset, &o, error);
     return r->n_rows > 0 ? qn__calibrate(r->graph, r->dataset, &o, &r->ranges, error) : QN_OK;
 }
 
@@ -427,7 +438,9 @@ static qn_status calibrate(run *r, bool biases_known, qn_error *error)
     qn_status status = QN_OK;
     qn_calib_options o = {.batch = r->settings.batch,
                           .progress = r->options->progress,
-                          .progress_ctx = r->options->progress_ctx};
+                          .progress_ctx = r->options->progress_ctx,
+                          .stats = r->stats,
+                          .stage = QN_STATS_MAIN};
     QN_TRY_GOTO(qn__quant_plan_items(&r->plan, &items, &o.n_items, error));
     QN_TRY_GOTO(list_means(r, &mean_ids, &o.n_means, error));
     if (biases_known)
@@ -438,18 +451,23 @@ static qn_status calibrate(run *r, bool biases_known, qn_error *error)
     o.rows = r->rows;
     o.n_rows = r->n_rows;
     QN_TRY_GOTO(take_trained(r, items, &o.n_items, error));
-    if (o.n_items == 0 && ((o.n_means == 0 && o.n_rows == 0) || r->dataset == NULL)) {
+    if (o.n_items == 0 && r->collect == NULL &&
+        ((o.n_means == 0 && o.n_rows == 0) || r->dataset == NULL)) {
         status = own_ranges(r, error);
         goto done;
     }
     if (r->dataset == NULL)
         QN_FAIL_GOTO(error, QN_INVALID_ARGUMENT,
-                     "no calibration data, and no recipe with a range for tensor \"%s\"",
+                     "no calibration data, and no recipe or table with a range for tensor \"%s\"",
                      r->graph->tensors[items[0].tensor_id]->name);
     if (r->settings.quantized_weights)
         QN_TRY_GOTO(qn__quant_fake_weights(&r->plan, &fake, error));
     if (o.n_means > 0)
         QN_TRY_GOTO(qn__drift_samples(r->graph, r->dataset, &o.n_few, error));
+    if (r->collect != NULL) {
+        status = qn__calibrate_collect(fake != NULL ? fake : r->graph, r->dataset, &o, error);
+        goto done;
+    }
     QN_TRY_GOTO(qn__calibrate(fake != NULL ? fake : r->graph, r->dataset, &o, &r->ranges, error));
     take_ranges(r);
     QN_TRY_GOTO(qn__quant_plan_ranges(&r->plan, &r->ranges, error));
@@ -507,21 +525,78 @@ done:
     return status;
 }
 
-static qn_status quantize(run *r, qn_error *error)
+static qn_status check_can_be_kept(const qn_feature_method *m, qn_error *error)
+{
+    QN_FAIL_IF(m->state_kind == NULL, error, QN_UNSUPPORTED,
+               "features \"%s\" cannot be kept in a statistics file: it looks at all samples "
+               "together, more than once or one after another",
+               m->name);
+    return QN_OK;
+}
+
+/* Statistics that the options name, and their samples in place of a dataset. */
+static qn_status open_stats(run *r, qn_dataset **stored, qn_error *error)
+{
+    const qn_quantize_options *o = r->options;
+    if (r->collect != NULL) {
+        QN_TRY(check_can_be_kept(r->settings.features, error));
+        for (size_t i = 0; i < r->settings.n_overrides; i++) {
+            const qn_override *v = &r->settings.overrides[i];
+            const qn_feature_method *m =
+                strcmp(v->key, "features") == 0 ? qn__feature_method_find(v->value) : NULL;
+            if (m != NULL)
+                QN_TRY(check_can_be_kept(m, error));
+        }
+        return qn__stats_collect(r->graph, r->dataset, r->collect, &r->stats, error);
+    }
+    if (o->stats_file == NULL)
+        return QN_OK;
+    QN_FAIL_IF(r->dataset != NULL, error, QN_INVALID_ARGUMENT,
+               "statistics take the place of samples: give one of them");
+    QN_TRY(qn__stats_open(r->ctx, o->stats_file, &r->stats, error));
+    QN_TRY(qn__stats_check_model(r->stats, r->graph, o->stats_preprocess, error));
+    QN_TRY(qn__stats_dataset(r->stats, stored, error));
+    r->dataset = *stored;
+    return QN_OK;
+}
+
+/* A table's ranges are those of the tensors as they are, before channels are scaled. */
+static qn_status check_ranges_file(run *r, qn_error *error)
+{
+    const qn_quantize_options *o = r->options;
+    if (o->ranges_file == NULL)
+        return QN_OK;
+    QN_FAIL_IF(o->recipe_file != NULL, error, QN_INVALID_ARGUMENT,
+               "a table of ranges and a recipe exclude each other");
+    QN_FAIL_IF(o->equalize != NULL && r->settings.equalize, error, QN_INVALID_ARGUMENT,
+               "ranges of a table are those of channels as they are: equalize must be off");
+    QN_FAIL_IF(r->settings.features->train != NULL, error, QN_INVALID_ARGUMENT,
+               "features \"%s\" measures all tensors: it takes no table of ranges",
+               r->settings.features->name);
+    r->settings.equalize = false;
+    return QN_OK;
+}
+
+/* Up to what calibration finds. */
+static qn_status measure(run *r, qn_dataset **stored, qn_error *error)
 {
     bool biases_known = false;
     if (r->options->recipe_file != NULL)
         QN_TRY(qn__recipe_load(r->ctx, r->options->recipe_file, &r->recipe, error));
     QN_TRY(choose_settings(r, error));
+    QN_TRY(check_ranges_file(r, error));
     r->since = seconds_now();
     QN_TRY(simplify(r, error));
     end_phase(r, "simplify");
+    QN_TRY(open_stats(r, stored, error));
     QN_TRY(equalize(r, error));
     end_phase(r, "equalize");
     QN_TRY(qn__quant_plan_create(r->graph, &r->settings, &r->plan, error));
     r->shifts = qn__calloc(r->ctx, r->graph->n_nodes, sizeof(*r->shifts));
     if (r->shifts == NULL)
         return QN_NOMEM(error);
+    if (r->options->ranges_file != NULL)
+        QN_TRY(qn__quant_range_table(&r->plan, r->options->ranges_file, error));
     if (r->recipe.ctx != NULL) {
         QN_TRY(qn__recipe_ranges(&r->recipe, &r->plan, error));
         QN_TRY(qn__recipe_integers(&r->recipe, &r->plan, error));
@@ -534,6 +609,12 @@ static qn_status quantize(run *r, qn_error *error)
     else
         QN_TRY(sample_rows(r, error));
     end_phase(r, "calibrate");
+    return QN_OK;
+}
+
+static qn_status quantize(run *r, qn_dataset **stored, qn_error *error)
+{
+    QN_TRY(measure(r, stored, error));
     const qn_mean_shifts means = {r->ranges.means, r->drifts};
     QN_TRY(qn__quant_rewrite(&r->plan, &means, r->settings.bias_correction ? r->shifts : NULL,
                              &r->quantized, error));
@@ -543,6 +624,26 @@ static qn_status quantize(run *r, qn_error *error)
         !qn__quant_plan_note(&r->plan, "%s", changes))
         return QN_NOMEM(error);
     return QN_OK;
+}
+
+static void run_free(run *r)
+{
+    qn__graph_destroy(r->quantized);
+    qn__free(r->ctx, r->shifts);
+    qn__free(r->ctx, r->equalization.exponents);
+    qn__free(r->ctx, r->equalization.n_exponents);
+    for (size_t i = 0; i < r->n_rows; i++)
+        qn__rows_free(r->ctx, &r->rows[i]);
+    qn__free(r->ctx, r->rows);
+    qn__ranges_free(&r->ranges);
+    qn__drift_free(r->graph, r->drifts);
+    qn__quant_plan_free(&r->plan);
+    qn__graph_destroy(r->graph);
+    qn__train_free(&r->trained);
+    qn__graph_destroy(r->unfolded);
+    qn__free(r->ctx, r->overrides);
+    qn__recipe_free(&r->recipe);
+    qn__stats_free(r->stats);
 }
 
 qn_status qn_quantize(const qn_model *model, const qn_dataset *dataset,
@@ -557,8 +658,9 @@ qn_status qn_quantize(const qn_model *model, const qn_dataset *dataset,
         qn_quantize_options_init(&defaults);
         options = &defaults;
     }
+    qn_dataset *stored = NULL;
     run r = {.ctx = model->ctx, .model = model, .dataset = dataset, .options = options};
-    qn_status status = quantize(&r, error);
+    qn_status status = quantize(&r, &stored, error);
     if (status == QN_OK && report != NULL)
         status = make_report(&r, &made, error);
     if (status == QN_OK)
@@ -570,20 +672,40 @@ qn_status qn_quantize(const qn_model *model, const qn_dataset *dataset,
         made = NULL;
     }
     qn_report_destroy(made);
-    qn__graph_destroy(r.quantized);
-    qn__free(r.ctx, r.shifts);
-    qn__free(r.ctx, r.equalization.exponents);
-    qn__free(r.ctx, r.equalization.n_exponents);
-    for (size_t i = 0; i < r.n_rows; i++)
-        qn__rows_free(r.ctx, &r.rows[i]);
-    qn__free(r.ctx, r.rows);
-    qn__ranges_free(&r.ranges);
-    qn__drift_free(r.graph, r.drifts);
-    qn__quant_plan_free(&r.plan);
-    qn__graph_destroy(r.graph);
-    qn__train_free(&r.trained);
-    qn__graph_destroy(r.unfolded);
-    qn__free(r.ctx, r.overrides);
-    qn__recipe_free(&r.recipe);
+    qn_dataset_destroy(stored);
+    run_free(&r);
+    return status;
+}
+
+void qn_stats_options_init(qn_stats_options *options)
+{
+    *options = (qn_stats_options){.struct_size = sizeof(*options), .part = 1, .n_parts = 1};
+}
+
+qn_status qn_stats_collect(const qn_model *model, const qn_dataset *dataset,
+                           const qn_quantize_options *options, const qn_stats_options *how,
+                           const char *path, qn_error *error)
+{
+    qn_quantize_options defaults;
+    qn_stats_options whole;
+    qn_dataset *stored = NULL;
+    QN_FAIL_IF(model == NULL || dataset == NULL || path == NULL, error, QN_INVALID_ARGUMENT,
+               "qn_stats_collect: NULL argument");
+    qn_quantize_options_init(&defaults);
+    qn_stats_options_init(&whole);
+    options = options == NULL ? &defaults : options;
+    how = how == NULL ? &whole : how;
+    const qn_stats_collect_options collect = {path, how->part, how->n_parts, how->resume};
+    run r = {.ctx = model->ctx,
+             .model = model,
+             .dataset = dataset,
+             .options = options,
+             .collect = &collect};
+    qn_status status = measure(&r, &stored, error);
+    if (status == QN_OK)
+        status = qn__stats_finish(r.stats, error);
+    else
+        qn__stats_give_up(r.stats);
+    run_free(&r);
     return status;
 }

@@ -31,7 +31,8 @@ static qn_status refuse_ranges(const char *word, const qn_quantize_options *o, q
                 {"calibrate-with", o->calibrate_with != NULL},
                 {"bias-correction", is_on(o->bias_correction)},
                 {"equalize", is_on(o->equalize)},
-                {"feature-clamp", o->feature_clamp != 0}};
+                {"feature-clamp", o->feature_clamp != 0},
+                {"ranges", o->ranges_file != NULL}};
     for (size_t i = 0; i < sizeof(list) / sizeof(list[0]); i++)
         QN_FAIL_IF(list[i].given, error, QN_INVALID_ARGUMENT,
                    "%s is about calibrated ranges, which the scheme \"%s\" has not", list[i].name,

@@ -68,6 +68,8 @@ def check(command, found, ignore=()):
 @pytest.fixture
 def quantized(quench, workspace):
     assert quantize(quench, workspace).returncode == 0
+    data = ["--images", "pictures", *PREPROCESSING]
+    assert quench("quantize", "m.onnx", "--save-stats", "s.stats", *data, cwd=workspace).returncode == 0
     return workspace
 
 
@@ -81,6 +83,7 @@ def commands(folder):
         "inspect": ["q.onnx"],
         "bench": ["m.onnx", "q.onnx", "--rounds", "2", "--layers"],
         "convert": ["m.onnx", "-o", "c.qnm"],
+        "merge-stats": ["s.stats", "-o", "all.stats"],
     }
 
 

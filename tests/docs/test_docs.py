@@ -12,7 +12,7 @@ from conftest import ROOT
 
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 DOCS = ROOT / "docs"
-COMMANDS = ("quantize", "eval", "compare", "run", "inspect", "bench", "convert")
+COMMANDS = ("quantize", "eval", "compare", "run", "inspect", "bench", "convert", "merge-stats")
 
 
 def read(page):

@@ -111,8 +111,8 @@ static inline __attribute__((always_inline)) void put_quad(const qn_q8_out *out,
 typedef enum way_of_run { APART, STEP1, STEP2 } way_of_run;
 
 /* kw is 3 and outputs are one or two columns apart, or kw is 2 and they share nothing. */
-static inline __attribute__((always_inline)) void
-wide_block(const qn_q8_dwconv_args *args, const way_of_run way, size_t c)
+static inline __attribute__((always_inline)) void wide_block(const qn_q8_dwconv_args *args,
+                                                             const way_of_run way, size_t c)
 {
     const __mmask64 third = args->kh == 3 ? ~(__mmask64)0 : 0;
     const __m512i flip = _mm512_set1_epi8(args->in_signed ? (char)0x80 : 0);

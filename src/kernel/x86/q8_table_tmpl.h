@@ -37,8 +37,8 @@ void TABLE(const uint8_t table[256], const uint8_t *src, uint8_t *dst, size_t n)
         }
         for (size_t i = 1; i < 8; i++) {
             const V a = ROW(rows + 16 * i), b = ROW(rows + 128 + 16 * i);
-    #pragma GCC unroll 4
-        for (size_t v = 0; v < VECTORS; v++) {
+#pragma GCC unroll 4
+            for (size_t v = 0; v < VECTORS; v++) {
                 low[v] = SUBTRACT(low[v], SPLAT(16));
                 high[v] = SUBTRACT(high[v], SPLAT(16));
                 out[v] = XOR(out[v], XOR(SHUFFLE(a, low[v]), SHUFFLE(b, high[v])));

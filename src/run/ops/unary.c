@@ -4,8 +4,9 @@
 #include "run/nd.h"
 #include "run/ops/vmath.h"
 
-/* Loops over src (maybe dst itself: same index only, so vectorizing is safe). Those over functions of
- * the library do as many as there are, the others whole blocks: no code for what is left over. */
+/* Loops over src (maybe dst itself: same index only, so vectorizing is safe). Those over functions
+ * of the library do as many as there are, the others whole blocks: no code for what is left over.
+ */
 enum { BLOCK = 64 };
 
 #define FOR(count, expr)                                                                           \
