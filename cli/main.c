@@ -63,9 +63,10 @@ static int run_command(size_t index, int argc, char **argv)
     static cli_options options;
     response arguments;
     int code = EXIT_USAGE;
-    if (response_expand(argc, argv, &arguments) &&
-        cli_parse(arguments.argc, arguments.argv, commands[index].bit, commands[index].name,
-                  &options)) {
+    if (!response_expand(argc, argv, &arguments)) {
+        code = arguments.code;
+    } else if (cli_parse(arguments.argc, arguments.argv, commands[index].bit, commands[index].name,
+                         &options)) {
         code = EXIT_OK;
         if (options.help)
             print_help(index);

@@ -12,11 +12,14 @@ static bool add(response *r, char *argument)
 {
     if (r->argc == r->capacity) {
         const int more = r->capacity * 2 + 64;
-        char **bigger = realloc(r->argv, (size_t)more * sizeof *bigger);
-        if (bigger == NULL || more > MAX_ARGUMENTS) {
-            if (bigger != NULL)
-                r->argv = bigger;
+        if (more > MAX_ARGUMENTS) {
             cli_error("too many arguments");
+            return false;
+        }
+        char **bigger = realloc(r->argv, (size_t)more * sizeof *bigger);
+        if (bigger == NULL) {
+            cli_error("out of memory");
+            r->code = EXIT_FAILED;
             return false;
         }
         r->argv = bigger;
@@ -41,6 +44,8 @@ static char *read_text(response *r, const char *path)
     char **texts = realloc(r->texts, (r->n_texts + 1) * sizeof *texts);
     if (texts != NULL)
         r->texts = texts;
+    if (text == NULL || texts == NULL)
+        r->code = EXIT_FAILED;
     if (text == NULL || texts == NULL || failed || n > MAX_BYTES || memchr(text, 0, n) != NULL) {
         cli_error("%s: %s", path,
                   text == NULL || texts == NULL ? "out of memory"
@@ -101,7 +106,7 @@ static bool add_lines(response *r, const char *path)
 
 bool response_expand(int argc, char **argv, response *out)
 {
-    *out = (response){0};
+    *out = (response){.code = EXIT_USAGE};
     bool only_files = false;
     for (int i = 0; i < argc; i++) {
         only_files = only_files || strcmp(argv[i], "--") == 0;

@@ -9,6 +9,7 @@ typedef struct response {
     char **argv;
     char **texts; /* that argv points into */
     size_t n_texts;
+    int code; /* to leave with where it cannot be made */
 } response;
 
 /* argv with each @FILE replaced by the lines of FILE: one argument a line, blank lines and those
