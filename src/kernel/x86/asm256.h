@@ -21,9 +21,10 @@ static inline __attribute__((always_inline)) __m256i dpwssd256(__m256i acc, __m2
     return acc;
 }
 
-static inline __attribute__((always_inline)) __m256i dpbusd256_step(__m256i acc, __m256i ones8)
+static inline __attribute__((always_inline)) __m256i dpbusd256_step(__m256i acc, __m256i a,
+                                                                    __m256i b)
 {
-    __asm__ volatile("%{vex%} vpdpbusd %1, %1, %0" : "+x"(acc) : "x"(ones8));
+    __asm__ volatile("%{vex%} vpdpbusd %2, %1, %0" : "+x"(acc) : "x"(a), "x"(b));
     return acc;
 }
 

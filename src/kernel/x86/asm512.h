@@ -40,9 +40,10 @@ dpbusd512_row(const size_t np, __m512i acc[3], const uint8_t *row, const __m512i
                 : "m"(*(const int32_t(*)[1])row), "v"(b[0]), "v"(b[1]), "v"(b[2]));
 }
 
-static inline __attribute__((always_inline)) __m512i dpbusd512_step(__m512i acc, __m512i ones8)
+static inline __attribute__((always_inline)) __m512i dpbusd512_step(__m512i acc, __m512i a,
+                                                                    __m512i b)
 {
-    __asm__ volatile("vpdpbusd %1, %1, %0" : "+v"(acc) : "v"(ones8));
+    __asm__ volatile("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(a), "v"(b));
     return acc;
 }
 

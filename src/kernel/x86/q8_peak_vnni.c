@@ -6,5 +6,5 @@
 #define LANES 16
 #define ONES8 _mm512_set1_epi8(1)
 #define ONES16 ones8
-#define STEP(sum, ones8, ones16) sum = dpbusd512_step(sum, ones8)
+#define STEP(sum, ones8, ones16) sum = dpbusd512_step(sum, ones8, ones16)
 #include "kernel/q8_peak_tmpl.h"
