@@ -275,7 +275,8 @@ enum {
     QN_ISA_vnni = QN_CPU_AVX512 | QN_CPU_AVX512_VNNI,
     QN_ISA_amx = QN_CPU_AVX512 | QN_CPU_AVX512_VNNI | QN_CPU_AMX,
     QN_ISA_neon = QN_CPU_NEON,
-    QN_ISA_dotprod = QN_CPU_NEON | QN_CPU_DOTPROD
+    QN_ISA_dotprod = QN_CPU_NEON | QN_CPU_DOTPROD,
+    QN_ISA_i8mm = QN_CPU_NEON | QN_CPU_DOTPROD | QN_CPU_I8MM
 };
 #define QN_KERNEL(slot, isa, function, ...) __typeof__(*((qn_kernels *)0)->slot.fn) function;
 #include "kernel/kernels.def"
