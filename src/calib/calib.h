@@ -97,7 +97,8 @@ qn_status qn__feed_create(const qn_graph *graph, const int64_t (*dims)[QN_MAX_RA
 void qn__feed_free(qn_feed *feed);
 /* Fills pointers from src (float32 row-major per input); src may be feed->values. */
 void qn__feed_convert(qn_feed *feed, const float *const *src);
-/* Bound dims of every input of graph for samples of a dataset; caller frees with qn__free. */
+/* Bound dims of every input of graph for samples of a dataset, for the first where they differ (see
+ * lanes.h); caller frees with qn__free. */
 qn_status qn__dataset_input_dims(const qn_graph *graph, const qn_dataset *dataset,
                                  int64_t (**out)[QN_MAX_RANK], qn_error *error);
 
