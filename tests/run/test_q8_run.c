@@ -1,10 +1,9 @@
 /* Quantized Conv, Gemm and MatMul in real integers against the exact float simulation: the same
  * bytes for random shapes, on every instruction set of the machine and any number of threads. */
-#include "run_net.h"
+#include "plan_fault.h"
 
 #include "core/context.h"
 #include "core/cpu.h"
-#include "fault/fault.h"
 
 enum { CASES = 400, MAX_IN = 1 << 16, MAX_W = 1 << 15, MAX_CHANNELS = 128 };
 
@@ -590,18 +589,12 @@ static void planning_survives_lack_of_memory(void **state)
     (void)state;
     for (int kind = 0; kind < 4; kind++) {
         fault f = {0};
-        const qn_allocator allocator = fault_allocator(&f);
         sample *const s = calloc(1, sizeof(*s));
         assert_non_null(s);
         s->n = calloc(1, sizeof(*s->n));
         assert_non_null(s->n);
         builder *const b = &s->n->b;
-        qn_context_options options;
-        qn_context_options_init(&options);
-        options.allocator = &allocator;
-        options.n_threads = 1;
-        assert_int_equal(qn_context_create(&options, &b->ctx, &b->error), QN_OK);
-        assert_int_equal(qn__graph_create(b->ctx, &b->graph, &b->error), QN_OK);
+        plan_fault_start(&f, b);
         static int8_t values[16 * 16 * 9];
         for (size_t i = 0; i < sizeof(values); i++)
             values[i] = (int8_t)between(-128, 127);
@@ -617,24 +610,7 @@ static void planning_survives_lack_of_memory(void **state)
         set_int(b, y, "group", kind == 0 ? 16 : 1);
         y->type = net_quant(s->n, QN_DTYPE_U8, 0.3f, 7);
         build_output(b, y);
-        const int64_t live = f.live;
-        uint64_t failures = 0;
-        for (uint64_t at = 1;; at++) {
-            f.calls = 0;
-            f.fail_at = at;
-            qn_plan *plan = NULL;
-            const qn_status status = qn__plan_create(b->graph, NULL, &plan, &b->error);
-            assert_true(status == QN_OK || status == QN_NO_MEMORY);
-            failures += status != QN_OK;
-            qn__plan_destroy(plan);
-            assert_int_equal(f.live, live);
-            if (status == QN_OK && f.calls < at)
-                break;
-        }
-        assert_true(failures > 20);
-        f.fail_at = 0;
-        build_end(b);
-        assert_int_equal(f.live, 0);
+        plan_fault_sweep(&f, b, NULL, 20);
         free(s->n);
         free(s);
     }
