@@ -95,10 +95,56 @@ static void products_are_the_plain_loops(void **state)
     }
 }
 
+static sample *transposed_make(uint64_t seed)
+{
+    sample *const s = calloc(1, sizeof(*s));
+    assert_non_null(s);
+    net_random_state = seed * 3001 + 17;
+    s->n = net_start();
+    const size_t axes = net_random(5) == 0 ? 1 : 2;
+    const uint32_t kind = net_random(4);
+    const int64_t groups = kind == 0 ? between(2, 30) : kind == 1 ? between(2, 4) : 1;
+    const int64_t cin = kind == 0 ? 1 : between(1, 40), cout = kind == 0 ? 1 : between(1, 12);
+    int64_t x[4] = {between(1, 2), groups * cin}, w[4] = {groups * cin, cout};
+    int64_t strides[2], dilations[2], pads[4] = {0}, more[2];
+    for (size_t i = 0; i < axes; i++) {
+        x[2 + i] = between(1, 7);
+        w[2 + i] = between(1, 4);
+        strides[i] = between(1, 4);
+        dilations[i] = between(1, net_random(3) == 0 ? 4 : 1);
+        more[i] = between(0, strides[i] - 1);
+        const int64_t out = (x[2 + i] - 1) * strides[i] + (w[2 + i] - 1) * dilations[i] + 1;
+        pads[i] = between(0, (out - 1) / 2);
+        pads[axes + i] = between(0, (out - 1) / 2);
+    }
+    qn_tensor *in[3] = {bytes_input(s, axes + 2, x, 0.02f), weights(s, axes + 2, w, 1), NULL};
+    const bool has_bias = net_random(2) != 0;
+    if (has_bias)
+        in[2] = int_bias(s, (size_t)(groups * cout));
+    qn_tensor *y = build_node(&s->n->b, QN_OP_CONV_TRANSPOSE, "y", has_bias ? 3 : 2, in);
+    set_ints(&s->n->b, y, "pads", 2 * axes, pads);
+    set_ints(&s->n->b, y, "strides", axes, strides);
+    set_ints(&s->n->b, y, "dilations", axes, dilations);
+    set_ints(&s->n->b, y, "output_padding", axes, more);
+    set_int(&s->n->b, y, "group", groups);
+    finish(s, y, (size_t)(cin * 2), 0.02f);
+    return s;
+}
+
+static void transposed_is_the_plain_loop(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < PRODUCTS; i++) {
+        sample *const s = transposed_make(i);
+        q8_expect_reference(s, i, "q8_");
+        sample_free(s);
+    }
+}
+
 static void planning_survives_lack_of_memory(void **state)
 {
     (void)state;
-    for (int kind = 0; kind < 2; kind++) {
+    for (int kind = 0; kind < 3; kind++) {
         fault f = {0};
         sample *const s = calloc(1, sizeof(*s));
         assert_non_null(s);
@@ -108,6 +154,18 @@ static void planning_survives_lack_of_memory(void **state)
         plan_fault_start(&f, b);
         const int64_t x[4] = {1, 8, 5, 5}, w[4] = {6, 8, 3, 3}, matrix[2] = {8, 8};
         qn_tensor *in[4] = {NULL};
+        if (kind == 2) {
+            const int64_t turned[4] = {8, 6, 3, 3}, strides[2] = {2, 2};
+            in[0] = bytes_input(s, 4, x, 0.02f);
+            in[1] = weights(s, 4, turned, 1);
+            qn_tensor *const y = build_node(b, QN_OP_CONV_TRANSPOSE, "y", 2, in);
+            set_ints(b, y, "strides", 2, strides);
+            finish(s, y, 8, 0.02f);
+            plan_fault_sweep(&f, b, NULL, 12);
+            free(s->n);
+            free(s);
+            continue;
+        }
         in[0] = plain_bytes(s, QN_DTYPE_U8, kind == 0 ? 4 : 2, kind == 0 ? x : matrix);
         for (size_t i = 0; i < 8 * 6 * 9; i++)
             s->w[i] = (int8_t)i; /* parts: the zero point is far from them */
@@ -127,6 +185,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(products_are_the_plain_loops),
+        cmocka_unit_test(transposed_is_the_plain_loop),
         cmocka_unit_test(planning_survives_lack_of_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
