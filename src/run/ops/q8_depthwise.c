@@ -12,8 +12,9 @@
 /* Bytes of copied rows, within the first-level cache; rows of them; rows of outputs computed at
  * once; taps of a window along an axis. */
 enum { ROOM = 32 << 10, SLOTS = 40, ROWS = 8, TAPS = 32 };
-/* Rows lie at multiples of this; copying writes up to COPY_OVER bytes behind a row. */
-enum { ALIGN = 64, COPY_OVER = 16 };
+/* Rows lie at multiples of this; copying writes up to COPY_OVER bytes behind a row; pixels of few
+ * bytes are copied without a call. */
+enum { ALIGN = 64, COPY_OVER = 16, SHORT = 64 };
 /* More channels than this are not taken at once where rows are long, and fewer never. */
 enum { MANY_CHANNELS = 256, MIN_CHANNELS = 16, FOLD_MOST = 16, TASKS_PER_THREAD = 4 };
 
@@ -155,14 +156,13 @@ static void copy_pixels(uint8_t *to, const uint8_t *from, size_t n, size_t c, si
 {
     if (step == c) {
         memcpy(to, from, n * c);
-    } else if (c <= 16 && step >= 16) {
-        for (; n > 1; n--, to += c, from += step)
-            memcpy(to, from, 16);
-        memcpy(to, from, n * c);
-    } else {
-        for (; n > 0; n--, to += c, from += step)
-            memcpy(to, from, c);
+        return;
     }
+    for (; c <= SHORT && round_up(c, 16) <= step && n > 1; n--, to += c, from += step)
+        for (size_t i = 0; i < c; i += 16)
+            memcpy(to + i, from + i, 16);
+    for (; n > 0; n--, to += c, from += step)
+        memcpy(to, from, c);
 }
 
 /* Row y, which may lie in the padding, as windows from output x0 on see it. */
