@@ -16,6 +16,7 @@ enum { MAX_NR = 16 };
 
 typedef int16_t words __attribute__((vector_size(16)));
 typedef uint16_t unsigned_words __attribute__((vector_size(16)));
+typedef uint32_t fours __attribute__((vector_size(16)));
 
 /* CHUNK weights from w on, n of them there and then zeros; room: where they may be gathered. */
 static inline const int8_t *chunk_of(const int8_t *w, size_t stride, size_t n, int8_t room[CHUNK])
@@ -120,12 +121,31 @@ static bool pairs_are_safe(const int8_t *w, size_t kc, size_t stride_k)
     return all_positive(room);
 }
 
-/* kr consecutive k of nr columns, all inside. */
-static inline uint8_t *pack_whole(uint8_t *at, const int8_t *w, size_t stride_n, size_t nr,
-                                  const size_t kr)
+#ifdef __clang__
+#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (fours){__VA_ARGS__})
+#endif
+
+/* Four groups of four k of four columns, all inside. */
+static inline void pack_square(uint8_t *at, size_t group_bytes, const int8_t *w, size_t stride_n)
 {
-    for (size_t j = 0; j < nr; j++, at += kr)
-        memcpy(at, w + j * stride_n, kr);
+    fours v[4];
+    for (size_t j = 0; j < 4; j++)
+        memcpy(&v[j], w + j * stride_n, sizeof v[j]);
+    const fours a = SHUFFLE(v[0], v[1], 0, 4, 1, 5), b = SHUFFLE(v[2], v[3], 0, 4, 1, 5);
+    const fours c = SHUFFLE(v[0], v[1], 2, 6, 3, 7), d = SHUFFLE(v[2], v[3], 2, 6, 3, 7);
+    const fours groups[4] = {SHUFFLE(a, b, 0, 1, 4, 5), SHUFFLE(a, b, 2, 3, 6, 7),
+                             SHUFFLE(c, d, 0, 1, 4, 5), SHUFFLE(c, d, 2, 3, 6, 7)};
+    for (size_t g = 0; g < 4; g++)
+        memcpy(at + g * group_bytes, &groups[g], sizeof groups[g]);
+}
+
+/* One group of four k of nr columns, all inside. */
+static inline uint8_t *pack_whole(uint8_t *at, const int8_t *w, size_t stride_n, size_t nr)
+{
+    for (size_t j = 0; j < nr; j++, at += 4)
+        memcpy(at, w + j * stride_n, 4);
     return at;
 }
 
@@ -145,9 +165,13 @@ static uint8_t *pack_tap(uint8_t *at, const int8_t *tap, size_t width, size_t kc
                          size_t stride_k, size_t nr, size_t kr)
 {
     size_t k0 = 0;
-    if (width == nr && stride_k == 1 && kr == 4)
+    if (width == nr && stride_k == 1 && kr == 4) {
+        for (; nr % 4 == 0 && k0 + 16 <= kc; k0 += 16, at += 16 * nr)
+            for (size_t j = 0; j < nr; j += 4)
+                pack_square(at + 4 * j, 4 * nr, tap + j * stride_n + k0, stride_n);
         for (; k0 + 4 <= kc; k0 += 4)
-            at = pack_whole(at, tap + k0, stride_n, nr, 4);
+            at = pack_whole(at, tap + k0, stride_n, nr);
+    }
     if (width == nr && stride_n == 1 && kr == 4)
         for (; k0 + 4 <= kc; k0 += 4)
             at = pack_rows(at, tap + k0 * stride_k, stride_k, nr);
@@ -256,6 +280,14 @@ static bool sum_columns(uint32_t *sums, const columns *c, size_t kc)
     return safe;
 }
 
+/* The columns of a tap are on their way from memory while those before are packed. */
+static void fetch_columns(const columns *c, size_t kc)
+{
+    for (size_t j = 0; j < c->n && c->stride_k == 1; j++)
+        for (size_t k = 0; k < kc; k += 64)
+            __builtin_prefetch(c->w + j * c->stride_n + k);
+}
+
 bool qn__q8_gemm_pack_weights(void *packed, const int8_t *w, size_t n, size_t kc, size_t ks,
                               size_t stride_n, size_t stride_p, size_t stride_k,
                               const qn_q8_igemm *kernel, bool pairs, uint32_t *sums)
@@ -277,6 +309,10 @@ bool qn__q8_gemm_pack_weights(void *packed, const int8_t *w, size_t n, size_t kc
         for (size_t p = 0; p < ks; p++) {
             const columns c = {w + n0 * stride_n + p * stride_p, width, stride_n, stride_k};
             const uint8_t *const tap = at;
+            if (n - n0 >= 2 * nr) {
+                const columns next = {c.w + nr * stride_n, nr, stride_n, stride_k};
+                fetch_columns(&next, kc);
+            }
             if (kernel->pairs == NULL)
                 at = pack_tap(at, c.w, width, kc, stride_n, stride_k, nr, kr);
             else if (!pack_pairs(&at, &table, &c, kc, most, kernel, panel_sums))
