@@ -191,7 +191,8 @@ bool qn__graph_retire_blob(qn_graph *graph, qn_blob *blob);
 enum {
     QN_OPF_SHAPE = 1u << 0, /* cheap integer/shape arithmetic: fold whenever inputs are known */
     QN_OPF_SAME_VALUES =
-        1u << 1 /* moves or selects values without changing them: reshape, maxpool */
+        1u << 1,             /* moves or selects values without changing them: reshape, maxpool */
+    QN_OPF_SEVERAL = 1u << 2 /* may have more than one output */
 };
 typedef struct qn_op_info {
     qn_op op;
