@@ -91,6 +91,8 @@ typedef struct qn_source {
     } * vtable;
     _Atomic uint32_t refs;
     uint64_t data_bytes;                  /* of files beside the document */
+    size_t n_aside;                       /* nodes of the document that are no part of the graph */
+    const char *first_aside;              /* the first of them, for messages */
     const struct qn_packed_store *packed; /* weights packed ahead (ir/packed.h), or NULL */
 } qn_source;
 qn_source *qn__source_ref(qn_source *source);
