@@ -91,6 +91,15 @@ def resize(mode, coordinates, *inputs, out=(0.02, 120), **more):
     return Case("Resize", attributes, None, *inputs, out=out)
 
 
+def transposed(shape, axis=1, bias=False, **attributes):
+    w = weights(*shape, axis=axis)
+    inputs = [w]
+    if bias:
+        integers = RNG.integers(-3000, 3000, shape[1]).astype(np.int32)
+        inputs.append(Weights(integers, (F(0.02) * w.scale).astype(F), 0, 0))
+    return Case("ConvTranspose", attributes, *inputs, out=(0.15, 120))
+
+
 PADS = ints(0, 0, 1, 2, 0, 0, 3, 0)
 SAME, OTHER = (0.02, 120), (0.031, 77)
 CASES = {
@@ -111,6 +120,15 @@ CASES = {
     "global-max-pool": Case("GlobalMaxPool", {}, out=SAME),
     "global-max-pool-rescaled": Case("GlobalMaxPool", {}, out=OTHER),
     "identity-rescaled": Case("Identity", {}, out=OTHER, exact=True),
+    "conv-transpose": transposed((8, 13, 2, 2), strides=[2, 2]),
+    "conv-transpose-bias": transposed((8, 13, 3, 3), bias=True, strides=[2, 2], pads=[1, 1, 1, 1],
+                                      output_padding=[1, 1]),
+    "conv-transpose-deep": transposed((8, 13, 4, 5), bias=True, strides=[2, 3], pads=[1, 0, 2, 1]),
+    "conv-transpose-dilated": transposed((8, 13, 3, 2), strides=[2, 1], dilations=[3, 2]),
+    "conv-transpose-steps": transposed((8, 13, 2, 1), bias=True, strides=[3, 4]),
+    "conv-transpose-groups": transposed((8, 3, 4, 4), group=2, strides=[2, 2]),
+    "conv-transpose-depthwise": transposed((8, 1, 4, 4), group=8, strides=[2, 2], pads=[1] * 4),
+    "conv-transpose-tensor": transposed((8, 13, 3, 3), axis=None, strides=[1, 1]),
     "erf": Case("Erf", {}, out=(0.01, 110)),
     "sin": Case("Sin", {}, out=(0.01, 110)),
     "mish": Case("Mish", {}, out=(0.02, 20)),

@@ -182,6 +182,9 @@ static bool inputs_fit(const qn_node *node)
     switch (node->op) {
     case QN_OP_CONV:
         return is_activation(x) && is_8bit(w) && w->constant && bias_fits(node, x, w);
+    case QN_OP_CONV_TRANSPOSE:
+        return is_activation(x) && is_8bit(w) && w->constant && w->rank <= 4 &&
+               (w->type.quant->axis < 0 || w->type.quant->axis == 1) && bias_fits(node, x, w);
     case QN_OP_GEMM:
         return is_activation(x) && is_8bit(w) && bias_fits(node, x, w) &&
                qn__attr_float(node, "beta", 1.0f) == 1.0f;
@@ -210,8 +213,8 @@ static bool output_may_stay_float(const qn_node *node)
 
 static bool may_act(const qn_node *node)
 {
-    return node->op == QN_OP_CONV || node->op == QN_OP_GEMM || node->op == QN_OP_MATMUL ||
-           node->op == QN_OP_ADD || node->op == QN_OP_MUL;
+    return node->op == QN_OP_CONV || node->op == QN_OP_CONV_TRANSPOSE || node->op == QN_OP_GEMM ||
+           node->op == QN_OP_MATMUL || node->op == QN_OP_ADD || node->op == QN_OP_MUL;
 }
 
 /* --- rewriting --------------------------------------------------------------------------------*/

@@ -7,6 +7,6 @@
 
 void qn__q8_dwconv_avxvnni(const qn_q8_dwconv_args *args)
 {
-    dwconv_from(args, 0);
+    dwconv_small(args);
     _mm256_zeroupper();
 }
