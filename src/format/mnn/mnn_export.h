@@ -106,6 +106,9 @@ qn_fb_object *qn__mnx_binary(qn_mnx_exporter *x, const char *name, int32_t opera
                              int32_t b, int32_t to);
 qn_fb_object *qn__mnx_unary(qn_mnx_exporter *x, const char *name, int32_t operation, int32_t from,
                             int32_t to);
+/* Normalizes the last `axes` axes; no scale, no shift (mnn_export_math.c). */
+qn_fb_object *qn__mnx_layer_norm(qn_mnx_exporter *x, const char *name, size_t axes, float epsilon,
+                                 int32_t from, int32_t to);
 /* Which dimension of the tensor is free in the caller's graph: -1 none or more than one. */
 int qn__mnx_free_dim(const qn_mnx_exporter *x, const qn_tensor *tensor);
 /* "NODE (OP): no MNN form of ..." */
