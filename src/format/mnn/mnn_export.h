@@ -80,6 +80,9 @@ qn_status qn__mnx_constant_ints(qn_mnx_exporter *x, const qn_node *node, uint32_
                                 const int64_t **values, size_t *count, qn_error *error);
 bool qn__mnx_is_quant(const qn_tensor *tensor);
 
+/* A copy with every size known: symbols of first dimensions are 1 (mnn_export_prepare.c). */
+qn_status qn__mnx_prepare(const qn_graph *graph, const qn_write_options *how, qn_graph **out,
+                          qn_error *error);
 /* Net.extraTensorDescribe of all tensors that have a quantization (mnn_export_quant.c). */
 qn_status qn__mnx_export_quants(qn_mnx_exporter *x, qn_error *error);
 
