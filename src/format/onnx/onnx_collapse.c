@@ -219,6 +219,9 @@ static bool inputs_fit(const qn_node *node)
     case QN_OP_GLOBAL_AVERAGE_POOL:
     case QN_OP_SOFTMAX:
         return is_activation(x);
+    case QN_OP_PRELU:
+        return is_activation(x) && node->n_inputs > 1 && node->inputs[1] &&
+               (node->inputs[1]->constant || is_constant(w));
     case QN_OP_REDUCE_MEAN:
     case QN_OP_REDUCE_SUM:
         return is_activation(x) &&
@@ -293,10 +296,10 @@ static qn_status join_output(collapser *c, qn_node *node, uint32_t index, const 
 
 static void join_inputs(qn_node *node)
 {
-    const bool mover = is_mover(node);
+    const bool one = is_mover(node) || node->op == QN_OP_PRELU; /* others are parameters */
     for (uint32_t i = 0; i < node->n_inputs; i++) {
         qn_tensor *q = quantized_behind(node->inputs[i]);
-        if (q && (!mover || i == 0 || node->op == QN_OP_PAD))
+        if (q && (!one || i == 0 || node->op == QN_OP_PAD))
             node->inputs[i] = q;
     }
 }

@@ -149,6 +149,23 @@ static __attribute__((cold)) qn_status prepare(const qn_plan *plan, qn_step *ste
         }                                                                                          \
     } while (0)
 
+/* What is seldom asked for need not be long. */
+static __attribute__((cold, noinline)) void fold_seldom(qn_op op, const float *src_, double *acc_,
+                                                        size_t n, ptrdiff_t os)
+{
+    switch (op) {
+    case QN_OP_REDUCE_PROD:
+        FOLD(float, double, x *a);
+        break;
+    case QN_OP_REDUCE_L1:
+        FOLD(float, double, fabs(x) + a);
+        break;
+    default:
+        FOLD(float, double, x *x + a);
+        break;
+    }
+}
+
 static void fold_f32(qn_op op, const float *src_, double *acc_, size_t n, ptrdiff_t os)
 {
     switch (op) {
@@ -159,14 +176,10 @@ static void fold_f32(qn_op op, const float *src_, double *acc_, size_t n, ptrdif
         FOLD(float, double, x < a || x != x ? x : a);
         break;
     case QN_OP_REDUCE_PROD:
-        FOLD(float, double, x *a);
-        break;
     case QN_OP_REDUCE_L1:
-        FOLD(float, double, fabs(x) + a);
-        break;
     case QN_OP_REDUCE_L2:
     case QN_OP_REDUCE_SUM_SQUARE:
-        FOLD(float, double, x *x + a);
+        fold_seldom(op, src_, acc_, n, os);
         break;
     default:
         FOLD(float, double, x + a);
