@@ -17,10 +17,11 @@ typedef struct prelu_state {
     uint8_t positive[256]; /* bytes where nothing is multiplied */
     float *scales;         /* of the slopes, from x's steps to y's */
     qn_broadcast broadcast;
-    qn_q8_dwconv_args args; /* kernel: but for a part's place and length */
     qn_q8_dwconv_fn kernel; /* or NULL */
-    int32_t *bias;          /* [channels] zeros */
-    int8_t *ones;           /* [channels] */
+    size_t fold;            /* pixels that the kernel takes for one of more channels */
+    float *repeated;        /* [fold * channels] */
+    int32_t *bias;          /* [fold * channels]: less the zero point */
+    int8_t *ones;           /* [fold * channels] */
 } prelu_state;
 
 static void release(const qn_context *ctx, qn_step *step)
@@ -29,6 +30,7 @@ static void release(const qn_context *ctx, qn_step *step)
     if (s == NULL)
         return;
     qn__free(ctx, s->scales);
+    qn__free(ctx, s->repeated);
     qn__free(ctx, s->bias);
     qn__free(ctx, s->ones);
     qn__free(ctx, s);
@@ -43,25 +45,21 @@ static qn_status choose_kernel(const qn_plan *plan, qn_step *step, prelu_state *
         b->strides[0][1] != 1 || b->strides[0][0] != (int64_t)b->row || b->strides[1][1] != 1 ||
         b->strides[1][0] != 0)
         return QN_OK;
-    s->bias = qn__calloc(ctx, b->row, sizeof(*s->bias));
-    s->ones = qn__alloc(ctx, b->row);
-    if (s->bias == NULL || s->ones == NULL)
+    const int32_t flip = s->x.dtype == QN_DTYPE_I8 ? 128 : 0;
+    const size_t block = step->kernels->q8_dwconv.block;
+    s->fold = b->row < block ? (block + b->row - 1) / b->row : 1;
+    const size_t all = s->fold * b->row;
+    s->repeated = qn__calloc(ctx, all, sizeof(*s->repeated));
+    s->bias = qn__calloc(ctx, all, sizeof(*s->bias));
+    s->ones = qn__alloc(ctx, all);
+    if (s->repeated == NULL || s->bias == NULL || s->ones == NULL)
         return QN_NOMEM(error);
-    memset(s->ones, 1, b->row);
+    for (size_t i = 0; i < all; i++) {
+        s->repeated[i] = s->scales[i % b->row];
+        s->bias[i] = -(s->x.zero + flip);
+        s->ones[i] = 1;
+    }
     s->kernel = step->kernels->q8_dwconv.fn;
-    s->args = (qn_q8_dwconv_args){
-        .channels = b->row,
-        .kh = 1,
-        .kw = 1,
-        .in_signed = s->x.dtype == QN_DTYPE_I8,
-        .in_zero = s->x.zero,
-        .in_step = b->row,
-        .w = s->ones,
-        .bias = s->bias,
-        .scale = s->scales,
-        .out_step = b->row,
-        .format = {.zero = s->y.zero, .lo = s->y.qmin, .hi = s->y.qmax},
-    };
     step->kernel_name = step->kernels->q8_dwconv.name;
     return QN_OK;
 }
@@ -110,20 +108,59 @@ typedef struct prelu_job {
     uint8_t *dst;
 } prelu_job;
 
-/* dst[i] = negative[i] where src[i] is below zero. Bytes ^ flip are in order of their values. */
-static void take_negative(const uint8_t *src, const uint8_t *negative, uint8_t *dst, size_t n,
-                          uint8_t flip, uint8_t zero)
+/* Unsigned bytes in the order of their values. */
+static const uint8_t *unsigned_part(const prelu_state *s, const uint8_t *src, size_t n,
+                                    uint8_t *room)
+{
+    if (s->x.dtype != QN_DTYPE_I8)
+        return src;
+    for (size_t i = 0; i < n; i += sizeof(bytes)) {
+        bytes x = {0};
+        memcpy(&x, src + i, n - i < sizeof(bytes) ? n - i : sizeof(bytes));
+        x ^= 0x80;
+        memcpy(room + i, &x, sizeof(bytes));
+    }
+    return room;
+}
+
+/* dst[i] = negative[i] where x[i] is below zero. */
+static void take_negative(const uint8_t *x, const uint8_t *negative, uint8_t *dst, size_t n,
+                          uint8_t zero)
 {
     for (size_t i = 0; i < n; i += sizeof(bytes)) {
         const size_t part = n - i < sizeof(bytes) ? n - i : sizeof(bytes);
-        bytes x = {0}, low, high = {0};
-        memcpy(&x, src + i, part);
+        bytes value = {0}, low, high = {0};
+        memcpy(&value, x + i, part);
         memcpy(&low, negative + i, sizeof(bytes));
         memcpy(&high, dst + i, part);
-        const bytes below = (bytes)((x ^ flip) < zero);
+        const bytes below = (bytes)(value < zero);
         high = (low & below) | (high & ~below);
         memcpy(dst + i, &high, part);
     }
+}
+
+static void multiply(const prelu_state *s, const uint8_t *x, uint8_t *out, size_t n, size_t fold)
+{
+    const size_t column = 0, channels = fold * s->broadcast.row;
+    const qn_q8_dwconv_args args = {
+        .rows = 1,
+        .n = n,
+        .channels = channels,
+        .kh = 1,
+        .kw = 1,
+        .in = &x,
+        .in_col = &column,
+        .in_step = channels,
+        .w = s->ones,
+        .w_step = channels,
+        .bias = s->bias,
+        .scale = s->repeated,
+        .out = out,
+        .out_step = channels,
+        .format = {.zero = s->y.zero, .lo = s->y.qmin, .hi = s->y.qmax},
+    };
+    if (n > 0)
+        s->kernel(&args);
 }
 
 /* Rows of channels. */
@@ -132,17 +169,15 @@ static void kernel_rows(void *arg, size_t begin, size_t end)
     const prelu_job *const job = arg;
     const prelu_state *const s = job->s;
     const size_t row = s->broadcast.row, together = PART / row;
-    const uint8_t flip = s->x.dtype == QN_DTYPE_I8 ? 0x80 : 0;
-    uint8_t negative[PART + sizeof(bytes)];
-    qn_q8_dwconv_args args = s->args;
+    uint8_t room[PART + sizeof(bytes)], negative[PART + sizeof(bytes)];
     for (size_t m = begin; m < end; m += together) {
-        args.n = end - m < together ? end - m : together;
-        args.in = job->src + m * row;
-        args.out = negative;
-        s->kernel(&args);
-        s->table(s->positive, args.in, job->dst + m * row, args.n * row);
-        take_negative(args.in, negative, job->dst + m * row, args.n * row, flip,
-                      (uint8_t)s->x.zero ^ flip);
+        const size_t n = end - m < together ? end - m : together, rest = n % s->fold;
+        const uint8_t *const src = job->src + m * row;
+        const uint8_t *const x = unsigned_part(s, src, n * row, room);
+        multiply(s, x, negative, n / s->fold, s->fold);
+        multiply(s, x + (n - rest) * row, negative + (n - rest) * row, rest > 0, rest);
+        s->table(s->positive, src, job->dst + m * row, n * row);
+        take_negative(x, negative, job->dst + m * row, n * row, (uint8_t)-s->bias[0]);
     }
 }
 
