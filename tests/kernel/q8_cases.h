@@ -291,6 +291,58 @@ static void test_q8_tables(const qn_q8_igemm *kernel)
     free(packed);
 }
 
+/* Weights of n columns that lie in rows or columns: the same bytes whichever function pairs groups,
+ * sums and safety as they are counted one by one. */
+static void q8_packing_case(const qn_q8_igemm *kernel, size_t n, size_t kc, size_t ks, int32_t most,
+                            bool in_rows)
+{
+    const size_t count = n * kc * ks, stride_n = in_rows ? 1 : kc * ks, stride_k = in_rows ? n : 1;
+    const size_t stride_p = in_rows ? kc * n : kc;
+    qn_q8_igemm other = *kernel;
+    other.pairs = kernel->pairs != NULL ? qn__q8_pairs_scalar : NULL;
+    size_t bytes;
+    if (!qn__q8_gemm_packed_bytes(&bytes, n, kc, ks, kernel))
+        exit(1);
+    int8_t *const w = need(malloc(count));
+    for (size_t i = 0; i < count; i++)
+        w[i] = (int8_t)((int32_t)(rng() % (uint32_t)(2 * most + 1)) - most);
+    uint8_t *const packed = need(calloc(bytes, 1)), *const again = need(calloc(bytes, 1));
+    uint32_t *const sums = need(malloc(n * sizeof *sums));
+    const bool expected = qn__q8_gemm_safe(w, n, kc, ks, stride_n, stride_p, stride_k);
+    const bool safe = qn__q8_gemm_pack_weights(packed, w, n, kc, ks, stride_n, stride_p, stride_k,
+                                               kernel, true, sums);
+    bool fine = safe == expected;
+    for (size_t i = 0; i < n && (safe || kernel->pairs == NULL); i++) {
+        uint32_t sum = 0;
+        for (size_t p = 0; p < ks; p++)
+            for (size_t k = 0; k < kc; k++)
+                sum += (uint32_t)w[i * stride_n + p * stride_p + k * stride_k];
+        fine &= sum == sums[i];
+    }
+    qn__q8_gemm_pack_weights(packed, w, n, kc, ks, stride_n, stride_p, stride_k, kernel, safe,
+                             NULL);
+    qn__q8_gemm_pack_weights(again, w, n, kc, ks, stride_n, stride_p, stride_k, &other, safe, NULL);
+    fine &= memcmp(packed, again, bytes) == 0 && qn__q8_gemm_packed_ok(packed, n, kc, ks, kernel);
+    n_checks++;
+    if (!fine) {
+        printf("FAILED %s: packing n %zu kc %zu ks %zu most %d rows %d\n", kernel->name, n, kc, ks,
+               most, in_rows);
+        exit(1);
+    }
+    free(w), free(packed), free(again), free(sums);
+}
+
+static void test_q8_packing(const qn_q8_igemm *kernel)
+{
+    static const int32_t mosts[] = {7, 40, 64, 90, 127};
+    static const size_t kcs[] = {1, 6, 27, 32, 33, 64, 100, 513, 1024, 2050};
+    for (size_t i = 0; i < sizeof kcs / sizeof kcs[0]; i++)
+        for (size_t j = 0; j < sizeof mosts / sizeof mosts[0]; j++)
+            for (size_t in_rows = 0; in_rows < 2; in_rows++)
+                q8_packing_case(kernel, 1 + rng() % 40, kcs[i], 1 + rng() % 2, mosts[j],
+                                in_rows != 0);
+}
+
 static void test_q8_igemm(const qn_q8_igemm *kernel, const qn_q8_igemm *reference)
 {
     const size_t mr = kernel->mr, nr = kernel->nr;
@@ -320,6 +372,7 @@ static void test_q8_igemm(const qn_q8_igemm *kernel, const qn_q8_igemm *referenc
                 q8_igemm_case(kernel, reference, m, n, 11, 3, (q8_class)kind);
     }
     test_q8_tables(kernel);
+    test_q8_packing(kernel);
     /* Sums beyond 2^24, rows too long for any copy of them. */
     for (int times = 0; times < 6; times++) {
         q8_igemm_case(kernel, reference, 3, 3, 40000, 1, times % 2 ? Q8_SAFE : Q8_WORST);
