@@ -222,7 +222,8 @@ typedef struct qn_f32_sums {
 } qn_f32_sums;
 
 /* --- resizing bytes ------------------------------------------------------------------------------
- * Weights are whole numbers of 2^-QN_RESIZE_BITS; sums are rounded to nearest and clipped to bytes.
+ * Weights are whole numbers of 2^-QN_RESIZE_BITS; sums, which stay within int32, are rounded to
+ * nearest and clipped to bytes.
  * Columns: out[i] = sum over t < taps of weights[t] * rows[t * stride + i], i < n.
  * Rows: pixel x < n of out, of 3 channels, is the sum over t from offset[x] to offset[x + 1] of
  * weights[t] * pixel first[x] + t - offset[x] of row, which has `width` pixels. */

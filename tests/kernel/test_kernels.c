@@ -470,10 +470,11 @@ static uint8_t resized(int64_t sum)
     return (uint8_t)(sum < 0 ? 0 : sum > 255 ? 255 : sum);
 }
 
-/* A weight of a filter, negative ones among them. */
+/* A weight of a filter, negative ones among them. Six of them times 255 are within int32, as the
+ * contract has it, and may be below 0 or above 255. */
 static int32_t resize_weight(void)
 {
-    return (int32_t)(rng() % (3u << (QN_RESIZE_BITS - 2))) - (1 << (QN_RESIZE_BITS - 2));
+    return (int32_t)(rng() % (5u << (QN_RESIZE_BITS - 4))) - (1 << (QN_RESIZE_BITS - 3));
 }
 
 static void test_u8_columns(const qn_u8_columns *kernel, const qn_u8_columns *reference)
