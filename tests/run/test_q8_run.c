@@ -220,7 +220,7 @@ static sample *loops_make(uint64_t seed)
     net_random_state = seed * 7907 + 11;
     s->n = net_start();
     builder *const b = &s->n->b;
-    const uint32_t kind = net_random(4);
+    const uint32_t kind = net_random(6);
     const int64_t dims[4] = {between(1, 2), between(1, kind == 2 ? 700 : 90), between(3, 6),
                              between(3, 6)};
     qn_tensor *const x = bytes_into(s, s->x, 4, dims, 0.05f);
@@ -236,11 +236,25 @@ static sample *loops_make(uint64_t seed)
     } else if (kind == 2) {
         y = NODE(b, SOFTMAX, "y", x);
         set_int(b, y, "axis", (int64_t)net_random(4));
+    } else if (kind == 4) {
+        static const int64_t axes[6][2] = {{2, 3}, {-1, 2}, {0, 1}, {1, 2}, {3, 0}, {1, 3}};
+        const bool sum = net_random(2) != 0;
+        const int64_t two[1] = {2};
+        y = sum ? NODE(b, REDUCE_SUM, "y", x,
+                       build_const(b, "axes", QN_DTYPE_I64, axes[net_random(6)], 1, two))
+                : NODE(b, REDUCE_MEAN, "y", x,
+                       build_const(b, "axes", QN_DTYPE_I64, axes[net_random(6)], 1, two));
+        set_int(b, y, "keepdims", net_random(2));
+    } else if (kind == 5) {
+        const int64_t slopes[3] = {dims[1], 1, net_random(4) == 0 ? dims[3] : 1};
+        for (size_t i = 0; i < (size_t)(slopes[0] * slopes[2]); i++)
+            s->x2[i] = 0.2f * net_random_float();
+        y = NODE(b, PRELU, "y", x, build_const(b, "slopes", QN_DTYPE_F32, s->x2, 3, slopes));
     } else {
         y = NODE(b, SIGMOID, "y", x);
     }
     const bool s8 = net_random(2) != 0;
-    const float scale = kind < 2 ? 0.04f : 1.0f / 256.0f;
+    const float scale = kind < 2 || kind > 3 ? 0.04f : 1.0f / 256.0f;
     y->type = net_quant(s->n, s8 ? QN_DTYPE_I8 : QN_DTYPE_U8, scale,
                         s8 ? (int32_t)between(-128, 127) : (int32_t)between(0, 100));
     s->y = y;
@@ -312,13 +326,35 @@ static void very_many_taps(void **state)
     sample_free(s);
 }
 
+/* What the simulation gives, on every instruction set and with one to three threads. */
+static void expect_simulated(sample *s, size_t i)
+{
+    uint32_t flags[8];
+    const size_t n_flags = masks(flags);
+    qn_plan_options options;
+    qn__plan_options_init(&options, s->n->b.ctx);
+    options.reference = true;
+    size_t bytes = 0, got_bytes = 0;
+    char kernel[64];
+    uint8_t *const expected = run_sample(s, &options, 1, &bytes, kernel);
+    options.reference = false;
+    for (size_t f = 0; f < n_flags; f++) {
+        options.cpu_flags = flags[f];
+        for (uint32_t threads = 1; threads < 4; threads++) {
+            uint8_t *const got = run_sample(s, &options, threads, &got_bytes, kernel);
+            assert_non_null(strstr(kernel, "q8_"));
+            expect_same(got, got_bytes, expected, bytes, i, kernel, threads);
+            free(got);
+        }
+    }
+    free(expected);
+}
+
 /* Widths of outputs at whose ends tiles are cut, where a kernel reads rows in place, and some that
  * are not; strides too. */
 static void tiles_end_with_rows(void **state)
 {
     (void)state;
-    uint32_t flags[8];
-    const size_t n_flags = masks(flags);
     static const int64_t widths[] = {7, 14, 19, 20, 28, 29, 30, 32};
     for (size_t i = 0; i < 2 * sizeof(widths) / sizeof(widths[0]); i++) {
         sample *const s = calloc(1, sizeof(*s));
@@ -338,22 +374,53 @@ static void tiles_end_with_rows(void **state)
         set_ints(&s->n->b, y, "pads", 4, pads);
         set_ints(&s->n->b, y, "strides", 2, strides);
         finish(s, y, (size_t)cin * 9, 0.02f);
-        qn_plan_options options;
-        qn__plan_options_init(&options, s->n->b.ctx);
-        options.reference = true;
-        size_t bytes = 0, got_bytes = 0;
-        char kernel[64];
-        uint8_t *const expected = run_sample(s, &options, 1, &bytes, kernel);
-        options.reference = false;
-        for (size_t f = 0; f < n_flags; f++) {
-            options.cpu_flags = flags[f];
-            for (uint32_t threads = 1; threads < 4; threads++) {
-                uint8_t *const got = run_sample(s, &options, threads, &got_bytes, kernel);
-                expect_same(got, got_bytes, expected, bytes, i, kernel, threads);
-                free(got);
-            }
-        }
-        free(expected);
+        expect_simulated(s, i);
+        sample_free(s);
+    }
+}
+
+/* Windows of all sizes that decide how much is copied and computed at once: few channels, rows and
+ * channels cut into parts, dilations beyond what stays, and windows too large for any of it. */
+static void depthwise_in_parts(void **state)
+{
+    (void)state;
+    static const struct {
+        int64_t c, h, w, kh, kw, stride, dilation, pad;
+    } cases[] = {
+        {1, 9, 40, 3, 3, 1, 1, 1},     {2, 9, 33, 3, 3, 2, 1, 1},    {3, 7, 50, 5, 5, 1, 1, 2},
+        {4, 5, 19, 3, 3, 3, 1, 0},     {5, 6, 64, 3, 3, 1, 2, 2},    {8, 20, 48, 3, 3, 1, 1, 1},
+        {8, 21, 49, 3, 3, 2, 1, 1},    {8, 9, 30, 5, 5, 2, 3, 6},    {10, 6, 3, 3, 3, 1, 1, 1},
+        {12, 9, 31, 3, 3, 2, 1, 1},    {16, 24, 24, 3, 3, 2, 1, 1},  {24, 11, 28, 3, 3, 1, 1, 1},
+        {24, 11, 29, 3, 3, 2, 2, 2},   {33, 9, 17, 3, 3, 2, 1, 1},   {40, 9, 14, 5, 5, 1, 1, 2},
+        {72, 9, 14, 5, 5, 2, 1, 2},    {300, 9, 9, 3, 3, 1, 1, 1},   {1027, 4, 7, 3, 3, 2, 1, 1},
+        {600, 5, 5, 5, 3, 1, 1, 1},    {32, 3, 900, 3, 3, 1, 1, 1},  {80, 4, 300, 3, 3, 2, 1, 1},
+        {20, 60, 60, 3, 3, 1, 24, 9},  {7, 84, 90, 3, 3, 1, 40, 0},  {64, 30, 30, 3, 3, 1, 12, 12},
+        {20, 33, 33, 31, 31, 1, 1, 3}, {3, 40, 40, 33, 33, 1, 1, 0}, {2, 9, 9, 3, 3, 9, 1, 1},
+        {18, 3, 3, 3, 3, 1, 1, 3},     {6, 2, 2, 2, 2, 1, 5, 9},     {256, 1, 2, 3, 3, 1, 1, 1},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        sample *const s = calloc(1, sizeof(*s));
+        assert_non_null(s);
+        net_random_state = 300 + i;
+        s->n = net_start();
+        const int64_t c = cases[i].c, kh = cases[i].kh, kw = cases[i].kw, pad = cases[i].pad;
+        const int64_t x[4] = {1 + (i % 5 == 0), c, cases[i].h, cases[i].w}, w[4] = {c, 1, kh, kw};
+        const int64_t strides[2] = {cases[i].stride, cases[i].stride};
+        const int64_t dilations[2] = {cases[i].dilation, cases[i].dilation};
+        const int64_t pads[4] = {pad, pad / 2, pad, pad};
+        qn_tensor *in[2] = {bytes_input(s, 4, x, 0.02f), NULL};
+        static int8_t values[20 * 31 * 31];
+        for (size_t k = 0; k < sizeof(values); k++)
+            values[k] = (int8_t)between(-128, 127);
+        in[1] = build_const(&s->n->b, "w", QN_DTYPE_I8, values, 4, w);
+        in[1]->type = net_quant(s->n, QN_DTYPE_I8, 0.005f, 0);
+        qn_tensor *const y = build_node(&s->n->b, QN_OP_CONV, "y", 2, in);
+        set_ints(&s->n->b, y, "pads", 4, pads);
+        set_ints(&s->n->b, y, "strides", 2, strides);
+        set_ints(&s->n->b, y, "dilations", 2, dilations);
+        set_int(&s->n->b, y, "group", c);
+        finish(s, y, (size_t)(kh * kw), 0.02f);
+        expect_simulated(s, i);
         sample_free(s);
     }
 }
@@ -431,6 +498,7 @@ int main(void)
         cmocka_unit_test(loops_do_not_depend_on_the_machine),
         cmocka_unit_test(very_many_taps),
         cmocka_unit_test(tiles_end_with_rows),
+        cmocka_unit_test(depthwise_in_parts),
         cmocka_unit_test(memory_shrinks),
         cmocka_unit_test(planning_survives_lack_of_memory),
     };
