@@ -1,6 +1,7 @@
 /* Resize. Nearest picks elements; linear and cubic are separable: one pass per axis with a table of
- * taps. */
+ * taps. Linear on bytes takes the four that surround a position at once, so that it rounds once. */
 #include "run/nd.h"
+#include "run/ops/qcore.h"
 #include "run/ops/resample.h"
 
 #include <math.h>
@@ -172,6 +173,7 @@ typedef struct resize_state {
     float extrapolation;
     size_t n_passes, buffer; /* floats of one scratch buffer */
     resize_pass passes[QN_MAX_RANK];
+    qn_qparams x, y; /* linear on bytes */
 } resize_state;
 
 static void release_state(const qn_context *ctx, resize_state *s)
@@ -252,6 +254,106 @@ static qn_status make_passes(const qn_plan *plan, qn_step *step, const qn_resize
     return QN_OK;
 }
 
+/* --- linear on bytes ------------------------------------------------------------------------- */
+/* An axis that stays as it is. */
+static qn_status add_whole(const qn_plan *plan, resize_state *s, qn_error *error)
+{
+    const qn_context *const ctx = qn__plan_context(plan);
+    resize_pass *const pass = &s->passes[s->n_passes++];
+    *pass = (resize_pass){.taps = 2, .outer = 1, .in = 1, .inner = 1, .out = 1};
+    pass->index = qn__calloc(ctx, 2, sizeof(*pass->index));
+    pass->weight = qn__calloc(ctx, 2, sizeof(*pass->weight));
+    if (pass->index == NULL || pass->weight == NULL)
+        return QN_NOMEM(error);
+    pass->weight[0] = 1.0f;
+    return QN_OK;
+}
+
+static qn_status prepare_bytes(const qn_plan *plan, qn_step *step, resize_state *s, qn_error *error)
+{
+    const qn_tensor *const x = step->node->inputs[0];
+    QN_TRY(qn__qparams_read(step, x, &s->x, error));
+    QN_TRY(qn__qparams_read(step, step->node->outputs[0], &s->y, error));
+    if (s->n_passes > 2)
+        return qn__step_fail(step, error, QN_UNSUPPORTED, "more than two axes of bytes");
+    step->scratch_bytes = 0;
+    if (s->n_passes == 0) {
+        QN_TRY(add_whole(plan, s, error));
+        s->passes[0].inner = qn__tensor_elements(x);
+    }
+    if (s->n_passes == 2)
+        return QN_OK;
+    /* The other is an axis of one element inside the first. */
+    QN_TRY(add_whole(plan, s, error));
+    s->passes[1].outer = s->passes[0].outer * s->passes[0].out;
+    s->passes[1].inner = s->passes[0].inner;
+    return QN_OK;
+}
+
+typedef struct bytes_job {
+    const resize_state *s;
+    const uint8_t *src;
+    uint8_t *dst;
+} bytes_job;
+
+enum { LANES = 4 };
+typedef uint8_t lanes_u8 __attribute__((vector_size(LANES)));
+typedef int32_t lanes_i32 __attribute__((vector_size(4 * LANES)));
+typedef float lanes_f32 __attribute__((vector_size(4 * LANES)));
+
+static inline lanes_f32 load_lanes(const uint8_t *from, size_t n, uint8_t flip)
+{
+    lanes_u8 x = {0};
+    memcpy(&x, from, n < LANES ? n : LANES);
+    x ^= flip;
+    return __builtin_convertvector(__builtin_convertvector(x, lanes_i32), lanes_f32);
+}
+
+/* What lies inside both axes, of one position. */
+static void bytes_row(const resize_state *s, const uint8_t *const rows[4], const float weights[4],
+                      size_t n, uint8_t *out)
+{
+    const uint8_t flip = s->x.dtype == QN_DTYPE_I8 ? 0x80 : 0;
+    const float zero = (float)(s->x.zero + flip), ratio = s->x.scale / s->y.scale;
+    const float lo = (float)(s->y.qmin - s->y.zero), hi = (float)(s->y.qmax - s->y.zero);
+    for (size_t i = 0; i < n; i += LANES) {
+        const size_t part = n - i < LANES ? n - i : LANES;
+        lanes_f32 v = load_lanes(rows[0] + i, part, flip) * weights[0];
+        for (size_t t = 1; t < 4; t++)
+            v += load_lanes(rows[t] + i, part, flip) * weights[t];
+        v = (v - zero) * ratio;
+        const lanes_f32 least = lo - (lanes_f32){0}, most = hi - (lanes_f32){0};
+        lanes_i32 over = v > least;
+        v = (lanes_f32)(((lanes_i32)v & over) | ((lanes_i32)least & ~over));
+        over = v < most;
+        v = (lanes_f32)(((lanes_i32)v & over) | ((lanes_i32)most & ~over));
+        v = (v + 12582912.0f) - 12582912.0f; /* half to even */
+        const lanes_i32 q = __builtin_convertvector(v, lanes_i32) + s->y.zero;
+        const lanes_u8 y = __builtin_convertvector(q, lanes_u8);
+        memcpy(out + i, &y, part);
+    }
+}
+
+static void bytes_rows(void *arg, size_t begin, size_t end)
+{
+    const bytes_job *const job = arg;
+    const resize_pass *const a = &job->s->passes[0], *const b = &job->s->passes[1];
+    const size_t n = b->inner, middle = a->inner / (b->in * n);
+    for (size_t row = begin; row < end; row++) {
+        const size_t j = row % b->out, m = row / b->out % middle;
+        const size_t k = row / b->out / middle % a->out, o = row / b->out / middle / a->out;
+        const uint8_t *rows[4];
+        float weights[4];
+        for (size_t t = 0; t < 4; t++) {
+            const size_t ka = 2 * k + t / 2, kb = 2 * j + t % 2;
+            const size_t at = (o * a->in + (size_t)a->index[ka]) * middle + m;
+            rows[t] = job->src + (at * b->in + (size_t)b->index[kb]) * n;
+            weights[t] = a->weight[ka] * b->weight[kb];
+        }
+        bytes_row(job->s, rows, weights, n, job->dst + row * n);
+    }
+}
+
 static qn_status prepare(const qn_plan *plan, qn_step *step, qn_error *error)
 {
     const qn_context *const ctx = qn__plan_context(plan);
@@ -268,19 +370,25 @@ static qn_status prepare(const qn_plan *plan, qn_step *step, qn_error *error)
         return qn__prepare_resize_nearest(plan, step, &r, error);
     if (!cubic && !linear && !nearest)
         return qn__step_fail(step, error, QN_UNSUPPORTED, "mode \"%s\"", mode);
-    if (step->node->inputs[0]->type.dtype != QN_DTYPE_F32)
+    const bool bytes = linear && !region && step->node->inputs[0]->type.kind == QN_TYPE_QUANT &&
+                       qn__attr_int(step->node, "antialias", 0) == 0;
+    if (step->node->inputs[0]->type.dtype != QN_DTYPE_F32 && !bytes)
         return qn__step_fail(step, error, QN_UNSUPPORTED, "%s in mode \"%s\"",
                              qn__dtype_name(step->node->inputs[0]->type.dtype), mode);
     resize_state *const s = qn__calloc(ctx, 1, sizeof(*s));
     if (s == NULL)
         return QN_NOMEM(error);
+    if (bytes && r.rank == 4)
+        step->in_layout[0] = QN_LAYOUT_CHANNELS_LAST;
     step->out_layout[0] = step->in_layout[0];
-    const qn_status status = make_passes(plan, step, &r,
-                                         cubic    ? RESIZE_CUBIC
-                                         : linear ? RESIZE_LINEAR
-                                                  : RESIZE_NEAREST,
-                                         s, error);
+    qn_status status = make_passes(plan, step, &r,
+                                   cubic    ? RESIZE_CUBIC
+                                   : linear ? RESIZE_LINEAR
+                                            : RESIZE_NEAREST,
+                                   s, error);
     s->extrapolation = qn__attr_float(step->node, "extrapolation_value", 0.0f);
+    if (status == QN_OK && bytes)
+        status = prepare_bytes(plan, step, s, error);
     if (status != QN_OK) {
         release_state(ctx, s);
         return status;
@@ -341,6 +449,13 @@ static qn_status run(const qn_step *step, const qn_run_env *env, const qn_view *
 {
     (void)error;
     const resize_state *const s = step->state;
+    if (in[0].tensor->type.kind == QN_TYPE_QUANT) {
+        bytes_job job = {s, in[0].data, out[0].data};
+        const size_t n = s->passes[1].inner;
+        if (out[0].count > 0)
+            qn__parallel_ranges(env->pool, bytes_rows, &job, out[0].count / n, 8 * n);
+        return QN_OK;
+    }
     const float *src = in[0].data;
     if (s->n_passes == 0)
         memcpy(out[0].data, src, in[0].count * sizeof(float));
