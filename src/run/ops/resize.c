@@ -3,6 +3,7 @@
 #include "run/nd.h"
 #include "run/ops/qcore.h"
 #include "run/ops/resample.h"
+#include "run/ops/vmath.h"
 
 #include <math.h>
 #include <string.h>
@@ -16,7 +17,8 @@ static int find_name(const char *const *names, int count, const char *name)
     return -1;
 }
 
-static qn_status read_modes(const qn_step *step, qn_resize *r, qn_error *error)
+static __attribute__((cold)) qn_status read_modes(const qn_step *step, qn_resize *r,
+                                                  qn_error *error)
 {
     static const char *const COORDINATES[] = {
         "half_pixel", "half_pixel_symmetric", "pytorch_half_pixel", "align_corners",
@@ -38,9 +40,10 @@ static qn_status read_modes(const qn_step *step, qn_resize *r, qn_error *error)
 
 /* One list over the axes the node works on, from a constant input: sizes of the output where the
  * aspect ratio is kept, corners of the region. */
-static qn_status read_axis_list(const qn_plan *plan, const qn_step *step, uint32_t input,
-                                const qn_resize *r, size_t per_axis, float *out, bool *given,
-                                qn_error *error)
+static __attribute__((cold)) qn_status read_axis_list(const qn_plan *plan, const qn_step *step,
+                                                      uint32_t input, const qn_resize *r,
+                                                      size_t per_axis, float *out, bool *given,
+                                                      qn_error *error)
 {
     float *values;
     size_t count, n_axes;
@@ -65,8 +68,8 @@ static qn_status read_axis_list(const qn_plan *plan, const qn_step *step, uint32
 
 /* Every axis is scaled by the least (not_larger) or the largest (not_smaller) of the scales that
  * the wanted sizes would need. */
-static qn_status keep_aspect(const qn_plan *plan, const qn_step *step, qn_resize *r,
-                             qn_error *error)
+static __attribute__((cold)) qn_status keep_aspect(const qn_plan *plan, const qn_step *step,
+                                                   qn_resize *r, qn_error *error)
 {
     const char *const policy = qn__attr_string(step->node, "keep_aspect_ratio_policy", "stretch");
     float sizes[QN_MAX_RANK] = {0}, scale = 0.0f;
@@ -86,8 +89,8 @@ static qn_status keep_aspect(const qn_plan *plan, const qn_step *step, qn_resize
     return QN_OK;
 }
 
-static qn_status read_region(const qn_plan *plan, const qn_step *step, qn_resize *r,
-                             qn_error *error)
+static __attribute__((cold)) qn_status read_region(const qn_plan *plan, const qn_step *step,
+                                                   qn_resize *r, qn_error *error)
 {
     float corners[2 * QN_MAX_RANK];
     bool given;
@@ -105,8 +108,8 @@ static qn_status read_region(const qn_plan *plan, const qn_step *step, qn_resize
     return QN_OK;
 }
 
-static qn_status read_scales(const qn_plan *plan, const qn_step *step, qn_resize *r,
-                             qn_error *error)
+static __attribute__((cold)) qn_status read_scales(const qn_plan *plan, const qn_step *step,
+                                                   qn_resize *r, qn_error *error)
 {
     const qn_context *const ctx = qn__plan_context(plan);
     float *scales;
@@ -128,8 +131,8 @@ static qn_status read_scales(const qn_plan *plan, const qn_step *step, qn_resize
     return status;
 }
 
-static qn_status read_resize(const qn_plan *plan, const qn_step *step, qn_resize *r,
-                             qn_error *error)
+static __attribute__((cold)) qn_status read_resize(const qn_plan *plan, const qn_step *step,
+                                                   qn_resize *r, qn_error *error)
 {
     const qn_tensor *const x = qn__step_input(step, 0), *const y = step->node->outputs[0];
     if (x == NULL || x->rank != y->rank)
@@ -188,8 +191,10 @@ static void release_state(const qn_context *ctx, resize_state *s)
 
 typedef enum resize_mode { RESIZE_NEAREST, RESIZE_LINEAR, RESIZE_CUBIC } resize_mode;
 
-static qn_status add_pass(const qn_plan *plan, const qn_step *step, const qn_resize *r, size_t axis,
-                          const qn_axis_view *v, resize_mode mode, resize_state *s, qn_error *error)
+static __attribute__((cold)) qn_status add_pass(const qn_plan *plan, const qn_step *step,
+                                                const qn_resize *r, size_t axis,
+                                                const qn_axis_view *v, resize_mode mode,
+                                                resize_state *s, qn_error *error)
 {
     const qn_context *const ctx = qn__plan_context(plan);
     resize_pass *const pass = &s->passes[s->n_passes++];
@@ -232,8 +237,9 @@ static qn_status add_pass(const qn_plan *plan, const qn_step *step, const qn_res
     return QN_OK;
 }
 
-static qn_status make_passes(const qn_plan *plan, qn_step *step, const qn_resize *r,
-                             resize_mode mode, resize_state *s, qn_error *error)
+static __attribute__((cold)) qn_status make_passes(const qn_plan *plan, qn_step *step,
+                                                   const qn_resize *r, resize_mode mode,
+                                                   resize_state *s, qn_error *error)
 {
     int64_t dims[QN_MAX_RANK];
     memcpy(dims, r->in_dims, sizeof(dims));
@@ -256,7 +262,8 @@ static qn_status make_passes(const qn_plan *plan, qn_step *step, const qn_resize
 
 /* --- linear on bytes ------------------------------------------------------------------------- */
 /* An axis that stays as it is. */
-static qn_status add_whole(const qn_plan *plan, resize_state *s, qn_error *error)
+static __attribute__((cold)) qn_status add_whole(const qn_plan *plan, resize_state *s,
+                                                 qn_error *error)
 {
     const qn_context *const ctx = qn__plan_context(plan);
     resize_pass *const pass = &s->passes[s->n_passes++];
@@ -269,7 +276,8 @@ static qn_status add_whole(const qn_plan *plan, resize_state *s, qn_error *error
     return QN_OK;
 }
 
-static qn_status prepare_bytes(const qn_plan *plan, qn_step *step, resize_state *s, qn_error *error)
+static __attribute__((cold)) qn_status prepare_bytes(const qn_plan *plan, qn_step *step,
+                                                     resize_state *s, qn_error *error)
 {
     const qn_tensor *const x = step->node->inputs[0];
     QN_TRY(qn__qparams_read(step, x, &s->x, error));
@@ -296,42 +304,50 @@ typedef struct bytes_job {
     uint8_t *dst;
 } bytes_job;
 
-enum { LANES = 4 };
-typedef uint8_t lanes_u8 __attribute__((vector_size(LANES)));
-typedef int32_t lanes_i32 __attribute__((vector_size(4 * LANES)));
-typedef float lanes_f32 __attribute__((vector_size(4 * LANES)));
+enum { BLOCK = 16 };
 
-static inline lanes_f32 load_lanes(const uint8_t *from, size_t n, uint8_t flip)
+/* Loops of a fixed length, which are made vectors of. */
+static void bytes_block(const resize_state *s, const uint8_t *const rows[4], const float weights[4],
+                        uint8_t *out)
 {
-    lanes_u8 x = {0};
-    memcpy(&x, from, n < LANES ? n : LANES);
-    x ^= flip;
-    return __builtin_convertvector(__builtin_convertvector(x, lanes_i32), lanes_f32);
+    const uint8_t flip = s->x.dtype == QN_DTYPE_I8 ? 0x80 : 0;
+    const float zero = (float)(s->x.zero + flip), ratio = s->x.scale / s->y.scale;
+    const float lo = (float)(s->y.qmin - s->y.zero), hi = (float)(s->y.qmax - s->y.zero);
+    const int32_t to = s->y.zero;
+    float sums[BLOCK];
+    for (size_t i = 0; i < BLOCK; i++)
+        sums[i] = (float)(rows[0][i] ^ flip) * weights[0];
+    for (size_t t = 1; t < 4; t++)
+        for (size_t i = 0; i < BLOCK; i++)
+            sums[i] += (float)(rows[t][i] ^ flip) * weights[t];
+    for (size_t i = 0; i < BLOCK; i++) {
+        float v = (sums[i] - zero) * ratio;
+        v = v > lo ? v : lo;
+        v = v < hi ? v : hi;
+        out[i] = (uint8_t)((int32_t)qn_rne_small(v) + to);
+    }
 }
 
 /* What lies inside both axes, of one position. */
 static void bytes_row(const resize_state *s, const uint8_t *const rows[4], const float weights[4],
                       size_t n, uint8_t *out)
 {
-    const uint8_t flip = s->x.dtype == QN_DTYPE_I8 ? 0x80 : 0;
-    const float zero = (float)(s->x.zero + flip), ratio = s->x.scale / s->y.scale;
-    const float lo = (float)(s->y.qmin - s->y.zero), hi = (float)(s->y.qmax - s->y.zero);
-    for (size_t i = 0; i < n; i += LANES) {
-        const size_t part = n - i < LANES ? n - i : LANES;
-        lanes_f32 v = load_lanes(rows[0] + i, part, flip) * weights[0];
-        for (size_t t = 1; t < 4; t++)
-            v += load_lanes(rows[t] + i, part, flip) * weights[t];
-        v = (v - zero) * ratio;
-        const lanes_f32 least = lo - (lanes_f32){0}, most = hi - (lanes_f32){0};
-        lanes_i32 over = v > least;
-        v = (lanes_f32)(((lanes_i32)v & over) | ((lanes_i32)least & ~over));
-        over = v < most;
-        v = (lanes_f32)(((lanes_i32)v & over) | ((lanes_i32)most & ~over));
-        v = (v + 12582912.0f) - 12582912.0f; /* half to even */
-        const lanes_i32 q = __builtin_convertvector(v, lanes_i32) + s->y.zero;
-        const lanes_u8 y = __builtin_convertvector(q, lanes_u8);
-        memcpy(out + i, &y, part);
+    uint8_t rest[5][BLOCK] = {{0}};
+    const uint8_t *at[4];
+    size_t i = 0;
+    for (; i + BLOCK <= n; i += BLOCK) {
+        for (size_t t = 0; t < 4; t++)
+            at[t] = rows[t] + i;
+        bytes_block(s, at, weights, out + i);
     }
+    if (i == n)
+        return;
+    for (size_t t = 0; t < 4; t++) {
+        memcpy(rest[t], rows[t] + i, n - i);
+        at[t] = rest[t];
+    }
+    bytes_block(s, at, weights, rest[4]);
+    memcpy(out + i, rest[4], n - i);
 }
 
 static void bytes_rows(void *arg, size_t begin, size_t end)
@@ -354,7 +370,7 @@ static void bytes_rows(void *arg, size_t begin, size_t end)
     }
 }
 
-static qn_status prepare(const qn_plan *plan, qn_step *step, qn_error *error)
+static __attribute__((cold)) qn_status prepare(const qn_plan *plan, qn_step *step, qn_error *error)
 {
     const qn_context *const ctx = qn__plan_context(plan);
     const char *const mode = qn__attr_string(step->node, "mode", "nearest");
