@@ -142,8 +142,7 @@ typedef struct qn_f32_pool {
 typedef struct qn_q8_out {
     int32_t zero, lo, hi; /* all of them values of one 8-bit type */
     bool is_float;
-    bool
-        small_scales; /* GEMM: all scales are between -1 and 1, which saves a bound; never needed */
+    bool small_scales;  /* all scales are between -1 and 1, which saves a bound; never needed */
     qn_clamp_f32 clamp; /* of floats */
     /* GEMM: what the caller will read next, to be prefetched meanwhile: half of a panel's bytes for
      * each ahead_panels of the kernel. */
@@ -206,29 +205,29 @@ void qn__q8_gemm_pack_heads(void *packed, const int32_t *base, const float *scal
 int32_t qn__q8_gemm_sum(const int8_t *w, size_t n, size_t stride);
 
 /* --- 8-bit depthwise convolution, channels last --------------------------------------------------
- * A run of n outputs along a row; every tap is inside the input (edges are shorter windows):
- * acc[x][c] = bias[c] + sum over i < kh, j < kw of
- *     (in[x * in_step + i * in_row + j * in_col + c] - in_zero) * w[i * w_row + j * channels + c]
- * exactly, modulo 2^32, bytes signed or not as in_signed says; in_zero is such a byte; output as in
- * the GEMM at out[x * out_step + c]. Steps are in elements. No over-read. */
+ * `rows` rows of n outputs, all taps of which exist:
+ * acc[y][x][c] = bias[c] + sum over i < kh, j < kw of
+ *     in[y * kh + i][x * in_step + in_col[j] + c] * w[(i * kw + j) * w_step + c]
+ * exactly, modulo 2^32, of unsigned bytes; output as in the GEMM at out[y * out_row + x * out_step
+ * + c]. Steps are in elements. No over-read. */
 typedef struct qn_q8_dwconv_args {
-    size_t n, channels, kh, kw;
-    const uint8_t *in;
-    bool in_signed;
-    int32_t in_zero;
-    size_t in_row, in_col, in_step;
+    size_t rows, n, channels, kh, kw;
+    const uint8_t *const *in; /* [rows][kh] */
+    const size_t *in_col;     /* [kw], the first 0 */
+    size_t in_step;
     const int8_t *w;
-    size_t w_row;
+    size_t w_step;
     const int32_t *bias;
     const float *scale;
     void *out;
-    size_t out_step;
+    size_t out_row, out_step;
     qn_q8_out format;
 } qn_q8_dwconv_args;
 typedef void (*qn_q8_dwconv_fn)(const qn_q8_dwconv_args *args);
 typedef struct qn_q8_dwconv {
     qn_q8_dwconv_fn fn;
     const char *name;
+    size_t block; /* channels that are computed together: fewer are slow */
 } qn_q8_dwconv;
 
 /* --- range of values
@@ -318,7 +317,8 @@ enum {
     QN_ISA_vnni = QN_CPU_AVX512 | QN_CPU_AVX512_VNNI,
     QN_ISA_amx = QN_CPU_AVX512 | QN_CPU_AVX512_VNNI | QN_CPU_AMX,
     QN_ISA_neon = QN_CPU_NEON,
-    QN_ISA_dotprod = QN_CPU_NEON | QN_CPU_DOTPROD
+    QN_ISA_dotprod = QN_CPU_NEON | QN_CPU_DOTPROD,
+    QN_ISA_i8mm = QN_CPU_NEON | QN_CPU_DOTPROD | QN_CPU_I8MM
 };
 /* Of the form that kernels for AVX2 read, on any machine. */
 __typeof__(*(qn_q8_pairs_fn)0) qn__q8_pairs_scalar, qn__q8_pairs_avx2;
