@@ -2,7 +2,7 @@
 #include "run/ops/unary.h"
 
 #include "run/nd.h"
-#include "run/ops/vmath.h"
+#include "kernel/vmath.h"
 
 /* Loops over src (maybe dst itself: same index only, so vectorizing is safe). Those over functions
  * of the library do as many as there are, the others whole blocks: no code for what is left over.
@@ -25,6 +25,16 @@ static float gelu_tanh(float x)
     return 0.5f * x * (1.0f + tanhf(0.7978845608f * (x + 0.044715f * x * x * x)));
 }
 
+static void swish(const qn_unary *u, const float *src, float *dst)
+{
+    float part[BLOCK];
+    for (size_t i = 0; i < BLOCK; i++)
+        part[i] = -(u->alpha * src[i]);
+    u->exp(part, part, BLOCK);
+    for (size_t i = 0; i < BLOCK; i++)
+        dst[i] = src[i] * (1.0f / (1.0f + part[i]));
+}
+
 /* n: how many of a block's elements matter; all of them can be read and written. */
 static void apply(const qn_unary *u, const float *src, float *dst, size_t n)
 {
@@ -40,7 +50,10 @@ static void apply(const qn_unary *u, const float *src, float *dst, size_t n)
         LOOP(x < 0.0f ? alpha * x : x);
         break;
     case QN_OP_SIGMOID:
-        LOOP(qn_sigmoid_f32(x));
+        LOOP(-x);
+        u->exp(dst, dst, BLOCK);
+        for (size_t i = 0; i < BLOCK; i++)
+            dst[i] = 1.0f / (1.0f + dst[i]);
         break;
     case QN_OP_TANH:
         CALL(tanhf(x));
@@ -68,7 +81,7 @@ static void apply(const qn_unary *u, const float *src, float *dst, size_t n)
         CALL((x > 0.0f ? x : 0.0f) + log1pf(expf(-fabsf(x))));
         break;
     case QN_OP_EXP:
-        LOOP(qn_exp_f32(x));
+        u->exp(src, dst, BLOCK);
         break;
     case QN_OP_LOG:
         CALL(logf(x));
@@ -149,7 +162,7 @@ static void apply(const qn_unary *u, const float *src, float *dst, size_t n)
         LOOP(x < -alpha ? x + beta : (x > alpha ? x - beta : 0.0f));
         break;
     case QN_OP_SWISH:
-        LOOP(x * qn_sigmoid_f32(alpha * x));
+        swish(u, src, dst);
         break;
     default:
         break;
@@ -191,7 +204,7 @@ static qn_status read_bound(const qn_plan *plan, const qn_step *step, uint32_t i
 qn_status qn__unary_read(const qn_plan *plan, const qn_step *step, qn_unary *out, qn_error *error)
 {
     const qn_node *const node = step->node;
-    qn_unary u = {.op = node->op, .clamp = qn__step_clamp(step)};
+    qn_unary u = {.op = node->op, .clamp = qn__step_clamp(step), .exp = step->kernels->f32_exp.fn};
     switch (node->op) {
     case QN_OP_CLIP:
         u.alpha = qn__attr_float(node, "min", -INFINITY);
