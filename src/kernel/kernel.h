@@ -297,7 +297,8 @@ enum {
     QN_ISA_vnni = QN_CPU_AVX512 | QN_CPU_AVX512_VNNI,
     QN_ISA_amx = QN_CPU_AVX512 | QN_CPU_AVX512_VNNI | QN_CPU_AMX,
     QN_ISA_neon = QN_CPU_NEON,
-    QN_ISA_dotprod = QN_CPU_NEON | QN_CPU_DOTPROD
+    QN_ISA_dotprod = QN_CPU_NEON | QN_CPU_DOTPROD,
+    QN_ISA_i8mm = QN_CPU_NEON | QN_CPU_DOTPROD | QN_CPU_I8MM
 };
 /* Of the form that kernels for AVX2 read, on any machine. */
 __typeof__(*(qn_q8_pairs_fn)0) qn__q8_pairs_scalar, qn__q8_pairs_avx2;

@@ -2,21 +2,10 @@
  * of a column and zeros are brought together, so that one instruction multiplies and adds all of a
  * column; the last channels overlap the ones before. Other windows, and fewer channels, go through
  * 16 bits. */
+#include "kernel/x86/asm512.h"
 #include "kernel/x86/q8_avx512.h"
 
-/* The intrinsics of gcc 12 copy their accumulator. */
-static inline __attribute__((always_inline)) __m512i dpwssd(__m512i acc, __m512i a, __m512i b)
-{
-    __asm__("vpdpwssd %2, %1, %0" : "+v"(acc) : "v"(a), "v"(b));
-    return acc;
-}
-static inline __attribute__((always_inline)) __m512i dpbusd(__m512i acc, __m512i a, __m512i b)
-{
-    __asm__("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(a), "v"(b));
-    return acc;
-}
-
-#define DOT16(acc, a, b) dpwssd(acc, a, b)
+#define DOT16(acc, a, b) dpwssd512(acc, a, b)
 #define FEW_CHANNELS
 #include "kernel/x86/q8_dwconv_tmpl.h"
 
@@ -43,7 +32,7 @@ static inline __attribute__((always_inline)) quad add_column(quad acc, quad x, q
 {
 #pragma GCC unroll 4
     for (size_t q = 0; q < 4; q++)
-        acc.v[q] = dpbusd(acc.v[q], x.v[q], w.v[q]);
+        acc.v[q] = dpbusd512(acc.v[q], x.v[q], w.v[q]);
     return acc;
 }
 
