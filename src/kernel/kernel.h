@@ -212,8 +212,9 @@ typedef struct qn_f32_range {
     const char *name;
 } qn_f32_range;
 
-/* --- exponentials ---------------------------------------------------------------------------------
- * out[i] = qn_exp_f32(in[i]), i < n (vmath.h): the same bits everywhere. out may be in. */
+/* --- exponentials
+ * --------------------------------------------------------------------------------- out[i] =
+ * qn_exp_f32(in[i]), i < n (vmath.h): the same bits everywhere. out may be in. */
 typedef void (*qn_f32_exp_fn)(const float *in, float *out, size_t n);
 typedef struct qn_f32_exp {
     qn_f32_exp_fn fn;
