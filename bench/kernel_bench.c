@@ -187,6 +187,24 @@ static void bench_kernel_f32_range(const qn_f32_range *kernel)
     }
 }
 
+static void bench_kernel_f32_exp(const qn_f32_exp *kernel)
+{
+    static const size_t counts[] = {16, 1000, 8000};
+    for (size_t i = 0; i < sizeof(counts) / sizeof(counts[0]); i++) {
+        float *const x = floats(counts[i]), *const y = floats(counts[i]);
+        double best = 1e30;
+        const double stop = now() + 0.05;
+        while (now() < stop) {
+            const double start = now();
+            kernel->fn(x, y, counts[i]);
+            const double seconds = now() - start;
+            best = seconds < best ? seconds : best;
+        }
+        printf("%-28s %7zu values %8.2f us\n", kernel->name, counts[i], best * 1e6);
+        free(x), free(y);
+    }
+}
+
 static void bench_kernel_f32_sums(const qn_f32_sums *kernel)
 {
     static const size_t channels[] = {32, 64, 512};

@@ -240,6 +240,15 @@ typedef struct qn_f32_range {
     const char *name;
 } qn_f32_range;
 
+/* --- exponentials
+ * --------------------------------------------------------------------------------- out[i] =
+ * qn_exp_f32(in[i]), i < n (vmath.h): the same bits everywhere. out may be in. */
+typedef void (*qn_f32_exp_fn)(const float *in, float *out, size_t n);
+typedef struct qn_f32_exp {
+    qn_f32_exp_fn fn;
+    const char *name;
+} qn_f32_exp;
+
 /* --- sums of columns -----------------------------------------------------------------------------
  * sums[c] += sum over r < rows of x[r * channels + c]: in float32, row after row, then added to the
  * double. Rows follow each other; the same bits everywhere. */
