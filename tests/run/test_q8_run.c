@@ -1,123 +1,7 @@
 /* Quantized Conv, Gemm and MatMul in real integers against the exact float simulation: the same
  * bytes for random shapes, on every instruction set of the machine and any number of threads. */
-#include "run_net.h"
-
-#include "core/context.h"
-#include "core/cpu.h"
-#include "fault/fault.h"
-
-enum { CASES = 400, MAX_IN = 1 << 16, MAX_W = 1 << 15, MAX_CHANNELS = 128 };
-
-/* --- random nodes ------------------------------------------------------------------------------*/
-typedef struct sample {
-    net *n;
-    qn_tensor *y;
-    float x[MAX_IN], x2[MAX_IN];
-    float scales[MAX_CHANNELS];
-    int8_t w[MAX_W];
-    int32_t bias[MAX_CHANNELS], zeros[MAX_CHANNELS];
-    bool integers; /* the integer kernels apply */
-} sample;
-
-static int64_t between(int64_t lo, int64_t hi)
-{
-    return lo + (int64_t)net_random((uint32_t)(hi - lo + 1));
-}
-
-/* Bytes as a QuantizeLinear makes them, full range. */
-static qn_tensor *bytes_into(sample *s, float *data, size_t rank, const int64_t *dims, float scale)
-{
-    net *const n = s->n;
-    const bool s8 = net_random(2) != 0;
-    const int32_t least = s8 ? -128 : 0, zeros[3] = {least, least + 128, least + 255};
-    const uint32_t kind = net_random(8);
-    const int32_t zero = kind < 3 ? zeros[kind] : (int32_t)between(least, least + 255);
-    size_t count = 0;
-    assert_true(qn_shape_count(&count, dims, rank) && count <= MAX_IN);
-    for (size_t i = 0; i < count; i++)
-        data[i] = (float)(between(0, 255) - (s8 ? 128 : 0) - zero) * scale;
-    qn_tensor *x = net_input(n, data, net_random(2) != 0, rank, dims);
-    char name[16];
-    snprintf(name, sizeof(name), "q%zu", n->b.graph->n_inputs);
-    qn_tensor *q = NODE(&n->b, QUANTIZE_LINEAR, name, x);
-    q->type = net_quant(n, s8 ? QN_DTYPE_I8 : QN_DTYPE_U8, scale, zero);
-    return q;
-}
-
-static qn_tensor *bytes_input(sample *s, size_t rank, const int64_t *dims, float scale)
-{
-    return bytes_into(s, s->x, rank, dims, scale);
-}
-
-/* Mostly signed, full range or narrow; sometimes unsigned with zero points, which fit int8 or not.
- */
-static qn_tensor *weights(sample *s, size_t rank, const int64_t *dims, size_t axis)
-{
-    net *const n = s->n;
-    const uint32_t kind = net_random(8);
-    const bool is_signed = kind != 0, per_channel = net_random(3) != 0;
-    const int64_t range = kind == 1 ? 20 : 255;
-    size_t count = 0;
-    assert_true(qn_shape_count(&count, dims, rank) && count <= MAX_W);
-    for (size_t i = 0; i < count; i++)
-        s->w[i] = (int8_t)(is_signed ? between(-128, range - 128) + (range < 255 ? 118 : 0)
-                                     : between(0, 255));
-    const int32_t zero = net_random(2) != 0 ? 128 : 100;
-    const size_t n_scales = per_channel ? (size_t)dims[axis] : 1;
-    assert_true(n_scales <= MAX_CHANNELS);
-    for (size_t i = 0; i < n_scales; i++) {
-        s->scales[i] = 0.001f + 0.0001f * (float)net_random(100);
-        s->zeros[i] = is_signed ? 0 : zero;
-    }
-    s->integers = is_signed;
-    if (!is_signed) {
-        s->integers = true;
-        for (size_t i = 0; i < count; i++)
-            s->integers &= (uint8_t)s->w[i] - zero <= 127 && (uint8_t)s->w[i] - zero >= -128;
-    }
-    const qn_dtype dtype = is_signed ? QN_DTYPE_I8 : QN_DTYPE_U8;
-    qn_tensor *w = build_const(&n->b, "w", dtype, s->w, rank, dims);
-    const qn_quant quant = {.bits = 8,
-                            .is_signed = is_signed,
-                            .axis = per_channel ? (int8_t)axis : -1,
-                            .qmin = is_signed ? -128 : 0,
-                            .qmax = is_signed ? 127 : 255,
-                            .n_scales = n_scales,
-                            .scales = s->scales,
-                            .zero_points = s->zeros};
-    w->type = qn_type_quant_make(dtype, qn__graph_quant(n->b.graph, &quant));
-    return w;
-}
-
-static qn_tensor *int_bias(sample *s, size_t count)
-{
-    const bool huge = net_random(8) == 0; /* sums wrap */
-    for (size_t i = 0; i < count; i++)
-        s->bias[i] = huge ? (int32_t)(INT32_MAX - (int32_t)net_random(1000))
-                          : (int32_t)net_random(40000) - 20000;
-    const int64_t dims[1] = {(int64_t)count};
-    return build_const(&s->n->b, "bias", QN_DTYPE_I32, s->bias, 1, dims);
-}
-
-/* Type and activation of the output; sums of k products spread over its range. */
-static void finish(sample *s, qn_tensor *y, size_t k, float x_scale)
-{
-    const uint32_t kind = net_random(5);
-    const float spread = sqrtf((float)k) * 75.0f * 75.0f * x_scale * 0.006f;
-    if (kind != 0) {
-        const bool s8 = kind % 2 != 0;
-        y->type = net_quant(s->n, s8 ? QN_DTYPE_I8 : QN_DTYPE_U8, spread / 50.0f,
-                            s8 ? (int32_t)between(-128, 127) : (int32_t)between(0, 255));
-    }
-    qn_node *const node = y->producer;
-    node->act = (qn_act)net_random(3);
-    if (node->act == QN_ACT_CLIP) {
-        node->act_lo = -0.5f * spread;
-        node->act_hi = 0.75f * spread;
-    }
-    s->y = y;
-    build_output(&s->n->b, y);
-}
+#include "plan_fault.h"
+#include "q8_net.h"
 
 static qn_tensor *conv_node(sample *s, size_t *k, float scale)
 {
@@ -219,83 +103,6 @@ static sample *sample_make(uint64_t seed)
                                : conv_node(s, &k, scale);
     finish(s, y, k, scale);
     return s;
-}
-
-static void sample_free(sample *s)
-{
-    net_end(s->n);
-    free(s);
-}
-
-/* --- running -----------------------------------------------------------------------------------*/
-/* Bytes of the output (free) and the name of the kernel that made it. */
-static uint8_t *run_sample(sample *s, const qn_plan_options *options, uint32_t threads,
-                           size_t *bytes, char kernel[64])
-{
-    builder *const b = &s->n->b;
-    qn_plan *plan = NULL;
-    qn_exec *exec = NULL;
-    qn_pool *pool = NULL;
-    assert_ok(b, qn__plan_create(b->graph, options, &plan, &b->error));
-    if (threads > 1)
-        assert_ok(b, qn__pool_create(b->ctx, threads, &pool, &b->error));
-    assert_ok(b, qn__exec_create(plan, pool, &exec, &b->error));
-    qn__exec_set_profiling(exec, true);
-    float *const moved = calloc(2 * MAX_IN, sizeof(float));
-    assert_non_null(moved);
-    const void *inputs[2] = {NULL};
-    for (size_t i = 0; i < b->graph->n_inputs; i++) {
-        inputs[i] = s->n->data[i];
-        if (!s->n->last[i])
-            continue;
-        qn__convert_layout(NULL, moved + i * MAX_IN, QN_LAYOUT_CHANNELS_LAST, s->n->data[i],
-                           QN_LAYOUT_ROW_MAJOR, s->n->rank[i], s->n->dims[i], sizeof(float));
-        inputs[i] = moved + i * MAX_IN;
-    }
-    for (int twice = 0; twice < 2; twice++)
-        assert_ok(b, qn__exec_run(exec, inputs, &b->error));
-    const qn_view *const view = qn__exec_output(exec, 0);
-    assert_true(qn__dtype_bytes(bytes, view->tensor->type.dtype, view->count));
-    uint8_t *const result = malloc(*bytes + 1);
-    assert_non_null(result);
-    memcpy(result, view->data, *bytes);
-    size_t count = 0;
-    const qn_step_time *const steps = qn__exec_profile(exec, &count);
-    kernel[0] = '\0';
-    for (size_t i = 0; i < count; i++)
-        if (strcmp(steps[i].node, s->y->producer->name) == 0)
-            snprintf(kernel, 64, "%s", steps[i].kernel);
-    free(moved);
-    qn__exec_destroy(exec);
-    qn__plan_destroy(plan);
-    qn__pool_destroy(b->ctx, pool);
-    return result;
-}
-
-static void expect_same(const uint8_t *got, size_t got_bytes, const uint8_t *expected, size_t bytes,
-                        size_t index, const char *kernel, uint32_t threads)
-{
-    assert_int_equal(got_bytes, bytes);
-    for (size_t i = 0; i < bytes; i++)
-        if (got[i] != expected[i])
-            fail_msg("case %zu, %s, %u threads: byte %zu of %zu is %d, expected %d", index, kernel,
-                     threads, i, bytes, got[i], expected[i]);
-}
-
-static size_t masks(uint32_t out[8])
-{
-    static const char *const names[] = {"scalar", "avx2", "avxvnni", "avx512", "vnni", "neon", ""};
-    size_t n = 0;
-    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
-        uint32_t flags = qn__cpu_detect();
-        assert_true(qn__cpu_mask(&flags, names[i]));
-        bool known = false;
-        for (size_t k = 0; k < n; k++)
-            known |= out[k] == flags;
-        if (!known)
-            out[n++] = flags;
-    }
-    return n;
 }
 
 static void integers_are_the_simulation(void **state)
@@ -413,7 +220,7 @@ static sample *loops_make(uint64_t seed)
     net_random_state = seed * 7907 + 11;
     s->n = net_start();
     builder *const b = &s->n->b;
-    const uint32_t kind = net_random(4);
+    const uint32_t kind = net_random(6);
     const int64_t dims[4] = {between(1, 2), between(1, kind == 2 ? 700 : 90), between(3, 6),
                              between(3, 6)};
     qn_tensor *const x = bytes_into(s, s->x, 4, dims, 0.05f);
@@ -429,11 +236,25 @@ static sample *loops_make(uint64_t seed)
     } else if (kind == 2) {
         y = NODE(b, SOFTMAX, "y", x);
         set_int(b, y, "axis", (int64_t)net_random(4));
+    } else if (kind == 4) {
+        static const int64_t axes[6][2] = {{2, 3}, {-1, 2}, {0, 1}, {1, 2}, {3, 0}, {1, 3}};
+        const bool sum = net_random(2) != 0;
+        const int64_t two[1] = {2};
+        y = sum ? NODE(b, REDUCE_SUM, "y", x,
+                       build_const(b, "axes", QN_DTYPE_I64, axes[net_random(6)], 1, two))
+                : NODE(b, REDUCE_MEAN, "y", x,
+                       build_const(b, "axes", QN_DTYPE_I64, axes[net_random(6)], 1, two));
+        set_int(b, y, "keepdims", net_random(2));
+    } else if (kind == 5) {
+        const int64_t slopes[3] = {dims[1], 1, net_random(4) == 0 ? dims[3] : 1};
+        for (size_t i = 0; i < (size_t)(slopes[0] * slopes[2]); i++)
+            s->x2[i] = 0.2f * net_random_float();
+        y = NODE(b, PRELU, "y", x, build_const(b, "slopes", QN_DTYPE_F32, s->x2, 3, slopes));
     } else {
         y = NODE(b, SIGMOID, "y", x);
     }
     const bool s8 = net_random(2) != 0;
-    const float scale = kind < 2 ? 0.04f : 1.0f / 256.0f;
+    const float scale = kind < 2 || kind > 3 ? 0.04f : 1.0f / 256.0f;
     y->type = net_quant(s->n, s8 ? QN_DTYPE_I8 : QN_DTYPE_U8, scale,
                         s8 ? (int32_t)between(-128, 127) : (int32_t)between(0, 100));
     s->y = y;
@@ -505,13 +326,35 @@ static void very_many_taps(void **state)
     sample_free(s);
 }
 
+/* What the simulation gives, on every instruction set and with one to three threads. */
+static void expect_simulated(sample *s, size_t i)
+{
+    uint32_t flags[8];
+    const size_t n_flags = masks(flags);
+    qn_plan_options options;
+    qn__plan_options_init(&options, s->n->b.ctx);
+    options.reference = true;
+    size_t bytes = 0, got_bytes = 0;
+    char kernel[64];
+    uint8_t *const expected = run_sample(s, &options, 1, &bytes, kernel);
+    options.reference = false;
+    for (size_t f = 0; f < n_flags; f++) {
+        options.cpu_flags = flags[f];
+        for (uint32_t threads = 1; threads < 4; threads++) {
+            uint8_t *const got = run_sample(s, &options, threads, &got_bytes, kernel);
+            assert_non_null(strstr(kernel, "q8_"));
+            expect_same(got, got_bytes, expected, bytes, i, kernel, threads);
+            free(got);
+        }
+    }
+    free(expected);
+}
+
 /* Widths of outputs at whose ends tiles are cut, where a kernel reads rows in place, and some that
  * are not; strides too. */
 static void tiles_end_with_rows(void **state)
 {
     (void)state;
-    uint32_t flags[8];
-    const size_t n_flags = masks(flags);
     static const int64_t widths[] = {7, 14, 19, 20, 28, 29, 30, 32};
     for (size_t i = 0; i < 2 * sizeof(widths) / sizeof(widths[0]); i++) {
         sample *const s = calloc(1, sizeof(*s));
@@ -531,22 +374,53 @@ static void tiles_end_with_rows(void **state)
         set_ints(&s->n->b, y, "pads", 4, pads);
         set_ints(&s->n->b, y, "strides", 2, strides);
         finish(s, y, (size_t)cin * 9, 0.02f);
-        qn_plan_options options;
-        qn__plan_options_init(&options, s->n->b.ctx);
-        options.reference = true;
-        size_t bytes = 0, got_bytes = 0;
-        char kernel[64];
-        uint8_t *const expected = run_sample(s, &options, 1, &bytes, kernel);
-        options.reference = false;
-        for (size_t f = 0; f < n_flags; f++) {
-            options.cpu_flags = flags[f];
-            for (uint32_t threads = 1; threads < 4; threads++) {
-                uint8_t *const got = run_sample(s, &options, threads, &got_bytes, kernel);
-                expect_same(got, got_bytes, expected, bytes, i, kernel, threads);
-                free(got);
-            }
-        }
-        free(expected);
+        expect_simulated(s, i);
+        sample_free(s);
+    }
+}
+
+/* Windows of all sizes that decide how much is copied and computed at once: few channels, rows and
+ * channels cut into parts, dilations beyond what stays, and windows too large for any of it. */
+static void depthwise_in_parts(void **state)
+{
+    (void)state;
+    static const struct {
+        int64_t c, h, w, kh, kw, stride, dilation, pad;
+    } cases[] = {
+        {1, 9, 40, 3, 3, 1, 1, 1},     {2, 9, 33, 3, 3, 2, 1, 1},    {3, 7, 50, 5, 5, 1, 1, 2},
+        {4, 5, 19, 3, 3, 3, 1, 0},     {5, 6, 64, 3, 3, 1, 2, 2},    {8, 20, 48, 3, 3, 1, 1, 1},
+        {8, 21, 49, 3, 3, 2, 1, 1},    {8, 9, 30, 5, 5, 2, 3, 6},    {10, 6, 3, 3, 3, 1, 1, 1},
+        {12, 9, 31, 3, 3, 2, 1, 1},    {16, 24, 24, 3, 3, 2, 1, 1},  {24, 11, 28, 3, 3, 1, 1, 1},
+        {24, 11, 29, 3, 3, 2, 2, 2},   {33, 9, 17, 3, 3, 2, 1, 1},   {40, 9, 14, 5, 5, 1, 1, 2},
+        {72, 9, 14, 5, 5, 2, 1, 2},    {300, 9, 9, 3, 3, 1, 1, 1},   {1027, 4, 7, 3, 3, 2, 1, 1},
+        {600, 5, 5, 5, 3, 1, 1, 1},    {32, 3, 900, 3, 3, 1, 1, 1},  {80, 4, 300, 3, 3, 2, 1, 1},
+        {20, 60, 60, 3, 3, 1, 24, 9},  {7, 84, 90, 3, 3, 1, 40, 0},  {64, 30, 30, 3, 3, 1, 12, 12},
+        {20, 33, 33, 31, 31, 1, 1, 3}, {3, 40, 40, 33, 33, 1, 1, 0}, {2, 9, 9, 3, 3, 9, 1, 1},
+        {18, 3, 3, 3, 3, 1, 1, 3},     {6, 2, 2, 2, 2, 1, 5, 9},     {256, 1, 2, 3, 3, 1, 1, 1},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        sample *const s = calloc(1, sizeof(*s));
+        assert_non_null(s);
+        net_random_state = 300 + i;
+        s->n = net_start();
+        const int64_t c = cases[i].c, kh = cases[i].kh, kw = cases[i].kw, pad = cases[i].pad;
+        const int64_t x[4] = {1 + (i % 5 == 0), c, cases[i].h, cases[i].w}, w[4] = {c, 1, kh, kw};
+        const int64_t strides[2] = {cases[i].stride, cases[i].stride};
+        const int64_t dilations[2] = {cases[i].dilation, cases[i].dilation};
+        const int64_t pads[4] = {pad, pad / 2, pad, pad};
+        qn_tensor *in[2] = {bytes_input(s, 4, x, 0.02f), NULL};
+        static int8_t values[20 * 31 * 31];
+        for (size_t k = 0; k < sizeof(values); k++)
+            values[k] = (int8_t)between(-128, 127);
+        in[1] = build_const(&s->n->b, "w", QN_DTYPE_I8, values, 4, w);
+        in[1]->type = net_quant(s->n, QN_DTYPE_I8, 0.005f, 0);
+        qn_tensor *const y = build_node(&s->n->b, QN_OP_CONV, "y", 2, in);
+        set_ints(&s->n->b, y, "pads", 4, pads);
+        set_ints(&s->n->b, y, "strides", 2, strides);
+        set_ints(&s->n->b, y, "dilations", 2, dilations);
+        set_int(&s->n->b, y, "group", c);
+        finish(s, y, (size_t)(kh * kw), 0.02f);
+        expect_simulated(s, i);
         sample_free(s);
     }
 }
@@ -589,18 +463,12 @@ static void planning_survives_lack_of_memory(void **state)
     (void)state;
     for (int kind = 0; kind < 4; kind++) {
         fault f = {0};
-        const qn_allocator allocator = fault_allocator(&f);
         sample *const s = calloc(1, sizeof(*s));
         assert_non_null(s);
         s->n = calloc(1, sizeof(*s->n));
         assert_non_null(s->n);
         builder *const b = &s->n->b;
-        qn_context_options options;
-        qn_context_options_init(&options);
-        options.allocator = &allocator;
-        options.n_threads = 1;
-        assert_int_equal(qn_context_create(&options, &b->ctx, &b->error), QN_OK);
-        assert_int_equal(qn__graph_create(b->ctx, &b->graph, &b->error), QN_OK);
+        plan_fault_start(&f, b);
         static int8_t values[16 * 16 * 9];
         for (size_t i = 0; i < sizeof(values); i++)
             values[i] = (int8_t)between(-128, 127);
@@ -616,24 +484,7 @@ static void planning_survives_lack_of_memory(void **state)
         set_int(b, y, "group", kind == 0 ? 16 : 1);
         y->type = net_quant(s->n, QN_DTYPE_U8, 0.3f, 7);
         build_output(b, y);
-        const int64_t live = f.live;
-        uint64_t failures = 0;
-        for (uint64_t at = 1;; at++) {
-            f.calls = 0;
-            f.fail_at = at;
-            qn_plan *plan = NULL;
-            const qn_status status = qn__plan_create(b->graph, NULL, &plan, &b->error);
-            assert_true(status == QN_OK || status == QN_NO_MEMORY);
-            failures += status != QN_OK;
-            qn__plan_destroy(plan);
-            assert_int_equal(f.live, live);
-            if (status == QN_OK && f.calls < at)
-                break;
-        }
-        assert_true(failures > 20);
-        f.fail_at = 0;
-        build_end(b);
-        assert_int_equal(f.live, 0);
+        plan_fault_sweep(&f, b, NULL, 20);
         free(s->n);
         free(s);
     }
@@ -647,6 +498,7 @@ int main(void)
         cmocka_unit_test(loops_do_not_depend_on_the_machine),
         cmocka_unit_test(very_many_taps),
         cmocka_unit_test(tiles_end_with_rows),
+        cmocka_unit_test(depthwise_in_parts),
         cmocka_unit_test(memory_shrinks),
         cmocka_unit_test(planning_survives_lack_of_memory),
     };

@@ -110,6 +110,7 @@ qn_status qn__onnx_make_params(qn_lower *l, const qn_tensor *tensor, qn_type typ
     const qn_quant *quant = type.quant;
     size_t rank;
     int64_t dims[QN_MAX_RANK] = {0};
+    *out = (qn_params){0};
     QN_FAIL_IF(quant->n_codebook > 0, error, QN_UNSUPPORTED, "tensor \"%s\": ONNX has no codebooks",
                tensor->name);
     QN_FAIL_IF(!param_dims(tensor, quant, &rank, dims), error, QN_UNSUPPORTED,
@@ -484,6 +485,28 @@ static qn_status lower_node(qn_lower *l, qn_node *node, qn_error *error)
     return qn__onnx_lower_float(l, node, error);
 }
 
+/* Bytes that are only moved before they get another scale: the node between moves floats, and one
+ * QuantizeLinear makes the new bytes. */
+static void release_moved(qn_lower *l)
+{
+    const qn_graph *graph = l->w->graph;
+    for (size_t i = 0; i < graph->n_nodes; i++) {
+        const qn_node *const node = graph->nodes[i];
+        const qn_tensor *const t = node->op == QN_OP_REQUANTIZE ? node->inputs[0] : NULL;
+        if (t && t->producer && qn__onnx_keeps_bytes(t->producer))
+            l->entries[t->id].moved = !l->entries[t->id].is_output;
+    }
+    for (size_t i = 0; i < graph->n_nodes; i++) {
+        const qn_node *const node = graph->nodes[i];
+        for (uint32_t k = 0; k < node->n_inputs && node->op != QN_OP_REQUANTIZE; k++)
+            if (node->inputs[k])
+                l->entries[node->inputs[k]->id].moved = false;
+    }
+    for (size_t i = 0; i < l->n_entries; i++)
+        if (l->entries[i].moved)
+            graph->tensors[i]->type = l->entries[i].type = qn_type_plain_make(QN_DTYPE_F32);
+}
+
 static qn_status prepare(qn_lower *l, qn_error *error)
 {
     const qn_graph *graph = l->w->graph;
@@ -498,6 +521,7 @@ static qn_status prepare(qn_lower *l, qn_error *error)
         l->entries[graph->outputs[i]->id].is_output = true;
         l->graph_output[graph->outputs[i]->id] = 1;
     }
+    release_moved(l);
     return QN_OK;
 }
 

@@ -46,16 +46,6 @@ qn_q8_out qn__q8_format(const qn_requant *requant)
                        .clamp = requant->clamp};
 }
 
-/* bias - (zero + flip) * sum of the column's weights: the kernel multiplies unsigned bytes. */
-static int32_t column_base(const qn_q8_packed *p, uint32_t zero, const int8_t *w,
-                           const qn_q8_strides *strides, int32_t bias)
-{
-    uint32_t sum = 0;
-    for (size_t i = 0; i < p->ks; i++)
-        sum += (uint32_t)qn__q8_gemm_sum(w + i * strides->p, p->kc, strides->k);
-    return (int32_t)((uint32_t)bias - zero * sum);
-}
-
 bool qn__q8_set_sizes(qn_q8_packed *out, const qn_qparams *x, const qn_requant *requant)
 {
     const qn_q8_igemm *const kernel = &out->kernel;
@@ -86,6 +76,12 @@ static uint64_t mix_words(uint64_t key, const void *data, size_t count)
         key = mix(key, word);
     }
     return key;
+}
+
+/* Packed bytes of a constant are kept under what describes them only where a node packs it once. */
+static bool may_share(const qn_step *step, const qn_tensor *w)
+{
+    return w->type.kind == QN_TYPE_QUANT && step->node->op != QN_OP_CONV_TRANSPOSE;
 }
 
 /* All that the packed bytes depend on, apart from the weights' own. */
@@ -125,8 +121,8 @@ bool qn__q8_find(const qn_plan *plan, const qn_step *step, const qn_qparams *x,
     const uint32_t layout = qn_q8_gemm_layout(&out->kernel);
     if (qn__plan_get_options(plan)->collect != NULL) /* which wants them made */
         return false;
-    if (!qn__q8_activations(plan, x) || !qn__packed_known(store, w->constant->data, layout) ||
-        !qn__q8_set_sizes(out, x, requant))
+    if (!may_share(step, w) || !qn__q8_activations(plan, x) ||
+        !qn__packed_known(store, w->constant->data, layout) || !qn__q8_set_sizes(out, x, requant))
         return false;
     const uint64_t key = packed_key(w, x, requant, strides, out);
     const qn_packed_entry *const e = qn__packed_find(store, w->constant->data, layout, key);
@@ -146,13 +142,39 @@ static bool collect(const qn_plan *plan, const qn_step *step, const qn_qparams *
 {
     const qn_tensor *const w = qn__step_input(step, 1);
     qn_packed_list *const list = qn__plan_get_options(plan)->collect;
+    if (list == NULL || !may_share(step, w))
+        return true;
     const qn_packed_entry entry = {.weights = w->constant->data,
                                    .key = packed_key(w, x, requant, strides, p),
                                    .layout = qn_q8_gemm_layout(&p->kernel),
                                    .flags = p->safe ? PACKED_SAFE : 0,
                                    .data = p->data,
                                    .bytes = p->bytes};
-    return list == NULL || qn__packed_list_add(list, &entry);
+    return qn__packed_list_add(list, &entry);
+}
+
+/* Packs every group, with or without pairs; base: room for numbers of columns. Whether the weights
+ * are safe; where they are not, pairs were asked for and the kernel has such, nothing is of use. */
+static bool pack_all(const qn_q8_packed *p, const int8_t *w, const qn_qparams *x,
+                     const qn_requant *requant, const qn_q8_strides *strides, int32_t *base,
+                     bool pairs)
+{
+    const uint32_t zero = (uint32_t)x->zero + p->flip;
+    bool safe = true;
+    for (size_t g = 0; g < p->groups && (safe || !pairs || p->kernel.pairs == NULL); g++) {
+        uint8_t *const to = p->own + g * p->group_bytes;
+        safe &=
+            qn__q8_gemm_pack_weights(to, w + g * strides->group, p->n, p->kc, p->ks, strides->n,
+                                     strides->p, strides->k, &p->kernel, pairs, (uint32_t *)base);
+        /* bias - (zero + flip) * sum: the kernel multiplies unsigned bytes. */
+        for (size_t n = 0; n < p->n; n++) {
+            const int32_t bias = requant->bias != NULL ? requant->bias[g * p->n + n] : 0;
+            base[n] = (int32_t)((uint32_t)bias - zero * (uint32_t)base[n]);
+        }
+        qn__q8_gemm_pack_heads(to, base, requant->scale + g * p->n, p->n, p->panel_bytes,
+                               &p->kernel);
+    }
+    return safe;
 }
 
 qn_status qn__q8_pack(const qn_plan *plan, const qn_step *step, const qn_qparams *x,
@@ -162,26 +184,16 @@ qn_status qn__q8_pack(const qn_plan *plan, const qn_step *step, const qn_qparams
     const qn_context *const ctx = qn__plan_context(plan);
     if (!qn__q8_set_sizes(out, x, requant))
         return qn__step_fail(step, error, QN_LIMIT, "packed weights are too large");
-    out->safe = true;
-    for (size_t g = 0; out->safe && g < out->groups; g++)
-        out->safe = qn__q8_gemm_safe(w + g * strides->group, out->n, out->kc, out->ks, strides->n,
-                                     strides->p, strides->k);
     out->data = out->own = qn__alloc_aligned(ctx, out->bytes);
     int32_t *const base = qn__calloc(ctx, out->n, sizeof(*base));
     if (out->own == NULL || base == NULL) {
         qn__free(ctx, base);
         return QN_NOMEM(error);
     }
-    const uint32_t zero = (uint32_t)x->zero + out->flip;
-    for (size_t g = 0; g < out->groups; g++) {
-        const int8_t *const wg = w + g * strides->group;
-        for (size_t n = 0; n < out->n; n++)
-            base[n] = column_base(out, zero, wg + n * strides->n, strides,
-                                  requant->bias != NULL ? requant->bias[g * out->n + n] : 0);
-        qn__q8_gemm_pack(out->own + g * out->group_bytes, wg, base, requant->scale + g * out->n,
-                         out->n, out->kc, out->ks, strides->n, strides->p, strides->k, &out->kernel,
-                         out->safe);
-    }
+    qn__will_write(out->own, out->bytes);
+    out->safe = pack_all(out, w, x, requant, strides, base, true);
+    if (!out->safe && out->kernel.pairs != NULL)
+        pack_all(out, w, x, requant, strides, base, false);
     qn__free(ctx, base);
     return collect(plan, step, x, requant, strides, out) ? QN_OK : QN_NOMEM(error);
 }
