@@ -2,7 +2,7 @@
  * step. A panel's groups of four k are the rows of a tile as they lie. Rows are read where they are
  * if they lie evenly spaced and a tap is made of whole steps, otherwise from one copy for all
  * columns. */
-#include "kernel/kernel.h"
+#include "kernel/x86/q8_igemm_vnni.h"
 
 #include <immintrin.h>
 #include <string.h>
@@ -286,22 +286,17 @@ static void one_row(size_t nc, size_t kc, size_t ks, const uint8_t *const *a, ui
 }
 
 /* Of few k, tiles cost more than they save; panels are the same for both. */
-enum { FEW_GROUPS = 11, VNNI_MR = 8 };
+enum { FEW_GROUPS = 11 };
 static void few_k(size_t mr, size_t nc, size_t kc, size_t ks, const uint8_t *const *a, uint8_t flip,
-                  bool safe, const void *w, uint8_t *c, size_t c_stride, const qn_q8_out *out)
+                  const void *w, uint8_t *c, size_t c_stride, const qn_q8_out *out)
 {
     const size_t elem = out->is_float ? sizeof(float) : 1;
-    const uint8_t *rows[FEW_GROUPS * VNNI_MR];
-    /* Cut evenly, as callers do. */
-    const size_t cuts = (mr + VNNI_MR - 1) / VNNI_MR;
-    for (size_t i = 0; i < cuts; i++) {
-        const size_t m0 = i * mr / cuts, m1 = (i + 1) * mr / cuts;
-        for (size_t p = 0; p < ks; p++)
-            for (size_t m = 0; m < VNNI_MR; m++)
-                rows[p * VNNI_MR + m] = a[p * MR + (m0 + m < m1 ? m0 + m : m1 - 1)];
-        qn__q8_igemm_8x48_vnni(m1 - m0, nc, kc, ks, rows, flip, safe, w, c + m0 * c_stride * elem,
-                               c_stride, out);
-    }
+    /* Cut evenly, as callers do; tiles of such halves end at most where 32 rows do. */
+    const size_t upper = mr > QN_Q8_VNNI_MR ? mr / 2 : mr;
+    qn__q8_igemm_vnni_rows(upper, nc, kc, ks, a, MR, flip, w, c, c_stride, out);
+    if (upper < mr)
+        qn__q8_igemm_vnni_rows(mr - upper, nc, kc, ks, a + upper, MR, flip, w,
+                               c + upper * c_stride * elem, c_stride, out);
 }
 
 /* Some rows, which are read in place or fit the room. */
@@ -335,6 +330,7 @@ void qn__q8_igemm_32x32_amx(size_t mr, size_t nc, size_t kc, size_t ks, const ui
                             uint8_t flip, bool safe, const void *w, void *c, size_t c_stride,
                             const qn_q8_out *out)
 {
+    (void)safe;
     gemm g = {.a = a,
               .kc = kc,
               .ks = ks,
@@ -342,7 +338,7 @@ void qn__q8_igemm_32x32_amx(size_t mr, size_t nc, size_t kc, size_t ks, const ui
               .ahead = out->ahead,
               .ahead_bytes = out->ahead_bytes};
     if (g.groups <= FEW_GROUPS) {
-        few_k(mr, nc, kc, ks, a, flip, safe, w, c, c_stride, out);
+        few_k(mr, nc, kc, ks, a, flip, w, c, c_stride, out);
         return;
     }
     const size_t panel_bytes = NR * (sizeof(int32_t) + sizeof(float) + g.groups * KR);

@@ -1,17 +1,46 @@
-/* 8-bit indirect GEMM for AVX-512 with VNNI: vpdpbusd is exact for all weights. A full tile is 8
- * rows x 48 columns as in the float kernel: 24 accumulators for 11 loads. */
+/* 8-bit indirect GEMM for AVX-512 with VNNI: vpdpbusd is exact for all weights. A call has up to 24
+ * rows, which are cut into tiles of 6 rows x 4 panels, 8 x 3, 12 x 2 or 12 x 1: all but the last
+ * have 24 accumulators for 10 to 14 loads, and the weights of a tile's panels stay in the first
+ * level for the rows below. Tiles of fewer rows compute the last one again. */
+#include "kernel/x86/q8_igemm_vnni.h"
+
 #include "kernel/x86/q8_avx512.h"
 
-/* The intrinsic of gcc 12 copies every accumulator, and half of them then live on the stack. */
-static inline __attribute__((always_inline)) __m512i dpbusd(__m512i acc, __m512i a, __m512i b)
-{
-    __asm__("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(a), "v"(b));
-    return acc;
-}
+#include <string.h>
 
-/* A row at once: compilers given single multiply-adds copy some accumulators in every step. */
-static inline __attribute__((always_inline)) void dot_row(const size_t np, __m512i acc[3],
-                                                          const uint8_t *row, const __m512i b[3])
+enum { MR = QN_Q8_VNNI_MR, NR = 16, KR = 4, NP = 4, GROUP_BYTES = NR * KR };
+/* Groups of k that weights are read ahead, and bytes of what follows this product that are read
+ * ahead for each group of a tile: as fast as a third level delivers. */
+enum { PREFETCH = 16, AHEAD_STEP = GROUP_BYTES / 2 };
+
+/* What a product is made of, with what its tiles have in common. */
+typedef struct product {
+    size_t kc, ks; /* kc: whole groups */
+    size_t a_step; /* row pointers of a tap */
+    size_t panel_bytes;
+    size_t c_stride;
+    bool in_bytes; /* and small_scales: written without a detour */
+    bool full;     /* all unsigned bytes are allowed */
+    __m512i move, lo, hi, sign;
+} product;
+
+/* One tile: its rows' pointers and outputs, the last of which is repeated from `last` on, and its
+ * first panel, of which `columns` are written. */
+typedef struct place {
+    const uint8_t *const *a;
+    const uint8_t *w, *ahead;
+    uint8_t *c;
+    size_t last, columns;
+    /* Where to begin and, unless bytes are written, end; bytes between rows and panels of it. */
+    const void *from;
+    size_t from_row, from_panel;
+    __m512i (*sums)[NP];
+} place;
+
+/* A row at once: compilers given single multiply-adds copy some accumulators in every step, and the
+ * intrinsic of gcc 12 all of them. */
+static inline __attribute__((always_inline)) void dot_row(const size_t np, __m512i acc[NP],
+                                                          const uint8_t *row, const __m512i b[NP])
 {
     __m512i a;
     if (np == 1)
@@ -22,18 +51,350 @@ static inline __attribute__((always_inline)) void dot_row(const size_t np, __m51
         __asm__("vpbroadcastd %3, %2\n\tvpdpbusd %4, %2, %0\n\tvpdpbusd %5, %2, %1"
                 : "+v"(acc[0]), "+v"(acc[1]), "=&v"(a)
                 : "m"(*(const int32_t(*)[1])row), "v"(b[0]), "v"(b[1]));
-    else
+    else if (np == 3)
         __asm__("vpbroadcastd %4, %3\n\tvpdpbusd %5, %3, %0\n\tvpdpbusd %6, %3, %1\n\t"
                 "vpdpbusd %7, %3, %2"
                 : "+v"(acc[0]), "+v"(acc[1]), "+v"(acc[2]), "=&v"(a)
                 : "m"(*(const int32_t(*)[1])row), "v"(b[0]), "v"(b[1]), "v"(b[2]));
+    else
+        __asm__("vpbroadcastd %5, %4\n\tvpdpbusd %6, %4, %0\n\tvpdpbusd %7, %4, %1\n\t"
+                "vpdpbusd %8, %4, %2\n\tvpdpbusd %9, %4, %3"
+                : "+v"(acc[0]), "+v"(acc[1]), "+v"(acc[2]), "+v"(acc[3]), "=&v"(a)
+                : "m"(*(const int32_t(*)[1])row), "v"(b[0]), "v"(b[1]), "v"(b[2]), "v"(b[3]));
 }
 
-#define MR 8
-#define DOT_ROW(np, acc, row, b) dot_row(np, acc, row, b)
-#define PAIRS 0
-#define NP 3
-#define WIDE 0
-#define DOT(acc, a, b) dpbusd(acc, a, b)
-#define IGEMM qn__q8_igemm_8x48_vnni
-#include "kernel/x86/q8_igemm_tmpl.h"
+/* Four sums, products with `scale` as bytes in every fourth dword each, then in order. Packing
+ * saturates to unsigned bytes, and so are the bounds: signed bytes are 128 higher until the end.
+ * What is below all integers, and a NaN, become the smallest integer. */
+static inline __attribute__((always_inline)) __m512i to_bytes(const product *g, const __m512i v[4],
+                                                              const __m512 scale[4])
+{
+    __m512i q[4];
+#pragma GCC unroll 4
+    for (size_t i = 0; i < 4; i++)
+        q[i] = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_cvtepi32_ps(v[i]), scale[i]));
+    const __m512i low = _mm512_adds_epi16(g->move, _mm512_packs_epi32(q[0], q[1]));
+    const __m512i high = _mm512_adds_epi16(g->move, _mm512_packs_epi32(q[2], q[3]));
+    __m512i bytes = _mm512_packus_epi16(low, high);
+    if (!g->full)
+        bytes = _mm512_xor_si512(g->sign,
+                                 _mm512_min_epu8(g->hi, _mm512_max_epu8(g->lo, bytes)));
+    return rows_together(bytes);
+}
+
+/* Rows of bytes, from the last to the first: what is behind the last one that counts is written to
+ * its place before it. */
+static inline __attribute__((always_inline)) void put_bytes(const product *g, const size_t mr,
+                                                            const size_t np, const place *p,
+                                                            __m512i acc[MR / 2][NP])
+{
+    const size_t rows = np >= 3 ? 1 : 4 / np; /* of four sums */
+    const __mmask64 first = ~0ull >> (64 - p->columns);
+    const uint8_t *const scales = p->w + NR * sizeof(int32_t);
+    const size_t stride = g->c_stride;
+    __m512 scale[NP];
+#pragma GCC unroll 4
+    for (size_t j = 0; j < np; j++)
+        scale[j] = _mm512_loadu_ps(scales + j * g->panel_bytes);
+    uint8_t *c = p->c + p->last * stride;
+#pragma GCC unroll 16
+    for (size_t end = (mr + rows - 1) / rows * rows; end > 0; end -= rows) {
+        __m512i v[4];
+        __m512 by[4];
+#pragma GCC unroll 4
+        for (size_t i = 0; i < 4; i++) {
+            const size_t m = end - rows + (np >= 3 ? 0 : i / np), j = np >= 3 ? i : i % np;
+            v[i] = acc[m < mr ? m : mr - 1][j < np ? j : np - 1];
+            by[i] = scale[j < np ? j : np - 1];
+        }
+        const __m512i bytes = to_bytes(g, v, by);
+#pragma GCC unroll 4
+        for (size_t i = rows; i > 0; i--) {
+            const size_t m = end - rows + i - 1;
+            if (m >= mr)
+                continue;
+            if (np >= 3)
+                _mm512_mask_storeu_epi8(c, first, bytes);
+            else if (np == 2)
+                _mm256_mask_storeu_epi8(c, (__mmask32)first,
+                                        i == 1 ? _mm512_castsi512_si256(bytes)
+                                               : _mm512_extracti64x4_epi64(bytes, 1));
+            else
+                _mm_mask_storeu_epi8(c, (__mmask16)first,
+                                     i == 1   ? _mm512_castsi512_si128(bytes)
+                                     : i == 2 ? _mm512_extracti32x4_epi32(bytes, 1)
+                                     : i == 3 ? _mm512_extracti32x4_epi32(bytes, 2)
+                                              : _mm512_extracti32x4_epi32(bytes, 3));
+            c -= m <= p->last ? stride : 0;
+        }
+    }
+}
+
+static inline __attribute__((always_inline)) void tile(const size_t mr, const size_t np,
+                                                       const product *g, const place *p)
+{
+    const uint8_t *w = p->w + NR * (sizeof(int32_t) + sizeof(float));
+    const uint8_t *const *tap = p->a;
+    const uint8_t *ahead = p->ahead;
+    size_t step = g->panel_bytes;
+    const size_t kc = g->kc, ks = g->ks, a_step = g->a_step;
+    __m512i acc[MR / 2][NP];
+#pragma GCC unroll 16
+    for (size_t m = 0; m < mr; m++)
+#pragma GCC unroll 4
+        for (size_t j = 0; j < np; j++)
+            acc[m][j] = _mm512_loadu_si512((const uint8_t *)p->from + m * p->from_row +
+                                           j * p->from_panel);
+    for (size_t t = 0; t < ks; t++, tap += a_step) {
+        const uint8_t *rows[MR / 2];
+#pragma GCC unroll 16
+        for (size_t m = 0; m < mr; m++)
+            rows[m] = tap[m];
+        for (size_t k = 0; k < kc; k += KR, w += GROUP_BYTES, ahead += AHEAD_STEP) {
+            __m512i b[NP];
+            /* One pointer, not one for each panel and prefetch: registers are short. */
+            __asm__("" : "+r"(w), "+r"(step), "+r"(ahead));
+            _mm_prefetch((const char *)ahead, _MM_HINT_T1);
+#pragma GCC unroll 4
+            for (size_t j = 0; j < np; j++) {
+                b[j] = _mm512_loadu_si512(w + j * step);
+                _mm_prefetch((const char *)(w + j * step + PREFETCH * GROUP_BYTES), _MM_HINT_T0);
+            }
+#pragma GCC unroll 16
+            for (size_t m = 0; m < mr; m++)
+                dot_row(np, acc[m], rows[m] + k, b);
+        }
+    }
+    if (g->in_bytes) {
+        put_bytes(g, mr, np, p, acc);
+        return;
+    }
+#pragma GCC unroll 16
+    for (size_t m = 0; m < mr; m++)
+#pragma GCC unroll 4
+        for (size_t j = 0; j < np; j++)
+            p->sums[m][j] = acc[m][j];
+}
+
+#define TILE(mr, np)                                                                               \
+    static void tile_##mr##_##np(const product *g, const place *p)                                 \
+    {                                                                                              \
+        tile(mr, np, g, p);                                                                        \
+    }
+TILE(8, 1) TILE(12, 1) TILE(8, 2) TILE(12, 2) TILE(6, 3) TILE(8, 3) TILE(1, 4) TILE(5, 4) TILE(6, 4)
+
+typedef struct shape {
+    uint8_t most, few; /* rows of a full tile, and up to how many the other is for */
+    void (*full)(const product *g, const place *p);
+    void (*less)(const product *g, const place *p);
+} shape;
+static const shape shapes[NP] = {{12, 8, tile_12_1, tile_8_1},
+                                 {12, 8, tile_12_2, tile_8_2},
+                                 {8, 6, tile_8_3, tile_6_3},
+                                 {6, 5, tile_6_4, tile_5_4}};
+
+/* --- outputs by way of memory ----------------------------------------------------------------- */
+static void put_sums(const product *g, const place *p, size_t mr, size_t np, const qn_q8_out *out)
+{
+    const __m512 most = _mm512_set1_ps((float)(out->hi - out->zero));
+    const __m512i least = _mm512_set1_epi32(out->lo - out->zero);
+    const __m512 lo = _mm512_set1_ps(out->clamp.lo), hi = _mm512_set1_ps(out->clamp.hi);
+    for (size_t j = 0; j < np; j++) {
+        const size_t n = p->columns - j * NR < NR ? p->columns - j * NR : NR;
+        const __m512 scale =
+            _mm512_loadu_ps(p->w + NR * sizeof(int32_t) + j * g->panel_bytes);
+        for (size_t m = 0; m < mr; m++) {
+            const __m512 v = _mm512_mul_ps(_mm512_cvtepi32_ps(p->sums[m][j]), scale);
+            const size_t at = m * g->c_stride + j * NR;
+            if (out->is_float) {
+                _mm512_mask_storeu_ps((float *)(void *)p->c + at, first16(n),
+                                      _mm512_min_ps(hi, _mm512_max_ps(lo, v)));
+                continue;
+            }
+            const __m512i q = _mm512_max_epi32(least, _mm512_cvtps_epi32(_mm512_min_ps(most, v)));
+            _mm512_mask_cvtepi32_storeu_epi8(p->c + at, first16(n),
+                                             _mm512_add_epi32(q, _mm512_set1_epi32(out->zero)));
+        }
+    }
+}
+
+/* --- columns ---------------------------------------------------------------------------------- */
+/* Panels of the next tile: three are nearly as good as four, fewer are not. */
+static size_t panels_at_once(size_t panels)
+{
+    return panels % NP == 0 ? NP : panels < 3 ? panels : 3;
+}
+
+static void run_tile(const product *g, const place *p, size_t mr, size_t np)
+{
+    const shape *const s = &shapes[np - 1];
+    if (np == NP && mr == 1)
+        tile_1_4(g, p);
+    else if (mr <= s->few)
+        s->less(g, p);
+    else
+        s->full(g, p);
+}
+
+static void all_columns(const product *g, size_t mr, size_t nc, const uint8_t *const *a,
+                        const uint8_t *w, uint8_t *c, const qn_q8_out *out)
+{
+    const size_t elem = out->is_float ? sizeof(float) : 1;
+    const size_t ahead_bytes = g->ks * (g->kc / KR) * AHEAD_STEP;
+    const uint8_t *ahead = out->ahead;
+    size_t ahead_left = out->ahead_bytes;
+    __m512i sums[MR / 2][NP];
+    for (size_t panels = (nc + NR - 1) / NR, np; panels > 0; panels -= np) {
+        np = panels_at_once(panels);
+        const size_t columns = nc < np * NR ? nc : np * NR;
+        const uint32_t most = shapes[np - 1].most, cuts = ((uint32_t)mr + most - 1) / most;
+        const uint32_t least = (uint32_t)mr / cuts, longer = (uint32_t)mr % cuts;
+        place p = {.a = a,
+                   .w = w,
+                   .c = c,
+                   .columns = columns,
+                   .from = w,
+                   .from_panel = g->panel_bytes,
+                   .sums = sums};
+        for (uint32_t i = 0; i < cuts; i++) {
+            /* `most` divides MR: no tile reads pointers behind it. */
+            const size_t n = least + (i + longer >= cuts);
+            p.last = n - 1;
+            p.ahead = w;
+            if (ahead_left >= ahead_bytes) {
+                p.ahead = ahead;
+                ahead += ahead_bytes;
+                ahead_left -= ahead_bytes;
+            }
+            run_tile(g, &p, n, np);
+            if (!g->in_bytes)
+                put_sums(g, &p, n, np, out);
+            p.a += n;
+            p.c += n * g->c_stride * elem;
+        }
+        w += np * g->panel_bytes;
+        c += columns * elem;
+        nc -= columns;
+    }
+}
+
+/* --- copied rows ------------------------------------------------------------------------------ */
+/* Rows that need flipping, or that end inside a group, are copied to the stack: once for all
+ * columns, or what has room for it part by part. */
+enum { ROOM = 40960, ROOM_TAPS = 128, PART = ROOM / MR / 64 * 64 };
+typedef struct copies {
+    uint8_t bytes[ROOM];
+    const uint8_t *rows[ROOM_TAPS * MR];
+} copies;
+
+static size_t row_step(size_t kc)
+{
+    return (kc + sizeof(__m512i) - 1) / sizeof(__m512i) * sizeof(__m512i);
+}
+
+/* Bytes k to k + kc of the rows of ks taps, and pointers to them. Stores are as wide as the room
+ * allows: loads of four bytes must not straddle two of them. */
+static void copy_rows(copies *to, size_t mr, size_t k, size_t kc, size_t ks,
+                      const uint8_t *const *a, size_t a_step, uint8_t flip)
+{
+    const __m512i sign = SET1_8((char)flip);
+    uint8_t *room = to->bytes;
+    for (size_t t = 0; t < ks; t++, a += a_step) {
+        const uint8_t **const rows = to->rows + t * MR;
+        for (size_t m = 0; m < mr; m++) {
+            const uint8_t *const from = a[m] + k;
+            size_t i = 0;
+            rows[m] = room;
+            for (; i + sizeof sign <= kc; i += sizeof sign)
+                STORE_ALL(room + i, XOR(LOAD(from + i), sign));
+            if (i < kc)
+                COPY_END(room, from, i, kc, sign);
+            room += row_step(kc);
+        }
+        for (size_t m = mr; m < MR; m++)
+            rows[m] = rows[mr - 1];
+    }
+}
+
+/* One row of more bytes or taps than there is room for. */
+static void long_row(product *g, size_t nc, size_t kc, const uint8_t *const *a, uint8_t flip,
+                     const uint8_t *w, uint8_t *c, const qn_q8_out *out, copies *room)
+{
+    const size_t ks = g->ks, a_step = g->a_step;
+    const size_t elem = out->is_float ? sizeof(float) : 1;
+    __m512i sums[MR / 2][NP];
+    g->in_bytes = false;
+    g->ks = 1;
+    g->a_step = MR;
+    for (size_t n = 0; n < nc; n += NR, w += g->panel_bytes, c += NR * elem) {
+        place p = {.a = room->rows,
+                   .w = w,
+                   .ahead = w,
+                   .c = c,
+                   .columns = nc - n < NR ? nc - n : NR,
+                   .from = w,
+                   .sums = sums};
+        for (size_t t = 0; t < ks; t++) {
+            for (size_t k = 0; k < kc; k += PART) {
+                const size_t part = kc - k < PART ? kc - k : PART;
+                g->kc = (part + KR - 1) / KR * KR;
+                copy_rows(room, 1, k, part, 1, a + t * a_step, a_step, flip);
+                run_tile(g, &p, 1, 1);
+                p.w += g->kc * NR;
+                p.from = sums;
+            }
+        }
+        p.w = w;
+        put_sums(g, &p, 1, 1, out);
+    }
+}
+
+void qn__q8_igemm_vnni_rows(size_t mr, size_t nc, size_t kc, size_t ks, const uint8_t *const *a,
+                            size_t a_step, uint8_t flip, const void *w, void *c, size_t c_stride,
+                            const qn_q8_out *out)
+{
+    const size_t k_up = (kc + KR - 1) / KR * KR, elem = out->is_float ? sizeof(float) : 1;
+    const int32_t lower = out->lo < 0 ? 128 : 0;
+    product g = {.kc = k_up,
+                 .ks = ks,
+                 .a_step = a_step,
+                 .panel_bytes = NR * (sizeof(int32_t) + sizeof(float) + ks * k_up),
+                 .c_stride = c_stride,
+                 .in_bytes = out->small_scales && !out->is_float,
+                 .full = out->lo == 0 && out->hi == UINT8_MAX,
+                 .move = SET1_16((short)(out->zero + lower)),
+                 .lo = SET1_8((char)(out->lo + lower)),
+                 .hi = SET1_8((char)(out->hi + lower)),
+                 .sign = SET1_8((char)lower)};
+    if ((flip == 0 && k_up == kc) || kc == 0 || ks == 0) {
+        all_columns(&g, mr, nc, a, w, c, out);
+    } else {
+        copies room;
+        const size_t row_bytes = ks * row_step(kc);
+        const size_t fit = ks > ROOM_TAPS || row_bytes > ROOM ? 0 : ROOM / row_bytes;
+        const size_t most = fit < 1 ? 1 : fit < mr ? fit : mr;
+        for (size_t m = 0, n; m < mr; m += n) {
+            uint8_t *const to = (uint8_t *)c + m * c_stride * elem;
+            n = mr - m < most ? mr - m : most;
+            if (fit == 0) {
+                g.ks = ks;
+                g.a_step = a_step;
+                long_row(&g, nc, kc, a + m, flip, w, to, out, &room);
+                continue;
+            }
+            g.a_step = MR;
+            copy_rows(&room, n, 0, kc, ks, a + m, a_step, flip);
+            all_columns(&g, n, nc, room.rows, w, to, out);
+        }
+    }
+    /* Left out by the compiler behind indirect calls: see the float kernel. */
+    _mm256_zeroupper();
+}
+
+void qn__q8_igemm_24x64_vnni(size_t mr, size_t nc, size_t kc, size_t ks, const uint8_t *const *a,
+                             uint8_t flip, bool safe, const void *w, void *c, size_t c_stride,
+                             const qn_q8_out *out)
+{
+    (void)safe;
+    qn__q8_igemm_vnni_rows(mr, nc, kc, ks, a, MR, flip, w, c, c_stride, out);
+}
