@@ -24,17 +24,15 @@ typedef struct product {
     __m512i move, lo, hi, sign;
 } product;
 
-/* One tile: its rows' pointers and outputs, the last of which is repeated from `last` on, and its
- * first panel, of which `columns` are written. */
+/* Tiles of n rows below each other: pointers to rows, the first of `columns` outputs, the first
+ * panel. Tiles may have more rows than n, which are computed for nothing. */
 typedef struct place {
     const uint8_t *const *a;
     const uint8_t *w, *ahead;
     uint8_t *c;
-    size_t last, columns;
-    /* Where to begin and, unless bytes are written, end; bytes between rows and panels of it. */
-    const void *from;
-    size_t from_row, from_panel;
-    __m512i (*sums)[NP];
+    size_t times, n, columns;
+    const uint8_t *from; /* what every row begins with, panel by panel */
+    __m512i (*sums)[NP]; /* where one tile ends unless bytes are written */
 } place;
 
 /* A row at once: compilers given single multiply-adds copy some accumulators in every step, and the
@@ -77,111 +75,122 @@ static inline __attribute__((always_inline)) __m512i to_bytes(const product *g, 
     const __m512i high = _mm512_adds_epi16(g->move, _mm512_packs_epi32(q[2], q[3]));
     __m512i bytes = _mm512_packus_epi16(low, high);
     if (!g->full)
-        bytes = _mm512_xor_si512(g->sign,
-                                 _mm512_min_epu8(g->hi, _mm512_max_epu8(g->lo, bytes)));
+        bytes = _mm512_xor_si512(g->sign, _mm512_min_epu8(g->hi, _mm512_max_epu8(g->lo, bytes)));
     return rows_together(bytes);
 }
 
-/* Rows of bytes, from the last to the first: what is behind the last one that counts is written to
- * its place before it. */
-static inline __attribute__((always_inline)) void put_bytes(const product *g, const size_t mr,
-                                                            const size_t np, const place *p,
-                                                            __m512i acc[MR / 2][NP])
+/* The first n rows as bytes, more than `few`. */
+static inline __attribute__((always_inline)) void
+put_bytes(const product *g, const size_t mr, const size_t few, const size_t np, size_t n,
+          const uint8_t *scales, size_t step, __mmask64 first, uint8_t *c, __m512i acc[MR / 2][NP])
 {
     const size_t rows = np >= 3 ? 1 : 4 / np; /* of four sums */
-    const __mmask64 first = ~0ull >> (64 - p->columns);
-    const uint8_t *const scales = p->w + NR * sizeof(int32_t);
     const size_t stride = g->c_stride;
-    __m512 scale[NP];
-#pragma GCC unroll 4
-    for (size_t j = 0; j < np; j++)
-        scale[j] = _mm512_loadu_ps(scales + j * g->panel_bytes);
-    uint8_t *c = p->c + p->last * stride;
 #pragma GCC unroll 16
-    for (size_t end = (mr + rows - 1) / rows * rows; end > 0; end -= rows) {
+    for (size_t m0 = 0; m0 < mr; m0 += rows) {
         __m512i v[4];
         __m512 by[4];
 #pragma GCC unroll 4
         for (size_t i = 0; i < 4; i++) {
-            const size_t m = end - rows + (np >= 3 ? 0 : i / np), j = np >= 3 ? i : i % np;
+            const size_t m = m0 + (np >= 3 ? 0 : i / np), j = np >= 3 ? i : i % np;
             v[i] = acc[m < mr ? m : mr - 1][j < np ? j : np - 1];
-            by[i] = scale[j < np ? j : np - 1];
+            by[i] = _mm512_loadu_ps(scales + (j < np ? j : np - 1) * step);
         }
         const __m512i bytes = to_bytes(g, v, by);
 #pragma GCC unroll 4
-        for (size_t i = rows; i > 0; i--) {
-            const size_t m = end - rows + i - 1;
-            if (m >= mr)
-                continue;
+        for (size_t i = 0; i < rows; i++, c += stride) {
+            if (m0 + i >= mr || (m0 + i > few && m0 + i >= n))
+                return;
             if (np >= 3)
                 _mm512_mask_storeu_epi8(c, first, bytes);
             else if (np == 2)
                 _mm256_mask_storeu_epi8(c, (__mmask32)first,
-                                        i == 1 ? _mm512_castsi512_si256(bytes)
+                                        i == 0 ? _mm512_castsi512_si256(bytes)
                                                : _mm512_extracti64x4_epi64(bytes, 1));
             else
                 _mm_mask_storeu_epi8(c, (__mmask16)first,
-                                     i == 1   ? _mm512_castsi512_si128(bytes)
-                                     : i == 2 ? _mm512_extracti32x4_epi32(bytes, 1)
-                                     : i == 3 ? _mm512_extracti32x4_epi32(bytes, 2)
+                                     i == 0   ? _mm512_castsi512_si128(bytes)
+                                     : i == 1 ? _mm512_extracti32x4_epi32(bytes, 1)
+                                     : i == 2 ? _mm512_extracti32x4_epi32(bytes, 2)
                                               : _mm512_extracti32x4_epi32(bytes, 3));
-            c -= m <= p->last ? stride : 0;
         }
     }
 }
 
-static inline __attribute__((always_inline)) void tile(const size_t mr, const size_t np,
-                                                       const product *g, const place *p)
+/* For more than `few` rows. */
+static inline __attribute__((always_inline)) void
+tiles(const size_t mr, const size_t few, const size_t np, const product *g, const place *p)
 {
-    const uint8_t *w = p->w + NR * (sizeof(int32_t) + sizeof(float));
-    const uint8_t *const *tap = p->a;
+    const uint8_t *const begin = p->w + NR * (sizeof(int32_t) + sizeof(float));
+    const uint8_t *const *a = p->a;
     const uint8_t *ahead = p->ahead;
+    uint8_t *c = p->c;
     size_t step = g->panel_bytes;
-    const size_t kc = g->kc, ks = g->ks, a_step = g->a_step;
-    __m512i acc[MR / 2][NP];
-#pragma GCC unroll 16
-    for (size_t m = 0; m < mr; m++)
+    const size_t kc = g->kc, n = p->n, a_step = g->a_step;
+    const __mmask64 first = ~0ull >> (64 - p->columns);
+    for (size_t times = p->times;;) {
+        const uint8_t *w = begin;
+        const uint8_t *const *tap = a;
+        __m512i acc[MR / 2][NP];
 #pragma GCC unroll 4
         for (size_t j = 0; j < np; j++)
-            acc[m][j] = _mm512_loadu_si512((const uint8_t *)p->from + m * p->from_row +
-                                           j * p->from_panel);
-    for (size_t t = 0; t < ks; t++, tap += a_step) {
-        const uint8_t *rows[MR / 2];
+            acc[0][j] = _mm512_loadu_si512(p->from + j * step);
 #pragma GCC unroll 16
-        for (size_t m = 0; m < mr; m++)
-            rows[m] = tap[m];
-        for (size_t k = 0; k < kc; k += KR, w += GROUP_BYTES, ahead += AHEAD_STEP) {
-            __m512i b[NP];
-            /* One pointer, not one for each panel and prefetch: registers are short. */
-            __asm__("" : "+r"(w), "+r"(step), "+r"(ahead));
-            _mm_prefetch((const char *)ahead, _MM_HINT_T1);
+        for (size_t m = 1; m < mr; m++)
 #pragma GCC unroll 4
-            for (size_t j = 0; j < np; j++) {
-                b[j] = _mm512_loadu_si512(w + j * step);
-                _mm_prefetch((const char *)(w + j * step + PREFETCH * GROUP_BYTES), _MM_HINT_T0);
-            }
+            for (size_t j = 0; j < np; j++)
+                acc[m][j] = acc[0][j];
+        for (size_t t = g->ks; t > 0; t--, tap += a_step) {
+            const uint8_t *rows[MR / 2];
 #pragma GCC unroll 16
             for (size_t m = 0; m < mr; m++)
-                dot_row(np, acc[m], rows[m] + k, b);
-        }
-    }
-    if (g->in_bytes) {
-        put_bytes(g, mr, np, p, acc);
-        return;
-    }
-#pragma GCC unroll 16
-    for (size_t m = 0; m < mr; m++)
+                rows[m] = tap[m];
+            for (size_t k = 0; k < kc; k += KR, w += GROUP_BYTES, ahead += AHEAD_STEP) {
+                __m512i b[NP];
+                /* One pointer, not one for each panel and prefetch: registers are short. */
+                __asm__("" : "+r"(w), "+r"(step), "+r"(ahead));
+                _mm_prefetch((const char *)ahead, _MM_HINT_T1);
 #pragma GCC unroll 4
-        for (size_t j = 0; j < np; j++)
-            p->sums[m][j] = acc[m][j];
+                for (size_t j = 0; j < np; j++) {
+                    b[j] = _mm512_loadu_si512(w + j * step);
+                    _mm_prefetch((const char *)(w + j * step + PREFETCH * GROUP_BYTES),
+                                 _MM_HINT_T0);
+                }
+#pragma GCC unroll 16
+                for (size_t m = 0; m < mr; m++)
+                    dot_row(np, acc[m], rows[m] + k, b);
+            }
+        }
+        if (!g->in_bytes) {
+#pragma GCC unroll 16
+            for (size_t m = 0; m < mr; m++)
+#pragma GCC unroll 4
+                for (size_t j = 0; j < np; j++)
+                    p->sums[m][j] = acc[m][j];
+            return;
+        }
+        put_bytes(g, mr, few, np, n, begin - NR * sizeof(float), step, first, c, acc);
+        if (--times == 0)
+            return;
+        a += n;
+        c += n * g->c_stride;
+    }
 }
 
-#define TILE(mr, np)                                                                               \
+#define TILE(mr, few, np)                                                                          \
     static void tile_##mr##_##np(const product *g, const place *p)                                 \
     {                                                                                              \
-        tile(mr, np, g, p);                                                                        \
+        tiles(mr, few, np, g, p);                                                                  \
     }
-TILE(8, 1) TILE(12, 1) TILE(8, 2) TILE(12, 2) TILE(6, 3) TILE(8, 3) TILE(1, 4) TILE(5, 4) TILE(6, 4)
+TILE(8, 0, 1)
+TILE(12, 8, 1)
+TILE(8, 0, 2)
+TILE(12, 8, 2)
+TILE(6, 0, 3)
+TILE(8, 6, 3)
+TILE(1, 0, 4)
+TILE(5, 0, 4)
+TILE(6, 5, 4)
 
 typedef struct shape {
     uint8_t most, few; /* rows of a full tile, and up to how many the other is for */
@@ -194,16 +203,15 @@ static const shape shapes[NP] = {{12, 8, tile_12_1, tile_8_1},
                                  {6, 5, tile_6_4, tile_5_4}};
 
 /* --- outputs by way of memory ----------------------------------------------------------------- */
-static void put_sums(const product *g, const place *p, size_t mr, size_t np, const qn_q8_out *out)
+static void put_sums(const product *g, const place *p, size_t np, const qn_q8_out *out)
 {
     const __m512 most = _mm512_set1_ps((float)(out->hi - out->zero));
     const __m512i least = _mm512_set1_epi32(out->lo - out->zero);
     const __m512 lo = _mm512_set1_ps(out->clamp.lo), hi = _mm512_set1_ps(out->clamp.hi);
     for (size_t j = 0; j < np; j++) {
         const size_t n = p->columns - j * NR < NR ? p->columns - j * NR : NR;
-        const __m512 scale =
-            _mm512_loadu_ps(p->w + NR * sizeof(int32_t) + j * g->panel_bytes);
-        for (size_t m = 0; m < mr; m++) {
+        const __m512 scale = _mm512_loadu_ps(p->w + NR * sizeof(int32_t) + j * g->panel_bytes);
+        for (size_t m = 0; m < p->n; m++) {
             const __m512 v = _mm512_mul_ps(_mm512_cvtepi32_ps(p->sums[m][j]), scale);
             const size_t at = m * g->c_stride + j * NR;
             if (out->is_float) {
@@ -225,52 +233,72 @@ static size_t panels_at_once(size_t panels)
     return panels % NP == 0 ? NP : panels < 3 ? panels : 3;
 }
 
-static void run_tile(const product *g, const place *p, size_t mr, size_t np)
+static void run_tiles(const product *g, const place *p, size_t np)
 {
     const shape *const s = &shapes[np - 1];
-    if (np == NP && mr == 1)
+    if (np == NP && p->n == 1)
         tile_1_4(g, p);
-    else if (mr <= s->few)
+    else if (p->n <= s->few)
         s->less(g, p);
     else
         s->full(g, p);
+}
+
+typedef struct ahead {
+    const uint8_t *at;
+    size_t bytes, tile_bytes;
+} ahead;
+
+/* `times` tiles of n rows. */
+static void rows_of_tiles(const product *g, place *p, size_t np, ahead *next, const qn_q8_out *out)
+{
+    const size_t bytes = p->times * next->tile_bytes, times = p->times;
+    p->ahead = p->w;
+    if (next->bytes >= bytes) {
+        p->ahead = next->at;
+        next->at += bytes;
+        next->bytes -= bytes;
+    }
+    if (g->in_bytes) {
+        run_tiles(g, p, np);
+        p->a += times * p->n;
+        p->c += times * p->n * g->c_stride;
+        return;
+    }
+    const size_t elem = out->is_float ? sizeof(float) : 1;
+    for (size_t i = 0; i < times; i++) {
+        run_tiles(g, p, np);
+        put_sums(g, p, np, out);
+        p->a += p->n;
+        p->c += p->n * g->c_stride * elem;
+    }
 }
 
 static void all_columns(const product *g, size_t mr, size_t nc, const uint8_t *const *a,
                         const uint8_t *w, uint8_t *c, const qn_q8_out *out)
 {
     const size_t elem = out->is_float ? sizeof(float) : 1;
-    const size_t ahead_bytes = g->ks * (g->kc / KR) * AHEAD_STEP;
-    const uint8_t *ahead = out->ahead;
-    size_t ahead_left = out->ahead_bytes;
+    ahead next = {out->ahead, out->ahead_bytes, g->ks * (g->kc / KR) * AHEAD_STEP};
     __m512i sums[MR / 2][NP];
     for (size_t panels = (nc + NR - 1) / NR, np; panels > 0; panels -= np) {
         np = panels_at_once(panels);
         const size_t columns = nc < np * NR ? nc : np * NR;
         const uint32_t most = shapes[np - 1].most, cuts = ((uint32_t)mr + most - 1) / most;
-        const uint32_t least = (uint32_t)mr / cuts, longer = (uint32_t)mr % cuts;
+        const uint32_t longer = (uint32_t)mr % cuts;
+        /* `most` divides MR: no tile reads pointers behind it. */
         place p = {.a = a,
                    .w = w,
                    .c = c,
+                   .times = cuts - longer,
+                   .n = (uint32_t)mr / cuts,
                    .columns = columns,
                    .from = w,
-                   .from_panel = g->panel_bytes,
                    .sums = sums};
-        for (uint32_t i = 0; i < cuts; i++) {
-            /* `most` divides MR: no tile reads pointers behind it. */
-            const size_t n = least + (i + longer >= cuts);
-            p.last = n - 1;
-            p.ahead = w;
-            if (ahead_left >= ahead_bytes) {
-                p.ahead = ahead;
-                ahead += ahead_bytes;
-                ahead_left -= ahead_bytes;
-            }
-            run_tile(g, &p, n, np);
-            if (!g->in_bytes)
-                put_sums(g, &p, n, np, out);
-            p.a += n;
-            p.c += n * g->c_stride * elem;
+        rows_of_tiles(g, &p, np, &next, out);
+        if (longer > 0) {
+            p.times = longer;
+            p.n++;
+            rows_of_tiles(g, &p, np, &next, out);
         }
         w += np * g->panel_bytes;
         c += columns * elem;
@@ -331,6 +359,8 @@ static void long_row(product *g, size_t nc, size_t kc, const uint8_t *const *a, 
                    .w = w,
                    .ahead = w,
                    .c = c,
+                   .times = 1,
+                   .n = 1,
                    .columns = nc - n < NR ? nc - n : NR,
                    .from = w,
                    .sums = sums};
@@ -339,13 +369,13 @@ static void long_row(product *g, size_t nc, size_t kc, const uint8_t *const *a, 
                 const size_t part = kc - k < PART ? kc - k : PART;
                 g->kc = (part + KR - 1) / KR * KR;
                 copy_rows(room, 1, k, part, 1, a + t * a_step, a_step, flip);
-                run_tile(g, &p, 1, 1);
+                run_tiles(g, &p, 1);
                 p.w += g->kc * NR;
-                p.from = sums;
+                p.from = (const uint8_t *)sums;
             }
         }
         p.w = w;
-        put_sums(g, &p, 1, 1, out);
+        put_sums(g, &p, 1, out);
     }
 }
 
