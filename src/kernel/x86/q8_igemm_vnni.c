@@ -186,8 +186,8 @@ TILE(8, 0, 1)
 TILE(12, 8, 1)
 TILE(8, 0, 2)
 TILE(12, 8, 2)
-TILE(6, 0, 3)
-TILE(8, 6, 3)
+TILE(7, 0, 3)
+TILE(8, 7, 3)
 TILE(1, 0, 4)
 TILE(5, 0, 4)
 TILE(6, 5, 4)
@@ -199,7 +199,7 @@ typedef struct shape {
 } shape;
 static const shape shapes[NP] = {{12, 8, tile_12_1, tile_8_1},
                                  {12, 8, tile_12_2, tile_8_2},
-                                 {8, 6, tile_8_3, tile_6_3},
+                                 {8, 7, tile_8_3, tile_7_3},
                                  {6, 5, tile_6_4, tile_5_4}};
 
 /* --- outputs by way of memory ----------------------------------------------------------------- */
@@ -227,10 +227,14 @@ static void put_sums(const product *g, const place *p, size_t np, const qn_q8_ou
 }
 
 /* --- columns ---------------------------------------------------------------------------------- */
-/* Panels of the next tile: three are nearly as good as four, fewer are not. */
-static size_t panels_at_once(size_t panels)
+/* Panels of the next tile: four where their weights stay in the first level for the rows below
+ * (outputs of four take the fewest steps), else three: more rows share what is loaded. */
+enum { FOUR_MAX_K = 256 };
+static size_t panels_at_once(size_t panels, size_t k)
 {
-    return panels % NP == 0 ? NP : panels < 3 ? panels : 3;
+    if (k <= FOUR_MAX_K)
+        return panels % 4 == 0 ? 4 : panels < 3 ? panels : 3;
+    return panels < 3 ? panels : panels % 3 == 0 || panels == 5 ? 3 : 4;
 }
 
 static void run_tiles(const product *g, const place *p, size_t np)
@@ -281,7 +285,7 @@ static void all_columns(const product *g, size_t mr, size_t nc, const uint8_t *c
     ahead next = {out->ahead, out->ahead_bytes, g->ks * (g->kc / KR) * AHEAD_STEP};
     __m512i sums[MR / 2][NP];
     for (size_t panels = (nc + NR - 1) / NR, np; panels > 0; panels -= np) {
-        np = panels_at_once(panels);
+        np = panels_at_once(panels, g->ks * g->kc);
         const size_t columns = nc < np * NR ? nc : np * NR;
         const uint32_t most = shapes[np - 1].most, cuts = ((uint32_t)mr + most - 1) / most;
         const uint32_t longer = (uint32_t)mr % cuts;

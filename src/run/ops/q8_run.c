@@ -198,6 +198,7 @@ typedef struct blocks {
     const qn_q8_job *job;
     size_t tiles;      /* of mr rows, or of cut */
     size_t cut;        /* not 0: rows of a tile */
+    size_t units;      /* otherwise, what the rows are cut into evenly before tiles take them */
     size_t row_blocks; /* the tiles are cut into */
     size_t panels, panels_per_block, column_blocks;
     bool rows_outer; /* task order: row blocks outside, column blocks inside */
@@ -239,6 +240,7 @@ static blocks plan_blocks(const qn_q8_job *job, size_t threads)
     blocks b = {.job = job};
     b.cut = cut_runs(job);
     b.tiles = div_up(job->m, b.cut != 0 ? b.cut : p->kernel.mr);
+    b.units = p->kernel.unit != 0 ? div_up(job->m, p->kernel.unit) : b.tiles;
     b.panels = div_up(p->n, p->kernel.nr);
     const size_t input_bytes = job->m * p->kc;
     b.panels_per_block = b.panels;
@@ -292,6 +294,15 @@ static look_ahead make_look_ahead(const blocks *b, size_t group, size_t column_b
     return l;
 }
 
+/* The first row of a tile. Even cuts, as in igemm_run.c. */
+static size_t row_of(const blocks *b, size_t tile)
+{
+    const size_t m = b->job->m;
+    if (b->cut == 0)
+        return tile * b->units / b->tiles * m / b->units;
+    return tile * b->cut < m ? tile * b->cut : m;
+}
+
 static void run_task(void *arg, size_t index)
 {
     const blocks *const b = arg;
@@ -313,10 +324,7 @@ static void run_task(void *arg, size_t index)
     const look_ahead ahead = make_look_ahead(b, group, column_block, tile_end - tile_begin);
     qn_q8_out out = job->out;
     for (size_t tile = tile_begin; tile < tile_end; tile++) {
-        /* Even cuts, as in igemm_run.c. */
-        const size_t m0 = b->cut != 0 ? tile * b->cut : tile * job->m / b->tiles;
-        const size_t m1 = b->cut != 0 ? m0 + b->cut : (tile + 1) * job->m / b->tiles;
-        const size_t mr = (m1 < job->m ? m1 : job->m) - m0;
+        const size_t m0 = row_of(b, tile), mr = row_of(b, tile + 1) - m0;
         const uint8_t **const a =
             job->row_buffer == NULL ? stack_rows
                                     : job->row_buffer + (group * b->tiles + tile) * p->ks * mr_max;
