@@ -9,9 +9,9 @@
 #include <string.h>
 
 enum { MR = QN_Q8_VNNI_MR, NR = 16, KR = 4, NP = 4, GROUP_BYTES = NR * KR };
-/* Groups of k that weights are read ahead, and bytes of what follows this product that are read
- * ahead for each group of a tile: as fast as a third level delivers. */
-enum { PREFETCH = 16, AHEAD_STEP = GROUP_BYTES / 2 };
+/* Bytes of what follows this product that are read ahead for each group of k: as fast as a third
+ * level delivers. Where there are none the products do without prefetches, which cost a twentieth. */
+enum { AHEAD_STEP = GROUP_BYTES / 2 };
 
 /* What a product is made of, with what its tiles have in common. */
 typedef struct product {
@@ -117,6 +117,31 @@ put_bytes(const product *g, const size_t mr, const size_t few, const size_t np, 
     }
 }
 
+static inline __attribute__((always_inline)) const uint8_t *
+one_tap(const size_t mr, const size_t np, __m512i acc[MR / 2][NP],
+        const uint8_t *const rows[MR / 2], size_t kc, const uint8_t **next, size_t step,
+        const bool look_ahead, const uint8_t *ahead)
+{
+    const uint8_t *w = *next;
+    for (size_t k = 0; k < kc; k += KR, w += GROUP_BYTES) {
+        __m512i b[NP];
+        /* One pointer, not one for each panel: registers are short. */
+        __asm__("" : "+r"(w), "+r"(step));
+        if (look_ahead) {
+            _mm_prefetch((const char *)ahead, _MM_HINT_T1);
+            ahead += AHEAD_STEP;
+        }
+#pragma GCC unroll 4
+        for (size_t j = 0; j < np; j++)
+            b[j] = _mm512_loadu_si512(w + j * step);
+#pragma GCC unroll 16
+        for (size_t m = 0; m < mr; m++)
+            dot_row(np, acc[m], rows[m] + k, b);
+    }
+    *next = w;
+    return ahead;
+}
+
 /* For more than `few` rows. */
 static inline __attribute__((always_inline)) void
 tiles(const size_t mr, const size_t few, const size_t np, const product *g, const place *p)
@@ -145,21 +170,10 @@ tiles(const size_t mr, const size_t few, const size_t np, const product *g, cons
 #pragma GCC unroll 16
             for (size_t m = 0; m < mr; m++)
                 rows[m] = tap[m];
-            for (size_t k = 0; k < kc; k += KR, w += GROUP_BYTES, ahead += AHEAD_STEP) {
-                __m512i b[NP];
-                /* One pointer, not one for each panel and prefetch: registers are short. */
-                __asm__("" : "+r"(w), "+r"(step), "+r"(ahead));
-                _mm_prefetch((const char *)ahead, _MM_HINT_T1);
-#pragma GCC unroll 4
-                for (size_t j = 0; j < np; j++) {
-                    b[j] = _mm512_loadu_si512(w + j * step);
-                    _mm_prefetch((const char *)(w + j * step + PREFETCH * GROUP_BYTES),
-                                 _MM_HINT_T0);
-                }
-#pragma GCC unroll 16
-                for (size_t m = 0; m < mr; m++)
-                    dot_row(np, acc[m], rows[m] + k, b);
-            }
+            if (np >= 3 && ahead != NULL)
+                ahead = one_tap(mr, np, acc, rows, kc, &w, step, true, ahead);
+            else
+                one_tap(mr, np, acc, rows, kc, &w, step, false, NULL);
         }
         if (!g->in_bytes) {
 #pragma GCC unroll 16
@@ -257,8 +271,8 @@ typedef struct ahead {
 static void rows_of_tiles(const product *g, place *p, size_t np, ahead *next, const qn_q8_out *out)
 {
     const size_t bytes = p->times * next->tile_bytes, times = p->times;
-    p->ahead = p->w;
-    if (next->bytes >= bytes) {
+    p->ahead = NULL;
+    if (next->bytes > 0 && next->bytes >= bytes) {
         p->ahead = next->at;
         next->at += bytes;
         next->bytes -= bytes;
@@ -361,7 +375,6 @@ static void long_row(product *g, size_t nc, size_t kc, const uint8_t *const *a, 
     for (size_t n = 0; n < nc; n += NR, w += g->panel_bytes, c += NR * elem) {
         place p = {.a = room->rows,
                    .w = w,
-                   .ahead = w,
                    .c = c,
                    .times = 1,
                    .n = 1,
