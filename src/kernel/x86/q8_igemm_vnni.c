@@ -1,7 +1,7 @@
 /* 8-bit indirect GEMM for AVX-512 with VNNI: vpdpbusd is exact for all weights. A call has up to 24
  * rows, which are cut into tiles of 6 rows x 4 panels, 8 x 3, 12 x 2 or 12 x 1: all but the last
  * have 24 accumulators for 10 to 14 loads, and the weights of a tile's panels stay in the first
- * level for the rows below. Tiles of fewer rows compute the last one again. */
+ * level for the rows below. */
 #include "kernel/x86/q8_igemm_vnni.h"
 
 #include "kernel/x86/q8_avx512.h"
@@ -10,8 +10,9 @@
 
 enum { MR = QN_Q8_VNNI_MR, NR = 16, KR = 4, NP = 4, GROUP_BYTES = NR * KR };
 /* Bytes of what follows this product that are read ahead for each group of k: as fast as a third
- * level delivers. Where there are none the products do without prefetches, which cost a twentieth. */
-enum { AHEAD_STEP = GROUP_BYTES / 2 };
+ * level delivers. Weights of more k are read ahead too, so many bytes; products of fewer with
+ * nothing to read ahead do without prefetches, which cost a twentieth. */
+enum { AHEAD_STEP = GROUP_BYTES / 2, FAR_K = 1024, FAR = 16 * GROUP_BYTES };
 
 /* What a product is made of, with what its tiles have in common. */
 typedef struct product {
@@ -28,7 +29,9 @@ typedef struct product {
  * panel. Tiles may have more rows than n, which are computed for nothing. */
 typedef struct place {
     const uint8_t *const *a;
-    const uint8_t *w, *ahead;
+    const uint8_t *w;
+    const uint8_t *ahead; /* NULL: nothing is read ahead */
+    size_t ahead_step;
     uint8_t *c;
     size_t times, n, columns;
     const uint8_t *from; /* what every row begins with, panel by panel */
@@ -120,7 +123,7 @@ put_bytes(const product *g, const size_t mr, const size_t few, const size_t np, 
 static inline __attribute__((always_inline)) const uint8_t *
 one_tap(const size_t mr, const size_t np, __m512i acc[MR / 2][NP],
         const uint8_t *const rows[MR / 2], size_t kc, const uint8_t **next, size_t step,
-        const bool look_ahead, const uint8_t *ahead)
+        const bool look_ahead, const uint8_t *ahead, size_t ahead_step)
 {
     const uint8_t *w = *next;
     for (size_t k = 0; k < kc; k += KR, w += GROUP_BYTES) {
@@ -129,11 +132,15 @@ one_tap(const size_t mr, const size_t np, __m512i acc[MR / 2][NP],
         __asm__("" : "+r"(w), "+r"(step));
         if (look_ahead) {
             _mm_prefetch((const char *)ahead, _MM_HINT_T1);
-            ahead += AHEAD_STEP;
+            ahead += ahead_step;
         }
 #pragma GCC unroll 4
         for (size_t j = 0; j < np; j++)
             b[j] = _mm512_loadu_si512(w + j * step);
+        if (look_ahead)
+#pragma GCC unroll 4
+            for (size_t j = 0; j < np; j++)
+                _mm_prefetch((const char *)(w + j * step + FAR), _MM_HINT_T0);
 #pragma GCC unroll 16
         for (size_t m = 0; m < mr; m++)
             dot_row(np, acc[m], rows[m] + k, b);
@@ -170,10 +177,10 @@ tiles(const size_t mr, const size_t few, const size_t np, const product *g, cons
 #pragma GCC unroll 16
             for (size_t m = 0; m < mr; m++)
                 rows[m] = tap[m];
-            if (np >= 3 && ahead != NULL)
-                ahead = one_tap(mr, np, acc, rows, kc, &w, step, true, ahead);
+            if (np >= 2 && ahead != NULL)
+                ahead = one_tap(mr, np, acc, rows, kc, &w, step, true, ahead, p->ahead_step);
             else
-                one_tap(mr, np, acc, rows, kc, &w, step, false, NULL);
+                one_tap(mr, np, acc, rows, kc, &w, step, false, NULL, 0);
         }
         if (!g->in_bytes) {
 #pragma GCC unroll 16
@@ -244,8 +251,10 @@ static void put_sums(const product *g, const place *p, size_t np, const qn_q8_ou
 /* Panels of the next tile: four where their weights stay in the first level for the rows below
  * (outputs of four take the fewest steps), else three: more rows share what is loaded. */
 enum { FOUR_MAX_K = 256 };
-static size_t panels_at_once(size_t panels, size_t k)
+static size_t panels_at_once(size_t mr, size_t panels, size_t k)
 {
+    if (mr == 1)
+        return panels < NP ? panels : NP;
     if (k <= FOUR_MAX_K)
         return panels % 4 == 0 ? 4 : panels < 3 ? panels : 3;
     return panels < 3 ? panels : panels % 3 == 0 || panels == 5 ? 3 : 4;
@@ -271,9 +280,11 @@ typedef struct ahead {
 static void rows_of_tiles(const product *g, place *p, size_t np, ahead *next, const qn_q8_out *out)
 {
     const size_t bytes = p->times * next->tile_bytes, times = p->times;
-    p->ahead = NULL;
+    p->ahead = g->ks * g->kc > FAR_K ? p->w : NULL;
+    p->ahead_step = 0;
     if (next->bytes > 0 && next->bytes >= bytes) {
         p->ahead = next->at;
+        p->ahead_step = AHEAD_STEP;
         next->at += bytes;
         next->bytes -= bytes;
     }
@@ -299,7 +310,7 @@ static void all_columns(const product *g, size_t mr, size_t nc, const uint8_t *c
     ahead next = {out->ahead, out->ahead_bytes, g->ks * (g->kc / KR) * AHEAD_STEP};
     __m512i sums[MR / 2][NP];
     for (size_t panels = (nc + NR - 1) / NR, np; panels > 0; panels -= np) {
-        np = panels_at_once(panels, g->ks * g->kc);
+        np = panels_at_once(mr, panels, g->ks * g->kc);
         const size_t columns = nc < np * NR ? nc : np * NR;
         const uint32_t most = shapes[np - 1].most, cuts = ((uint32_t)mr + most - 1) / most;
         const uint32_t longer = (uint32_t)mr % cuts;
