@@ -136,7 +136,8 @@ typedef struct runner {
     size_t *top;
     names classes;
     json_t *rows;
-    bool incomplete; /* a row could not be made */
+    bool incomplete;                                 /* a row could not be made */
+    int64_t dims[CLI_MAX_INPUTS][QN_MODEL_MAX_RANK]; /* of the session */
 } runner;
 
 static int report_outputs(runner *r, size_t sample, double ms)
@@ -179,6 +180,39 @@ static int report_outputs(runner *r, size_t sample, double ms)
     return EXIT_OK;
 }
 
+/* A session for the sizes of a sample, which is kept while these stay the same. */
+static int fit_session(runner *r, size_t sample)
+{
+    const size_t n = qn_model_n_inputs(r->model);
+    int64_t dims[CLI_MAX_INPUTS][QN_MODEL_MAX_RANK] = {{0}};
+    qn_error error = {0};
+    if (n > CLI_MAX_INPUTS) {
+        cli_error("%s: more than %d inputs", qn_model_path(r->model), CLI_MAX_INPUTS);
+        return EXIT_FAILED;
+    }
+    for (size_t i = 0; i < n; i++) {
+        qn_value_info info;
+        uint32_t rank = 0;
+        qn_model_input(r->model, i, &info);
+        if (!qn_dataset_sample_dims(r->dataset, sample, i, &rank, dims[i]) || rank != info.rank) {
+            cli_error("%s: the samples do not fit input \"%s\"", qn_model_path(r->model),
+                      info.name);
+            return EXIT_FAILED;
+        }
+    }
+    if (r->session != NULL && memcmp(dims, r->dims, sizeof(dims)) == 0)
+        return EXIT_OK;
+    qn_session_options options;
+    qn_session_options_init(&options);
+    options.saturate16 = r->options->saturate16;
+    memcpy(r->dims, dims, sizeof(dims));
+    options.input_dims = (const int64_t(*)[QN_MODEL_MAX_RANK])r->dims;
+    qn_session_destroy(r->session);
+    r->session = NULL;
+    return qn_session_create(r->model, &options, &r->session, &error) == QN_OK ? EXIT_OK
+                                                                               : cli_failed(&error);
+}
+
 static int run_samples(runner *r)
 {
     qn_error error = {0};
@@ -197,6 +231,9 @@ static int run_samples(runner *r)
         }
     }
     for (size_t s = 0; s < qn_dataset_count(r->dataset); s++) {
+        const int fits = fit_session(r, s);
+        if (fits != EXIT_OK)
+            return fits;
         if (qn_dataset_load(r->dataset, s, r->inputs, &error) != QN_OK)
             return cli_failed(&error);
         double best = INFINITY;
@@ -215,29 +252,6 @@ static int run_samples(runner *r)
         if (ferror(stdout) != 0)
             break; /* main says so: nobody reads any more */
     }
-    return EXIT_OK;
-}
-
-/* What the model leaves open is as in the samples. */
-static int dims_of_samples(const qn_model *model, const qn_dataset *dataset,
-                           int64_t storage[CLI_MAX_INPUTS][QN_MODEL_MAX_RANK],
-                           const int64_t (**dims)[QN_MODEL_MAX_RANK])
-{
-    const size_t n = qn_model_n_inputs(model);
-    if (n > CLI_MAX_INPUTS) {
-        cli_error("%s: more than %d inputs", qn_model_path(model), CLI_MAX_INPUTS);
-        return EXIT_FAILED;
-    }
-    for (size_t i = 0; i < n; i++) {
-        qn_value_info info;
-        uint32_t rank = 0;
-        qn_model_input(model, i, &info);
-        if (!qn_dataset_dims(dataset, i, &rank, storage[i]) || rank != info.rank) {
-            cli_error("%s: the samples do not fit input \"%s\"", qn_model_path(model), info.name);
-            return EXIT_FAILED;
-        }
-    }
-    *dims = (const int64_t(*)[QN_MODEL_MAX_RANK])storage;
     return EXIT_OK;
 }
 
@@ -280,10 +294,6 @@ int cmd_run(const cli_options *options)
     qn_dataset *dataset = NULL;
     qn_error error = {0};
     runner r = {.options = options, .rows = json_array()};
-    qn_session_options session;
-    qn_session_options_init(&session);
-    session.saturate16 = options->saturate16;
-    int64_t storage[CLI_MAX_INPUTS][QN_MODEL_MAX_RANK];
 
     code = names_load(options->labels_text, &r.classes);
     if (code != EXIT_OK)
@@ -293,14 +303,8 @@ int cmd_run(const cli_options *options)
         goto done;
     }
     code = cli_dataset(&with_inputs, ctx, model, &dataset);
-    if (code == EXIT_OK)
-        code = dims_of_samples(model, dataset, storage, &session.input_dims);
     if (code != EXIT_OK)
         goto done;
-    if (qn_session_create(model, &session, &r.session, &error) != QN_OK) {
-        code = cli_failed(&error);
-        goto done;
-    }
     r.model = model;
     r.dataset = dataset;
     code = run_samples(&r);

@@ -91,10 +91,14 @@ QN_API size_t qn_dataset_count(const qn_dataset *dataset);
 /* File name (or "row N"); label or -1. */
 QN_API const char *qn_dataset_name(const qn_dataset *dataset, size_t index);
 QN_API int64_t qn_dataset_label(const qn_dataset *dataset, size_t index);
-/* Dims of input `input` of one sample, leading batch dimension (1) included. */
+/* Dims of input `input` of one sample, leading batch dimension (1) included: of the first sample
+ * where samples differ in shape (sequences, lists of arrays). */
 QN_API bool qn_dataset_dims(const qn_dataset *dataset, size_t input, uint32_t *rank,
                             int64_t dims[QN_MODEL_MAX_RANK]);
-/* Floats of one sample of input `input`. */
+/* Dims of input `input` of the sample `index`. */
+QN_API bool qn_dataset_sample_dims(const qn_dataset *dataset, size_t index, size_t input,
+                                   uint32_t *rank, int64_t dims[QN_MODEL_MAX_RANK]);
+/* Floats of one sample of input `input`: of the largest. */
 QN_API size_t qn_dataset_sample_count(const qn_dataset *dataset, size_t input);
 /* Loads sample index into dst[input] (row-major float32). Thread-safe. CORRUPT / IO name the file.
  */

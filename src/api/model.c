@@ -180,9 +180,11 @@ qn_status qn__graph_bound(const qn_graph *graph, const int64_t (*dims)[QN_MAX_RA
     for (size_t i = 0; i < g->n_inputs; i++) {
         qn_tensor *t = g->inputs[i];
         for (uint32_t d = 0; t->has_shape && d < t->rank; d++) {
-            if (dims != NULL)
+            if (dims != NULL && dims[i][d] >= 0)
                 t->dims[d] = qn_dim_const(dims[i][d]);
-            else if (d == 0 && t->dims[d].kind != QN_DIM_CONST)
+            else if (dims != NULL && t->dims[d].kind == QN_DIM_CONST)
+                t->dims[d] = qn_dim_unknown();
+            else if (dims == NULL && d == 0 && t->dims[d].kind != QN_DIM_CONST)
                 t->dims[d] = qn_dim_const(batch);
         }
     }

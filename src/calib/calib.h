@@ -58,6 +58,7 @@ typedef struct qn_calib_options {
     size_t n_rows;
     int64_t batch; /* samples per ordered batch (ema) */
     size_t limit;  /* at most so many samples, evenly spaced; 0: all */
+    bool plain;    /* products as float kernels sum them: no plan with `split` (run.h) */
     bool (*progress)(void *ctx, const char *phase, uint64_t done, uint64_t total);
     void *progress_ctx;
     struct qn_stats *stats; /* stats.h: NULL, or take all from there instead of running */
@@ -97,7 +98,8 @@ qn_status qn__feed_create(const qn_graph *graph, const int64_t (*dims)[QN_MAX_RA
 void qn__feed_free(qn_feed *feed);
 /* Fills pointers from src (float32 row-major per input); src may be feed->values. */
 void qn__feed_convert(qn_feed *feed, const float *const *src);
-/* Bound dims of every input of graph for samples of a dataset; caller frees with qn__free. */
+/* Bound dims of every input of graph for samples of a dataset, for the first where they differ (see
+ * lanes.h); caller frees with qn__free. */
 qn_status qn__dataset_input_dims(const qn_graph *graph, const qn_dataset *dataset,
                                  int64_t (**out)[QN_MAX_RANK], qn_error *error);
 

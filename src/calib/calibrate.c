@@ -2,10 +2,9 @@
  * samples; observers are merged in worker order at the end of a pass. Which worker saw which sample
  * varies from run to run, the merged state does not (calib.h). Memory does not grow with the number
  * of samples. */
-#include "calib/calib.h"
+#include "calib/lanes.h"
 #include "calib/stats.h"
 #include "kernel/split.h"
-#include "run/run.h"
 
 #include <math.h>
 #include <pthread.h>
@@ -38,8 +37,7 @@ typedef struct job {
 
 typedef struct worker {
     job *job;
-    qn_exec *exec;
-    qn_feed feed;
+    qn_lane lane;
     void **states;   /* [n_items] */
     qn_fixed **sums; /* [n_means] per channel, NULL until the first sample */
     qn_fixed **few;  /* [n_means] the same over the few samples alone */
@@ -142,7 +140,9 @@ static qn_status append_sample(worker *w, qn_error *error)
     qn_stats_sample sample = {.index = w->sample, .name = qn_dataset_name(j->dataset, w->sample)};
     QN_TRY(qn__dataset_hash(j->dataset, w->sample, &sample.hash, error));
     if (is_one_of_few(j, w->sample))
-        sample.inputs = w->feed.values;
+        sample.inputs = w->lane.feed.values;
+    if (qn__dataset_shape_of(j->dataset, w->sample) != qn__dataset_shape_of(j->dataset, 0))
+        sample.dims = qn__lane_dims(&w->lane);
     qn_stats_mean *means = qn__calloc(ctx, o->n_means, sizeof(*means));
     const qn_feature_method **methods = qn__calloc(ctx, o->n_items, sizeof(*methods));
     if (means == NULL || methods == NULL)
@@ -166,19 +166,25 @@ done:
     return status;
 }
 
+/* Some samples are evenly spaced ones; all of them come with equal shapes side by side. */
+static size_t sample_of(const job *j, size_t slot)
+{
+    const size_t n = qn_dataset_count(j->dataset);
+    return j->n_samples == n ? qn__dataset_nth(j->dataset, slot) : slot * n / j->n_samples;
+}
+
 static void run_sample(void *arg, uint32_t worker_index, size_t slot)
 {
     job *j = arg;
-    const size_t index = slot * qn_dataset_count(j->dataset) / j->n_samples;
+    const size_t index = sample_of(j, slot);
     worker *w = &j->workers[worker_index];
     qn_error error = {0};
     if (j->stop || (j->collect && !qn__stats_lacks(j->options->stats, j->options->stage, index)))
         return;
     w->sample = index;
-    qn_status status = qn_dataset_load(j->dataset, index, w->feed.values, &error);
+    qn_status status = qn__lane_load(&w->lane, index, &error);
     if (status == QN_OK) {
-        qn__feed_convert(&w->feed, (const float *const *)w->feed.values);
-        status = qn__exec_run(w->exec, w->feed.pointers, &error);
+        status = qn__exec_run(w->lane.exec, w->lane.feed.pointers, &error);
         if (status != QN_OK)
             qn__error_prefix(&error, status, "%s", qn_dataset_name(j->dataset, index));
     }
@@ -200,8 +206,7 @@ static void run_sample(void *arg, uint32_t worker_index, size_t slot)
     pthread_mutex_unlock(&j->lock);
 }
 
-static qn_status worker_create(job *j, worker *w, const qn_plan *plan,
-                               const int64_t (*dims)[QN_MAX_RANK], qn_error *error)
+static qn_status worker_create(job *j, worker *w, qn_plans *plans, qn_error *error)
 {
     const qn_context *ctx = j->graph->ctx;
     w->job = j;
@@ -220,19 +225,13 @@ static qn_status worker_create(job *j, worker *w, const qn_plan *plan,
             return QN_NOMEM(error);
         m->init(w->states[i]);
     }
-    if (plan == NULL)
-        return QN_OK;
-    QN_TRY(qn__feed_create(j->graph, dims, &w->feed, error));
-    QN_TRY(qn__exec_create(plan, NULL, &w->exec, error));
-    qn__exec_set_hook(w->exec, observe_view, w);
-    return QN_OK;
+    return plans == NULL ? QN_OK : qn__lane_init(&w->lane, plans, NULL, observe_view, w, error);
 }
 
 static void worker_free(job *j, worker *w)
 {
     const qn_context *ctx = j->graph->ctx;
-    qn__exec_destroy(w->exec);
-    qn__feed_free(&w->feed);
+    qn__lane_free(&w->lane);
     for (size_t i = 0; w->states != NULL && i < j->options->n_items; i++) {
         if (w->states[i] != NULL)
             j->options->items[i].method->release(ctx, w->states[i]);
@@ -424,35 +423,29 @@ static qn_status create_tables(job *j, qn_error *error)
 }
 
 /* Workers, which run the graph unless its statistics are taken from a file. */
-static qn_status create_workers(job *j, bool runs, qn_plan **plan, qn_error *error)
+static qn_status create_workers(job *j, bool runs, qn_plans **plans, qn_error *error)
 {
-    int64_t(*dims)[QN_MAX_RANK] = NULL;
-    qn_status status = QN_OK;
     if (!runs)
-        return worker_create(j, &j->workers[0], NULL, NULL, error);
-    QN_TRY(qn__dataset_input_dims(j->graph, j->dataset, &dims, error));
+        return worker_create(j, &j->workers[0], NULL, error);
     qn_plan_options plan_options;
     qn__plan_options_init(&plan_options, j->graph->ctx);
     plan_options.packed_limit = QN_CALIB_PACKED_BYTES;
-    plan_options.input_dims = (const int64_t(*)[QN_MAX_RANK])dims;
     plan_options.keep_all = true;
-    plan_options.split = qn__split_igemm(plan_options.cpu_flags);
-    QN_TRY_GOTO(qn__plan_create(j->graph, &plan_options, plan, error));
+    if (!j->options->plain)
+        plan_options.split = qn__split_igemm(plan_options.cpu_flags);
+    QN_TRY(qn__plans_create(j->graph, j->dataset, &plan_options, j->n_workers, plans, error));
     for (uint32_t k = 0; k < j->n_workers; k++)
-        QN_TRY_GOTO(
-            worker_create(j, &j->workers[k], *plan, (const int64_t(*)[QN_MAX_RANK])dims, error));
-done:
-    qn__free(j->graph->ctx, dims);
-    return status;
+        QN_TRY(worker_create(j, &j->workers[k], *plans, error));
+    return QN_OK;
 }
 
 /* With out: ranges, from a run or from options->stats; without: what options->stats lacks. */
-static qn_status run_job(job *j, bool collect, qn_plan **plan, qn_error *error)
+static qn_status run_job(job *j, bool collect, qn_plans **plans, qn_error *error)
 {
     const bool take = !collect && j->options->stats != NULL;
     QN_TRY(create_tables(j, error));
     j->n_workers = take ? 1 : j->n_workers;
-    QN_TRY(create_workers(j, !take, plan, error));
+    QN_TRY(create_workers(j, !take, plans, error));
     if (take) {
         QN_TRY(take_stats(j, error));
         return finish_ranges(j, error);
@@ -474,7 +467,7 @@ static qn_status calibrate(const qn_graph *graph, const qn_dataset *dataset,
 {
     const qn_context *ctx = graph->ctx;
     const size_t n_all = qn_dataset_count(dataset);
-    qn_plan *plan = NULL;
+    qn_plans *plans = NULL;
     job j = {.graph = graph,
              .dataset = dataset,
              .options = options,
@@ -486,10 +479,10 @@ static qn_status calibrate(const qn_graph *graph, const qn_dataset *dataset,
     QN_FAIL_IF(n_all == 0, error, QN_INVALID_ARGUMENT, "no calibration samples");
     j.n_wanted = j.n_samples;
     pthread_mutex_init(&j.lock, NULL);
-    const qn_status status = run_job(&j, collect, &plan, error);
+    const qn_status status = run_job(&j, collect, &plans, error);
     for (uint32_t k = 0; j.workers != NULL && k < j.n_workers; k++)
         worker_free(&j, &j.workers[k]);
-    qn__plan_destroy(plan);
+    qn__plans_destroy(plans);
     qn__free(ctx, j.rows);
     qn__free(ctx, j.workers);
     qn__free(ctx, j.item_of);

@@ -1,9 +1,10 @@
-/* A few samples have an executor each. All advance together, a step of the plan at a time, every
- * tensor rounded as it is made. Before a
- * layer whose bias will be corrected runs, the drift of its input is known over all samples and is
- * added to it, as the corrected bias would do behind the weights; afterwards it is taken away, for
- * other readers of the tensor. */
+/* A few samples have an executor each. All advance together, from one layer whose bias will be
+ * corrected to the next, every tensor rounded as it is made. Before such a layer runs, the drift of
+ * its input is known over all samples and is added to it, as the corrected bias would do behind the
+ * weights; afterwards it is taken away, for other readers of the tensor. Samples may differ in
+ * shape: their plans have steps of their own, but the same layers in the same order. */
 #include "calib/drift.h"
+#include "calib/lanes.h"
 
 #include "core/threads.h"
 #include "kernel/split.h"
@@ -14,9 +15,10 @@
 
 typedef struct slot {
     struct job *job;
-    qn_exec *exec;
-    qn_feed feed;
+    qn_lane lane;
+    size_t step;     /* the coming one */
     qn_fixed **sums; /* [n_tensors] per channel */
+    size_t *n_sums;  /* [n_tensors] channels */
     qn_status status;
     qn_error error;
 } slot;
@@ -28,9 +30,9 @@ typedef struct job {
     uint8_t *wanted;  /* [n_tensors] */
     size_t *channels; /* [n_tensors] of those wanted, once seen */
     float **drifts;   /* [n_tensors], once known */
-    qn_plan *plan;
+    qn_plans *plans;
     slot *slots;
-    size_t n_slots, step;
+    size_t n_slots;
 } job;
 
 static void round_view(const qn_drift_grid *g, const qn_view *view)
@@ -62,16 +64,19 @@ static qn_status look(void *arg, const qn_view *view, qn_error *error)
         *sums = qn__calloc(ctx, qn__view_channels(view), sizeof(**sums));
     if (*sums == NULL)
         return QN_NOMEM(error);
-    if (s == j->slots)
-        j->channels[id] = qn__view_channels(view);
+    s->n_sums[id] = qn__view_channels(view);
     return qn__add_channel_means(ctx, view, *sums, NULL, error);
 }
 
-/* Drift of a tensor that all samples have made by now; NULL: out of memory. */
-static const float *drift_of(job *j, uint32_t id)
+/* Finds the drift of a tensor that all samples have made by now. */
+static qn_status find_drift(job *j, uint32_t id, qn_error *error)
 {
     if (j->drifts[id] != NULL)
-        return j->drifts[id];
+        return QN_OK;
+    j->channels[id] = j->slots[0].n_sums[id];
+    for (size_t i = 0; i < j->n_slots; i++)
+        QN_FAIL_IF(j->slots[i].n_sums[id] != j->channels[id], error, QN_UNSUPPORTED,
+                   "tensor \"%s\": the number of channels changes", j->graph->tensors[id]->name);
     float *drift = qn__calloc(j->graph->ctx, j->channels[id], sizeof(*drift));
     for (size_t c = 0; drift != NULL && c < j->channels[id]; c++) {
         qn_fixed sum = 0;
@@ -81,7 +86,7 @@ static const float *drift_of(job *j, uint32_t id)
             (float)(j->options->means[id][c] - (double)sum / QN_FIXED_ONE / (double)j->n_slots);
     }
     j->drifts[id] = drift;
-    return drift;
+    return drift == NULL ? QN_NOMEM(error) : QN_OK;
 }
 
 static void add(const qn_view *view, const float *drift, float sign)
@@ -101,8 +106,10 @@ static void add(const qn_view *view, const float *drift, float sign)
 static const qn_view *corrected_input(const job *j, const slot *s)
 {
     const qn_node *node = NULL;
-    const qn_view *view = qn__exec_step_input(s->exec, j->step, &node);
-    if (view == NULL || j->options->corrected[node->id] == 0 || j->channels[view->tensor->id] == 0)
+    if (s->step == qn__exec_n_steps(s->lane.exec))
+        return NULL;
+    const qn_view *view = qn__exec_step_input(s->lane.exec, s->step, &node);
+    if (view == NULL || j->options->corrected[node->id] == 0 || s->n_sums[view->tensor->id] == 0)
         return NULL;
     return view;
 }
@@ -112,24 +119,26 @@ static void load(void *arg, size_t index)
     job *j = arg;
     slot *s = &j->slots[index];
     const size_t sample = index * qn_dataset_count(j->dataset) / j->n_slots;
-    s->status = qn_dataset_load(j->dataset, sample, s->feed.values, &s->error);
-    if (s->status != QN_OK)
-        return;
-    qn__feed_convert(&s->feed, (const float *const *)s->feed.values);
-    s->status = qn__exec_begin(s->exec, s->feed.pointers, &s->error);
+    s->status = qn__lane_load(&s->lane, sample, &s->error);
+    if (s->status == QN_OK)
+        s->status = qn__exec_begin(s->lane.exec, s->lane.feed.pointers, &s->error);
 }
 
+/* Runs a layer that waits for the drift of its input, and what comes before the next one. */
 static void advance(void *arg, size_t index)
 {
     const job *j = arg;
     slot *s = &j->slots[index];
     const qn_view *view = corrected_input(j, s);
-    const float *drift = view == NULL ? NULL : j->drifts[view->tensor->id];
-    if (drift != NULL)
+    const size_t n_steps = qn__exec_n_steps(s->lane.exec);
+    if (view != NULL) {
+        const float *drift = j->drifts[view->tensor->id];
         add(view, drift, 1.0f);
-    s->status = qn__exec_step(s->exec, j->step, &s->error);
-    if (drift != NULL)
+        s->status = qn__exec_step(s->lane.exec, s->step++, &s->error);
         add(view, drift, -1.0f);
+    }
+    while (s->status == QN_OK && s->step < n_steps && corrected_input(j, s) == NULL)
+        s->status = qn__exec_step(s->lane.exec, s->step++, &s->error);
 }
 
 /* Calls fn for every slot; the first failure by sample is the one reported. */
@@ -142,50 +151,59 @@ static qn_status each(job *j, qn_parallel_fn fn, qn_error *error)
     return QN_OK;
 }
 
+/* Makes sure that all slots wait for the same tensor, or none, and finds its drift. */
+static qn_status meet(job *j, qn_error *error)
+{
+    const qn_view *first = corrected_input(j, &j->slots[0]);
+    const qn_tensor *tensor = first == NULL ? NULL : first->tensor;
+    for (size_t i = 1; i < j->n_slots; i++) {
+        const qn_view *view = corrected_input(j, &j->slots[i]);
+        QN_FAIL_IF((view == NULL ? NULL : view->tensor) != tensor, error, QN_UNSUPPORTED,
+                   "samples of different shapes run different layers");
+    }
+    return tensor == NULL ? QN_OK : find_drift(j, tensor->id, error);
+}
+
 static qn_status run(job *j, qn_error *error)
 {
+    const slot *s = &j->slots[0];
     QN_TRY(each(j, load, error));
-    const size_t n_steps = qn__exec_n_steps(j->slots[0].exec);
-    for (j->step = 0; j->step < n_steps; j->step++) {
-        const qn_view *view = corrected_input(j, &j->slots[0]);
-        if (view != NULL && drift_of(j, view->tensor->id) == NULL)
-            return QN_NOMEM(error);
+    while (s->step < qn__exec_n_steps(s->lane.exec)) {
+        QN_TRY(meet(j, error));
         QN_TRY(each(j, advance, error));
     }
+    QN_TRY(meet(j, error));
     for (size_t i = 0; i < j->options->n_ids; i++)
-        if (j->channels[j->options->ids[i]] > 0 && drift_of(j, j->options->ids[i]) == NULL)
-            return QN_NOMEM(error);
+        if (j->slots[0].n_sums[j->options->ids[i]] > 0)
+            QN_TRY(find_drift(j, j->options->ids[i], error));
     return QN_OK;
 }
 
-static qn_status slot_create(job *j, slot *s, const int64_t (*dims)[QN_MAX_RANK], qn_error *error)
+static qn_status slot_create(job *j, size_t index, qn_error *error)
 {
     const qn_context *ctx = j->graph->ctx;
+    slot *s = &j->slots[index];
     s->job = j;
     s->sums = qn__calloc(ctx, j->graph->n_tensors, sizeof(*s->sums));
-    if (s->sums == NULL)
+    s->n_sums = qn__calloc(ctx, j->graph->n_tensors, sizeof(*s->n_sums));
+    if (s->sums == NULL || s->n_sums == NULL)
         return QN_NOMEM(error);
-    QN_TRY(qn__feed_create(j->graph, dims, &s->feed, error));
-    QN_TRY(qn__exec_create(j->plan, NULL, &s->exec, error));
-    qn__exec_set_hook(s->exec, look, s);
-    return QN_OK;
+    return qn__lane_init(&s->lane, j->plans, NULL, look, s, error);
 }
 
 static void slot_free(const job *j, slot *s)
 {
     const qn_context *ctx = j->graph->ctx;
-    qn__exec_destroy(s->exec);
-    qn__feed_free(&s->feed);
+    qn__lane_free(&s->lane);
     for (size_t t = 0; s->sums != NULL && t < j->graph->n_tensors; t++)
         qn__free(ctx, s->sums[t]);
     qn__free(ctx, s->sums);
+    qn__free(ctx, s->n_sums);
 }
 
 static qn_status prepare(job *j, qn_error *error)
 {
     const qn_context *ctx = j->graph->ctx;
-    int64_t(*dims)[QN_MAX_RANK] = NULL;
-    qn_status status = QN_OK;
     j->wanted = qn__calloc(ctx, j->graph->n_tensors, 1);
     j->channels = qn__calloc(ctx, j->graph->n_tensors, sizeof(*j->channels));
     j->drifts = qn__calloc(ctx, j->graph->n_tensors, sizeof(*j->drifts));
@@ -194,19 +212,15 @@ static qn_status prepare(job *j, qn_error *error)
         return QN_NOMEM(error);
     for (size_t i = 0; i < j->options->n_ids; i++)
         j->wanted[j->options->ids[i]] = 1;
-    QN_TRY(qn__dataset_input_dims(j->graph, j->dataset, &dims, error));
     qn_plan_options options;
     qn__plan_options_init(&options, ctx);
     options.packed_limit = QN_CALIB_PACKED_BYTES;
-    options.input_dims = (const int64_t(*)[QN_MAX_RANK])dims;
     options.keep_all = true;
     options.split = qn__split_igemm(options.cpu_flags);
-    QN_TRY_GOTO(qn__plan_create(j->graph, &options, &j->plan, error));
+    QN_TRY(qn__plans_create(j->graph, j->dataset, &options, j->n_slots, &j->plans, error));
     for (size_t i = 0; i < j->n_slots; i++)
-        QN_TRY_GOTO(slot_create(j, &j->slots[i], (const int64_t(*)[QN_MAX_RANK])dims, error));
-done:
-    qn__free(ctx, dims);
-    return status;
+        QN_TRY(slot_create(j, i, error));
+    return QN_OK;
 }
 
 qn_status qn__drift(const qn_graph *graph, const qn_dataset *dataset,
@@ -224,7 +238,7 @@ qn_status qn__drift(const qn_graph *graph, const qn_dataset *dataset,
         status = run(&j, error);
     for (size_t i = 0; j.slots != NULL && i < j.n_slots; i++)
         slot_free(&j, &j.slots[i]);
-    qn__plan_destroy(j.plan);
+    qn__plans_destroy(j.plans);
     qn__free(ctx, j.slots);
     qn__free(ctx, j.wanted);
     qn__free(ctx, j.channels);

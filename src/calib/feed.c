@@ -87,22 +87,3 @@ void qn__feed_convert(qn_feed *feed, const float *const *src)
         feed->pointers[i] = feed->converted[i];
     }
 }
-
-qn_status qn__dataset_input_dims(const qn_graph *graph, const qn_dataset *dataset,
-                                 int64_t (**out)[QN_MAX_RANK], qn_error *error)
-{
-    int64_t(*dims)[QN_MAX_RANK] =
-        qn__calloc(graph->ctx, graph->n_inputs, sizeof(int64_t[QN_MAX_RANK]));
-    if (dims == NULL)
-        return QN_NOMEM(error);
-    for (size_t i = 0; i < graph->n_inputs; i++) {
-        const qn_tensor *t = graph->inputs[i];
-        uint32_t rank;
-        if (!qn_dataset_dims(dataset, i, &rank, dims[i]) || (t->has_shape && rank != t->rank)) {
-            qn__free(graph->ctx, dims);
-            QN_FAIL(error, QN_INVALID_ARGUMENT, "the samples do not fit input \"%s\"", t->name);
-        }
-    }
-    *out = dims;
-    return QN_OK;
-}

@@ -16,7 +16,7 @@ enum { QN_STATS_EQUALIZE = 0, QN_STATS_MAIN = 1, QN_STATS_STAGES = 2 };
 typedef struct qn_stats_input {
     const char *name;
     uint32_t rank;
-    int64_t dims[QN_MODEL_MAX_RANK]; /* of one sample */
+    int64_t dims[QN_MODEL_MAX_RANK]; /* of the first sample */
     size_t count;
 } qn_stats_input;
 
@@ -35,6 +35,7 @@ typedef struct qn_stats_sample {
     uint64_t index, hash;
     const char *name;
     float **inputs; /* [n_inputs], or NULL */
+    const int64_t (*dims)[QN_MODEL_MAX_RANK]; /* [n_inputs] of those, NULL: the head's */
 } qn_stats_sample;
 
 typedef struct qn_stats_mean {

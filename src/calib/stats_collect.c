@@ -101,11 +101,11 @@ static qn_status make_inputs(qn_stats *stats, const qn_graph *g, const qn_datase
     for (size_t i = 0; i < g->n_inputs; i++) {
         qn_stats_input *input = &head->inputs[i];
         input->name = qn__arena_strdup(&stats->arena, g->inputs[i]->name);
-        input->count = qn_dataset_sample_count(dataset, i);
         if (input->name == NULL)
             return QN_NOMEM(error);
-        QN_FAIL_IF(!qn_dataset_dims(dataset, i, &input->rank, input->dims), error,
-                   QN_INVALID_ARGUMENT, "no samples for input \"%s\"", input->name);
+        QN_FAIL_IF(!qn_dataset_dims(dataset, i, &input->rank, input->dims) ||
+                       !qn_shape_count(&input->count, input->dims, input->rank),
+                   error, QN_INVALID_ARGUMENT, "no samples for input \"%s\"", input->name);
     }
     return QN_OK;
 }
@@ -570,6 +570,11 @@ static const float *sample_values(const void *arg, size_t index, size_t input)
     return s->inputs == NULL ? NULL : s->inputs[input];
 }
 
+static const int64_t (*sample_dims(const void *arg, size_t index))[QN_MODEL_MAX_RANK]
+{
+    return ((const qn_stats *)arg)->stages[QN_STATS_MAIN].samples[index].dims;
+}
+
 qn_status qn__stats_dataset(const qn_stats *stats, qn_dataset **out, qn_error *error)
 {
     const qn_stats_head *head = &stats->head;
@@ -590,7 +595,8 @@ qn_status qn__stats_dataset(const qn_stats *stats, qn_dataset **out, qn_error *e
                                       .count = main->n_samples,
                                       .name = sample_name,
                                       .hash = sample_hash,
-                                      .values = sample_values};
+                                      .values = sample_values,
+                                      .dims = sample_dims};
     const qn_status status = qn__dataset_stored(stats->ctx, specs, head->n_inputs,
                                                 &head->preprocess, &stored, out, error);
     qn__free(stats->ctx, specs);

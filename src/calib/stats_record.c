@@ -102,6 +102,19 @@ static void *get_list(qn_stats *stats, qn_qnm_cursor *c, size_t *count, size_t b
     return c->failed ? NULL : qn__arena_calloc(&stats->arena, *count + 1, size);
 }
 
+/* Dims, and the floats they stand for. */
+static bool get_dims(const qn_stats *stats, qn_qnm_cursor *c, uint32_t rank, int64_t *dims,
+                     size_t *count)
+{
+    for (uint32_t d = 0; d < rank; d++) {
+        const uint64_t dim = qn__get_varint(c);
+        c->failed |= dim > INT32_MAX;
+        dims[d] = (int64_t)dim;
+    }
+    return !c->failed && qn_shape_count(count, dims, rank) &&
+           *count <= stats->ctx->limits.tensor_bytes / sizeof(float);
+}
+
 static qn_status get_input(qn_stats *stats, qn_qnm_cursor *c, qn_stats_input *input,
                            qn_error *error)
 {
@@ -111,15 +124,9 @@ static qn_status get_input(qn_stats *stats, qn_qnm_cursor *c, qn_stats_input *in
         return corrupt(stats, "its inputs", error);
     if (input->name == NULL)
         return QN_NOMEM(error);
-    for (uint32_t d = 0; d < input->rank; d++) {
-        const uint64_t dim = qn__get_varint(c);
-        c->failed |= dim > INT32_MAX;
-        input->dims[d] = (int64_t)dim;
-    }
-    if (c->failed || !qn_shape_count(&input->count, input->dims, input->rank) ||
-        input->count > stats->ctx->limits.tensor_bytes / sizeof(float))
-        return corrupt(stats, "its inputs", error);
-    return QN_OK;
+    return get_dims(stats, c, input->rank, input->dims, &input->count)
+               ? QN_OK
+               : corrupt(stats, "its inputs", error);
 }
 
 qn_status qn__stats_get_head(qn_stats *stats, qn_qnm_cursor *c, qn_error *error)
@@ -294,6 +301,9 @@ static void put_mean(qn_strbuf *buf, const qn_stats_mean *m)
         qn__put_floats(buf, m->peaks, m->channels);
 }
 
+/* What follows a sample: nothing, its values, or their dims and they. */
+enum { SAMPLE_SEEN = 0, SAMPLE_KEPT = 1, SAMPLE_SHAPED = 2 };
+
 static void put_samples(const qn_stats *stats, qn_strbuf *buf, const qn_stats_stage *s)
 {
     uint64_t last = 0;
@@ -304,9 +314,20 @@ static void put_samples(const qn_stats *stats, qn_strbuf *buf, const qn_stats_st
         last = sample->index;
         qn__put_text(buf, sample->name);
         qn__put_fixed(buf, sample->hash, 8);
-        qn__put_fixed(buf, sample->inputs != NULL, 1);
-        for (size_t k = 0; sample->inputs != NULL && k < stats->head.n_inputs; k++)
-            qn__put_floats(buf, sample->inputs[k], stats->head.inputs[k].count);
+        qn__put_fixed(buf,
+                      sample->inputs == NULL ? SAMPLE_SEEN
+                      : sample->dims == NULL ? SAMPLE_KEPT
+                                             : SAMPLE_SHAPED,
+                      1);
+        for (size_t k = 0; sample->inputs != NULL && k < stats->head.n_inputs; k++) {
+            const qn_stats_input *input = &stats->head.inputs[k];
+            size_t count = input->count;
+            for (uint32_t d = 0; sample->dims != NULL && d < input->rank; d++)
+                qn__put_varint(buf, (uint64_t)sample->dims[k][d]);
+            if (sample->dims != NULL)
+                (void)qn_shape_count(&count, sample->dims[k], input->rank);
+            qn__put_floats(buf, sample->inputs[k], count);
+        }
     }
 }
 
@@ -364,16 +385,22 @@ typedef struct adding {
     qn_error *errors;
 } adding;
 
-static qn_status get_inputs(qn_stats *stats, qn_qnm_cursor *c, qn_stats_sample *sample,
+static qn_status get_inputs(qn_stats *stats, qn_qnm_cursor *c, qn_stats_sample *sample, bool shaped,
                             qn_error *error)
 {
     const qn_stats_head *head = &stats->head;
     sample->inputs = qn__calloc(stats->ctx, head->n_inputs, sizeof(*sample->inputs));
     if (sample->inputs == NULL)
         return QN_NOMEM(error);
+    int64_t(*dims)[QN_MODEL_MAX_RANK] =
+        shaped ? qn__arena_calloc(&stats->arena, head->n_inputs + 1, sizeof(*dims)) : NULL;
+    if (shaped && dims == NULL)
+        return QN_NOMEM(error);
+    sample->dims = (const int64_t(*)[QN_MODEL_MAX_RANK])dims;
     for (size_t k = 0; k < head->n_inputs; k++) {
-        const size_t count = head->inputs[k].count;
-        if (!qn_floats_fit(c, count))
+        size_t count = head->inputs[k].count;
+        if ((shaped && !get_dims(stats, c, head->inputs[k].rank, dims[k], &count)) ||
+            !qn_floats_fit(c, count))
             return corrupt(stats, "a sample", error);
         sample->inputs[k] = qn__calloc(stats->ctx, count, sizeof(float));
         if (sample->inputs[k] == NULL)
@@ -394,13 +421,14 @@ static qn_status get_sample(qn_stats *stats, qn_stats_stage *s, qn_qnm_cursor *c
     sample->hash = qn_qnm_u64(c);
     const uint8_t kept = qn_qnm_u8(c);
     if (c->failed || (gap == 0 && !first) || gap >= stats->head.n_samples - *last ||
-        (kept != 0) != qn_is_one_of_few(sample->index, s->n_few, stats->head.n_samples) || kept > 1)
+        (kept != 0) != qn_is_one_of_few(sample->index, s->n_few, stats->head.n_samples) ||
+        kept > SAMPLE_SHAPED)
         return corrupt(stats, "a sample", error);
     if (sample->name == NULL)
         return QN_NOMEM(error);
     *last = sample->index;
     s->n_samples++;
-    return kept != 0 ? get_inputs(stats, c, sample, error) : QN_OK;
+    return kept != SAMPLE_SEEN ? get_inputs(stats, c, sample, kept == SAMPLE_SHAPED, error) : QN_OK;
 }
 
 static qn_status take_apart(qn_stats *stats, qn_stats_stage *s, qn_qnm_cursor c, seen *out,

@@ -2,6 +2,7 @@
  * advance together, a step of the plan at a time: so a network whose batch is fixed to 1 needs no
  * change, and between two steps everything that the batch has in common is known. Threads take
  * samples; what is reduced over the batch is reduced in the order of the samples. */
+#include "calib/lanes.h"
 #include "calib/train.h"
 #include "core/threads.h"
 #include "run/nd.h"
@@ -23,8 +24,7 @@ typedef struct norm {
 
 typedef struct slot {
     struct job *job;
-    qn_exec *exec;
-    qn_feed feed;
+    qn_lane lane;
     qn_view *pending; /* made by the last step and looked at here */
     size_t n_pending;
     float lo, hi;
@@ -43,7 +43,7 @@ typedef struct job {
     norm *norms;
     const qn_node **norm_nodes; /* of the caller's graph */
     size_t n_norms, most_channels;
-    qn_plan *plan;
+    qn_plans *plans;
     slot *slots;
     size_t batch, n_steps;
     qn_train_result *result;
@@ -152,11 +152,9 @@ static void load(void *arg, size_t index)
     job *j = arg;
     slot *s = &j->slots[index];
     s->n_pending = 0;
-    s->status = qn_dataset_load(j->dataset, j->first + index, s->feed.values, &s->error);
-    if (s->status != QN_OK)
-        return;
-    qn__feed_convert(&s->feed, (const float *const *)s->feed.values);
-    s->status = qn__exec_begin(s->exec, s->feed.pointers, &s->error);
+    s->status = qn__lane_load(&s->lane, j->first + index, &s->error);
+    if (s->status == QN_OK)
+        s->status = qn__exec_begin(s->lane.exec, s->lane.feed.pointers, &s->error);
 }
 
 static void advance(void *arg, size_t index)
@@ -164,7 +162,7 @@ static void advance(void *arg, size_t index)
     job *j = arg;
     slot *s = &j->slots[index];
     s->n_pending = 0;
-    s->status = qn__exec_step(s->exec, j->step, &s->error);
+    s->status = qn__exec_step(s->lane.exec, j->step, &s->error);
 }
 
 /* --- BatchNormalization with the statistics of the batch ---------------------------------------*/
@@ -332,9 +330,9 @@ static qn_status settle(job *j, qn_error *error)
 /* --- the loop ----------------------------------------------------------------------------------*/
 static qn_status run_batch(job *j, qn_error *error)
 {
-    const size_t n_steps = qn__exec_n_steps(j->slots[0].exec);
     QN_TRY(each(j, load, error));
     QN_TRY(settle(j, error));
+    const size_t n_steps = qn__exec_n_steps(j->slots[0].lane.exec);
     for (j->step = 0; j->step < n_steps; j->step++) {
         QN_TRY(each(j, advance, error));
         QN_TRY(settle(j, error));
@@ -355,29 +353,26 @@ static qn_status run_batches(job *j, qn_error *error)
     return QN_OK;
 }
 
-static qn_status slot_create(job *j, slot *s, const int64_t (*dims)[QN_MAX_RANK], qn_error *error)
+static qn_status slot_create(job *j, slot *s, qn_error *error)
 {
     s->job = j;
     s->pending = qn__calloc(j->ctx, j->graph->n_tensors, sizeof(*s->pending));
     s->sums = qn__calloc(j->ctx, j->most_channels, sizeof(*s->sums));
     if (s->pending == NULL || s->sums == NULL)
         return QN_NOMEM(error);
-    QN_TRY(qn__feed_create(j->graph, dims, &s->feed, error));
-    QN_TRY(qn__exec_create(j->plan, j->batch == 1 ? j->ctx->pool : NULL, &s->exec, error));
-    qn__exec_set_hook(s->exec, remember, s);
-    return QN_OK;
+    return qn__lane_init(&s->lane, j->plans, j->batch == 1 ? j->ctx->pool : NULL, remember, s,
+                         error);
 }
 
 static void job_free(job *j)
 {
     for (size_t i = 0; j->slots != NULL && i < j->batch; i++) {
-        qn__exec_destroy(j->slots[i].exec);
-        qn__feed_free(&j->slots[i].feed);
+        qn__lane_free(&j->slots[i].lane);
         qn__free(j->ctx, j->slots[i].pending);
         qn__free(j->ctx, j->slots[i].sums);
     }
     qn__free(j->ctx, j->slots);
-    qn__plan_destroy(j->plan);
+    qn__plans_destroy(j->plans);
     for (size_t i = 0; i < j->n_norms; i++)
         qn__free(j->ctx, j->norms[i].gamma);
     qn__free(j->ctx, j->norms);
@@ -390,8 +385,6 @@ static void job_free(job *j)
 static qn_status prepare(job *j, const qn_graph *graph, qn_error *error)
 {
     const qn_calib_options *o = j->options;
-    int64_t(*dims)[QN_MAX_RANK] = NULL;
-    qn_status status = QN_OK;
     j->item_of = qn__calloc(j->ctx, j->graph->n_tensors, sizeof(*j->item_of));
     j->norm_of = qn__calloc(j->ctx, j->graph->n_tensors, sizeof(*j->norm_of));
     j->slots = qn__calloc(j->ctx, j->batch, sizeof(*j->slots));
@@ -409,17 +402,13 @@ static qn_status prepare(job *j, const qn_graph *graph, qn_error *error)
         j->item_of[t->id] = i + 1;
     }
     QN_TRY(replace_norms(j, graph, error));
-    QN_TRY_GOTO(qn__dataset_input_dims(j->graph, j->dataset, &dims, error));
     qn_plan_options options;
     qn__plan_options_init(&options, j->ctx);
-    options.input_dims = (const int64_t(*)[QN_MAX_RANK])dims;
     options.keep_all = true;
-    QN_TRY_GOTO(qn__plan_create(j->graph, &options, &j->plan, error));
+    QN_TRY(qn__plans_create(j->graph, j->dataset, &options, j->batch, &j->plans, error));
     for (size_t i = 0; i < j->batch; i++)
-        QN_TRY_GOTO(slot_create(j, &j->slots[i], (const int64_t(*)[QN_MAX_RANK])dims, error));
-done:
-    qn__free(j->ctx, dims);
-    return status;
+        QN_TRY(slot_create(j, &j->slots[i], error));
+    return QN_OK;
 }
 
 static qn_status keep_norms(job *j, qn_error *error)
@@ -456,6 +445,9 @@ qn_status qn__train(const qn_graph *graph, const qn_dataset *dataset,
     job j = {.ctx = ctx, .dataset = dataset, .options = options, .result = &result};
     j.batch = (uint64_t)options->batch < n_samples ? (size_t)options->batch : n_samples;
     j.n_steps = n_samples / j.batch;
+    /* their plans have steps of their own, and a batch shares them */
+    QN_FAIL_IF(j.batch > 1 && qn__dataset_n_shapes(dataset) > 1, error, QN_UNSUPPORTED,
+               "samples of different shapes cannot be in one batch: give a batch of 1");
     result.batch = j.batch;
     result.steps = j.n_steps;
     qn_status status = qn__graph_clone(graph, &j.graph, error);

@@ -36,6 +36,12 @@ typedef struct qn_input_spec {
 qn_status qn__dataset_create(const qn_context *ctx, const qn_input_spec *inputs, size_t n_inputs,
                              const qn_dataset_options *options, qn_dataset **out, qn_error *error);
 const qn_dataset_options *qn__dataset_options(const qn_dataset *dataset);
+/* Samples that differ in shape (sizes of inputs; ranks are equal): a number below n_shapes for each
+ * kind. */
+size_t qn__dataset_n_shapes(const qn_dataset *dataset);
+size_t qn__dataset_shape_of(const qn_dataset *dataset, size_t index);
+/* A permutation of the samples that has those of one shape side by side. */
+size_t qn__dataset_nth(const qn_dataset *dataset, size_t position);
 /* FNV-1a 64 of the sample's file bytes (row bytes for data), for recipes. */
 qn_status qn__dataset_hash(const qn_dataset *dataset, size_t index, uint64_t *out, qn_error *error);
 

@@ -324,7 +324,10 @@ bool qn_dataset_dims(const qn_dataset *dataset, size_t input, uint32_t *rank,
 
 size_t qn_dataset_sample_count(const qn_dataset *dataset, size_t input)
 {
-    return input < dataset->n_inputs ? dataset->inputs[input].count : 0;
+    if (input >= dataset->n_inputs)
+        return 0;
+    const qn_dataset_input *i = &dataset->inputs[input];
+    return i->most > i->count ? i->most : i->count;
 }
 
 static void keep_picture(const qn_dataset *dataset, size_t index, const uint8_t *pixels)

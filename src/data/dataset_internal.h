@@ -14,6 +14,7 @@ typedef struct qn_sample {
     const char *const *files; /* [n_inputs] of a list of arrays, else NULL; path is the first */
     uint64_t row;
     int64_t label;
+    size_t shape; /* of dataset->shapes, where samples differ */
 } qn_sample;
 
 typedef struct qn_dataset_input {
@@ -21,9 +22,16 @@ typedef struct qn_dataset_input {
     uint32_t rank;
     int64_t dims[QN_MODEL_MAX_RANK]; /* of one sample */
     size_t count;                    /* floats of one sample */
+    size_t most;                     /* of the largest sample, where they differ */
     float fill;                      /* of inputs that no picture fills */
     qn_tensor_file file;             /* data only */
 } qn_dataset_input;
+
+/* Samples that differ in shape: the dims of one kind. */
+typedef struct qn_sample_shape {
+    int64_t (*dims)[QN_MODEL_MAX_RANK]; /* [n_inputs] */
+    size_t *counts;                     /* [n_inputs] floats */
+} qn_sample_shape;
 
 /* Pictures at the network's size, kept for further passes: the first that come, up to a bound that
  * does not grow with the samples. */
@@ -50,6 +58,9 @@ struct qn_dataset {
     qn_picture_plan plan;
     qn_kept_pictures *kept;          /* pictures only */
     const qn_stored_samples *stored; /* NULL, or where samples come from */
+    qn_sample_shape *shapes;         /* [n_shapes], NULL: all samples are as `inputs` says */
+    size_t n_shapes;
+    size_t *order; /* [n_samples] samples of one shape side by side; NULL: as they are */
     size_t n_skipped;
 };
 
@@ -62,6 +73,15 @@ qn_status qn__dataset_open_input(const qn_dataset *dataset, qn_dataset_input *in
                                  qn_error *error);
 /* Fills samples from the options: source, exclusion, labels, selection. n_rows: of data. */
 qn_status qn__dataset_gather(qn_dataset *dataset, size_t n_rows, qn_error *error);
+/* --- shapes.c --- */
+/* Whether samples may differ: an input whose sizes the model leaves open. */
+bool qn__shapes_open(const qn_input_spec *specs, size_t n_inputs);
+/* dims: [n_samples][n_inputs], which fit the inputs' ranks. Samples get their numbers; where all
+ * are equal nothing is kept. */
+qn_status qn__shapes_set(qn_dataset *dataset, const int64_t (*dims)[QN_MODEL_MAX_RANK],
+                         qn_error *error);
+const int64_t *qn__shapes_dims(const qn_dataset *dataset, const qn_sample *sample, size_t input);
+size_t qn__shapes_count(const qn_dataset *dataset, const qn_sample *sample, size_t input);
 /* --- stored.c --- */
 qn_status qn__stored_load(const qn_dataset *dataset, const qn_sample *sample, float *const *dst,
                           qn_error *error);

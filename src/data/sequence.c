@@ -1,6 +1,5 @@
 /* Samples as folders: input.json with the shape of every input, NAME.txt with the numbers of input
- * NAME, separated by white space. All samples of a dataset have the same shapes: a network is
- * planned once. */
+ * NAME, separated by white space. Samples may differ where the model leaves sizes open. */
 #include <jansson.h>
 #include <string.h>
 
@@ -65,33 +64,61 @@ static const char *file_of(qn_arena *arena, const qn_sample *sample, const char 
     return qn__arena_printf(arena, "%s/%s%s", sample->path, name, suffix);
 }
 
-/* Inputs take the first sample's shapes, which must fit the model. */
-static qn_status first_shapes(qn_dataset *dataset, const qn_input_spec *specs, json_t *root,
-                              const char *path, qn_error *error)
+/* The shapes of one sample, which must fit the model. */
+static qn_status read_shapes(const qn_dataset *dataset, const qn_sample *sample,
+                             const qn_input_spec *specs, int64_t (*dims)[QN_MODEL_MAX_RANK],
+                             qn_error *error)
 {
+    qn_arena arena;
+    json_t *root = NULL;
+    qn_status status = QN_OK;
+    qn__arena_init(&arena, dataset->ctx);
+    const char *path = file_of(&arena, sample, "input.json", "");
+    if (path == NULL)
+        QN_FAIL_GOTO(error, QN_NO_MEMORY, "out of memory");
+    QN_TRY_GOTO(load_json(dataset->ctx, path, &root, error));
     for (size_t i = 0; i < dataset->n_inputs; i++) {
-        qn_dataset_input *input = &dataset->inputs[i];
-        QN_TRY(shape_of(root, path, input->name, &input->rank, input->dims, error));
-        bool fits = input->rank == specs[i].rank;
-        for (uint32_t d = 0; fits && d < input->rank; d++)
-            fits = specs[i].dims[d] < 0 || specs[i].dims[d] == input->dims[d];
-        QN_FAIL_IF(!fits, error, QN_INVALID_ARGUMENT,
-                   "%s: the shape of input \"%s\" does not fit the model's", path, input->name);
-        QN_FAIL_IF(!qn_shape_count(&input->count, input->dims, input->rank), error, QN_LIMIT,
-                   "%s: input \"%s\" is too large", path, input->name);
+        uint32_t rank = 0;
+        QN_TRY_GOTO(shape_of(root, path, dataset->inputs[i].name, &rank, dims[i], error));
+        bool fits = rank == specs[i].rank;
+        for (uint32_t d = 0; fits && d < rank; d++)
+            fits = specs[i].dims[d] < 0 || specs[i].dims[d] == dims[i][d];
+        if (!fits)
+            QN_FAIL_GOTO(error, QN_INVALID_ARGUMENT,
+                         "%s: the shape of input \"%s\" does not fit the model's", path,
+                         dataset->inputs[i].name);
     }
-    return QN_OK;
+done:
+    json_decref(root);
+    qn__arena_free(&arena);
+    return status;
 }
 
 qn_status qn__sequences_open(qn_dataset *dataset, const qn_input_spec *specs, qn_error *error)
 {
-    json_t *root = NULL;
-    const char *path = file_of(&dataset->arena, &dataset->samples[0], "input.json", "");
-    if (path == NULL)
+    /* where the model says all sizes, the first sample tells what the others are like */
+    const size_t n = qn__shapes_open(specs, dataset->n_inputs) ? dataset->n_samples : 1;
+    size_t n_dims;
+    qn_status status = QN_OK;
+    QN_FAIL_IF(!qn_mul_size(&n_dims, n, dataset->n_inputs), error, QN_LIMIT, "%zu samples", n);
+    int64_t(*dims)[QN_MODEL_MAX_RANK] = qn__calloc(dataset->ctx, n_dims, sizeof(*dims));
+    if (dims == NULL)
         return QN_NOMEM(error);
-    QN_TRY(load_json(dataset->ctx, path, &root, error));
-    const qn_status status = first_shapes(dataset, specs, root, path, error);
-    json_decref(root);
+    for (size_t i = 0; i < n; i++)
+        QN_TRY_GOTO(
+            read_shapes(dataset, &dataset->samples[i], specs, dims + i * dataset->n_inputs, error));
+    for (size_t i = 0; i < dataset->n_inputs; i++) {
+        qn_dataset_input *input = &dataset->inputs[i];
+        input->rank = specs[i].rank;
+        memcpy(input->dims, dims[i], sizeof(input->dims));
+        if (!qn_shape_count(&input->count, input->dims, input->rank))
+            QN_FAIL_GOTO(error, QN_LIMIT, "%s: input \"%s\" is too large", dataset->samples[0].name,
+                         input->name);
+    }
+    if (n == dataset->n_samples)
+        status = qn__shapes_set(dataset, (const int64_t(*)[QN_MODEL_MAX_RANK])dims, error);
+done:
+    qn__free(dataset->ctx, dims);
     return status;
 }
 
@@ -144,16 +171,18 @@ qn_status qn__sequence_load(const qn_dataset *dataset, const qn_sample *sample, 
     for (size_t i = 0; i < dataset->n_inputs; i++) {
         const qn_dataset_input *input = &dataset->inputs[i];
         int64_t dims[QN_MODEL_MAX_RANK];
-        uint32_t rank;
+        uint32_t rank = 0;
         QN_TRY_GOTO(shape_of(root, path, input->name, &rank, dims, error));
-        if (rank != input->rank || memcmp(dims, input->dims, rank * sizeof(*dims)) != 0)
-            QN_FAIL_GOTO(error, QN_UNSUPPORTED,
-                         "%s: the shape of input \"%s\" differs from the first sample's", path,
+        if (rank != input->rank ||
+            memcmp(dims, qn__shapes_dims(dataset, sample, i), rank * sizeof(*dims)) != 0)
+            QN_FAIL_GOTO(error, QN_INVALID_ARGUMENT,
+                         "%s: the shape of input \"%s\" does not fit the model's", path,
                          input->name);
         const char *text = file_of(&arena, sample, input->name, ".txt");
         if (text == NULL)
             QN_FAIL_GOTO(error, QN_NO_MEMORY, "out of memory");
-        QN_TRY_GOTO(read_numbers(dataset->ctx, text, dst[i], input->count, error));
+        QN_TRY_GOTO(
+            read_numbers(dataset->ctx, text, dst[i], qn__shapes_count(dataset, sample, i), error));
     }
 done:
     json_decref(root);

@@ -5,6 +5,25 @@
 
 #include <string.h>
 
+static qn_status fill_shapes(qn_dataset *d, const qn_stored_samples *stored, qn_error *error)
+{
+    size_t n_dims;
+    QN_FAIL_IF(!qn_mul_size(&n_dims, stored->count, d->n_inputs), error, QN_LIMIT, "%zu samples",
+               stored->count);
+    int64_t(*dims)[QN_MODEL_MAX_RANK] = qn__calloc(d->ctx, n_dims, sizeof(*dims));
+    if (dims == NULL)
+        return QN_NOMEM(error);
+    for (size_t i = 0; i < stored->count; i++) {
+        const int64_t(*const own)[QN_MODEL_MAX_RANK] = stored->dims(stored->arg, i);
+        for (size_t k = 0; k < d->n_inputs; k++)
+            memcpy(dims[i * d->n_inputs + k], own != NULL ? own[k] : d->inputs[k].dims,
+                   d->inputs[k].rank * sizeof(**dims));
+    }
+    const qn_status status = qn__shapes_set(d, (const int64_t(*)[QN_MODEL_MAX_RANK])dims, error);
+    qn__free(d->ctx, dims);
+    return status;
+}
+
 static qn_status fill(qn_dataset *d, const qn_input_spec *specs, size_t n_inputs,
                       const qn_stored_samples *stored, qn_error *error)
 {
@@ -32,7 +51,7 @@ static qn_status fill(qn_dataset *d, const qn_input_spec *specs, size_t n_inputs
         if (d->samples[i].name == NULL)
             return QN_NOMEM(error);
     }
-    return QN_OK;
+    return fill_shapes(d, stored, error);
 }
 
 qn_status qn__dataset_stored(const qn_context *ctx, const qn_input_spec *inputs, size_t n_inputs,
@@ -62,7 +81,7 @@ qn_status qn__stored_load(const qn_dataset *dataset, const qn_sample *sample, fl
         const float *values = s->values(s->arg, (size_t)sample->row, i);
         QN_FAIL_IF(values == NULL, error, QN_STATE, "%s: sample \"%s\" itself is not kept",
                    s->where, sample->name);
-        memcpy(dst[i], values, dataset->inputs[i].count * sizeof(*values));
+        memcpy(dst[i], values, qn__shapes_count(dataset, sample, i) * sizeof(*values));
     }
     return QN_OK;
 }

@@ -11,9 +11,11 @@ typedef struct qn_stored_samples {
     const char *(*name)(const void *arg, size_t index);
     uint64_t (*hash)(const void *arg, size_t index);
     const float *(*values)(const void *arg, size_t index, size_t input); /* NULL: not kept */
+    /* [n_inputs] of a sample of another shape than `inputs` below; NULL: the same, or not kept */
+    const int64_t (*(*dims)(const void *arg, size_t index))[QN_MODEL_MAX_RANK];
 } qn_stored_samples;
 
-/* Dims of inputs are of one sample. What arg points at outlives the dataset. */
+/* Dims of inputs are of the first sample. What arg points at outlives the dataset. */
 qn_status qn__dataset_stored(const qn_context *ctx, const qn_input_spec *inputs, size_t n_inputs,
                              const qn_preprocess *preprocess, const qn_stored_samples *samples,
                              qn_dataset **out, qn_error *error);

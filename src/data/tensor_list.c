@@ -3,6 +3,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "core/checked.h"
 #include "data/dataset_internal.h"
 #include "data/lists.h"
 #include "data/paths.h"
@@ -88,39 +89,66 @@ qn_status qn__tensor_list_sample(qn_dataset *dataset, qn_sample *sample, const c
     return sample->key != NULL ? QN_OK : QN_NOMEM(error);
 }
 
+/* Opens one file of a sample, for an input as far as it is known; *out is then to be closed. */
+static qn_status open_file(const qn_dataset *dataset, const qn_sample *sample, size_t index,
+                           const qn_input_spec *spec, qn_dataset_input *out, qn_error *error)
+{
+    const char *path = sample->files[index];
+    size_t n = 0;
+    *out = (qn_dataset_input){.name = dataset->inputs[index].name};
+    QN_TRY(qn__dataset_open_input(dataset, out, spec, path, &n, error));
+    if (n == 1)
+        return QN_OK;
+    qn__tensor_file_close(&out->file);
+    QN_FAIL(error, QN_INVALID_ARGUMENT,
+            "%s: %zu samples for input \"%s\", a line of a list names one", path, n, out->name);
+}
+
 qn_status qn__tensor_list_open(qn_dataset *dataset, const qn_input_spec *specs, qn_error *error)
 {
-    for (size_t i = 0; i < dataset->n_inputs; i++) {
-        qn_dataset_input *input = &dataset->inputs[i];
-        const char *path = dataset->samples[0].files[i];
-        size_t n = 0;
-        QN_TRY(qn__dataset_open_input(dataset, input, &specs[i], path, &n, error));
-        qn__tensor_file_close(&input->file);
-        QN_FAIL_IF(n != 1, error, QN_INVALID_ARGUMENT,
-                   "%s: %zu samples for input \"%s\", a line of a list names one", path, n,
-                   input->name);
-    }
-    return QN_OK;
+    /* where the model says all sizes, the first sample tells what the others are like */
+    const size_t n_inputs = dataset->n_inputs;
+    const size_t n = qn__shapes_open(specs, n_inputs) ? dataset->n_samples : 1;
+    size_t n_dims;
+    qn_status status = QN_OK;
+    QN_FAIL_IF(!qn_mul_size(&n_dims, n, n_inputs), error, QN_LIMIT, "%zu samples", n);
+    int64_t(*dims)[QN_MODEL_MAX_RANK] = qn__calloc(dataset->ctx, n_dims, sizeof(*dims));
+    if (dims == NULL)
+        return QN_NOMEM(error);
+    for (size_t s = 0; s < n; s++)
+        for (size_t i = 0; i < n_inputs; i++) {
+            qn_dataset_input input;
+            QN_TRY_GOTO(open_file(dataset, &dataset->samples[s], i, &specs[i], &input, error));
+            qn__tensor_file_close(&input.file);
+            memcpy(dims[s * n_inputs + i], input.dims, sizeof(input.dims));
+            if (s > 0)
+                continue;
+            dataset->inputs[i].rank = input.rank;
+            dataset->inputs[i].count = input.count;
+            memcpy(dataset->inputs[i].dims, input.dims, sizeof(input.dims));
+        }
+    if (n == dataset->n_samples)
+        status = qn__shapes_set(dataset, (const int64_t(*)[QN_MODEL_MAX_RANK])dims, error);
+done:
+    qn__free(dataset->ctx, dims);
+    return status;
 }
 
 qn_status qn__tensor_list_load(const qn_dataset *dataset, const qn_sample *sample,
                                float *const *dst, qn_error *error)
 {
     for (size_t i = 0; i < dataset->n_inputs; i++) {
-        const qn_dataset_input *known = &dataset->inputs[i];
-        qn_input_spec spec = {.name = known->name, .rank = known->rank};
-        qn_dataset_input input = {.name = known->name};
-        size_t n = 0;
-        memcpy(spec.dims, known->dims, sizeof(spec.dims));
-        QN_TRY(qn__dataset_open_input(dataset, &input, &spec, sample->files[i], &n, error));
-        const bool fits = n == 1 && input.count == known->count;
+        const size_t count = qn__shapes_count(dataset, sample, i);
+        qn_input_spec spec = {.name = dataset->inputs[i].name, .rank = dataset->inputs[i].rank};
+        qn_dataset_input input;
+        memcpy(spec.dims, qn__shapes_dims(dataset, sample, i), sizeof(spec.dims));
+        QN_TRY(open_file(dataset, sample, i, &spec, &input, error));
+        const bool fits = input.count == count;
         if (fits)
-            qn__tensor_file_read(&input.file, 0, input.count, dst[i]);
+            qn__tensor_file_read(&input.file, 0, count, dst[i]);
         qn__tensor_file_close(&input.file);
-        QN_FAIL_IF(
-            !fits, error, QN_INVALID_ARGUMENT,
-            "%s: %zu samples of %zu values for input \"%s\", the first sample has %zu values",
-            sample->files[i], n, input.count, known->name, known->count);
+        QN_FAIL_IF(!fits, error, QN_INVALID_ARGUMENT, "%s: %zu values for input \"%s\", not %zu",
+                   sample->files[i], input.count, spec.name, count);
     }
     return QN_OK;
 }

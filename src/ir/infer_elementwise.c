@@ -144,21 +144,6 @@ qn_status qn__infer_same(qn_infer *in, qn_error *error)
     return QN_OK;
 }
 
-static qn_dtype dtype_of_onnx(int64_t code)
-{
-    static const qn_dtype CODES[] = {
-        [1] = QN_DTYPE_F32,     [2] = QN_DTYPE_U8,          [3] = QN_DTYPE_I8,
-        [4] = QN_DTYPE_U16,     [5] = QN_DTYPE_I16,         [6] = QN_DTYPE_I32,
-        [7] = QN_DTYPE_I64,     [9] = QN_DTYPE_BOOL,        [10] = QN_DTYPE_F16,
-        [11] = QN_DTYPE_F64,    [12] = QN_DTYPE_U32,        [13] = QN_DTYPE_U64,
-        [16] = QN_DTYPE_BF16,   [17] = QN_DTYPE_F8E4M3FN,   [18] = QN_DTYPE_F8E4M3FNUZ,
-        [19] = QN_DTYPE_F8E5M2, [20] = QN_DTYPE_F8E5M2FNUZ, [21] = QN_DTYPE_U4,
-        [22] = QN_DTYPE_I4,     [23] = QN_DTYPE_F4E2M1,     [24] = QN_DTYPE_F8E8M0,
-        [25] = QN_DTYPE_U2,     [26] = QN_DTYPE_I2};
-    const size_t n = sizeof(CODES) / sizeof(CODES[0]);
-    return code >= 0 && (uint64_t)code < n ? CODES[code] : QN_DTYPE_NONE;
-}
-
 /* IsNaN, IsInf, Not: a bool for each element. */
 qn_status qn__infer_test(qn_infer *in, qn_error *error)
 {
@@ -182,7 +167,7 @@ qn_status qn__infer_eye_like(qn_infer *in, qn_error *error)
     QN_TRY(qn__infer_need(in, 0, error));
     const qn_tensor *x = in->node->inputs[0];
     const int64_t code = qn__attr_int(in->node, "dtype", 0);
-    const qn_dtype dtype = dtype_of_onnx(code);
+    const qn_dtype dtype = qn__dtype_of_onnx(code);
     if (code != 0 && dtype == QN_DTYPE_NONE)
         return qn__infer_fail(in, error, QN_UNSUPPORTED, "data type %" PRId64, code);
     if (code != 0)
@@ -199,7 +184,7 @@ qn_status qn__infer_cast(qn_infer *in, qn_error *error)
     QN_TRY(qn__infer_need(in, 0, error));
     const qn_tensor *x = in->node->inputs[0];
     const int64_t to = qn__attr_int(in->node, "to", 0);
-    const qn_dtype dtype = dtype_of_onnx(to);
+    const qn_dtype dtype = qn__dtype_of_onnx(to);
     if (dtype == QN_DTYPE_NONE)
         return qn__infer_fail(in, error, QN_UNSUPPORTED, "cast to data type %" PRId64, to);
     qn__infer_dtype(in, 0, dtype);

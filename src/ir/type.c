@@ -7,12 +7,13 @@ typedef struct dtype_info {
     const char *name;
     uint32_t bits;
     bool is_float, is_signed;
+    int64_t onnx;
 } dtype_info;
 
 static const dtype_info DTYPES[QN_DTYPE_COUNT] = {
-    [QN_DTYPE_NONE] = {"unknown", 0, false, false},
-#define QN_DTYPE(id, name, bits, is_float, is_signed)                                              \
-    [QN_DTYPE_##id] = {name, bits, is_float, is_signed},
+    [QN_DTYPE_NONE] = {"unknown", 0, false, false, 0},
+#define QN_DTYPE(id, name, bits, is_float, is_signed, onnx)                                        \
+    [QN_DTYPE_##id] = {name, bits, is_float, is_signed, onnx},
 #include "ir/dtypes.def"
 #undef QN_DTYPE
 };
@@ -40,6 +41,19 @@ bool qn__dtype_is_float(qn_dtype dtype)
 bool qn__dtype_is_signed(qn_dtype dtype)
 {
     return info(dtype)->is_signed;
+}
+
+int64_t qn__dtype_onnx(qn_dtype dtype)
+{
+    return info(dtype)->onnx;
+}
+
+qn_dtype qn__dtype_of_onnx(int64_t code)
+{
+    for (int i = QN_DTYPE_NONE + 1; i < QN_DTYPE_COUNT; i++)
+        if (DTYPES[i].onnx == code)
+            return (qn_dtype)i;
+    return QN_DTYPE_NONE;
 }
 
 bool qn__dtype_bytes(size_t *out, qn_dtype dtype, size_t count)

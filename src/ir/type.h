@@ -10,7 +10,7 @@
 
 typedef enum qn_dtype {
     QN_DTYPE_NONE = 0, /* unknown */
-#define QN_DTYPE(id, name, bits, is_float, is_signed) QN_DTYPE_##id,
+#define QN_DTYPE(id, name, bits, is_float, is_signed, onnx) QN_DTYPE_##id,
 #include "ir/dtypes.def"
 #undef QN_DTYPE
     QN_DTYPE_COUNT
@@ -19,6 +19,9 @@ const char *qn__dtype_name(qn_dtype dtype);
 uint32_t qn__dtype_bits(qn_dtype dtype);
 bool qn__dtype_is_float(qn_dtype dtype);
 bool qn__dtype_is_signed(qn_dtype dtype);
+/* The number of a type in ONNX files, which Cast and others have as an attribute; 0 for NONE. */
+int64_t qn__dtype_onnx(qn_dtype dtype);
+qn_dtype qn__dtype_of_onnx(int64_t code); /* NONE: not one of ours */
 /* Bytes of count elements (sub-byte: rounded up); false on overflow. */
 bool qn__dtype_bytes(size_t *out, qn_dtype dtype, size_t count);
 

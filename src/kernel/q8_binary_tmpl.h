@@ -3,6 +3,7 @@
  * FMA(x, y, z): x * y + z rounded once, where that is exact in double, and may define
  * ADD_FIRST(args), which adds some of the first bytes and returns how many. */
 #include "kernel/kernel.h"
+#include "kernel/q8_round.h"
 
 #include <string.h>
 
@@ -11,18 +12,6 @@ enum { PART = 64 };
 #define ADD_FIRST(args) 0
 #endif
 typedef enum operation { SUM, PRODUCT, DIFFERENCE } operation;
-
-/* Rounds half to even by pushing the fraction out of the significand, whose low byte is the result.
- */
-static inline uint8_t round_byte(float v, float lo, float hi, int32_t zero)
-{
-    uint32_t bits;
-    v = v > lo ? v : lo;
-    v = v < hi ? v : hi;
-    v += 12582912.0f;
-    memcpy(&bits, &v, sizeof(bits));
-    return (uint8_t)(bits + (uint32_t)zero);
-}
 
 static inline __attribute__((always_inline)) void block(const qn_q8_binary_args *args,
                                                         const uint8_t *a, const uint8_t *b,
@@ -38,7 +27,7 @@ static inline __attribute__((always_inline)) void block(const qn_q8_binary_args 
         const float v = op == SUM       ? FMA(x, ra, FMA(y, rb, fixed))
                         : op == PRODUCT ? x * y * ra + fixed
                                         : (x * ra - y * rb) / fixed;
-        out[i] = round_byte(v, lo, hi, zero);
+        out[i] = qn_round_byte(v, lo, hi, zero);
     }
 }
 

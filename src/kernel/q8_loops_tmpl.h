@@ -3,22 +3,11 @@
  * functions), VBYTES (bytes of a register, 0: no vector types) and, where four multiply-adds take
  * less time than a division, FMA(x, y, z). */
 #include "kernel/kernel.h"
+#include "kernel/q8_round.h"
 
 #include <string.h>
 
 enum { BLOCK = 64, PIXELS = 512 };
-
-/* Rounds half to even by pushing the fraction out of the significand, whose low byte is the result.
- */
-static inline uint8_t round_byte(float v, float lo, float hi, int32_t zero)
-{
-    uint32_t bits;
-    v = v > lo ? v : lo;
-    v = v < hi ? v : hi;
-    v += 12582912.0f;
-    memcpy(&bits, &v, sizeof(bits));
-    return (uint8_t)(bits + (uint32_t)zero);
-}
 
 /* --- floats to bytes ---------------------------------------------------------------------------*/
 /* With the rounded reciprocal a first correction gives a neighbour of the quotient and the second
@@ -54,14 +43,14 @@ static inline __attribute__((always_inline)) void quantize_block(const qn_q8_qua
             float v = x * d.reciprocal;
             v = FMA(FMA(-v, scale, x), d.reciprocal, v);
             v = FMA(FMA(-v, scale, x), d.reciprocal, v);
-            dst[i] = round_byte(v, lo, hi, zero);
+            dst[i] = qn_round_byte(v, lo, hi, zero);
         }
         return;
     }
 #endif
     (void)d;
     for (size_t i = 0; i < BLOCK; i++)
-        dst[i] = round_byte(src[i] / scale, lo, hi, zero);
+        dst[i] = qn_round_byte(src[i] / scale, lo, hi, zero);
 }
 
 static void quantize_part(const qn_q8_quantize_args *args, const float *src, uint8_t *dst, size_t n)
@@ -172,13 +161,13 @@ finish_block(const qn_q8_avgpool_args *args, const uint32_t *sums, uint8_t *rest
     const uint32_t offset = (uint32_t)args->offset;
     if (args->divides) {
         for (size_t i = 0; i < BLOCK; i++)
-            out[i] = round_byte((float)(int32_t)(sums[i] - offset) * factor / count / scale,
-                                args->lo, args->hi, args->zero);
+            out[i] = qn_round_byte((float)(int32_t)(sums[i] - offset) * factor / count / scale,
+                                   args->lo, args->hi, args->zero);
         return;
     }
     for (size_t i = 0; i < BLOCK; i++)
-        out[i] =
-            round_byte((float)(int32_t)(sums[i] - offset) * factor, args->lo, args->hi, args->zero);
+        out[i] = qn_round_byte((float)(int32_t)(sums[i] - offset) * factor, args->lo, args->hi,
+                               args->zero);
 }
 
 #if VBYTES > 0

@@ -7,9 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "calib/calib.h"
+#include "calib/lanes.h"
 #include "mnntool/exact.h"
-#include "run/run.h"
 
 typedef struct row {
     const char *label;
@@ -38,10 +37,9 @@ typedef struct debug_job {
 
 typedef struct debug_worker {
     debug_job *job;
-    qn_exec *plain, *rounded;
-    qn_feed feed;
+    qn_lane plain, rounded;
     float **kept; /* [n_rows] rounded values of this sample */
-    size_t *n_kept;
+    size_t *n_kept, *capacity;
     measured *results; /* of this sample */
 } debug_worker;
 
@@ -82,14 +80,14 @@ static qn_status round_tensor(void *arg, const qn_view *view, qn_error *error)
     const size_t r = slot - 1;
     w->results[r].overflow =
         round_values(view->data, view->count, j->rows[r].scale, j->run->config->feature_clamp);
-    if (w->kept[r] == NULL) {
+    if (w->kept[r] == NULL || w->capacity[r] < view->count) {
+        qn__free_aligned(j->run->ctx, w->kept[r]);
         w->kept[r] = qn__alloc_aligned(j->run->ctx, view->count * sizeof(float));
         if (w->kept[r] == NULL)
             return QN_NOMEM(error);
-        w->n_kept[r] = view->count;
+        w->capacity[r] = view->count;
     }
-    QN_FAIL_IF(w->n_kept[r] != view->count, error, QN_UNSUPPORTED,
-               "tensor \"%s\": its size changes between samples", view->tensor->name);
+    w->n_kept[r] = view->count;
     memcpy(w->kept[r], view->data, view->count * sizeof(float));
     return QN_OK;
 }
@@ -104,19 +102,21 @@ static qn_status compare_tensor(void *arg, const qn_view *view, qn_error *error)
     return QN_OK;
 }
 
-static void run_sample(void *arg, uint32_t worker, size_t index)
+static void run_sample(void *arg, uint32_t worker, size_t position)
 {
     debug_job *j = arg;
     debug_worker *w = &j->workers[worker];
+    const size_t index = qn__dataset_nth(j->run->dataset, position);
     const char *name = qn_dataset_name(j->run->dataset, index);
     qn_error error = {0};
     w->results = j->results + index * j->n_rows;
-    qn_status status = qn_dataset_load(j->run->dataset, index, w->feed.values, &error);
+    qn_status status = qn__lane_load(&w->plain, index, &error);
+    if (status == QN_OK)
+        status = qn__lane_fit(&w->rounded, index, &error);
     if (status == QN_OK) {
-        qn__feed_convert(&w->feed, (const float *const *)w->feed.values);
-        status = qn__exec_run(w->rounded, w->feed.pointers, &error);
+        status = qn__exec_run(w->rounded.exec, w->plain.feed.pointers, &error);
         if (status == QN_OK)
-            status = qn__exec_run(w->plain, w->feed.pointers, &error);
+            status = qn__exec_run(w->plain.exec, w->plain.feed.pointers, &error);
         if (status != QN_OK)
             qn__error_prefix(&error, status, "%s", name);
     }
@@ -158,32 +158,28 @@ static qn_status round_constant(debug_job *j, size_t r, qn_error *error)
     return QN_OK;
 }
 
-static qn_status worker_create(debug_job *j, debug_worker *w, const qn_plan *plain,
-                               const qn_plan *rounded, const int64_t (*dims)[QN_MAX_RANK],
+static qn_status worker_create(debug_job *j, debug_worker *w, qn_plans *plain, qn_plans *rounded,
                                qn_error *error)
 {
     w->job = j;
     w->kept = qn__calloc(j->run->ctx, j->n_rows, sizeof(*w->kept));
     w->n_kept = qn__calloc(j->run->ctx, j->n_rows, sizeof(*w->n_kept));
-    if (w->kept == NULL || w->n_kept == NULL)
+    w->capacity = qn__calloc(j->run->ctx, j->n_rows, sizeof(*w->capacity));
+    if (w->kept == NULL || w->n_kept == NULL || w->capacity == NULL)
         return QN_NOMEM(error);
-    QN_TRY(qn__feed_create(j->run->graph, dims, &w->feed, error));
-    QN_TRY(qn__exec_create(plain, NULL, &w->plain, error));
-    QN_TRY(qn__exec_create(rounded, NULL, &w->rounded, error));
-    qn__exec_set_hook(w->plain, compare_tensor, w);
-    qn__exec_set_hook(w->rounded, round_tensor, w);
-    return QN_OK;
+    QN_TRY(qn__lane_init(&w->plain, plain, NULL, compare_tensor, w, error));
+    return qn__lane_init(&w->rounded, rounded, NULL, round_tensor, w, error);
 }
 
 static void worker_free(debug_job *j, debug_worker *w)
 {
-    qn__exec_destroy(w->plain);
-    qn__exec_destroy(w->rounded);
-    qn__feed_free(&w->feed);
+    qn__lane_free(&w->plain);
+    qn__lane_free(&w->rounded);
     for (size_t r = 0; w->kept != NULL && r < j->n_rows; r++)
         qn__free_aligned(j->run->ctx, w->kept[r]);
     qn__free(j->run->ctx, w->kept);
     qn__free(j->run->ctx, w->n_kept);
+    qn__free(j->run->ctx, w->capacity);
 }
 
 static int by_label(const void *a, const void *b)
@@ -209,22 +205,18 @@ static qn_status run_all(debug_job *j, qn_error *error)
     const qn_mnn_run *run = j->run;
     const qn_context *ctx = run->ctx;
     const uint32_t n_workers = qn__pool_size(ctx->pool);
-    int64_t(*dims)[QN_MAX_RANK] = NULL;
-    qn_plan *plain = NULL, *rounded = NULL;
+    qn_plans *plain = NULL, *rounded = NULL;
     qn_plan_options options;
     qn_status status = QN_OK;
-    QN_TRY_GOTO(qn__dataset_input_dims(run->graph, run->dataset, &dims, error));
     qn__plan_options_init(&options, ctx);
-    options.input_dims = (const int64_t(*)[QN_MAX_RANK])dims;
     options.keep_all = true;
-    QN_TRY_GOTO(qn__plan_create(run->graph, &options, &plain, error));
-    QN_TRY_GOTO(qn__plan_create(j->rounded, &options, &rounded, error));
+    QN_TRY_GOTO(qn__plans_create(run->graph, run->dataset, &options, n_workers, &plain, error));
+    QN_TRY_GOTO(qn__plans_create(j->rounded, run->dataset, &options, n_workers, &rounded, error));
     j->workers = qn__calloc(ctx, n_workers, sizeof(*j->workers));
     if (j->workers == NULL)
         QN_FAIL_GOTO(error, QN_NO_MEMORY, "out of memory");
     for (uint32_t k = 0; k < n_workers; k++)
-        QN_TRY_GOTO(worker_create(j, &j->workers[k], plain, rounded,
-                                  (const int64_t(*)[QN_MAX_RANK])dims, error));
+        QN_TRY_GOTO(worker_create(j, &j->workers[k], plain, rounded, error));
     qn__parallel_worker(ctx->pool, run_sample, j, qn_dataset_count(run->dataset));
     if (j->status != QN_OK)
         QN_FAIL_GOTO(error, j->status, "%s", j->error.message);
@@ -232,9 +224,8 @@ done:
     for (uint32_t k = 0; j->workers != NULL && k < n_workers; k++)
         worker_free(j, &j->workers[k]);
     qn__free(ctx, j->workers);
-    qn__plan_destroy(plain);
-    qn__plan_destroy(rounded);
-    qn__free(ctx, dims);
+    qn__plans_destroy(plain);
+    qn__plans_destroy(rounded);
     return status;
 }
 

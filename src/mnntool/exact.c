@@ -117,6 +117,7 @@ static qn_status collect(collector *c, qn_error *error)
     const qn_calib_options options = {.items = c->items,
                                       .n_items = c->n_items,
                                       .batch = 1,
+                                      .plain = true, /* its sums are further from MNN's */
                                       .progress = show_progress,
                                       .progress_ctx = c};
     if (c->n_items == 0)

@@ -87,15 +87,17 @@ qn_status qn__mnn_input_dims(const qn_graph *graph, const qn_mnn_config *config,
         }
         if (i == 0 && !config->sequence && given == NULL)
             QN_TRY(picture_dims(config, t, dims[i], error));
-        for (uint32_t d = 0; d < t->rank; d++) {
+        for (uint32_t d = 0; d < t->rank && !config->sequence; d++) {
             if (dims[i][d] < 0 && d == 0)
                 dims[i][d] = 1;
-            /* sequences bring their shapes along */
-            QN_FAIL_IF(dims[i][d] < 0 && !config->sequence, error, QN_INVALID_ARGUMENT,
+            QN_FAIL_IF(dims[i][d] < 0, error, QN_INVALID_ARGUMENT,
                        "input \"%s\" has no fixed shape: give it in \"inputs\" of %s", t->name,
                        config->file);
             *changed |= dims[i][d] != before[d];
         }
+        /* sequences bring their shapes along, which the network is resized for */
+        for (uint32_t d = 0; d < t->rank && config->sequence; d++)
+            dims[i][d] = -1;
     }
     return QN_OK;
 }

@@ -79,6 +79,31 @@ static qn_status load_model(job *j, qn_error *error)
     return QN_OK;
 }
 
+/* Sizes of inputs that all samples agree on, -1 for others. False: the model says so itself. */
+static bool sizes_of_samples(const qn_graph *graph, const qn_dataset *dataset,
+                             int64_t (*dims)[QN_MAX_RANK])
+{
+    bool changed = false;
+    for (size_t i = 0; i < graph->n_inputs; i++) {
+        uint32_t rank = 0;
+        (void)qn_dataset_dims(dataset, i, &rank, dims[i]);
+        for (size_t s = 1; s < qn_dataset_count(dataset); s++) {
+            int64_t other[QN_MODEL_MAX_RANK];
+            (void)qn_dataset_sample_dims(dataset, s, i, &rank, other);
+            for (uint32_t d = 0; d < rank; d++)
+                dims[i][d] = dims[i][d] == other[d] ? dims[i][d] : -1;
+        }
+        for (uint32_t d = 0; d < rank; d++) {
+            const qn_dim own = graph->inputs[i]->dims[d];
+            if (own.kind != QN_DIM_CONST)
+                dims[i][d] = -1; /* stays open */
+            else
+                changed |= own.value != dims[i][d];
+        }
+    }
+    return changed;
+}
+
 /* The network is shaped for the configured input, as MNN resizes its session. */
 static qn_status open_samples(job *j, qn_error *error)
 {
@@ -92,11 +117,13 @@ static qn_status open_samples(job *j, qn_error *error)
     QN_TRY_GOTO(qn__mnn_input_dims(graph, &j->config, dims, &changed, error));
     QN_TRY_GOTO(qn__mnn_dataset(j->ctx, graph, &j->config, (const int64_t(*)[QN_MAX_RANK])dims,
                                 &j->dataset, error));
+    if (j->config.sequence)
+        changed = sizes_of_samples(graph, j->dataset, dims);
+    for (size_t i = 0; i < graph->n_inputs && !j->config.sequence; i++) {
+        uint32_t rank;
+        qn_dataset_dims(j->dataset, i, &rank, dims[i]);
+    }
     if (changed) {
-        for (size_t i = 0; i < graph->n_inputs; i++) {
-            uint32_t rank;
-            qn_dataset_dims(j->dataset, i, &rank, dims[i]);
-        }
         QN_TRY_GOTO(qn__graph_bound(graph, (const int64_t(*)[QN_MAX_RANK])dims, 1, &bound, error));
         QN_TRY_GOTO(qn__model_create(j->ctx, bound, j->source, 0, &j->sized, error));
         bound = NULL;

@@ -355,7 +355,7 @@ static qn_status list_means(const run *r, uint32_t **ids, size_t *count, qn_erro
         return QN_NOMEM(error);
     for (size_t n = 0; r->settings.bias_correction && n < r->graph->n_nodes; n++) {
         if (!r->plan.nodes[n].quantized || r->plan.nodes[n].rule != QN_RULE_WEIGHTS ||
-            r->shifts[n] != NULL)
+            r->graph->nodes[n]->op == QN_OP_MATMUL || r->shifts[n] != NULL)
             continue;
         const uint32_t id = r->graph->nodes[n]->inputs[0]->id;
         bool known = false;

@@ -105,6 +105,12 @@ static inline float pair_sum(float a, float b)
     return up > down ? up : down;
 }
 
+/* Weight i of a channel in the runtime's order: channels are innermost there, positions here. */
+static inline float weight_at(const float *w, size_t i, size_t positions, size_t cin)
+{
+    return positions == 1 ? w[i] : w[i % cin * positions + i / cin];
+}
+
 /* Largest sum of the weights of one sign in a pair of the channels. */
 static float largest_pair(const rows *r, size_t first, size_t count)
 {
@@ -113,10 +119,8 @@ static float largest_pair(const rows *r, size_t first, size_t count)
     for (size_t c = first; c < first + count; c++) {
         const float *w = r->values + c * k;
         for (size_t i = 0; i + 1 < k; i += 2) {
-            const size_t n = i + 1;
-            const float a = positions == 1 ? w[i] : w[i % cin * positions + i / cin];
-            const float b = positions == 1 ? w[n] : w[n % cin * positions + n / cin];
-            const float pair = pair_sum(a, b);
+            const float pair =
+                pair_sum(weight_at(w, i, positions, cin), weight_at(w, i + 1, positions, cin));
             largest = pair > largest ? pair : largest;
         }
     }
@@ -133,9 +137,8 @@ static bool list_doubtful(const rows *r, size_t first, size_t count, float scale
     for (size_t c = first; c < first + count; c++) {
         const float *w = r->values + c * k;
         for (size_t i = 0; i + 1 < k; i += 2) {
-            const size_t n = i + 1;
-            const float a = positions == 1 ? w[i] : w[i % cin * positions + i / cin];
-            const float b = positions == 1 ? w[n] : w[n % cin * positions + n / cin];
+            const float a = weight_at(w, i, positions, cin),
+                        b = weight_at(w, i + 1, positions, cin);
             if (pair_sum(a, b) < least)
                 continue;
             if (out->n == MAX_DOUBTFUL)

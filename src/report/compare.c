@@ -211,23 +211,22 @@ static qn_status on_quantized(void *arg, const qn_view *view, qn_error *error)
 static qn_status compare_sample(job *j, uint32_t k, size_t index, qn_error *error)
 {
     worker *w = &j->workers[k];
-    qn_feed *feed = &j->reference.feeds[k];
-    const float *const *values = (const float *const *)feed->values;
+    qn_lane *reference = &j->reference.lanes[k], *quantized = &j->quantized.lanes[k];
     w->sample = index;
     memset(w->reference.counts, 0, j->n_rows * sizeof(size_t));
     memset(w->quantized.counts, 0, j->n_rows * sizeof(size_t));
-    QN_TRY(qn_dataset_load(j->dataset, index, feed->values, error));
-    qn__feed_convert(feed, values);
-    qn__feed_convert(&j->quantized.feeds[k], values);
-    qn__exec_set_hook(j->reference.execs[k], on_reference, w);
-    qn__exec_set_hook(j->quantized.execs[k], on_quantized, w);
+    QN_TRY(qn__lane_load(reference, index, error));
+    QN_TRY(qn__lane_fit(quantized, index, error));
+    qn__feed_convert(&quantized->feed, (const float *const *)reference->feed.values);
+    qn__exec_set_hook(reference->exec, on_reference, w);
+    qn__exec_set_hook(quantized->exec, on_quantized, w);
     w->phase = 0;
-    QN_TRY(qn__exec_run(j->reference.execs[k], feed->pointers, error));
-    QN_TRY(qn__exec_run(j->quantized.execs[k], j->quantized.feeds[k].pointers, error));
+    QN_TRY(qn__exec_run(reference->exec, reference->feed.pointers, error));
+    QN_TRY(qn__exec_run(quantized->exec, quantized->feed.pointers, error));
     if (w->learning)
         return QN_OK;
     w->phase = 1;
-    return qn__exec_run(j->reference.execs[k], feed->pointers, error);
+    return qn__exec_run(reference->exec, reference->feed.pointers, error);
 }
 
 static qn_status learn_exponents(job *j, qn_error *error)
@@ -244,9 +243,10 @@ static qn_status learn_exponents(job *j, qn_error *error)
     return QN_OK;
 }
 
-static void run_sample(void *arg, uint32_t worker_index, size_t index)
+static void run_sample(void *arg, uint32_t worker_index, size_t position)
 {
     job *j = arg;
+    const size_t index = qn__dataset_nth(j->dataset, position);
     qn_error error = {0};
     if (j->failure.any)
         return;

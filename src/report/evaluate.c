@@ -52,12 +52,11 @@ static void judge(const float *scores, size_t count, int64_t label, outcome *out
 
 static qn_status classify(job *j, uint32_t worker, size_t index, qn_error *error)
 {
-    qn_feed *feed = &j->runner.feeds[worker];
-    qn_exec *exec = j->runner.execs[worker];
-    QN_TRY(qn_dataset_load(j->dataset, index, feed->values, error));
-    qn__feed_convert(feed, (const float *const *)feed->values);
+    qn_lane *lane = &j->runner.lanes[worker];
+    QN_TRY(qn__lane_load(lane, index, error));
+    qn_exec *exec = lane->exec;
     const double start = now_ms();
-    QN_TRY(qn__exec_run(exec, feed->pointers, error));
+    QN_TRY(qn__exec_run(exec, lane->feed.pointers, error));
     j->outcomes[index].ms = now_ms() - start;
     const qn_view *view = qn__exec_output(exec, 0);
     QN_FAIL_IF(view->count == 0, error, QN_UNSUPPORTED, "the first output is empty");
@@ -70,9 +69,10 @@ static qn_status classify(job *j, uint32_t worker, size_t index, qn_error *error
     return QN_OK;
 }
 
-static void run_sample(void *arg, uint32_t worker, size_t index)
+static void run_sample(void *arg, uint32_t worker, size_t position)
 {
     job *j = arg;
+    const size_t index = qn__dataset_nth(j->dataset, position);
     qn_error error = {0};
     if (j->failure.any)
         return;

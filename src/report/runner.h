@@ -1,18 +1,17 @@
-/* Many samples through one model: a simplified graph and its plan shared by one single-threaded
+/* Many samples through one model: a simplified graph and its plans shared by one single-threaded
  * executor per worker. */
 #ifndef QN_REPORT_RUNNER_H
 #define QN_REPORT_RUNNER_H
 
-#include "calib/calib.h"
+#include "calib/lanes.h"
 #include "quant/model.h"
 
 typedef struct qn_runner {
     const qn_context *ctx;
     qn_graph *graph;
-    qn_plan *plan;
+    qn_plans *plans;
     uint32_t n_workers;
-    qn_exec **execs; /* [n_workers] */
-    qn_feed *feeds;  /* [n_workers] */
+    qn_lane *lanes; /* [n_workers] */
 } qn_runner;
 qn_status qn__runner_create(const qn_model *model, const qn_dataset *dataset, bool simplify,
                             bool keep_all, bool saturate16, qn_runner *out, qn_error *error);

@@ -197,11 +197,9 @@ static qn_status advance(qn_exec *exec, size_t index, qn_error *error)
     qn_run_env env = {.plan = plan,
                       .pool = exec->pool,
                       .scratch = exec->arena + step->scratch_at,
-                      .out_dims = dims};
-    for (size_t i = index + 1; i < plan->n_steps && env.ahead == NULL; i++) {
-        env.ahead = plan->steps[i].op.weights;
-        env.ahead_bytes = plan->steps[i].op.packed_bytes;
-    }
+                      .out_dims = dims,
+                      .ahead = step->ahead,
+                      .ahead_bytes = step->ahead_bytes};
     const double start = exec->profiling ? now_seconds() : 0.0;
     if (step->op.resizes)
         memcpy(dims, plan->values[step->out[0]].view.dims, sizeof(dims));

@@ -429,6 +429,17 @@ static qn_status make_tables(qn_plan *plan, qn_error *error)
     return plan->inputs != NULL && plan->outputs != NULL ? QN_OK : QN_NOMEM(error);
 }
 
+/* Tells each step which packed weights are read next. */
+static void look_ahead(qn_plan *plan)
+{
+    for (size_t s = plan->n_steps; s-- > 1;) {
+        const qn_plan_step *const next = &plan->steps[s];
+        const bool packed = next->op.weights != NULL;
+        plan->steps[s - 1].ahead = packed ? next->op.weights : next->ahead;
+        plan->steps[s - 1].ahead_bytes = packed ? next->op.packed_bytes : next->ahead_bytes;
+    }
+}
+
 static qn_status build(qn_plan *plan, qn_error *error)
 {
     QN_TRY(make_tables(plan, error));
@@ -439,6 +450,7 @@ static qn_status build(qn_plan *plan, qn_error *error)
     const qn_status status = plan_steps(plan, needed, error);
     qn__free(plan->ctx, needed);
     QN_TRY(status);
+    look_ahead(plan);
     return lay_out(plan, error);
 }
 

@@ -25,6 +25,8 @@ typedef struct qn_plan_step {
     uint32_t *in, *out; /* value indices or QN_NO_VALUE */
     bool skip;          /* shares memory with its input: nothing to do */
     uint64_t macs;
+    const void *ahead; /* packed weights of the next step that has any, or NULL */
+    size_t ahead_bytes;
     size_t scratch_at; /* of op.scratch_bytes, in the arena */
 } qn_plan_step;
 

@@ -75,8 +75,36 @@ def run(path, source, target):
     np.savez(target, **results)
 
 
+def values(path, operator, source, target, winograd):
+    """The first output of an operator for every sample of a raw file of inputs, appended. Without
+    Winograd convolutions are sums of products."""
+    import MNN
+
+    net = MNN.Interpreter(path)
+    if winograd == "off":
+        net.setSessionHint(3, 0)  # WINOGRAD_MEMORY_LEVEL
+    session = net.createSession({"backend": "CPU", "numThread": 1})
+    tensor = net.getSessionInput(session)
+    found = []
+
+    def after(tensors, op):
+        if op.getName() == operator:
+            shape = tensors[0].getShape()
+            out = MNN.Tensor(shape, MNN.Halide_Type_Float, np.zeros(shape, np.float32), MNN.Tensor_DimensionType_Caffe)
+            tensors[0].copyToHostTensor(out)
+            found.append(np.array(out.getData(), np.float32).ravel())
+        return True
+
+    for sample in np.fromfile(source, "<f4").reshape(-1, *tensor.getShape()):
+        tensor.copyFrom(host(MNN, tensor, sample))
+        net.runSessionWithCallBackInfo(session, lambda tensors, op: True, after)
+    np.concatenate(found).astype("<f4").tofile(target)
+
+
 if __name__ == "__main__":
-    if sys.argv[1] == "convert":
+    if sys.argv[1] == "values":
+        values(*sys.argv[2:])
+    elif sys.argv[1] == "convert":
         import _tools
 
         _tools.mnnconvert(sys.argv[2:])

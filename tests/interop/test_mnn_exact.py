@@ -2,6 +2,7 @@
 
 import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "bench"))
 import mnn_exact  # noqa: E402
+import mnn_runtime  # noqa: E402
 
 BUILD = Path(os.environ.get("QUENCH_BUILD", ROOT / "build"))
 KL = [
@@ -84,3 +86,33 @@ def test_debug_table(measured):
         assert ours[name][0] == pytest.approx(cosine, abs=2e-3), name
         # a value or two of the smallest tensors
         assert ours[name][1] == pytest.approx(overflow, abs=3e-3), name
+
+
+@pytest.mark.parametrize(
+    "case, tensor",
+    [("resnet8-kl-png", 11), ("rfb320-kl-clamp100-bgr-png", 25), ("rfb320-kl-debug", 39), ("rfb320nchw-kl-maxabs", 23)],
+)
+def test_thresholds_that_differ_are_of_winograd(measured, case, tensor, tmp_path):
+    """Where a threshold is off, the search on the runtime's own values finds the recorded one; on its
+    values without Winograd it finds ours."""
+    pytest.importorskip("MNN", reason="the MNN wheel is not installed")
+    measured(case)
+    mnnread, _ = mnn_exact.tools()
+    folder, config = next((f, c) for f, c in mnn_exact.cases() if f.name == case)
+    model = mnn_exact.source_of(folder)
+    dst, _, _ = mnn_exact.run_case(folder, config, BUILD, tmp_path)
+    ours, recorded = (mnn_exact.json_scales(Path(f"{p}.json"))[tensor] for p in (dst, folder / "quant.mnn"))
+    assert abs(ours / recorded - 1) > 0.03
+    ops = mnnread.R(model.read_bytes()).root()["oplists"]
+    maker = next(op["name"] for op in ops if tensor in list(op["outputIndexes"]))
+    inputs = subprocess.run([BUILD / "tests" / "mnn_values", model, "config.json", str(ops[0]["outputIndexes"][0])],
+                            cwd=tmp_path, capture_output=True, check=True).stdout  # fmt: skip
+    (tmp_path / "inputs").write_bytes(inputs)
+    clamp = config.get("feature_clamp_value", 127)
+    for winograd, scale in (("on", recorded), ("off", ours)):
+        subprocess.run([sys.executable, mnn_runtime.__file__, "values", model, maker, tmp_path / "inputs",
+                        tmp_path / "values", winograd], check=True, capture_output=True)  # fmt: skip
+        found = subprocess.run([BUILD / "tests" / "mnn_kl", tmp_path / "values", "10000"], capture_output=True,
+                               text=True, check=True).stdout  # fmt: skip
+        largest, threshold = map(float, found.split())
+        assert (threshold + 0.5) / 2048 * largest / clamp == pytest.approx(scale, rel=1e-5), winograd

@@ -81,9 +81,15 @@ def test_batches_of_bench_and_convert(quench, tmp_path, batch):
     assert json.loads(done.stdout)["inputs"][0]["shape"] == [batch, 6]
 
 
-def test_samples_of_different_sizes_are_refused(quench, open_model, tmp_path):
-    for i, shape in enumerate(((3, 10, 14), (3, 9, 14))):
+def test_samples_of_different_sizes(quench, open_model, tmp_path):
+    for i, shape in enumerate(((3, 10, 14), (3, 9, 14), (4, 9, 14))):
         np.save(tmp_path / f"{i}.npy", np.zeros(shape, np.float32))
     (tmp_path / "list.txt").write_text("0.npy\n1.npy\n")
     done = quench("run", open_model / "m.onnx", "--list", tmp_path / "list.txt")
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "list.txt").write_text("0.npy\n1.npy\n2.npy\n")
+    done = quench("run", open_model / "m.onnx", "--list", tmp_path / "list.txt")
+    assert done.returncode == 1 and "2.npy" in done.stderr
+    shape = ["--input-shape", "x:1,3,10,14"]
+    done = quench("run", open_model / "m.onnx", "--list", tmp_path / "list.txt", *shape)
     assert done.returncode == 1 and "1.npy" in done.stderr

@@ -1,10 +1,9 @@
 /* Scales made at run time: the tensors themselves, products of them against loops in double, on
  * every instruction set of the machine, and the integer operators that ONNX has. */
-#include "run_net.h"
+#include "plan_fault.h"
 
 #include "core/context.h"
 #include "core/cpu.h"
-#include "fault/fault.h"
 #include "run/dynamic.h"
 
 enum { CASES = 150, MAX_SIDE = 90, MAX_K = 700 };
@@ -290,7 +289,6 @@ static void planning_survives_lack_of_memory(void **state)
 {
     (void)state;
     fault f = {0};
-    const qn_allocator allocator = fault_allocator(&f);
     sample *s = calloc(1, sizeof(*s));
     assert_non_null(s);
     choose(s);
@@ -299,35 +297,13 @@ static void planning_survives_lack_of_memory(void **state)
     s->n = calloc(1, sizeof(*s->n));
     assert_non_null(s->n);
     builder *b = &s->n->b;
-    qn_context_options options;
-    qn_context_options_init(&options);
-    options.allocator = &allocator;
-    options.n_threads = 1;
-    assert_int_equal(qn_context_create(&options, &b->ctx, &b->error), QN_OK);
-    assert_int_equal(qn__graph_create(b->ctx, &b->graph, &b->error), QN_OK);
+    plan_fault_start(&f, b);
     const int64_t dims[2] = {s->m, s->k}, width[1] = {s->cols};
     qn_tensor *q = NODE(b, QUANTIZE_LINEAR, "q", net_input(s->n, s->x, false, 2, dims));
     q->type = dynamic_type(s->n);
     qn_tensor *bias = build_const(b, "bias", QN_DTYPE_F32, s->bias, 1, width);
     build_output(b, NODE(b, MATMUL, "y", q, weights(s), bias));
-    const int64_t live = f.live;
-    uint64_t failures = 0;
-    for (uint64_t at = 1;; at++) {
-        f.calls = 0;
-        f.fail_at = at;
-        qn_plan *plan = NULL;
-        const qn_status status = qn__plan_create(b->graph, NULL, &plan, &b->error);
-        assert_true(status == QN_OK || status == QN_NO_MEMORY);
-        failures += status != QN_OK;
-        qn__plan_destroy(plan);
-        assert_int_equal(f.live, live);
-        if (status == QN_OK && f.calls < at)
-            break;
-    }
-    assert_true(failures > 20);
-    f.fail_at = 0;
-    build_end(b);
-    assert_int_equal(f.live, 0);
+    plan_fault_sweep(&f, b, NULL, 20);
     free(s->n);
     free(s);
 }

@@ -1,8 +1,6 @@
 /* Every allocation of planning fails once: the status says so, nothing leaks. Running allocates
  * nothing at all. */
-#include "run_net.h"
-
-#include "fault/fault.h"
+#include "plan_fault.h"
 
 static const int64_t SHAPE[2] = {1, -1};
 
@@ -79,46 +77,13 @@ static void planning_survives_lack_of_memory(void **state)
 {
     (void)state;
     fault f = {0};
-    const qn_allocator allocator = fault_allocator(&f);
     builder b = {0};
-    qn_context_options options;
-    qn_context_options_init(&options);
-    options.allocator = &allocator;
-    options.n_threads = 1;
-    assert_int_equal(qn_context_create(&options, &b.ctx, &b.error), QN_OK);
-    assert_int_equal(qn__graph_create(b.ctx, &b.graph, &b.error), QN_OK);
+    plan_fault_start(&f, &b);
     build(&b);
     static float x[4 * 6 * 6];
     net_fill(x, 4 * 6 * 6);
     const void *inputs[1] = {x};
-    const int64_t live = f.live;
-    uint64_t failures = 0;
-    for (uint64_t at = 1;; at++) {
-        f.calls = 0;
-        f.fail_at = at;
-        qn_plan *plan = NULL;
-        qn_exec *exec = NULL;
-        qn_status status = qn__plan_create(b.graph, NULL, &plan, &b.error);
-        if (status == QN_OK)
-            status = qn__exec_create(plan, NULL, &exec, &b.error);
-        if (status == QN_OK) {
-            const uint64_t calls = f.calls;
-            assert_int_equal(qn__exec_run(exec, inputs, &b.error), QN_OK);
-            assert_int_equal(f.calls, calls);
-        } else {
-            assert_int_equal(status, QN_NO_MEMORY);
-            failures++;
-        }
-        qn__exec_destroy(exec);
-        qn__plan_destroy(plan);
-        assert_int_equal(f.live, live);
-        if (status == QN_OK && f.calls < at)
-            break;
-    }
-    assert_true(failures > 50);
-    f.fail_at = 0;
-    build_end(&b);
-    assert_int_equal(f.live, 0);
+    plan_fault_sweep(&f, &b, inputs, 50);
 }
 
 int main(void)

@@ -47,6 +47,9 @@ static qn_status read_values(const qn_context *ctx, const qn_graph *graph,
     QN_TRY_GOTO(qn__mnn_input_dims(graph, config, dims, &changed, error));
     QN_TRY_GOTO(
         qn__mnn_dataset(ctx, graph, config, (const int64_t(*)[QN_MAX_RANK])dims, &dataset, error));
+    qn__free(ctx, dims);
+    dims = NULL;
+    QN_TRY_GOTO(qn__dataset_input_dims(graph, dataset, &dims, error));
     QN_TRY_GOTO(qn__graph_bound(graph, (const int64_t(*)[QN_MAX_RANK])dims, 1, &bound, error));
     qn__plan_options_init(&options, ctx);
     options.keep_all = true;

@@ -17,24 +17,6 @@
 
 enum { MAX_FIELDS = 64 };
 
-static const qn_dtype CODES[] = {
-    [1] = QN_DTYPE_F32,     [2] = QN_DTYPE_U8,          [3] = QN_DTYPE_I8,
-    [4] = QN_DTYPE_U16,     [5] = QN_DTYPE_I16,         [6] = QN_DTYPE_I32,
-    [7] = QN_DTYPE_I64,     [9] = QN_DTYPE_BOOL,        [10] = QN_DTYPE_F16,
-    [11] = QN_DTYPE_F64,    [12] = QN_DTYPE_U32,        [13] = QN_DTYPE_U64,
-    [16] = QN_DTYPE_BF16,   [17] = QN_DTYPE_F8E4M3FN,   [18] = QN_DTYPE_F8E4M3FNUZ,
-    [19] = QN_DTYPE_F8E5M2, [20] = QN_DTYPE_F8E5M2FNUZ, [21] = QN_DTYPE_U4,
-    [22] = QN_DTYPE_I4,     [23] = QN_DTYPE_F4E2M1,     [24] = QN_DTYPE_F8E8M0,
-    [25] = QN_DTYPE_U2,     [26] = QN_DTYPE_I2};
-
-static int64_t code_of(qn_dtype dtype)
-{
-    for (size_t i = 1; i < sizeof(CODES) / sizeof(CODES[0]); i++)
-        if (CODES[i] == dtype)
-            return (int64_t)i;
-    return 0;
-}
-
 typedef struct run_case {
     qn_graph *graph;
     qn_plan *plan;
@@ -54,8 +36,9 @@ static qn_status open_inputs(qn_context *ctx, run_case *c, char **paths, size_t 
         const qn_tensor *const t = c->graph->inputs[i];
         QN_TRY(qn__file_open(ctx, paths[i], &c->views[i], error));
         const int64_t *const head = (const void *)c->views[i].data;
-        QN_FAIL_IF(CODES[head[0]] != t->type.dtype || (t->has_shape && head[1] != t->rank), error,
-                   QN_INVALID_ARGUMENT, "input %zu: dtype %d or rank %d does not fit", i,
+        QN_FAIL_IF(qn__dtype_of_onnx(head[0]) != t->type.dtype ||
+                       (t->has_shape && head[1] != t->rank),
+                   error, QN_INVALID_ARGUMENT, "input %zu: dtype %d or rank %d does not fit", i,
                    (int)head[0], (int)head[1]);
         for (int64_t k = 0; k < head[1]; k++)
             c->dims[i][k] = head[2 + k];
@@ -76,7 +59,7 @@ static qn_status write_outputs(qn_context *ctx, const run_case *c, const char *p
         size_t bytes = 0;
         qn__dtype_bytes(&bytes, dtype, view->count);
         const size_t padded = (bytes + 7) & ~(size_t)7;
-        const int64_t head[2] = {code_of(dtype), view->rank};
+        const int64_t head[2] = {qn__dtype_onnx(dtype), view->rank};
         uint8_t *const data = qn__calloc(ctx, padded + 8, 1);
         if (data == NULL) {
             status = QN_NOMEM(error);

@@ -373,7 +373,7 @@ void qn__mnx_clip(qn_mnx_exporter *x, const char *name, float lo, float hi, int3
 static bool copies(qn_op op)
 {
     return op == QN_OP_IDENTITY || op == QN_OP_DROPOUT || op == QN_OP_QUANTIZE_LINEAR ||
-           op == QN_OP_DEQUANTIZE_LINEAR;
+           op == QN_OP_DEQUANTIZE_LINEAR || op == QN_OP_REQUANTIZE;
 }
 
 /* MNN describes the quantization of a tensor by one scale. */

@@ -1,7 +1,7 @@
 /* DequantizeLinear -> operator -> QuantizeLinear, as runtimes fuse it, becomes one node whose
- * inputs and output are quantized tensors. The patterns are those of ONNX Runtime's CPU provider;
- * an operator outside them computes in float there, and so it does here, but for functions of one
- * byte: tables have the same results. */
+ * inputs and output are quantized tensors. The patterns are those of ONNX Runtime's CPU provider,
+ * and operators that have the same results in integers as in float: functions of one byte, and what
+ * moves bytes to another scale. An operator outside them computes in float there and here. */
 #include "format/onnx/onnx_collapse.h"
 #include "format/onnx/onnx_blocks.h"
 
@@ -86,6 +86,11 @@ static bool is_activation(const qn_tensor *tensor)
     return is_8bit(tensor) && tensor->type.quant->axis < 0;
 }
 
+static bool is_constant(const qn_tensor *tensor)
+{
+    return tensor && tensor->constant;
+}
+
 /* --- which inputs an operator needs quantized
  * ---------------------------------------------------*/
 static bool bias_fits(const qn_node *node, const qn_tensor *x, const qn_tensor *w)
@@ -115,8 +120,31 @@ static bool is_unary(const qn_node *node)
     case QN_OP_EXP:
     case QN_OP_LOG:
     case QN_OP_SQRT:
+    case QN_OP_RECIPROCAL:
     case QN_OP_ABS:
     case QN_OP_NEG:
+    case QN_OP_FLOOR:
+    case QN_OP_CEIL:
+    case QN_OP_ROUND:
+    case QN_OP_ERF:
+    case QN_OP_SIN:
+    case QN_OP_COS:
+    case QN_OP_TAN:
+    case QN_OP_ASIN:
+    case QN_OP_ACOS:
+    case QN_OP_ATAN:
+    case QN_OP_SINH:
+    case QN_OP_COSH:
+    case QN_OP_ASINH:
+    case QN_OP_ACOSH:
+    case QN_OP_ATANH:
+    case QN_OP_SIGN:
+    case QN_OP_SOFTSIGN:
+    case QN_OP_MISH:
+    case QN_OP_CELU:
+    case QN_OP_THRESHOLDED_RELU:
+    case QN_OP_SHRINK:
+    case QN_OP_SWISH:
         for (uint32_t i = 1; i < node->n_inputs; i++)
             if (node->inputs[i] && !node->inputs[i]->constant)
                 return false;
@@ -126,6 +154,27 @@ static bool is_unary(const qn_node *node)
     }
 }
 
+/* Padding with an element of the input, with zero, which every quantization has, or with a value
+ * that is read when planning. */
+static bool is_pad(const qn_node *node)
+{
+    return node->op == QN_OP_PAD &&
+           (node->n_inputs < 3 || !node->inputs[2] || node->inputs[2]->constant ||
+            is_constant(quantized_behind(node->inputs[2])));
+}
+
+static bool pads_with_zero(qn_graph *graph, const qn_node *node)
+{
+    float value = 0.0f;
+    return strcmp(qn__attr_string(node, "mode", "constant"), "constant") != 0 ||
+           (scalar_bound(graph, node, 2, &value) && value == 0.0f);
+}
+
+static bool is_mover(const qn_node *node)
+{
+    return qn__onnx_keeps_bytes(node) && (node->op != QN_OP_PAD || is_pad(node));
+}
+
 static bool inputs_fit(const qn_node *node)
 {
     const qn_tensor *x = node->n_inputs > 0 ? quantized_behind(node->inputs[0]) : NULL;
@@ -133,6 +182,9 @@ static bool inputs_fit(const qn_node *node)
     switch (node->op) {
     case QN_OP_CONV:
         return is_activation(x) && is_8bit(w) && w->constant && bias_fits(node, x, w);
+    case QN_OP_CONV_TRANSPOSE:
+        return is_activation(x) && is_8bit(w) && w->constant && w->rank <= 4 &&
+               (w->type.quant->axis < 0 || w->type.quant->axis == 1) && bias_fits(node, x, w);
     case QN_OP_GEMM:
         return is_activation(x) && is_8bit(w) && bias_fits(node, x, w) &&
                qn__attr_float(node, "beta", 1.0f) == 1.0f;
@@ -150,7 +202,7 @@ static bool inputs_fit(const qn_node *node)
     case QN_OP_SOFTMAX:
         return is_activation(x);
     default:
-        return x && (qn__onnx_is_mover(node) || (is_unary(node) && is_activation(x)));
+        return x && (is_mover(node) || (is_unary(node) && is_activation(x)));
     }
 }
 
@@ -161,8 +213,8 @@ static bool output_may_stay_float(const qn_node *node)
 
 static bool may_act(const qn_node *node)
 {
-    return node->op == QN_OP_CONV || node->op == QN_OP_GEMM || node->op == QN_OP_MATMUL ||
-           node->op == QN_OP_ADD || node->op == QN_OP_MUL;
+    return node->op == QN_OP_CONV || node->op == QN_OP_CONV_TRANSPOSE || node->op == QN_OP_GEMM ||
+           node->op == QN_OP_MATMUL || node->op == QN_OP_ADD || node->op == QN_OP_MUL;
 }
 
 /* --- rewriting --------------------------------------------------------------------------------*/
@@ -218,10 +270,10 @@ static qn_status join_output(collapser *c, qn_node *node, uint32_t index, const 
 
 static void join_inputs(qn_node *node)
 {
-    const bool mover = qn__onnx_is_mover(node);
+    const bool mover = is_mover(node);
     for (uint32_t i = 0; i < node->n_inputs; i++) {
         qn_tensor *q = quantized_behind(node->inputs[i]);
-        if (q && (!mover || i == 0))
+        if (q && (!mover || i == 0 || node->op == QN_OP_PAD))
             node->inputs[i] = q;
     }
 }
@@ -239,30 +291,52 @@ static bool join_blocks(qn_node *node)
     return true;
 }
 
+/* From one scale to another with nothing in between. */
+static bool join_pair(qn_node *node)
+{
+    qn_tensor *const x =
+        node->op == QN_OP_QUANTIZE_LINEAR ? quantized_behind(node->inputs[0]) : NULL;
+    if (!is_activation(x) || x->constant || !is_activation(node->outputs[0]))
+        return false;
+    node->op = QN_OP_REQUANTIZE;
+    node->inputs[0] = x;
+    return true;
+}
+
 static qn_status collapse_node(collapser *c, qn_node *node, qn_error *error)
 {
-    const bool mover = qn__onnx_is_mover(node);
+    const bool mover = is_mover(node);
     tail tails[64];
-    if (join_blocks(node))
+    if (join_blocks(node) || join_pair(node))
         return QN_OK;
     if (node->n_outputs == 0 || node->n_outputs > 64 || !inputs_fit(node))
         return QN_OK;
     if (node->n_outputs > 1 && node->op != QN_OP_SPLIT)
         return QN_OK;
     const qn_tensor *x = quantized_behind(node->inputs[0]);
+    const bool may_requantize =
+        mover && is_activation(x) && (node->op != QN_OP_PAD || pads_with_zero(c->graph, node));
     bool quantized = true;
     for (uint32_t i = 0; i < node->n_outputs && quantized; i++) {
         quantized = node->outputs[i] && find_tail(c, node->outputs[i], may_act(node), &tails[i]);
-        if (quantized && mover)
-            quantized = qn__onnx_same_quant(x->type, tails[i].q->outputs[0]->type);
-        else if (quantized)
-            quantized = is_activation(tails[i].q->outputs[0]);
+        if (!quantized)
+            break;
+        const qn_tensor *const y = tails[i].q->outputs[0];
+        quantized = is_activation(y) && (!mover || may_requantize);
+        if (mover && qn__onnx_same_quant(x->type, y->type))
+            quantized = true;
     }
     if (!quantized && !output_may_stay_float(node))
         return QN_OK;
     join_inputs(node);
-    for (uint32_t i = 0; i < node->n_outputs && quantized; i++)
-        QN_TRY(join_output(c, node, i, &tails[i], error));
+    for (uint32_t i = 0; i < node->n_outputs && quantized; i++) {
+        if (mover && !qn__onnx_same_quant(x->type, tails[i].q->outputs[0]->type)) {
+            node->outputs[i]->type = x->type;
+            tails[i].q->op = QN_OP_REQUANTIZE;
+        } else {
+            QN_TRY(join_output(c, node, i, &tails[i], error));
+        }
+    }
     return QN_OK;
 }
 

@@ -9,7 +9,7 @@
 qn_status qn__onnx_encode_tensor_head(const char *name, qn_dtype dtype, size_t rank,
                                       const int64_t *dims, qn_onnx_out *out, qn_error *error)
 {
-    const int64_t data_type = qn__onnx_data_type(dtype);
+    const int64_t data_type = qn__dtype_onnx(dtype);
     QN_FAIL_IF(data_type == 0, error, QN_UNSUPPORTED, "tensor \"%s\": ONNX has no type for %s",
                name, qn__dtype_name(dtype));
     for (size_t i = 0; i < rank; i++)
@@ -188,7 +188,7 @@ qn_status qn__onnx_encode_value(const qn_onnx_writer *w, uint32_t field, const q
     qn_onnx_out *const all[] = {&value, &type, &elem, &shape, &dim};
     for (size_t i = 0; i < 5; i++)
         qn__out_init(all[i], w->graph->ctx);
-    const int64_t data_type = qn__onnx_data_type(tensor->type.dtype);
+    const int64_t data_type = qn__dtype_onnx(tensor->type.dtype);
     qn_status status = QN_OK;
     if (data_type == 0)
         status = qn__error_set(error, QN_UNSUPPORTED, "\"%s\": ONNX has no type for %s",

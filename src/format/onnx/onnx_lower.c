@@ -484,6 +484,28 @@ static qn_status lower_node(qn_lower *l, qn_node *node, qn_error *error)
     return qn__onnx_lower_float(l, node, error);
 }
 
+/* Bytes that are only moved before they get another scale: the node between moves floats, and one
+ * QuantizeLinear makes the new bytes. */
+static void release_moved(qn_lower *l)
+{
+    const qn_graph *graph = l->w->graph;
+    for (size_t i = 0; i < graph->n_nodes; i++) {
+        const qn_node *const node = graph->nodes[i];
+        const qn_tensor *const t = node->op == QN_OP_REQUANTIZE ? node->inputs[0] : NULL;
+        if (t && t->producer && qn__onnx_keeps_bytes(t->producer))
+            l->entries[t->id].moved = !l->entries[t->id].is_output;
+    }
+    for (size_t i = 0; i < graph->n_nodes; i++) {
+        const qn_node *const node = graph->nodes[i];
+        for (uint32_t k = 0; k < node->n_inputs && node->op != QN_OP_REQUANTIZE; k++)
+            if (node->inputs[k])
+                l->entries[node->inputs[k]->id].moved = false;
+    }
+    for (size_t i = 0; i < l->n_entries; i++)
+        if (l->entries[i].moved)
+            graph->tensors[i]->type = l->entries[i].type = qn_type_plain_make(QN_DTYPE_F32);
+}
+
 static qn_status prepare(qn_lower *l, qn_error *error)
 {
     const qn_graph *graph = l->w->graph;
@@ -498,6 +520,7 @@ static qn_status prepare(qn_lower *l, qn_error *error)
         l->entries[graph->outputs[i]->id].is_output = true;
         l->graph_output[graph->outputs[i]->id] = 1;
     }
+    release_moved(l);
     return QN_OK;
 }
 

@@ -17,6 +17,7 @@ typedef struct qn_lowered {
     qn_tensor *dq;    /* float values made of them */
     qn_params params;
     bool is_output; /* of the graph */
+    bool moved;     /* only moved bytes, and then rescaled: floats in the file */
 } qn_lowered;
 
 typedef struct qn_lower {

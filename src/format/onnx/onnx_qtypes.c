@@ -32,6 +32,11 @@ bool qn__onnx_is_mover(const qn_node *node)
     return (qn__op_info(node->op)->flags & QN_OPF_SAME_VALUES) != 0;
 }
 
+bool qn__onnx_keeps_bytes(const qn_node *node)
+{
+    return qn__onnx_is_mover(node) || node->op == QN_OP_GLOBAL_MAX_POOL || node->op == QN_OP_PAD;
+}
+
 bool qn__onnx_act_implied(qn_act act, float lo, float hi, qn_type type)
 {
     if (act == QN_ACT_NONE)

@@ -8,6 +8,8 @@
 bool qn__onnx_same_quant(qn_type a, qn_type b);
 /* Does the node only move or choose elements, so that it runs on integers as it is? */
 bool qn__onnx_is_mover(const qn_node *node);
+/* Does it so here? Some do that the runtimes have no integer version of. */
+bool qn__onnx_keeps_bytes(const qn_node *node);
 /* Is quantizing an output with `type` all that the activation would do? */
 bool qn__onnx_act_implied(qn_act act, float lo, float hi, qn_type type);
 /* Does the int32 bias's scale equal s_x * s_w, in float32, for every channel? */

@@ -253,7 +253,7 @@ static qn_status read_tensor_type(qn_onnx_source *source, qn_wire *type, qn_onnx
             return QN_OK;
         if (f.number == TYPE_TENSOR_ELEM) {
             QN_TRY(qn__wire_expect(type, &f, PB_WT_VARINT, error));
-            out->dtype = qn__onnx_dtype((int64_t)f.value);
+            out->dtype = qn__dtype_of_onnx((int64_t)f.value);
             out->is_other = out->dtype == QN_DTYPE_NONE && f.value != 0;
         } else if (f.number == TYPE_TENSOR_SHAPE) {
             qn_wire shape;

@@ -95,8 +95,6 @@ qn_status qn__onnx_read_attr(qn_onnx_source *source, qn_arena *arena, qn_span bo
  * blob is borrowed from the document. */
 qn_status qn__onnx_open_external(qn_onnx_source *source, const char *location, qn_blob **out,
                                  qn_error *error);
-qn_dtype qn__onnx_dtype(int64_t data_type); /* NONE: not one of ours */
-int64_t qn__onnx_data_type(qn_dtype dtype);
 
 /* The document of a graph that was read from ONNX, else NULL. */
 qn_onnx_source *qn__onnx_source_of(const qn_graph *graph);

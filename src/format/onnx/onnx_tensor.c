@@ -5,34 +5,6 @@
 #include "core/context.h"
 #include "format/onnx/onnx_source.h"
 
-static const struct {
-    int64_t code;
-    qn_dtype dtype;
-} DATA_TYPES[] = {{1, QN_DTYPE_F32},         {2, QN_DTYPE_U8},      {3, QN_DTYPE_I8},
-                  {4, QN_DTYPE_U16},         {5, QN_DTYPE_I16},     {6, QN_DTYPE_I32},
-                  {7, QN_DTYPE_I64},         {9, QN_DTYPE_BOOL},    {10, QN_DTYPE_F16},
-                  {11, QN_DTYPE_F64},        {12, QN_DTYPE_U32},    {13, QN_DTYPE_U64},
-                  {16, QN_DTYPE_BF16},       {21, QN_DTYPE_U4},     {22, QN_DTYPE_I4},
-                  {25, QN_DTYPE_U2},         {26, QN_DTYPE_I2},     {17, QN_DTYPE_F8E4M3FN},
-                  {18, QN_DTYPE_F8E4M3FNUZ}, {19, QN_DTYPE_F8E5M2}, {20, QN_DTYPE_F8E5M2FNUZ},
-                  {23, QN_DTYPE_F4E2M1},     {24, QN_DTYPE_F8E8M0}};
-
-qn_dtype qn__onnx_dtype(int64_t data_type)
-{
-    for (size_t i = 0; i < sizeof(DATA_TYPES) / sizeof(DATA_TYPES[0]); i++)
-        if (DATA_TYPES[i].code == data_type)
-            return DATA_TYPES[i].dtype;
-    return QN_DTYPE_NONE;
-}
-
-int64_t qn__onnx_data_type(qn_dtype dtype)
-{
-    for (size_t i = 0; i < sizeof(DATA_TYPES) / sizeof(DATA_TYPES[0]); i++)
-        if (DATA_TYPES[i].dtype == dtype)
-            return DATA_TYPES[i].code;
-    return 0;
-}
-
 typedef struct tensor_fields {
     int64_t data_type, location;
     size_t n_dims;
@@ -295,7 +267,7 @@ qn_status qn__onnx_read_tensor(qn_onnx_source *source, qn_arena *arena, qn_span 
     tensor_fields t = {0};
     qn_wire w = qn__wire_open(body, "TensorProto", depth);
     QN_TRY(read_fields(source, arena, &w, &t, out, error));
-    out->dtype = qn__onnx_dtype(t.data_type);
+    out->dtype = qn__dtype_of_onnx(t.data_type);
     QN_FAIL_IF(t.data_type == 0, error, QN_CORRUPT, "tensor \"%s\" has no data type", out->name);
     QN_FAIL_IF(out->dtype == QN_DTYPE_NONE, error, QN_UNSUPPORTED,
                "tensor \"%s\" has data type %" PRId64 ", which is not supported", out->name,

@@ -247,7 +247,7 @@ static qn_status read_quantize(qn_onnx_reader *r, qn_node *node, bool *folded, q
     s.has_axis = qn__node_attr(node, "axis") != NULL;
     if (!s.tensor || node->n_outputs != 1 || !node->outputs[0])
         return qn__onnx_node_fail(r, node, error, QN_CORRUPT, "needs an input and an output");
-    qn_dtype storage = qn__onnx_dtype(qn__attr_int(node, "output_dtype", 2));
+    qn_dtype storage = qn__dtype_of_onnx(qn__attr_int(node, "output_dtype", 2));
     storage = s.zero_point ? s.zero_point->type.dtype : storage;
     QN_TRY(make_type(r, node, &s, storage, &node->outputs[0]->type, error));
     node->n_inputs = 1;

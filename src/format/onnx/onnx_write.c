@@ -215,7 +215,7 @@ static qn_status peek_value(qn_onnx_writer *w, qn_span body, const char **name, 
                 if (!elems)
                     break;
                 if (e.number == TYPE_TENSOR_ELEM)
-                    *dtype = qn__onnx_dtype((int64_t)e.value);
+                    *dtype = qn__dtype_of_onnx((int64_t)e.value);
             }
         }
     }

@@ -1,9 +1,18 @@
 /* MatMulInteger and ConvInteger: sums in int32 of bytes less their zero points, which are tensors.
- * Plain loops: what runtimes fuse around them is collapsed when a model is read. */
+ * Constant right sides run as a convolution on 8-bit kernels (a matrix as a row of pixels), whose
+ * float results are exact sums as long as they stay below 2^24: where they might not, or weights
+ * less their zero points do not fit int8, weights are taken apart into 16 * high + low. Weights are
+ * packed as if the left side's zero point were the middle of its type; what this run's changes is
+ * added behind. Everything else is plain loops. */
+#include "core/checked.h"
 #include "run/nd.h"
 #include "run/ops/broadcast.h"
-#include "run/ops/qcore.h"
-#include "run/ops/window.h"
+#include "run/ops/q8_conv.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { MAX_PARTS = 2, EXACT = 1 << 24 };
 
 typedef struct product_state {
     size_t m, n, k, batches;
@@ -11,6 +20,14 @@ typedef struct product_state {
     qn_window window;
     size_t groups;
     bool a_rows, b_columns; /* a zero point for each row, for each column */
+    /* 8-bit kernels; n_parts 0: plain loops */
+    size_t n_parts;
+    qn_q8_conv parts[MAX_PARTS]; /* high and low, or whole */
+    int32_t *sums;               /* [oc] of the weights less their zero points; 0 for depthwise */
+    int32_t *bias;               /* [oc] zeros */
+    float *ones;                 /* [oc] */
+    int32_t middle;              /* of the left side's type */
+    size_t pad_at, low_at;       /* scratch: a tap's padding; sums of the low part */
 } product_state;
 
 static bool is_byte(const qn_tensor *t)
@@ -56,7 +73,15 @@ static qn_status start(const qn_plan *plan, qn_step *step, product_state **out, 
 
 static void release(const qn_context *ctx, qn_step *step)
 {
-    qn__free(ctx, step->state);
+    product_state *const s = step->state;
+    for (size_t i = 0; s != NULL && i < MAX_PARTS; i++)
+        qn__q8_conv_free(ctx, &s->parts[i]);
+    if (s != NULL) {
+        qn__free(ctx, s->sums);
+        qn__free(ctx, s->bias);
+        qn__free(ctx, s->ones);
+    }
+    qn__free(ctx, s);
     step->state = NULL;
 }
 
@@ -65,6 +90,160 @@ static int32_t zero_at(const qn_step *step, const qn_view *in, uint32_t input, b
     if (qn__step_input(step, input + 2) == NULL)
         return 0;
     return qn_qload(in[input + 2].data, in[input + 2].tensor->type.dtype, many ? i : 0);
+}
+
+/* --- 8-bit kernels ----------------------------------------------------------------------------*/
+/* Weights as [oc][cin][taps], less their zero points: the whole (of 1 part) or a part of each.
+ * False: they do not fit int8, or sums of their products might not be exact. */
+static bool take_part(const qn_step *step, const product_state *s, size_t n_parts, size_t part,
+                      int8_t *out)
+{
+    const qn_tensor *const w = step->node->inputs[1], *const zero = qn__step_input(step, 3);
+    const bool matmul = step->node->op == QN_OP_MATMUL_INTEGER;
+    const size_t oc = s->window.oc, count = s->k * s->window.kh * s->window.kw;
+    /* Padding of depthwise kernels adds nothing, so they take the left side's true zero point. */
+    const int32_t most = EXACT / (s->k == 1 ? 255 : 128);
+    for (size_t o = 0; o < oc; o++) {
+        const int32_t z =
+            zero == NULL ? 0 : qn_qload(zero->constant->data, w->type.dtype, s->b_columns ? o : 0);
+        int64_t total = 0;
+        for (size_t i = 0; i < count; i++) {
+            const size_t at = matmul ? i * oc + o : o * count + i;
+            int32_t v = qn_qload(w->constant->data, w->type.dtype, at) - z;
+            const int32_t low = ((v + 8) & 15) - 8;
+            if (n_parts == MAX_PARTS)
+                v = part == 0 ? (v - low) / 16 : low;
+            total += v < 0 ? -v : v;
+            out[o * count + i] = (int8_t)v;
+            if (v < INT8_MIN || v > INT8_MAX)
+                return false;
+            s->sums[o] += (part == 0 && n_parts == MAX_PARTS ? 16 : 1) * v;
+        }
+        if (total >= most)
+            return false;
+    }
+    return true;
+}
+
+static qn_status pack_parts(const qn_plan *plan, qn_step *step, product_state *s, int8_t *values,
+                            qn_error *error)
+{
+    const size_t bytes = s->window.oc * sizeof(int32_t);
+    const bool is_signed = step->node->inputs[0]->type.dtype == QN_DTYPE_I8;
+    const qn_qparams x = {.dtype = step->node->inputs[0]->type.dtype,
+                          .scale = 1.0f,
+                          .zero = is_signed ? 0 : 128,
+                          .qmin = is_signed ? -128 : 0,
+                          .qmax = is_signed ? 127 : 255};
+    const qn_requant sums = {.scale = s->ones, .bias = s->bias, .dtype = QN_DTYPE_F32};
+    const qn_qweights weights = {.bytes = values, .fits_i8 = true};
+    size_t n_parts = 0, packed = 0, padding = 0;
+    for (bool fits = false; !fits && n_parts < MAX_PARTS;) {
+        fits = true;
+        n_parts++;
+        for (size_t i = 0; i < n_parts && fits; i++)
+            fits = take_part(step, s, n_parts, i, values);
+        if (!fits && n_parts == MAX_PARTS)
+            return QN_OK;
+    }
+    memset(s->sums, 0, bytes);
+    for (size_t i = 0; i < n_parts; i++) {
+        qn_q8_conv *const part = &s->parts[i];
+        take_part(step, s, n_parts, i, values);
+        if (qn__q8_conv_find(plan, step, &s->window, s->groups, &x, &sums, part))
+            return qn__step_fail(step, error, QN_CORRUPT, "packed weights are another's");
+        QN_TRY(qn__q8_conv_prepare(plan, step, &x, &weights, &sums, part, error));
+        packed += step->packed_bytes;
+        padding = part->packed.kc;
+    }
+    if (s->parts[0].way == QN_Q8_DEPTHWISE)
+        memset(s->sums, 0, bytes);
+    s->middle = x.zero;
+    s->n_parts = n_parts;
+    step->packed_bytes = packed;
+    step->weights = NULL;
+    s->pad_at = step->scratch_bytes;
+    const size_t low = n_parts < MAX_PARTS ? 0 : qn__tensor_elements(step->node->outputs[0]);
+    if (!qn_add_size(&s->low_at, s->pad_at, padding) || !qn_align_size(&s->low_at, s->low_at, 64) ||
+        low > SIZE_MAX / sizeof(float) ||
+        !qn_add_size(&step->scratch_bytes, s->low_at, low * sizeof(float)))
+        return qn__step_fail(step, error, QN_LIMIT, "scratch memory is too large");
+    return QN_OK;
+}
+
+static qn_status pack(const qn_plan *plan, qn_step *step, product_state *s, qn_error *error)
+{
+    const qn_context *const ctx = qn__plan_context(plan);
+    const qn_tensor *const w = step->node->inputs[1], *const zero = qn__step_input(step, 3);
+    const size_t oc = s->window.oc;
+    if (w->constant == NULL || (zero != NULL && zero->constant == NULL) ||
+        qn__plan_get_options(plan)->reference || qn__tensor_elements(w) == 0)
+        return QN_OK;
+    s->sums = qn__calloc(ctx, oc, sizeof(*s->sums));
+    s->bias = qn__calloc(ctx, oc, sizeof(*s->bias));
+    s->ones = qn__calloc(ctx, oc, sizeof(*s->ones));
+    int8_t *const values = qn__alloc(ctx, qn__tensor_elements(w));
+    qn_status status = QN_OK;
+    if (s->sums == NULL || s->bias == NULL || s->ones == NULL || values == NULL)
+        status = QN_NOMEM(error);
+    for (size_t i = 0; i < oc && status == QN_OK; i++)
+        s->ones[i] = 1.0f;
+    if (status == QN_OK)
+        status = pack_parts(plan, step, s, values, error);
+    qn__free(ctx, values);
+    return status;
+}
+
+typedef struct settle_job {
+    const qn_step *step;
+    const qn_view *in;
+    int32_t *out;
+    const float *low;
+} settle_job;
+
+/* Rows of exact sums in float become the output's. */
+static void settle_rows(void *arg, size_t begin, size_t end)
+{
+    const settle_job *const job = arg;
+    const product_state *const s = job->step->state;
+    const size_t oc = s->window.oc;
+    for (size_t row = begin; row < end; row++) {
+        const int32_t zero = zero_at(job->step, job->in, 0, s->a_rows, row % s->m);
+        const uint32_t moved = (uint32_t)(s->middle - zero);
+        int32_t *const y = job->out + row * oc;
+        for (size_t o = 0; o < oc; o++) {
+            float high;
+            memcpy(&high, y + o, sizeof(high));
+            uint32_t sum = (uint32_t)(int32_t)high;
+            if (job->low != NULL)
+                sum = 16 * sum + (uint32_t)(int32_t)job->low[row * oc + o];
+            y[o] = (int32_t)(sum + moved * (uint32_t)s->sums[o]);
+        }
+    }
+}
+
+static void run_parts(const qn_step *step, const qn_run_env *env, const qn_view *in,
+                      const qn_view *out)
+{
+    const product_state *const s = step->state;
+    const qn_window *const w = &s->window;
+    uint8_t *const scratch = env->scratch;
+    const int32_t zero = zero_at(step, in, 0, false, 0);
+    const qn_requant sums = {
+        .scale = s->ones, .bias = s->bias, .dtype = QN_DTYPE_F32, .clamp = {-INFINITY, INFINITY}};
+    qn_view low = *out;
+    low.data = scratch + s->low_at;
+    for (size_t i = 0; i < s->n_parts; i++) {
+        qn_q8_conv part = s->parts[i];
+        part.zero = (uint8_t)zero;
+        part.depthwise.in_zero = zero;
+        part.depthwise.format = qn__q8_format(&sums);
+        part.zeros = scratch + s->pad_at;
+        memset(part.zeros, part.zero, part.packed.kc);
+        qn__q8_conv_run(&part, env, &in[0], i == 0 ? &out[0] : &low, &sums);
+    }
+    settle_job job = {step, in, out[0].data, s->n_parts == MAX_PARTS ? low.data : NULL};
+    qn__parallel_ranges(env->pool, settle_rows, &job, w->n * w->oh * w->ow, 2 * w->oc);
 }
 
 /* --- MatMulInteger ----------------------------------------------------------------------------*/
@@ -97,7 +276,17 @@ static qn_status matmul_prepare(const qn_plan *plan, qn_step *step, qn_error *er
 {
     product_state *s = NULL;
     QN_TRY(start(plan, step, &s, error));
-    const qn_status status = read_matmul(step, s, error);
+    qn_status status = read_matmul(step, s, error);
+    if (status == QN_OK && step->node->inputs[1]->rank == 2 && s->k > 0) {
+        const size_t rows = s->batches * s->m;
+        s->window = (qn_window){.n = 1, .c = s->k, .h = 1, .w = rows, .oc = s->n, .oh = 1};
+        s->window.ow = rows;
+        s->window.kh = s->window.kw = s->window.sh = s->window.sw = 1;
+        s->window.dh = s->window.dw = 1;
+        s->groups = 1;
+        status = pack(plan, step, s, error);
+        step->in_layout[0] = step->out_layout[0] = QN_LAYOUT_ROW_MAJOR;
+    }
     if (status != QN_OK)
         release(qn__plan_context(plan), step);
     return status;
@@ -141,6 +330,10 @@ static qn_status matmul_run(const qn_step *step, const qn_run_env *env, const qn
 {
     (void)error;
     const product_state *const s = step->state;
+    if (s->n_parts > 0) {
+        run_parts(step, env, in, out);
+        return QN_OK;
+    }
     matmul_job job = {step, in, out[0].data};
     qn__parallel_ranges(env->pool, matmul_rows, &job, s->batches * s->m, 4 * s->k * s->n);
     return QN_OK;
@@ -158,6 +351,7 @@ static qn_status read_conv(const qn_step *step, product_state *s, qn_error *erro
     qn__tensor_dims(w, dims);
     QN_TRY(qn__window_read(step, dims + 2, false, false, &s->window, error));
     s->groups = (size_t)groups;
+    s->m = 1;
     s->k = (size_t)dims[1];
     if (s->window.c % s->groups != 0 || s->window.oc % s->groups != 0 ||
         s->window.c / s->groups != s->k || (size_t)dims[0] != s->window.oc ||
@@ -171,7 +365,9 @@ static qn_status conv_prepare(const qn_plan *plan, qn_step *step, qn_error *erro
 {
     product_state *s = NULL;
     QN_TRY(start(plan, step, &s, error));
-    const qn_status status = read_conv(step, s, error);
+    qn_status status = read_conv(step, s, error);
+    if (status == QN_OK)
+        status = pack(plan, step, s, error);
     if (status != QN_OK)
         release(qn__plan_context(plan), step);
     return status;
@@ -223,6 +419,10 @@ static qn_status conv_run(const qn_step *step, const qn_run_env *env, const qn_v
     (void)error;
     const product_state *const s = step->state;
     const qn_window *const w = &s->window;
+    if (s->n_parts > 0) {
+        run_parts(step, env, in, out);
+        return QN_OK;
+    }
     matmul_job job = {step, in, out[0].data};
     qn__parallel_ranges(env->pool, conv_rows, &job, w->n * w->oc * w->oh,
                         4 * w->ow * s->k * w->kh * w->kw);

@@ -1,29 +1,11 @@
 /* Pools over any number of axes, LpPool, and MaxPool with the indices of its maxima. */
 #include "run/nd.h"
+#include "run/ops/window.h"
 #include "run/ops/window_nd.h"
 
 #include <float.h>
 #include <math.h>
 #include <string.h>
-
-enum { MAX_EXTENT = 1 << 30 };
-
-static qn_status read_list(const qn_step *step, const char *name, size_t count, int64_t lo,
-                           int64_t fallback, int64_t *out, qn_error *error)
-{
-    size_t n = 0;
-    const int64_t *const values = qn__attr_ints(step->node, name, &n);
-    if (n != 0 && n != count)
-        return qn__step_fail(step, error, QN_CORRUPT, "%s has %zu values, %zu are needed", name, n,
-                             count);
-    for (size_t i = 0; i < count; i++) {
-        out[i] = n == 0 ? fallback : values[i];
-        if (out[i] < lo || out[i] > MAX_EXTENT)
-            return qn__step_fail(step, error, QN_CORRUPT, "%s[%zu] is %lld", name, i,
-                                 (long long)out[i]);
-    }
-    return QN_OK;
-}
 
 void qn__coordinates(size_t index, size_t rank, const int64_t *dims, int64_t *at)
 {
@@ -48,16 +30,17 @@ qn_status qn__window_nd_read(const qn_step *step, const int64_t *kernel, qn_wind
     if (strcmp(auto_pad, "NOTSET") != 0 && strcmp(auto_pad, "VALID") != 0)
         return qn__step_fail(step, error, QN_UNSUPPORTED, "auto_pad \"%s\"", auto_pad);
     if (kernel == NULL)
-        QN_TRY(read_list(step, "kernel_shape", w.n, 1, 0, w.kernel, error));
-    QN_TRY(read_list(step, "strides", w.n, 1, 1, w.stride, error));
-    QN_TRY(read_list(step, "dilations", w.n, 1, 1, w.dilation, error));
-    QN_TRY(read_list(step, "pads", 2 * w.n, -MAX_EXTENT, 0, pads, error));
+        QN_TRY(qn__window_ints(step, "kernel_shape", w.n, 1, 0, w.kernel, error));
+    QN_TRY(qn__window_ints(step, "strides", w.n, 1, 1, w.stride, error));
+    QN_TRY(qn__window_ints(step, "dilations", w.n, 1, 1, w.dilation, error));
+    QN_TRY(qn__window_ints(step, "pads", 2 * w.n, -QN_WINDOW_MAX_EXTENT, 0, pads, error));
     for (size_t i = 0; i < w.n; i++) {
         w.in[i] = x->dims[2 + i].value;
         w.out[i] = y->dims[2 + i].value;
         w.kernel[i] = kernel != NULL ? kernel[i] : w.kernel[i];
-        if (w.kernel[i] < 1 || w.kernel[i] > MAX_EXTENT || w.in[i] > MAX_EXTENT ||
-            w.out[i] > MAX_EXTENT || !qn_mul_size(&w.taps, w.taps, (size_t)w.kernel[i]))
+        if (w.kernel[i] < 1 || w.kernel[i] > QN_WINDOW_MAX_EXTENT ||
+            w.in[i] > QN_WINDOW_MAX_EXTENT || w.out[i] > QN_WINDOW_MAX_EXTENT ||
+            !qn_mul_size(&w.taps, w.taps, (size_t)w.kernel[i]))
             return qn__step_fail(step, error, QN_CORRUPT, "kernel of %lld over %lld elements",
                                  (long long)w.kernel[i], (long long)w.in[i]);
         w.begin[i] = pads[i];

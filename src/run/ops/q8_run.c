@@ -88,6 +88,12 @@ static uint64_t mix_words(uint64_t key, const void *data, size_t count)
     return key;
 }
 
+/* Packed bytes of a constant are kept under what describes them only where a node packs it once. */
+static bool may_share(const qn_step *step, const qn_tensor *w)
+{
+    return w->type.kind == QN_TYPE_QUANT && step->node->op != QN_OP_CONV_TRANSPOSE;
+}
+
 /* All that the packed bytes depend on, apart from the weights' own. */
 static uint64_t packed_key(const qn_tensor *w, const qn_qparams *x, const qn_requant *requant,
                            const qn_q8_strides *strides, const qn_q8_packed *p)
@@ -125,8 +131,8 @@ bool qn__q8_find(const qn_plan *plan, const qn_step *step, const qn_qparams *x,
     const uint32_t layout = qn_q8_gemm_layout(&out->kernel);
     if (qn__plan_get_options(plan)->collect != NULL) /* which wants them made */
         return false;
-    if (!qn__q8_activations(plan, x) || !qn__packed_known(store, w->constant->data, layout) ||
-        !qn__q8_set_sizes(out, x, requant))
+    if (!may_share(step, w) || !qn__q8_activations(plan, x) ||
+        !qn__packed_known(store, w->constant->data, layout) || !qn__q8_set_sizes(out, x, requant))
         return false;
     const uint64_t key = packed_key(w, x, requant, strides, out);
     const qn_packed_entry *const e = qn__packed_find(store, w->constant->data, layout, key);
@@ -146,13 +152,15 @@ static bool collect(const qn_plan *plan, const qn_step *step, const qn_qparams *
 {
     const qn_tensor *const w = qn__step_input(step, 1);
     qn_packed_list *const list = qn__plan_get_options(plan)->collect;
+    if (list == NULL || !may_share(step, w))
+        return true;
     const qn_packed_entry entry = {.weights = w->constant->data,
                                    .key = packed_key(w, x, requant, strides, p),
                                    .layout = qn_q8_gemm_layout(&p->kernel),
                                    .flags = p->safe ? PACKED_SAFE : 0,
                                    .data = p->data,
                                    .bytes = p->bytes};
-    return list == NULL || qn__packed_list_add(list, &entry);
+    return qn__packed_list_add(list, &entry);
 }
 
 qn_status qn__q8_pack(const qn_plan *plan, const qn_step *step, const qn_qparams *x,

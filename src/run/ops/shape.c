@@ -171,6 +171,11 @@ static qn_status run_cast(const qn_step *step, const qn_run_env *env, const qn_v
             memmove(out[0].data, in[0].data, bytes);
         return QN_OK;
     }
+    if (from == QN_DTYPE_I32 && to == QN_DTYPE_F32) { /* sums of integer products */
+        for (size_t i = 0; i < in[0].count; i++)
+            ((float *)out[0].data)[i] = (float)((const int32_t *)in[0].data)[i];
+        return QN_OK;
+    }
     size_t packed;
     if (qn__dtype_bits(to) < 8 && qn__dtype_bytes(&packed, to, in[0].count))
         memset(out[0].data, 0, packed); /* the last byte may not be full */

@@ -2,16 +2,12 @@
 
 #include <string.h>
 
-/* Sizes, strides, pads and dilations stay below this, so that sums and products of two of them fit
- * int64_t whatever a file says. */
-enum { MAX_EXTENT = 1 << 30 };
-
 typedef struct axis {
     int64_t in, out, kernel, stride, dilation, pad_begin, pad_end;
 } axis;
 
-static qn_status read_ints(const qn_step *step, const char *name, size_t count, int64_t lo,
-                           int64_t fallback, int64_t *out, qn_error *error)
+qn_status qn__window_ints(const qn_step *step, const char *name, size_t count, int64_t lo,
+                          int64_t fallback, int64_t *out, qn_error *error)
 {
     size_t n = 0;
     const int64_t *const values = qn__attr_ints(step->node, name, &n);
@@ -20,7 +16,7 @@ static qn_status read_ints(const qn_step *step, const char *name, size_t count, 
                              count);
     for (size_t i = 0; i < count; i++) {
         out[i] = n == 0 ? fallback : values[i];
-        if (out[i] < lo || out[i] > MAX_EXTENT)
+        if (out[i] < lo || out[i] > QN_WINDOW_MAX_EXTENT)
             return qn__step_fail(step, error, QN_CORRUPT, "%s[%zu] is %lld", name, i,
                                  (long long)out[i]);
     }
@@ -77,18 +73,19 @@ qn_status qn__window_read(const qn_step *step, const int64_t *kernel, bool trans
     const size_t axes = in_tensor->rank - 2u;
     int64_t shape[2] = {0}, strides[2], dilations[2], pads[4] = {0};
     if (kernel == NULL)
-        QN_TRY(read_ints(step, "kernel_shape", axes, 1, 0, shape, error));
-    QN_TRY(read_ints(step, "strides", axes, 1, 1, strides, error));
-    QN_TRY(read_ints(step, "dilations", axes, 1, 1, dilations, error));
+        QN_TRY(qn__window_ints(step, "kernel_shape", axes, 1, 0, shape, error));
+    QN_TRY(qn__window_ints(step, "strides", axes, 1, 1, strides, error));
+    QN_TRY(qn__window_ints(step, "dilations", axes, 1, 1, dilations, error));
     const char *const auto_pad = qn__attr_string(step->node, "auto_pad", "NOTSET");
     const bool same = strncmp(auto_pad, "SAME", 4) == 0;
     if (!same && strcmp(auto_pad, "VALID") != 0)
-        QN_TRY(read_ints(step, "pads", 2 * axes, 0, 0, pads, error));
+        QN_TRY(qn__window_ints(step, "pads", 2 * axes, 0, 0, pads, error));
 
     axis a[2] = {{1, 1, 1, 1, 1, 0, 0}, {1, 1, 1, 1, 1, 0, 0}};
     for (size_t i = 0; i < axes; i++) {
         const int64_t taps = kernel != NULL ? kernel[i] : shape[i];
-        if (taps < 1 || taps > MAX_EXTENT || in[2 + i] > MAX_EXTENT || result[2 + i] > MAX_EXTENT)
+        if (taps < 1 || taps > QN_WINDOW_MAX_EXTENT || in[2 + i] > QN_WINDOW_MAX_EXTENT ||
+            result[2 + i] > QN_WINDOW_MAX_EXTENT)
             return qn__step_fail(step, error, QN_CORRUPT, "kernel of %lld over %lld elements",
                                  (long long)taps, (long long)in[2 + i]);
         axis *const x = &a[2 - axes + i];

@@ -14,6 +14,14 @@ typedef struct qn_window {
     size_t pt, pl, pb, pr; /* pads */
 } qn_window;
 
+/* Sizes, strides, pads and dilations stay below this, so that sums and products of two of them fit
+ * int64_t whatever a file says. */
+enum { QN_WINDOW_MAX_EXTENT = 1 << 30 };
+
+/* Integers from an attribute, which has `count` of them if it is there, each at least lo. */
+qn_status qn__window_ints(const qn_step *step, const char *name, size_t count, int64_t lo,
+                          int64_t fallback, int64_t *out, qn_error *error);
+
 /* Reads strides, pads, auto_pad and dilations. kernel: spatial sizes from the weights, or NULL: the
  * attribute kernel_shape. transposed: the relation of input and output is ConvTranspose's. is_pool:
  * the output may be rounded up. */

@@ -1,0 +1,192 @@
+/* Integer products with zero points that are tensors, on 8-bit kernels against plain loops: the
+ * same int32 on every instruction set of the machine and any number of threads. */
+#include "plan_fault.h"
+#include "q8_net.h"
+
+enum { PRODUCTS = 150 };
+
+/* Bytes as a Cast makes them of floats. */
+static qn_tensor *plain_bytes(sample *s, qn_dtype dtype, size_t rank, const int64_t *dims)
+{
+    const int64_t least = dtype == QN_DTYPE_I8 ? -128 : 0;
+    const bool edge = net_random(6) == 0;
+    size_t count = 0;
+    assert_true(qn_shape_count(&count, dims, rank) && count <= MAX_IN);
+    for (size_t i = 0; i < count; i++)
+        s->x[i] = (float)(edge ? least + 255 : between(least, least + 255));
+    qn_tensor *x = net_input(s->n, s->x, net_random(2) != 0, rank, dims);
+    qn_tensor *q = NODE(&s->n->b, CAST, "q", x);
+    set_int(&s->n->b, q, "to", dtype == QN_DTYPE_I8 ? 3 : 2);
+    q->type = qn_type_plain_make(dtype);
+    return q;
+}
+
+static qn_tensor *constant_bytes(sample *s, const char *name, int8_t *data, qn_dtype dtype,
+                                 size_t rank, const int64_t *dims)
+{
+    size_t count = 0;
+    assert_true(qn_shape_count(&count, dims, rank) && count <= MAX_W);
+    const bool small = net_random(2) != 0, edge = net_random(8) == 0;
+    for (size_t i = 0; i < count; i++)
+        data[i] = (int8_t)(edge ? -1 : small ? between(0, 40) : between(0, 255));
+    return build_const(&s->n->b, name, dtype, data, rank, dims);
+}
+
+static sample *products_make(uint64_t seed)
+{
+    sample *const s = calloc(1, sizeof(*s));
+    assert_non_null(s);
+    net_random_state = seed * 6007 + 5;
+    s->n = net_start();
+    static int8_t zeros[2][MAX_CHANNELS];
+    const qn_dtype left = net_random(2) != 0 ? QN_DTYPE_I8 : QN_DTYPE_U8;
+    const qn_dtype right = net_random(2) != 0 ? QN_DTYPE_I8 : QN_DTYPE_U8;
+    const bool conv = net_random(2) != 0;
+    const int64_t one[1] = {1};
+    qn_tensor *in[4] = {NULL};
+    int64_t columns, rows = 1;
+    if (conv) {
+        const uint32_t kind = net_random(4);
+        const int64_t groups = kind == 0 ? between(2, 40) : kind == 1 ? between(2, 4) : 1;
+        const int64_t cin = kind == 0 ? 1 : between(1, 60), kernel = between(1, 3);
+        const int64_t x[4] = {between(1, 2), groups * cin, between(3, 9), between(3, 9)};
+        columns = kind == 0 ? groups : groups * between(1, 7);
+        const int64_t w[4] = {columns, cin, kernel, kernel};
+        in[0] = plain_bytes(s, left, 4, x);
+        in[1] = constant_bytes(s, "w", s->w, right, 4, w);
+        rows = groups;
+    } else {
+        const int64_t m = between(1, 20),
+                      k = net_random(3) == 0 ? between(1500, 2500) : between(1, 80);
+        columns = between(1, 12);
+        rows = m;
+        const int64_t x[3] = {1, m, k}, w[2] = {k, columns};
+        in[0] = plain_bytes(s, left, 3, x);
+        in[1] = constant_bytes(s, "w", s->w, right, 2, w);
+    }
+    const int64_t many[1] = {columns};
+    const int64_t by_row[1] = {rows};
+    const bool rowwise = !conv && net_random(2) != 0;
+    in[2] = constant_bytes(s, "za", zeros[0], left, 1, rowwise ? by_row : one);
+    in[3] = constant_bytes(s, "zb", zeros[1], right, 1, net_random(2) != 0 ? many : one);
+    const uint32_t count = 2 + net_random(3);
+    qn_tensor *y =
+        build_node(&s->n->b, conv ? QN_OP_CONV_INTEGER : QN_OP_MATMUL_INTEGER, "y", count, in);
+    if (conv) {
+        const int64_t pads[4] = {between(0, 2), between(0, 2), between(0, 2), between(0, 2)};
+        const int64_t strides[2] = {between(1, 2), between(1, 2)};
+        set_ints(&s->n->b, y, "pads", 4, pads);
+        set_ints(&s->n->b, y, "strides", 2, strides);
+        set_int(&s->n->b, y, "group", rows);
+    }
+    s->y = y;
+    s->integers = true;
+    build_output(&s->n->b, y);
+    return s;
+}
+
+static void products_are_the_plain_loops(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < PRODUCTS; i++) {
+        sample *const s = products_make(i);
+        q8_expect_reference(s, i, "q8_");
+        sample_free(s);
+    }
+}
+
+static sample *transposed_make(uint64_t seed)
+{
+    sample *const s = calloc(1, sizeof(*s));
+    assert_non_null(s);
+    net_random_state = seed * 3001 + 17;
+    s->n = net_start();
+    const size_t axes = net_random(5) == 0 ? 1 : 2;
+    const uint32_t kind = net_random(4);
+    const int64_t groups = kind == 0 ? between(2, 30) : kind == 1 ? between(2, 4) : 1;
+    const int64_t cin = kind == 0 ? 1 : between(1, 40), cout = kind == 0 ? 1 : between(1, 12);
+    int64_t x[4] = {between(1, 2), groups * cin}, w[4] = {groups * cin, cout};
+    int64_t strides[2], dilations[2], pads[4] = {0}, more[2];
+    for (size_t i = 0; i < axes; i++) {
+        x[2 + i] = between(1, 7);
+        w[2 + i] = between(1, 4);
+        strides[i] = between(1, 4);
+        dilations[i] = between(1, net_random(3) == 0 ? 4 : 1);
+        more[i] = between(0, strides[i] - 1);
+        const int64_t out = (x[2 + i] - 1) * strides[i] + (w[2 + i] - 1) * dilations[i] + 1;
+        pads[i] = between(0, (out - 1) / 2);
+        pads[axes + i] = between(0, (out - 1) / 2);
+    }
+    qn_tensor *in[3] = {bytes_input(s, axes + 2, x, 0.02f), weights(s, axes + 2, w, 1), NULL};
+    const bool has_bias = net_random(2) != 0;
+    if (has_bias)
+        in[2] = int_bias(s, (size_t)(groups * cout));
+    qn_tensor *y = build_node(&s->n->b, QN_OP_CONV_TRANSPOSE, "y", has_bias ? 3 : 2, in);
+    set_ints(&s->n->b, y, "pads", 2 * axes, pads);
+    set_ints(&s->n->b, y, "strides", axes, strides);
+    set_ints(&s->n->b, y, "dilations", axes, dilations);
+    set_ints(&s->n->b, y, "output_padding", axes, more);
+    set_int(&s->n->b, y, "group", groups);
+    finish(s, y, (size_t)(cin * 2), 0.02f);
+    return s;
+}
+
+static void transposed_is_the_plain_loop(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < PRODUCTS; i++) {
+        sample *const s = transposed_make(i);
+        q8_expect_reference(s, i, "q8_");
+        sample_free(s);
+    }
+}
+
+static void planning_survives_lack_of_memory(void **state)
+{
+    (void)state;
+    for (int kind = 0; kind < 3; kind++) {
+        fault f = {0};
+        sample *const s = calloc(1, sizeof(*s));
+        assert_non_null(s);
+        s->n = calloc(1, sizeof(*s->n));
+        assert_non_null(s->n);
+        builder *const b = &s->n->b;
+        plan_fault_start(&f, b);
+        const int64_t x[4] = {1, 8, 5, 5}, w[4] = {6, 8, 3, 3}, matrix[2] = {8, 8};
+        qn_tensor *in[4] = {NULL};
+        if (kind == 2) {
+            const int64_t turned[4] = {8, 6, 3, 3}, strides[2] = {2, 2};
+            in[0] = bytes_input(s, 4, x, 0.02f);
+            in[1] = weights(s, 4, turned, 1);
+            qn_tensor *const y = build_node(b, QN_OP_CONV_TRANSPOSE, "y", 2, in);
+            set_ints(b, y, "strides", 2, strides);
+            finish(s, y, 8, 0.02f);
+            plan_fault_sweep(&f, b, NULL, 12);
+            free(s->n);
+            free(s);
+            continue;
+        }
+        in[0] = plain_bytes(s, QN_DTYPE_U8, kind == 0 ? 4 : 2, kind == 0 ? x : matrix);
+        for (size_t i = 0; i < 8 * 6 * 9; i++)
+            s->w[i] = (int8_t)i; /* parts: the zero point is far from them */
+        in[1] = build_const(b, "w", QN_DTYPE_U8, s->w, kind == 0 ? 4 : 2, kind == 0 ? w : matrix);
+        static const uint8_t zero[1] = {200};
+        const int64_t one[1] = {1};
+        in[3] = build_const(b, "zb", QN_DTYPE_U8, zero, 1, one);
+        build_output(
+            b, build_node(b, kind == 0 ? QN_OP_CONV_INTEGER : QN_OP_MATMUL_INTEGER, "y", 4, in));
+        plan_fault_sweep(&f, b, NULL, 12);
+        free(s->n);
+        free(s);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(products_are_the_plain_loops),
+        cmocka_unit_test(transposed_is_the_plain_loop),
+        cmocka_unit_test(planning_survives_lack_of_memory),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
