@@ -353,9 +353,10 @@ static void run_task(void *arg, size_t index)
     const look_ahead ahead =
         make_look_ahead(b, group, column_block, unit_end - unit_of(b, tile_begin));
     qn_q8_out out = job->out;
-    for (size_t tile = tile_begin; tile < tile_end; tile++) {
-        const size_t u0 = unit_of(b, tile), u1 = unit_of(b, tile + 1);
-        const size_t m0 = row_of(b, u0), mr = row_of(b, u1) - m0;
+    size_t u0 = unit_of(b, tile_begin), m0 = row_of(b, u0);
+    for (size_t tile = tile_begin, u1, mr; tile < tile_end; tile++, u0 = u1, m0 += mr) {
+        u1 = unit_of(b, tile + 1);
+        mr = row_of(b, u1) - m0;
         const uint8_t **const a =
             job->row_buffer == NULL ? stack_rows
                                     : job->row_buffer + (group * b->tiles + tile) * p->ks * mr_max;
