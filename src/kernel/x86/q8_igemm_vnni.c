@@ -5,6 +5,7 @@
 #include "kernel/x86/q8_igemm_vnni.h"
 
 #include "kernel/x86/q8_avx512.h"
+#include "kernel/x86/q8_bytes_avx512.h"
 
 #include <string.h>
 
@@ -21,8 +22,7 @@ typedef struct product {
     size_t panel_bytes;
     size_t c_stride;
     bool in_bytes; /* and small_scales: written without a detour */
-    bool full;     /* all unsigned bytes are allowed */
-    __m512i move, lo, hi, sign;
+    byte_bounds bounds;
 } product;
 
 /* Tiles of n rows below each other: pointers to rows, the first of `columns` outputs, the first
@@ -64,24 +64,6 @@ static inline __attribute__((always_inline)) void dot_row(const size_t np, __m51
                 : "m"(*(const int32_t(*)[1])row), "v"(b[0]), "v"(b[1]), "v"(b[2]), "v"(b[3]));
 }
 
-/* Four sums, products with `scale` as bytes in every fourth dword each, then in order. Packing
- * saturates to unsigned bytes, and so are the bounds: signed bytes are 128 higher until the end.
- * What is below all integers, and a NaN, become the smallest integer. */
-static inline __attribute__((always_inline)) __m512i to_bytes(const product *g, const __m512i v[4],
-                                                              const __m512 scale[4])
-{
-    __m512i q[4];
-#pragma GCC unroll 4
-    for (size_t i = 0; i < 4; i++)
-        q[i] = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_cvtepi32_ps(v[i]), scale[i]));
-    const __m512i low = _mm512_adds_epi16(g->move, _mm512_packs_epi32(q[0], q[1]));
-    const __m512i high = _mm512_adds_epi16(g->move, _mm512_packs_epi32(q[2], q[3]));
-    __m512i bytes = _mm512_packus_epi16(low, high);
-    if (!g->full)
-        bytes = _mm512_xor_si512(g->sign, _mm512_min_epu8(g->hi, _mm512_max_epu8(g->lo, bytes)));
-    return rows_together(bytes);
-}
-
 /* The first n rows as bytes, more than `few`. */
 static inline __attribute__((always_inline)) void
 put_bytes(const product *g, const size_t mr, const size_t few, const size_t np, size_t n,
@@ -99,7 +81,7 @@ put_bytes(const product *g, const size_t mr, const size_t few, const size_t np, 
             v[i] = acc[m < mr ? m : mr - 1][j < np ? j : np - 1];
             by[i] = _mm512_loadu_ps(scales + (j < np ? j : np - 1) * step);
         }
-        const __m512i bytes = to_bytes(g, v, by);
+        const __m512i bytes = to_bytes(&g->bounds, v, by);
 #pragma GCC unroll 4
         for (size_t i = 0; i < rows; i++, c += stride) {
             if (m0 + i >= mr || (m0 + i > few && m0 + i >= n))
@@ -412,18 +394,13 @@ void qn__q8_igemm_vnni_rows(size_t mr, size_t nc, size_t kc, size_t ks, const ui
                             const qn_q8_out *out)
 {
     const size_t k_up = (kc + KR - 1) / KR * KR, elem = out->is_float ? sizeof(float) : 1;
-    const int32_t lower = out->lo < 0 ? 128 : 0;
     product g = {.kc = k_up,
                  .ks = ks,
                  .a_step = a_step,
                  .panel_bytes = NR * (sizeof(int32_t) + sizeof(float) + ks * k_up),
                  .c_stride = c_stride,
                  .in_bytes = out->small_scales && !out->is_float,
-                 .full = out->lo == 0 && out->hi == UINT8_MAX,
-                 .move = SET1_16((short)(out->zero + lower)),
-                 .lo = SET1_8((char)(out->lo + lower)),
-                 .hi = SET1_8((char)(out->hi + lower)),
-                 .sign = SET1_8((char)lower)};
+                 .bounds = byte_bounds_of(out)};
     if ((flip == 0 && k_up == kc) || kc == 0 || ks == 0) {
         all_columns(&g, mr, nc, a, w, c, out);
     } else {

@@ -166,17 +166,6 @@ static qn_status pack(const qn_plan *plan, qn_step *step, qn_q8_conv *s, const q
     return status;
 }
 
-/* AMX takes 64 bytes of a tap at once; rows of shorter ones are copied together first, which takes
- * longer than what it saves. */
-static void avoid_short_taps(qn_q8_conv *s, const qn_kernels *kernels)
-{
-    qn_kernels others;
-    if ((kernels->cpu_flags & QN_CPU_AMX) == 0 || s->packed.ks == 1 || s->packed.kc >= 64)
-        return;
-    qn__kernels_init(&others, kernels->cpu_flags & ~(uint32_t)QN_CPU_AMX);
-    s->packed.kernel = others.q8_igemm;
-}
-
 bool qn__q8_conv_find(const qn_plan *plan, const qn_step *step, const qn_window *window,
                       size_t groups, const qn_qparams *x, const qn_requant *requant,
                       qn_q8_conv *out)
@@ -185,7 +174,6 @@ bool qn__q8_conv_find(const qn_plan *plan, const qn_step *step, const qn_window 
     out->zero = qn_q8_zero_byte(x);
     out->packed.kernel = step->kernels->q8_igemm;
     choose_way(out, groups);
-    avoid_short_taps(out, step->kernels);
     const qn_q8_strides strides = strides_of(out);
     return out->way != QN_Q8_DEPTHWISE &&
            qn__q8_find(plan, step, x, requant, &strides, &out->packed);
