@@ -302,25 +302,29 @@ static void bench_kernel_q8_igemm(const qn_q8_igemm *kernel)
     }
 }
 
-/* kh is 3, or 2 at the upper and lower edge. */
-static void bench_q8_dwconv(const qn_q8_dwconv *kernel, const window_shape *s, size_t kh)
+static void bench_q8_dwconv(const qn_q8_dwconv *kernel, const window_shape *s, size_t k)
 {
-    const size_t c = s->channels, n = (s->width - 3) / s->stride + 1;
-    uint8_t *const in = bytes(3 * s->width * c), *const w = bytes(9 * c);
+    const size_t c = s->channels, n = (s->width - k) / s->stride + 1;
+    uint8_t *const data = bytes(k * s->width * c), *const w = bytes(k * k * c);
     uint8_t *const out = bytes(n * c);
     int32_t *const bias = calloc(c, sizeof *bias);
     float *const scale = floats(c);
-    const qn_q8_dwconv_args args = {.n = n,
+    const uint8_t *in[5];
+    size_t in_col[5];
+    for (size_t i = 0; i < k; i++) {
+        in[i] = data + i * s->width * c;
+        in_col[i] = i * c;
+    }
+    const qn_q8_dwconv_args args = {.rows = 1,
+                                    .n = n,
                                     .channels = c,
-                                    .kh = kh,
-                                    .kw = 3,
+                                    .kh = k,
+                                    .kw = k,
                                     .in = in,
-                                    .in_zero = 5,
-                                    .in_row = s->width * c,
-                                    .in_col = c,
+                                    .in_col = in_col,
                                     .in_step = s->stride * c,
                                     .w = (const int8_t *)w,
-                                    .w_row = 3 * c,
+                                    .w_step = c,
                                     .bias = bias,
                                     .scale = scale,
                                     .out = out,
@@ -334,17 +338,17 @@ static void bench_q8_dwconv(const qn_q8_dwconv *kernel, const window_shape *s, s
         const double seconds = now() - start;
         best = seconds < best ? seconds : best;
     }
-    printf("%-28s width %4zu channels %4zu stride %zu window %zux3 %8.2f us %7.1f GMAC/s\n",
-           kernel->name, s->width, c, s->stride, kh, best * 1e6,
-           1e-9 * (double)(3 * kh * n * c) / best);
-    free(in), free(w), free(out), free(bias), free(scale);
+    printf("%-28s width %4zu channels %4zu stride %zu window %zux%zu %8.2f us %7.1f GMAC/s\n",
+           kernel->name, s->width, c, s->stride, k, k, best * 1e6,
+           1e-9 * (double)(k * k * n * c) / best);
+    free(data), free(w), free(out), free(bias), free(scale);
 }
 
 static void bench_kernel_q8_dwconv(const qn_q8_dwconv *kernel)
 {
     for (size_t i = 0; i < sizeof windows / sizeof windows[0]; i++) {
         bench_q8_dwconv(kernel, &windows[i], 3);
-        bench_q8_dwconv(kernel, &windows[i], 2);
+        bench_q8_dwconv(kernel, &windows[i], 5);
     }
 }
 

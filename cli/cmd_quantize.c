@@ -253,7 +253,8 @@ int cmd_quantize(const cli_options *options)
     quantize.progress_ctx = &progress;
 
     code = EXIT_FAILED;
-    if (qn_model_load(ctx, options->positional[0], &model, &error) != QN_OK)
+    if ((options->partial ? qn_model_load_partial : qn_model_load)(ctx, options->positional[0],
+                                                                   &model, &error) != QN_OK)
         goto failed;
     cli_say(options, "%-10s %.3f s", "read", cli_seconds() - started);
     code = cli_input_dims(options, model, storage, &quantize.input_dims);

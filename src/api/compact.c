@@ -65,6 +65,10 @@ qn_status qn_model_save_compact(const qn_model *model, const char *path,
         qn_compact_options_init(&defaults);
         options = &defaults;
     }
+    const qn_source *const source = model->graph->source;
+    QN_FAIL_IF(source != NULL && source->n_aside > 0, error, QN_UNSUPPORTED,
+               "%s: a compact file cannot have the %zu nodes that were set aside, %s the first",
+               path, source->n_aside, source->first_aside);
     qn_graph *simplified = NULL, *fixed = NULL;
     qn_status status = qn__model_runnable(model->graph, &simplified, error);
     if (status == QN_OK)

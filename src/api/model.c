@@ -21,7 +21,9 @@ qn_status qn__model_create(const qn_context *ctx, qn_graph *graph, const char *p
     return QN_OK;
 }
 
-qn_status qn_model_load(const qn_context *ctx, const char *path, qn_model **out, qn_error *error)
+static qn_status load(const qn_context *ctx, const char *path,
+                      qn_status (*read)(const qn_context *, const char *, qn_graph **, qn_error *),
+                      qn_model **out, qn_error *error)
 {
     qn_graph *graph = NULL;
     qn_file_view view;
@@ -30,12 +32,23 @@ qn_status qn_model_load(const qn_context *ctx, const char *path, qn_model **out,
     QN_TRY(qn__file_open(ctx, path, &view, error));
     uint64_t bytes = view.size_bytes;
     qn__file_close(ctx, &view);
-    QN_TRY(qn__format_read(ctx, path, &graph, error));
+    QN_TRY(read(ctx, path, &graph, error));
     bytes += graph->source != NULL ? graph->source->data_bytes : 0;
     const qn_status status = qn__model_create(ctx, graph, path, bytes, out, error);
     if (status != QN_OK)
         qn__graph_destroy(graph);
     return status;
+}
+
+qn_status qn_model_load(const qn_context *ctx, const char *path, qn_model **out, qn_error *error)
+{
+    return load(ctx, path, qn__format_read, out, error);
+}
+
+qn_status qn_model_load_partial(const qn_context *ctx, const char *path, qn_model **out,
+                                qn_error *error)
+{
+    return load(ctx, path, qn__format_read_partial, out, error);
 }
 
 void qn_model_destroy(qn_model *model)

@@ -34,7 +34,7 @@ typedef struct qn_stats_head {
 typedef struct qn_stats_sample {
     uint64_t index, hash;
     const char *name;
-    float **inputs; /* [n_inputs], or NULL */
+    float **inputs;                           /* [n_inputs], or NULL */
     const int64_t (*dims)[QN_MODEL_MAX_RANK]; /* [n_inputs] of those, NULL: the head's */
 } qn_stats_sample;
 

@@ -6,7 +6,9 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 
+enum { PAGE_BYTES = 4096, MANY_PAGES = 16 };
 enum { ARENA_ALIGNMENT = 16, TENSOR_ALIGNMENT = 64 };
 
 void *qn__alloc(const qn_context *ctx, size_t size_bytes)
@@ -76,6 +78,20 @@ void qn__free_aligned(const qn_context *ctx, void *ptr)
     void *raw;
     memcpy(&raw, (unsigned char *)ptr - sizeof(void *), sizeof(void *));
     qn__free(ctx, raw);
+}
+
+void qn__will_write(void *memory, size_t size_bytes)
+{
+    uint8_t *const at = memory;
+    const size_t before = (PAGE_BYTES - (uintptr_t)at % PAGE_BYTES) % PAGE_BYTES;
+    if (size_bytes < MANY_PAGES * PAGE_BYTES)
+        return;
+#ifdef MADV_POPULATE_WRITE /* a hint: systems that do not know it, or larger pages, refuse */
+    (void)madvise(at + before, (size_bytes - before) / PAGE_BYTES * PAGE_BYTES,
+                  MADV_POPULATE_WRITE);
+#else
+    (void)before;
+#endif
 }
 
 struct qn_arena_block {

@@ -11,7 +11,8 @@
 
 static const qn_format *const FORMATS[] = {&qn__format_qnm, &qn__format_onnx, &qn__format_mnn};
 
-qn_status qn__format_read(const qn_context *ctx, const char *path, qn_graph **out, qn_error *error)
+static qn_status read_file(const qn_context *ctx, const char *path, bool partial, qn_graph **out,
+                           qn_error *error)
 {
     qn_file_view view;
     QN_TRY(qn__file_open(ctx, path, &view, error));
@@ -25,8 +26,12 @@ qn_status qn__format_read(const qn_context *ctx, const char *path, qn_graph **ou
     for (size_t i = 0; i < sizeof(FORMATS) / sizeof(FORMATS[0]) && !found; i++)
         if (FORMATS[i]->probe(ctx, file->data, file->size_bytes))
             found = FORMATS[i];
-    if (found)
-        status = found->read(ctx, path, file, out, error);
+    if (found && partial && !found->read_partial)
+        status = qn__error_set(error, QN_UNSUPPORTED,
+                               "%s: a part of a .%s file cannot be set aside (ONNX only)", path,
+                               found->name);
+    else if (found)
+        status = (partial ? found->read_partial : found->read)(ctx, path, file, out, error);
     else
         status = qn__error_set(
             error, file->size_bytes == 0 ? QN_CORRUPT : QN_UNSUPPORTED, "%s: %s", path,
@@ -34,6 +39,17 @@ qn_status qn__format_read(const qn_context *ctx, const char *path, qn_graph **ou
                                   : "not a model in a known format (ONNX, MNN, QNM)");
     qn__blob_unref(file);
     return status;
+}
+
+qn_status qn__format_read(const qn_context *ctx, const char *path, qn_graph **out, qn_error *error)
+{
+    return read_file(ctx, path, false, out, error);
+}
+
+qn_status qn__format_read_partial(const qn_context *ctx, const char *path, qn_graph **out,
+                                  qn_error *error)
+{
+    return read_file(ctx, path, true, out, error);
 }
 
 static const qn_format *format_of(const qn_graph *graph, const char *path)
@@ -52,7 +68,13 @@ qn_status qn__format_write(const qn_graph *graph, const char *path, const qn_wri
                            uint64_t *bytes, qn_error *error)
 {
     const qn_write_options defaults = {.format = QN_WRITE_QDQ};
-    return format_of(graph, path)->write(graph, path, options ? options : &defaults, bytes, error);
+    const qn_format *const format = format_of(graph, path);
+    QN_FAIL_IF(graph->source && graph->source->n_aside > 0 &&
+                   strcmp(format->name, graph->source->format) != 0,
+               error, QN_UNSUPPORTED,
+               "%s: a .%s file cannot have the %zu nodes that were set aside, %s the first", path,
+               format->name, graph->source->n_aside, graph->source->first_aside);
+    return format->write(graph, path, options ? options : &defaults, bytes, error);
 }
 
 bool qn__format_changes(const qn_graph *graph, const char *path, char *text, size_t size_bytes)

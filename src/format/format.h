@@ -30,11 +30,18 @@ typedef struct qn_format {
                        uint64_t *bytes, qn_error *error);
     /* What a written graph changes besides its nodes ("opset 9 -> 13"); false: nothing. */
     bool (*describe_changes)(const qn_graph *graph, char *text, size_t size_bytes);
+    /* See qn__format_read_partial; NULL: not for this format. */
+    qn_status (*read_partial)(const qn_context *ctx, const char *path, qn_blob *file,
+                              qn_graph **out, qn_error *error);
 } qn_format;
 
 /* Reads a model of any known format; the graph is inferred and verified. Errors: IO, CORRUPT,
  * UNSUPPORTED, LIMIT, UNSAFE_PATH, NONFINITE, NO_MEMORY; the message names file and node. */
 qn_status qn__format_read(const qn_context *ctx, const char *path, qn_graph **out, qn_error *error);
+/* The same, but what cannot be run stays outside the graph, bytes of the file that are written with
+ * it. ONNX only: UNSUPPORTED for other formats, and where nothing is left. */
+qn_status qn__format_read_partial(const qn_context *ctx, const char *path, qn_graph **out,
+                                  qn_error *error);
 /* Writes in the format that path's extension names (.onnx, .mnn, .qnm), with any other extension in
  * the format the graph was read from (ONNX when it was read from none), atomically. options and
  * bytes may be NULL. Errors: IO, LIMIT (2 GiB), UNSUPPORTED, NO_MEMORY. */

@@ -91,6 +91,8 @@ typedef struct qn_source {
     } * vtable;
     _Atomic uint32_t refs;
     uint64_t data_bytes;                  /* of files beside the document */
+    size_t n_aside;                       /* nodes of the document that are no part of the graph */
+    const char *first_aside;              /* the first of them, for messages */
     const struct qn_packed_store *packed; /* weights packed ahead (ir/packed.h), or NULL */
 } qn_source;
 qn_source *qn__source_ref(qn_source *source);
@@ -191,7 +193,8 @@ bool qn__graph_retire_blob(qn_graph *graph, qn_blob *blob);
 enum {
     QN_OPF_SHAPE = 1u << 0, /* cheap integer/shape arithmetic: fold whenever inputs are known */
     QN_OPF_SAME_VALUES =
-        1u << 1 /* moves or selects values without changing them: reshape, maxpool */
+        1u << 1,             /* moves or selects values without changing them: reshape, maxpool */
+    QN_OPF_SEVERAL = 1u << 2 /* may have more than one output */
 };
 typedef struct qn_op_info {
     qn_op op;

@@ -125,15 +125,20 @@ typedef struct qn_q8_out {
 typedef void (*qn_q8_igemm_fn)(size_t mr, size_t nc, size_t kc, size_t ks, const uint8_t *const *a,
                                uint8_t flip, bool safe, const void *w, void *c, size_t c_stride,
                                const qn_q8_out *out);
+/* Puts the groups of a part, packed in the order of k, into the order of a table: the numbers of
+ * the table and the groups. most: of pairs. columns: NULL, or [8], what sums of weights are added
+ * to. false, and the table is not written: the weights are not safe. */
+typedef bool (*qn_q8_pairs_fn)(uint8_t *out, uint16_t *table, const uint8_t *packed, size_t groups,
+                               size_t most, uint32_t *columns);
 typedef struct qn_q8_igemm {
     qn_q8_igemm_fn fn;
     size_t mr, nr, kr;
     /* Not 0: each half of a call's rows is read in place if it lies evenly spaced, which callers
      * should cut for: halves of up to so many rows. */
     size_t run;
-    size_t unit;         /* not 0: rows that calls are best cut to multiples of, evenly */
-    size_t ahead_panels; /* of qn_q8_out.ahead; 0: nothing is prefetched */
-    bool pairs;
+    size_t unit;          /* not 0: rows that calls are best cut to multiples of, evenly */
+    size_t ahead_panels;  /* of qn_q8_out.ahead; 0: nothing is prefetched */
+    qn_q8_pairs_fn pairs; /* NULL: panels have no tables */
     const char *name;
 } qn_q8_igemm;
 /* Changes whenever the bytes that qn__q8_gemm_pack makes, or their meaning to kernels, change:
@@ -144,7 +149,7 @@ static inline uint32_t qn_q8_gemm_layout(const qn_q8_igemm *kernel)
 {
     return 1u << 24 | (uint32_t)QN_Q8_GEMM_LAYOUT_VERSION << 16 |
            ((uint32_t)kernel->nr & 255) << 8 | ((uint32_t)kernel->kr & 127) |
-           (kernel->pairs ? 0x80u : 0);
+           (kernel->pairs != NULL ? 0x80u : 0);
 }
 /* Bytes needed to pack n columns of ks * kc weights; false on overflow. */
 bool qn__q8_gemm_packed_bytes(size_t *out, size_t n, size_t kc, size_t ks,
@@ -160,33 +165,43 @@ void qn__q8_gemm_pack(void *packed, const int8_t *w, const int32_t *base, const 
                       size_t n, size_t kc, size_t ks, size_t stride_n, size_t stride_p,
                       size_t stride_k, const qn_q8_igemm *kernel, bool safe);
 
-/* Sum of n weights, modulo 2^32: what bases are made of. */
+/* The same in two parts. Weights and tables; sums: NULL, or [n] sums of columns modulo 2^32, what
+ * bases are made of; then the result says whether the weights are safe. pairs: make pairs if they
+ * are; where they are not, what is packed is of no use and has to be packed again without. */
+bool qn__q8_gemm_pack_weights(void *packed, const int8_t *w, size_t n, size_t kc, size_t ks,
+                              size_t stride_n, size_t stride_p, size_t stride_k,
+                              const qn_q8_igemm *kernel, bool pairs, uint32_t *sums);
+/* What panels begin with. */
+void qn__q8_gemm_pack_heads(void *packed, const int32_t *base, const float *scale, size_t n,
+                            size_t panel_bytes, const qn_q8_igemm *kernel);
+
+/* Sum of n weights, modulo 2^32. */
 int32_t qn__q8_gemm_sum(const int8_t *w, size_t n, size_t stride);
 
 /* --- 8-bit depthwise convolution, channels last --------------------------------------------------
- * A run of n outputs along a row; every tap is inside the input (edges are shorter windows):
- * acc[x][c] = bias[c] + sum over i < kh, j < kw of
- *     (in[x * in_step + i * in_row + j * in_col + c] - in_zero) * w[i * w_row + j * channels + c]
- * exactly, modulo 2^32, bytes signed or not as in_signed says; in_zero is such a byte; output as in
- * the GEMM at out[x * out_step + c]. Steps are in elements. No over-read. */
+ * `rows` rows of n outputs, all taps of which exist:
+ * acc[y][x][c] = bias[c] + sum over i < kh, j < kw of
+ *     in[y * kh + i][x * in_step + in_col[j] + c] * w[(i * kw + j) * w_step + c]
+ * exactly, modulo 2^32, of unsigned bytes; output as in the GEMM at out[y * out_row + x * out_step
+ * + c]. Steps are in elements. No over-read. */
 typedef struct qn_q8_dwconv_args {
-    size_t n, channels, kh, kw;
-    const uint8_t *in;
-    bool in_signed;
-    int32_t in_zero;
-    size_t in_row, in_col, in_step;
+    size_t rows, n, channels, kh, kw;
+    const uint8_t *const *in; /* [rows][kh] */
+    const size_t *in_col;     /* [kw], the first 0 */
+    size_t in_step;
     const int8_t *w;
-    size_t w_row;
+    size_t w_step;
     const int32_t *bias;
     const float *scale;
     void *out;
-    size_t out_step;
+    size_t out_row, out_step;
     qn_q8_out format;
 } qn_q8_dwconv_args;
 typedef void (*qn_q8_dwconv_fn)(const qn_q8_dwconv_args *args);
 typedef struct qn_q8_dwconv {
     qn_q8_dwconv_fn fn;
     const char *name;
+    size_t block; /* channels that are computed together: fewer are slow */
 } qn_q8_dwconv;
 
 /* --- range of values
@@ -278,6 +293,8 @@ enum {
     QN_ISA_neon = QN_CPU_NEON,
     QN_ISA_dotprod = QN_CPU_NEON | QN_CPU_DOTPROD
 };
+/* Of the form that kernels for AVX2 read, on any machine. */
+__typeof__(*(qn_q8_pairs_fn)0) qn__q8_pairs_scalar, qn__q8_pairs_avx2;
 #define QN_KERNEL(slot, isa, function, ...) __typeof__(*((qn_kernels *)0)->slot.fn) function;
 #include "kernel/kernels.def"
 #undef QN_KERNEL

@@ -8,16 +8,15 @@
 
 /* The largest sum of weights of one sign that cannot leave int16: * 255 <= 32767. */
 enum { MOST = INT16_MAX / 255 };
-/* Pairs of groups: columns of a panel, sums of products per group (positive and negative ones of
- * two pairs of k per column), groups per part, partners tried for each of them. */
-enum { PAIRS_NR = 8, LANES = 4 * PAIRS_NR, GROUPS = QN_Q8_PAIRS_K / 4, TRIES = 64 };
-enum { SHORT_K = 32 };
+/* Pairs of groups: columns of a panel, groups per part. */
+enum { PAIRS_NR = 8, GROUPS = QN_Q8_PAIRS_K / 4, SHORT_K = 32 };
 /* Weights looked at together, and how many pairs of them words can add up. */
-enum { CHUNK = 64, WORD_CHUNKS = 16 };
+enum { CHUNK = 64, WORD_CHUNKS = 16, WORD_GROUPS = 128 };
+enum { MAX_NR = 16 };
 
 typedef int16_t words __attribute__((vector_size(16)));
 typedef uint16_t unsigned_words __attribute__((vector_size(16)));
-typedef uint8_t bytes16 __attribute__((vector_size(16)));
+typedef uint32_t fours __attribute__((vector_size(16)));
 
 /* CHUNK weights from w on, n of them there and then zeros; room: where they may be gathered. */
 static inline const int8_t *chunk_of(const int8_t *w, size_t stride, size_t n, int8_t room[CHUNK])
@@ -98,30 +97,55 @@ int32_t qn__q8_gemm_sum(const int8_t *w, size_t n, size_t stride)
     return (int32_t)sum;
 }
 
+static bool all_positive(words v)
+{
+    int16_t all = 0;
+    for (size_t j = 0; j < 8; j++)
+        all |= v[j];
+    return all >= 0;
+}
+
 /* Whether two neighbouring products, activations being 0..255, always stay within int16: sums of
  * the positive and of the negative weights of every pair, times 255. */
 static bool pairs_are_safe(const int8_t *w, size_t kc, size_t stride_k)
 {
-    int8_t room[CHUNK];
-    words over = {0}, down;
+    int8_t gathered[CHUNK];
+    words room = {0}, down;
     for (size_t k = 0; k < kc; k += CHUNK) {
-        const int8_t *const chunk = chunk_of(w + k * stride_k, stride_k, kc - k, room);
+        const int8_t *const chunk = chunk_of(w + k * stride_k, stride_k, kc - k, gathered);
         for (size_t j = 0; j < CHUNK; j += 16) {
             const words up = sums_by_sign(chunk + j, &down);
-            over |= (up > MOST) | (down > MOST);
+            room |= (MOST - up) | (MOST - down); /* below zero: too much */
         }
     }
-    for (size_t j = 1; j < 8; j++)
-        over[0] |= over[j];
-    return over[0] == 0;
+    return all_positive(room);
 }
 
-/* kr consecutive k of nr columns, all inside. */
-static inline uint8_t *pack_whole(uint8_t *at, const int8_t *w, size_t stride_n, size_t nr,
-                                  const size_t kr)
+#ifdef __clang__
+#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (fours){__VA_ARGS__})
+#endif
+
+/* Four groups of four k of four columns, all inside. */
+static inline void pack_square(uint8_t *at, size_t group_bytes, const int8_t *w, size_t stride_n)
 {
-    for (size_t j = 0; j < nr; j++, at += kr)
-        memcpy(at, w + j * stride_n, kr);
+    fours v[4];
+    for (size_t j = 0; j < 4; j++)
+        memcpy(&v[j], w + j * stride_n, sizeof v[j]);
+    const fours a = SHUFFLE(v[0], v[1], 0, 4, 1, 5), b = SHUFFLE(v[2], v[3], 0, 4, 1, 5);
+    const fours c = SHUFFLE(v[0], v[1], 2, 6, 3, 7), d = SHUFFLE(v[2], v[3], 2, 6, 3, 7);
+    const fours groups[4] = {SHUFFLE(a, b, 0, 1, 4, 5), SHUFFLE(a, b, 2, 3, 6, 7),
+                             SHUFFLE(c, d, 0, 1, 4, 5), SHUFFLE(c, d, 2, 3, 6, 7)};
+    for (size_t g = 0; g < 4; g++)
+        memcpy(at + g * group_bytes, &groups[g], sizeof groups[g]);
+}
+
+/* One group of four k of nr columns, all inside. */
+static inline uint8_t *pack_whole(uint8_t *at, const int8_t *w, size_t stride_n, size_t nr)
+{
+    for (size_t j = 0; j < nr; j++, at += 4)
+        memcpy(at, w + j * stride_n, 4);
     return at;
 }
 
@@ -141,9 +165,13 @@ static uint8_t *pack_tap(uint8_t *at, const int8_t *tap, size_t width, size_t kc
                          size_t stride_k, size_t nr, size_t kr)
 {
     size_t k0 = 0;
-    if (width == nr && stride_k == 1 && kr == 4)
+    if (width == nr && stride_k == 1 && kr == 4) {
+        for (; nr % 4 == 0 && k0 + 16 <= kc; k0 += 16, at += 16 * nr)
+            for (size_t j = 0; j < nr; j += 4)
+                pack_square(at + 4 * j, 4 * nr, tap + j * stride_n + k0, stride_n);
         for (; k0 + 4 <= kc; k0 += 4)
-            at = pack_whole(at, tap + k0, stride_n, nr, 4);
+            at = pack_whole(at, tap + k0, stride_n, nr);
+    }
     if (width == nr && stride_n == 1 && kr == 4)
         for (; k0 + 4 <= kc; k0 += 4)
             at = pack_rows(at, tap + k0 * stride_k, stride_k, nr);
@@ -164,191 +192,167 @@ bool qn__q8_gemm_safe(const int8_t *w, size_t n, size_t kc, size_t ks, size_t st
     return safe;
 }
 
-/* One group of four k from k0 on, to what lies behind kc zeros. */
-static uint8_t *pack_group(uint8_t *at, const columns *c, size_t k0, size_t kc, size_t nr)
+/* The n weights of every column from k0 on. */
+static uint8_t *pack_part(uint8_t *at, const columns *c, size_t k0, size_t n, size_t nr)
 {
-    const size_t n = kc - k0 < 4 ? kc - k0 : 4;
     return pack_tap(at, c->w + k0 * c->stride_k, c->n, n, c->stride_n, c->stride_k, nr, 4);
 }
 
-/* Sums of positive and of negative weights of the pairs of k of every column, for the groups of the
- * n weights from k0 on. */
-static void weigh_groups(uint8_t (*sums)[LANES], const columns *c, size_t k0, size_t n)
-{
-    int8_t room[CHUNK];
-    const size_t groups = (n + 3) / 4;
-    memset(sums, 0, groups * sizeof *sums);
-    for (size_t j = 0; j < c->n; j++) {
-        for (size_t k = 0; k < n; k += CHUNK) {
-            const int8_t *const chunk =
-                chunk_of(c->w + j * c->stride_n + (k0 + k) * c->stride_k, c->stride_k, n - k, room);
-            uint8_t bytes[CHUNK];
-            for (size_t i = 0; i < CHUNK; i += 16) {
-                words down;
-                const words up = sums_by_sign(chunk + i, &down);
-                const words both = up | (words)((unsigned_words)down << 8);
-                memcpy(bytes + i, &both, sizeof both);
-            }
-            const size_t left = groups - k / 4 < CHUNK / 4 ? groups - k / 4 : CHUNK / 4;
-            for (size_t g = 0; g < left; g++)
-                memcpy(&sums[k / 4 + g][4 * j], bytes + 4 * g, 4);
-        }
-    }
-}
-
-static uint32_t heaviness(const uint8_t sums[LANES])
-{
-    uint32_t heavy = 0;
-    for (size_t i = 0; i < LANES; i += 16) {
-        /* No byte is above 128: two squares fit. */
-        unsigned_words v;
-        memcpy(&v, sums + i, sizeof v);
-        const unsigned_words low = v & 255, high = v >> 8;
-        const unsigned_words part = low * low + high * high;
-        for (size_t j = 0; j < 8; j++)
-            heavy += part[j];
-    }
-    return heavy;
-}
-
-static inline bool may_be_added(const uint8_t a[LANES], const uint8_t b[LANES])
-{
-    bytes16 over = {0};
-    for (size_t i = 0; i < LANES; i += 16) {
-        bytes16 x, y;
-        memcpy(&x, a + i, sizeof x);
-        memcpy(&y, b + i, sizeof y);
-        over |= (bytes16)(x > MOST - y);
-    }
-    uint64_t any[2];
-    memcpy(any, &over, sizeof any);
-    return (any[0] | any[1]) == 0;
-}
-
-/* Groups from heavy to light, those that are as heavy as each other in order. */
-static void sort_groups(uint16_t *by_weight, const uint32_t *heavy, size_t groups)
-{
-    enum { BITS = 7, PASSES = 3, BUCKETS = 1 << BITS };
-    _Static_assert(LANES * MOST * MOST < 1 << BITS * PASSES, "all digits are sorted by");
-    uint16_t other[GROUPS], *from = other, *to = by_weight;
-    for (size_t g = 0; g < groups; g++)
-        other[g] = (uint16_t)g;
-    for (size_t pass = 0; pass < PASSES; pass++) {
-        uint16_t start[BUCKETS + 1] = {0};
-#define DIGIT(g) (BUCKETS - 1 - (heavy[g] >> (BITS * pass)) % BUCKETS)
-        for (size_t g = 0; g < groups; g++)
-            start[DIGIT(g) + 1]++;
-        for (size_t d = 0; d < BUCKETS; d++)
-            start[d + 1] = (uint16_t)(start[d + 1] + start[d]);
-        for (size_t i = 0; i < groups; i++)
-            to[start[DIGIT(from[i])]++] = from[i];
-#undef DIGIT
-        uint16_t *const swap = from;
-        from = to;
-        to = swap;
-    }
-}
-
-/* Fills order with the groups of the part's n of k and returns how many pairs, at most `most`, come
- * first: a heavy group goes with the lightest of those left. */
-static size_t pair_groups(uint16_t order[GROUPS], const columns *c, size_t k0, size_t n,
-                          size_t most)
-{
-    uint8_t sums[GROUPS][LANES];
-    uint32_t heavy[GROUPS];
-    uint16_t by_weight[GROUPS], single[GROUPS];
-    const size_t groups = (n + 3) / 4;
-    weigh_groups(sums, c, k0, n);
-    for (size_t g = 0; g < groups; g++)
-        heavy[g] = heaviness(sums[g]);
-    sort_groups(by_weight, heavy, groups);
-    size_t left = groups, n_single = 0, n_paired = 0;
-    for (size_t first = 0; first < left; first++) {
-        const uint16_t g = by_weight[first];
-        size_t i = left;
-        while (i > first + 1 && left - i < TRIES && !may_be_added(sums[g], sums[by_weight[i - 1]]))
-            i--;
-        if (i == first + 1 || left - i == TRIES || n_paired == 2 * most) {
-            single[n_single++] = g;
-            continue;
-        }
-        order[n_paired++] = g;
-        order[n_paired++] = by_weight[i - 1];
-        left--;
-        memmove(by_weight + i - 1, by_weight + i, (left - (i - 1)) * sizeof *by_weight);
-    }
-    memcpy(order + n_paired, single, n_single * sizeof *single);
-    return n_paired / 2;
-}
-
-static void pack_pairs(uint8_t **at, uint8_t **table, const columns *c, size_t kc, size_t nr,
-                       size_t most)
+/* One tap of a panel and its tables, with `most` pairs; false: the weights are not safe. */
+static bool pack_pairs(uint8_t **at, uint8_t **table, const columns *c, size_t kc, size_t most,
+                       const qn_q8_igemm *kernel, uint32_t *sums)
 {
     for (size_t k0 = 0; k0 < kc; k0 += QN_Q8_PAIRS_K) {
         const size_t n = part_of(kc, k0), groups = (n + 3) / 4;
+        uint8_t plain[GROUPS * 4 * PAIRS_NR];
         uint16_t order[1 + GROUPS] = {0};
-        for (size_t g = 0; g < groups; g++)
-            order[1 + g] = (uint16_t)g;
-        if (most > 0)
-            order[0] = (uint16_t)pair_groups(order + 1, c, k0, n, most);
-        for (size_t g = 0; g < groups; g++) {
-            *at = pack_group(*at, c, k0 + 4 * (size_t)order[1 + g], kc, nr);
-            order[1 + g] = (uint16_t)(4 * order[1 + g]);
+        if (most > 0) {
+            pack_part(plain, c, k0, n, kernel->nr);
+            if (!kernel->pairs(*at, order, plain, groups, most, sums))
+                return false;
+            *at += groups * 4 * kernel->nr;
+        } else {
+            *at = pack_part(*at, c, k0, n, kernel->nr);
+            for (size_t g = 0; g < groups; g++)
+                order[1 + g] = (uint16_t)(4 * g);
         }
         memcpy(*table, order, (1 + groups) * sizeof *order);
         *table += (1 + groups) * sizeof *order;
     }
+    return true;
 }
 
 /* Pairs that every part of every panel may have: where rows are short they are as many everywhere,
  * as loops of a new length each time would cost more than pairs save. */
-static size_t most_pairs(const int8_t *w, size_t n, size_t kc, size_t ks, size_t stride_n,
-                         size_t stride_p, size_t stride_k, size_t nr)
+static size_t most_pairs(const columns *all, size_t kc, size_t ks, size_t stride_p,
+                         const qn_q8_igemm *kernel)
 {
     size_t most = GROUPS;
     if (kc > SHORT_K)
         return most;
-    for (size_t n0 = 0; n0 < n; n0 += nr) {
+    for (size_t n0 = 0; n0 < all->n; n0 += PAIRS_NR) {
         for (size_t p = 0; p < ks && most > 0; p++) {
-            const columns c = {w + n0 * stride_n + p * stride_p, n - n0 < nr ? n - n0 : nr,
-                               stride_n, stride_k};
-            uint16_t order[GROUPS];
-            most = pair_groups(order, &c, 0, kc, most);
+            const columns c = {all->w + n0 * all->stride_n + p * stride_p,
+                               all->n - n0 < PAIRS_NR ? all->n - n0 : PAIRS_NR, all->stride_n,
+                               all->stride_k};
+            uint8_t plain[SHORT_K * PAIRS_NR], packed[SHORT_K * PAIRS_NR];
+            uint16_t order[1 + SHORT_K / 4] = {0};
+            pack_part(plain, &c, 0, kc, PAIRS_NR);
+            most = kernel->pairs(packed, order, plain, (kc + 3) / 4, most, NULL) ? order[0] : 0;
         }
     }
     return most;
+}
+
+/* Adds the sums of a tap's columns, packed from `packed` on by four k, and tells whether they are
+ * safe. */
+static bool sum_packed(uint32_t *sums, const uint8_t *packed, size_t kc, const qn_q8_igemm *kernel)
+{
+    const size_t groups = (kc + 3) / 4, group_bytes = 4 * kernel->nr;
+    words room = {0};
+    for (size_t n0 = 0; n0 < kernel->nr; n0 += 4) {
+        for (size_t g0 = 0; g0 < groups; g0 += WORD_GROUPS) {
+            const uint8_t *at = packed + g0 * group_bytes + 4 * n0;
+            const size_t n = groups - g0 < WORD_GROUPS ? groups - g0 : WORD_GROUPS;
+            words total = {0};
+            for (size_t g = 0; g < n; g++, at += group_bytes) {
+                words down;
+                const words up = sums_by_sign((const int8_t *)at, &down);
+                room |= (MOST - up) | (MOST - down);
+                total += up - down;
+            }
+            for (size_t j = 0; j < 4; j++)
+                sums[n0 + j] += (uint32_t)total[2 * j] + (uint32_t)total[2 * j + 1];
+        }
+    }
+    return all_positive(room);
+}
+
+/* The same of columns as they lie. */
+static bool sum_columns(uint32_t *sums, const columns *c, size_t kc)
+{
+    bool safe = true;
+    for (size_t j = 0; j < c->n; j++) {
+        const int8_t *const w = c->w + j * c->stride_n;
+        safe = safe && pairs_are_safe(w, kc, c->stride_k);
+        sums[j] += (uint32_t)qn__q8_gemm_sum(w, kc, c->stride_k);
+    }
+    return safe;
+}
+
+/* The columns of a tap are on their way from memory while those before are packed. */
+static void fetch_columns(const columns *c, size_t kc)
+{
+    for (size_t j = 0; j < c->n && c->stride_k == 1; j++)
+        for (size_t k = 0; k < kc; k += 64)
+            __builtin_prefetch(c->w + j * c->stride_n + k);
+}
+
+bool qn__q8_gemm_pack_weights(void *packed, const int8_t *w, size_t n, size_t kc, size_t ks,
+                              size_t stride_n, size_t stride_p, size_t stride_k,
+                              const qn_q8_igemm *kernel, bool pairs, uint32_t *sums)
+{
+    const size_t nr = kernel->nr, kr = kernel->kr;
+    const columns all = {w, n, stride_n, stride_k};
+    size_t panel_bytes = 0, most = 0;
+    bool safe = true;
+    if (!qn__q8_gemm_packed_bytes(&panel_bytes, nr, kc, ks, kernel))
+        return false; /* whoever reserved the memory would have seen it */
+    if (kernel->pairs != NULL && pairs && nr == PAIRS_NR)
+        most = most_pairs(&all, kc, ks, stride_p, kernel);
+    for (size_t n0 = 0; n0 < n; n0 += nr) {
+        uint8_t *const panel = (uint8_t *)packed + n0 / nr * panel_bytes;
+        uint8_t *at = panel + nr * (sizeof(int32_t) + sizeof(float));
+        uint8_t *table = at + ks * ((kc + kr - 1) / kr * kr) * nr;
+        uint32_t panel_sums[MAX_NR] = {0};
+        const size_t width = n - n0 < nr ? n - n0 : nr;
+        for (size_t p = 0; p < ks; p++) {
+            const columns c = {w + n0 * stride_n + p * stride_p, width, stride_n, stride_k};
+            const uint8_t *const tap = at;
+            if (n - n0 >= 2 * nr) {
+                const columns next = {c.w + nr * stride_n, nr, stride_n, stride_k};
+                fetch_columns(&next, kc);
+            }
+            if (kernel->pairs == NULL)
+                at = pack_tap(at, c.w, width, kc, stride_n, stride_k, nr, kr);
+            else if (!pack_pairs(&at, &table, &c, kc, most, kernel, panel_sums))
+                return false;
+            if (sums != NULL && most == 0)
+                safe &= kr == 4 && nr <= MAX_NR && nr % 4 == 0
+                            ? sum_packed(panel_sums, tap, kc, kernel)
+                            : sum_columns(panel_sums, &c, kc);
+        }
+        if (kernel->pairs != NULL)
+            memset(table, 0, (size_t)(panel + panel_bytes - table));
+        if (sums != NULL)
+            memcpy(sums + n0, panel_sums, width * sizeof(uint32_t));
+    }
+    return safe;
+}
+
+void qn__q8_gemm_pack_heads(void *packed, const int32_t *base, const float *scale, size_t n,
+                            size_t panel_bytes, const qn_q8_igemm *kernel)
+{
+    const size_t nr = kernel->nr;
+    uint8_t *panel = packed;
+    for (size_t n0 = 0; n0 < n; n0 += nr, panel += panel_bytes) {
+        const size_t width = n - n0 < nr ? n - n0 : nr;
+        memset(panel, 0, nr * (sizeof(int32_t) + sizeof(float)));
+        memcpy(panel, base + n0, width * sizeof(int32_t));
+        memcpy(panel + nr * sizeof(int32_t), scale + n0, width * sizeof(float));
+    }
 }
 
 void qn__q8_gemm_pack(void *packed, const int8_t *w, const int32_t *base, const float *scale,
                       size_t n, size_t kc, size_t ks, size_t stride_n, size_t stride_p,
                       size_t stride_k, const qn_q8_igemm *kernel, bool safe)
 {
-    const size_t nr = kernel->nr, kr = kernel->kr;
     size_t panel_bytes = 0;
-    if (!qn__q8_gemm_packed_bytes(&panel_bytes, nr, kc, ks, kernel))
+    if (!qn__q8_gemm_packed_bytes(&panel_bytes, kernel->nr, kc, ks, kernel))
         return; /* whoever reserved the memory would have seen it */
-    const size_t most = kernel->pairs && safe && nr <= PAIRS_NR
-                            ? most_pairs(w, n, kc, ks, stride_n, stride_p, stride_k, nr)
-                            : 0;
-    uint8_t *panel = packed;
-    for (size_t n0 = 0; n0 < n; n0 += nr, panel += panel_bytes) {
-        const size_t width = n - n0 < nr ? n - n0 : nr;
-        uint8_t *at = panel;
-        memset(at, 0, nr * (sizeof(int32_t) + sizeof(float)));
-        memcpy(at, base + n0, width * sizeof(int32_t));
-        memcpy(at + nr * sizeof(int32_t), scale + n0, width * sizeof(float));
-        at += nr * (sizeof(int32_t) + sizeof(float));
-        uint8_t *table = at + ks * ((kc + kr - 1) / kr * kr) * nr;
-        for (size_t p = 0; p < ks; p++) {
-            const columns c = {w + n0 * stride_n + p * stride_p, width, stride_n, stride_k};
-            if (kernel->pairs)
-                pack_pairs(&at, &table, &c, kc, nr, most);
-            else
-                at = pack_tap(at, c.w, width, kc, stride_n, stride_k, nr, kr);
-        }
-        if (kernel->pairs)
-            memset(table, 0, (size_t)(panel + panel_bytes - table));
-    }
+    qn__q8_gemm_pack_weights(packed, w, n, kc, ks, stride_n, stride_p, stride_k, kernel, safe,
+                             NULL);
+    qn__q8_gemm_pack_heads(packed, base, scale, n, panel_bytes, kernel);
 }
 
 bool qn__q8_gemm_packed_ok(const void *packed, size_t n, size_t kc, size_t ks,

@@ -61,8 +61,8 @@ qn_status qn__mnn_config_read(const qn_context *ctx, const char *path, uint32_t 
 qn_status qn__mnn_exact_parse(const char *list, const char *where, uint32_t *out, qn_error *error);
 void qn__mnn_config_free(qn_mnn_config *config);
 
-/* pictures.c: dims of the graph's inputs as configured (picture sizes, "inputs"); -1 with sequences.
- * *changed: they differ from the graph's. */
+/* pictures.c: dims of the graph's inputs as configured (picture sizes, "inputs"); -1 with
+ * sequences. *changed: they differ from the graph's. */
 qn_status qn__mnn_input_dims(const qn_graph *graph, const qn_mnn_config *config,
                              int64_t (*dims)[QN_MAX_RANK], bool *changed, qn_error *error);
 /* The samples, for inputs of these dims. */

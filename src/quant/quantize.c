@@ -623,6 +623,11 @@ static qn_status quantize(run *r, qn_dataset **stored, qn_error *error)
     if (qn__format_changes(r->quantized, NULL, changes, sizeof(changes)) &&
         !qn__quant_plan_note(&r->plan, "%s", changes))
         return QN_NOMEM(error);
+    const qn_source *const source = r->graph->source;
+    if (source != NULL && source->n_aside > 0 &&
+        !qn__quant_plan_note(&r->plan, "%zu nodes left as they are, %s the first", source->n_aside,
+                             source->first_aside))
+        return QN_NOMEM(error);
     return QN_OK;
 }
 

@@ -79,6 +79,7 @@ qn_status qn_rt_session_create(const qn_rt_model *model, const qn_rt_session_opt
         owned = qn__alloc_aligned(&model->ctx, model->arena_bytes);
         if (owned == NULL)
             return QN_NOMEM(error);
+        qn__will_write(owned, model->arena_bytes);
     }
     uint8_t *const memory = owned != NULL ? owned : options->arena;
     qn_rt_session *const session = (void *)memory;

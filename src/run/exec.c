@@ -108,6 +108,7 @@ qn_status qn__exec_create(const qn_plan *plan, qn_pool *pool, qn_exec **out, qn_
     void *const memory = qn__alloc_aligned(plan->ctx, bytes);
     if (memory == NULL)
         return QN_NOMEM(error);
+    qn__will_write(memory, bytes);
     *out = qn__exec_place(plan, pool, memory);
     return QN_OK;
 }

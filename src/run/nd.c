@@ -393,22 +393,26 @@ qn_status qn__gather_create(const qn_context *ctx, qn_gather *gather, size_t ran
     qn_gather g = {.rank = rank, .elem_bytes = elem_bytes, .block = 1};
     if (fill != NULL)
         memcpy(g.fill, fill, elem_bytes);
-    /* Trailing axes whose map counts up in steps of what lies below are one block. */
+    /* Trailing axes whose map counts up in steps of what lies below are one block. Where it starts
+     * is added to the axis above. */
+    int64_t start = 0;
     while (g.rank > 1) {
         const int64_t *const map = maps[g.rank - 1];
         const int64_t dim = dims[g.rank - 1];
-        bool whole = true;
-        for (int64_t i = 0; i < dim && whole; i++)
-            whole = map[i] == i * (int64_t)g.block;
+        bool whole = dim > 0 && map[0] >= 0;
+        for (int64_t i = 1; i < dim && whole; i++)
+            whole = map[i] == map[0] + i * (int64_t)g.block;
         if (!whole)
             break;
+        start += map[0];
         g.block *= (size_t)dim;
         g.rank--;
     }
     size_t total = 0;
     for (size_t i = 0; i < g.rank; i++)
         total += (size_t)dims[i];
-    g.storage = qn__calloc(ctx, total + 1, sizeof(*g.storage));
+    const size_t last = g.rank - 1;
+    g.storage = qn__calloc(ctx, total + 1 + 2 * (size_t)dims[last], sizeof(*g.storage));
     if (g.storage == NULL)
         return QN_NOMEM(error);
     int64_t *next = g.storage;
@@ -417,6 +421,22 @@ qn_status qn__gather_create(const qn_context *ctx, qn_gather *gather, size_t ran
         g.maps[i] = next;
         memcpy(next, maps[i], (size_t)dims[i] * sizeof(*next));
         next += dims[i];
+    }
+    g.runs = next;
+    for (int64_t i = 0; i < dims[last]; i++) {
+        int64_t *const at = &g.maps[last][i], *const run = g.runs + 2 * g.n_runs;
+        *at += *at < 0 ? 0 : start;
+        const bool joins =
+            g.n_runs > 0 &&
+            (*at < 0 ? run[-2] < 0 : run[-2] >= 0 && *at == run[-2] + run[-1] * (int64_t)g.block);
+        if (joins) {
+            run[-1]++;
+        } else {
+            run[0] = *at;
+            run[1] = 1;
+            g.n_runs++;
+            g.has_fill |= *at < 0;
+        }
     }
     *gather = g;
     return QN_OK;
@@ -436,40 +456,43 @@ typedef struct gather_job {
 
 static void fill_elements(uint8_t *dst, const uint8_t *fill, size_t elem_bytes, size_t count)
 {
-    if (elem_bytes == 1) {
-        memset(dst, fill[0], count);
+    if (memcmp(fill, fill + 1, elem_bytes - 1) == 0) { /* the same byte throughout */
+        memset(dst, fill[0], count * elem_bytes);
         return;
     }
     for (size_t i = 0; i < count; i++)
-        memcpy(dst + i * elem_bytes, fill, elem_bytes);
+        qn_copy_short(dst + i * elem_bytes, fill, elem_bytes);
+}
+
+/* n blocks (of a size known after inlining) that do not lie together. */
+static inline __attribute__((always_inline)) void gather_blocks(uint8_t *dst, const uint8_t *src,
+                                                                const int64_t *map, size_t n,
+                                                                size_t elem_bytes,
+                                                                const size_t bytes)
+{
+    for (size_t i = 0; i < n; i++)
+        memcpy(dst + i * bytes, src + (size_t)map[i] * elem_bytes, bytes);
 }
 
 static void gather_row(const qn_gather *g, uint8_t *dst, const uint8_t *src)
 {
-    const size_t n = (size_t)g->dims[g->rank - 1];
-    const int64_t *const map = g->maps[g->rank - 1];
-    const size_t block_bytes = g->block * g->elem_bytes;
-    size_t i = 0;
-    while (i < n) {
-        size_t end = i + 1;
-        if (map[i] < 0) {
-            while (end < n && map[end] < 0)
-                end++;
-            fill_elements(dst + i * block_bytes, g->fill, g->elem_bytes, (end - i) * g->block);
-        } else {
-            while (end < n && map[end] == map[end - 1] + (int64_t)g->block)
-                end++;
-            const uint8_t *const from = src + (size_t)map[i] * g->elem_bytes;
-            if (end == i + 1 && block_bytes == 4) { /* nothing joins: word by word */
-                memcpy(dst + i * 4, from, 4);
-                for (; end < n && map[end] >= 0 && map[end] != map[end - 1] + 1; end++)
-                    memcpy(dst + end * 4, src + (size_t)map[end] * 4, 4);
-            } else if (end == i + 1 && block_bytes == 1)
-                dst[i] = *from;
-            else
-                memcpy(dst + i * block_bytes, from, (end - i) * block_bytes);
-        }
-        i = end;
+    const size_t n = (size_t)g->dims[g->rank - 1], e = g->elem_bytes, bytes = g->block * e;
+    if (g->n_runs == n && !g->has_fill && (bytes == 4 || bytes == 8)) {
+        const int64_t *const map = g->maps[g->rank - 1];
+        if (bytes == 4)
+            gather_blocks(dst, src, map, n, e, 4);
+        else
+            gather_blocks(dst, src, map, n, e, 8);
+        return;
+    }
+    for (size_t i = 0; i < g->n_runs; i++) {
+        const int64_t from = g->runs[2 * i];
+        const size_t count = (size_t)g->runs[2 * i + 1];
+        if (from < 0)
+            fill_elements(dst, g->fill, e, count * g->block);
+        else
+            qn_copy_short(dst, src + (size_t)from * e, count * bytes);
+        dst += count * bytes;
     }
 }
 

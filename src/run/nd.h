@@ -6,6 +6,8 @@
 #include "core/threads.h"
 #include "run/run.h"
 
+#include <string.h>
+
 /* Axis order in memory: order[i] is the graph axis at memory position i. */
 void qn__layout_order(size_t rank, qn_layout layout, size_t order[QN_MAX_RANK]);
 /* Position in memory order of graph axis `axis`. */
@@ -39,7 +41,11 @@ typedef struct qn_gather {
     int64_t dims[QN_MAX_RANK];
     int64_t *maps[QN_MAX_RANK];
     size_t elem_bytes;
-    size_t block; /* elements moved together below the last mapped axis */
+    size_t block;  /* elements moved together below the last mapped axis */
+    size_t n_runs; /* of the last mapped axis: runs[2 * i] is where a run begins, or negative, and
+                      runs[2 * i + 1] how many blocks it has */
+    int64_t *runs;
+    bool has_fill; /* one of them is negative */
     uint8_t fill[8];
     int64_t *storage;
 } qn_gather;
@@ -50,6 +56,21 @@ qn_status qn__gather_create(const qn_context *ctx, qn_gather *gather, size_t ran
                             const void *fill, qn_error *error);
 void qn__gather_free(const qn_context *ctx, qn_gather *gather);
 void qn__gather_run(qn_pool *pool, const qn_gather *gather, void *dst, const void *src);
+
+/* memcpy without a call for what is about as long as an element. */
+static inline void qn_copy_short(void *to, const void *from, size_t bytes)
+{
+    if (bytes == 1)
+        memcpy(to, from, 1);
+    else if (bytes == 4)
+        memcpy(to, from, 4);
+    else if (bytes == 8)
+        memcpy(to, from, 8);
+    else if (bytes == 16)
+        memcpy(to, from, 16);
+    else
+        memcpy(to, from, bytes);
+}
 
 /* Calls fn(arg, begin, end) over [0, count) in pieces; `cost` is bytes touched per item: small
  * loops stay in the caller. */

@@ -25,7 +25,7 @@ static qn_status find_form(const qn_context *ctx, const char *name, size_t lengt
         qn_kernels kernels;
         qn__kernels_init(&kernels, ctx->cpu_flags);
         *out = (form){"native", (uint8_t)kernels.q8_igemm.nr, (uint8_t)kernels.q8_igemm.kr,
-                      kernels.q8_igemm.pairs};
+                      kernels.q8_igemm.pairs != NULL};
         return QN_OK;
     }
     for (size_t i = 0; i < sizeof(FORMS) / sizeof(FORMS[0]); i++) {
@@ -56,13 +56,13 @@ qn_status qn__graph_pack(const qn_graph *graph, const char *names, qn_packed_lis
         if (again)
             continue;
         done[n_done++] = f;
+        const qn_q8_igemm sizes = {
+            .nr = f.nr, .kr = f.kr, .pairs = f.pairs ? qn__q8_pairs_scalar : NULL};
         qn_plan_options options;
         qn__plan_options_init(&options, graph->ctx);
         options.cpu_flags = 0; /* what a form holds does not depend on this machine */
         options.collect = out;
-        options.collect_nr = f.nr;
-        options.collect_kr = f.kr;
-        options.collect_pairs = f.pairs;
+        options.collect_for = &sizes;
         qn_plan *plan = NULL;
         QN_TRY(qn__plan_create(graph, &options, &plan, error));
         qn__plan_destroy(plan);

@@ -470,9 +470,10 @@ qn_status qn__plan_make(const qn_graph *graph, const qn_graph *source,
     plan->options.input_dims = NULL; /* borrowed for the call only */
     qn__kernels_init(&plan->kernels, plan->options.cpu_flags);
     if (plan->options.collect != NULL) {
-        plan->kernels.q8_igemm.nr = plan->options.collect_nr;
-        plan->kernels.q8_igemm.kr = plan->options.collect_kr;
-        plan->kernels.q8_igemm.pairs = plan->options.collect_pairs;
+        plan->kernels.q8_igemm.nr = plan->options.collect_for->nr;
+        plan->kernels.q8_igemm.kr = plan->options.collect_for->kr;
+        plan->kernels.q8_igemm.pairs = plan->options.collect_for->pairs;
+        plan->options.collect_for = NULL; /* borrowed for the call only, too */
     }
     const qn_status status = build(plan, error);
     if (status != QN_OK) {

@@ -181,22 +181,22 @@ static qn_status evaluate(const folder *f, qn_node *node, qn_error *error)
 qn_status qn__graph_resolve(qn_graph *graph, size_t max_bytes, qn_error *error)
 {
     folder *const f = qn__calloc(graph->ctx, 1, sizeof(*f));
-    if (f == NULL)
+    uint8_t *const folded = qn__calloc(graph->ctx, graph->next_node_id + (size_t)1, 1);
+    if (f == NULL || folded == NULL) {
+        qn__free(graph->ctx, f);
+        qn__free(graph->ctx, folded);
         return QN_NOMEM(error);
+    }
     f->plan.ctx = graph->ctx;
     qn__plan_options_init(&f->plan.options, graph->ctx);
     qn__kernels_init(&f->plan.kernels, graph->ctx->cpu_flags);
     f->graph = graph;
     f->max_bytes = max_bytes;
     qn_status status = QN_OK;
-    size_t kept = 0;
-    const size_t n_nodes = graph->n_nodes;
-    for (size_t i = 0; i < n_nodes; i++) {
+    for (size_t i = 0; i < graph->n_nodes && status == QN_OK; i++) {
         qn_node *const node = graph->nodes[i];
-        if (status == QN_OK) {
-            qn_infer in = {graph, node};
-            status = qn__infer_find(node->op)(&in, error);
-        }
+        qn_infer in = {graph, node};
+        status = qn__infer_find(node->op)(&in, error);
         bool fold = status == QN_OK && foldable(f, node);
         if (fold) {
             status = evaluate(f, node, error);
@@ -206,15 +206,15 @@ qn_status qn__graph_resolve(qn_graph *graph, size_t max_bytes, qn_error *error)
                 fold = false;
             }
         }
-        if (!fold || status != QN_OK) {
-            graph->nodes[kept++] = node;
+        if (!fold || status != QN_OK)
             continue;
-        }
+        folded[node->id] = 1;
         for (uint32_t o = 0; o < node->n_outputs; o++)
             if (node->outputs[o] != NULL)
                 node->outputs[o]->producer = NULL;
     }
-    graph->n_nodes = kept;
+    qn__graph_remove_marked(graph, folded);
+    qn__free(graph->ctx, folded);
     qn__free(graph->ctx, f);
     return status;
 }

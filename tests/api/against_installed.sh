@@ -35,7 +35,7 @@ done
 # Each with the library its first lines name.
 for source in "$here"/examples/*.c; do
     name=$(basename "$source" .c)
-    package=$(sed -n 's/.*pkg-config --cflags --libs \(quench[a-z-]*\).*/\1/p' "$source")
+    package=$(sed -n 's/.*pkg-config --cflags --libs \(quench[a-z-]*\).*/\1/p' "$source" | head -n 1)
     read -ra libs <<<"$(pkg-config --libs "$package")"
     "$cc" -std=c11 -pedantic "${strict[@]}" "${cflags[@]}" "$source" -o "$out/$name" "${libs[@]}" \
         "-Wl,-rpath,$libdir"
@@ -44,6 +44,10 @@ done
 "$cc" -std=c11 -pedantic "${strict[@]}" "${cflags[@]}" "$here/examples/classify.c" \
     -o "$out/classify_static" "$libdir/libquench-rt.a" -lm
 echo "example classify, static runtime"
+read -ra libs <<<"$(pkg-config --libs quench)"
+"$cc" -std=c11 -pedantic "${strict[@]}" "${cflags[@]}" -DWHOLE_LIBRARY "$here/examples/classify.c" \
+    -o "$out/classify_whole" "${libs[@]}" "-Wl,-rpath,$libdir"
+echo "example classify, whole library"
 
 # A @code block is the inside of a function; what it needs from before is in preamble.h.
 for header in "${headers[@]}"; do

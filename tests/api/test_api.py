@@ -91,6 +91,7 @@ def test_the_runtime_stands_alone(installed):
     undefined = run("nm", "-D", "-u", library).split()
     assert not [s for s in undefined if s.startswith(("pthread", "pb_", "json", "qn"))]
     assert "example classify, static runtime" in (installed / "said").read_text()
+    assert "example classify, whole library" in (installed / "said").read_text()
 
 
 def test_debian_package(tmp_path):

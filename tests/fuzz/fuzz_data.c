@@ -1,24 +1,20 @@
 /* Bytes as the files that calibration names; the first byte says which: .npy, raw numbers, a list,
- * a table of labels, a recipe. Refused with one line, or within bounds. With clang's libFuzzer
- * (QN_FUZZ) this is a fuzzer; otherwise replay.c calls it. */
-#include <fcntl.h>
+ * a table of labels, a recipe, .npz, .npz with checksums that fit, CSV, another tool's calibration
+ * table. Refused with one line, or within bounds. With clang's libFuzzer (QN_FUZZ) this is a
+ * fuzzer; otherwise replay.c calls it. */
+#include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
+#include <zlib.h>
 
 #include "core/checked.h"
 #include "data/lists.h"
 #include "data/tensor_file.h"
+#include "fuzz/memory_file.h"
 #include "property/qnm_seeds.h"
+#include "quant/range_table.h"
 #include "quench/quantize.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-/* The one file there is. */
-typedef struct one_file {
-    const uint8_t *data;
-    size_t size, at;
-} one_file;
 
 static void demand(bool holds, const char *what)
 {
@@ -28,67 +24,92 @@ static void demand(bool holds, const char *what)
     }
 }
 
-static int open_memory(void *ctx, const char *path, int flags, int mode)
-{
-    one_file *file = ctx;
-    (void)path, (void)mode;
-    demand((flags & O_CREAT) == 0, "reading writes");
-    file->at = 0;
-    return 1000;
-}
+/* What kind of file of numbers it is. */
+typedef enum numbers { NPY, RAW, NPZ, CSV } numbers;
 
-static int close_memory(void *ctx, int fd)
-{
-    (void)ctx, (void)fd;
-    return 0;
-}
-
-static int64_t read_memory(void *ctx, int fd, void *out, size_t size)
-{
-    one_file *file = ctx;
-    (void)fd;
-    if (size > file->size - file->at)
-        size = file->size - file->at;
-    memcpy(out, file->data + file->at, size);
-    file->at += size;
-    return (int64_t)size;
-}
-
-static int64_t size_memory(void *ctx, int fd, bool *is_regular)
-{
-    const one_file *file = ctx;
-    (void)fd;
-    *is_regular = true;
-    return (int64_t)file->size;
-}
-
-static void *map_nothing(void *ctx, int fd, size_t size)
-{
-    (void)ctx, (void)fd, (void)size;
-    return NULL;
-}
-
-static qn_status try_tensor(const qn_context *ctx, bool raw, qn_error *error)
+static qn_status try_tensor(const qn_context *ctx, numbers kind, qn_error *error)
 {
     static const int64_t SAMPLE[] = {2, 3};
     static const char *const TYPES[] = {"f32", "f16", "u8", "i64"};
-    const one_file *const memory = ctx->io.ctx;
+    const read_file *const memory = ctx->io.ctx;
     qn_tensor_file file;
     float values[64];
     size_t count, bytes;
-    const char *const type = raw ? TYPES[memory->size % 4] : NULL;
-    const qn_status status =
-        qn__tensor_file_open(ctx, "file.npy", "x", true, type, SAMPLE, raw ? 2 : 0, &file, error);
+    const char *const type = kind == RAW ? TYPES[memory->size % 4] : NULL;
+    const char *const path = kind == CSV ? "file.csv" : "file.npy";
+    const qn_status status = qn__tensor_file_open(ctx, path, "x", memory->size % 2 == 0, type,
+                                                  SAMPLE, kind == RAW ? 2 : 0, &file, error);
     if (status != QN_OK)
         return status;
+    const bool packed = memory->size > 1 && memory->data[0] == 'P';
     demand(qn_shape_count(&count, file.dims, file.rank) &&
                qn_mul_size(&bytes, count, file.element_bytes) &&
-               (bytes <= memory->size || (memory->size > 1 && memory->data[0] == 'P')),
+               (packed     ? bytes / 1032 <= memory->size
+                : file.own ? count <= memory->size
+                           : bytes <= memory->size),
            "more elements than bytes");
     for (size_t begin = 0; begin < count; begin += 64)
         qn__tensor_file_read(&file, begin, count - begin < 64 ? count - begin : 64, values);
     qn__tensor_file_close(&file);
     return QN_OK;
+}
+
+static uint32_t number_at(const uint8_t *p, size_t n)
+{
+    uint32_t v = 0;
+    while (n-- > 0)
+        v = v << 8 | p[n];
+    return v;
+}
+
+/* Writes into the directory what the bytes of stored members add up to. */
+static void fit_checksums(uint8_t *data, size_t size)
+{
+    for (size_t at = 0; size >= 46 && at <= size - 46; at++) {
+        uint8_t *const entry = data + at;
+        const uint32_t bytes = number_at(entry + 20, 4), header = number_at(entry + 42, 4);
+        if (number_at(entry, 4) != 0x02014b50 || number_at(entry + 10, 2) != 0 || header > size ||
+            size - header < 30)
+            continue;
+        const size_t skip =
+            header + 30 + number_at(data + header + 26, 2) + number_at(data + header + 28, 2);
+        if (skip > size || bytes > size - skip)
+            continue;
+        const uLong sum = crc32(0, data + skip, bytes);
+        for (int i = 0; i < 4; i++)
+            entry[16 + i] = (uint8_t)(sum >> 8 * i);
+    }
+}
+
+static qn_status try_fitting(const qn_context *ctx, qn_error *error)
+{
+    read_file *const memory = ctx->io.ctx;
+    const read_file as_it_was = *memory;
+    uint8_t *const copy = malloc(memory->size + 1);
+    demand(copy != NULL, "no memory");
+    memcpy(copy, memory->data, memory->size);
+    fit_checksums(copy, memory->size);
+    memory->data = copy;
+    const qn_status status = try_tensor(ctx, NPZ, error);
+    *memory = as_it_was;
+    free(copy);
+    return status;
+}
+
+static qn_status try_table(const qn_context *ctx, qn_error *error)
+{
+    const read_file *const memory = ctx->io.ctx;
+    qn_arena arena;
+    qn__arena_init(&arena, ctx);
+    qn_range_table t = {.path = "table", .kind = "a calibration table", .arena = &arena};
+    const qn_status status = qn__range_table_read(&t, memory->data, memory->size, error);
+    for (size_t i = 0; status == QN_OK && i < t.count; i++)
+        demand(isfinite(t.items[i].lo) && isfinite(t.items[i].hi) &&
+                   t.items[i].lo <= t.items[i].hi && t.items[i].name != NULL,
+               "no range");
+    qn__free(ctx, t.items);
+    qn__arena_free(&arena);
+    return status;
 }
 
 static qn_status try_lists(const qn_context *ctx, bool labels, qn_error *error)
@@ -107,7 +128,7 @@ static qn_status try_lists(const qn_context *ctx, bool labels, qn_error *error)
         characters += strlen(text);
         qn__list_row(text, &row);
     }
-    demand(characters <= ((const one_file *)ctx->io.ctx)->size, "longer than the file");
+    demand(characters <= ((const read_file *)ctx->io.ctx)->size, "longer than the file");
     qn__free(ctx, lines);
     qn__free(ctx, table);
     qn__arena_free(&arena);
@@ -136,38 +157,37 @@ static qn_status try_recipe(const qn_context *ctx, qn_error *error)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static qn_context *ctx;
-    static one_file file;
-    if (ctx == NULL) {
-        qn_context_options options;
-        qn_io io;
-        qn_io_init(&io);
-        io.open = open_memory;
-        io.close = close_memory;
-        io.read = read_memory;
-        io.size = size_memory;
-        io.map = map_nothing;
-        io.ctx = &file;
-        qn_context_options_init(&options);
-        options.io = &io;
-        options.n_threads = 1;
-        demand(qn_context_create(&options, &ctx, NULL) == QN_OK, "no context");
-    }
+    static read_file file;
+    if (ctx == NULL)
+        ctx = read_file_context(&file);
     if (size == 0)
         return 0;
-    file = (one_file){data + 1, size - 1, 0};
+    file = (read_file){data + 1, size - 1, 0};
     qn_error error = {0};
     qn_status status;
-    switch (data[0] % 5) {
+    switch (data[0] % 9) {
     case 0:
     case 1:
-        status = try_tensor(ctx, data[0] % 5 == 1, &error);
+        status = try_tensor(ctx, data[0] % 9 == 1 ? RAW : NPY, &error);
         break;
     case 2:
     case 3:
-        status = try_lists(ctx, data[0] % 5 == 3, &error);
+        status = try_lists(ctx, data[0] % 9 == 3, &error);
+        break;
+    case 4:
+        status = try_recipe(ctx, &error);
+        break;
+    case 5:
+        status = try_tensor(ctx, NPZ, &error);
+        break;
+    case 6:
+        status = try_fitting(ctx, &error);
+        break;
+    case 7:
+        status = try_tensor(ctx, CSV, &error);
         break;
     default:
-        status = try_recipe(ctx, &error);
+        status = try_table(ctx, &error);
     }
     if (status != QN_OK) {
         demand(status != QN_INTERNAL && error.status == status, "the status");

@@ -1,62 +1,11 @@
 /* Bytes as the JSON configuration of MNN's quantizer: an error of one line, or settings within
  * their bounds. With clang's libFuzzer (QN_FUZZ) this is a fuzzer; otherwise replay.c calls it. */
-#include <errno.h>
-#include <fcntl.h>
 #include <math.h>
-#include <stdlib.h>
-#include <string.h>
 
-#include "core/context.h"
+#include "fuzz/memory_file.h"
 #include "mnntool/tool.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-/* The one file there is. */
-typedef struct memory_file {
-    const uint8_t *data;
-    size_t size, at;
-} memory_file;
-
-static int open_memory(void *ctx, const char *path, int flags, int mode)
-{
-    memory_file *file = ctx;
-    (void)path, (void)mode;
-    if ((flags & O_CREAT) != 0)
-        abort(); /* reading writes nothing */
-    file->at = 0;
-    return 1000;
-}
-
-static int close_memory(void *ctx, int fd)
-{
-    (void)ctx, (void)fd;
-    return 0;
-}
-
-static int64_t read_memory(void *ctx, int fd, void *out, size_t size)
-{
-    memory_file *file = ctx;
-    (void)fd;
-    if (size > file->size - file->at)
-        size = file->size - file->at;
-    memcpy(out, file->data + file->at, size);
-    file->at += size;
-    return (int64_t)size;
-}
-
-static int64_t size_memory(void *ctx, int fd, bool *is_regular)
-{
-    const memory_file *file = ctx;
-    (void)fd;
-    *is_regular = true;
-    return (int64_t)file->size;
-}
-
-static void *map_nothing(void *ctx, int fd, size_t size)
-{
-    (void)ctx, (void)fd, (void)size;
-    return NULL;
-}
 
 static void demand(bool holds)
 {
@@ -83,23 +32,10 @@ static void check(const qn_mnn_config *c)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static qn_context *ctx;
-    static memory_file file;
-    file = (memory_file){data, size, 0};
-    if (ctx == NULL) {
-        qn_context_options options;
-        qn_io io;
-        qn_io_init(&io);
-        io.open = open_memory;
-        io.close = close_memory;
-        io.read = read_memory;
-        io.size = size_memory;
-        io.map = map_nothing;
-        io.ctx = &file;
-        qn_context_options_init(&options);
-        options.io = &io;
-        options.n_threads = 1;
-        demand(qn_context_create(&options, &ctx, NULL) == QN_OK);
-    }
+    static read_file file;
+    file = (read_file){data, size, 0};
+    if (ctx == NULL)
+        ctx = read_file_context(&file);
     qn_mnn_config config;
     qn_error error = {0};
     if (qn__mnn_config_read(ctx, "config.json", 0, &config, &error) == QN_OK) {

@@ -283,6 +283,13 @@ static bool corrupt(builder *b, uint32_t kind)
             return false;
         qn__node_set_output(last, 0, node->outputs[0]); /* two producers */
         return true;
+    case 14: /* an output more than the operator has */
+        node = qn__graph_add_node(g, g->n_nodes, QN_OP_RELU, "two", 1, 2);
+        node->inputs[0] = last->outputs[0];
+        for (uint32_t i = 0; i < 2; i++)
+            qn__node_set_output(node, i,
+                                qn__graph_add_tensor(g, NULL, qn_type_plain_make(QN_DTYPE_F32)));
+        return true;
     default:
         tensor->type.kind = QN_TYPE_QUANT; /* without parameters */
         return true;
@@ -292,7 +299,7 @@ static bool corrupt(builder *b, uint32_t kind)
 static void verify_sees_every_corruption(void **state)
 {
     (void)state;
-    for (uint32_t kind = 0; kind < 15; kind++) {
+    for (uint32_t kind = 0; kind < 16; kind++) {
         uint32_t tried = 0;
         for (uint32_t seed = 1; seed <= 60; seed++) {
             builder b;

@@ -291,6 +291,58 @@ static void test_q8_tables(const qn_q8_igemm *kernel)
     free(packed);
 }
 
+/* Weights of n columns that lie in rows or columns: the same bytes whichever function pairs groups,
+ * sums and safety as they are counted one by one. */
+static void q8_packing_case(const qn_q8_igemm *kernel, size_t n, size_t kc, size_t ks, int32_t most,
+                            bool in_rows)
+{
+    const size_t count = n * kc * ks, stride_n = in_rows ? 1 : kc * ks, stride_k = in_rows ? n : 1;
+    const size_t stride_p = in_rows ? kc * n : kc;
+    qn_q8_igemm other = *kernel;
+    other.pairs = kernel->pairs != NULL ? qn__q8_pairs_scalar : NULL;
+    size_t bytes;
+    if (!qn__q8_gemm_packed_bytes(&bytes, n, kc, ks, kernel))
+        exit(1);
+    int8_t *const w = need(malloc(count));
+    for (size_t i = 0; i < count; i++)
+        w[i] = (int8_t)((int32_t)(rng() % (uint32_t)(2 * most + 1)) - most);
+    uint8_t *const packed = need(calloc(bytes, 1)), *const again = need(calloc(bytes, 1));
+    uint32_t *const sums = need(malloc(n * sizeof *sums));
+    const bool expected = qn__q8_gemm_safe(w, n, kc, ks, stride_n, stride_p, stride_k);
+    const bool safe = qn__q8_gemm_pack_weights(packed, w, n, kc, ks, stride_n, stride_p, stride_k,
+                                               kernel, true, sums);
+    bool fine = safe == expected;
+    for (size_t i = 0; i < n && (safe || kernel->pairs == NULL); i++) {
+        uint32_t sum = 0;
+        for (size_t p = 0; p < ks; p++)
+            for (size_t k = 0; k < kc; k++)
+                sum += (uint32_t)w[i * stride_n + p * stride_p + k * stride_k];
+        fine &= sum == sums[i];
+    }
+    qn__q8_gemm_pack_weights(packed, w, n, kc, ks, stride_n, stride_p, stride_k, kernel, safe,
+                             NULL);
+    qn__q8_gemm_pack_weights(again, w, n, kc, ks, stride_n, stride_p, stride_k, &other, safe, NULL);
+    fine &= memcmp(packed, again, bytes) == 0 && qn__q8_gemm_packed_ok(packed, n, kc, ks, kernel);
+    n_checks++;
+    if (!fine) {
+        printf("FAILED %s: packing n %zu kc %zu ks %zu most %d rows %d\n", kernel->name, n, kc, ks,
+               most, in_rows);
+        exit(1);
+    }
+    free(w), free(packed), free(again), free(sums);
+}
+
+static void test_q8_packing(const qn_q8_igemm *kernel)
+{
+    static const int32_t mosts[] = {7, 40, 64, 90, 127};
+    static const size_t kcs[] = {1, 6, 27, 32, 33, 64, 100, 513, 1024, 2050};
+    for (size_t i = 0; i < sizeof kcs / sizeof kcs[0]; i++)
+        for (size_t j = 0; j < sizeof mosts / sizeof mosts[0]; j++)
+            for (size_t in_rows = 0; in_rows < 2; in_rows++)
+                q8_packing_case(kernel, 1 + rng() % 40, kcs[i], 1 + rng() % 2, mosts[j],
+                                in_rows != 0);
+}
+
 static void test_q8_igemm(const qn_q8_igemm *kernel, const qn_q8_igemm *reference)
 {
     const size_t mr = kernel->mr, nr = kernel->nr;
@@ -320,6 +372,7 @@ static void test_q8_igemm(const qn_q8_igemm *kernel, const qn_q8_igemm *referenc
                 q8_igemm_case(kernel, reference, m, n, 11, 3, (q8_class)kind);
     }
     test_q8_tables(kernel);
+    test_q8_packing(kernel);
     /* Sums beyond 2^24, rows too long for any copy of them. */
     for (int times = 0; times < 6; times++) {
         q8_igemm_case(kernel, reference, 3, 3, 40000, 1, times % 2 ? Q8_SAFE : Q8_WORST);
@@ -330,34 +383,56 @@ static void test_q8_igemm(const qn_q8_igemm *kernel, const qn_q8_igemm *referenc
 
 /* --- depthwise convolution ---------------------------------------------------------------------
  */
+/* How columns of a window lie: evenly, as in a picture, or apart by their remainder. */
+static void q8_columns(const window_shape *s, bool even, size_t *in_col, size_t *in_step,
+                       size_t *pixels)
+{
+    const size_t last = (s->kw - 1) * s->dilation, apart = even ? 1 : s->stride;
+    const size_t phase = ((s->n == 0 ? 0 : s->n - 1) * s->stride + last) / apart + 1;
+    *pixels = phase * apart;
+    *in_step = s->stride / apart * s->channels;
+    for (size_t j = 0; j < s->kw; j++) {
+        const size_t x = j * s->dilation;
+        in_col[j] = (x % apart * phase + x / apart) * s->channels;
+    }
+    if (even) /* nothing behind the last window */
+        *pixels = (s->n == 0 ? 0 : s->n - 1) * s->stride + last + 1;
+}
+
 static void q8_dwconv_case(const qn_q8_dwconv *kernel, const qn_q8_dwconv *reference,
                            const window_shape *s, q8_class kind)
 {
+    enum { ROWS = 3, TAPS = 7 };
     guard_used = 0;
-    const size_t width = window_width(s), c = s->channels, stride = c + rng() % 3;
-    const size_t in_bytes = s->kh * width * c, w_bytes = s->kh * (s->kw + 1) * c;
-    qn_q8_dwconv_args args = {.n = s->n,
+    const size_t c = s->channels, stride = c + rng() % 3, w_step = c + rng() % 2 * c;
+    const size_t rows = s->n == 0 ? 1 : 1 + rng() % ROWS;
+    const uint8_t *in[ROWS * TAPS];
+    size_t in_col[TAPS], in_step, pixels;
+    uint64_t before = 0;
+    q8_columns(s, rng() % 3 != 0, in_col, &in_step, &pixels);
+    for (size_t i = 0; i < rows * s->kh; i++) {
+        /* Some rows are in several windows. */
+        in[i] = i > 0 && rng() % 2 ? in[rng() % i] : q8_activations(pixels * c, kind);
+        before += q8_hash(in[i], pixels * c);
+    }
+    qn_q8_dwconv_args args = {.rows = rows,
+                              .n = s->n,
                               .channels = c,
                               .kh = s->kh,
                               .kw = s->kw,
-                              .in = q8_activations(in_bytes, kind),
-                              .in_signed = rng() % 2 == 0,
-                              .in_row = width * c,
-                              .in_col = s->dilation * c,
-                              .in_step = s->stride * c,
-                              /* Weights of a window one tap wider: edges use a part of it. */
-                              .w = q8_weights(w_bytes, kind) + (rng() % 2 ? c : 0),
-                              .w_row = (s->kw + 1) * c,
+                              .in = in,
+                              .in_col = in_col,
+                              .in_step = in_step,
+                              .w = q8_weights((s->kh * s->kw - 1) * w_step + c, kind),
+                              .w_step = w_step,
                               .bias = q8_bases(c, kind),
                               .scale = q8_scales(c, s->kh * s->kw, kind),
+                              .out_row = (s->n + rng() % 2) * stride,
                               .out_step = stride,
                               .format = q8_out(kind)};
-    args.in_zero = (int32_t)(rng() % 256) - (args.in_signed ? 128 : 0);
-    if (kind == Q8_WORST && rng() % 2 == 0)
-        args.in_zero = (rng() % 2 ? 255 : 0) - (args.in_signed ? 128 : 0);
-    const uint64_t before = q8_hash(args.in, in_bytes);
-    const q8_outputs expected = q8_outputs_make(s->n, c, stride, args.format.is_float);
-    const q8_outputs got = q8_outputs_make(s->n, c, stride, args.format.is_float);
+    const size_t pixels_out = rows * (s->n + 1);
+    const q8_outputs expected = q8_outputs_make(pixels_out, c, stride, args.format.is_float);
+    const q8_outputs got = q8_outputs_make(pixels_out, c, stride, args.format.is_float);
     args.out = q8_outputs_begin(&expected);
     reference->fn(&args);
     args.out = q8_outputs_begin(&got);
@@ -365,7 +440,9 @@ static void q8_dwconv_case(const qn_q8_dwconv *kernel, const qn_q8_dwconv *refer
     char shape[128];
     describe(s, shape, sizeof shape);
     q8_compare(kernel->name, kind, shape, &expected, &got);
-    if (q8_hash(args.in, in_bytes) != before)
+    for (size_t i = 0; i < rows * s->kh; i++)
+        before -= q8_hash(in[i], pixels * c);
+    if (before != 0)
         q8_fail(kernel->name, kind, shape, "changed its inputs");
     free(expected.memory), free(got.memory);
 }
@@ -373,9 +450,13 @@ static void q8_dwconv_case(const qn_q8_dwconv *kernel, const qn_q8_dwconv *refer
 static void test_q8_dwconv(const qn_q8_dwconv *kernel, const qn_q8_dwconv *reference)
 {
     static const size_t ns[] = {0, 1, 2, 3, 4, 5, 8, 13};
-    static const size_t cs[] = {1, 3, 7, 8, 9, 15, 16, 17, 31, 32, 33, 47, 63, 64, 65, 144};
+    static const size_t more[] = {47, 63, 64, 65, 96, 144};
     static const size_t ks[][2] = {{1, 1}, {1, 2}, {2, 1}, {2, 2}, {2, 3}, {3, 2}, {3, 3},
-                                   {1, 3}, {3, 1}, {5, 5}, {3, 5}, {4, 4}, {7, 7}, {0, 0}};
+                                   {1, 3}, {3, 1}, {5, 5}, {3, 5}, {4, 4}, {7, 7}};
+    size_t cs[40 + sizeof more / sizeof more[0]];
+    for (size_t c = 1; c <= 40; c++)
+        cs[c - 1] = c;
+    memcpy(cs + 40, more, sizeof more);
     for (size_t i = 0; i < sizeof ns / sizeof ns[0]; i++)
         for (size_t j = 0; j < sizeof cs / sizeof cs[0]; j++)
             for (size_t k = 0; k < sizeof ks / sizeof ks[0]; k++)
@@ -436,18 +517,17 @@ static void test_q8_references(const qn_q8_igemm *igemm, const qn_q8_dwconv *dwc
                 q8_check_reference(igemm->name, sum, p.scale[j], &p.out, c, i * n + j);
             }
         guard_used = 0;
-        const uint8_t *const in = q8_activations(6, kind);
-        const qn_q8_dwconv_args args = {.n = 1,
+        const uint8_t *const in[2] = {q8_activations(3, kind), q8_activations(3, kind)};
+        const size_t in_col[3] = {0, 1, 2};
+        const qn_q8_dwconv_args args = {.rows = 1,
+                                        .n = 1,
                                         .channels = 1,
                                         .kh = 2,
                                         .kw = 3,
                                         .in = in,
-                                        .in_signed = rng() % 2 == 0,
-                                        .in_zero = (int32_t)(rng() % 128),
-                                        .in_row = 3,
-                                        .in_col = 1,
+                                        .in_col = in_col,
                                         .w = q8_weights(6, kind),
-                                        .w_row = 3,
+                                        .w_step = 1,
                                         .bias = q8_bases(1, kind),
                                         .scale = q8_scales(1, 6, kind),
                                         .out = c,
@@ -455,7 +535,7 @@ static void test_q8_references(const qn_q8_igemm *igemm, const qn_q8_dwconv *dwc
         dwconv->fn(&args);
         int64_t sum = args.bias[0];
         for (size_t i = 0; i < 6; i++)
-            sum += (int64_t)((args.in_signed ? (int8_t)in[i] : in[i]) - args.in_zero) * args.w[i];
+            sum += (int64_t)in[i / 3][i % 3] * args.w[i];
         q8_check_reference(dwconv->name, sum, args.scale[0], &args.format, c, 0);
     }
 }

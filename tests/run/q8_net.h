@@ -7,7 +7,7 @@
 #include "core/context.h"
 #include "core/cpu.h"
 
-enum { CASES = 400, MAX_IN = 1 << 16, MAX_W = 1 << 15, MAX_CHANNELS = 128 };
+enum { CASES = 400, MAX_IN = 1 << 18, MAX_W = 1 << 15, MAX_CHANNELS = 128 };
 
 /* --- random nodes ------------------------------------------------------------------------------*/
 typedef struct sample {

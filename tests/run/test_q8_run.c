@@ -312,13 +312,35 @@ static void very_many_taps(void **state)
     sample_free(s);
 }
 
+/* What the simulation gives, on every instruction set and with one to three threads. */
+static void expect_simulated(sample *s, size_t i)
+{
+    uint32_t flags[8];
+    const size_t n_flags = masks(flags);
+    qn_plan_options options;
+    qn__plan_options_init(&options, s->n->b.ctx);
+    options.reference = true;
+    size_t bytes = 0, got_bytes = 0;
+    char kernel[64];
+    uint8_t *const expected = run_sample(s, &options, 1, &bytes, kernel);
+    options.reference = false;
+    for (size_t f = 0; f < n_flags; f++) {
+        options.cpu_flags = flags[f];
+        for (uint32_t threads = 1; threads < 4; threads++) {
+            uint8_t *const got = run_sample(s, &options, threads, &got_bytes, kernel);
+            assert_non_null(strstr(kernel, "q8_"));
+            expect_same(got, got_bytes, expected, bytes, i, kernel, threads);
+            free(got);
+        }
+    }
+    free(expected);
+}
+
 /* Widths of outputs at whose ends tiles are cut, where a kernel reads rows in place, and some that
  * are not; strides too. */
 static void tiles_end_with_rows(void **state)
 {
     (void)state;
-    uint32_t flags[8];
-    const size_t n_flags = masks(flags);
     static const int64_t widths[] = {7, 14, 19, 20, 28, 29, 30, 32};
     for (size_t i = 0; i < 2 * sizeof(widths) / sizeof(widths[0]); i++) {
         sample *const s = calloc(1, sizeof(*s));
@@ -338,22 +360,53 @@ static void tiles_end_with_rows(void **state)
         set_ints(&s->n->b, y, "pads", 4, pads);
         set_ints(&s->n->b, y, "strides", 2, strides);
         finish(s, y, (size_t)cin * 9, 0.02f);
-        qn_plan_options options;
-        qn__plan_options_init(&options, s->n->b.ctx);
-        options.reference = true;
-        size_t bytes = 0, got_bytes = 0;
-        char kernel[64];
-        uint8_t *const expected = run_sample(s, &options, 1, &bytes, kernel);
-        options.reference = false;
-        for (size_t f = 0; f < n_flags; f++) {
-            options.cpu_flags = flags[f];
-            for (uint32_t threads = 1; threads < 4; threads++) {
-                uint8_t *const got = run_sample(s, &options, threads, &got_bytes, kernel);
-                expect_same(got, got_bytes, expected, bytes, i, kernel, threads);
-                free(got);
-            }
-        }
-        free(expected);
+        expect_simulated(s, i);
+        sample_free(s);
+    }
+}
+
+/* Windows of all sizes that decide how much is copied and computed at once: few channels, rows and
+ * channels cut into parts, dilations beyond what stays, and windows too large for any of it. */
+static void depthwise_in_parts(void **state)
+{
+    (void)state;
+    static const struct {
+        int64_t c, h, w, kh, kw, stride, dilation, pad;
+    } cases[] = {
+        {1, 9, 40, 3, 3, 1, 1, 1},     {2, 9, 33, 3, 3, 2, 1, 1},    {3, 7, 50, 5, 5, 1, 1, 2},
+        {4, 5, 19, 3, 3, 3, 1, 0},     {5, 6, 64, 3, 3, 1, 2, 2},    {8, 20, 48, 3, 3, 1, 1, 1},
+        {8, 21, 49, 3, 3, 2, 1, 1},    {8, 9, 30, 5, 5, 2, 3, 6},    {10, 6, 3, 3, 3, 1, 1, 1},
+        {12, 9, 31, 3, 3, 2, 1, 1},    {16, 24, 24, 3, 3, 2, 1, 1},  {24, 11, 28, 3, 3, 1, 1, 1},
+        {24, 11, 29, 3, 3, 2, 2, 2},   {33, 9, 17, 3, 3, 2, 1, 1},   {40, 9, 14, 5, 5, 1, 1, 2},
+        {72, 9, 14, 5, 5, 2, 1, 2},    {300, 9, 9, 3, 3, 1, 1, 1},   {1027, 4, 7, 3, 3, 2, 1, 1},
+        {600, 5, 5, 5, 3, 1, 1, 1},    {32, 3, 900, 3, 3, 1, 1, 1},  {80, 4, 300, 3, 3, 2, 1, 1},
+        {20, 60, 60, 3, 3, 1, 24, 9},  {7, 84, 90, 3, 3, 1, 40, 0},  {64, 30, 30, 3, 3, 1, 12, 12},
+        {20, 33, 33, 31, 31, 1, 1, 3}, {3, 40, 40, 33, 33, 1, 1, 0}, {2, 9, 9, 3, 3, 9, 1, 1},
+        {18, 3, 3, 3, 3, 1, 1, 3},     {6, 2, 2, 2, 2, 1, 5, 9},     {256, 1, 2, 3, 3, 1, 1, 1},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        sample *const s = calloc(1, sizeof(*s));
+        assert_non_null(s);
+        net_random_state = 300 + i;
+        s->n = net_start();
+        const int64_t c = cases[i].c, kh = cases[i].kh, kw = cases[i].kw, pad = cases[i].pad;
+        const int64_t x[4] = {1 + (i % 5 == 0), c, cases[i].h, cases[i].w}, w[4] = {c, 1, kh, kw};
+        const int64_t strides[2] = {cases[i].stride, cases[i].stride};
+        const int64_t dilations[2] = {cases[i].dilation, cases[i].dilation};
+        const int64_t pads[4] = {pad, pad / 2, pad, pad};
+        qn_tensor *in[2] = {bytes_input(s, 4, x, 0.02f), NULL};
+        static int8_t values[20 * 31 * 31];
+        for (size_t k = 0; k < sizeof(values); k++)
+            values[k] = (int8_t)between(-128, 127);
+        in[1] = build_const(&s->n->b, "w", QN_DTYPE_I8, values, 4, w);
+        in[1]->type = net_quant(s->n, QN_DTYPE_I8, 0.005f, 0);
+        qn_tensor *const y = build_node(&s->n->b, QN_OP_CONV, "y", 2, in);
+        set_ints(&s->n->b, y, "pads", 4, pads);
+        set_ints(&s->n->b, y, "strides", 2, strides);
+        set_ints(&s->n->b, y, "dilations", 2, dilations);
+        set_int(&s->n->b, y, "group", c);
+        finish(s, y, (size_t)(kh * kw), 0.02f);
+        expect_simulated(s, i);
         sample_free(s);
     }
 }
@@ -431,6 +484,7 @@ int main(void)
         cmocka_unit_test(loops_do_not_depend_on_the_machine),
         cmocka_unit_test(very_many_taps),
         cmocka_unit_test(tiles_end_with_rows),
+        cmocka_unit_test(depthwise_in_parts),
         cmocka_unit_test(memory_shrinks),
         cmocka_unit_test(planning_survives_lack_of_memory),
     };

@@ -110,6 +110,7 @@ qn_status qn__onnx_make_params(qn_lower *l, const qn_tensor *tensor, qn_type typ
     const qn_quant *quant = type.quant;
     size_t rank;
     int64_t dims[QN_MAX_RANK] = {0};
+    *out = (qn_params){0};
     QN_FAIL_IF(quant->n_codebook > 0, error, QN_UNSUPPORTED, "tensor \"%s\": ONNX has no codebooks",
                tensor->name);
     QN_FAIL_IF(!param_dims(tensor, quant, &rank, dims), error, QN_UNSUPPORTED,

@@ -6,7 +6,7 @@
 
 #include "core/context.h"
 #include "format/onnx/onnx_inline.h"
-#include "format/onnx/onnx_read.h"
+#include "format/onnx/onnx_partial.h"
 
 enum { MAX_ATTRS = 1000 }; /* names are compared pairwise */
 
@@ -248,8 +248,7 @@ static qn_status read_attrs(qn_onnx_reader *r, const qn_onnx_node *source, const
     return QN_OK;
 }
 
-/* The graph's operator for a node of the file; *qop for operators on integers. */
-static qn_op find_op(const qn_onnx_node *node, int64_t opset, qn_qop *qop)
+qn_op qn__onnx_find_op(const qn_onnx_node *node, int64_t opset, qn_qop *qop)
 {
     *qop = QN_QOP_NONE;
     for (int i = 1; i < QN_QOP_COUNT; i++) {
@@ -312,7 +311,7 @@ static qn_status add_node(qn_onnx_reader *r, size_t index, qn_error *error)
         return source_fail(source, name, error, QN_UNSUPPORTED,
                            "its condition is not a constant of the file");
     qn_qop qop;
-    const qn_op op = find_op(source, r->source->opset, &qop);
+    const qn_op op = qn__onnx_find_op(source, r->source->opset, &qop);
     if (op == QN_OP_NONE)
         return source_fail(source, name, error, QN_UNSUPPORTED, "the operator is not supported");
     bool makes = false;
@@ -442,13 +441,18 @@ static qn_status finish(qn_onnx_reader *r, const char *path, qn_error *error)
     return qn__graph_verify(graph, error);
 }
 
-qn_status qn__onnx_read(const qn_context *ctx, const char *path, qn_blob *file, qn_graph **out,
-                        qn_error *error)
+static qn_status read_document(const qn_context *ctx, const char *path, qn_blob *file, bool partial,
+                               qn_graph **out, qn_error *error)
 {
     qn_onnx_reader r = {0};
-    qn_status status = qn__onnx_source_read(ctx, path, file, &r.source, error);
+    qn_status status = qn__onnx_source_read(ctx, path, file, partial, &r.source, error);
     if (status != QN_OK)
         return qn__error_prefix(error, status, "%s", path);
+    status = partial ? qn__onnx_set_aside(r.source, error) : QN_OK;
+    if (status != QN_OK) {
+        qn__source_unref(&r.source->base);
+        return qn__error_prefix(error, status, "%s", path);
+    }
     status = qn__graph_create(ctx, &r.graph, error);
     if (status != QN_OK) {
         qn__source_unref(&r.source->base);
@@ -466,4 +470,16 @@ qn_status qn__onnx_read(const qn_context *ctx, const char *path, qn_blob *file, 
     }
     *out = r.graph;
     return QN_OK;
+}
+
+qn_status qn__onnx_read(const qn_context *ctx, const char *path, qn_blob *file, qn_graph **out,
+                        qn_error *error)
+{
+    return read_document(ctx, path, file, false, out, error);
+}
+
+qn_status qn__onnx_read_partial(const qn_context *ctx, const char *path, qn_blob *file,
+                                qn_graph **out, qn_error *error)
+{
+    return read_document(ctx, path, file, true, out, error);
 }

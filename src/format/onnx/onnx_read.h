@@ -39,6 +39,11 @@ qn_status qn__onnx_downgrade(qn_graph *graph, int64_t target, qn_error *error);
 
 qn_status qn__onnx_read(const qn_context *ctx, const char *path, qn_blob *file, qn_graph **out,
                         qn_error *error);
+/* What cannot be run is set aside (onnx_partial.c). */
+qn_status qn__onnx_read_partial(const qn_context *ctx, const char *path, qn_blob *file,
+                                qn_graph **out, qn_error *error);
+/* The graph's operator for a node of the file; *qop for operators on integers. */
+qn_op qn__onnx_find_op(const qn_onnx_node *node, int64_t opset, qn_qop *qop);
 
 /* Turns QuantizeLinear, DequantizeLinear and integer operators into types. */
 qn_status qn__onnx_read_types(qn_onnx_reader *r, qn_error *error);

@@ -27,6 +27,7 @@ static void source_destroy(qn_source *base)
     for (size_t i = 0; i < source->n_external; i++)
         qn__blob_unref(source->external[i].blob);
     qn__free(ctx, source->external);
+    qn__names_free(ctx, &source->aside_names);
     qn__blob_unref(source->file);
     qn__arena_free(&source->arena);
     qn__free(ctx, source);
@@ -317,7 +318,24 @@ static qn_status count_graph(qn_onnx_source *source, size_t counts[GRAPH_SPARSE_
     }
 }
 
-static qn_status read_graph(qn_onnx_source *source, qn_error *error)
+/* A constant of another type is kept where a part of the file may be set aside. */
+static qn_status read_initializer(qn_onnx_source *source, const qn_wire *graph,
+                                  const qn_field *field, bool partial, qn_error *error)
+{
+    qn_wire tensor;
+    qn_onnx_tensor *const out = &source->initializers[source->n_initializers];
+    QN_TRY(qn__wire_enter(graph, field, "TensorProto", &tensor, error));
+    const qn_status status =
+        qn__onnx_read_tensor(source, &source->arena, field->body, tensor.depth_left, out, error);
+    if (status == QN_OK)
+        source->n_initializers++;
+    if (status != QN_UNSUPPORTED || !partial || out->name[0] == '\0')
+        return status;
+    source->kept[source->n_kept++] = (qn_onnx_tensor){.name = out->name, .body = field->body};
+    return QN_OK;
+}
+
+static qn_status read_graph(qn_onnx_source *source, bool partial, qn_error *error)
 {
     size_t counts[GRAPH_SPARSE_INITIALIZER + 1] = {0};
     QN_TRY(count_graph(source, counts, error));
@@ -333,10 +351,12 @@ static qn_status read_graph(qn_onnx_source *source, qn_error *error)
     source->constants = qn__arena_calloc(arena, counts[GRAPH_NODE], sizeof(*source->constants));
     source->initializers =
         qn__arena_calloc(arena, counts[GRAPH_INITIALIZER], sizeof(*source->initializers));
+    source->kept =
+        qn__arena_calloc(arena, partial ? counts[GRAPH_INITIALIZER] : 0, sizeof(*source->kept));
     source->inputs = qn__arena_calloc(arena, counts[GRAPH_INPUT], sizeof(*source->inputs));
     source->outputs = qn__arena_calloc(arena, counts[GRAPH_OUTPUT], sizeof(*source->outputs));
-    if (!source->nodes || !source->constants || !source->initializers || !source->inputs ||
-        !source->outputs)
+    if (!source->nodes || !source->constants || !source->initializers || !source->kept ||
+        !source->inputs || !source->outputs)
         return QN_NOMEM(error);
     qn_wire w = qn__wire_open(source->graph, "GraphProto", source->ctx->limits.nesting);
     qn_field f;
@@ -352,14 +372,9 @@ static qn_status read_graph(qn_onnx_source *source, qn_error *error)
         case GRAPH_NAME:
             QN_TRY(qn__wire_string(&w, &f, arena, &source->graph_name, error));
             break;
-        case GRAPH_INITIALIZER: {
-            qn_wire tensor;
-            QN_TRY(qn__wire_enter(&w, &f, "TensorProto", &tensor, error));
-            QN_TRY(qn__onnx_read_tensor(source, arena, f.body, tensor.depth_left,
-                                        &source->initializers[source->n_initializers], error));
-            source->n_initializers++;
+        case GRAPH_INITIALIZER:
+            QN_TRY(read_initializer(source, &w, &f, partial, error));
             break;
-        }
         case GRAPH_INPUT:
             QN_TRY(qn__onnx_read_value(source, &w, &f, &source->inputs[source->n_inputs], error));
             source->n_inputs++;
@@ -374,7 +389,7 @@ static qn_status read_graph(qn_onnx_source *source, qn_error *error)
     }
 }
 
-qn_status qn__onnx_source_read(const qn_context *ctx, const char *path, qn_blob *file,
+qn_status qn__onnx_source_read(const qn_context *ctx, const char *path, qn_blob *file, bool partial,
                                qn_onnx_source **out, qn_error *error)
 {
     qn_onnx_source *source = qn__calloc(ctx, 1, sizeof(*source));
@@ -391,7 +406,7 @@ qn_status qn__onnx_source_read(const qn_context *ctx, const char *path, qn_blob 
     source->path = qn__arena_strdup(&source->arena, path);
     qn_status status = source->path ? read_model(source, error) : QN_NOMEM(error);
     if (status == QN_OK)
-        status = read_graph(source, error);
+        status = read_graph(source, partial, error);
     if (status == QN_OK)
         status = qn__onnx_inline(source, error);
     if (status != QN_OK) {

@@ -6,6 +6,7 @@
 #include "format/onnx/onnx_proto.h"
 #include "format/onnx/onnx_wire.h"
 #include "ir/graph.h"
+#include "ir/names.h"
 
 typedef struct qn_onnx_function {
     qn_span body;
@@ -73,12 +74,19 @@ typedef struct qn_onnx_source {
     /* Constant nodes that became constants: by node index; blob NULL for other nodes. Tensors made
      * of them carry source = n_initializers + node index. */
     qn_onnx_tensor *constants;
+    /* What is no part of the graph and stays bytes (onnx_partial.c): nodes, constants of types that
+     * quench has not, and the names that only they make or read. */
+    size_t n_aside, n_kept;
+    qn_onnx_node *aside;
+    qn_onnx_tensor *kept; /* without blobs */
+    qn_name_table aside_names;
     size_t n_external, external_capacity;
     qn_onnx_file *external;
 } qn_onnx_source;
 
-/* Decodes the document around the file's bytes. *out has one reference. */
-qn_status qn__onnx_source_read(const qn_context *ctx, const char *path, qn_blob *file,
+/* Decodes the document around the file's bytes. *out has one reference. partial: constants of types
+ * that quench has not are kept as bytes. */
+qn_status qn__onnx_source_read(const qn_context *ctx, const char *path, qn_blob *file, bool partial,
                                qn_onnx_source **out, qn_error *error);
 /* Parts of a graph. */
 qn_status qn__onnx_read_node(qn_onnx_source *source, const qn_wire *graph, const qn_field *field,

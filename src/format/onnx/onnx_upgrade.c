@@ -339,6 +339,8 @@ static qn_status axes_attr(qn_graph *graph, qn_node *node, qn_error *error)
     if (node->inputs[1]) {
         size_t count = 0;
         const int64_t *axes = qn__tensor_ints(graph, node->inputs[1], &count);
+        if (!axes)
+            QN_TRY(qn__arena_check(&graph->arena, error));
         QN_FAIL_IF(!axes, error, QN_UNSUPPORTED,
                    "node \"%s\" %s: axes that are not constant need opset 18", node->name,
                    qn__op_name(node->op));

@@ -1,4 +1,5 @@
 /* Graph -> ONNX file: the source document with edits, or a new document when there is none. */
+#include "format/onnx/onnx_partial.h"
 #include "format/onnx/onnx_write.h"
 
 #include <stdio.h>
@@ -227,6 +228,10 @@ static qn_status keep_value(qn_onnx_writer *w, const qn_field *f, qn_onnx_out *o
     qn_dtype dtype;
     QN_TRY(peek_value(w, f->body, &name, &dtype, error));
     const qn_tensor *tensor = name[0] ? qn__graph_find_tensor(w->graph, name) : NULL;
+    if (qn__names_get(&w->source->aside_names, name)) {
+        qn__out_borrow(out, f->whole.data, f->whole.size);
+        return QN_OK;
+    }
     if (f->number == GRAPH_INPUT) {
         /* A default's listing goes with its initializer. IR 3 demanded the listing; from IR 4 on it
          * would turn a constant into something a caller may change. */
@@ -276,7 +281,13 @@ static qn_status put_graph(qn_onnx_writer *w, qn_onnx_out *out, qn_error *error)
     put_constant_nodes(w, out);
     for (size_t i = 0; i < graph->n_nodes; i++)
         QN_TRY(put_node(w, graph->nodes[i], out, error));
+    for (size_t i = 0; w->source && i < w->source->n_aside; i++)
+        qn__out_span(out, GRAPH_NODE, w->source->aside[i].body.data, w->source->aside[i].body.size,
+                     true);
     QN_TRY(put_constants(w, out, error));
+    for (size_t i = 0; w->source && i < w->source->n_kept; i++)
+        qn__out_span(out, GRAPH_INITIALIZER, w->source->kept[i].body.data,
+                     w->source->kept[i].body.size, true);
     if (w->source)
         return put_source_fields(w, out, error);
     qn__out_string(out, GRAPH_NAME, graph->name && graph->name[0] ? graph->name : "graph");
@@ -404,6 +415,8 @@ static qn_status write_clone(qn_onnx_writer *w, const char *path, uint64_t *byte
     qn_status status;
     QN_TRY_GOTO(qn__onnx_lower(w, error));
     QN_TRY_GOTO(qn__onnx_downgrade(w->graph, w->opset, error));
+    if (w->source)
+        QN_TRY_GOTO(qn__onnx_check_aside(w->source, w->graph, w->opset, error));
     w->emitted = qn__calloc(ctx, w->graph->n_tensors + 1, 1);
     if (!w->emitted)
         QN_FAIL_GOTO(error, QN_NO_MEMORY, "out of memory");
@@ -493,4 +506,5 @@ static bool describe_changes(const qn_graph *graph, char *text, size_t size_byte
     return true;
 }
 
-const qn_format qn__format_onnx = {"onnx", probe, qn__onnx_read, onnx_write, describe_changes};
+const qn_format qn__format_onnx = {
+    "onnx", probe, qn__onnx_read, onnx_write, describe_changes, qn__onnx_read_partial};

@@ -59,9 +59,7 @@ static inline __m256i load_bytes32(const void *p, size_t n)
 }
 
 #define BLOCK 32
-#define FLIP __m256i
-#define FLIP_OF(byte) _mm256_set1_epi8((char)(byte))
-#define WIDEN_U(p, n, flip) _mm512_cvtepu8_epi16(_mm256_xor_si256(load_bytes32(p, n), flip))
+#define WIDEN_U(p, n) _mm512_cvtepu8_epi16(load_bytes32(p, n))
 #define WIDEN_S(p, n) _mm512_cvtepi8_epi16(load_bytes32(p, n))
 #define ZERO() _mm512_setzero_si512()
 #define SET1_16(x) _mm512_set1_epi16(x)
@@ -72,8 +70,6 @@ static inline __m256i load_bytes32(const void *p, size_t n)
 #define STORE_ALL_F(p, v) _mm512_storeu_ps(p, v)
 #define AS_FLOAT(v) _mm512_castsi512_ps(v)
 #define AS_INT(v) _mm512_castps_si512(v)
-#define SUB32(a, b) _mm512_sub_epi32(a, b)
-#define MUL32(a, b) _mm512_mullo_epi32(a, b)
 #define TO_INT(v) _mm512_cvtps_epi32(v)
 #define PACK32(a, b) _mm512_packs_epi32(a, b)
 #define ADD16(a, b) _mm512_adds_epi16(a, b)

@@ -6,6 +6,6 @@
 
 void qn__q8_dwconv_avx2(const qn_q8_dwconv_args *args)
 {
-    dwconv_from(args, 0);
+    dwconv_small(args);
     _mm256_zeroupper();
 }

@@ -32,12 +32,9 @@ static inline void store_low_bytes16(uint8_t *p, __m256i words, size_t n)
 #define VEC __m256i
 #define FVEC __m256
 #define BLOCK 16
-#define FLIP __m128i
-#define FLIP_OF(byte) _mm_set1_epi8((char)(byte))
-#define WIDEN_U(p, n, flip) _mm256_cvtepu8_epi16(_mm_xor_si128(load_bytes16(p, n), flip))
+#define WIDEN_U(p, n) _mm256_cvtepu8_epi16(load_bytes16(p, n))
 #define WIDEN_S(p, n) _mm256_cvtepi8_epi16(load_bytes16(p, n))
 #define ZERO() _mm256_setzero_si256()
-#define SET1(x) _mm256_set1_epi32(x)
 #define SET1_16(x) _mm256_set1_epi16(x)
 #define SET1F(x) _mm256_set1_ps(x)
 #define LOW16(a, b) _mm256_unpacklo_epi16(a, b)
@@ -48,8 +45,6 @@ static inline void store_low_bytes16(uint8_t *p, __m256i words, size_t n)
 #define STORE_ALL_F(p, v) _mm256_storeu_ps(p, v)
 #define AS_FLOAT(v) _mm256_castsi256_ps(v)
 #define AS_INT(v) _mm256_castps_si256(v)
-#define SUB32(a, b) _mm256_sub_epi32(a, b)
-#define MUL32(a, b) _mm256_mullo_epi32(a, b)
 #define TO_FLOAT(v) _mm256_cvtepi32_ps(v)
 #define MULF(a, b) _mm256_mul_ps(a, b)
 #define MINF(a, b) _mm256_min_ps(a, b)

@@ -6,6 +6,6 @@
 
 void qn__q8_dwconv_avx512(const qn_q8_dwconv_args *args)
 {
-    dwconv_from(args, 0);
+    dwconv_small(args);
     _mm256_zeroupper();
 }

@@ -12,6 +12,6 @@ static inline __attribute__((always_inline)) __m256i dpwssd(__m256i acc, __m256i
 
 void qn__q8_dwconv_avxvnni(const qn_q8_dwconv_args *args)
 {
-    dwconv_from(args, 0);
+    dwconv_small(args);
     _mm256_zeroupper();
 }

@@ -1,7 +1,7 @@
-/* 8-bit depthwise convolution for AVX-512 with VNNI. Windows of 3x3, and what
- * edges leave of them, 64 channels at once: the bytes of a column and zeros are brought together,
- * so that one instruction multiplies and adds all of a column. Other windows, and fewer channels,
- * go through 16 bits. */
+/* 8-bit depthwise convolution for AVX-512 with VNNI. Windows of 3x3, 64 channels at once: the bytes
+ * of a column and zeros are brought together, so that one instruction multiplies and adds all of a
+ * column; the last channels overlap the ones before. Other windows, and fewer channels, go through
+ * 16 bits. */
 #include "kernel/x86/q8_avx512.h"
 
 /* The intrinsics of gcc 12 copy their accumulator. */
@@ -28,16 +28,11 @@ typedef struct quad {
     __m512i v[4];
 } quad;
 
-/* A column of three rows, or of two and what zero weights stand for; third: which bytes of the
- * third row to read. */
-static inline __attribute__((always_inline)) quad column_of(__mmask64 third, const void *p,
-                                                            size_t row, __m512i flip)
+static inline __attribute__((always_inline)) quad column_of(const void *p0, const void *p1,
+                                                            const void *p2)
 {
-    const uint8_t *const at = p;
     const __m512i none = _mm512_setzero_si512();
-    const __m512i a = XOR(LOAD(at), flip);
-    const __m512i b = XOR(LOAD(at + row), flip);
-    const __m512i c = XOR(_mm512_maskz_loadu_epi8(third, at + 2 * row), flip);
+    const __m512i a = LOAD(p0), b = LOAD(p1), c = LOAD(p2);
     const __m512i ab_low = _mm512_unpacklo_epi8(a, b), ab_high = _mm512_unpackhi_epi8(a, b);
     const __m512i c_low = _mm512_unpacklo_epi8(c, none), c_high = _mm512_unpackhi_epi8(c, none);
     return (quad){{LOW16(ab_low, c_low), HIGH16(ab_low, c_low), LOW16(ab_high, c_high),
@@ -110,59 +105,68 @@ static inline __attribute__((always_inline)) void put_quad(const qn_q8_out *out,
 
 typedef enum way_of_run { APART, STEP1, STEP2 } way_of_run;
 
-/* kw is 3 and outputs are one or two columns apart, or kw is 2 and they share nothing. */
-static inline __attribute__((always_inline)) void wide_block(const qn_q8_dwconv_args *args,
-                                                             const way_of_run way, size_t c)
+/* Outputs are one or two columns apart, or share none. */
+static inline __attribute__((always_inline)) void wide_row(const qn_q8_dwconv_args *args,
+                                                           const way_of_run way, size_t c, size_t y,
+                                                           const quad w[3], const quad *bias,
+                                                           const quad *scale)
 {
-    const __mmask64 third = args->kh == 3 ? ~(__mmask64)0 : 0;
-    const __m512i flip = _mm512_set1_epi8(args->in_signed ? (char)0x80 : 0);
-    const __m512i zero = SET1(args->in_zero + (args->in_signed ? 128 : 0));
-    const __m512i one = _mm512_set1_epi8(1);
-    const quad ones = {{one, one, one, one}};
-    const size_t row = args->in_row, col = args->in_col, n = args->n;
-    const uint8_t *in = args->in + c;
-    quad w[3], sum = {{ZERO(), ZERO(), ZERO(), ZERO()}};
-    for (size_t j = 0; j < (way == APART ? 2 : 3); j++) {
-        w[j] = column_of(third, args->w + j * args->channels + c, args->w_row, ZERO());
-        sum = add_column(sum, ones, w[j]);
-    }
-    const quad scale = load_quad(args->scale + c);
-    quad bias = load_quad(args->bias + c);
-    for (size_t q = 0; q < 4; q++)
-        bias.v[q] = SUB32(bias.v[q], MUL32(sum.v[q], zero));
-#define NEXT_COLUMN() (in += col, x = column_of(third, in, row, flip))
-#define PUT(i, acc) put_quad(&args->format, args->out, (i)*args->out_step + c, acc, &scale)
+    const uint8_t *r0 = args->in[3 * y] + c, *r1 = args->in[3 * y + 1] + c;
+    const uint8_t *r2 = args->in[3 * y + 2] + c;
+    const size_t n = args->n, out_step = args->out_step;
+    const size_t j1 = args->in_col[1], j2 = args->in_col[2];
+    size_t at = y * args->out_row + c;
+#define NEXT(step) (r0 += (step), r1 += (step), r2 += (step))
+#define COLUMN(j) column_of(r0 + (j), r1 + (j), r2 + (j))
+#define PUT(acc) put_quad(&args->format, args->out, at, acc, scale)
     if (way == APART) {
-        for (size_t i = 0; i < n; i++) {
-            in = args->in + c + i * args->in_step;
-            quad x = column_of(third, in, row, flip);
-            const quad now = add_column(bias, x, w[0]);
-            NEXT_COLUMN();
-            PUT(i, add_column(now, x, w[1]));
+        for (size_t i = 0; i < n; i++, at += out_step) {
+            quad now = add_column(*bias, COLUMN(0), w[0]);
+            now = add_column(now, COLUMN(j1), w[1]);
+            PUT(add_column(now, COLUMN(j2), w[2]));
+            NEXT(args->in_step);
         }
         return;
     }
-    quad x = column_of(third, in, row, flip), now = add_column(bias, x, w[0]), next = bias;
-    NEXT_COLUMN();
+    quad x = COLUMN(0), now = add_column(*bias, x, w[0]), next = *bias;
+    NEXT(j1);
+    x = COLUMN(0);
     now = add_column(now, x, w[1]);
     if (way == STEP1)
-        next = add_column(bias, x, w[0]);
-    for (size_t i = 0; i < n; i++) {
-        NEXT_COLUMN();
-        PUT(i, add_column(now, x, w[2]));
-        if (i + 1 == n)
+        next = add_column(*bias, x, w[0]);
+    for (size_t i = 0;; at += out_step) {
+        NEXT(j1);
+        x = COLUMN(0);
+        PUT(add_column(now, x, w[2]));
+        if (++i == n)
             break;
         if (way == STEP1) {
             now = add_column(next, x, w[1]);
-            next = add_column(bias, x, w[0]);
+            next = add_column(*bias, x, w[0]);
         } else {
-            now = add_column(bias, x, w[0]);
-            NEXT_COLUMN();
+            now = add_column(*bias, x, w[0]);
+            NEXT(j1);
+            x = COLUMN(0);
             now = add_column(now, x, w[1]);
         }
     }
-#undef NEXT_COLUMN
+#undef NEXT
+#undef COLUMN
 #undef PUT
+}
+
+static inline __attribute__((always_inline)) void wide_block(const qn_q8_dwconv_args *args,
+                                                             const way_of_run way, size_t c)
+{
+    const size_t row = 3 * args->w_step;
+    quad w[3];
+    for (size_t j = 0; j < 3; j++) {
+        const int8_t *const at = args->w + j * args->w_step + c;
+        w[j] = column_of(at, at + row, at + 2 * row);
+    }
+    const quad scale = load_quad(args->scale + c), bias = load_quad(args->bias + c);
+    for (size_t y = 0; y < args->rows; y++)
+        wide_row(args, way, c, y, w, &bias, &scale);
 }
 
 #define WIDE_RUN(way)                                                                              \
@@ -174,31 +178,20 @@ WIDE_RUN(APART)
 WIDE_RUN(STEP1)
 WIDE_RUN(STEP2)
 
-typedef void (*wide_fn)(const qn_q8_dwconv_args *args, size_t c);
-
-static wide_fn wide_run(const qn_q8_dwconv_args *args)
-{
-    if (args->kh < 2 || args->kh > 3 || args->kw < 2 || args->kw > 3 ||
-        args->channels < WIDE_BLOCK || args->n == 0)
-        return NULL;
-    if (args->kw == 2)
-        return wide_APART;
-    if (args->n == 1 || args->in_step == args->in_col)
-        return wide_STEP1;
-    return args->in_step == 2 * args->in_col ? wide_STEP2 : NULL;
-}
-
 void qn__q8_dwconv_vnni(const qn_q8_dwconv_args *args)
 {
-    const wide_fn run = wide_run(args);
     const size_t channels = args->channels;
-    size_t c = 0;
-    for (; run != NULL && c + WIDE_BLOCK <= channels; c += WIDE_BLOCK)
-        run(args, c);
-    if (run != NULL && channels - c > BLOCK) {
-        run(args, channels - WIDE_BLOCK);
-        c = channels;
+    if (args->kh != 3 || args->kw != 3 || channels < WIDE_BLOCK || args->n == 0) {
+        dwconv_small(args);
+    } else {
+        void (*run)(const qn_q8_dwconv_args *, size_t) = wide_APART;
+        const size_t *const col = args->in_col;
+        if (col[2] == 2 * col[1] && args->in_step == col[1])
+            run = wide_STEP1;
+        else if (col[2] == 2 * col[1] && args->in_step == col[2])
+            run = wide_STEP2;
+        for (size_t c = 0; c < channels; c += WIDE_BLOCK)
+            run(args, channels - c < WIDE_BLOCK ? channels - WIDE_BLOCK : c);
     }
-    dwconv_from(args, c);
     _mm256_zeroupper();
 }

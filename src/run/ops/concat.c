@@ -92,9 +92,9 @@ static void move_rows(void *arg, size_t begin, size_t end)
             uint8_t *const whole = job->whole + row * job->row_bytes + at;
             uint8_t *const mine = (uint8_t *)part->data + row * bytes;
             if (job->split)
-                memcpy(mine, whole, bytes);
+                qn_copy_short(mine, whole, bytes);
             else
-                memcpy(whole, mine, bytes);
+                qn_copy_short(whole, mine, bytes);
         }
         at += bytes;
     }

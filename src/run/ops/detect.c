@@ -63,18 +63,55 @@ static bool neighbours(float y, float x, int64_t height, int64_t width, size_t a
     return true;
 }
 
+static float sample_at(const region *r, int axis, int64_t bin, int64_t i)
+{
+    return r->start[axis] + (float)bin * r->bin[axis] +
+           ((float)i + 0.5f) * r->bin[axis] / (float)r->samples[axis];
+}
+
+/* First sample of a bin at `place` or behind it (behind it: `after`). Samples rise with i. */
+static int64_t first_sample(const region *r, int axis, int64_t bin, float place, bool after)
+{
+    int64_t low = 0, high = r->samples[axis];
+    while (low < high) {
+        const int64_t middle = low + (high - low) / 2;
+        const float at = sample_at(r, axis, bin, middle);
+        if (after ? at > place : at >= place)
+            high = middle;
+        else
+            low = middle + 1;
+    }
+    return low;
+}
+
+/* Samples [from[axis], to[axis]) may lie on the map: a region far larger than it costs no more. */
+static void samples_on_map(const region *r, const int64_t bin[2], const int64_t *dims,
+                           int64_t from[2], int64_t to[2])
+{
+    for (int axis = 0; axis < 2; axis++) {
+        from[axis] = 0;
+        to[axis] = r->samples[axis];
+        if (r->bin[axis] > 0.0f) {
+            from[axis] = first_sample(r, axis, bin[axis], -1.0f, false);
+            to[axis] = first_sample(r, axis, bin[axis], (float)dims[axis], true);
+        }
+    }
+}
+
 static float pool_bin(const region *r, const float *plane, const int64_t *dims, int64_t by,
                       int64_t bx, bool max)
 {
     double sum = 0.0;
+    const int64_t bin[2] = {by, bx};
+    int64_t from[2], to[2];
+    samples_on_map(r, bin, dims, from, to);
+    /* a sample that is left out counts as 0 */
+    bool any = to[0] - from[0] < r->samples[0] || to[1] - from[1] < r->samples[1];
     float best = 0.0f;
-    bool any = false;
-    for (int64_t iy = 0; iy < r->samples[0]; iy++) {
-        const float y = r->start[0] + (float)by * r->bin[0] +
-                        ((float)iy + 0.5f) * r->bin[0] / (float)r->samples[0];
-        for (int64_t ix = 0; ix < r->samples[1]; ix++) {
-            const float x = r->start[1] + (float)bx * r->bin[1] +
-                            ((float)ix + 0.5f) * r->bin[1] / (float)r->samples[1];
+    for (int64_t iy = from[0]; iy < to[0]; iy++) {
+        const float y = sample_at(r, 0, by, iy);
+        for (int64_t ix = from[1]; ix < to[1]; ix++) {
+            const float x = sample_at(r, 1, bx, ix);
             size_t at[4] = {0};
             float w[4] = {0.0f};
             float here = 0.0f;

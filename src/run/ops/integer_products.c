@@ -101,8 +101,6 @@ static bool take_part(const qn_step *step, const product_state *s, size_t n_part
     const qn_tensor *const w = step->node->inputs[1], *const zero = qn__step_input(step, 3);
     const bool matmul = step->node->op == QN_OP_MATMUL_INTEGER;
     const size_t oc = s->window.oc, count = s->k * s->window.kh * s->window.kw;
-    /* Padding of depthwise kernels adds nothing, so they take the left side's true zero point. */
-    const int32_t most = EXACT / (s->k == 1 ? 255 : 128);
     for (size_t o = 0; o < oc; o++) {
         const int32_t z =
             zero == NULL ? 0 : qn_qload(zero->constant->data, w->type.dtype, s->b_columns ? o : 0);
@@ -119,7 +117,7 @@ static bool take_part(const qn_step *step, const product_state *s, size_t n_part
                 return false;
             s->sums[o] += (part == 0 && n_parts == MAX_PARTS ? 16 : 1) * v;
         }
-        if (total >= most)
+        if (total >= EXACT / 128)
             return false;
     }
     return true;
@@ -156,8 +154,6 @@ static qn_status pack_parts(const qn_plan *plan, qn_step *step, product_state *s
         packed += step->packed_bytes;
         padding = part->packed.kc;
     }
-    if (s->parts[0].way == QN_Q8_DEPTHWISE)
-        memset(s->sums, 0, bytes);
     s->middle = x.zero;
     s->n_parts = n_parts;
     step->packed_bytes = packed;
@@ -236,7 +232,7 @@ static void run_parts(const qn_step *step, const qn_run_env *env, const qn_view 
     for (size_t i = 0; i < s->n_parts; i++) {
         qn_q8_conv part = s->parts[i];
         part.zero = (uint8_t)zero;
-        part.depthwise.in_zero = zero;
+        part.depthwise.zero = part.zero;
         part.depthwise.format = qn__q8_format(&sums);
         part.zeros = scratch + s->pad_at;
         memset(part.zeros, part.zero, part.packed.kc);

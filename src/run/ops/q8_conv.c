@@ -26,7 +26,7 @@ static void choose_way(qn_q8_conv *s, size_t groups)
     s->packed.kc = s->cin;
     s->way = QN_Q8_TAPS;
     const size_t most = s->packed.kernel.pairs ? ROWS_MAX_CHANNELS_PAIRS : ROWS_MAX_CHANNELS;
-    if (s->cin == 1 && s->packed.n == 1) {
+    if (s->cin == 1 && s->packed.n == 1 && qn__q8_depthwise_fits(w)) {
         s->way = QN_Q8_DEPTHWISE;
     } else if (groups == 1 && w->kw > 1 && w->c <= most && w->dw == 1 && w->pl < w->kw &&
                w->pr < w->kw && w->pt < w->kh * w->dh && w->pb < w->kh * w->dh) {
@@ -151,12 +151,13 @@ static qn_status pack(const qn_plan *plan, qn_step *step, qn_q8_conv *s, const q
         values = s->weights;
     }
     if (s->way == QN_Q8_DEPTHWISE) {
-        s->depthwise = (qn_q8_depthwise){
-            s->window,      step->kernels->q8_dwconv, s->weights, requant->bias,
-            requant->scale, x->dtype == QN_DTYPE_I8,  x->zero,    qn__q8_format(requant)};
-        step->packed_bytes = count + s->window.c * (sizeof(int32_t) + sizeof(float));
+        status = qn__q8_depthwise_prepare(ctx, &s->window, step->kernels, values, x, requant,
+                                          &s->depthwise, error);
+        step->packed_bytes = s->depthwise.bytes;
+        qn__free(ctx, s->weights);
+        s->weights = NULL;
         step->kernel_name = step->kernels->q8_dwconv.name;
-        return QN_OK;
+        return status;
     }
     const qn_q8_strides strides = strides_of(s);
     status = qn__q8_pack(plan, step, x, requant, values, &strides, &s->packed, error);
@@ -205,6 +206,7 @@ qn_status qn__q8_conv_prepare(const qn_plan *plan, qn_step *step, const qn_qpara
 void qn__q8_conv_free(const qn_context *ctx, qn_q8_conv *conv)
 {
     qn__q8_packed_free(ctx, &conv->packed);
+    qn__q8_depthwise_free(ctx, &conv->depthwise);
     qn__free(ctx, conv->taps);
     qn__free(ctx, conv->zeros);
     qn__free(ctx, conv->weights);

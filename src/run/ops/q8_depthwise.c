@@ -1,9 +1,141 @@
-/* Edges are windows with fewer taps, as in conv_depthwise.c: padding is the zero point and adds
- * nothing. */
+/* Rows of input that windows need are copied to the stack with their padding, so that kernels see
+ * whole windows only; they stay there while rows of outputs follow each other. The copy also makes
+ * bytes unsigned. Where pixels are short, several are one pixel of more channels for the kernel:
+ * weights are repeated, and with strides the columns of a row are put apart by their remainder. */
 #include "run/ops/q8_depthwise.h"
 
-enum { TASKS_PER_THREAD = 4 };
+#include "core/alloc.h"
+#include "core/checked.h"
 
+#include <string.h>
+
+/* Bytes of copied rows, within the first-level cache; rows of them; rows of outputs computed at
+ * once; taps of a window along an axis. */
+enum { ROOM = 32 << 10, SLOTS = 40, ROWS = 8, TAPS = 32 };
+/* Rows lie at multiples of this; copying writes up to COPY_OVER bytes behind a row; pixels of few
+ * bytes are copied without a call. */
+enum { ALIGN = 64, COPY_OVER = 16, SHORT = 64 };
+/* More channels than this are not taken at once where rows are long, and fewer never. */
+enum { MANY_CHANNELS = 256, MIN_CHANNELS = 16, FOLD_MOST = 16, TASKS_PER_THREAD = 4 };
+
+/* --- preparing ---------------------------------------------------------------------------------*/
+static size_t round_up(size_t n, size_t to)
+{
+    return (n + to - 1) / to * to;
+}
+
+/* Input columns under n outputs. */
+static size_t columns_of(const qn_window *w, size_t n)
+{
+    return (n - 1) * w->sw + (w->kw - 1) * w->dw + 1;
+}
+
+/* Bytes of a copied row for n outputs of c channels. */
+static size_t row_bytes(const qn_window *w, size_t phases, size_t n, size_t c)
+{
+    return round_up(round_up(columns_of(w, n), phases) * c, ALIGN);
+}
+
+bool qn__q8_depthwise_fits(const qn_window *w)
+{
+    size_t extent, bytes;
+    const size_t c = w->c < MIN_CHANNELS ? w->c : MIN_CHANNELS;
+    return w->kh <= TAPS && w->kw <= TAPS && w->kh > 0 && w->kw > 0 && w->ow > 0 && w->oc == w->c &&
+           qn_mul_size(&extent, w->kw - 1, w->dw) && extent < ROOM && w->sw < ROOM &&
+           qn_mul_size(&bytes, round_up(extent + w->sw, w->sw) * c + ALIGN, w->kh) && bytes <= ROOM;
+}
+
+/* As many pixels as make whole blocks of channels with the fewest blocks per row. */
+static size_t fold_of(const qn_window *w, size_t block)
+{
+    size_t best = 1, least = SIZE_MAX;
+    if (w->c >= block || row_bytes(w, w->sw, w->ow, w->c) * ((w->kh - 1) * w->dh + 1) > ROOM)
+        return 1;
+    for (size_t f = 1; f <= FOLD_MOST && f <= w->ow; f++) {
+        const size_t blocks = (w->ow + f - 1) / f * ((f * w->c + block - 1) / block);
+        if (f * w->c >= block && blocks < least) {
+            best = f;
+            least = blocks;
+        }
+    }
+    return best;
+}
+
+/* How much is copied and computed at once. */
+static void choose_parts(qn_q8_depthwise *d)
+{
+    const qn_window *const w = &d->window;
+    size_t tall = w->dh < SLOTS ? (w->kh - 1) * w->dh + 1 : SIZE_MAX;
+#define ROW() row_bytes(w, d->phases, d->part_x, d->part_c)
+    d->part_c = w->c;
+    d->part_x = w->ow < ROOM ? w->ow : ROOM;
+    d->ring = tall <= SLOTS;
+    if (!d->ring)
+        tall = w->kh;
+    while (d->part_c > MANY_CHANNELS && 2 * tall * ROW() > ROOM)
+        d->part_c = round_up(d->part_c / 2, ALIGN);
+    while (d->part_x > 1 && tall * ROW() > ROOM)
+        d->part_x = (d->part_x + 1) / 2;
+    if (tall * ROW() > ROOM) { /* one window is too much: no rows stay */
+        d->ring = false;
+        tall = w->kh;
+    }
+    while (d->part_c > MIN_CHANNELS && tall * ROW() > ROOM)
+        d->part_c = round_up(d->part_c / 2, MIN_CHANNELS);
+    d->slots = tall;
+    d->rows = 1;
+    while (d->ring && d->rows < ROWS && d->slots + w->sh <= SLOTS &&
+           (d->slots + w->sh) * ROW() <= ROOM) {
+        d->slots += w->sh;
+        d->rows++;
+    }
+#undef ROW
+}
+
+qn_status qn__q8_depthwise_prepare(const qn_context *ctx, const qn_window *window,
+                                   const qn_kernels *kernels, const int8_t *weights,
+                                   const qn_qparams *x, const qn_requant *requant,
+                                   qn_q8_depthwise *out, qn_error *error)
+{
+    const size_t c = window->c, taps = window->kh * window->kw;
+    *out = (qn_q8_depthwise){.window = *window,
+                             .kernel = kernels->q8_dwconv,
+                             .format = qn__q8_format(requant),
+                             .flip = x->dtype == QN_DTYPE_I8 ? 0x80 : 0,
+                             .zero = qn_q8_zero_byte(x)};
+    out->fold = fold_of(window, out->kernel.block);
+    out->phases = out->fold > 1 ? window->sw : 1;
+    choose_parts(out);
+    const size_t all = out->fold * c;
+    if (!qn_mul_size(&out->bytes, all, taps + sizeof(int32_t) + sizeof(float)))
+        return QN_NOMEM(error);
+    out->memory = qn__alloc(ctx, out->bytes);
+    if (out->memory == NULL)
+        return QN_NOMEM(error);
+    out->bias = out->memory;
+    out->scale = (float *)(out->bias + all);
+    out->weights = (int8_t *)(out->scale + all);
+    const uint32_t zero = out->zero ^ out->flip;
+    for (size_t i = 0; i < all; i++) {
+        uint32_t sum = 0;
+        for (size_t t = 0; t < taps; t++) {
+            out->weights[t * all + i] = weights[t * c + i % c];
+            sum += (uint32_t)weights[t * c + i % c];
+        }
+        const uint32_t bias = requant->bias != NULL ? (uint32_t)requant->bias[i % c] : 0;
+        out->bias[i] = (int32_t)(bias - zero * sum);
+        out->scale[i] = requant->scale[i % c];
+    }
+    return QN_OK;
+}
+
+void qn__q8_depthwise_free(const qn_context *ctx, qn_q8_depthwise *depthwise)
+{
+    qn__free(ctx, depthwise->memory);
+    depthwise->memory = NULL;
+}
+
+/* --- running -----------------------------------------------------------------------------------*/
 typedef struct depthwise_call {
     const qn_q8_depthwise *d;
     const uint8_t *in;
@@ -11,77 +143,157 @@ typedef struct depthwise_call {
     size_t rows, tasks; /* rows: n * oh */
 } depthwise_call;
 
-/* Outputs [x0, x1) of a row; their windows have the same taps inside. row: arguments of the row,
- * with `in` at the input row of the first tap. */
-static void run_span(const qn_q8_depthwise *d, const qn_q8_dwconv_args *row, size_t x0, size_t x1)
+/* Outputs [x0, x1) of channels [c0, c0 + c) of an image. */
+typedef struct part {
+    const uint8_t *in;
+    uint8_t *out; /* of the row that is written next */
+    size_t x0, x1, c0, c;
+    size_t row_bytes, phase_bytes;
+} part;
+
+/* n pixels of c bytes; may write COPY_OVER bytes behind them, never reads there. */
+static void copy_pixels(uint8_t *to, const uint8_t *from, size_t n, size_t c, size_t step)
+{
+    if (step == c) {
+        memcpy(to, from, n * c);
+        return;
+    }
+    for (; c <= SHORT && round_up(c, 16) <= step && n > 1; n--, to += c, from += step)
+        for (size_t i = 0; i < c; i += 16)
+            memcpy(to + i, from + i, 16);
+    for (; n > 0; n--, to += c, from += step)
+        memcpy(to, from, c);
+}
+
+/* Row y, which may lie in the padding, as windows from output x0 on see it. */
+static void copy_row(const qn_q8_depthwise *d, const part *p, ptrdiff_t y, uint8_t *to)
 {
     const qn_window *const w = &d->window;
-    const ptrdiff_t start = (ptrdiff_t)(x0 * w->sw) - (ptrdiff_t)w->pl;
-    qn_q8_dwconv_args args = *row;
-    size_t first, last;
-    qn_window_taps(start, w->w, w->kw, w->dw, &first, &last);
-    args.n = x1 - x0;
-    args.kw = last - first;
-    if (args.kw == 0 || args.kh == 0) { /* all in the pad: bias only */
-        args.kh = args.kw = 0;
-    } else {
-        args.in += (size_t)(start + (ptrdiff_t)(first * w->dw)) * w->c;
-        args.w += first * w->c;
+    const ptrdiff_t s = (ptrdiff_t)d->phases, width = (ptrdiff_t)w->w;
+    const ptrdiff_t n = (ptrdiff_t)(p->phase_bytes / p->c);
+    if (y < 0 || y >= (ptrdiff_t)w->h) {
+        memset(to, d->zero ^ d->flip, p->row_bytes);
+        return;
     }
-    args.out = (uint8_t *)row->out + x0 * w->c * (d->format.is_float ? sizeof(float) : 1);
+    uint8_t *at = to;
+    for (ptrdiff_t phase = 0; phase < s; phase++, at += p->phase_bytes) {
+        /* Pixel i of the phase is column first + i * s: inside from `lo` to `hi`. */
+        const ptrdiff_t first = (ptrdiff_t)(p->x0 * w->sw) - (ptrdiff_t)w->pl + phase;
+        ptrdiff_t lo = first < 0 ? (-first + s - 1) / s : 0;
+        ptrdiff_t hi = first < width ? (width - first + s - 1) / s : 0;
+        lo = lo < n ? lo : n;
+        hi = hi < n ? hi : n;
+        hi = hi > lo ? hi : lo;
+        memset(at, d->zero, (size_t)lo * p->c);
+        if (hi > lo)
+            copy_pixels(at + (size_t)lo * p->c,
+                        p->in + ((size_t)y * w->w + (size_t)(first + lo * s)) * w->c + p->c0,
+                        (size_t)(hi - lo), p->c, d->phases * w->c);
+        memset(at + (size_t)hi * p->c, d->zero, (size_t)(n - hi) * p->c);
+    }
+    if (d->flip != 0)
+        for (size_t i = 0; i < p->row_bytes; i += ALIGN)
+            for (size_t j = i; j < i + ALIGN; j++)
+                to[j] ^= 0x80;
+}
+
+/* The kernel's call for n outputs from the part's output x on. */
+static void run_kernel(const qn_q8_depthwise *d, const part *p, const qn_q8_dwconv_args *rows,
+                       size_t x, size_t n, size_t fold)
+{
+    const size_t elem = d->format.is_float ? sizeof(float) : 1;
+    const uint8_t *in[ROWS * TAPS];
+    qn_q8_dwconv_args args = *rows;
+    for (size_t i = 0; i < args.rows * args.kh; i++)
+        in[i] = rows->in[i] + x * args.in_step;
+    args.in = in;
+    args.n = n / fold;
+    args.channels = fold * p->c;
+    args.in_step *= fold;
+    args.out = p->out + x * args.out_step * elem;
+    args.out_step *= fold;
     d->kernel.fn(&args);
 }
 
-static void run_row(const depthwise_call *call, size_t row)
+/* Rows [y0, y1) of a part. */
+static void run_part(const qn_q8_depthwise *d, part p, size_t y0, size_t y1)
 {
-    const qn_q8_depthwise *const d = call->d;
     const qn_window *const w = &d->window;
-    const size_t image = row / w->oh, oy = row % w->oh;
-    const ptrdiff_t start = (ptrdiff_t)(oy * w->sh) - (ptrdiff_t)w->pt;
-    size_t first, last;
-    qn_window_taps(start, w->h, w->kh, w->dh, &first, &last);
-    const size_t row_bytes = w->w * w->c, elem = d->format.is_float ? sizeof(float) : 1;
+    _Alignas(ALIGN) uint8_t room[ROOM + ALIGN];
+    ptrdiff_t held[SLOTS];
+    const uint8_t *in[ROWS * TAPS];
+    size_t in_col[TAPS];
+    const size_t all = d->fold * w->c, elem = d->format.is_float ? sizeof(float) : 1;
+    const size_t n = p.x1 - p.x0;
+    for (size_t j = 0; j < w->kw; j++)
+        in_col[j] = j * w->dw % d->phases * p.phase_bytes + j * w->dw / d->phases * p.c;
+    for (size_t i = 0; i < SLOTS; i++)
+        held[i] = PTRDIFF_MIN;
     qn_q8_dwconv_args args = {
-        .channels = w->c,
-        .kh = last - first,
-        .in = call->in,
-        .in_signed = d->in_signed,
-        .in_zero = d->in_zero,
-        .in_row = w->dh * row_bytes,
-        .in_col = w->dw * w->c,
-        .in_step = w->sw * w->c,
-        .w = d->weights + first * w->kw * w->c,
-        .w_row = w->kw * w->c,
-        .bias = d->bias,
-        .scale = d->scale,
-        .out = call->out + row * w->ow * w->c * elem,
+        .kh = w->kh,
+        .kw = w->kw,
+        .in = in,
+        .in_col = in_col,
+        .in_step = w->sw / d->phases * p.c,
+        .w = d->weights + p.c0,
+        .w_step = all,
+        .bias = d->bias + p.c0,
+        .scale = d->scale + p.c0,
+        .out_row = w->ow * w->c,
         .out_step = w->c,
         .format = d->format,
     };
-    if (first < last)
-        args.in += (image * w->h + (size_t)(start + (ptrdiff_t)(first * w->dh))) * row_bytes;
-    /* Outputs whose windows are whole: from the first that starts at or after 0 to the last that
-     * ends inside. */
-    const size_t extent = (w->kw - 1) * w->dw + 1;
-    size_t x0 = (w->pl + w->sw - 1) / w->sw, x1 = 0;
-    x0 = x0 < w->ow ? x0 : w->ow;
-    if (w->w + w->pl >= extent)
-        x1 = (w->w + w->pl - extent) / w->sw + 1;
-    x1 = x1 < w->ow ? x1 : w->ow;
-    for (size_t x = 0; x < x0; x++)
-        run_span(d, &args, x, x + 1);
-    if (x1 > x0)
-        run_span(d, &args, x0, x1);
-    for (size_t x = x1 > x0 ? x1 : x0; x < w->ow; x++)
-        run_span(d, &args, x, x + 1);
+    for (size_t y = y0; y < y1; y += args.rows) {
+        args.rows = y1 - y < d->rows ? y1 - y : d->rows;
+        const ptrdiff_t top = (ptrdiff_t)(y0 * w->sh) - (ptrdiff_t)w->pt;
+        for (size_t i = 0; i < args.rows * w->kh; i++) {
+            /* Rows from `top` on, the first that is ever needed. */
+            const size_t row = (y - y0 + i / w->kh) * w->sh + i % w->kh * w->dh;
+            const size_t slot = d->ring ? row % d->slots : i;
+            uint8_t *const at = room + slot * p.row_bytes;
+            if (!d->ring || held[slot] != (ptrdiff_t)row)
+                copy_row(d, &p, top + (ptrdiff_t)row, at);
+            held[slot] = (ptrdiff_t)row;
+            in[i] = at;
+        }
+        const size_t fold = n < d->fold ? 1 : d->fold, rest = n % fold;
+        run_kernel(d, &p, &args, 0, n - rest, fold);
+        if (rest != 0) /* some of them once more */
+            run_kernel(d, &p, &args, n - fold, fold, fold);
+        p.out += args.rows * args.out_row * elem;
+    }
+}
+
+/* Rows [y0, y1) of an image. */
+static void run_rows(const depthwise_call *call, size_t image, size_t y0, size_t y1)
+{
+    const qn_q8_depthwise *const d = call->d;
+    const qn_window *const w = &d->window;
+    const size_t elem = d->format.is_float ? sizeof(float) : 1;
+    for (size_t c0 = 0; c0 < w->c; c0 += d->part_c)
+        for (size_t x0 = 0; x0 < w->ow; x0 += d->part_x) {
+            part p = {.in = call->in + image * w->h * w->w * w->c,
+                      .out = call->out + (((image * w->oh + y0) * w->ow + x0) * w->c + c0) * elem,
+                      .x0 = x0,
+                      .x1 = w->ow - x0 < d->part_x ? w->ow : x0 + d->part_x,
+                      .c0 = c0,
+                      .c = w->c - c0 < d->part_c ? w->c - c0 : d->part_c};
+            const size_t columns = columns_of(w, p.x1 - x0);
+            p.phase_bytes = (columns + d->phases - 1) / d->phases * p.c;
+            p.row_bytes = round_up(d->phases * p.phase_bytes, ALIGN);
+            run_part(d, p, y0, y1);
+        }
 }
 
 static void run_task(void *arg, size_t index)
 {
     const depthwise_call *const call = arg;
-    const size_t end = (index + 1) * call->rows / call->tasks;
-    for (size_t row = index * call->rows / call->tasks; row < end; row++)
-        run_row(call, row);
+    const size_t oh = call->d->window.oh, end = (index + 1) * call->rows / call->tasks;
+    for (size_t row = index * call->rows / call->tasks; row < end;) {
+        const size_t y0 = row % oh, y1 = end - row < oh - y0 ? y0 + (end - row) : oh;
+        run_rows(call, row / oh, y0, y1);
+        row += y1 - y0;
+    }
 }
 
 void qn__q8_depthwise_run(const qn_q8_depthwise *depthwise, const void *in, void *out,

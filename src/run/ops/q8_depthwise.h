@@ -2,19 +2,35 @@
 #ifndef QN_RUN_OPS_Q8_DEPTHWISE_H
 #define QN_RUN_OPS_Q8_DEPTHWISE_H
 
+#include "run/ops/q8_run.h"
 #include "run/ops/window.h"
 
 typedef struct qn_q8_depthwise {
     qn_window window; /* oc = c */
     qn_q8_dwconv kernel;
-    const int8_t *weights; /* [taps][c] */
-    const int32_t *bias;   /* [c] */
-    const float *scale;    /* [c] */
-    bool in_signed;
-    int32_t in_zero;
     qn_q8_out format;
+    uint8_t flip, zero;    /* what makes bytes unsigned; the zero point's byte before that */
+    size_t fold;           /* pixels that the kernel takes for one of so many times the channels */
+    size_t phases;         /* the columns of copied rows lie apart by their remainder */
+    size_t part_c, part_x; /* channels and outputs of a row that are copied and computed together */
+    size_t slots, ring;    /* copied rows; whether they stay until they are overwritten */
+    size_t rows;           /* of outputs computed together */
+    void *memory;
+    size_t bytes;
+    int32_t *bias;   /* [fold * c], with what the zero point adds */
+    float *scale;    /* [fold * c] */
+    int8_t *weights; /* [taps][fold * c] */
 } qn_q8_depthwise;
+
+/* Whether windows are small enough for qn__q8_depthwise_run's memory. */
+bool qn__q8_depthwise_fits(const qn_window *window);
+/* weights: [taps][c]. All is copied. */
+qn_status qn__q8_depthwise_prepare(const qn_context *ctx, const qn_window *window,
+                                   const qn_kernels *kernels, const int8_t *weights,
+                                   const qn_qparams *x, const qn_requant *requant,
+                                   qn_q8_depthwise *out, qn_error *error);
 void qn__q8_depthwise_run(const qn_q8_depthwise *depthwise, const void *in, void *out,
                           qn_pool *pool);
+void qn__q8_depthwise_free(const qn_context *ctx, qn_q8_depthwise *depthwise);
 
 #endif

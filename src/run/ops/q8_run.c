@@ -46,16 +46,6 @@ qn_q8_out qn__q8_format(const qn_requant *requant)
                        .clamp = requant->clamp};
 }
 
-/* bias - (zero + flip) * sum of the column's weights: the kernel multiplies unsigned bytes. */
-static int32_t column_base(const qn_q8_packed *p, uint32_t zero, const int8_t *w,
-                           const qn_q8_strides *strides, int32_t bias)
-{
-    uint32_t sum = 0;
-    for (size_t i = 0; i < p->ks; i++)
-        sum += (uint32_t)qn__q8_gemm_sum(w + i * strides->p, p->kc, strides->k);
-    return (int32_t)((uint32_t)bias - zero * sum);
-}
-
 bool qn__q8_set_sizes(qn_q8_packed *out, const qn_qparams *x, const qn_requant *requant)
 {
     const qn_q8_igemm *const kernel = &out->kernel;
@@ -163,6 +153,30 @@ static bool collect(const qn_plan *plan, const qn_step *step, const qn_qparams *
     return qn__packed_list_add(list, &entry);
 }
 
+/* Packs every group, with or without pairs; base: room for numbers of columns. Whether the weights
+ * are safe; where they are not, pairs were asked for and the kernel has such, nothing is of use. */
+static bool pack_all(const qn_q8_packed *p, const int8_t *w, const qn_qparams *x,
+                     const qn_requant *requant, const qn_q8_strides *strides, int32_t *base,
+                     bool pairs)
+{
+    const uint32_t zero = (uint32_t)x->zero + p->flip;
+    bool safe = true;
+    for (size_t g = 0; g < p->groups && (safe || !pairs || p->kernel.pairs == NULL); g++) {
+        uint8_t *const to = p->own + g * p->group_bytes;
+        safe &=
+            qn__q8_gemm_pack_weights(to, w + g * strides->group, p->n, p->kc, p->ks, strides->n,
+                                     strides->p, strides->k, &p->kernel, pairs, (uint32_t *)base);
+        /* bias - (zero + flip) * sum: the kernel multiplies unsigned bytes. */
+        for (size_t n = 0; n < p->n; n++) {
+            const int32_t bias = requant->bias != NULL ? requant->bias[g * p->n + n] : 0;
+            base[n] = (int32_t)((uint32_t)bias - zero * (uint32_t)base[n]);
+        }
+        qn__q8_gemm_pack_heads(to, base, requant->scale + g * p->n, p->n, p->panel_bytes,
+                               &p->kernel);
+    }
+    return safe;
+}
+
 qn_status qn__q8_pack(const qn_plan *plan, const qn_step *step, const qn_qparams *x,
                       const qn_requant *requant, const int8_t *w, const qn_q8_strides *strides,
                       qn_q8_packed *out, qn_error *error)
@@ -170,26 +184,16 @@ qn_status qn__q8_pack(const qn_plan *plan, const qn_step *step, const qn_qparams
     const qn_context *const ctx = qn__plan_context(plan);
     if (!qn__q8_set_sizes(out, x, requant))
         return qn__step_fail(step, error, QN_LIMIT, "packed weights are too large");
-    out->safe = true;
-    for (size_t g = 0; out->safe && g < out->groups; g++)
-        out->safe = qn__q8_gemm_safe(w + g * strides->group, out->n, out->kc, out->ks, strides->n,
-                                     strides->p, strides->k);
     out->data = out->own = qn__alloc_aligned(ctx, out->bytes);
     int32_t *const base = qn__calloc(ctx, out->n, sizeof(*base));
     if (out->own == NULL || base == NULL) {
         qn__free(ctx, base);
         return QN_NOMEM(error);
     }
-    const uint32_t zero = (uint32_t)x->zero + out->flip;
-    for (size_t g = 0; g < out->groups; g++) {
-        const int8_t *const wg = w + g * strides->group;
-        for (size_t n = 0; n < out->n; n++)
-            base[n] = column_base(out, zero, wg + n * strides->n, strides,
-                                  requant->bias != NULL ? requant->bias[g * out->n + n] : 0);
-        qn__q8_gemm_pack(out->own + g * out->group_bytes, wg, base, requant->scale + g * out->n,
-                         out->n, out->kc, out->ks, strides->n, strides->p, strides->k, &out->kernel,
-                         out->safe);
-    }
+    qn__will_write(out->own, out->bytes);
+    out->safe = pack_all(out, w, x, requant, strides, base, true);
+    if (!out->safe && out->kernel.pairs != NULL)
+        pack_all(out, w, x, requant, strides, base, false);
     qn__free(ctx, base);
     return collect(plan, step, x, requant, strides, out) ? QN_OK : QN_NOMEM(error);
 }
