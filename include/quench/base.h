@@ -122,7 +122,8 @@ typedef struct qn_context_options {
     void *log_ctx;
     uint32_t n_threads;   /* worker threads, 0: one per usable core */
     const char *cpu_mask; /* NULL or "" : everything the CPU has; "scalar", "avx2", "avxvnni",
-                             "avx512", "vnni", "amx", "neon": at most that instruction set.
+                             "avx512", "vnni", "amx", "neon", "dotprod", "i8mm": at most that
+                             instruction set.
                              QN_CPU_MASK is read by the CLI, not here. */
 } qn_context_options;
 QN_API void qn_context_options_init(qn_context_options *options);

@@ -61,9 +61,10 @@ qn_status qn__context_init(qn_context *ctx, const qn_context_options *options, q
         qn_limits_init(&ctx->limits);
     if (ctx->limits.rank > QN_LIMIT_MAX_RANK)
         ctx->limits.rank = QN_LIMIT_MAX_RANK;
-    QN_FAIL_IF(options->cpu_mask != NULL && !qn__cpu_mask(&ctx->cpu_flags, options->cpu_mask),
-               error, QN_INVALID_ARGUMENT,
-               "unknown CPU mask \"%s\" (scalar, avx2, avxvnni, avx512, vnni, amx, neon)",
-               options->cpu_mask);
+    QN_FAIL_IF(
+        options->cpu_mask != NULL && !qn__cpu_mask(&ctx->cpu_flags, options->cpu_mask), error,
+        QN_INVALID_ARGUMENT,
+        "unknown CPU mask \"%s\" (scalar, avx2, avxvnni, avx512, vnni, amx, neon, dotprod, i8mm)",
+        options->cpu_mask);
     return QN_OK;
 }

@@ -108,6 +108,8 @@ bool qn__cpu_mask(uint32_t *flags, const char *mask)
         {"vnni", QN_CPU_AVX2 | QN_CPU_AVX512 | QN_CPU_AVX512_VNNI},
         {"amx", QN_CPU_AVX2 | QN_CPU_AVX512 | QN_CPU_AVX512_VNNI | QN_CPU_AMX},
         {"neon", QN_CPU_NEON},
+        {"dotprod", QN_CPU_NEON | QN_CPU_DOTPROD},
+        {"i8mm", QN_CPU_NEON | QN_CPU_DOTPROD | QN_CPU_I8MM},
     };
     for (size_t i = 0; i < sizeof levels / sizeof levels[0]; i++) {
         if (strcmp(levels[i].name, mask) == 0) {

@@ -19,8 +19,8 @@ enum {
 /* Everything this CPU has. */
 uint32_t qn__cpu_detect(void);
 /* Flags at most at the named level ("", "scalar", "avx2", "avxvnni", "avx512", "vnni", "amx",
- * "neon");
- * false: unknown name. avxvnni is avx2 with VNNI, vnni is avx512 with it, amx all of x86. */
+ * "neon", "dotprod", "i8mm"); false: unknown name. avxvnni is avx2 with VNNI, vnni is avx512 with
+ * it, amx all of x86, i8mm all of AArch64. */
 bool qn__cpu_mask(uint32_t *flags, const char *mask);
 
 #endif

@@ -88,6 +88,9 @@ typedef struct qn_source {
     const char *format; /* "onnx" */
     const struct qn_source_vtable {
         void (*destroy)(struct qn_source *source);
+        /* Whether a node is one of the file's operators on integers although its tensors are
+         * floats that hold them: written as it is, whatever is decided. NULL: none. */
+        bool (*in_integers)(const struct qn_source *source, const struct qn_node *node);
     } * vtable;
     _Atomic uint32_t refs;
     uint64_t data_bytes;                  /* of files beside the document */

@@ -114,8 +114,7 @@ typedef struct qn_f32_pool {
 typedef struct qn_q8_out {
     int32_t zero, lo, hi; /* all of them values of one 8-bit type */
     bool is_float;
-    bool
-        small_scales; /* GEMM: all scales are between -1 and 1, which saves a bound; never needed */
+    bool small_scales;  /* all scales are between -1 and 1, which saves a bound; never needed */
     qn_clamp_f32 clamp; /* of floats */
     /* GEMM: what the caller will read next, to be prefetched meanwhile: half of a panel's bytes for
      * each ahead_panels of the kernel. */
@@ -291,7 +290,8 @@ enum {
     QN_ISA_vnni = QN_CPU_AVX512 | QN_CPU_AVX512_VNNI,
     QN_ISA_amx = QN_CPU_AVX512 | QN_CPU_AVX512_VNNI | QN_CPU_AMX,
     QN_ISA_neon = QN_CPU_NEON,
-    QN_ISA_dotprod = QN_CPU_NEON | QN_CPU_DOTPROD
+    QN_ISA_dotprod = QN_CPU_NEON | QN_CPU_DOTPROD,
+    QN_ISA_i8mm = QN_CPU_NEON | QN_CPU_DOTPROD | QN_CPU_I8MM
 };
 /* Of the form that kernels for AVX2 read, on any machine. */
 __typeof__(*(qn_q8_pairs_fn)0) qn__q8_pairs_scalar, qn__q8_pairs_avx2;

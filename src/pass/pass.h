@@ -15,10 +15,13 @@ typedef struct qn_pass_options {
     size_t resolve_max_bytes; /* largest tensor it may make */
     bool fuse_activations;    /* Relu and Clip into node->act */
     bool fold_batch_norm;     /* BatchNormalization into weights */
+    uint32_t without;         /* bit i: the i-th pass of pass_list.def is left out */
 } qn_pass_options;
 /* resolve NULL, 64 MiB, everything on. */
 void qn__pass_options_init(qn_pass_options *options);
 
+/* Of pass_list.def; name NULL past the end. */
+const char *qn__pass_name(size_t index);
 /* All passes of pass_list.def in order, with a check after each. */
 qn_status qn__passes_simplify(qn_graph *graph, const qn_pass_options *options, qn_error *error);
 

@@ -3,6 +3,7 @@
 
 #include "core/context.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -24,6 +25,14 @@ static const pass_info PASSES[] = {
 #include "pass/pass_list.def"
 #undef QN_PASS
 };
+
+enum { N_PASSES = sizeof(PASSES) / sizeof(PASSES[0]), PREFIX = sizeof("qn__pass_") - 1 };
+static_assert(N_PASSES <= 32, "a bit for each in qn_pass_options.without");
+
+const char *qn__pass_name(size_t index)
+{
+    return index < N_PASSES ? PASSES[index].name + PREFIX : NULL;
+}
 
 /* --- what each did, for the log ----------------------------------------------------------------*/
 typedef struct census {
@@ -63,7 +72,6 @@ static void tell(const qn_graph *graph, const char *name, const char *summary, c
 
 qn_status qn__passes_simplify(qn_graph *graph, const qn_pass_options *options, qn_error *error)
 {
-    static const char prefix[] = "qn__pass_";
     census nodes;
     count_nodes(graph, &nodes);
     if (options->resolve != NULL) {
@@ -73,7 +81,9 @@ qn_status qn__passes_simplify(qn_graph *graph, const qn_pass_options *options, q
     } else {
         QN_TRY(qn__graph_infer(graph, error));
     }
-    for (size_t i = 0; i < sizeof(PASSES) / sizeof(PASSES[0]); i++) {
+    for (size_t i = 0; i < N_PASSES; i++) {
+        if ((options->without >> i & 1) != 0)
+            continue;
         QN_TRY(PASSES[i].run(graph, options, error));
         QN_TRY(qn__arena_check(&graph->arena, error));
         const qn_status status = qn__graph_verify(graph, error);
@@ -83,7 +93,7 @@ qn_status qn__passes_simplify(qn_graph *graph, const qn_pass_options *options, q
         if (status != QN_OK)
             return qn__error_prefix(error, status == QN_CORRUPT ? QN_INTERNAL : status, "%s",
                                     PASSES[i].name);
-        tell(graph, PASSES[i].name + sizeof(prefix) - 1, PASSES[i].summary, &nodes);
+        tell(graph, qn__pass_name(i), PASSES[i].summary, &nodes);
     }
     return qn__graph_infer(graph, error);
 }

@@ -58,6 +58,9 @@ static bool is_float(const qn_tensor *t)
     return t->type.kind == QN_TYPE_PLAIN && t->type.dtype == QN_DTYPE_F32;
 }
 
+/* Numbers that are integers already stay what they are. */
+const char qn__reason_integers[] = "it is in integers already, which stay";
+
 /* --- can this node run in integers, its inputs being what they are? ----------------------------*/
 static const char *check_gemm(const qn_node *node)
 {
@@ -76,6 +79,8 @@ static const char *check_weights_node(const qn_node *node)
         return "its first input is constant";
     if (node->inputs[1]->constant == NULL)
         return "its weights are computed, not constant";
+    if (node->inputs[0]->type.kind == QN_TYPE_QUANT)
+        return qn__reason_integers;
     if (!is_float(node->inputs[0]) || !is_float(node->inputs[1]))
         return "it is not float32";
     if (node->op == QN_OP_GEMM && check_gemm(node) != NULL)
@@ -111,6 +116,8 @@ static const char *check_inputs(const qn_quant_plan *plan, const qn_node *node, 
         const qn_tensor *t = node->inputs[i];
         if (t == NULL || !qn__is_activation_input(node, i))
             continue;
+        if (t->type.kind == QN_TYPE_QUANT)
+            return qn__reason_integers;
         if (!is_float(t))
             return "it is not float32";
         any_integer |= plan->tensors[t->id].integer;
@@ -331,11 +338,18 @@ static qn_status resolve_levels(qn_weights_plan *w, const qn_node *node, qn_erro
 
 /* MNN computes only convolutions in integers. Products of other formats' graphs become convolutions
  * when they are written; those that a .mnn file has stay what they are. */
-static qn_rule node_rule(const qn_graph *graph, const qn_target *target, qn_op op,
+static qn_rule node_rule(const qn_graph *graph, const qn_target *target, const qn_node *node,
                          const char **reason)
 {
+    const qn_source *source = graph->source;
+    const qn_op op = node->op;
+    if (source != NULL && source->vtable->in_integers != NULL &&
+        strcmp(target->name, source->format) == 0 && source->vtable->in_integers(source, node)) {
+        *reason = qn__reason_integers;
+        return QN_RULE_FLOAT;
+    }
     if ((op == QN_OP_GEMM || op == QN_OP_MATMUL) && strcmp(target->name, "mnn") == 0 &&
-        graph->source != NULL && strcmp(graph->source->format, "mnn") == 0) {
+        source != NULL && strcmp(source->format, "mnn") == 0) {
         *reason = "the file has it as a matrix product, which the target computes in float";
         return QN_RULE_FLOAT;
     }
@@ -361,7 +375,7 @@ qn_status qn__quant_plan_create(const qn_graph *graph, const qn_settings *settin
     for (size_t n = 0; n < graph->n_nodes; n++) {
         qn_node_plan *p = &out->nodes[n];
         p->rule = settings->scheme == QN_SCHEME_STATIC
-                      ? node_rule(graph, settings->target, graph->nodes[n]->op, &p->reason)
+                      ? node_rule(graph, settings->target, graph->nodes[n], &p->reason)
                       : qn__scheme_rule(settings, graph->nodes[n]->op, &p->reason);
         p->weights.method = settings->weights;
         p->weights.per_channel = settings->per_channel;

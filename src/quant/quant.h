@@ -160,6 +160,8 @@ typedef struct qn_quant_plan {
     size_t n_norms;
 } qn_quant_plan;
 
+/* qn_node_plan.reason of what a quantized file has in integers. */
+extern const char qn__reason_integers[];
 /* What becomes integer and whose parameters are whose, before calibration. Errors:
  * INVALID_ARGUMENT for an override that matches nothing or cannot be parsed. */
 qn_status qn__quant_plan_create(const qn_graph *graph, const qn_settings *settings,

@@ -509,6 +509,14 @@ static qn_status make_report(run *r, qn_report **out, qn_error *error)
         QN_FAIL_GOTO(error, QN_NO_MEMORY, "out of memory");
     for (size_t n = 0; n < r->graph->n_nodes; n++)
         macs[n] = qn__node_macs(bound->nodes[n]);
+    size_t n_done = 0;
+    for (size_t n = 0; n < r->graph->n_nodes; n++)
+        n_done += r->plan.nodes[n].reason == qn__reason_integers &&
+                  r->graph->nodes[n]->op != QN_OP_DEQUANTIZE_LINEAR;
+    if (n_done > 0 &&
+        !qn__quant_plan_note(&r->plan, "quantized already: %zu nodes in integers stay as they are",
+                             n_done))
+        QN_FAIL_GOTO(error, QN_NO_MEMORY, "out of memory");
     if (!qn__recipe_has_integers(&r->plan) &&
         !qn__quant_plan_note(&r->plan, "weights too large for a recipe: replaying it chooses their "
                                        "integers again, from samples"))

@@ -36,7 +36,7 @@ static qn_status find_form(const qn_context *ctx, const char *name, size_t lengt
     }
     QN_FAIL(error, QN_INVALID_ARGUMENT,
             "\"%.*s\" is no instruction set to pack for (native, scalar, avx2, avxvnni, avx512, "
-            "vnni, amx, neon, dotprod)",
+            "vnni, amx, neon, dotprod, i8mm)",
             (int)(length < 64 ? length : 64), name);
 }
 

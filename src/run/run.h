@@ -48,8 +48,8 @@ typedef struct qn_plan_options {
      * none. */
     size_t packed_limit;
     uint32_t cpu_flags; /* from the context by default (qn__plan_options_init) */
-    /* Only to pack weights for other machines (run/packing.h): the 8-bit GEMM to pack for instead of
-     * this machine's, borrowed for the call; such a plan cannot run. */
+    /* Only to pack weights for other machines (run/packing.h): the 8-bit GEMM to pack for instead
+     * of this machine's, borrowed for the call; such a plan cannot run. */
     struct qn_packed_list *collect;
     const struct qn_q8_igemm *collect_for;
 } qn_plan_options;

@@ -180,8 +180,9 @@ static void a_cpu_mask_only_takes_away(void **state)
 {
     (void)state;
     const uint32_t all = qn__cpu_detect();
-    const char *const names[] = {"", "scalar", "avx2", "avxvnni", "avx512", "vnni", "amx", "neon"};
-    for (size_t i = 0; i < 7; i++) {
+    const char *const names[] = {"",     "scalar", "avx2", "avxvnni", "avx512",
+                                 "vnni", "amx",    "neon", "dotprod", "i8mm"};
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
         uint32_t flags = all;
         assert_true(qn__cpu_mask(&flags, names[i]));
         assert_int_equal(flags & ~all, 0);

@@ -132,7 +132,7 @@ def test_operators_exported_to_mnn_are_those_of_the_table():
     infos = dict(re.findall(r'QN_OP\((\w+), "", "(\w+)"', (ROOT / "src/ir/ops.def").read_text()))
     rows = re.findall(r"^QN_MNN_ROW\((\w+),", (ROOT / "src/format/mnn/mnn_export.def").read_text(), re.M)
     listed = read("mnn.md").split("<!-- exported -->")[1].split("<!-- end -->")[0]
-    assert set(re.findall(r"\w+", listed)) == {infos[row] for row in rows}
+    assert set(re.findall(r"\w+", listed)) == {infos[row] for row in rows if row in infos}  # not quench's own
 
 
 def test_recipe_keys_and_defaults(quench, workspace, helps):

@@ -16,11 +16,11 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
-#include "fault/fault.h"
+#include "fault/fault_sites.h"
 #include "quench/mnn.h"
 #include "small_mnn.h"
 
-enum { MAX_FILE = 64 * 1024, MAX_OUTPUTS = 2, TRIED = 60 };
+enum { MAX_FILE = 64 * 1024, MAX_OUTPUTS = 2, TRIED = 30 };
 static const char OLD[] = "the old output";
 
 typedef struct bytes {
@@ -67,7 +67,7 @@ enum { N_SCENARIOS = sizeof(scenarios) / sizeof(scenarios[0]), DROP_IN = 5 };
 typedef struct run {
     fixture *f;
     const scenario *s;
-    fault memory, io;
+    fault io;
     bool fail_io;
     qn_context *ctx;
     qn_error error;
@@ -75,11 +75,12 @@ typedef struct run {
     qn_status first; /* the failure that was retried */
 } run;
 
-static bytes now; /* too large for the stack of a sanitized build */
+static bytes now;         /* too large for the stack of a sanitized build */
+static fault_sites sites; /* the memory of every run */
 
 static fault *failing(run *r)
 {
-    return r->fail_io ? &r->io : &r->memory;
+    return r->fail_io ? &r->io : &sites.memory;
 }
 
 static size_t n_outputs(const scenario *s)
@@ -204,7 +205,7 @@ static qn_status perform(run *r)
 {
     qn_context_options options;
     qn_context_options_init(&options);
-    const qn_allocator allocator = fault_allocator(&r->memory);
+    const qn_allocator allocator = sites_allocator(&sites);
     const qn_io io = fault_io(&r->io);
     options.allocator = &allocator;
     options.io = &io;
@@ -218,9 +219,9 @@ static qn_status perform(run *r)
     }
     qn_context_destroy(r->ctx);
     r->ctx = NULL;
-    if (r->memory.live != 0)
+    if (sites.memory.live != 0)
         fail_msg("%s: call %llu: %lld allocations leaked", r->s->name,
-                 (unsigned long long)failing(r)->fail_at, (long long)r->memory.live);
+                 (unsigned long long)failing(r)->fail_at, (long long)sites.memory.live);
     return status;
 }
 
@@ -265,7 +266,8 @@ static void check_outputs(run *r, qn_status status)
 static run fresh(fixture *f, const scenario *s, const fault *table, bool fail_io)
 {
     run r = {.f = f, .s = s, .fail_io = fail_io};
-    *(fail_io ? &r.io : &r.memory) = *table;
+    sites.memory = (fault){0};
+    *(fail_io ? &r.io : &sites.memory) = *table;
     snprintf(f->out[0], sizeof(f->out[0]), "%s/out.%s", f->folder, s->to_onnx ? "onnx" : "mnn");
     snprintf(f->out[1], sizeof(f->out[1]), "%s/out.mnn.json", f->folder);
     for (size_t i = 0; i < n_outputs(s); i++) {
@@ -288,8 +290,11 @@ static run fresh(fixture *f, const scenario *s, const fault *table, bool fail_io
 static uint64_t learn(fixture *f, const scenario *s, bool fail_io, const fault *table)
 {
     run r = fresh(f, s, table, fail_io);
+    sites.n_calls = 0;
+    sites.learns = !fail_io;
     if (perform(&r) != QN_OK)
         fail_msg("%s: %s", s->name, r.error.message);
+    sites.learns = false;
     for (size_t i = 0; i < n_outputs(s); i++) {
         read_file(f->out[i], &f->expected[i]);
         assert_true(f->expected[i].count > 500);
@@ -297,24 +302,32 @@ static uint64_t learn(fixture *f, const scenario *s, bool fail_io, const fault *
     return failing(&r)->calls;
 }
 
+static void fail_one(fixture *f, const scenario *s, bool fail_io, fault *table, uint64_t n,
+                     uint64_t calls)
+{
+    table->fail_at = n;
+    run r = fresh(f, s, table, fail_io);
+    const qn_status status = perform(&r);
+    check_outputs(&r, status);
+    const bool reported = r.first != QN_OK || status != QN_OK;
+    if (!fail_io && !reported)
+        fail_msg("%s: allocation %llu of %llu failed unnoticed", s->name, (unsigned long long)n,
+                 (unsigned long long)calls);
+    if (fail_io && table->error_number == EINTR && reported)
+        fail_msg("%s: call %llu: an interrupted call was not repeated: %s", s->name,
+                 (unsigned long long)n, r.error.message);
+}
+
+/* Some calls, and every way to an allocation that was not failed before. */
 static void sweep(fixture *f, const scenario *s, bool fail_io, fault table, uint64_t stride)
 {
     const uint64_t calls = learn(f, s, fail_io, &(fault){.at_most = table.at_most});
     if (stride == 0)
         stride = calls / TRIED + 1;
-    for (uint64_t n = 1 + calls % stride; n <= calls; n += stride) {
-        table.fail_at = n;
-        run r = fresh(f, s, &table, fail_io);
-        const qn_status status = perform(&r);
-        check_outputs(&r, status);
-        const bool reported = r.first != QN_OK || status != QN_OK;
-        if (!fail_io && !reported)
-            fail_msg("%s: allocation %llu of %llu failed unnoticed", s->name, (unsigned long long)n,
-                     (unsigned long long)calls);
-        if (fail_io && table.error_number == EINTR && reported)
-            fail_msg("%s: call %llu: an interrupted call was not repeated: %s", s->name,
-                     (unsigned long long)n, r.error.message);
-    }
+    for (uint64_t n = 1 + calls % stride; n <= calls; n += stride)
+        fail_one(f, s, fail_io, &table, n, calls);
+    for (size_t i = 0; i < sites.n_calls && !fail_io && stride > 1; i++)
+        fail_one(f, s, false, &table, sites.calls[i], calls);
 }
 
 static void allocations(void **state)

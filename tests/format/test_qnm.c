@@ -555,9 +555,9 @@ static void test_forms_are_the_kernels(void **state)
     qn_graph *const graph = qnm_seed_graph(ctx, 1);
     assert_non_null(graph);
     assert_fails(qn__graph_pack(graph, "avx3", &list, &error), QN_INVALID_ARGUMENT, "avx3");
-    assert_ok(qn__graph_pack(graph, "native,scalar,avx2,avxvnni,avx512,vnni,amx,neon,dotprod",
+    assert_ok(qn__graph_pack(graph, "native,scalar,avx2,avxvnni,avx512,vnni,amx,neon,dotprod,i8mm",
                              &list, &error));
-    assert_int_equal(list.count, 2 * 5); /* two nodes; some instruction sets share a form */
+    assert_int_equal(list.count, 2 * 6); /* two nodes; some instruction sets share a form */
     qn__packed_list_free(&list);
     qn__graph_destroy(graph);
     static const struct form {

@@ -221,6 +221,31 @@ def elementwise():
     yield one("celu_alpha", "Celu", alpha=0.7)
     yield one("swish", "Swish", opset=24, alpha=1.5) if onnx.defs.onnx_opset_version() >= 24 else one(
         "softsign_3", "Softsign", {"x": (3, 4, 5)})  # fmt: skip
+    for op in "Mish Shrink".split():
+        yield one("unary_" + op.lower(), op, opset=18)
+    large = [node("Mul", ["x", "c"], ["m"]), node("Mish", ["m"])]
+    yield Case("mish_large", large, {"x": IMAGE}, {"c": np.float32(40)}, opset=18)
+    yield one("shrink_bias", "Shrink", lambd=0.7, bias=0.4)
+    yield one("mean_three", "Mean", {"x": (4, 5), "y": (4, 5), "z": (1, 5)})
+    cast = lambda i, o, to=TensorProto.INT32: helper.make_node("Cast", [i], [o], name="cast_" + o, to=to)
+    whole = [cast("x", "i"), cast("y", "j")]
+    for op in "Less LessOrEqual Greater GreaterOrEqual Equal".split():
+        for kind, shape in (("same", (4, 50)), ("row", (50,)), ("one", (1,))):
+            rounded = [helper.make_node("Round", ["x"], ["rx"], "rx"), helper.make_node("Round", ["y"], ["ry"], "ry")]
+            yield Case(f"compare_{op.lower()}_{kind}", [*rounded, node(op, ["rx", "ry"], ["g"]), cast("g", "out", TensorProto.FLOAT)],
+                       {"x": (4, 50), "y": shape})  # fmt: skip
+        yield Case(f"compare_{op.lower()}_integers", [*whole, node(op, ["i", "j"], ["g"]), cast("g", "out", TensorProto.FLOAT)],
+                   {"x": (4, 50), "y": (4, 50)})  # fmt: skip
+    for op in "BitwiseAnd BitwiseOr BitwiseXor".split():
+        yield Case("bits_" + op.lower(), [*whole, node(op, ["i", "j"], ["k"]), node("CastLike", ["k", "x"])],
+                   {"x": (4, 5), "y": (4, 5)}, opset=18)  # fmt: skip
+    remainder = [*whole, node("Mul", ["i", "c"], ["m"]), node("Add", ["j", "d"], ["n"]), node("Mod", ["m", "n"], ["k"]),
+                 cast("k", "out", TensorProto.FLOAT)]  # fmt: skip
+    for sign in (1, -1):
+        c_like = [helper.make_node("Mod", ["m", "n"], ["k"], "rest", fmod=1) if n.op_type == "Mod" else n for n in remainder]
+        yield Case(f"fmod_{sign}", c_like, {"x": (4, 5), "y": (4, 5)}, {"c": np.int32(5), "d": np.int32(7 * sign)})
+        yield Case(f"mod_{sign}", remainder, {"x": (4, 5), "y": (4, 5)},
+                   {"c": np.int32(5), "d": np.int32(7 * sign)})  # fmt: skip
     for op in "Asin Acos Atanh".split():
         yield Case("unary_" + op.lower(), [node("Sin", ["x"], ["s"]), node("Mul", ["s", "c"], ["m"]),
                    node(op, ["m"])], {"x": IMAGE}, {"c": np.float32(0.9)})  # fmt: skip
@@ -231,6 +256,30 @@ def elementwise():
              node("Xor", ["f", "a"], ["g"]), node("Where", ["g", "x", "y"])]  # fmt: skip
     yield Case("truth", truth, {"x": (4, 5), "y": (4, 5)}, {"c": np.float32(0.5)})
     yield one("sum_three", "Sum", {"x": (4, 5), "y": (4, 5), "z": (1, 5)})
+
+
+def normalizations_of_parts():
+    for p in (1, 2):
+        yield one(f"lp_normalization_{p}", "LpNormalization", axis=1, p=p)
+    yield one("mean_variance", "MeanVarianceNormalization")
+    yield one("mean_variance_axes", "MeanVarianceNormalization", axes=[1, -1])
+    affine = {"s": values(6, seed=4), "b": values(6, seed=5)}
+    if onnx.defs.onnx_opset_version() >= 23:
+        yield one("rms", "RMSNormalization", {"x": (2, 4, 8)}, {"s": values(8, seed=3)}, opset=23, axis=-1)
+        yield one("rms_two", "RMSNormalization", {"x": (2, 4, 8)}, {"s": values(4, 8, seed=3)}, opset=23, axis=1)
+        yield one("group_norm", "GroupNormalization", {"x": IMAGE}, affine, opset=21, num_groups=3, epsilon=1e-3)
+        yield one("group_norm_line", "GroupNormalization", {"x": (1, 6, 10)}, affine, opset=21, num_groups=2)
+    for k in (0, 2, -2, 9):
+        for upper in (0, 1):
+            yield one(f"trilu_{k}_{upper}", "Trilu", {"x": (2, 5, 7)}, {"k": np.int64(k)}, upper=upper)
+    yield one("triu", "Trilu", {"x": (6, 4)})
+    for padding in ("zeros", "border", "reflection"):
+        for mode in ("bilinear", "nearest"):
+            for corners in (0, 1) if (padding, mode) != ("reflection", "bilinear") else ():
+                nodes = [node("Mul", ["g", "c"], ["m"]),
+                         node("GridSample", ["x", "m"], mode=mode, padding_mode=padding, align_corners=corners)]
+                yield Case(f"grid_{mode}_{padding}_{corners}", nodes, {"x": (1, 3, 6, 7), "g": (1, 4, 5, 2)},
+                           {"c": np.float32(0.41)})  # fmt: skip
 
 
 def picks():
@@ -347,5 +396,5 @@ def reductions():
 
 def cases():
     for group in (convolutions, products, pools, elementwise, normalizations, movements, resizes,
-                  reductions, picks):  # fmt: skip
+                  reductions, normalizations_of_parts, picks):  # fmt: skip
         yield from group()

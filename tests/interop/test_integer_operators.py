@@ -100,6 +100,11 @@ def transposed(shape, axis=1, bias=False, **attributes):
     return Case("ConvTranspose", attributes, *inputs, out=(0.15, 120))
 
 
+def gemm(*inputs, **attributes):
+    return Case("Gemm", attributes, *inputs, shape=(1, 32), out=(0.031, 120))
+
+
+W16 = weights(32, 16)
 PADS = ints(0, 0, 1, 2, 0, 0, 3, 0)
 SAME, OTHER = (0.02, 120), (0.031, 77)
 CASES = {
@@ -129,6 +134,29 @@ CASES = {
     "conv-transpose-groups": transposed((8, 3, 4, 4), group=2, strides=[2, 2]),
     "conv-transpose-depthwise": transposed((8, 1, 4, 4), group=8, strides=[2, 2], pads=[1] * 4),
     "conv-transpose-tensor": transposed((8, 13, 3, 3), axis=None, strides=[1, 1]),
+    "mean-pixels": Case("ReduceMean", {}, ints(2, 3), out=(0.005, 120)),
+    "mean-pixels-flat": Case("ReduceMean", {"keepdims": 0}, ints(-1, -2), out=(0.005, 120)),
+    "mean-channels": Case("ReduceMean", {"keepdims": 0}, ints(1), out=(0.0093, 120)),
+    "mean-rows": Case("ReduceMean", {}, ints(3), out=(0.0093, 120)),
+    "mean-apart": Case("ReduceMean", {}, ints(1, 3), out=(0.01, 120)),
+    "mean-all": Case("ReduceMean", {}, out=(0.001, 120)),
+    "mean-old": Case("ReduceMean", {"axes": [1, 2], "keepdims": 0}, out=(0.01, 120), opset=13),
+    "sum-pixels": Case("ReduceSum", {}, ints(2, 3), out=(0.9, 120)),
+    "sum-channels": Case("ReduceSum", {"keepdims": 0}, ints(1), out=(0.1, 120)),
+    "sub": Case("Sub", {}, weights(8, 1, 1), out=(0.021, 120)),
+    "gemm": gemm(weights(32, 16), alpha=0.7),
+    "gemm-beta": gemm(weights(16, 32, axis=0), RNG.uniform(-2, 2, 16).astype(F), alpha=0.7,
+                      beta=1.6, transB=1),
+    "gemm-quantized-bias": gemm(W16, Weights(RNG.integers(-3000, 3000, 16).astype(np.int32),
+                                             F(0.02) * W16.scale), alpha=0.7, beta=1.6),
+    "gemm-one-bias": gemm(weights(32, 16), np.array([[0.7]], F), beta=0.6),
+    "prelu": Case("PRelu", {}, RNG.uniform(-0.5, 1.5, (8, 1, 1)).astype(F), out=(0.023, 110)),
+    "prelu-same-steps": Case("PRelu", {}, RNG.uniform(0, 0.5, (8, 1, 1)).astype(F), out=SAME),
+    "prelu-quantized": Case("PRelu", {}, weights(8, 1, 1), out=(0.023, 110)),
+    "prelu-one": Case("PRelu", {}, np.array([0.3], F), out=(0.023, 110)),
+    "prelu-columns": Case("PRelu", {}, RNG.uniform(-0.5, 1.5, (12,)).astype(F), out=(0.023, 110)),
+    "prelu-all": Case("PRelu", {}, RNG.uniform(-0.5, 1.5, (8, 10, 12)).astype(F),
+                      out=(0.023, 110)),
     "erf": Case("Erf", {}, out=(0.01, 110)),
     "sin": Case("Sin", {}, out=(0.01, 110)),
     "mish": Case("Mish", {}, out=(0.02, 20)),

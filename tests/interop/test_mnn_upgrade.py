@@ -61,6 +61,7 @@ def test_quantize_keeps_its_integers(quench, shared, old, picture, tmp_path):
     done = quench("quantize", old, "-o", tmp_path / "q.mnn", "--images", shared / "images" / "faces-png",
                   *FACES)  # fmt: skip
     assert done.returncode == 0, done.stderr
+    assert "quantized already:" in done.stdout and "0 of 52 convolutions" in done.stdout
     check(tmp_path / "q.mnn", old, picture, tmp_path)
 
 

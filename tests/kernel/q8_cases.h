@@ -430,6 +430,9 @@ static void q8_dwconv_case(const qn_q8_dwconv *kernel, const qn_q8_dwconv *refer
                               .out_row = (s->n + rng() % 2) * stride,
                               .out_step = stride,
                               .format = q8_out(kind)};
+    args.format.small_scales = true;
+    for (size_t i = 0; i < c; i++)
+        args.format.small_scales &= args.scale[i] > -1.0f && args.scale[i] < 1.0f;
     const size_t pixels_out = rows * (s->n + 1);
     const q8_outputs expected = q8_outputs_make(pixels_out, c, stride, args.format.is_float);
     const q8_outputs got = q8_outputs_make(pixels_out, c, stride, args.format.is_float);

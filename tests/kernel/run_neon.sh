@@ -18,10 +18,12 @@ compile() {
         -Wall -Wextra -Wno-missing-field-initializers -I"$root/include" -I"$root/src" "$@"
 }
 objects=
-for source in "$root"/src/kernel/arm/*_dotprod.c; do
-    object=$build/$(basename "$source" .c)_neon.o
-    compile -march=armv8.2-a+dotprod -c "$source" -o "$object"
-    objects="$objects $object"
+for set in dotprod i8mm; do
+    for source in "$root"/src/kernel/arm/*_$set.c; do
+        object=$build/$(basename "$source" .c)_neon.o
+        compile -march=armv8.2-a+$set -c "$source" -o "$object"
+        objects="$objects $object"
+    done
 done
 # shellcheck disable=SC2086 # one word for each object
 compile -static "$root"/tests/kernel/test_kernels.c "$root"/src/kernel/*.c \

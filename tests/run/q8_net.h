@@ -184,7 +184,8 @@ static inline void expect_same(const uint8_t *got, size_t got_bytes, const uint8
 
 static inline size_t masks(uint32_t out[8])
 {
-    static const char *const names[] = {"scalar", "avx2", "avxvnni", "avx512", "vnni", "neon", ""};
+    static const char *const names[] = {"scalar", "avx2", "avxvnni", "avx512",
+                                        "vnni",   "neon", "dotprod", ""};
     size_t n = 0;
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
         uint32_t flags = qn__cpu_detect();

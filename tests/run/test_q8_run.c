@@ -220,7 +220,7 @@ static sample *loops_make(uint64_t seed)
     net_random_state = seed * 7907 + 11;
     s->n = net_start();
     builder *const b = &s->n->b;
-    const uint32_t kind = net_random(4);
+    const uint32_t kind = net_random(6);
     const int64_t dims[4] = {between(1, 2), between(1, kind == 2 ? 700 : 90), between(3, 6),
                              between(3, 6)};
     qn_tensor *const x = bytes_into(s, s->x, 4, dims, 0.05f);
@@ -236,11 +236,25 @@ static sample *loops_make(uint64_t seed)
     } else if (kind == 2) {
         y = NODE(b, SOFTMAX, "y", x);
         set_int(b, y, "axis", (int64_t)net_random(4));
+    } else if (kind == 4) {
+        static const int64_t axes[6][2] = {{2, 3}, {-1, 2}, {0, 1}, {1, 2}, {3, 0}, {1, 3}};
+        const bool sum = net_random(2) != 0;
+        const int64_t two[1] = {2};
+        y = sum ? NODE(b, REDUCE_SUM, "y", x,
+                       build_const(b, "axes", QN_DTYPE_I64, axes[net_random(6)], 1, two))
+                : NODE(b, REDUCE_MEAN, "y", x,
+                       build_const(b, "axes", QN_DTYPE_I64, axes[net_random(6)], 1, two));
+        set_int(b, y, "keepdims", net_random(2));
+    } else if (kind == 5) {
+        const int64_t slopes[3] = {dims[1], 1, net_random(4) == 0 ? dims[3] : 1};
+        for (size_t i = 0; i < (size_t)(slopes[0] * slopes[2]); i++)
+            s->x2[i] = 0.2f * net_random_float();
+        y = NODE(b, PRELU, "y", x, build_const(b, "slopes", QN_DTYPE_F32, s->x2, 3, slopes));
     } else {
         y = NODE(b, SIGMOID, "y", x);
     }
     const bool s8 = net_random(2) != 0;
-    const float scale = kind < 2 ? 0.04f : 1.0f / 256.0f;
+    const float scale = kind < 2 || kind > 3 ? 0.04f : 1.0f / 256.0f;
     y->type = net_quant(s->n, s8 ? QN_DTYPE_I8 : QN_DTYPE_U8, scale,
                         s8 ? (int32_t)between(-128, 127) : (int32_t)between(0, 100));
     s->y = y;

@@ -80,6 +80,9 @@ qn_status qn__mnx_constant_ints(qn_mnx_exporter *x, const qn_node *node, uint32_
                                 const int64_t **values, size_t *count, qn_error *error);
 bool qn__mnx_is_quant(const qn_tensor *tensor);
 
+/* A copy with every size known: symbols of first dimensions are 1 (mnn_export_prepare.c). */
+qn_status qn__mnx_prepare(const qn_graph *graph, const qn_write_options *how, qn_graph **out,
+                          qn_error *error);
 /* Net.extraTensorDescribe of all tensors that have a quantization (mnn_export_quant.c). */
 qn_status qn__mnx_export_quants(qn_mnx_exporter *x, qn_error *error);
 
@@ -106,6 +109,9 @@ qn_fb_object *qn__mnx_binary(qn_mnx_exporter *x, const char *name, int32_t opera
                              int32_t b, int32_t to);
 qn_fb_object *qn__mnx_unary(qn_mnx_exporter *x, const char *name, int32_t operation, int32_t from,
                             int32_t to);
+/* Normalizes the last `axes` axes; no scale, no shift (mnn_export_math.c). */
+qn_fb_object *qn__mnx_layer_norm(qn_mnx_exporter *x, const char *name, size_t axes, float epsilon,
+                                 int32_t from, int32_t to);
 /* Which dimension of the tensor is free in the caller's graph: -1 none or more than one. */
 int qn__mnx_free_dim(const qn_mnx_exporter *x, const qn_tensor *tensor);
 /* "NODE (OP): no MNN form of ..." */

@@ -337,8 +337,8 @@ qn_status qn__mnn_export_batch_norm(qn_mnx_exporter *x, const qn_node *node, int
     return QN_OK;
 }
 
-static qn_fb_object *layer_norm(qn_mnx_exporter *x, const char *name, size_t axes, float epsilon,
-                                int32_t from, int32_t to)
+qn_fb_object *qn__mnx_layer_norm(qn_mnx_exporter *x, const char *name, size_t axes, float epsilon,
+                                 int32_t from, int32_t to)
 {
     int64_t axis[QN_MAX_RANK];
     for (size_t i = 0; i < axes; i++)
@@ -376,7 +376,7 @@ qn_status qn__mnn_export_instance_norm(qn_mnx_exporter *x, const qn_node *node, 
     const int32_t image = qn__mnx_between(x, node, "_image", NULL);
     const int32_t packed = qn__mnx_between(x, node, "_image_nc4hw4", NULL);
     qn__mnx_reshape(x, node, "_rows_shape", from, flat, rows, 3, free_dim == 0 ? 0 : -1);
-    layer_norm(x, NULL, 1, qn__attr_float(node, "epsilon", 1e-5f), flat, norm);
+    qn__mnx_layer_norm(x, NULL, 1, qn__attr_float(node, "epsilon", 1e-5f), flat, norm);
     qn__mnx_reshape(x, node, "_image_shape", norm, image, dims, 4, free_dim);
     qn__mnx_convert(x, NULL, image, packed, QN_MNX_PACKED);
     write_scale(x, node->name, scale, shift, n, packed,
@@ -415,9 +415,9 @@ qn_status qn__mnn_export_layer_norm(qn_mnx_exporter *x, const qn_node *node, int
     if (n_gamma != n || n_beta != n)
         return qn__mnx_no_form(node, error, "scales of %zu values for %zu", n_gamma, n);
     QN_TRY(qn__mnx_get(x, in, QN_MNX_PLANAR, &from, error));
-    qn_fb_object *norm =
-        layer_norm(x, node->name, in->rank - (size_t)axis, qn__attr_float(node, "epsilon", 1e-5f),
-                   from, qn__mnx_put(x, node, 0, QN_MNX_PLANAR, false));
+    qn_fb_object *norm = qn__mnx_layer_norm(x, node->name, in->rank - (size_t)axis,
+                                            qn__attr_float(node, "epsilon", 1e-5f), from,
+                                            qn__mnx_put(x, node, 0, QN_MNX_PLANAR, false));
     qn__mnx_set_floats(x, norm, QN_MNN_LayerNorm_gamma, gamma, n);
     qn__mnx_set_floats(x, norm, QN_MNN_LayerNorm_beta, beta, n);
     return QN_OK;

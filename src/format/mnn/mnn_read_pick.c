@@ -199,3 +199,55 @@ qn_status qn__mnn_lower_eye_like(qn_mnn_reader *r, qn_error *error)
     QN_TRY(node_with(r, QN_OP_EYE_LIKE, &x, 1, 1, (named_int[]){{"k", k}}, 1, &node, error));
     return qn__mnn_put_like(r, node->outputs[0], error);
 }
+
+qn_status qn__mnn_lower_grid_sample(qn_mnn_reader *r, qn_error *error)
+{
+    static const char *const borders[] = {"zeros", "border", "reflection"};
+    QN_TRY(qn__mnn_need_inputs(r, 2, 2, error));
+    QN_TRY(qn__mnn_need_main(r, QN_MNN_REC_GridSample, error));
+    const int64_t mode = qn_mnn_int(r, QN_MNN_GridSample_mode);
+    const int64_t border = qn_mnn_int(r, QN_MNN_GridSample_paddingMode);
+    QN_TRY(qn__mnn_need_rank(r, qn__mnn_in(r, 0), 4, 4, error));
+    QN_TRY(qn__mnn_need_rank(r, qn__mnn_in(r, 1), 4, 4, error));
+    if (border < 0 || border > QN_MNN_BorderMode_REFLECTION || mode < 0 ||
+        mode > QN_MNN_SampleMode_NEAREST || qn_mnn_int(r, QN_MNN_GridSample_backward))
+        return qn__mnn_fail(r, error, QN_UNSUPPORTED, "mode %lld, border %lld, or backward",
+                            (long long)mode, (long long)border);
+    qn_node *node =
+        qn__mnn_node(r, QN_OP_GRID_SAMPLE, (qn_tensor *[]){qn__mnn_in(r, 0), qn__mnn_in(r, 1)}, 2);
+    if (!node ||
+        !qn__node_set_string(r->graph, node, "mode",
+                             mode == QN_MNN_SampleMode_NEAREST ? "nearest" : "linear") ||
+        !qn__node_set_string(r->graph, node, "padding_mode", borders[border]) ||
+        !qn__node_set_int(r->graph, node, "align_corners",
+                          qn_mnn_int(r, QN_MNN_GridSample_alignCorners) != 0))
+        return QN_NOMEM(error);
+    QN_TRY(qn__mnn_infer(r, node, error));
+    return qn__mnn_put_like(r, node->outputs[0], error);
+}
+
+/* Elements up to so many below and above the diagonal; below zero: all of them. */
+qn_status qn__mnn_lower_band_part(qn_mnn_reader *r, qn_error *error)
+{
+    QN_TRY(qn__mnn_need_inputs(r, 3, 3, error));
+    qn_tensor *x = qn__mnn_in(r, 0);
+    QN_TRY(qn__mnn_need_rank(r, x, 2, QN_MAX_RANK, error));
+    for (uint32_t side = 0; side < 2; side++) {
+        int64_t reach = 0;
+        size_t n;
+        qn_node *node;
+        QN_TRY(qn__mnn_const_input(r, side + 1, &reach, 1, &n, error));
+        if (n != 1)
+            return qn__mnn_fail(r, error, QN_CORRUPT, "%zu widths of a band", n);
+        if (reach < 0)
+            continue;
+        const int64_t k = side == 0 ? -reach : reach;
+        qn_tensor *inputs[] = {x, qn__mnn_ints_constant(r, "k", &k, 1)};
+        const named_int ints[] = {{"upper", side == 0}};
+        if (inputs[1] == NULL)
+            return QN_NOMEM(error);
+        QN_TRY(node_with(r, QN_OP_TRILU, inputs, 2, 1, ints, 1, &node, error));
+        x = node->outputs[0];
+    }
+    return qn__mnn_put_like(r, x, error);
+}

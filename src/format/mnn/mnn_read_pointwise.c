@@ -97,10 +97,13 @@ static qn_status binary(qn_mnn_reader *r, int64_t kind, qn_tensor *a, qn_tensor 
         return either(r, a, b, false, out, error);
     case QN_MNN_BinaryOpOperation_LOGICALXOR:
         return either(r, a, b, true, out, error);
-    case QN_MNN_BinaryOpOperation_MOD:
-        if (integers)
-            return floor_mod(r, a, b, out, error);
-        break;
+    case QN_MNN_BinaryOpOperation_MOD: /* of the divisor's sign; in operators that shapes can have
+                                        */
+        if (!integers)
+            break;
+        QN_TRY(floor_mod(r, a, b, out, error));
+        QN_TRY(qn__mnn_op2(r, QN_OP_ADD, *out, b, out, error));
+        return floor_mod(r, *out, b, out, error);
     case QN_MNN_BinaryOpOperation_MUL_SILU: /* a * b * sigmoid(b) */
         if (integers)
             break;

@@ -19,7 +19,28 @@ static void source_destroy(qn_source *base)
     qn__free(ctx, source);
 }
 
-static const struct qn_source_vtable VTABLE = {source_destroy};
+/* The operators of 2019 are never written anew. */
+static bool in_integers(const qn_source *base, const qn_node *node)
+{
+    const qn_mnn_source *source = (const qn_mnn_source *)base;
+    for (uint32_t i = 0; i < node->n_sources; i++) {
+        if (node->sources[i] >= source->n_ops)
+            continue;
+        switch (qn__fb_int(&source->doc, source->ops[node->sources[i]], QN_MNN_Op_type)) {
+        case QN_MNN_OpType_ConvInt8:
+        case QN_MNN_OpType_DepthwiseConvInt8:
+        case QN_MNN_OpType_FloatToInt8:
+        case QN_MNN_OpType_Int8ToFloat:
+        case QN_MNN_OpType_EltwiseInt8:
+            return true;
+        default:
+            break;
+        }
+    }
+    return false;
+}
+
+static const struct qn_source_vtable VTABLE = {source_destroy, in_integers};
 
 qn_mnn_source *qn__mnn_source_of(const qn_graph *graph)
 {

@@ -102,6 +102,20 @@ static bool bias_fits(const qn_node *node, const qn_tensor *x, const qn_tensor *
     return q && q->constant && qn__onnx_bias_fits(q->type, x->type, w->type);
 }
 
+/* Gemm's third input may be a whole matrix. */
+static bool is_row(const qn_node *node)
+{
+    const qn_tensor *c = node->n_inputs > 2 ? node->inputs[2] : NULL;
+    const qn_tensor *q = quantized_behind(c);
+    c = q ? q : c;
+    return !c || !c->has_shape || c->rank < 2 || c->dims[0].value == 1;
+}
+
+static bool scales_along(const qn_tensor *w, int axis)
+{
+    return w->type.quant->axis < 0 || w->type.quant->axis == axis;
+}
+
 /* Functions of one value, whose further inputs are read when planning. */
 static bool is_unary(const qn_node *node)
 {
@@ -181,16 +195,20 @@ static bool inputs_fit(const qn_node *node)
     const qn_tensor *w = node->n_inputs > 1 ? quantized_behind(node->inputs[1]) : NULL;
     switch (node->op) {
     case QN_OP_CONV:
-        return is_activation(x) && is_8bit(w) && w->constant && bias_fits(node, x, w);
+        return is_activation(x) && is_8bit(w) && w->constant && scales_along(w, 0) &&
+               bias_fits(node, x, w);
     case QN_OP_CONV_TRANSPOSE:
         return is_activation(x) && is_8bit(w) && w->constant && w->rank <= 4 &&
-               (w->type.quant->axis < 0 || w->type.quant->axis == 1) && bias_fits(node, x, w);
+               scales_along(w, 1) && bias_fits(node, x, w);
     case QN_OP_GEMM:
-        return is_activation(x) && is_8bit(w) && bias_fits(node, x, w) &&
-               qn__attr_float(node, "beta", 1.0f) == 1.0f;
+        return is_activation(x) && is_8bit(w) && bias_fits(node, x, w) && is_row(node) &&
+               (w->constant ? scales_along(w, qn__attr_int(node, "transB", 0) != 0 ? 0 : 1)
+                            : is_activation(w) && (node->n_inputs < 3 || !node->inputs[2]));
     case QN_OP_MATMUL:
-        return is_activation(x) && is_8bit(w);
+        return is_activation(x) && is_8bit(w) &&
+               (is_activation(w) || (w->constant && w->rank == 2 && scales_along(w, 1)));
     case QN_OP_ADD:
+    case QN_OP_SUB:
     case QN_OP_MUL:
     case QN_OP_CONCAT:
         for (uint32_t i = 0; i < node->n_inputs; i++)
@@ -201,6 +219,13 @@ static bool inputs_fit(const qn_node *node)
     case QN_OP_GLOBAL_AVERAGE_POOL:
     case QN_OP_SOFTMAX:
         return is_activation(x);
+    case QN_OP_PRELU:
+        return is_activation(x) && node->n_inputs > 1 && node->inputs[1] &&
+               (node->inputs[1]->constant || is_constant(w));
+    case QN_OP_REDUCE_MEAN:
+    case QN_OP_REDUCE_SUM:
+        return is_activation(x) &&
+               (node->n_inputs < 2 || !node->inputs[1] || is_constant(node->inputs[1]));
     default:
         return x && (is_mover(node) || (is_unary(node) && is_activation(x)));
     }
@@ -214,7 +239,8 @@ static bool output_may_stay_float(const qn_node *node)
 static bool may_act(const qn_node *node)
 {
     return node->op == QN_OP_CONV || node->op == QN_OP_CONV_TRANSPOSE || node->op == QN_OP_GEMM ||
-           node->op == QN_OP_MATMUL || node->op == QN_OP_ADD || node->op == QN_OP_MUL;
+           node->op == QN_OP_MATMUL || node->op == QN_OP_ADD || node->op == QN_OP_SUB ||
+           node->op == QN_OP_MUL;
 }
 
 /* --- rewriting --------------------------------------------------------------------------------*/
@@ -270,10 +296,10 @@ static qn_status join_output(collapser *c, qn_node *node, uint32_t index, const 
 
 static void join_inputs(qn_node *node)
 {
-    const bool mover = is_mover(node);
+    const bool one = is_mover(node) || node->op == QN_OP_PRELU; /* others are parameters */
     for (uint32_t i = 0; i < node->n_inputs; i++) {
         qn_tensor *q = quantized_behind(node->inputs[i]);
-        if (q && (!mover || i == 0 || node->op == QN_OP_PAD))
+        if (q && (!one || i == 0 || node->op == QN_OP_PAD))
             node->inputs[i] = q;
     }
 }

@@ -68,7 +68,7 @@ static bool can_have(const qn_onnx_node *node, const qn_attr *a)
         return strncmp(a->name, "value", 5) == 0 && a->kind != QN_ATTR_STRING &&
                a->kind != QN_ATTR_STRINGS;
     const bool names_type = strcmp(a->name, "to") == 0 || strcmp(a->name, "dtype") == 0;
-    return !names_type || a->kind != QN_ATTR_INT || qn__onnx_dtype(a->i) != QN_DTYPE_NONE;
+    return !names_type || a->kind != QN_ATTR_INT || qn__dtype_of_onnx(a->i) != QN_DTYPE_NONE;
 }
 
 static qn_status check_node(division *d, const qn_onnx_node *node, bool *runs, qn_error *error)

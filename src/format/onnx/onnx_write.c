@@ -31,6 +31,8 @@ static int64_t attribute_opset(const qn_node *node)
     size_t count;
     if (node->op == QN_OP_SCATTER_ND || node->op == QN_OP_SCATTER_ELEMENTS)
         return qn__attr_string(node, "reduction", NULL) != NULL ? 16 : 0;
+    if (node->op == QN_OP_GRID_SAMPLE)
+        return strcmp(qn__attr_string(node, "mode", ""), "linear") == 0 ? 20 : 16;
     return node->op == QN_OP_RESIZE && qn__attr_ints(node, "axes", &count) != NULL ? 18 : 0;
 }
 

@@ -53,6 +53,9 @@ static inline void store_low_bytes16(uint8_t *p, __m256i words, size_t n)
 #define PACK32(a, b) _mm256_packs_epi32(a, b)
 #define ADD16(a, b) _mm256_adds_epi16(a, b)
 #define MAX16(a, b) _mm256_max_epi16(a, b)
+#define STORE_UNSIGNED(p, v)                                                                       \
+    _mm_storeu_si128((void *)(p),                                                                  \
+                     _mm_packus_epi16(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1)))
 #define STORE_LOW_BYTES(p, v, n) store_low_bytes16(p, v, n)
 
 #endif

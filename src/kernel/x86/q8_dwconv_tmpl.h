@@ -13,6 +13,7 @@
  *   TO_FLOAT, MULF, MINF, MAXF (second operand where one is NaN), TO_INT
  *   PACK32(a, b), ADD16(a, b)      saturating; MAX16
  *   STORE_LOW_BYTES(p, words, n)   low bytes of the first min(n, BLOCK) words
+ *   STORE_UNSIGNED(p, words)       BLOCK words, saturating
  *   FEW_CHANNELS (optional)        other windows than 3x3, or few channels, come here: less code
  * and calls dwconv_small. */
 #include <string.h>
@@ -28,6 +29,7 @@ typedef struct pair {
 typedef struct block {
     pair bias, scale; /* scale: floats */
     size_t c;
+    bool plain; /* whole blocks, whose bounds are those of unsigned bytes */
 } block;
 
 /* Two rows of a column, or one and zeros (b NULL). */
@@ -84,52 +86,87 @@ static inline __attribute__((always_inline)) void put(const qn_q8_dwconv_args *a
         put_floats(args, at, &scaled, left);
         return;
     }
-    /* The upper bound as floats; what is below all integers, and a NaN, become the smallest
-     * integer, and saturation leads them to the lower bound. */
-    const FVEC hi = SET1F((float)(out->hi - out->zero));
-    const VEC words = PACK32(TO_INT(MINF(hi, low)), TO_INT(MINF(hi, high)));
-    const VEC moved = ADD16(words, SET1_16((short)out->zero));
-    STORE_LOW_BYTES((uint8_t *)args->out + at, MAX16(moved, SET1_16((short)out->lo)), left);
+    /* What is below all integers, and a NaN, become the smallest integer, and saturation leads them
+     * to the lower bound; it is enough above, too, where products fit an integer. */
+    const bool plain = b->plain;
+    VEC words;
+    if (plain) {
+        words = PACK32(TO_INT(low), TO_INT(high));
+    } else {
+        const FVEC hi = SET1F((float)(out->hi - out->zero));
+        words = PACK32(TO_INT(MINF(hi, low)), TO_INT(MINF(hi, high)));
+    }
+    words = ADD16(words, SET1_16((short)out->zero));
+    if (!plain)
+        words = MAX16(words, SET1_16((short)out->lo));
+    if (plain)
+        STORE_UNSIGNED((uint8_t *)args->out + at, words);
+    else
+        STORE_LOW_BYTES((uint8_t *)args->out + at, words, left);
 }
 
 #ifndef FEW_CHANNELS
+/* Weights of 3x3: two rows of a column in a lane, then of the third row two columns, and one. */
+typedef struct weights_3x3 {
+    pair column[3], third[2];
+} weights_3x3;
+
 /* One row of windows of 3x3, `step` columns apart: each column is widened once for all its
  * outputs. */
 static inline __attribute__((always_inline)) void run_3x3(const qn_q8_dwconv_args *args,
-                                                          const block *b, const pair w[3][2],
+                                                          const block *b, const weights_3x3 *w,
                                                           const size_t step, size_t y)
 {
     const uint8_t *r0 = args->in[3 * y] + b->c, *r1 = args->in[3 * y + 1] + b->c;
     const uint8_t *r2 = args->in[3 * y + 2] + b->c;
     const size_t col = args->in_col[1], next_out = args->out_step;
     size_t at = y * args->out_row + b->c;
-    pair x01, x2, now, next = b->bias;
-#define COLUMN()                                                                                   \
-    x01 = column(r0, r1, BLOCK), x2 = column(r2, NULL, BLOCK);                                     \
-    r0 += col, r1 += col, r2 += col
-#define ADD(acc, j) add_products(add_products(acc, x01, w[j][0]), x2, w[j][1])
+    pair x, z, now, next = b->bias;
+    VEC ahead = WIDEN_U(r2, BLOCK);
+/* x: a column of two rows; z: the third row there and `more` further on. */
+#define COLUMN() (x = column(r0, r1, BLOCK), r0 += col, r1 += col)
+#define THIRD(more)                                                                                \
+    do {                                                                                           \
+        const VEC here = ahead;                                                                    \
+        r2 += (more);                                                                              \
+        ahead = WIDEN_U(r2, BLOCK);                                                                \
+        z = (pair){LOW16(here, ahead), HIGH16(here, ahead)};                                       \
+    } while (0)
+#define BEGIN() add_products(add_products(b->bias, x, w->column[0]), z, w->third[0])
+#define END(acc) add_products(add_products(acc, x, w->column[2]), z, w->third[1])
     COLUMN();
-    now = ADD(b->bias, 0);
+    THIRD(col);
+    now = BEGIN();
     COLUMN();
-    now = ADD(now, 1);
-    if (step == 1)
-        next = ADD(b->bias, 0);
-    for (size_t x = 0;; at += next_out) {
+    now = add_products(now, x, w->column[1]);
+    if (step == 1) {
+        THIRD(col);
+        next = BEGIN();
+    } else {
+        r2 += col;
+        ahead = WIDEN_U(r2, BLOCK);
+    }
+    for (size_t i = 1;; i++, at += next_out) {
         COLUMN();
-        put(args, b, ADD(now, 2), at, BLOCK);
-        if (++x == args->n)
+        THIRD(i < args->n ? col : 0);
+        put(args, b, END(now), at, BLOCK);
+        if (i == args->n)
             break;
         if (step == 1) {
-            now = ADD(next, 1);
-            next = ADD(b->bias, 0);
+            now = add_products(next, x, w->column[1]);
+            next = BEGIN();
         } else {
-            now = ADD(b->bias, 0);
+            now = BEGIN();
             COLUMN();
-            now = ADD(now, 1);
+            now = add_products(now, x, w->column[1]);
+            r2 += col;
+            ahead = WIDEN_U(r2, BLOCK);
         }
     }
 #undef COLUMN
-#undef ADD
+#undef THIRD
+#undef BEGIN
+#undef END
 }
 #endif
 
@@ -165,7 +202,9 @@ static inline __attribute__((always_inline)) void run_window(const qn_q8_dwconv_
 static inline __attribute__((always_inline)) block block_at(const qn_q8_dwconv_args *args, size_t c,
                                                             size_t left)
 {
-    return (block){load_pair(args->bias, c, left), load_pair(args->scale, c, left), c};
+    const qn_q8_out *const out = &args->format;
+    const bool plain = out->small_scales && out->lo == 0 && out->hi == UINT8_MAX && left == BLOCK;
+    return (block){load_pair(args->bias, c, left), load_pair(args->scale, c, left), c, plain};
 }
 
 static void block_window(const qn_q8_dwconv_args *args, size_t c)
@@ -178,17 +217,20 @@ static void block_window(const qn_q8_dwconv_args *args, size_t c)
 static void block_3x3(const qn_q8_dwconv_args *args, size_t c)
 {
     const block b = block_at(args, c, BLOCK);
-    pair w[3][2];
+    const int8_t *const third = args->w + 6 * args->w_step + c;
+    weights_3x3 w;
 #pragma GCC unroll 3
-    for (size_t j = 0; j < 3; j++) {
-        w[j][0] = weights_at(args, &b, 0, j, BLOCK);
-        w[j][1] = weights_at(args, &b, 2, j, BLOCK);
-    }
+    for (size_t j = 0; j < 3; j++)
+        w.column[j] = weights_at(args, &b, 0, j, BLOCK);
+    const VEC w20 = WIDEN_S(third, BLOCK), w21 = WIDEN_S(third + args->w_step, BLOCK);
+    const VEC w22 = WIDEN_S(third + 2 * args->w_step, BLOCK);
+    w.third[0] = (pair){LOW16(w20, w21), HIGH16(w20, w21)};
+    w.third[1] = (pair){LOW16(w22, ZERO()), HIGH16(w22, ZERO())};
     for (size_t y = 0; y < args->rows; y++) {
         if (args->in_step == args->in_col[1])
-            run_3x3(args, &b, w, 1, y);
+            run_3x3(args, &b, &w, 1, y);
         else
-            run_3x3(args, &b, w, 2, y);
+            run_3x3(args, &b, &w, 2, y);
     }
 }
 

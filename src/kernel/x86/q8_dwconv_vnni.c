@@ -2,21 +2,10 @@
  * of a column and zeros are brought together, so that one instruction multiplies and adds all of a
  * column; the last channels overlap the ones before. Other windows, and fewer channels, go through
  * 16 bits. */
+#include "kernel/x86/asm512.h"
 #include "kernel/x86/q8_avx512.h"
 
-/* The intrinsics of gcc 12 copy their accumulator. */
-static inline __attribute__((always_inline)) __m512i dpwssd(__m512i acc, __m512i a, __m512i b)
-{
-    __asm__("vpdpwssd %2, %1, %0" : "+v"(acc) : "v"(a), "v"(b));
-    return acc;
-}
-static inline __attribute__((always_inline)) __m512i dpbusd(__m512i acc, __m512i a, __m512i b)
-{
-    __asm__("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(a), "v"(b));
-    return acc;
-}
-
-#define DOT16(acc, a, b) dpwssd(acc, a, b)
+#define DOT16(acc, a, b) dpwssd512(acc, a, b)
 #define FEW_CHANNELS
 #include "kernel/x86/q8_dwconv_tmpl.h"
 
@@ -43,7 +32,7 @@ static inline __attribute__((always_inline)) quad add_column(quad acc, quad x, q
 {
 #pragma GCC unroll 4
     for (size_t q = 0; q < 4; q++)
-        acc.v[q] = dpbusd(acc.v[q], x.v[q], w.v[q]);
+        acc.v[q] = dpbusd512(acc.v[q], x.v[q], w.v[q]);
     return acc;
 }
 
@@ -86,18 +75,23 @@ static inline __attribute__((always_inline)) void put_quad(const qn_q8_out *out,
         put_quad_floats(out, (float *)c + at, v);
         return;
     }
-    /* As in the GEMM: the lower bound by saturation, unsigned bytes 128 lower until the end. */
+    /* As in the GEMM: bounds by saturation, unsigned bytes 128 lower until the end. */
     const int32_t lower = out->lo < 0 ? 0 : 128;
-    const __m512 hi = SET1F((float)(out->hi - out->zero));
     const __m512i move = SET1_16((short)(out->zero - lower));
-    const __m512i lo = _mm512_set1_epi8((char)(out->lo - lower));
+    const __m512i lo = SET1_8((char)(out->lo - lower)), hi = SET1_8((char)(out->hi - lower));
+    if (!out->small_scales) {
+        const __m512 most = SET1F((float)(out->hi - out->zero));
+#pragma GCC unroll 4
+        for (size_t i = 0; i < 4; i++)
+            v[i] = MINF(most, v[i]);
+    }
     __m512i q[4];
 #pragma GCC unroll 4
     for (size_t i = 0; i < 4; i++)
-        q[i] = TO_INT(MINF(hi, v[i]));
+        q[i] = TO_INT(v[i]);
     const __m512i words_low = ADD16(PACK32(q[0], q[1]), move);
     const __m512i words_high = ADD16(PACK32(q[2], q[3]), move);
-    const __m512i bytes = _mm512_max_epi8(PACK16(words_low, words_high), lo);
+    const __m512i bytes = MIN8(MAX8(PACK16(words_low, words_high), lo), hi);
     const __m512i flipped = XOR(bytes, _mm512_set1_epi8((char)lower));
     uint8_t *const p = (uint8_t *)c + at;
     _mm512_storeu_si512(p, flipped);

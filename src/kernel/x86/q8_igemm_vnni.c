@@ -4,6 +4,7 @@
  * level for the rows below. */
 #include "kernel/x86/q8_igemm_vnni.h"
 
+#include "kernel/x86/asm512.h"
 #include "kernel/x86/q8_avx512.h"
 #include "kernel/x86/q8_bytes_avx512.h"
 
@@ -37,32 +38,6 @@ typedef struct place {
     const uint8_t *from; /* what every row begins with, panel by panel */
     __m512i (*sums)[NP]; /* where one tile ends unless bytes are written */
 } place;
-
-/* A row at once: compilers given single multiply-adds copy some accumulators in every step, and the
- * intrinsic of gcc 12 all of them. */
-static inline __attribute__((always_inline)) void dot_row(const size_t np, __m512i acc[NP],
-                                                          const uint8_t *row, const __m512i b[NP])
-{
-    __m512i a;
-    if (np == 1)
-        __asm__("vpbroadcastd %2, %1\n\tvpdpbusd %3, %1, %0"
-                : "+v"(acc[0]), "=&v"(a)
-                : "m"(*(const int32_t(*)[1])row), "v"(b[0]));
-    else if (np == 2)
-        __asm__("vpbroadcastd %3, %2\n\tvpdpbusd %4, %2, %0\n\tvpdpbusd %5, %2, %1"
-                : "+v"(acc[0]), "+v"(acc[1]), "=&v"(a)
-                : "m"(*(const int32_t(*)[1])row), "v"(b[0]), "v"(b[1]));
-    else if (np == 3)
-        __asm__("vpbroadcastd %4, %3\n\tvpdpbusd %5, %3, %0\n\tvpdpbusd %6, %3, %1\n\t"
-                "vpdpbusd %7, %3, %2"
-                : "+v"(acc[0]), "+v"(acc[1]), "+v"(acc[2]), "=&v"(a)
-                : "m"(*(const int32_t(*)[1])row), "v"(b[0]), "v"(b[1]), "v"(b[2]));
-    else
-        __asm__("vpbroadcastd %5, %4\n\tvpdpbusd %6, %4, %0\n\tvpdpbusd %7, %4, %1\n\t"
-                "vpdpbusd %8, %4, %2\n\tvpdpbusd %9, %4, %3"
-                : "+v"(acc[0]), "+v"(acc[1]), "+v"(acc[2]), "+v"(acc[3]), "=&v"(a)
-                : "m"(*(const int32_t(*)[1])row), "v"(b[0]), "v"(b[1]), "v"(b[2]), "v"(b[3]));
-}
 
 /* The first n rows as bytes, more than `few`. */
 static inline __attribute__((always_inline)) void
@@ -125,7 +100,7 @@ one_tap(const size_t mr, const size_t np, __m512i acc[MR / 2][NP],
                 _mm_prefetch((const char *)(w + j * step + FAR), _MM_HINT_T0);
 #pragma GCC unroll 16
         for (size_t m = 0; m < mr; m++)
-            dot_row(np, acc[m], rows[m] + k, b);
+            dpbusd512_row(np, acc[m], rows[m] + k, b);
     }
     *next = w;
     return ahead;

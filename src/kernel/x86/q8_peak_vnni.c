@@ -1,11 +1,10 @@
 /* Limit of AVX-512 with VNNI: vpdpbusd. */
-#include <immintrin.h>
+#include "kernel/x86/asm512.h"
 
 #define PEAK qn__q8_peak_vnni
 #define V __m512i
 #define LANES 16
 #define ONES8 _mm512_set1_epi8(1)
 #define ONES16 ones8
-#define STEP(sum, ones8, ones16)                                                                   \
-    __asm__ volatile("vpdpbusd %1, %1, %0" : "+v"(sum) : "v"(ones8), "v"(ones16))
+#define STEP(sum, ones8, ones16) sum = dpbusd512_step(sum, ones8, ones16)
 #include "kernel/q8_peak_tmpl.h"

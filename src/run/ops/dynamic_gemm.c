@@ -188,7 +188,7 @@ static qn_status prepare_state(const qn_plan *plan, qn_step *step, dynamic_state
     return QN_OK;
 }
 
-static qn_status prepare(const qn_plan *plan, qn_step *step, qn_error *error)
+static __attribute__((cold)) qn_status prepare(const qn_plan *plan, qn_step *step, qn_error *error)
 {
     dynamic_state *const s = qn__calloc(qn__plan_context(plan), 1, sizeof(*s));
     if (s == NULL)

@@ -40,7 +40,8 @@ static qn_status read_params(const qn_plan *plan, const qn_step *step, uint32_t 
     return QN_OK;
 }
 
-static qn_status prepare_batch(const qn_plan *plan, qn_step *step, qn_error *error)
+static __attribute__((cold)) qn_status prepare_batch(const qn_plan *plan, qn_step *step,
+                                                     qn_error *error)
 {
     const qn_context *const ctx = qn__plan_context(plan);
     QN_TRY(need_f32(step, 5, error));
@@ -162,7 +163,8 @@ static void moment_rows(void *arg, size_t begin, size_t end)
     }
 }
 
-static qn_status prepare_instance(const qn_plan *plan, qn_step *step, qn_error *error)
+static __attribute__((cold)) qn_status prepare_instance(const qn_plan *plan, qn_step *step,
+                                                        qn_error *error)
 {
     (void)plan;
     QN_TRY(need_f32(step, 3, error));
@@ -205,7 +207,8 @@ static size_t layer_row(const qn_step *step)
     return n;
 }
 
-static qn_status prepare_layer(const qn_plan *plan, qn_step *step, qn_error *error)
+static __attribute__((cold)) qn_status prepare_layer(const qn_plan *plan, qn_step *step,
+                                                     qn_error *error)
 {
     (void)plan;
     const qn_node *const node = step->node;
@@ -251,7 +254,8 @@ static qn_status run_layer(const qn_step *step, const qn_run_env *env, const qn_
 }
 
 /* --- LRN ------------------------------------------------------------------------------------- */
-static qn_status prepare_lrn(const qn_plan *plan, qn_step *step, qn_error *error)
+static __attribute__((cold)) qn_status prepare_lrn(const qn_plan *plan, qn_step *step,
+                                                   qn_error *error)
 {
     (void)plan;
     QN_TRY(need_f32(step, 1, error));

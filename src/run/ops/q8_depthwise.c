@@ -12,9 +12,8 @@
 /* Bytes of copied rows, within the first-level cache; rows of them; rows of outputs computed at
  * once; taps of a window along an axis. */
 enum { ROOM = 32 << 10, SLOTS = 40, ROWS = 8, TAPS = 32 };
-/* Rows lie at multiples of this; copying writes up to COPY_OVER bytes behind a row; pixels of few
- * bytes are copied without a call. */
-enum { ALIGN = 64, COPY_OVER = 16, SHORT = 64 };
+/* Rows lie at multiples of this; copying writes up to COPY_OVER bytes behind a row. */
+enum { ALIGN = 64, COPY_OVER = 16 };
 /* More channels than this are not taken at once where rows are long, and fewer never. */
 enum { MANY_CHANNELS = 256, MIN_CHANNELS = 16, FOLD_MOST = 16, TASKS_PER_THREAD = 4 };
 
@@ -116,6 +115,7 @@ qn_status qn__q8_depthwise_prepare(const qn_context *ctx, const qn_window *windo
     out->scale = (float *)(out->bias + all);
     out->weights = (int8_t *)(out->scale + all);
     const uint32_t zero = out->zero ^ out->flip;
+    out->format.small_scales = true;
     for (size_t i = 0; i < all; i++) {
         uint32_t sum = 0;
         for (size_t t = 0; t < taps; t++) {
@@ -125,6 +125,7 @@ qn_status qn__q8_depthwise_prepare(const qn_context *ctx, const qn_window *windo
         const uint32_t bias = requant->bias != NULL ? (uint32_t)requant->bias[i % c] : 0;
         out->bias[i] = (int32_t)(bias - zero * sum);
         out->scale[i] = requant->scale[i % c];
+        out->format.small_scales &= out->scale[i] > -1.0f && out->scale[i] < 1.0f;
     }
     return QN_OK;
 }
@@ -151,18 +152,37 @@ typedef struct part {
     size_t row_bytes, phase_bytes;
 } part;
 
+typedef uint8_t bytes16 __attribute__((vector_size(16), aligned(1), may_alias));
+
+/* n pixels of up to `vectors` times 16 bytes (a constant after inlining); reads and writes whole
+ * vectors. */
+static inline __attribute__((always_inline)) void copy_vectors(uint8_t *to, const uint8_t *from,
+                                                               size_t n, size_t c, size_t step,
+                                                               const size_t vectors)
+{
+    for (; n > 0; n--, to += c, from += step)
+#pragma GCC unroll 2
+        for (size_t i = 0; i < vectors; i++)
+            *(bytes16 *)(to + 16 * i) = *(const bytes16 *)(from + 16 * i);
+}
+
 /* n pixels of c bytes; may write COPY_OVER bytes behind them, never reads there. */
 static void copy_pixels(uint8_t *to, const uint8_t *from, size_t n, size_t c, size_t step)
 {
+    size_t done = 0;
     if (step == c) {
         memcpy(to, from, n * c);
         return;
     }
-    for (; c <= SHORT && round_up(c, 16) <= step && n > 1; n--, to += c, from += step)
-        for (size_t i = 0; i < c; i += 16)
-            memcpy(to + i, from + i, 16);
-    for (; n > 0; n--, to += c, from += step)
-        memcpy(to, from, c);
+    if (n > 1 && c <= 32 && round_up(c, 16) <= step) {
+        done = n - 1;
+        if (c <= 16)
+            copy_vectors(to, from, done, c, step, 1);
+        else
+            copy_vectors(to, from, done, c, step, 2);
+    }
+    for (; done < n; done++)
+        memcpy(to + done * c, from + done * step, c);
 }
 
 /* Row y, which may lie in the padding, as windows from output x0 on see it. */

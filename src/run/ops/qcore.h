@@ -24,6 +24,8 @@ int32_t qn__quantize_one(float x, const qn_qparams *p);
 /* Integer bounds that apply node->act to values quantized with p. */
 void qn__qact_bounds(const qn_step *step, const qn_qparams *p, int32_t *lo, int32_t *hi);
 
+/* Functions of one byte. */
+extern const qn_run_op qn__op_qunary;
 /* dst[i] = table[src[i]], both as raw bytes; src may be dst. */
 void qn__table_run(qn_pool *pool, qn_q8_table_fn fn, const uint8_t table[256], const uint8_t *src,
                    uint8_t *dst, size_t count);

@@ -65,8 +65,6 @@ static qn_status read_sizes(const qn_step *step, qgemm_state *s, qn_error *error
         count % (s->m * s->n) != 0)
         return qn__step_fail(step, error, QN_CORRUPT, "shapes do not fit");
     s->batches = count / (s->m * s->n);
-    if (gemm && (qn__attr_float(node, "beta", 1.0f) != 1.0f && qn__step_input(step, 2) != NULL))
-        return qn__step_fail(step, error, QN_UNSUPPORTED, "beta is not 1");
     if (s->constant_b && b->rank != 2) /* matrices by matrices, as two activations are */
         s->constant_b = false;
     if (s->constant_b && s->batches * s->m * s->k != s->a_count)

@@ -1,14 +1,15 @@
 /* Pools on bytes, channels-last. The largest byte is the byte of the largest value; means are made
- * of integer sums and requantized. */
+ * of integer sums and requantized. A mean or sum over neighbouring axes is that of one window. */
 #include "run/nd.h"
 #include "run/ops/qcore.h"
+#include "run/ops/reduce.h"
 #include "run/ops/window.h"
 
 typedef struct qpool_state {
     qn_window win;
     qn_qparams x, y;
     int32_t lo, hi;
-    bool average, global, include_pad;
+    bool average, global, sum, include_pad;
     qn_q8_maxpool_fn max_kernel;
     qn_q8_maxpool_args max; /* but for the window */
     qn_q8_avgpool_fn mean_kernel;
@@ -35,6 +36,36 @@ static qn_status global_window(const qn_step *step, qn_window *w, qn_error *erro
         w->w *= (size_t)x->dims[i].value;
     w->kw = w->w;
     w->oc = w->c;
+    return QN_OK;
+}
+
+/* Axes that are reduced, side by side in memory, are the pixels; what lies inside them is the
+ * channels. *fits false: they do not lie so. */
+static qn_status reduced_window(const qn_plan *plan, qn_step *step, qn_window *w, bool *fits,
+                                qn_error *error)
+{
+    const qn_tensor *const x = step->node->inputs[0];
+    uint32_t mask;
+    QN_TRY(qn__reduced_axes(plan, step, x->rank, &mask, error));
+    /* Height and width: channels lie inside. */
+    const bool pixels = x->rank == 4 && mask == 12;
+    int64_t dims[QN_MAX_RANK] = {0};
+    size_t order[QN_MAX_RANK], sizes[3] = {1, 1, 1}, part = 0;
+    step->in_layout[0] = pixels ? QN_LAYOUT_CHANNELS_LAST : QN_LAYOUT_ROW_MAJOR;
+    qn__tensor_dims(x, dims);
+    qn__layout_order(x->rank, step->in_layout[0], order);
+    *fits = mask != 0;
+    for (size_t i = 0; i < x->rank && *fits; i++) {
+        const bool reduced = (mask >> order[i] & 1) != 0;
+        part += part % 2 != reduced; /* outside, reduced, inside */
+        *fits = part < 3;
+        if (*fits)
+            sizes[part] *= (size_t)dims[order[i]];
+    }
+    *fits = *fits && sizes[1] < 1 << 23 && sizes[1] > 0; /* sums fit int32 */
+    *w = (qn_window){.n = sizes[0], .c = sizes[2], .h = 1, .w = sizes[1], .oc = sizes[2]};
+    w->oh = w->ow = w->kh = w->sh = w->sw = w->dh = w->dw = 1;
+    w->kw = w->w;
     return QN_OK;
 }
 
@@ -77,15 +108,24 @@ static void choose_mean(const qn_plan *plan, qn_step *step, qpool_state *s)
 static qn_status prepare(const qn_plan *plan, qn_step *step, qn_error *error)
 {
     const qn_op op = step->node->op;
-    qpool_state s = {.average = op == QN_OP_AVERAGE_POOL || op == QN_OP_GLOBAL_AVERAGE_POOL,
-                     .global = op == QN_OP_GLOBAL_AVERAGE_POOL || op == QN_OP_GLOBAL_MAX_POOL,
-                     .include_pad = qn__attr_int(step->node, "count_include_pad", 0) != 0};
+    const bool reduces = op == QN_OP_REDUCE_MEAN || op == QN_OP_REDUCE_SUM;
+    bool fits = true;
+    qpool_state s = {
+        .average = op == QN_OP_AVERAGE_POOL || op == QN_OP_GLOBAL_AVERAGE_POOL || reduces,
+        .global = op == QN_OP_GLOBAL_AVERAGE_POOL || op == QN_OP_GLOBAL_MAX_POOL || reduces,
+        .sum = op == QN_OP_REDUCE_SUM,
+        .include_pad = qn__attr_int(step->node, "count_include_pad", 0) != 0};
     QN_TRY(qn__qparams_read(step, step->node->inputs[0], &s.x, error));
     QN_TRY(qn__qparams_read(step, step->node->outputs[0], &s.y, error));
     if (step->node->n_outputs > 1 && step->node->outputs[1] != NULL)
         return qn__step_fail(step, error, QN_UNSUPPORTED, "the output of indices");
-    QN_TRY(s.global ? global_window(step, &s.win, error)
-                    : qn__window_read(step, NULL, false, true, &s.win, error));
+    QN_TRY(reduces    ? reduced_window(plan, step, &s.win, &fits, error)
+           : s.global ? global_window(step, &s.win, error)
+                      : qn__window_read(step, NULL, false, true, &s.win, error));
+    if (!fits) {
+        step->impl = &qn__op_reduce;
+        return qn__op_reduce.prepare(plan, step, error);
+    }
     if (!s.average && (s.x.scale != s.y.scale || s.x.zero != s.y.zero || s.x.dtype != s.y.dtype))
         return qn__step_fail(step, error, QN_UNSUPPORTED, "input and output scales differ");
     qn__qact_bounds(step, &s.y, &s.lo, &s.hi);
@@ -98,7 +138,12 @@ static qn_status prepare(const qn_plan *plan, qn_step *step, qn_error *error)
         return QN_NOMEM(error);
     *state = s;
     step->state = state;
-    step->in_layout[0] = step->out_layout[0] = QN_LAYOUT_CHANNELS_LAST;
+    if (!reduces)
+        step->in_layout[0] = QN_LAYOUT_CHANNELS_LAST;
+    if (step->node->outputs[0]->rank == step->node->inputs[0]->rank)
+        step->out_layout[0] = step->in_layout[0];
+    for (uint32_t i = 1; i < step->node->n_inputs; i++)
+        step->in_layout[i] = QN_LAYOUT_ROW_MAJOR;
     return QN_OK;
 }
 
@@ -128,7 +173,7 @@ static void run_mean(const qpool_state *s, qn_q8_avgpool_args *args, size_t insi
     args->offset = (int32_t)((uint32_t)inside * (uint32_t)zero);
     args->count = (float)(count > 0 ? count : 1);
     if (s->global)
-        args->factor = s->x.scale / (s->y.scale * args->count);
+        args->factor = s->x.scale / (s->y.scale * (s->sum ? 1.0f : args->count));
     s->mean_kernel(args);
 }
 

@@ -101,7 +101,8 @@ static void center_values(const qn_tensor *w, int axis, qn_qweights *out)
     out->fits_i8 = lo >= INT8_MIN && hi <= INT8_MAX;
 }
 
-/* int32 as it is; float is rounded into steps of s_x * s_w, as runtimes do when loading. */
+/* int32 as it is; float is rounded into steps of s_x * s_w, as runtimes do when loading. Gemm's
+ * bias is times beta, and its steps times alpha. */
 static qn_status read_bias(const qn_plan *plan, const qn_step *step, uint32_t input, size_t columns,
                            const float *steps, qn_qweights *out, qn_error *error)
 {
@@ -112,7 +113,12 @@ static qn_status read_bias(const qn_plan *plan, const qn_step *step, uint32_t in
     if (b->constant == NULL || (count != columns && count != 1))
         return qn__step_fail(step, error, QN_UNSUPPORTED,
                              "bias \"%s\" must be constant, one value per output channel", b->name);
-    if (b->type.dtype == QN_DTYPE_I32) {
+    const qn_node *const node = step->node;
+    const bool gemm = node->op == QN_OP_GEMM;
+    const float beta = gemm ? qn__attr_float(node, "beta", 1.0f) : 1.0f;
+    const bool scaled = beta != 1.0f || (gemm && qn__attr_float(node, "alpha", 1.0f) != 1.0f);
+    /* Integers without a scale of their own count steps of the sums. */
+    if (b->type.dtype == QN_DTYPE_I32 && !(scaled && b->type.kind == QN_TYPE_QUANT)) {
         if (b->constant->size_bytes < count * sizeof(int32_t))
             return qn__step_fail(step, error, QN_CORRUPT, "bias has too few bytes");
         for (size_t i = 0; i < columns; i++)
@@ -124,7 +130,7 @@ static qn_status read_bias(const qn_plan *plan, const qn_step *step, uint32_t in
     QN_TRY(qn__step_const_f32(plan, step, input, &values, NULL, error));
     bool numbers = true;
     for (size_t i = 0; i < columns; i++) {
-        const double v = rint((double)values[count == 1 ? 0 : i] / (double)steps[i]);
+        const double v = rint((double)beta * (double)values[count == 1 ? 0 : i] / (double)steps[i]);
         if (isnan(v)) {
             numbers = false;
             continue;

@@ -1,6 +1,7 @@
 /* Reductions over any set of axes, ArgMax and ArgMin. */
 #include "run/nd.h"
-#include "run/op.h"
+#include "run/ops/qcore.h"
+#include "run/ops/reduce.h"
 
 #include <math.h>
 
@@ -8,11 +9,12 @@
 typedef struct reduce_state {
     size_t rank, rows, row;
     int64_t dims[QN_MAX_RANK], out_strides[QN_MAX_RANK];
-    double per; /* elements reduced into one */
+    double per;      /* elements reduced into one */
+    qn_qparams q, y; /* sums of bytes */
 } reduce_state;
 
-static qn_status reduced_axes(const qn_plan *plan, const qn_step *step, size_t rank, uint32_t *mask,
-                              qn_error *error)
+qn_status qn__reduced_axes(const qn_plan *plan, const qn_step *step, size_t rank, uint32_t *mask,
+                           qn_error *error)
 {
     int64_t *axes;
     size_t count;
@@ -85,7 +87,14 @@ static bool is_norm(qn_op op)
            op == QN_OP_REDUCE_LOG_SUM_EXP || op == QN_OP_REDUCE_SUM_SQUARE;
 }
 
-static qn_status prepare(const qn_plan *plan, qn_step *step, qn_error *error)
+/* Means and sums of quantized tensors, whose bytes are added as integers. */
+static bool sums_bytes(const qn_step *step)
+{
+    return step->node->inputs[0]->type.kind == QN_TYPE_QUANT &&
+           (step->node->op == QN_OP_REDUCE_MEAN || step->node->op == QN_OP_REDUCE_SUM);
+}
+
+static __attribute__((cold)) qn_status prepare(const qn_plan *plan, qn_step *step, qn_error *error)
 {
     const qn_tensor *const x = qn__step_input(step, 0);
     if (x == NULL)
@@ -93,10 +102,11 @@ static qn_status prepare(const qn_plan *plan, qn_step *step, qn_error *error)
     const qn_dtype dtype = x->type.dtype;
     const bool picks = step->node->op == QN_OP_REDUCE_MAX || step->node->op == QN_OP_REDUCE_MIN;
     if (dtype != QN_DTYPE_F32 && dtype != QN_DTYPE_I64 && dtype != QN_DTYPE_I32 &&
+        !sums_bytes(step) &&
         !(picks && (dtype == QN_DTYPE_U8 || dtype == QN_DTYPE_I8 || dtype == QN_DTYPE_BOOL)))
         return qn__step_fail(step, error, QN_UNSUPPORTED, "element type %s", qn__dtype_name(dtype));
     uint32_t mask;
-    QN_TRY(reduced_axes(plan, step, x->rank, &mask, error));
+    QN_TRY(qn__reduced_axes(plan, step, x->rank, &mask, error));
     if (is_norm(step->node->op) && dtype != QN_DTYPE_F32)
         return qn__step_fail(step, error, QN_UNSUPPORTED, "element type %s", qn__dtype_name(dtype));
     if (step->node->n_inputs > 1)
@@ -104,6 +114,10 @@ static qn_status prepare(const qn_plan *plan, qn_step *step, qn_error *error)
     if (x->rank == step->node->outputs[0]->rank)
         step->out_layout[0] = step->in_layout[0];
     reduce_state s = {0};
+    if (sums_bytes(step)) {
+        QN_TRY(qn__qparams_read(step, x, &s.q, error));
+        QN_TRY(qn__qparams_read(step, step->node->outputs[0], &s.y, error));
+    }
     QN_TRY(map_axes(step, mask, &s, error));
     reduce_state *const state = qn__alloc(qn__plan_context(plan), sizeof(*state));
     if (state == NULL)
@@ -135,6 +149,23 @@ static qn_status prepare(const qn_plan *plan, qn_step *step, qn_error *error)
         }                                                                                          \
     } while (0)
 
+/* What is seldom asked for need not be long. */
+static __attribute__((cold, noinline)) void fold_seldom(qn_op op, const float *src_, double *acc_,
+                                                        size_t n, ptrdiff_t os)
+{
+    switch (op) {
+    case QN_OP_REDUCE_PROD:
+        FOLD(float, double, x *a);
+        break;
+    case QN_OP_REDUCE_L1:
+        FOLD(float, double, fabs(x) + a);
+        break;
+    default:
+        FOLD(float, double, x *x + a);
+        break;
+    }
+}
+
 static void fold_f32(qn_op op, const float *src_, double *acc_, size_t n, ptrdiff_t os)
 {
     switch (op) {
@@ -145,14 +176,10 @@ static void fold_f32(qn_op op, const float *src_, double *acc_, size_t n, ptrdif
         FOLD(float, double, x < a || x != x ? x : a);
         break;
     case QN_OP_REDUCE_PROD:
-        FOLD(float, double, x *a);
-        break;
     case QN_OP_REDUCE_L1:
-        FOLD(float, double, fabs(x) + a);
-        break;
     case QN_OP_REDUCE_L2:
     case QN_OP_REDUCE_SUM_SQUARE:
-        FOLD(float, double, x *x + a);
+        fold_seldom(op, src_, acc_, n, os);
         break;
     default:
         FOLD(float, double, x + a);
@@ -269,6 +296,12 @@ static qn_status run(const qn_step *step, const qn_run_env *env, const qn_view *
             continue;
         }
         const int64_t sum = ((const int64_t *)env->scratch)[i];
+        if (sums_bytes(step)) {
+            const double steps = (double)sum - s->per * s->q.zero;
+            const double x = steps * (double)s->q.scale / (op == QN_OP_REDUCE_MEAN ? s->per : 1.0);
+            qn__store_int(out[0].data, dtype, i, qn__quantize_one((float)x, &s->y));
+            continue;
+        }
         const bool mean = op == QN_OP_REDUCE_MEAN && s->per > 1.0;
         qn__store_int(out[0].data, dtype, i, mean ? sum / (int64_t)s->per : sum);
     }

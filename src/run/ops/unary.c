@@ -25,10 +25,58 @@ static float gelu_tanh(float x)
     return 0.5f * x * (1.0f + tanhf(0.7978845608f * (x + 0.044715f * x * x * x)));
 }
 
+/* Operators that are one function of the C library. */
+static __attribute__((cold)) float (*library_function(qn_op op))(float)
+{
+    switch (op) {
+    case QN_OP_TANH:
+        return tanhf;
+    case QN_OP_LOG:
+        return logf;
+    case QN_OP_FLOOR:
+        return floorf;
+    case QN_OP_CEIL:
+        return ceilf;
+    case QN_OP_ROUND:
+        return rintf;
+    case QN_OP_ERF:
+        return erff;
+    case QN_OP_SIN:
+        return sinf;
+    case QN_OP_COS:
+        return cosf;
+    case QN_OP_TAN:
+        return tanf;
+    case QN_OP_ASIN:
+        return asinf;
+    case QN_OP_ACOS:
+        return acosf;
+    case QN_OP_ATAN:
+        return atanf;
+    case QN_OP_SINH:
+        return sinhf;
+    case QN_OP_COSH:
+        return coshf;
+    case QN_OP_ASINH:
+        return asinhf;
+    case QN_OP_ACOSH:
+        return acoshf;
+    case QN_OP_ATANH:
+        return atanhf;
+    default:
+        return NULL;
+    }
+}
+
 /* n: how many of a block's elements matter; all of them can be read and written. */
 static void apply(const qn_unary *u, const float *src, float *dst, size_t n)
 {
     const float alpha = u->alpha, beta = u->beta;
+    float (*const fn)(float) = library_function(u->op);
+    if (fn != NULL) {
+        CALL(fn(x));
+        return;
+    }
     switch (u->op) {
     case QN_OP_RELU:
         LOOP(x < 0.0f ? 0.0f : x);
@@ -41,9 +89,6 @@ static void apply(const qn_unary *u, const float *src, float *dst, size_t n)
         break;
     case QN_OP_SIGMOID:
         LOOP(qn_sigmoid_f32(x));
-        break;
-    case QN_OP_TANH:
-        CALL(tanhf(x));
         break;
     case QN_OP_HARD_SIGMOID:
         LOOP(alpha * x + beta < 0.0f ? 0.0f : (alpha * x + beta > 1.0f ? 1.0f : alpha * x + beta));
@@ -70,9 +115,6 @@ static void apply(const qn_unary *u, const float *src, float *dst, size_t n)
     case QN_OP_EXP:
         LOOP(qn_exp_f32(x));
         break;
-    case QN_OP_LOG:
-        CALL(logf(x));
-        break;
     case QN_OP_SQRT:
         LOOP(sqrtf(x));
         break;
@@ -84,51 +126,6 @@ static void apply(const qn_unary *u, const float *src, float *dst, size_t n)
         break;
     case QN_OP_NEG:
         LOOP(-x);
-        break;
-    case QN_OP_FLOOR:
-        CALL(floorf(x));
-        break;
-    case QN_OP_CEIL:
-        CALL(ceilf(x));
-        break;
-    case QN_OP_ROUND:
-        CALL(rintf(x));
-        break;
-    case QN_OP_ERF:
-        CALL(erff(x));
-        break;
-    case QN_OP_SIN:
-        CALL(sinf(x));
-        break;
-    case QN_OP_COS:
-        CALL(cosf(x));
-        break;
-    case QN_OP_TAN:
-        CALL(tanf(x));
-        break;
-    case QN_OP_ASIN:
-        CALL(asinf(x));
-        break;
-    case QN_OP_ACOS:
-        CALL(acosf(x));
-        break;
-    case QN_OP_ATAN:
-        CALL(atanf(x));
-        break;
-    case QN_OP_SINH:
-        CALL(sinhf(x));
-        break;
-    case QN_OP_COSH:
-        CALL(coshf(x));
-        break;
-    case QN_OP_ASINH:
-        CALL(asinhf(x));
-        break;
-    case QN_OP_ACOSH:
-        CALL(acoshf(x));
-        break;
-    case QN_OP_ATANH:
-        CALL(atanhf(x));
         break;
     case QN_OP_SIGN:
         LOOP(x > 0.0f ? 1.0f : (x < 0.0f ? -1.0f : x * 0.0f));
@@ -188,7 +185,8 @@ static qn_status read_bound(const qn_plan *plan, const qn_step *step, uint32_t i
     return QN_OK;
 }
 
-qn_status qn__unary_read(const qn_plan *plan, const qn_step *step, qn_unary *out, qn_error *error)
+__attribute__((cold)) qn_status qn__unary_read(const qn_plan *plan, const qn_step *step,
+                                               qn_unary *out, qn_error *error)
 {
     const qn_node *const node = step->node;
     qn_unary u = {.op = node->op, .clamp = qn__step_clamp(step)};
@@ -201,6 +199,10 @@ qn_status qn__unary_read(const qn_plan *plan, const qn_step *step, qn_unary *out
         break;
     case QN_OP_LEAKY_RELU:
         u.alpha = qn__attr_float(node, "alpha", 0.01f);
+        break;
+    case QN_OP_PRELU: /* of one slope */
+        u.op = QN_OP_LEAKY_RELU;
+        QN_TRY(read_bound(plan, step, 1, &u.alpha, error));
         break;
     case QN_OP_ELU:
     case QN_OP_CELU:

@@ -1,0 +1,16 @@
+/* Stands in for src/kernel/x86/asm512.h where kernels are emulated. */
+#ifndef QN_KERNEL_X86_ASM512_H
+#define QN_KERNEL_X86_ASM512_H
+
+#include "multiply_add.h"
+
+EMULATED_MULTIPLY_ADD(512, __m512i)
+
+EMULATED void dpbusd512_row(size_t np, __m512i acc[3], const uint8_t *row, const __m512i b[3])
+{
+    int32_t four;
+    memcpy(&four, row, sizeof(four));
+    for (size_t i = 0; i < np; i++)
+        acc[i] = dpbusd512(acc[i], _mm512_set1_epi32(four), b[i]);
+}
+#endif
