@@ -19,10 +19,10 @@ static inline __attribute__((always_inline)) __m512i dpwssd512(__m512i acc, __m5
     return acc;
 }
 
-/* dpbusd of four bytes of a row and of np vectors of weights. A row at once: compilers given single
- * multiply-adds copy some accumulators in every step. */
+/* dpbusd of four bytes of a row and of np vectors of weights, 1 to 4. A row at once: compilers
+ * given single multiply-adds copy some accumulators in every step. */
 static inline __attribute__((always_inline)) void
-dpbusd512_row(const size_t np, __m512i acc[3], const uint8_t *row, const __m512i b[3])
+dpbusd512_row(const size_t np, __m512i *acc, const uint8_t *row, const __m512i *b)
 {
     __m512i a;
     if (np == 1)
@@ -33,11 +33,16 @@ dpbusd512_row(const size_t np, __m512i acc[3], const uint8_t *row, const __m512i
         __asm__("vpbroadcastd %3, %2\n\tvpdpbusd %4, %2, %0\n\tvpdpbusd %5, %2, %1"
                 : "+v"(acc[0]), "+v"(acc[1]), "=&v"(a)
                 : "m"(*(const int32_t(*)[1])row), "v"(b[0]), "v"(b[1]));
-    else
+    else if (np == 3)
         __asm__("vpbroadcastd %4, %3\n\tvpdpbusd %5, %3, %0\n\tvpdpbusd %6, %3, %1\n\t"
                 "vpdpbusd %7, %3, %2"
                 : "+v"(acc[0]), "+v"(acc[1]), "+v"(acc[2]), "=&v"(a)
                 : "m"(*(const int32_t(*)[1])row), "v"(b[0]), "v"(b[1]), "v"(b[2]));
+    else
+        __asm__("vpbroadcastd %5, %4\n\tvpdpbusd %6, %4, %0\n\tvpdpbusd %7, %4, %1\n\t"
+                "vpdpbusd %8, %4, %2\n\tvpdpbusd %9, %4, %3"
+                : "+v"(acc[0]), "+v"(acc[1]), "+v"(acc[2]), "+v"(acc[3]), "=&v"(a)
+                : "m"(*(const int32_t(*)[1])row), "v"(b[0]), "v"(b[1]), "v"(b[2]), "v"(b[3]));
 }
 
 static inline __attribute__((always_inline)) __m512i dpbusd512_step(__m512i acc, __m512i a,

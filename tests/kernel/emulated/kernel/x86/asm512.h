@@ -6,7 +6,7 @@
 
 EMULATED_MULTIPLY_ADD(512, __m512i)
 
-EMULATED void dpbusd512_row(size_t np, __m512i acc[3], const uint8_t *row, const __m512i b[3])
+EMULATED void dpbusd512_row(size_t np, __m512i *acc, const uint8_t *row, const __m512i *b)
 {
     int32_t four;
     memcpy(&four, row, sizeof(four));
