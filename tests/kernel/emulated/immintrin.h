@@ -39,6 +39,7 @@
 #undef _mm512_mask_cmpneq_epi64_mask
 #undef _mm512_reduce_max_epu32
 #undef _mm512_mask_cvtepi32_storeu_epi8
+#undef _mm512_cvtusepi16_epi8
 #undef _mm512_madd_epi16
 #undef __mmask8
 #undef __mmask16
@@ -97,6 +98,20 @@ EMULATED_FLOATS(512, __m512, __m512i)
 #define _mm512_min_ps(a, b) emulated_min512(a, b)
 #define _mm512_max_ps(a, b) emulated_max512(a, b)
 #define _mm512_cvtps_epi32(a) emulated_to_ints512(a)
+
+/* Words that are taken as unsigned saturate. */
+EMULATED __m256i emulated_cvtusepi16_epi8(__m512i words)
+{
+    uint16_t from[32];
+    uint8_t to[32];
+    __m256i v;
+    memcpy(from, &words, sizeof(from));
+    for (size_t i = 0; i < 32; i++)
+        to[i] = (uint8_t)(from[i] < 255 ? from[i] : 255);
+    memcpy(&v, to, sizeof(v));
+    return v;
+}
+#define _mm512_cvtusepi16_epi8(v) emulated_cvtusepi16_epi8(v)
 
 /* --- memory under masks: only what the mask names is touched --- */
 #define EMULATED_MASKED(name, V, element)                                                          \
