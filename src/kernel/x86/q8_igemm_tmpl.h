@@ -295,7 +295,8 @@ static const tile_fn wide_tiles[WIDE_MR][NP] = {FOUR(NAMES_2, 1)};
 enum { WIDE_MR = 8, SAFE_NP = NP };
 /* Code is dear: other numbers of rows are rounded up, rows behind the last one are valid ones. */
 TILES_3(1, 0)
-TILES_3(2, 0) TILES_3(4, 0) TILES_3(6, 0) TILES_3(7, 0) TILES_3(8, 0) TILES_3(1, 1) TILES_3(4, 1)
+TILES_3(2, 0)
+TILES_3(4, 0) TILES_3(6, 0) TILES_3(7, 0) TILES_3(8, 0) TILES_3(1, 1) TILES_3(4, 1)
     TILES_3(8, 1) static const tile_fn tiles[MR][NP] = {
         NAMES_3(1, 0) NAMES_3(2, 0) NAMES_3(4, 0) NAMES_3(4, 0) NAMES_3(6, 0) NAMES_3(6, 0)
             NAMES_3(7, 0) NAMES_3(8, 0)};
