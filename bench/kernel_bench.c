@@ -128,6 +128,37 @@ static void bench_pool(const qn_f32_pool *kernel)
         free(in), free(out);
     }
 }
+static void bench_kernel_f32_ints(const qn_f32_ints *kernel)
+{
+    enum { N = 768, K = 768, BLOCK = 32 };
+    const size_t blocks = K / BLOCK, panel_bytes = 16 * (1 + blocks) * sizeof(float) + 16 * K;
+    float *const w = floats(N / 16 * panel_bytes / sizeof(float)), *const a = floats(4 * K),
+                 *const c = floats(4 * N);
+    for (size_t m = 1; m <= 4; m += 3) {
+        const qn_f32_ints_args args = {.m = m,
+                                       .n = N,
+                                       .k = K,
+                                       .block = BLOCK,
+                                       .a = a,
+                                       .a_stride = K,
+                                       .w = (const uint8_t *)w,
+                                       .panel_bytes = panel_bytes,
+                                       .c = c,
+                                       .c_stride = N,
+                                       .clamp = {-INFINITY, INFINITY}};
+        double best = 1e30;
+        const double stop = now() + 0.1;
+        while (now() < stop) {
+            const double start = now();
+            kernel->fn(&args);
+            const double seconds = now() - start;
+            best = seconds < best ? seconds : best;
+        }
+        printf("%-28s m %zu n %d k %d %8.2f us %7.1f GFLOP/s\n", kernel->name, m, N, K, best * 1e6,
+               2e-9 * (double)m * N * K / best);
+    }
+    free(w), free(a), free(c);
+}
 static void bench_kernel_f32_maxpool(const qn_f32_pool *kernel)
 {
     bench_pool(kernel);
@@ -153,6 +184,24 @@ static void bench_kernel_f32_range(const qn_f32_range *kernel)
         printf("%-28s %7zu values %8.2f us %7.1f GB/s\n", kernel->name, counts[i], best * 1e6,
                4e-9 * (double)counts[i] / best);
         free(values);
+    }
+}
+
+static void bench_kernel_f32_exp(const qn_f32_exp *kernel)
+{
+    static const size_t counts[] = {16, 1000, 8000};
+    for (size_t i = 0; i < sizeof(counts) / sizeof(counts[0]); i++) {
+        float *const x = floats(counts[i]), *const y = floats(counts[i]);
+        double best = 1e30;
+        const double stop = now() + 0.05;
+        while (now() < stop) {
+            const double start = now();
+            kernel->fn(x, y, counts[i]);
+            const double seconds = now() - start;
+            best = seconds < best ? seconds : best;
+        }
+        printf("%-28s %7zu values %8.2f us\n", kernel->name, counts[i], best * 1e6);
+        free(x), free(y);
     }
 }
 

@@ -32,10 +32,11 @@ static void print_db(double value)
         printf(" %8s", isnan(value) ? "-" : "exact");
 }
 
-static void print_table(const qn_comparison *comparison)
+static void print_table(const qn_comparison *comparison, bool heading)
 {
-    printf("%-36s %-28s %10s %8s %10s %9s %10s %8s\n", "tensor", "node", "cosine", "SQNR dB",
-           "max error", "overflow", "alone", "SQNR dB");
+    if (heading)
+        printf("%-36s %-28s %10s %8s %10s %9s %10s %8s\n", "tensor", "node", "cosine", "SQNR dB",
+               "max error", "overflow", "alone", "SQNR dB");
     qn_compare_row row;
     for (size_t i = 0; qn_comparison_row(comparison, i, &row); i++) {
         printf("%-36.36s %-28.28s %10.6f", row.name, row.node, row.cosine);
@@ -81,7 +82,7 @@ int cmd_compare(const cli_options *options)
     if (options->json)
         code = print_json(comparison);
     else
-        print_table(comparison);
+        print_table(comparison, !options->quiet);
 done:
     qn_comparison_destroy(comparison);
     qn_dataset_destroy(dataset);

@@ -123,7 +123,7 @@ int cmd_eval(const cli_options *options)
                             &complete);
             continue;
         }
-        if (i == 0) {
+        if (i == 0 && !options->quiet) {
             printf("%llu samples; agreement and changed answers are against the first model\n",
                    (unsigned long long)result.n);
             printf("%-*s %9s  %16s %9s %10s %8s %11s %9s\n", width, "model", "top-1",

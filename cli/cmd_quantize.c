@@ -247,10 +247,9 @@ int cmd_quantize(const cli_options *options)
     int64_t storage[CLI_MAX_INPUTS][QN_MODEL_MAX_RANK];
     char *kept = NULL; /* statistics */
     bool own = false;
-    cli_progress progress = {.quiet = options->quiet};
     qn_quantize_options quantize = options->quantize;
     quantize.progress = cli_show_progress;
-    quantize.progress_ctx = &progress;
+    quantize.progress_ctx = options->progress;
 
     code = EXIT_FAILED;
     if ((options->partial ? qn_model_load_partial : qn_model_load)(ctx, options->positional[0],

@@ -1,6 +1,7 @@
 #include "cli.h"
 #include "core/nearest.h"
 #include "interrupt.h"
+#include "progress.h"
 #include "streams.h"
 
 #include <stdarg.h>
@@ -77,6 +78,8 @@ int cli_context(const cli_options *options, qn_context **out)
     context.io = &io;
     context.log = log_to_stderr;
     context.log_ctx = (void *)options;
+    context.progress = cli_show_progress;
+    context.progress_ctx = options->progress;
     context.n_threads = options->threads;
     context.cpu_mask = options->cpu_mask != NULL ? options->cpu_mask : getenv("QN_CPU_MASK");
     qn_error error;

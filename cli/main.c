@@ -1,5 +1,6 @@
 /* quench - the command line tool. Each command is one file, cmd_NAME.c. */
 #include "cli.h"
+#include "progress.h"
 #include "core/nearest.h"
 #include "response.h"
 #include "streams.h"
@@ -61,6 +62,7 @@ static void print_help(size_t index)
 static int run_command(size_t index, int argc, char **argv)
 {
     static cli_options options;
+    cli_progress progress = {0};
     response arguments;
     int code = EXIT_USAGE;
     if (!response_expand(argc, argv, &arguments)) {
@@ -68,6 +70,8 @@ static int run_command(size_t index, int argc, char **argv)
     } else if (cli_parse(arguments.argc, arguments.argv, commands[index].bit, commands[index].name,
                          &options)) {
         code = EXIT_OK;
+        progress.quiet = options.quiet;
+        options.progress = &progress;
         if (options.help)
             print_help(index);
         else

@@ -32,6 +32,7 @@ bool cli_show_progress(void *ctx, const char *phase, uint64_t done, uint64_t tot
     }
     if (done >= total) {
         cli_clear_status();
+        state->phase = NULL; /* the same phase may begin again */
         return true;
     }
     if (now - state->last < (terminal ? 0.1 : 10.0))

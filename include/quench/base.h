@@ -113,6 +113,12 @@ typedef enum qn_log_level { QN_LOG_DEBUG = 0, QN_LOG_INFO = 1, QN_LOG_WARNING = 
  * concurrently for one context. */
 typedef void (*qn_log_fn)(void *ctx, qn_log_level level, const char *line);
 
+/* Progress: done of total in a phase ("calibrate", "evaluate", "compare"); returns false to cancel:
+ * the call then ends with CANCELLED. May be called from any thread, never concurrently for one
+ * call.
+ */
+typedef bool (*qn_progress_fn)(void *ctx, const char *phase, uint64_t done, uint64_t total);
+
 typedef struct qn_context_options {
     size_t struct_size;
     const qn_allocator *allocator; /* copied; NULL: malloc */
@@ -120,11 +126,14 @@ typedef struct qn_context_options {
     const qn_limits *limits;       /* copied; NULL: defaults */
     qn_log_fn log;                 /* NULL: silent */
     void *log_ctx;
-    uint32_t n_threads;   /* worker threads, 0: one per usable core */
-    const char *cpu_mask; /* NULL or "" : everything the CPU has; "scalar", "avx2", "avxvnni",
-                             "avx512", "vnni", "amx", "neon", "dotprod", "i8mm": at most that
-                             instruction set.
-                             QN_CPU_MASK is read by the CLI, not here. */
+    uint32_t n_threads;      /* worker threads, 0: one per usable core */
+    const char *cpu_mask;    /* NULL or "" : everything the CPU has; "scalar", "avx2", "avxvnni",
+                                "avx512", "vnni", "amx", "neon", "dotprod", "i8mm": at most that
+                                instruction set.
+                                QN_CPU_MASK is read by the CLI, not here. */
+    qn_progress_fn progress; /* of calls that have no options for it: qn_evaluate, qn_compare;
+                                NULL: none */
+    void *progress_ctx;
 } qn_context_options;
 QN_API void qn_context_options_init(qn_context_options *options);
 

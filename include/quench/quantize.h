@@ -26,9 +26,6 @@ typedef struct qn_override {
     const char *value;
 } qn_override;
 
-/* Progress: done of total in a phase ("calibrate", "quantize"); returns false to cancel. */
-typedef bool (*qn_progress_fn)(void *ctx, const char *phase, uint64_t done, uint64_t total);
-
 typedef struct qn_quantize_options {
     size_t struct_size;
     const char *target;          /* "onnxruntime" | "onnxruntime-arm" | "tensorrt" | "mnn"; NULL:

@@ -247,7 +247,8 @@ qn_status qn_model_describe(const qn_model *model, bool json, char **text, qn_er
 
 void qn_text_destroy(const qn_context *ctx, char *text)
 {
-    qn__free(ctx, text);
+    if (ctx != NULL)
+        qn__free(ctx, text);
 }
 
 qn_status qn_text_save(const qn_context *ctx, const char *path, const char *text, qn_error *error)

@@ -17,6 +17,8 @@ double qn_context_integer_limit(const qn_context *ctx, const char **instruction)
 {
     enum { RUNS = 50, MACS = 1 << 23 };
     qn_kernels kernels;
+    if (ctx == NULL)
+        return 0.0;
     qn__kernels_init(&kernels, ctx->cpu_flags);
     const qn_q8_peak *const peak = &kernels.q8_peak;
     const size_t n = MACS / peak->macs / (ctx->cpu_flags == 0 ? 64 : 1) + 1;

@@ -77,12 +77,12 @@ qn_status qn_model_save(const qn_model *model, const char *path, qn_save_format 
 
 size_t qn_model_n_inputs(const qn_model *model)
 {
-    return model->graph->n_inputs;
+    return model != NULL ? model->graph->n_inputs : 0;
 }
 
 size_t qn_model_n_outputs(const qn_model *model)
 {
-    return model->graph->n_outputs;
+    return model != NULL ? model->graph->n_outputs : 0;
 }
 
 static void describe_value(const qn_tensor *t, qn_value_info *out)
@@ -100,7 +100,7 @@ static void describe_value(const qn_tensor *t, qn_value_info *out)
 
 bool qn_model_input(const qn_model *model, size_t index, qn_value_info *out)
 {
-    if (index >= model->graph->n_inputs)
+    if (model == NULL || out == NULL || index >= model->graph->n_inputs)
         return false;
     describe_value(model->graph->inputs[index], out);
     return true;
@@ -108,7 +108,7 @@ bool qn_model_input(const qn_model *model, size_t index, qn_value_info *out)
 
 bool qn_model_output(const qn_model *model, size_t index, qn_value_info *out)
 {
-    if (index >= model->graph->n_outputs)
+    if (model == NULL || out == NULL || index >= model->graph->n_outputs)
         return false;
     describe_value(model->graph->outputs[index], out);
     return true;
@@ -116,12 +116,12 @@ bool qn_model_output(const qn_model *model, size_t index, qn_value_info *out)
 
 uint64_t qn_model_file_bytes(const qn_model *model)
 {
-    return model->file_bytes;
+    return model != NULL ? model->file_bytes : 0;
 }
 
 const char *qn_model_path(const qn_model *model)
 {
-    return model->path;
+    return model != NULL ? model->path : NULL;
 }
 
 qn_status qn_dataset_create(const qn_context *ctx, const qn_model *model,

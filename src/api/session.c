@@ -136,7 +136,7 @@ qn_status qn_session_run(qn_session *session, const float *const *inputs, qn_err
 
 const float *qn_session_output(const qn_session *session, size_t index, size_t *count)
 {
-    if (!session->ran || index >= session->graph->n_outputs)
+    if (session == NULL || !session->ran || index >= session->graph->n_outputs)
         return NULL;
     if (count != NULL)
         *count = session->counts[index];
@@ -146,6 +146,8 @@ const float *qn_session_output(const qn_session *session, size_t index, size_t *
 bool qn_session_dims(const qn_session *session, bool is_output, size_t index, uint32_t *rank,
                      int64_t dims[QN_MODEL_MAX_RANK])
 {
+    if (session == NULL || rank == NULL || dims == NULL)
+        return false;
     const qn_graph *g = session->graph;
     if (index >= (is_output ? g->n_outputs : g->n_inputs))
         return false;
@@ -164,26 +166,32 @@ bool qn_session_dims(const qn_session *session, bool is_output, size_t index, ui
 
 size_t qn_session_arena_bytes(const qn_session *session)
 {
-    return qn__plan_arena_bytes(session->plan) + qn__plan_packed_bytes(session->plan);
+    return session == NULL
+               ? 0
+               : qn__plan_arena_bytes(session->plan) + qn__plan_packed_bytes(session->plan);
 }
 
 void qn_session_memory(const qn_session *session, qn_memory_use *out)
 {
-    qn_plan_memory m;
-    qn__plan_memory(session->plan, &m);
+    qn_plan_memory m = {0};
+    if (out == NULL)
+        return;
+    if (session != NULL)
+        qn__plan_memory(session->plan, &m);
     *out = (qn_memory_use){m.arena, m.live, m.packed};
 }
 
 void qn_session_set_profiling(qn_session *session, bool enabled)
 {
-    qn__exec_set_profiling(session->exec, enabled);
+    if (session != NULL)
+        qn__exec_set_profiling(session->exec, enabled);
 }
 
 bool qn_session_profile(const qn_session *session, size_t index, qn_profile_entry *out)
 {
     size_t count;
-    const qn_step_time *steps = qn__exec_profile(session->exec, &count);
-    if (steps == NULL || index >= count)
+    const qn_step_time *steps = session != NULL ? qn__exec_profile(session->exec, &count) : NULL;
+    if (steps == NULL || out == NULL || index >= count)
         return false;
     *out = (qn_profile_entry){steps[index].node, steps[index].kernel, steps[index].seconds,
                               steps[index].macs};

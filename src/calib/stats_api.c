@@ -14,6 +14,9 @@ qn_status qn_stats_merge(const qn_context *ctx, const char *const *paths, size_t
     qn_stats *total = NULL;
     QN_FAIL_IF(ctx == NULL || paths == NULL || n == 0 || path == NULL, error, QN_INVALID_ARGUMENT,
                "qn_stats_merge: NULL argument");
+    for (size_t i = 0; i < n; i++)
+        QN_FAIL_IF(paths[i] == NULL, error, QN_INVALID_ARGUMENT,
+                   "qn_stats_merge: file %zu of %zu is NULL", i, n);
     qn_status status = qn__stats_open(ctx, paths[0], &total, error);
     for (size_t i = 1; i < n && status == QN_OK; i++) {
         qn_stats *part = NULL;

@@ -31,6 +31,7 @@ typedef struct slot {
     double *sums; /* [most channels] */
     qn_status status;
     qn_error error;
+    bool named; /* the error names the sample already */
 } slot;
 
 typedef struct job {
@@ -132,7 +133,9 @@ static qn_status each(job *j, qn_parallel_fn fn, qn_error *error)
             continue;
         if (error != NULL)
             *error = s->error;
-        return qn__error_prefix(error, s->status, "%s", qn_dataset_name(j->dataset, j->first + i));
+        return s->named ? s->status
+                        : qn__error_prefix(error, s->status, "%s",
+                                           qn_dataset_name(j->dataset, j->first + i));
     }
     return QN_OK;
 }
@@ -153,6 +156,7 @@ static void load(void *arg, size_t index)
     slot *s = &j->slots[index];
     s->n_pending = 0;
     s->status = qn__lane_load(&s->lane, j->first + index, &s->error);
+    s->named = s->status != QN_OK;
     if (s->status == QN_OK)
         s->status = qn__exec_begin(s->lane.exec, s->lane.feed.pointers, &s->error);
 }

@@ -39,6 +39,8 @@ qn_status qn_context_create(const qn_context_options *options, qn_context **out,
     QN_TRY_GOTO(qn__context_init(ctx, options, error));
     ctx->log = options->log;
     ctx->log_ctx = options->log_ctx;
+    ctx->progress = options->progress;
+    ctx->progress_ctx = options->progress_ctx;
     if (pthread_mutex_init(&self->log_lock, NULL) != 0)
         QN_FAIL_GOTO(error, QN_NO_MEMORY, "cannot create a mutex");
     self->has_log_lock = true;
@@ -65,7 +67,7 @@ void qn_context_destroy(qn_context *ctx)
 
 uint32_t qn_context_n_threads(const qn_context *ctx)
 {
-    return ctx->n_threads;
+    return ctx != NULL ? ctx->n_threads : 0;
 }
 
 void qn__log(const qn_context *ctx, qn_log_level level, const char *format, ...)

@@ -13,6 +13,8 @@ struct qn_context {
     qn_limits limits;
     qn_log_fn log;
     void *log_ctx;
+    qn_progress_fn progress;
+    void *progress_ctx;
     struct qn_pool *pool; /* core/threads.h; NULL: none */
     uint32_t n_threads;
     uint32_t cpu_flags;       /* QN_CPU_* after masking */

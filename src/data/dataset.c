@@ -289,12 +289,12 @@ void qn_dataset_destroy(qn_dataset *dataset)
 
 size_t qn_dataset_count(const qn_dataset *dataset)
 {
-    return dataset->n_samples;
+    return dataset != NULL ? dataset->n_samples : 0;
 }
 
 size_t qn_dataset_n_skipped(const qn_dataset *dataset)
 {
-    return dataset->n_skipped;
+    return dataset != NULL ? dataset->n_skipped : 0;
 }
 
 const qn_dataset_options *qn__dataset_options(const qn_dataset *dataset)
@@ -304,18 +304,18 @@ const qn_dataset_options *qn__dataset_options(const qn_dataset *dataset)
 
 const char *qn_dataset_name(const qn_dataset *dataset, size_t index)
 {
-    return index < dataset->n_samples ? dataset->samples[index].name : NULL;
+    return dataset != NULL && index < dataset->n_samples ? dataset->samples[index].name : NULL;
 }
 
 int64_t qn_dataset_label(const qn_dataset *dataset, size_t index)
 {
-    return index < dataset->n_samples ? dataset->samples[index].label : -1;
+    return dataset != NULL && index < dataset->n_samples ? dataset->samples[index].label : -1;
 }
 
 bool qn_dataset_dims(const qn_dataset *dataset, size_t input, uint32_t *rank,
                      int64_t dims[QN_MODEL_MAX_RANK])
 {
-    if (input >= dataset->n_inputs)
+    if (dataset == NULL || rank == NULL || dims == NULL || input >= dataset->n_inputs)
         return false;
     *rank = dataset->inputs[input].rank;
     memcpy(dims, dataset->inputs[input].dims, *rank * sizeof(*dims));
@@ -324,7 +324,7 @@ bool qn_dataset_dims(const qn_dataset *dataset, size_t input, uint32_t *rank,
 
 size_t qn_dataset_sample_count(const qn_dataset *dataset, size_t input)
 {
-    if (input >= dataset->n_inputs)
+    if (dataset == NULL || input >= dataset->n_inputs)
         return 0;
     const qn_dataset_input *i = &dataset->inputs[input];
     return i->most > i->count ? i->most : i->count;
@@ -362,6 +362,8 @@ static qn_status load_picture(const qn_dataset *dataset, size_t index, float *ds
 qn_status qn_dataset_load(const qn_dataset *dataset, size_t index, float *const *dst,
                           qn_error *error)
 {
+    QN_FAIL_IF(dataset == NULL || dst == NULL, error, QN_INVALID_ARGUMENT,
+               "qn_dataset_load: NULL argument");
     QN_FAIL_IF(index >= dataset->n_samples, error, QN_INVALID_ARGUMENT, "sample %zu of %zu", index,
                dataset->n_samples);
     const qn_sample *sample = &dataset->samples[index];
@@ -440,6 +442,8 @@ qn_status qn_dataset_save_list(const qn_dataset *dataset, const char *path, qn_e
     qn_status status = QN_OK;
     qn_arena arena;
     qn_strbuf text;
+    QN_FAIL_IF(dataset == NULL || path == NULL, error, QN_INVALID_ARGUMENT,
+               "qn_dataset_save_list: NULL argument");
     qn__arena_init(&arena, dataset->ctx);
     qn__strbuf_init(&text, dataset->ctx, SIZE_MAX / 2);
     const char *dir = qn__path_dir(&arena, path);

@@ -49,6 +49,34 @@ size_t qn__f32_gemm_packed_count(size_t n, size_t kc, size_t ks, size_t nr);
 void qn__f32_gemm_pack(float *packed, const float *w, const float *bias, size_t n, size_t kc,
                        size_t ks, size_t stride_n, size_t stride_p, size_t stride_k, size_t nr);
 
+/* --- few f32 rows times weights kept as integers -------------------------------------------------
+ * c[m][n] = clamp(bias[n] + sum over k of a[m][k] * ((q(k, n) - zero) * scale)), one chain of
+ * multiply-adds as in the GEMM, of which it has the bits.
+ *
+ * w: panels of 16 columns: 16 biases, for each block of k 16 scales and, with zeros, 16 zero
+ * points, all floats; then for every k 16 bytes, or with halves 8, whose low halves are the first
+ * columns'. zero: of all weights, without zeros. */
+typedef struct qn_f32_ints_args {
+    size_t m, n, k, block;
+    const float *a;
+    size_t a_stride;
+    const uint8_t *w;
+    size_t panel_bytes;
+    bool halves, zeros;
+    float zero;
+    float *c;
+    size_t c_stride;
+    qn_clamp_f32 clamp;
+} qn_f32_ints_args;
+typedef void (*qn_f32_ints_fn)(const qn_f32_ints_args *args);
+typedef struct qn_f32_ints {
+    qn_f32_ints_fn fn;
+    const char *name;
+    size_t rows; /* up to so many rows it is faster than making floats first; 0: never */
+    /* The panel at w as the GEMM reads it; NULL: weights are not kept so. */
+    void (*expand)(const qn_f32_ints_args *args, float *out);
+} qn_f32_ints;
+
 /* --- f32 depthwise convolution, channels last ---------------------------------------------------
  * A run of n outputs along a row; every tap is inside the input (edges are shorter windows):
  * out[x * out_step + c] = clamp(bias[c] + sum over i < kh, j < kw of
@@ -213,6 +241,15 @@ typedef struct qn_f32_range {
     const char *name;
 } qn_f32_range;
 
+/* --- exponentials
+ * --------------------------------------------------------------------------------- out[i] =
+ * qn_exp_f32(in[i]), i < n (vmath.h): the same bits everywhere. out may be in. */
+typedef void (*qn_f32_exp_fn)(const float *in, float *out, size_t n);
+typedef struct qn_f32_exp {
+    qn_f32_exp_fn fn;
+    const char *name;
+} qn_f32_exp;
+
 /* --- sums of columns -----------------------------------------------------------------------------
  * sums[c] += sum over r < rows of x[r * channels + c]: in float32, row after row, then added to the
  * double. Rows follow each other; the same bits everywhere. */
@@ -223,7 +260,8 @@ typedef struct qn_f32_sums {
 } qn_f32_sums;
 
 /* --- resizing bytes ------------------------------------------------------------------------------
- * Weights are whole numbers of 2^-QN_RESIZE_BITS; sums are rounded to nearest and clipped to bytes.
+ * Weights are whole numbers of 2^-QN_RESIZE_BITS; sums, which stay within int32, are rounded to
+ * nearest and clipped to bytes.
  * Columns: out[i] = sum over t < taps of weights[t] * rows[t * stride + i], i < n.
  * Rows: pixel x < n of out, of 3 channels, is the sum over t from offset[x] to offset[x + 1] of
  * weights[t] * pixel first[x] + t - offset[x] of row, which has `width` pixels. */
@@ -295,6 +333,7 @@ enum {
 };
 /* Of the form that kernels for AVX2 read, on any machine. */
 __typeof__(*(qn_q8_pairs_fn)0) qn__q8_pairs_scalar, qn__q8_pairs_avx2;
+void qn__f32_ints_expand_avx2(const qn_f32_ints_args *args, float *out);
 #define QN_KERNEL(slot, isa, function, ...) __typeof__(*((qn_kernels *)0)->slot.fn) function;
 #include "kernel/kernels.def"
 #undef QN_KERNEL

@@ -79,12 +79,12 @@ void qn_report_destroy(qn_report *report)
 
 size_t qn_report_n_nodes(const qn_report *report)
 {
-    return report->n_nodes;
+    return report != NULL ? report->n_nodes : 0;
 }
 
 bool qn_report_node_at(const qn_report *report, size_t index, qn_report_node *out)
 {
-    if (index >= report->n_nodes)
+    if (report == NULL || out == NULL || index >= report->n_nodes)
         return false;
     *out = report->nodes[index];
     return true;
@@ -92,16 +92,18 @@ bool qn_report_node_at(const qn_report *report, size_t index, qn_report_node *ou
 
 const char *qn_report_note(const qn_report *report, size_t index)
 {
-    return index < report->n_notes ? report->notes[index] : NULL;
+    return report != NULL && index < report->n_notes ? report->notes[index] : NULL;
 }
 
 const char *qn_report_recipe(const qn_report *report)
 {
-    return report->recipe;
+    return report != NULL ? report->recipe : NULL;
 }
 
 const char *qn_report_method(const qn_report *report, const char *which)
 {
+    if (report == NULL || which == NULL)
+        return NULL;
     const qn_settings *s = &report->settings;
     const struct {
         const char *key, *value;

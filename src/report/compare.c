@@ -47,6 +47,7 @@ typedef struct job {
     sums *total, *alone;       /* [samples * n_rows] */
     struct worker *workers;
     qn_failure failure;
+    qn_tally tally;
 } job;
 
 typedef struct worker {
@@ -250,7 +251,9 @@ static void run_sample(void *arg, uint32_t worker_index, size_t position)
     qn_error error = {0};
     if (j->failure.any)
         return;
-    const qn_status status = compare_sample(j, worker_index, index, &error);
+    qn_status status = compare_sample(j, worker_index, index, &error);
+    if (status == QN_OK)
+        status = qn__tally_sample(j->ctx, &j->tally, &error);
     if (status != QN_OK)
         qn__failure_note(&j->failure, index, status, &error);
 }
@@ -458,6 +461,7 @@ qn_status qn_compare(const qn_model *model, const qn_model *quantized, const qn_
     job j = {.ctx = model->ctx, .dataset = dataset};
     QN_TRY_GOTO(prepare(&j, model, quantized, error));
     QN_TRY_GOTO(learn_exponents(&j, error));
+    j.tally = (qn_tally){.phase = "compare", .total = qn_dataset_count(dataset)};
     qn__parallel_worker(j.ctx->pool, run_sample, &j, qn_dataset_count(dataset));
     if (j.failure.any)
         QN_FAIL_GOTO(error, j.failure.status, "%s", j.failure.error.message);
@@ -494,7 +498,7 @@ void qn_comparison_destroy(qn_comparison *comparison)
 
 bool qn_comparison_row(const qn_comparison *comparison, size_t index, qn_compare_row *out)
 {
-    if (index >= comparison->n_rows)
+    if (comparison == NULL || out == NULL || index >= comparison->n_rows)
         return false;
     *out = comparison->rows[index];
     return true;

@@ -18,6 +18,7 @@ typedef struct job {
     outcome *outcomes; /* [samples] */
     float **scores;    /* [n_workers] */
     qn_failure failure;
+    qn_tally tally;
 } job;
 
 static double now_ms(void)
@@ -76,7 +77,9 @@ static void run_sample(void *arg, uint32_t worker, size_t position)
     qn_error error = {0};
     if (j->failure.any)
         return;
-    const qn_status status = classify(j, worker, index, &error);
+    qn_status status = classify(j, worker, index, &error);
+    if (status == QN_OK)
+        status = qn__tally_sample(j->runner.ctx, &j->tally, &error);
     if (status != QN_OK)
         qn__failure_note(&j->failure, index, status, &error);
 }
@@ -152,6 +155,7 @@ qn_status qn_evaluate(const qn_model *model, const qn_dataset *dataset,
     j.scores = qn__calloc(model->ctx, j.runner.n_workers, sizeof(*j.scores));
     if (j.outcomes == NULL || j.scores == NULL)
         QN_FAIL_GOTO(error, QN_NO_MEMORY, "out of memory");
+    j.tally = (qn_tally){.phase = "evaluate", .total = n};
     qn__parallel_worker(model->ctx->pool, run_sample, &j, n);
     if (j.failure.any)
         QN_FAIL_GOTO(error, j.failure.status, "%s", j.failure.error.message);

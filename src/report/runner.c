@@ -42,6 +42,20 @@ void qn__runner_free(qn_runner *runner)
     *runner = (qn_runner){0};
 }
 
+qn_status qn__tally_sample(const qn_context *ctx, qn_tally *tally, qn_error *error)
+{
+    if (ctx->progress == NULL)
+        return QN_OK;
+    while (atomic_exchange(&tally->lock, true))
+        sched_yield();
+    const uint64_t done = ++tally->done;
+    const bool go_on = ctx->progress(ctx->progress_ctx, tally->phase, done, tally->total);
+    tally->lock = false;
+    QN_FAIL_IF(!go_on, error, QN_CANCELLED, "%s: cancelled after %llu of %llu samples",
+               tally->phase, (unsigned long long)done, (unsigned long long)tally->total);
+    return QN_OK;
+}
+
 void qn__failure_note(qn_failure *failure, uint64_t index, qn_status status, const qn_error *error)
 {
     while (atomic_exchange(&failure->lock, true))

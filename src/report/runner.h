@@ -25,6 +25,15 @@ typedef struct qn_failure {
     qn_status status;
     qn_error error;
 } qn_failure;
+/* How many samples are done, for the context's callback; total 0: nothing was begun. */
+typedef struct qn_tally {
+    const char *phase;
+    uint64_t total;
+    uint64_t done; /* under lock */
+    _Atomic bool lock;
+} qn_tally;
+/* One sample more. CANCELLED when the callback says so. */
+qn_status qn__tally_sample(const qn_context *ctx, qn_tally *tally, qn_error *error);
 void qn__failure_note(qn_failure *failure, uint64_t index, qn_status status, const qn_error *error);
 
 #endif

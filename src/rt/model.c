@@ -115,12 +115,12 @@ void qn_rt_model_destroy(qn_rt_model *model)
 
 size_t qn_rt_model_arena_bytes(const qn_rt_model *model)
 {
-    return model->arena_bytes;
+    return model != NULL ? model->arena_bytes : 0;
 }
 
 size_t qn_rt_model_packed_bytes(const qn_rt_model *model)
 {
-    return qn__plan_packed_bytes(model->plan);
+    return model != NULL ? qn__plan_packed_bytes(model->plan) : 0;
 }
 
 /* --- inputs and outputs ------------------------------------------------------------------------*/
@@ -148,17 +148,17 @@ static void describe(const qn_tensor *t, qn_rt_value *out)
 
 size_t qn_rt_n_inputs(const qn_rt_model *model)
 {
-    return model->graph->n_inputs;
+    return model != NULL ? model->graph->n_inputs : 0;
 }
 
 size_t qn_rt_n_outputs(const qn_rt_model *model)
 {
-    return model->graph->n_outputs;
+    return model != NULL ? model->graph->n_outputs : 0;
 }
 
 bool qn_rt_input(const qn_rt_model *model, size_t index, qn_rt_value *out)
 {
-    if (index >= model->graph->n_inputs)
+    if (model == NULL || out == NULL || index >= model->graph->n_inputs)
         return false;
     describe(model->graph->inputs[index], out);
     return true;
@@ -166,7 +166,7 @@ bool qn_rt_input(const qn_rt_model *model, size_t index, qn_rt_value *out)
 
 bool qn_rt_output(const qn_rt_model *model, size_t index, qn_rt_value *out)
 {
-    if (index >= model->graph->n_outputs)
+    if (model == NULL || out == NULL || index >= model->graph->n_outputs)
         return false;
     describe(model->graph->outputs[index], out);
     return true;

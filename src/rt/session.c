@@ -169,7 +169,7 @@ qn_status qn_rt_set_input_raw(qn_rt_session *session, size_t index, const void *
 
 void *qn_rt_input_buffer(qn_rt_session *session, size_t index)
 {
-    const qn_view *const view = qn__exec_input(session->exec, index);
+    const qn_view *const view = session != NULL ? qn__exec_input(session->exec, index) : NULL;
     if (view == NULL)
         return NULL;
     session->inputs[index] = INPUT_LENT;
@@ -217,6 +217,6 @@ qn_status qn_rt_get_output_raw(const qn_rt_session *session, size_t index, void 
 
 const void *qn_rt_output_buffer(const qn_rt_session *session, size_t index)
 {
-    const qn_view *const view = qn__exec_output(session->exec, index);
+    const qn_view *const view = session != NULL ? qn__exec_output(session->exec, index) : NULL;
     return view != NULL && session->ran ? view->data : NULL;
 }

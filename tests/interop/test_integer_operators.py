@@ -1,5 +1,6 @@
 """Operators between DequantizeLinear and QuantizeLinear run on bytes, without going through float,
-and give what onnxruntime makes of the same file: all values within one step, 99.9 % the same."""
+and give what onnxruntime makes of the same file: all values within one step, 99.9 % the same where
+they do not lie in the middle between two steps."""
 
 import json
 
@@ -38,10 +39,11 @@ def ints(*values):
 
 class Case:
     def __init__(self, op, attributes=(), *inputs, shape=SHAPE, out=(0.02, 0), outputs=1, opset=20,
-                 pairs=1, exact=False):
+                 pairs=1, exact=False, ties=0.001):
         self.op, self.attributes, self.inputs, self.shape = op, dict(attributes), inputs, shape
         self.out, self.outputs, self.opset = out, outputs, opset
         self.pairs = pairs  # inputs that are quantized while running
+        self.ties = ties  # share of results that may lie between two steps
         self.exact = exact  # onnxruntime's optimizer would change what is computed
 
     def save(self, path, signed):
@@ -88,7 +90,7 @@ class Case:
 
 def resize(mode, coordinates, *inputs, out=(0.02, 120), **more):
     attributes = {"mode": mode, "coordinate_transformation_mode": coordinates, **more}
-    return Case("Resize", attributes, None, *inputs, out=out)
+    return Case("Resize", attributes, None, *inputs, out=out, ties=0.001 if mode == "nearest" else 0.02)
 
 
 def transposed(shape, axis=1, bias=False, **attributes):
@@ -157,6 +159,11 @@ CASES = {
     "prelu-columns": Case("PRelu", {}, RNG.uniform(-0.5, 1.5, (12,)).astype(F), out=(0.023, 110)),
     "prelu-all": Case("PRelu", {}, RNG.uniform(-0.5, 1.5, (8, 10, 12)).astype(F),
                       out=(0.023, 110)),
+    "linear": resize("linear", "half_pixel", np.array([1, 1, 2.5, 1.75], F)),
+    "linear-rescaled": resize("linear", "half_pixel", np.array([1, 1, 2.5, 1.75], F), out=OTHER),
+    "linear-corners": resize("linear", "align_corners", None, ints(1, 8, 21, 17)),
+    "linear-smaller": resize("linear", "asymmetric", None, ints(1, 8, 7, 17), out=OTHER),
+    "linear-one-axis": resize("linear", "half_pixel", np.array([1, 1, 1, 1.75], F), out=OTHER),
     "erf": Case("Erf", {}, out=(0.01, 110)),
     "sin": Case("Sin", {}, out=(0.01, 110)),
     "mish": Case("Mish", {}, out=(0.02, 20)),
@@ -192,4 +199,4 @@ def test_operators_run_on_bytes(quench, name, signed, tmp_path):
     for a, b in zip(ours, theirs, strict=True):
         steps = np.rint((a.reshape(b.shape) - b) / case.out[0])
         assert np.abs(steps).max() <= 1
-        assert (steps != 0).mean() <= 0.001
+        assert (steps != 0).mean() <= case.ties

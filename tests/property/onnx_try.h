@@ -122,22 +122,48 @@ static inline const char *onnx_again(const qn_context *ctx, const char *path,
     return "what was written cannot be read";
 }
 
-/* Pooling counts no products, but takes its window for every value. */
+/* Elements of a node's input or output, open dimensions being 1. Not more than SIZE_MAX. */
+static inline size_t onnx_elements(const qn_tensor *tensor)
+{
+    size_t count = 1;
+    for (uint32_t d = 0; tensor != NULL && tensor->has_shape && d < tensor->rank; d++)
+        if (tensor->dims[d].kind == QN_DIM_CONST &&
+            !qn_mul_size(&count, count, (size_t)tensor->dims[d].value))
+            return SIZE_MAX;
+    return count;
+}
+
+/* What a node does that no count of products shows: a window for every value; every combination of
+ * indices; samples in a region; every pair of boxes. Not more than SIZE_MAX. */
+static inline size_t onnx_work(const qn_node *node)
+{
+    size_t work = node->n_outputs > 0 ? onnx_elements(node->outputs[0]) : 0;
+    const qn_attr *const kernel = qn__node_attr(node, "kernel_shape");
+    if (node->op == QN_OP_EINSUM || node->op == QN_OP_NON_MAX_SUPPRESSION)
+        work = node->n_inputs > 0 ? onnx_elements(node->inputs[0]) : 0;
+    if (node->op == QN_OP_NON_MAX_SUPPRESSION && !qn_mul_size(&work, work, work))
+        return SIZE_MAX;
+    for (uint32_t i = 1; node->op == QN_OP_EINSUM && i < node->n_inputs; i++)
+        if (!qn_mul_size(&work, work, onnx_elements(node->inputs[i])))
+            return SIZE_MAX;
+    const int64_t ratio = qn__attr_int(node, "sampling_ratio", 0),
+                  size = qn__attr_int(node, "size", 0);
+    if (node->op == QN_OP_ROI_ALIGN && ratio > 0 &&
+        (!qn_mul_size(&work, work, (size_t)ratio) || !qn_mul_size(&work, work, (size_t)ratio)))
+        return SIZE_MAX;
+    if (node->op == QN_OP_LRN && size > 0 && !qn_mul_size(&work, work, (size_t)size))
+        return SIZE_MAX;
+    for (size_t k = 0; kernel != NULL && kernel->kind == QN_ATTR_INTS && k < kernel->count; k++)
+        if (kernel->ints[k] < 0 || !qn_mul_size(&work, work, (size_t)kernel->ints[k]))
+            return SIZE_MAX;
+    return work;
+}
+
 static inline bool onnx_is_long(const qn_graph *graph)
 {
-    for (size_t i = 0; i < graph->n_nodes; i++) {
-        const qn_node *const node = graph->nodes[i];
-        const qn_attr *const kernel = qn__node_attr(node, "kernel_shape");
-        size_t work;
-        if (kernel == NULL || kernel->kind != QN_ATTR_INTS || node->n_outputs == 0 ||
-            node->outputs[0] == NULL || !qn__tensor_count(node->outputs[0], &work))
-            continue;
-        for (size_t k = 0; k < kernel->count; k++)
-            if (kernel->ints[k] < 0 || !qn_mul_size(&work, work, (size_t)kernel->ints[k]))
-                return true;
-        if (work > QNM_MOST_MACS)
+    for (size_t i = 0; i < graph->n_nodes; i++)
+        if (onnx_work(graph->nodes[i]) > QNM_MOST_MACS)
             return true;
-    }
     return false;
 }
 

@@ -220,7 +220,7 @@ static sample *loops_make(uint64_t seed)
     net_random_state = seed * 7907 + 11;
     s->n = net_start();
     builder *const b = &s->n->b;
-    const uint32_t kind = net_random(6);
+    const uint32_t kind = net_random(7);
     const int64_t dims[4] = {between(1, 2), between(1, kind == 2 ? 700 : 90), between(3, 6),
                              between(3, 6)};
     qn_tensor *const x = bytes_into(s, s->x, 4, dims, 0.05f);
@@ -245,6 +245,11 @@ static sample *loops_make(uint64_t seed)
                 : NODE(b, REDUCE_MEAN, "y", x,
                        build_const(b, "axes", QN_DTYPE_I64, axes[net_random(6)], 1, two));
         set_int(b, y, "keepdims", net_random(2));
+    } else if (kind == 6) {
+        const int64_t sizes[4] = {dims[0], dims[1], between(1, 12), between(1, 12)}, four[1] = {4};
+        y = NODE(b, RESIZE, "y", x, NULL, NULL,
+                 build_const(b, "sizes", QN_DTYPE_I64, sizes, 1, four));
+        assert_true(qn__node_set_string(b->graph, y->producer, "mode", "linear"));
     } else if (kind == 5) {
         const int64_t slopes[3] = {dims[1], 1, net_random(4) == 0 ? dims[3] : 1};
         for (size_t i = 0; i < (size_t)(slopes[0] * slopes[2]); i++)

@@ -2,7 +2,8 @@
  * LIST is STEP IN OUT [DATA], separated by tabs. STEP:
  *   convert        IN is loaded and saved as OUT
  *   run            IN is loaded, planned and run on zeros (OUT: -)
- *   quantize:T     IN is quantized for target T on DATA (a .npy of samples) and saved as OUT
+ *   quantize:T     IN is quantized for target T on DATA (a .npy of samples) and saved as OUT; for
+ *                  onnxruntime it is compared with IN on DATA too
  *   SCHEME         int8, int4, dynamic: the same without samples for a scheme of weights
  * After an undisturbed run every way to an allocation that no line has failed yet fails once (see
  * fault_sites.h). Prints STEP IN and "ok N" (ways tried), "refused STATUS MESSAGE" (the undisturbed
@@ -61,6 +62,10 @@ static qn_status quantize(qn_context *ctx, const job *j, const qn_model *model, 
     }
     if (status == QN_OK)
         status = qn_quantize(model, dataset, &options, out, NULL, error);
+    qn_comparison *rows = NULL;
+    if (status == QN_OK && dataset != NULL && strcmp(options.target, "onnxruntime") == 0)
+        status = qn_compare(model, *out, dataset, &rows, error);
+    qn_comparison_destroy(rows);
     qn_dataset_destroy(dataset);
     return status;
 }

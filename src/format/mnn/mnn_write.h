@@ -3,14 +3,8 @@
 #ifndef QN_FORMAT_MNN_WRITE_H
 #define QN_FORMAT_MNN_WRITE_H
 
+#include "format/mnn/mnn_guard.h"
 #include "format/mnn/mnn_format.h"
-
-/* How a tensor of the file is quantized. */
-typedef struct qn_mnn_record {
-    bool known, conflict;
-    float scale;
-    int32_t zero, min, max;
-} qn_mnn_record;
 
 /* An operator of the file and what the graph made of it. */
 typedef struct qn_mnn_written {

@@ -1,18 +1,8 @@
-/* Records of tensors that the graph does not speak of, and records that keep MNN from running
- * operators in int8.
- *
- * MNN 3.6.1 hands the record of a tensor over Raster (what moves become), ReLU and Pooling to the
- * side that has none, and runs these in int8 when both sides have equal parameters. Two of its int8
- * kernels must not be used: the average is cut down instead of rounded, and on x86 the maximum
- * compares the bytes as if they had no sign, so that level -1 is above level 127 (measured). And
- * what feeds nothing but outputs should keep the precision of float. A record that differs in the
- * last digit of the scale prevents all of it: such an operator runs in float, and the levels of the
- * tensors stay what they are. */
-#include <math.h>
-
+/* Records of tensors that the graph does not speak of, and those that keep MNN from int8
+ * (mnn_guard.h). Two of its int8 kernels must not be used: the average is cut down instead of
+ * rounded, and on x86 the maximum compares the bytes as if they had no sign, so that level -1 is
+ * above level 127 (measured). */
 #include "format/mnn/mnn_write.h"
-
-enum { NEAR_STEPS = 64 }; /* scales so many last digits apart came from one */
 
 static bool is_move(int64_t type)
 {
@@ -41,53 +31,16 @@ void qn__mnn_hand_records_on(qn_mnn_writer *w)
     }
 }
 
-static bool equal(const qn_mnn_record *a, const qn_mnn_record *b)
+/* Operators that MNN hands records over; those of a range of their own need not have the same on
+ * both sides. */
+static qn_mnn_passing passing(int64_t type)
 {
-    return a->scale == b->scale && a->zero == b->zero;
-}
-
-static bool nearly_equal(const qn_mnn_record *a, const qn_mnn_record *b)
-{
-    return a->zero == b->zero &&
-           fabsf(a->scale - b->scale) <= (float)NEAR_STEPS * 6e-8f * fabsf(a->scale);
-}
-
-static qn_mnn_record apart_from(const qn_mnn_record *r)
-{
-    qn_mnn_record other = *r;
-    other.scale = nextafterf(r->scale, INFINITY);
-    return other;
-}
-
-/* Operators that MNN hands records over though their two sides need not have the same range. */
-static bool changes_range(int64_t type)
-{
+    if (is_move(type))
+        return QN_MNN_PASSES_VALUES;
     return type == QN_MNN_OpType_Pooling || type == QN_MNN_OpType_Pooling3D ||
-           type == QN_MNN_OpType_ReLU || type == QN_MNN_OpType_ReLU6 || is_choice(type);
-}
-
-/* From a tensor with a record back to float ones: the record would limit what they hold. */
-static void guard_backwards(qn_mnn_writer *w, size_t op, qn_mnn_record *x, const qn_mnn_record *y)
-{
-    const int64_t type = qn__mnn_written_type(w, op);
-    if (x->known || !y->known)
-        return;
-    if (changes_range(type))
-        *x = apart_from(y);
-    else if (is_move(type))
-        *x = *y; /* as MNN does: moved or not, the same values */
-}
-
-static void guard_forwards(qn_mnn_writer *w, size_t op, const qn_mnn_record *x, qn_mnn_record *y)
-{
-    const int64_t type = qn__mnn_written_type(w, op);
-    const bool pool = type == QN_MNN_OpType_Pooling || type == QN_MNN_OpType_Pooling3D;
-    if (!x->known || !(is_move(type) || changes_range(type)))
-        return;
-    if (!y->known || (pool && equal(x, y)))
-        *y = apart_from(x);
-    else if ((is_move(type) || is_choice(type)) && nearly_equal(x, y))
-        y->scale = x->scale; /* behind a pool the levels go on with the pool's record */
+                   type == QN_MNN_OpType_ReLU || type == QN_MNN_OpType_ReLU6 || is_choice(type)
+               ? QN_MNN_PASSES_RANGE
+               : QN_MNN_PASSES_NONE;
 }
 
 void qn__mnn_guard_records(qn_mnn_writer *w)
@@ -98,9 +51,11 @@ void qn__mnn_guard_records(qn_mnn_writer *w)
         const int64_t in = qn__mnn_op_input(w, op, 0), out = qn__mnn_op_output(w, op, 0);
         if (w->ops[op].dropped || in < 0 || out < 0)
             continue;
+        const int64_t type = qn__mnn_written_type(w, op);
+        const bool pool = type == QN_MNN_OpType_Pooling || type == QN_MNN_OpType_Pooling3D;
         if (i < n)
-            guard_backwards(w, op, &w->records[in], &w->records[out]);
+            qn__mnn_guard_backwards(passing(type), &w->records[in], &w->records[out]);
         else
-            guard_forwards(w, op, &w->records[in], &w->records[out]);
+            qn__mnn_guard_forwards(passing(type), !pool, &w->records[in], &w->records[out]);
     }
 }

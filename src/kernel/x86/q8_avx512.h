@@ -74,8 +74,13 @@ static inline __m256i load_bytes32(const void *p, size_t n)
 #define PACK32(a, b) _mm512_packs_epi32(a, b)
 #define ADD16(a, b) _mm512_adds_epi16(a, b)
 #define MAX16(a, b) _mm512_max_epi16(a, b)
-#define STORE_UNSIGNED(p, v)                                                                       \
-    _mm256_storeu_si256((void *)(p), _mm512_cvtusepi16_epi8(_mm512_max_epi16(v, ZERO())))
+static inline void store_unsigned32(void *p, __m512i words)
+{
+    const __m256i bytes =
+        _mm256_packus_epi16(_mm512_castsi512_si256(words), _mm512_extracti64x4_epi64(words, 1));
+    _mm256_storeu_si256(p, _mm256_permute4x64_epi64(bytes, 0xd8));
+}
+#define STORE_UNSIGNED(p, v) store_unsigned32(p, v)
 #define STORE_LOW_BYTES(p, v, n)                                                                   \
     _mm256_mask_storeu_epi8(p, (n) >= 32 ? 0xffffffffu : 0xffffffffu >> (32 - (n)),                \
                             _mm512_cvtepi16_epi8(v))

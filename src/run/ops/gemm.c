@@ -2,9 +2,11 @@
  * every run into scratch. alpha goes into the packed weights; a constant C that is one row goes
  * into their biases, any other C is added afterwards. */
 #include "run/ops/igemm_run.h"
+#include "run/ops/int_weights.h"
 
 #include "core/alloc.h"
 #include "core/checked.h"
+#include "run/nd.h"
 
 #include <math.h>
 #include <string.h>
@@ -18,6 +20,7 @@ typedef struct gemm_state {
     size_t n_packed;      /* matrices in packed; 0: packed at run time */
     size_t packed_stride; /* floats */
     float *packed;
+    qn_int_weights ints;    /* instead of packed */
     float *bias;            /* [n] of weights packed at run time, or NULL */
     bool add_c;             /* C is added afterwards */
     size_t c_row, c_column; /* its strides in floats */
@@ -35,6 +38,7 @@ static void gemm_release(const qn_context *ctx, qn_step *step)
     qn__free(ctx, s->a_at);
     qn__free(ctx, s->b_at);
     qn__free_aligned(ctx, s->packed);
+    qn__int_weights_free(ctx, &s->ints);
     qn__free(ctx, s->bias);
     qn__free(ctx, s);
     step->state = NULL;
@@ -77,12 +81,36 @@ static void pack_matrix(const gemm_state *s, float *packed, const float *b, cons
             packed[at + i] *= s->alpha;
 }
 
+/* Keeps the weights as the integers they are; scratch: for the columns that are floats at a time.
+ */
+static qn_status prepare_ints(const qn_plan *plan, qn_step *step, gemm_state *s, const float *bias,
+                              qn_error *error)
+{
+    size_t rows_bytes;
+    if (!qn__igemm_buffer_bytes(&rows_bytes, &s->igemm, s->m, 1, 1) ||
+        !reserve(step, &s->a_scratch, s->trans_a ? s->m * s->k : 0, sizeof(float)) ||
+        !reserve(step, &s->rows_scratch, rows_bytes, 1) ||
+        (s->m > s->ints.kernel.rows &&
+         !reserve(step, &s->packed_scratch, s->ints.at_once, s->ints.float_bytes)))
+        return qn__step_fail(step, error, QN_LIMIT, "packed weights are too large");
+    s->has_rows = rows_bytes != 0;
+    QN_TRY(qn__int_weights_make(plan, step, s->trans_b, bias, &s->ints, error));
+    if (s->m <= s->ints.kernel.rows)
+        step->kernel_name = s->ints.kernel.name;
+    step->packed_bytes = s->ints.bytes;
+    step->weights = s->ints.data;
+    return QN_OK;
+}
+
 /* Packs now or reserves scratch for packing later. bias: NULL or [n]. */
 static qn_status prepare_weights(const qn_plan *plan, qn_step *step, gemm_state *s, size_t n_b,
                                  const float *bias, qn_error *error)
 {
     const qn_context *const ctx = qn__plan_context(plan);
     size_t columns, bytes, rows_bytes;
+    if (s->alpha == 1.0f && qn__int_weights_fit(step, s->n, s->k, s->trans_b) &&
+        qn__int_weights_plan(step, s->n, s->k, s->igemm.nr, &s->ints))
+        return prepare_ints(plan, step, s, bias, error);
     bool ok = qn_align_size(&columns, s->n, s->igemm.nr) &&
               qn_mul_size(&s->packed_stride, columns, s->k + 1) &&
               qn_mul_size(&bytes, s->packed_stride, sizeof(float)) &&
@@ -322,6 +350,72 @@ static void add_c(const gemm_state *s, float *y, const float *c)
     }
 }
 
+/* Columns n0 .. n0 + n of a product; packed: theirs. */
+static void run_product(const gemm_state *s, const qn_run_env *env, const float *a,
+                        const float *packed, size_t n0, size_t n, float *y)
+{
+    const gemm_call call = {s, a};
+    const qn_igemm_job job = {
+        .kernel = &s->igemm,
+        .m = s->m,
+        .n = n,
+        .kc = s->k,
+        .ks = 1,
+        .groups = 1,
+        .packed = packed,
+        .c = y + n0,
+        .c_stride = s->n,
+        .clamp = s->add_c ? (qn_clamp_f32){-INFINITY, INFINITY} : s->clamp,
+        .rows = matrix_rows,
+        .ctx = &call,
+        .row_buffer = s->has_rows
+                          ? (const float **)(void *)((uint8_t *)env->scratch + s->rows_scratch)
+                          : NULL,
+    };
+    qn__igemm_run(&job, env->pool);
+}
+
+typedef struct few_rows {
+    qn_f32_ints_fn fn;
+    qn_f32_ints_args all;
+    size_t nr;
+} few_rows;
+
+/* Columns are cut at pairs of panels, which the kernel takes at once. */
+static void run_few_rows(void *arg, size_t begin, size_t end)
+{
+    const few_rows *const call = arg;
+    qn_f32_ints_args args = call->all;
+    const size_t n0 = begin * 2 * call->nr;
+    args.n = args.n < end * 2 * call->nr ? args.n - n0 : (end - begin) * 2 * call->nr;
+    args.w += begin * 2 * args.panel_bytes;
+    args.c += n0;
+    call->fn(&args);
+}
+
+static void run_ints(const gemm_state *s, const qn_run_env *env, const float *a, float *y)
+{
+    const qn_int_weights *const w = &s->ints;
+    if (s->m <= s->ints.kernel.rows) {
+        few_rows call = {s->ints.kernel.fn, qn__int_weights_args(w), w->nr};
+        call.all.m = s->m;
+        call.all.a = a;
+        call.all.a_stride = s->k;
+        call.all.c = y;
+        call.all.c_stride = s->n;
+        call.all.clamp = s->add_c ? (qn_clamp_f32){-INFINITY, INFINITY} : s->clamp;
+        qn__parallel_ranges(env->pool, run_few_rows, &call, (w->panels + 1) / 2, s->k);
+        return;
+    }
+    float *const packed = (float *)(void *)((uint8_t *)env->scratch + s->packed_scratch);
+    for (size_t p = 0; p < w->panels; p += w->at_once) {
+        const size_t count = w->panels - p < w->at_once ? w->panels - p : w->at_once;
+        const size_t n0 = p * w->nr, n = s->n - n0 < count * w->nr ? s->n - n0 : count * w->nr;
+        qn__int_weights_expand(w, p, count, packed, env->pool);
+        run_product(s, env, a, packed, n0, n, y);
+    }
+}
+
 static qn_status gemm_run(const qn_step *step, const qn_run_env *env, const qn_view *in,
                           const qn_view *out, qn_error *error)
 {
@@ -340,7 +434,9 @@ static qn_status gemm_run(const qn_step *step, const qn_run_env *env, const qn_v
         a = rows;
     }
     size_t packed_b = SIZE_MAX; /* offset of the matrix that is in scratch */
-    for (size_t i = 0; i < s->batch; i++) {
+    if (s->ints.data != NULL)
+        run_ints(s, env, a, y);
+    for (size_t i = 0; i < s->batch && s->ints.data == NULL; i++) {
         const size_t b_at = s->b_at == NULL ? 0 : s->b_at[i];
         const float *packed = s->packed;
         if (s->n_packed > 1) {
@@ -352,23 +448,8 @@ static qn_status gemm_run(const qn_step *step, const qn_run_env *env, const qn_v
             packed_b = b_at;
             packed = to;
         }
-        const gemm_call call = {s, a + (s->a_at == NULL ? 0 : s->a_at[i])};
-        const qn_igemm_job job = {
-            .kernel = &s->igemm,
-            .m = s->m,
-            .n = s->n,
-            .kc = s->k,
-            .ks = 1,
-            .groups = 1,
-            .packed = packed,
-            .c = y + i * s->m * s->n,
-            .c_stride = s->n,
-            .clamp = s->add_c ? (qn_clamp_f32){-INFINITY, INFINITY} : s->clamp,
-            .rows = matrix_rows,
-            .ctx = &call,
-            .row_buffer = s->has_rows ? (const float **)(void *)(scratch + s->rows_scratch) : NULL,
-        };
-        qn__igemm_run(&job, env->pool);
+        run_product(s, env, a + (s->a_at == NULL ? 0 : s->a_at[i]), packed, 0, s->n,
+                    y + i * s->m * s->n);
     }
     if (s->add_c)
         add_c(s, y, in[2].data);

@@ -2,7 +2,7 @@
 #include "run/ops/qcore.h"
 
 #include "run/nd.h"
-#include "run/ops/vmath.h"
+#include "kernel/vmath.h"
 
 qn_status qn__qparams_read(const qn_step *step, const qn_tensor *tensor, qn_qparams *out,
                            qn_error *error)

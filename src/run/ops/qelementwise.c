@@ -5,7 +5,7 @@
 #include "run/ops/broadcast.h"
 #include "run/ops/qcore.h"
 #include "run/ops/unary.h"
-#include "run/ops/vmath.h"
+#include "kernel/vmath.h"
 
 #include <math.h>
 #include <string.h>

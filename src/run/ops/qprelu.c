@@ -76,6 +76,8 @@ static qn_status prepare_state(const qn_plan *plan, qn_step *step, prelu_state *
     qn__table_requantize(s->positive, &s->x, &s->y);
     s->table = step->kernels->q8_table.fn;
     step->in_layout[1] = QN_LAYOUT_ROW_MAJOR;
+    if (inputs[0]->rank == 4)
+        step->in_layout[0] = QN_LAYOUT_CHANNELS_LAST;
     step->out_layout[0] = step->in_layout[0];
     if (!qn__same_dims(inputs[0], step->node->outputs[0]) ||
         !qn__broadcast_make(&s->broadcast, inputs[0], step->out_layout[0], inputs, step->in_layout,
@@ -114,9 +116,10 @@ static const uint8_t *unsigned_part(const prelu_state *s, const uint8_t *src, si
 {
     if (s->x.dtype != QN_DTYPE_I8)
         return src;
+    memcpy(room, src, n);
     for (size_t i = 0; i < n; i += sizeof(bytes)) {
-        bytes x = {0};
-        memcpy(&x, src + i, n - i < sizeof(bytes) ? n - i : sizeof(bytes));
+        bytes x;
+        memcpy(&x, room + i, sizeof(bytes));
         x ^= 0x80;
         memcpy(room + i, &x, sizeof(bytes));
     }
@@ -127,16 +130,18 @@ static const uint8_t *unsigned_part(const prelu_state *s, const uint8_t *src, si
 static void take_negative(const uint8_t *x, const uint8_t *negative, uint8_t *dst, size_t n,
                           uint8_t zero)
 {
-    for (size_t i = 0; i < n; i += sizeof(bytes)) {
-        const size_t part = n - i < sizeof(bytes) ? n - i : sizeof(bytes);
-        bytes value = {0}, low, high = {0};
-        memcpy(&value, x + i, part);
+    size_t i = 0;
+    for (; i + sizeof(bytes) <= n; i += sizeof(bytes)) {
+        bytes value, low, high;
+        memcpy(&value, x + i, sizeof(bytes));
         memcpy(&low, negative + i, sizeof(bytes));
-        memcpy(&high, dst + i, part);
+        memcpy(&high, dst + i, sizeof(bytes));
         const bytes below = (bytes)(value < zero);
         high = (low & below) | (high & ~below);
-        memcpy(dst + i, &high, part);
+        memcpy(dst + i, &high, sizeof(bytes));
     }
+    for (; i < n; i++)
+        dst[i] = x[i] < zero ? negative[i] : dst[i];
 }
 
 static void multiply(const prelu_state *s, const uint8_t *x, uint8_t *out, size_t n, size_t fold)
@@ -169,7 +174,7 @@ static void kernel_rows(void *arg, size_t begin, size_t end)
     const prelu_job *const job = arg;
     const prelu_state *const s = job->s;
     const size_t row = s->broadcast.row, together = PART / row;
-    uint8_t room[PART + sizeof(bytes)], negative[PART + sizeof(bytes)];
+    uint8_t room[PART + sizeof(bytes)] = {0}, negative[PART];
     for (size_t m = begin; m < end; m += together) {
         const size_t n = end - m < together ? end - m : together, rest = n % s->fold;
         const uint8_t *const src = job->src + m * row;

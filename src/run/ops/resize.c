@@ -1,7 +1,9 @@
 /* Resize. Nearest picks elements; linear and cubic are separable: one pass per axis with a table of
- * taps. */
+ * taps. Linear on bytes takes the four that surround a position at once, so that it rounds once. */
 #include "run/nd.h"
+#include "run/ops/qcore.h"
 #include "run/ops/resample.h"
+#include "run/ops/vmath.h"
 
 #include <math.h>
 #include <string.h>
@@ -15,7 +17,8 @@ static int find_name(const char *const *names, int count, const char *name)
     return -1;
 }
 
-static qn_status read_modes(const qn_step *step, qn_resize *r, qn_error *error)
+static __attribute__((cold)) qn_status read_modes(const qn_step *step, qn_resize *r,
+                                                  qn_error *error)
 {
     static const char *const COORDINATES[] = {
         "half_pixel", "half_pixel_symmetric", "pytorch_half_pixel", "align_corners",
@@ -37,9 +40,10 @@ static qn_status read_modes(const qn_step *step, qn_resize *r, qn_error *error)
 
 /* One list over the axes the node works on, from a constant input: sizes of the output where the
  * aspect ratio is kept, corners of the region. */
-static qn_status read_axis_list(const qn_plan *plan, const qn_step *step, uint32_t input,
-                                const qn_resize *r, size_t per_axis, float *out, bool *given,
-                                qn_error *error)
+static __attribute__((cold)) qn_status read_axis_list(const qn_plan *plan, const qn_step *step,
+                                                      uint32_t input, const qn_resize *r,
+                                                      size_t per_axis, float *out, bool *given,
+                                                      qn_error *error)
 {
     float *values;
     size_t count, n_axes;
@@ -64,8 +68,8 @@ static qn_status read_axis_list(const qn_plan *plan, const qn_step *step, uint32
 
 /* Every axis is scaled by the least (not_larger) or the largest (not_smaller) of the scales that
  * the wanted sizes would need. */
-static qn_status keep_aspect(const qn_plan *plan, const qn_step *step, qn_resize *r,
-                             qn_error *error)
+static __attribute__((cold)) qn_status keep_aspect(const qn_plan *plan, const qn_step *step,
+                                                   qn_resize *r, qn_error *error)
 {
     const char *const policy = qn__attr_string(step->node, "keep_aspect_ratio_policy", "stretch");
     float sizes[QN_MAX_RANK] = {0}, scale = 0.0f;
@@ -85,8 +89,8 @@ static qn_status keep_aspect(const qn_plan *plan, const qn_step *step, qn_resize
     return QN_OK;
 }
 
-static qn_status read_region(const qn_plan *plan, const qn_step *step, qn_resize *r,
-                             qn_error *error)
+static __attribute__((cold)) qn_status read_region(const qn_plan *plan, const qn_step *step,
+                                                   qn_resize *r, qn_error *error)
 {
     float corners[2 * QN_MAX_RANK];
     bool given;
@@ -104,8 +108,8 @@ static qn_status read_region(const qn_plan *plan, const qn_step *step, qn_resize
     return QN_OK;
 }
 
-static qn_status read_scales(const qn_plan *plan, const qn_step *step, qn_resize *r,
-                             qn_error *error)
+static __attribute__((cold)) qn_status read_scales(const qn_plan *plan, const qn_step *step,
+                                                   qn_resize *r, qn_error *error)
 {
     const qn_context *const ctx = qn__plan_context(plan);
     float *scales;
@@ -127,8 +131,8 @@ static qn_status read_scales(const qn_plan *plan, const qn_step *step, qn_resize
     return status;
 }
 
-static qn_status read_resize(const qn_plan *plan, const qn_step *step, qn_resize *r,
-                             qn_error *error)
+static __attribute__((cold)) qn_status read_resize(const qn_plan *plan, const qn_step *step,
+                                                   qn_resize *r, qn_error *error)
 {
     const qn_tensor *const x = qn__step_input(step, 0), *const y = step->node->outputs[0];
     if (x == NULL || x->rank != y->rank)
@@ -172,6 +176,7 @@ typedef struct resize_state {
     float extrapolation;
     size_t n_passes, buffer; /* floats of one scratch buffer */
     resize_pass passes[QN_MAX_RANK];
+    qn_qparams x, y; /* linear on bytes */
 } resize_state;
 
 static void release_state(const qn_context *ctx, resize_state *s)
@@ -186,8 +191,10 @@ static void release_state(const qn_context *ctx, resize_state *s)
 
 typedef enum resize_mode { RESIZE_NEAREST, RESIZE_LINEAR, RESIZE_CUBIC } resize_mode;
 
-static qn_status add_pass(const qn_plan *plan, const qn_step *step, const qn_resize *r, size_t axis,
-                          const qn_axis_view *v, resize_mode mode, resize_state *s, qn_error *error)
+static __attribute__((cold)) qn_status add_pass(const qn_plan *plan, const qn_step *step,
+                                                const qn_resize *r, size_t axis,
+                                                const qn_axis_view *v, resize_mode mode,
+                                                resize_state *s, qn_error *error)
 {
     const qn_context *const ctx = qn__plan_context(plan);
     resize_pass *const pass = &s->passes[s->n_passes++];
@@ -230,8 +237,9 @@ static qn_status add_pass(const qn_plan *plan, const qn_step *step, const qn_res
     return QN_OK;
 }
 
-static qn_status make_passes(const qn_plan *plan, qn_step *step, const qn_resize *r,
-                             resize_mode mode, resize_state *s, qn_error *error)
+static __attribute__((cold)) qn_status make_passes(const qn_plan *plan, qn_step *step,
+                                                   const qn_resize *r, resize_mode mode,
+                                                   resize_state *s, qn_error *error)
 {
     int64_t dims[QN_MAX_RANK];
     memcpy(dims, r->in_dims, sizeof(dims));
@@ -252,7 +260,117 @@ static qn_status make_passes(const qn_plan *plan, qn_step *step, const qn_resize
     return QN_OK;
 }
 
-static qn_status prepare(const qn_plan *plan, qn_step *step, qn_error *error)
+/* --- linear on bytes ------------------------------------------------------------------------- */
+/* An axis that stays as it is. */
+static __attribute__((cold)) qn_status add_whole(const qn_plan *plan, resize_state *s,
+                                                 qn_error *error)
+{
+    const qn_context *const ctx = qn__plan_context(plan);
+    resize_pass *const pass = &s->passes[s->n_passes++];
+    *pass = (resize_pass){.taps = 2, .outer = 1, .in = 1, .inner = 1, .out = 1};
+    pass->index = qn__calloc(ctx, 2, sizeof(*pass->index));
+    pass->weight = qn__calloc(ctx, 2, sizeof(*pass->weight));
+    if (pass->index == NULL || pass->weight == NULL)
+        return QN_NOMEM(error);
+    pass->weight[0] = 1.0f;
+    return QN_OK;
+}
+
+static __attribute__((cold)) qn_status prepare_bytes(const qn_plan *plan, qn_step *step,
+                                                     resize_state *s, qn_error *error)
+{
+    const qn_tensor *const x = step->node->inputs[0];
+    QN_TRY(qn__qparams_read(step, x, &s->x, error));
+    QN_TRY(qn__qparams_read(step, step->node->outputs[0], &s->y, error));
+    if (s->n_passes > 2)
+        return qn__step_fail(step, error, QN_UNSUPPORTED, "more than two axes of bytes");
+    step->scratch_bytes = 0;
+    if (s->n_passes == 0) {
+        QN_TRY(add_whole(plan, s, error));
+        s->passes[0].inner = qn__tensor_elements(x);
+    }
+    if (s->n_passes == 2)
+        return QN_OK;
+    /* The other is an axis of one element inside the first. */
+    QN_TRY(add_whole(plan, s, error));
+    s->passes[1].outer = s->passes[0].outer * s->passes[0].out;
+    s->passes[1].inner = s->passes[0].inner;
+    return QN_OK;
+}
+
+typedef struct bytes_job {
+    const resize_state *s;
+    const uint8_t *src;
+    uint8_t *dst;
+} bytes_job;
+
+enum { BLOCK = 16 };
+
+/* Loops of a fixed length, which are made vectors of. */
+static void bytes_block(const resize_state *s, const uint8_t *const rows[4], const float weights[4],
+                        uint8_t *out)
+{
+    const uint8_t flip = s->x.dtype == QN_DTYPE_I8 ? 0x80 : 0;
+    const float zero = (float)(s->x.zero + flip), ratio = s->x.scale / s->y.scale;
+    const float lo = (float)(s->y.qmin - s->y.zero), hi = (float)(s->y.qmax - s->y.zero);
+    const int32_t to = s->y.zero;
+    float sums[BLOCK];
+    for (size_t i = 0; i < BLOCK; i++)
+        sums[i] = (float)(rows[0][i] ^ flip) * weights[0];
+    for (size_t t = 1; t < 4; t++)
+        for (size_t i = 0; i < BLOCK; i++)
+            sums[i] += (float)(rows[t][i] ^ flip) * weights[t];
+    for (size_t i = 0; i < BLOCK; i++) {
+        float v = (sums[i] - zero) * ratio;
+        v = v > lo ? v : lo;
+        v = v < hi ? v : hi;
+        out[i] = (uint8_t)((int32_t)qn_rne_small(v) + to);
+    }
+}
+
+/* What lies inside both axes, of one position. */
+static void bytes_row(const resize_state *s, const uint8_t *const rows[4], const float weights[4],
+                      size_t n, uint8_t *out)
+{
+    uint8_t rest[5][BLOCK] = {{0}};
+    const uint8_t *at[4];
+    size_t i = 0;
+    for (; i + BLOCK <= n; i += BLOCK) {
+        for (size_t t = 0; t < 4; t++)
+            at[t] = rows[t] + i;
+        bytes_block(s, at, weights, out + i);
+    }
+    if (i == n)
+        return;
+    for (size_t t = 0; t < 4; t++) {
+        memcpy(rest[t], rows[t] + i, n - i);
+        at[t] = rest[t];
+    }
+    bytes_block(s, at, weights, rest[4]);
+    memcpy(out + i, rest[4], n - i);
+}
+
+static void bytes_rows(void *arg, size_t begin, size_t end)
+{
+    const bytes_job *const job = arg;
+    const resize_pass *const a = &job->s->passes[0], *const b = &job->s->passes[1];
+    const size_t n = b->inner, middle = a->inner / (b->in * n);
+    for (size_t row = begin; row < end; row++) {
+        const size_t j = row % b->out, m = row / b->out % middle;
+        const size_t k = row / b->out / middle % a->out, o = row / b->out / middle / a->out;
+        const uint8_t *rows[4];
+        float weights[4];
+        for (size_t t = 0; t < 4; t++) {
+            const size_t ka = 2 * k + t / 2, kb = 2 * j + t % 2;
+            const size_t at = (o * a->in + (size_t)a->index[ka]) * middle + m;
+            rows[t] = job->src + (at * b->in + (size_t)b->index[kb]) * n;
+            weights[t] = a->weight[ka] * b->weight[kb];
+        }
+        bytes_row(job->s, rows, weights, n, job->dst + row * n);
+    }
+}
+
+static __attribute__((cold)) qn_status prepare(const qn_plan *plan, qn_step *step, qn_error *error)
 {
     const qn_context *const ctx = qn__plan_context(plan);
     const char *const mode = qn__attr_string(step->node, "mode", "nearest");
@@ -268,19 +386,25 @@ static qn_status prepare(const qn_plan *plan, qn_step *step, qn_error *error)
         return qn__prepare_resize_nearest(plan, step, &r, error);
     if (!cubic && !linear && !nearest)
         return qn__step_fail(step, error, QN_UNSUPPORTED, "mode \"%s\"", mode);
-    if (step->node->inputs[0]->type.dtype != QN_DTYPE_F32)
+    const bool bytes = linear && !region && step->node->inputs[0]->type.kind == QN_TYPE_QUANT &&
+                       qn__attr_int(step->node, "antialias", 0) == 0;
+    if (step->node->inputs[0]->type.dtype != QN_DTYPE_F32 && !bytes)
         return qn__step_fail(step, error, QN_UNSUPPORTED, "%s in mode \"%s\"",
                              qn__dtype_name(step->node->inputs[0]->type.dtype), mode);
     resize_state *const s = qn__calloc(ctx, 1, sizeof(*s));
     if (s == NULL)
         return QN_NOMEM(error);
+    if (bytes && r.rank == 4)
+        step->in_layout[0] = QN_LAYOUT_CHANNELS_LAST;
     step->out_layout[0] = step->in_layout[0];
-    const qn_status status = make_passes(plan, step, &r,
-                                         cubic    ? RESIZE_CUBIC
-                                         : linear ? RESIZE_LINEAR
-                                                  : RESIZE_NEAREST,
-                                         s, error);
+    qn_status status = make_passes(plan, step, &r,
+                                   cubic    ? RESIZE_CUBIC
+                                   : linear ? RESIZE_LINEAR
+                                            : RESIZE_NEAREST,
+                                   s, error);
     s->extrapolation = qn__attr_float(step->node, "extrapolation_value", 0.0f);
+    if (status == QN_OK && bytes)
+        status = prepare_bytes(plan, step, s, error);
     if (status != QN_OK) {
         release_state(ctx, s);
         return status;
@@ -341,6 +465,13 @@ static qn_status run(const qn_step *step, const qn_run_env *env, const qn_view *
 {
     (void)error;
     const resize_state *const s = step->state;
+    if (in[0].tensor->type.kind == QN_TYPE_QUANT) {
+        bytes_job job = {s, in[0].data, out[0].data};
+        const size_t n = s->passes[1].inner;
+        if (out[0].count > 0)
+            qn__parallel_ranges(env->pool, bytes_rows, &job, out[0].count / n, 8 * n);
+        return QN_OK;
+    }
     const float *src = in[0].data;
     if (s->n_passes == 0)
         memcpy(out[0].data, src, in[0].count * sizeof(float));

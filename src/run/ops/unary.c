@@ -2,7 +2,7 @@
 #include "run/ops/unary.h"
 
 #include "run/nd.h"
-#include "run/ops/vmath.h"
+#include "kernel/vmath.h"
 
 /* Loops over src (maybe dst itself: same index only, so vectorizing is safe). Those over functions
  * of the library do as many as there are, the others whole blocks: no code for what is left over.
@@ -23,6 +23,16 @@ enum { BLOCK = 64 };
 static float gelu_tanh(float x)
 {
     return 0.5f * x * (1.0f + tanhf(0.7978845608f * (x + 0.044715f * x * x * x)));
+}
+
+static void swish(const qn_unary *u, const float *src, float *dst)
+{
+    float part[BLOCK];
+    for (size_t i = 0; i < BLOCK; i++)
+        part[i] = -(u->alpha * src[i]);
+    u->exp(part, part, BLOCK);
+    for (size_t i = 0; i < BLOCK; i++)
+        dst[i] = src[i] * (1.0f / (1.0f + part[i]));
 }
 
 /* Operators that are one function of the C library. */
@@ -88,7 +98,10 @@ static void apply(const qn_unary *u, const float *src, float *dst, size_t n)
         LOOP(x < 0.0f ? alpha * x : x);
         break;
     case QN_OP_SIGMOID:
-        LOOP(qn_sigmoid_f32(x));
+        LOOP(-x);
+        u->exp(dst, dst, BLOCK);
+        for (size_t i = 0; i < BLOCK; i++)
+            dst[i] = 1.0f / (1.0f + dst[i]);
         break;
     case QN_OP_HARD_SIGMOID:
         LOOP(alpha * x + beta < 0.0f ? 0.0f : (alpha * x + beta > 1.0f ? 1.0f : alpha * x + beta));
@@ -113,7 +126,7 @@ static void apply(const qn_unary *u, const float *src, float *dst, size_t n)
         CALL((x > 0.0f ? x : 0.0f) + log1pf(expf(-fabsf(x))));
         break;
     case QN_OP_EXP:
-        LOOP(qn_exp_f32(x));
+        u->exp(src, dst, BLOCK);
         break;
     case QN_OP_SQRT:
         LOOP(sqrtf(x));
@@ -146,7 +159,7 @@ static void apply(const qn_unary *u, const float *src, float *dst, size_t n)
         LOOP(x < -alpha ? x + beta : (x > alpha ? x - beta : 0.0f));
         break;
     case QN_OP_SWISH:
-        LOOP(x * qn_sigmoid_f32(alpha * x));
+        swish(u, src, dst);
         break;
     default:
         break;
@@ -189,7 +202,7 @@ __attribute__((cold)) qn_status qn__unary_read(const qn_plan *plan, const qn_ste
                                                qn_unary *out, qn_error *error)
 {
     const qn_node *const node = step->node;
-    qn_unary u = {.op = node->op, .clamp = qn__step_clamp(step)};
+    qn_unary u = {.op = node->op, .clamp = qn__step_clamp(step), .exp = step->kernels->f32_exp.fn};
     switch (node->op) {
     case QN_OP_CLIP:
         u.alpha = qn__attr_float(node, "min", -INFINITY);

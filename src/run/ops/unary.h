@@ -9,6 +9,7 @@ typedef struct qn_unary {
     float alpha, beta;  /* the operator's own parameters; Clip: bounds */
     bool approximate;   /* Gelu by tanh */
     qn_clamp_f32 clamp; /* fused activation */
+    qn_f32_exp_fn exp;
 } qn_unary;
 /* Parameters from attributes and constant inputs. UNSUPPORTED for other operators. */
 qn_status qn__unary_read(const qn_plan *plan, const qn_step *step, qn_unary *out, qn_error *error);

@@ -1,6 +1,6 @@
 /* Element functions written so that compilers vectorize loops over them. */
-#ifndef QN_RUN_OPS_VMATH_H
-#define QN_RUN_OPS_VMATH_H
+#ifndef QN_KERNEL_VMATH_H
+#define QN_KERNEL_VMATH_H
 
 #include <math.h>
 #include <stdint.h>
