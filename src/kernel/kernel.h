@@ -163,6 +163,7 @@ typedef struct qn_q8_igemm {
     /* Not 0: each half of a call's rows is read in place if it lies evenly spaced, which callers
      * should cut for: halves of up to so many rows. */
     size_t run;
+    size_t unit;          /* not 0: rows that calls are best cut to multiples of, evenly */
     size_t ahead_panels;  /* of qn_q8_out.ahead; 0: nothing is prefetched */
     qn_q8_pairs_fn pairs; /* NULL: panels have no tables */
     const char *name;

@@ -2,7 +2,8 @@
  * step. A panel's groups of four k are the rows of a tile as they lie. Rows are read where they are
  * if they lie evenly spaced and a tap is made of whole steps, otherwise from one copy for all
  * columns. */
-#include "kernel/kernel.h"
+#include "kernel/x86/q8_bytes_avx512.h"
+#include "kernel/x86/q8_igemm_vnni.h"
 
 #include <immintrin.h>
 #include <string.h>
@@ -135,6 +136,46 @@ static void put(const int32_t *sums, size_t rows, size_t columns, const float *s
     }
 }
 
+/* As bytes with small scales: `rows` rows of one panel or of two. */
+static inline __attribute__((always_inline)) void
+put_bytes(const size_t panels, int32_t sums[2][TILE_ROWS * NR], size_t rows, size_t columns,
+          const uint8_t *scales, size_t panel_bytes, uint8_t *c, size_t c_stride,
+          const byte_bounds *to)
+{
+    const size_t at_once = 4 / panels;
+    const __mmask32 first = 0xffffffffu >> (32 - columns);
+    const __m512 scale[2] = {_mm512_loadu_ps(scales),
+                             _mm512_loadu_ps(scales + (panels - 1) * panel_bytes)};
+    for (size_t m = 0; m < rows; m += at_once, c += at_once * c_stride) {
+        __m512i v[4];
+        __m512 by[4];
+        const size_t left = rows - m;
+#pragma GCC unroll 4
+        for (size_t i = 0; i < 4; i++) {
+            const size_t row = i / panels < left ? m + i / panels : rows - 1;
+            v[i] = _mm512_loadu_si512(sums[i % panels] + row * NR);
+            by[i] = scale[i % panels];
+        }
+        const __m512i bytes = to_bytes(to, v, by);
+        if (panels == 2) {
+            _mm256_mask_storeu_epi8(c, first, _mm512_castsi512_si256(bytes));
+            if (left > 1)
+                _mm256_mask_storeu_epi8(c + c_stride, first, _mm512_extracti64x4_epi64(bytes, 1));
+            continue;
+        }
+        _mm_mask_storeu_epi8(c, (__mmask16)first, _mm512_castsi512_si128(bytes));
+        if (left > 1)
+            _mm_mask_storeu_epi8(c + c_stride, (__mmask16)first,
+                                 _mm512_extracti32x4_epi32(bytes, 1));
+        if (left > 2)
+            _mm_mask_storeu_epi8(c + 2 * c_stride, (__mmask16)first,
+                                 _mm512_extracti32x4_epi32(bytes, 2));
+        if (left > 3)
+            _mm_mask_storeu_epi8(c + 3 * c_stride, (__mmask16)first,
+                                 _mm512_extracti32x4_epi32(bytes, 3));
+    }
+}
+
 typedef struct gemm {
     const uint8_t *const *a;
     half upper, lower;
@@ -233,7 +274,9 @@ static void all_columns(gemm *g, size_t nc, const uint8_t *w, size_t panel_bytes
     const size_t elem = out->is_float ? sizeof(float) : 1;
     const bool two_halves = g->lower.rows > 0;
     uint8_t *const c_lower = c + g->upper.rows * c_stride * elem;
-    int32_t sums[4][TILE_ROWS * NR];
+    int32_t sums[2][2][TILE_ROWS * NR];
+    const bool in_bytes = out->small_scales && !out->is_float;
+    const byte_bounds bounds = byte_bounds_of(out);
     for (size_t n = 0; n < nc; n += 2 * NR, w += 2 * panel_bytes) {
         const bool two_panels = n + NR < nc;
         if (two_panels) {
@@ -241,25 +284,34 @@ static void all_columns(gemm *g, size_t nc, const uint8_t *w, size_t panel_bytes
                 panels(g, true, true, w, panel_bytes);
             else
                 panels(g, false, true, w, panel_bytes);
-            _tile_stored(1, sums[1], NR * sizeof(int32_t));
+            _tile_stored(1, sums[0][1], NR * sizeof(int32_t));
         } else {
             if (two_halves)
                 panels(g, true, false, w, panel_bytes);
             else
                 panels(g, false, false, w, panel_bytes);
         }
-        _tile_stored(0, sums[0], NR * sizeof(int32_t));
+        _tile_stored(0, sums[0][0], NR * sizeof(int32_t));
         if (two_halves) {
-            _tile_stored(2, sums[2], NR * sizeof(int32_t));
+            _tile_stored(2, sums[1][0], NR * sizeof(int32_t));
             if (two_panels)
-                _tile_stored(3, sums[3], NR * sizeof(int32_t));
+                _tile_stored(3, sums[1][1], NR * sizeof(int32_t));
         }
-        for (size_t j = 0; j < 1u + two_panels; j++) {
-            const size_t n0 = n + j * NR, columns = nc - n0 < NR ? nc - n0 : NR;
-            const float *const scales =
-                (const float *)(const void *)(w + j * panel_bytes + NR * sizeof(int32_t));
-            put(sums[j], g->upper.rows, columns, scales, c + n0 * elem, c_stride, out);
-            put(sums[2 + j], g->lower.rows, columns, scales, c_lower + n0 * elem, c_stride, out);
+        const uint8_t *const scales = w + NR * sizeof(int32_t);
+        for (size_t i = 0; i < 1u + two_halves; i++) {
+            const size_t rows = i == 0 ? g->upper.rows : g->lower.rows;
+            uint8_t *const to = (i == 0 ? c : c_lower) + n * elem;
+            const size_t left = nc - n;
+            if (in_bytes && two_panels)
+                put_bytes(2, sums[i], rows, left < 2 * NR ? left : 2 * NR, scales, panel_bytes, to,
+                          c_stride, &bounds);
+            else if (in_bytes)
+                put_bytes(1, sums[i], rows, left, scales, panel_bytes, to, c_stride, &bounds);
+            else
+                for (size_t j = 0; j < 1u + two_panels; j++)
+                    put(sums[i][j], rows, left - j * NR < NR ? left - j * NR : NR,
+                        (const float *)(const void *)(scales + j * panel_bytes), to + j * NR * elem,
+                        c_stride, out);
         }
     }
 }
@@ -285,23 +337,31 @@ static void one_row(size_t nc, size_t kc, size_t ks, const uint8_t *const *a, ui
     }
 }
 
-/* Of few k, tiles cost more than they save; panels are the same for both. */
-enum { FEW_GROUPS = 11, VNNI_MR = 8 };
+/* Of few k, tiles cost more than they save, and so do short taps: where their rows would have to be
+ * copied together, and of less than LEAST_TAP bytes. Panels are the same for both. */
+enum { FEW_GROUPS = 11, LEAST_TAP = 24 };
+static bool is_few(const gemm *g, size_t mr, bool in_place)
+{
+    const size_t upper = mr <= TILE_ROWS ? mr : (mr + 1) / 2;
+    ptrdiff_t stride;
+    if (g->groups <= FEW_GROUPS)
+        return true;
+    if (g->ks == 1 || g->kc >= TILE_ROW_BYTES)
+        return false;
+    return !in_place || g->kc < LEAST_TAP || !evenly_spaced(g->a, g->ks, upper, &stride) ||
+           !evenly_spaced(g->a + upper, g->ks, mr - upper, &stride);
+}
+
 static void few_k(size_t mr, size_t nc, size_t kc, size_t ks, const uint8_t *const *a, uint8_t flip,
-                  bool safe, const void *w, uint8_t *c, size_t c_stride, const qn_q8_out *out)
+                  const void *w, uint8_t *c, size_t c_stride, const qn_q8_out *out)
 {
     const size_t elem = out->is_float ? sizeof(float) : 1;
-    const uint8_t *rows[FEW_GROUPS * VNNI_MR];
-    /* Cut evenly, as callers do. */
-    const size_t cuts = (mr + VNNI_MR - 1) / VNNI_MR;
-    for (size_t i = 0; i < cuts; i++) {
-        const size_t m0 = i * mr / cuts, m1 = (i + 1) * mr / cuts;
-        for (size_t p = 0; p < ks; p++)
-            for (size_t m = 0; m < VNNI_MR; m++)
-                rows[p * VNNI_MR + m] = a[p * MR + (m0 + m < m1 ? m0 + m : m1 - 1)];
-        qn__q8_igemm_8x48_vnni(m1 - m0, nc, kc, ks, rows, flip, safe, w, c + m0 * c_stride * elem,
-                               c_stride, out);
-    }
+    /* Cut evenly, as callers do; tiles of such halves end at most where 32 rows do. */
+    const size_t upper = mr > QN_Q8_VNNI_MR ? mr / 2 : mr;
+    qn__q8_igemm_vnni_rows(upper, nc, kc, ks, a, MR, flip, w, c, c_stride, out);
+    if (upper < mr)
+        qn__q8_igemm_vnni_rows(mr - upper, nc, kc, ks, a + upper, MR, flip, w,
+                               c + upper * c_stride * elem, c_stride, out);
 }
 
 /* Some rows, which are read in place or fit the room. */
@@ -335,20 +395,21 @@ void qn__q8_igemm_32x32_amx(size_t mr, size_t nc, size_t kc, size_t ks, const ui
                             uint8_t flip, bool safe, const void *w, void *c, size_t c_stride,
                             const qn_q8_out *out)
 {
+    (void)safe;
     gemm g = {.a = a,
               .kc = kc,
               .ks = ks,
               .groups = ks * ((kc + KR - 1) / KR),
               .ahead = out->ahead,
               .ahead_bytes = out->ahead_bytes};
-    if (g.groups <= FEW_GROUPS) {
-        few_k(mr, nc, kc, ks, a, flip, safe, w, c, c_stride, out);
+    g.step = choose_step(kc);
+    const bool in_place = flip == 0 && g.step != 0;
+    if (is_few(&g, mr, in_place)) {
+        few_k(mr, nc, kc, ks, a, flip, w, c, c_stride, out);
         return;
     }
     const size_t panel_bytes = NR * (sizeof(int32_t) + sizeof(float) + g.groups * KR);
     const size_t elem = out->is_float ? sizeof(float) : 1;
-    g.step = choose_step(kc);
-    const bool in_place = flip == 0 && g.step != 0;
     if (g.step == 0)
         g.step = TILE_ROW_BYTES;
     const size_t row_bytes = (g.groups * KR + g.step - 1) / g.step * g.step;

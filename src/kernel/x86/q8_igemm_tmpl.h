@@ -60,10 +60,6 @@ static inline __attribute__((always_inline)) void group(const size_t mr, const s
     }
 #pragma GCC unroll 16
     for (size_t m = 0; m < mr; m++) {
-#ifdef DOT_ROW
-        DOT_ROW(np, acc[m], rows[m] + k, b);
-        continue;
-#endif
         VEC a = SET1(row_bytes(rows[m] + k));
 #if WIDE
         const VEC a_odd = SRLI16(a, 8);
@@ -297,14 +293,15 @@ static const tile_fn tiles[MR][SAFE_NP] = {EIGHT(NAMES_1, 0)};
 static const tile_fn wide_tiles[WIDE_MR][NP] = {FOUR(NAMES_2, 1)};
 #elif WIDE
 enum { WIDE_MR = 8, SAFE_NP = NP };
-EIGHT(TILES_3, 0)
-EIGHT(TILES_3, 1)
-static const tile_fn tiles[MR][NP] = {EIGHT(NAMES_3, 0)};
-static const tile_fn wide_tiles[MR][NP] = {EIGHT(NAMES_3, 1)};
-#elif LANES == 16
-enum { SAFE_NP = NP };
-EIGHT(TILES_3, 0)
-static const tile_fn tiles[MR][NP] = {EIGHT(NAMES_3, 0)};
+/* Code is dear: other numbers of rows are rounded up, rows behind the last one are valid ones. */
+TILES_3(1, 0)
+TILES_3(2, 0)
+TILES_3(4, 0) TILES_3(6, 0) TILES_3(7, 0) TILES_3(8, 0) TILES_3(1, 1) TILES_3(4, 1)
+    TILES_3(8, 1) static const tile_fn tiles[MR][NP] = {
+        NAMES_3(1, 0) NAMES_3(2, 0) NAMES_3(4, 0) NAMES_3(4, 0) NAMES_3(6, 0) NAMES_3(6, 0)
+            NAMES_3(7, 0) NAMES_3(8, 0)};
+static const tile_fn wide_tiles[MR][NP] = {NAMES_3(1, 1) NAMES_3(4, 1) NAMES_3(4, 1) NAMES_3(
+    4, 1) NAMES_3(8, 1) NAMES_3(8, 1) NAMES_3(8, 1) NAMES_3(8, 1)};
 #else
 enum { SAFE_NP = NP };
 SIX(TILES_2, 0)
@@ -434,6 +431,8 @@ static void copy_rows(const copied *to, size_t mr, size_t k, size_t kc, size_t k
                 COPY_END(room, from, i, kc, sign);
             to->rows[p * MR + m] = room;
         }
+        for (size_t m = mr; m < MR; m++)
+            to->rows[p * MR + m] = to->rows[p * MR + mr - 1];
     }
 }
 

@@ -1,13 +1,410 @@
-/* 8-bit indirect GEMM for AVX-512 with VNNI: vpdpbusd is exact for all weights. A full tile is 8
- * rows x 48 columns as in the float kernel: 24 accumulators for 11 loads. */
+/* 8-bit indirect GEMM for AVX-512 with VNNI: vpdpbusd is exact for all weights. A call has up to 24
+ * rows, which are cut into tiles of 6 rows x 4 panels, 8 x 3, 12 x 2 or 12 x 1: all but the last
+ * have 24 accumulators for 10 to 14 loads, and the weights of a tile's panels stay in the first
+ * level for the rows below. */
+#include "kernel/x86/q8_igemm_vnni.h"
+
 #include "kernel/x86/asm512.h"
 #include "kernel/x86/q8_avx512.h"
+#include "kernel/x86/q8_bytes_avx512.h"
 
-#define MR 8
-#define DOT_ROW(np, acc, row, b) dpbusd512_row(np, acc, row, b)
-#define PAIRS 0
-#define NP 3
-#define WIDE 0
-#define DOT(acc, a, b) dpbusd512(acc, a, b)
-#define IGEMM qn__q8_igemm_8x48_vnni
-#include "kernel/x86/q8_igemm_tmpl.h"
+#include <string.h>
+
+enum { MR = QN_Q8_VNNI_MR, NR = 16, KR = 4, NP = 4, GROUP_BYTES = NR * KR };
+/* Bytes of what follows this product that are read ahead for each group of k: as fast as a third
+ * level delivers. Weights of more k are read ahead too, so many bytes; products of fewer with
+ * nothing to read ahead do without prefetches, which cost a twentieth. */
+enum { AHEAD_STEP = GROUP_BYTES / 2, FAR_K = 1024, FAR = 16 * GROUP_BYTES };
+
+/* What a product is made of, with what its tiles have in common. */
+typedef struct product {
+    size_t kc, ks; /* kc: whole groups */
+    size_t a_step; /* row pointers of a tap */
+    size_t panel_bytes;
+    size_t c_stride;
+    bool in_bytes; /* and small_scales: written without a detour */
+    byte_bounds bounds;
+} product;
+
+/* Tiles of n rows below each other: pointers to rows, the first of `columns` outputs, the first
+ * panel. Tiles may have more rows than n, which are computed for nothing. */
+typedef struct place {
+    const uint8_t *const *a;
+    const uint8_t *w;
+    const uint8_t *ahead; /* NULL: nothing is read ahead */
+    size_t ahead_step;
+    uint8_t *c;
+    size_t times, n, columns;
+    const uint8_t *from; /* what every row begins with, panel by panel */
+    __m512i (*sums)[NP]; /* where one tile ends unless bytes are written */
+} place;
+
+/* The first n rows as bytes, more than `few`. */
+static inline __attribute__((always_inline)) void
+put_bytes(const product *g, const size_t mr, const size_t few, const size_t np, size_t n,
+          const uint8_t *scales, size_t step, __mmask64 first, uint8_t *c, __m512i acc[MR / 2][NP])
+{
+    const size_t rows = np >= 3 ? 1 : 4 / np; /* of four sums */
+    const size_t stride = g->c_stride;
+#pragma GCC unroll 16
+    for (size_t m0 = 0; m0 < mr; m0 += rows) {
+        __m512i v[4];
+        __m512 by[4];
+#pragma GCC unroll 4
+        for (size_t i = 0; i < 4; i++) {
+            const size_t m = m0 + (np >= 3 ? 0 : i / np), j = np >= 3 ? i : i % np;
+            v[i] = acc[m < mr ? m : mr - 1][j < np ? j : np - 1];
+            by[i] = _mm512_loadu_ps(scales + (j < np ? j : np - 1) * step);
+        }
+        const __m512i bytes = to_bytes(&g->bounds, v, by);
+#pragma GCC unroll 4
+        for (size_t i = 0; i < rows; i++, c += stride) {
+            if (m0 + i >= mr || (m0 + i > few && m0 + i >= n))
+                return;
+            if (np >= 3)
+                _mm512_mask_storeu_epi8(c, first, bytes);
+            else if (np == 2)
+                _mm256_mask_storeu_epi8(c, (__mmask32)first,
+                                        i == 0 ? _mm512_castsi512_si256(bytes)
+                                               : _mm512_extracti64x4_epi64(bytes, 1));
+            else
+                _mm_mask_storeu_epi8(c, (__mmask16)first,
+                                     i == 0   ? _mm512_castsi512_si128(bytes)
+                                     : i == 1 ? _mm512_extracti32x4_epi32(bytes, 1)
+                                     : i == 2 ? _mm512_extracti32x4_epi32(bytes, 2)
+                                              : _mm512_extracti32x4_epi32(bytes, 3));
+        }
+    }
+}
+
+static inline __attribute__((always_inline)) const uint8_t *
+one_tap(const size_t mr, const size_t np, __m512i acc[MR / 2][NP],
+        const uint8_t *const rows[MR / 2], size_t kc, const uint8_t **next, size_t step,
+        const bool look_ahead, const uint8_t *ahead, size_t ahead_step)
+{
+    const uint8_t *w = *next;
+    for (size_t k = 0; k < kc; k += KR, w += GROUP_BYTES) {
+        __m512i b[NP];
+        /* One pointer, not one for each panel: registers are short. */
+        __asm__("" : "+r"(w), "+r"(step));
+        if (look_ahead) {
+            _mm_prefetch((const char *)ahead, _MM_HINT_T1);
+            ahead += ahead_step;
+        }
+#pragma GCC unroll 4
+        for (size_t j = 0; j < np; j++)
+            b[j] = _mm512_loadu_si512(w + j * step);
+        if (look_ahead)
+#pragma GCC unroll 4
+            for (size_t j = 0; j < np; j++)
+                _mm_prefetch((const char *)(w + j * step + FAR), _MM_HINT_T0);
+#pragma GCC unroll 16
+        for (size_t m = 0; m < mr; m++)
+            dpbusd512_row(np, acc[m], rows[m] + k, b);
+    }
+    *next = w;
+    return ahead;
+}
+
+/* For more than `few` rows. */
+static inline __attribute__((always_inline)) void
+tiles(const size_t mr, const size_t few, const size_t np, const product *g, const place *p)
+{
+    const uint8_t *const begin = p->w + NR * (sizeof(int32_t) + sizeof(float));
+    const uint8_t *const *a = p->a;
+    const uint8_t *ahead = p->ahead;
+    uint8_t *c = p->c;
+    size_t step = g->panel_bytes;
+    const size_t kc = g->kc, n = p->n, a_step = g->a_step;
+    const __mmask64 first = ~0ull >> (64 - p->columns);
+    for (size_t times = p->times;;) {
+        const uint8_t *w = begin;
+        const uint8_t *const *tap = a;
+        __m512i acc[MR / 2][NP];
+#pragma GCC unroll 4
+        for (size_t j = 0; j < np; j++)
+            acc[0][j] = _mm512_loadu_si512(p->from + j * step);
+#pragma GCC unroll 16
+        for (size_t m = 1; m < mr; m++)
+#pragma GCC unroll 4
+            for (size_t j = 0; j < np; j++)
+                acc[m][j] = acc[0][j];
+        for (size_t t = g->ks; t > 0; t--, tap += a_step) {
+            const uint8_t *rows[MR / 2];
+#pragma GCC unroll 16
+            for (size_t m = 0; m < mr; m++)
+                rows[m] = tap[m];
+            if (np >= 2 && ahead != NULL)
+                ahead = one_tap(mr, np, acc, rows, kc, &w, step, true, ahead, p->ahead_step);
+            else
+                one_tap(mr, np, acc, rows, kc, &w, step, false, NULL, 0);
+        }
+        if (!g->in_bytes) {
+#pragma GCC unroll 16
+            for (size_t m = 0; m < mr; m++)
+#pragma GCC unroll 4
+                for (size_t j = 0; j < np; j++)
+                    p->sums[m][j] = acc[m][j];
+            return;
+        }
+        put_bytes(g, mr, few, np, n, begin - NR * sizeof(float), step, first, c, acc);
+        if (--times == 0)
+            return;
+        a += n;
+        c += n * g->c_stride;
+    }
+}
+
+#define TILE(mr, few, np)                                                                          \
+    static void tile_##mr##_##np(const product *g, const place *p)                                 \
+    {                                                                                              \
+        tiles(mr, few, np, g, p);                                                                  \
+    }
+TILE(8, 0, 1)
+TILE(12, 8, 1)
+TILE(8, 0, 2)
+TILE(12, 8, 2)
+TILE(7, 0, 3)
+TILE(8, 7, 3)
+TILE(1, 0, 4)
+TILE(5, 0, 4)
+TILE(6, 5, 4)
+
+typedef struct shape {
+    uint8_t most, few; /* rows of a full tile, and up to how many the other is for */
+    void (*full)(const product *g, const place *p);
+    void (*less)(const product *g, const place *p);
+} shape;
+static const shape shapes[NP] = {{12, 8, tile_12_1, tile_8_1},
+                                 {12, 8, tile_12_2, tile_8_2},
+                                 {8, 7, tile_8_3, tile_7_3},
+                                 {6, 5, tile_6_4, tile_5_4}};
+
+/* --- outputs by way of memory ----------------------------------------------------------------- */
+static void put_sums(const product *g, const place *p, size_t np, const qn_q8_out *out)
+{
+    const __m512 most = _mm512_set1_ps((float)(out->hi - out->zero));
+    const __m512i least = _mm512_set1_epi32(out->lo - out->zero);
+    const __m512 lo = _mm512_set1_ps(out->clamp.lo), hi = _mm512_set1_ps(out->clamp.hi);
+    for (size_t j = 0; j < np; j++) {
+        const size_t n = p->columns - j * NR < NR ? p->columns - j * NR : NR;
+        const __m512 scale = _mm512_loadu_ps(p->w + NR * sizeof(int32_t) + j * g->panel_bytes);
+        for (size_t m = 0; m < p->n; m++) {
+            const __m512 v = _mm512_mul_ps(_mm512_cvtepi32_ps(p->sums[m][j]), scale);
+            const size_t at = m * g->c_stride + j * NR;
+            if (out->is_float) {
+                _mm512_mask_storeu_ps((float *)(void *)p->c + at, first16(n),
+                                      _mm512_min_ps(hi, _mm512_max_ps(lo, v)));
+                continue;
+            }
+            const __m512i q = _mm512_max_epi32(least, _mm512_cvtps_epi32(_mm512_min_ps(most, v)));
+            _mm512_mask_cvtepi32_storeu_epi8(p->c + at, first16(n),
+                                             _mm512_add_epi32(q, _mm512_set1_epi32(out->zero)));
+        }
+    }
+}
+
+/* --- columns ---------------------------------------------------------------------------------- */
+/* Panels of the next tile: four where their weights stay in the first level for the rows below
+ * (outputs of four take the fewest steps), else three: more rows share what is loaded. */
+enum { FOUR_MAX_K = 256 };
+static size_t panels_at_once(size_t mr, size_t panels, size_t k)
+{
+    if (mr == 1)
+        return panels < NP ? panels : NP;
+    if (k <= FOUR_MAX_K)
+        return panels % 4 == 0 ? 4 : panels < 3 ? panels : 3;
+    return panels < 3 ? panels : panels % 3 == 0 || panels == 5 ? 3 : 4;
+}
+
+static void run_tiles(const product *g, const place *p, size_t np)
+{
+    const shape *const s = &shapes[np - 1];
+    if (np == NP && p->n == 1)
+        tile_1_4(g, p);
+    else if (p->n <= s->few)
+        s->less(g, p);
+    else
+        s->full(g, p);
+}
+
+typedef struct ahead {
+    const uint8_t *at;
+    size_t bytes, tile_bytes;
+} ahead;
+
+/* `times` tiles of n rows. */
+static void rows_of_tiles(const product *g, place *p, size_t np, ahead *next, const qn_q8_out *out)
+{
+    const size_t bytes = p->times * next->tile_bytes, times = p->times;
+    p->ahead = g->ks * g->kc > FAR_K ? p->w : NULL;
+    p->ahead_step = 0;
+    if (next->bytes > 0 && next->bytes >= bytes) {
+        p->ahead = next->at;
+        p->ahead_step = AHEAD_STEP;
+        next->at += bytes;
+        next->bytes -= bytes;
+    }
+    if (g->in_bytes) {
+        run_tiles(g, p, np);
+        p->a += times * p->n;
+        p->c += times * p->n * g->c_stride;
+        return;
+    }
+    const size_t elem = out->is_float ? sizeof(float) : 1;
+    for (size_t i = 0; i < times; i++) {
+        run_tiles(g, p, np);
+        put_sums(g, p, np, out);
+        p->a += p->n;
+        p->c += p->n * g->c_stride * elem;
+    }
+}
+
+static void all_columns(const product *g, size_t mr, size_t nc, const uint8_t *const *a,
+                        const uint8_t *w, uint8_t *c, const qn_q8_out *out)
+{
+    const size_t elem = out->is_float ? sizeof(float) : 1;
+    ahead next = {out->ahead, out->ahead_bytes, g->ks * (g->kc / KR) * AHEAD_STEP};
+    __m512i sums[MR / 2][NP];
+    for (size_t panels = (nc + NR - 1) / NR, np; panels > 0; panels -= np) {
+        np = panels_at_once(mr, panels, g->ks * g->kc);
+        const size_t columns = nc < np * NR ? nc : np * NR;
+        const uint32_t most = shapes[np - 1].most, cuts = ((uint32_t)mr + most - 1) / most;
+        const uint32_t longer = (uint32_t)mr % cuts;
+        /* `most` divides MR: no tile reads pointers behind it. */
+        place p = {.a = a,
+                   .w = w,
+                   .c = c,
+                   .times = cuts - longer,
+                   .n = (uint32_t)mr / cuts,
+                   .columns = columns,
+                   .from = w,
+                   .sums = sums};
+        rows_of_tiles(g, &p, np, &next, out);
+        if (longer > 0) {
+            p.times = longer;
+            p.n++;
+            rows_of_tiles(g, &p, np, &next, out);
+        }
+        w += np * g->panel_bytes;
+        c += columns * elem;
+        nc -= columns;
+    }
+}
+
+/* --- copied rows ------------------------------------------------------------------------------ */
+/* Rows that need flipping, or that end inside a group, are copied to the stack: once for all
+ * columns, or what has room for it part by part. */
+enum { ROOM = 40960, ROOM_TAPS = 128, PART = ROOM / MR / 64 * 64 };
+typedef struct copies {
+    uint8_t bytes[ROOM];
+    const uint8_t *rows[ROOM_TAPS * MR];
+} copies;
+
+static size_t row_step(size_t kc)
+{
+    return (kc + sizeof(__m512i) - 1) / sizeof(__m512i) * sizeof(__m512i);
+}
+
+/* Bytes k to k + kc of the rows of ks taps, and pointers to them. Stores are as wide as the room
+ * allows: loads of four bytes must not straddle two of them. */
+static void copy_rows(copies *to, size_t mr, size_t k, size_t kc, size_t ks,
+                      const uint8_t *const *a, size_t a_step, uint8_t flip)
+{
+    const __m512i sign = SET1_8((char)flip);
+    uint8_t *room = to->bytes;
+    for (size_t t = 0; t < ks; t++, a += a_step) {
+        const uint8_t **const rows = to->rows + t * MR;
+        for (size_t m = 0; m < mr; m++) {
+            const uint8_t *const from = a[m] + k;
+            size_t i = 0;
+            rows[m] = room;
+            for (; i + sizeof sign <= kc; i += sizeof sign)
+                STORE_ALL(room + i, XOR(LOAD(from + i), sign));
+            if (i < kc)
+                COPY_END(room, from, i, kc, sign);
+            room += row_step(kc);
+        }
+        for (size_t m = mr; m < MR; m++)
+            rows[m] = rows[mr - 1];
+    }
+}
+
+/* One row of more bytes or taps than there is room for. */
+static void long_row(product *g, size_t nc, size_t kc, const uint8_t *const *a, uint8_t flip,
+                     const uint8_t *w, uint8_t *c, const qn_q8_out *out, copies *room)
+{
+    const size_t ks = g->ks, a_step = g->a_step;
+    const size_t elem = out->is_float ? sizeof(float) : 1;
+    __m512i sums[MR / 2][NP];
+    g->in_bytes = false;
+    g->ks = 1;
+    g->a_step = MR;
+    for (size_t n = 0; n < nc; n += NR, w += g->panel_bytes, c += NR * elem) {
+        place p = {.a = room->rows,
+                   .w = w,
+                   .c = c,
+                   .times = 1,
+                   .n = 1,
+                   .columns = nc - n < NR ? nc - n : NR,
+                   .from = w,
+                   .sums = sums};
+        for (size_t t = 0; t < ks; t++) {
+            for (size_t k = 0; k < kc; k += PART) {
+                const size_t part = kc - k < PART ? kc - k : PART;
+                g->kc = (part + KR - 1) / KR * KR;
+                copy_rows(room, 1, k, part, 1, a + t * a_step, a_step, flip);
+                run_tiles(g, &p, 1);
+                p.w += g->kc * NR;
+                p.from = (const uint8_t *)sums;
+            }
+        }
+        p.w = w;
+        put_sums(g, &p, 1, out);
+    }
+}
+
+void qn__q8_igemm_vnni_rows(size_t mr, size_t nc, size_t kc, size_t ks, const uint8_t *const *a,
+                            size_t a_step, uint8_t flip, const void *w, void *c, size_t c_stride,
+                            const qn_q8_out *out)
+{
+    const size_t k_up = (kc + KR - 1) / KR * KR, elem = out->is_float ? sizeof(float) : 1;
+    product g = {.kc = k_up,
+                 .ks = ks,
+                 .a_step = a_step,
+                 .panel_bytes = NR * (sizeof(int32_t) + sizeof(float) + ks * k_up),
+                 .c_stride = c_stride,
+                 .in_bytes = out->small_scales && !out->is_float,
+                 .bounds = byte_bounds_of(out)};
+    if ((flip == 0 && k_up == kc) || kc == 0 || ks == 0) {
+        all_columns(&g, mr, nc, a, w, c, out);
+    } else {
+        copies room;
+        const size_t row_bytes = ks * row_step(kc);
+        const size_t fit = ks > ROOM_TAPS || row_bytes > ROOM ? 0 : ROOM / row_bytes;
+        const size_t most = fit < 1 ? 1 : fit < mr ? fit : mr;
+        for (size_t m = 0, n; m < mr; m += n) {
+            uint8_t *const to = (uint8_t *)c + m * c_stride * elem;
+            n = mr - m < most ? mr - m : most;
+            if (fit == 0) {
+                g.ks = ks;
+                g.a_step = a_step;
+                long_row(&g, nc, kc, a + m, flip, w, to, out, &room);
+                continue;
+            }
+            g.a_step = MR;
+            copy_rows(&room, n, 0, kc, ks, a + m, a_step, flip);
+            all_columns(&g, n, nc, room.rows, w, to, out);
+        }
+    }
+    /* Left out by the compiler behind indirect calls: see the float kernel. */
+    _mm256_zeroupper();
+}
+
+void qn__q8_igemm_24x64_vnni(size_t mr, size_t nc, size_t kc, size_t ks, const uint8_t *const *a,
+                             uint8_t flip, bool safe, const void *w, void *c, size_t c_stride,
+                             const qn_q8_out *out)
+{
+    (void)safe;
+    qn__q8_igemm_vnni_rows(mr, nc, kc, ks, a, MR, flip, w, c, c_stride, out);
+}

@@ -67,9 +67,22 @@ static void reorder(const qn_q8_conv *s, int8_t *to, const int8_t *from)
                     to[o * stride_o + y * stride_y + row_shift(s, y) + x * stride_x + i] = *from++;
 }
 
+/* Of which columns of outputs the windows lie between the left and the right edge. With QN_Q8_ROWS
+ * a tap is kw pixels wide, and the padded buffer holds every window. */
+static void find_inside(qn_q8_conv *s)
+{
+    const qn_window *const w = &s->inner;
+    const size_t reach = (w->kw - 1) * w->dw, end = w->w + w->pl;
+    s->inside_from = (w->pl + w->sw - 1) / w->sw;
+    s->inside_to = s->way == QN_Q8_ROWS ? w->ow
+                   : end > reach        ? (end - reach + w->sw - 1) / w->sw
+                                        : 0;
+}
+
 static qn_status make_taps(const qn_context *ctx, qn_q8_conv *s, qn_error *error)
 {
     const qn_window *const w = &s->inner;
+    find_inside(s);
     s->taps = qn__calloc(ctx, s->packed.ks, sizeof *s->taps);
     s->zeros = qn__alloc(ctx, s->packed.kc);
     if (s->taps == NULL || s->zeros == NULL)
@@ -154,17 +167,6 @@ static qn_status pack(const qn_plan *plan, qn_step *step, qn_q8_conv *s, const q
     return status;
 }
 
-/* AMX takes 64 bytes of a tap at once; rows of shorter ones are copied together first, which takes
- * longer than what it saves. */
-static void avoid_short_taps(qn_q8_conv *s, const qn_kernels *kernels)
-{
-    qn_kernels others;
-    if ((kernels->cpu_flags & QN_CPU_AMX) == 0 || s->packed.ks == 1 || s->packed.kc >= 64)
-        return;
-    qn__kernels_init(&others, kernels->cpu_flags & ~(uint32_t)QN_CPU_AMX);
-    s->packed.kernel = others.q8_igemm;
-}
-
 bool qn__q8_conv_find(const qn_plan *plan, const qn_step *step, const qn_window *window,
                       size_t groups, const qn_qparams *x, const qn_requant *requant,
                       qn_q8_conv *out)
@@ -173,7 +175,6 @@ bool qn__q8_conv_find(const qn_plan *plan, const qn_step *step, const qn_window 
     out->zero = qn_q8_zero_byte(x);
     out->packed.kernel = step->kernels->q8_igemm;
     choose_way(out, groups);
-    avoid_short_taps(out, step->kernels);
     const qn_q8_strides strides = strides_of(out);
     return out->way != QN_Q8_DEPTHWISE &&
            qn__q8_find(plan, step, x, requant, &strides, &out->packed);
@@ -191,8 +192,6 @@ qn_status qn__q8_conv_prepare(const qn_plan *plan, qn_step *step, const qn_qpara
         step->weights = out->packed.data;
         step->mapped_bytes = out->packed.own == NULL ? out->packed.bytes : 0;
         step->kernel_name = out->packed.kernel.name;
-    }
-    if (out->way != QN_Q8_DEPTHWISE) {
         QN_TRY(make_taps(ctx, out, error));
         if (!reserve_scratch(step, out))
             return qn__step_fail(step, error, QN_LIMIT, "scratch memory is too large");
@@ -220,14 +219,28 @@ typedef struct conv_call {
     const uint8_t *in; /* what the GEMM reads, channels-last */
 } conv_call;
 
+/* Pointers to n rows `step` apart. */
+static inline void spaced_rows(const uint8_t **a, const uint8_t *first, size_t step, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        a[i] = first + i * step;
+}
+
+/* Entries behind the rows of each tap repeat the last one. */
+static void repeat_last(const uint8_t **a, size_t ks, size_t mr, size_t mr_max)
+{
+    for (size_t p = 0; mr < mr_max && p < ks; p++, a += mr_max)
+        for (size_t r = mr; r < mr_max; r++)
+            a[r] = a[mr - 1];
+}
+
 /* Output pixel i reads input pixel i. */
 static void direct_rows(const qn_q8_job *job, size_t group, size_t m0, size_t mr, const uint8_t **a)
 {
     const conv_call *const call = job->ctx;
-    const size_t c = call->s->window.c, mr_max = job->packed->kernel.mr;
-    const uint8_t *const base = call->in + group * call->s->cin + m0 * c;
-    for (size_t r = 0; r < mr_max; r++)
-        a[r] = base + (r < mr ? r : mr - 1) * c;
+    const size_t c = call->s->window.c;
+    spaced_rows(a, call->in + group * call->s->cin + m0 * c, c, mr);
+    repeat_last(a, 1, mr, job->packed->kernel.mr);
 }
 
 /* Row pointers of a window with taps outside the input. */
@@ -245,21 +258,6 @@ static void edge_rows(const qn_q8_conv *s, const uint8_t *image, ptrdiff_t y0, p
     }
 }
 
-/* Windows that begin `step` apart and lie inside the input. */
-static inline __attribute__((always_inline)) void inside_rows(const uint8_t *origin, size_t step,
-                                                              const ptrdiff_t *taps, size_t ks,
-                                                              size_t mr, const size_t mr_max,
-                                                              const uint8_t **a)
-{
-    for (size_t p = 0; p < ks; p++, a += mr_max) {
-        const uint8_t *at = origin + taps[p];
-        for (size_t r = 0; r < mr_max; r++) {
-            a[r] = at;
-            at += r + 1 < mr ? step : 0;
-        }
-    }
-}
-
 static void tap_rows(const qn_q8_job *job, size_t group, size_t m0, size_t mr, const uint8_t **a)
 {
     const conv_call *const call = job->ctx;
@@ -267,43 +265,41 @@ static void tap_rows(const qn_q8_job *job, size_t group, size_t m0, size_t mr, c
     const qn_window *const w = &s->inner;
     const size_t mr_max = job->packed->kernel.mr, ks = job->packed->ks;
     const ptrdiff_t y_end = (ptrdiff_t)w->h - (ptrdiff_t)((w->kh - 1) * w->dh);
-    /* QN_Q8_ROWS: a tap is kw pixels wide, and the padded buffer holds every window. */
-    const ptrdiff_t x_end =
-        s->way == QN_Q8_ROWS ? PTRDIFF_MAX : (ptrdiff_t)w->w - (ptrdiff_t)((w->kw - 1) * w->dw);
     size_t ox = m0 % w->ow, oy = m0 / w->ow % w->oh;
     const uint8_t *image = call->in + m0 / w->ow / w->oh * w->h * w->w * w->c + group * s->cin;
-    const ptrdiff_t y_first = (ptrdiff_t)(oy * w->sh) - (ptrdiff_t)w->pt;
-    const ptrdiff_t x_first = (ptrdiff_t)(ox * w->sw) - (ptrdiff_t)w->pl;
-    if (ox + mr <= w->ow && y_first >= 0 && y_first < y_end && x_first >= 0 &&
-        x_first + (ptrdiff_t)((mr - 1) * w->sw) < x_end) {
-        const uint8_t *const origin = image + ((size_t)y_first * w->w + (size_t)x_first) * w->c;
-        if (mr_max == 8 && mr == 8)
-            inside_rows(origin, w->sw * w->c, s->taps, ks, 8, 8, a);
-        else
-            inside_rows(origin, w->sw * w->c, s->taps, ks, mr, mr_max, a);
-        return;
-    }
-    for (size_t r = 0; r < mr; r++) {
+    for (size_t r = 0; r < mr;) {
+        /* A run of outputs of one row; those from `first` to `last` have windows inside. */
+        const size_t n = mr - r < w->ow - ox ? mr - r : w->ow - ox;
         const ptrdiff_t y0 = (ptrdiff_t)(oy * w->sh) - (ptrdiff_t)w->pt;
         const ptrdiff_t x0 = (ptrdiff_t)(ox * w->sw) - (ptrdiff_t)w->pl;
-        if (y0 >= 0 && x0 >= 0 && y0 < y_end && x0 < x_end) {
-            const uint8_t *const origin = image + ((size_t)y0 * w->w + (size_t)x0) * w->c;
-            for (size_t p = 0; p < ks; p++)
-                a[p * mr_max + r] = origin + s->taps[p];
-        } else {
-            edge_rows(s, image, y0, x0, a + r, mr_max);
+        size_t first = n, last = n;
+        if (y0 >= 0 && y0 < y_end) {
+            first = s->inside_from > ox ? s->inside_from - ox : 0;
+            last = s->inside_to > ox ? s->inside_to - ox : 0;
+            first = first < n ? first : n;
+            last = last < first ? first : last < n ? last : n;
         }
-        if (++ox == w->ow) {
-            ox = 0;
-            if (++oy == w->oh) {
-                oy = 0;
-                image += w->h * w->w * w->c;
-            }
+        if (first < last) {
+            const uint8_t *const origin =
+                image + ((size_t)y0 * w->w + (size_t)(x0 + (ptrdiff_t)(first * w->sw))) * w->c;
+            for (size_t p = 0; p < ks; p++)
+                spaced_rows(a + p * mr_max + r + first, origin + s->taps[p], w->sw * w->c,
+                            last - first);
+        }
+        for (size_t i = 0; i < n; i++) {
+            if (i == first)
+                i = last;
+            if (i < n)
+                edge_rows(s, image, y0, x0 + (ptrdiff_t)(i * w->sw), a + r + i, mr_max);
+        }
+        r += n;
+        ox = 0;
+        if (++oy == w->oh) {
+            oy = 0;
+            image += w->h * w->w * w->c;
         }
     }
-    for (size_t r = mr; r < mr_max; r++)
-        for (size_t p = 0; p < ks; p++)
-            a[p * mr_max + r] = a[p * mr_max + mr - 1];
+    repeat_last(a, ks, mr, mr_max);
 }
 
 typedef struct pad_call {

@@ -17,10 +17,11 @@ typedef struct qn_q8_conv {
     size_t cin;       /* channels of one group */
     bool direct;      /* output pixel i reads input pixel i */
     qn_q8_packed packed;
-    ptrdiff_t *taps; /* [ks] offsets of taps from a window's first element */
-    uint8_t *zeros;  /* [kc] zero points */
-    uint8_t zero;    /* their byte */
-    int8_t *weights; /* while they are packed */
+    size_t inside_from, inside_to; /* columns of outputs whose windows no left or right edge cuts */
+    ptrdiff_t *taps;               /* [ks] offsets of taps from a window's first element */
+    uint8_t *zeros;                /* [kc] zero points */
+    uint8_t zero;                  /* their byte */
+    int8_t *weights;               /* while they are packed */
     qn_q8_depthwise depthwise;
     /* Parts of the scratch: offsets in bytes. */
     size_t padded_at, rows_at;

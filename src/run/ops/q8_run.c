@@ -210,6 +210,7 @@ typedef struct blocks {
     const qn_q8_job *job;
     size_t tiles;      /* of mr rows, or of cut */
     size_t cut;        /* not 0: rows of a tile */
+    size_t units;      /* otherwise, what the rows are cut into evenly before tiles take them */
     size_t row_blocks; /* the tiles are cut into */
     size_t panels, panels_per_block, column_blocks;
     bool rows_outer; /* task order: row blocks outside, column blocks inside */
@@ -251,6 +252,7 @@ static blocks plan_blocks(const qn_q8_job *job, size_t threads)
     blocks b = {.job = job};
     b.cut = cut_runs(job);
     b.tiles = div_up(job->m, b.cut != 0 ? b.cut : p->kernel.mr);
+    b.units = b.cut == 0 && p->kernel.unit != 0 ? div_up(job->m, p->kernel.unit) : b.tiles;
     b.panels = div_up(p->n, p->kernel.nr);
     const size_t input_bytes = job->m * p->kc;
     b.panels_per_block = b.panels;
@@ -278,14 +280,14 @@ static blocks plan_blocks(const qn_q8_job *job, size_t threads)
     return b;
 }
 
-/* What the last tiles of a task prefetch, each a part: the task's next columns, or what follows
+/* What the last units of a task prefetch, each a part: the task's next columns, or what follows
  * this product. */
 typedef struct look_ahead {
     const uint8_t *at;
-    size_t bytes, part, tiles; /* so many tiles before the end */
+    size_t bytes, part, units; /* so many units of rows before the end */
 } look_ahead;
 
-static look_ahead make_look_ahead(const blocks *b, size_t group, size_t column_block, size_t tiles)
+static look_ahead make_look_ahead(const blocks *b, size_t group, size_t column_block, size_t units)
 {
     const qn_q8_packed *const p = b->job->packed;
     const size_t block_bytes = b->panels_per_block * p->panel_bytes;
@@ -298,10 +300,39 @@ static look_ahead make_look_ahead(const blocks *b, size_t group, size_t column_b
     if (l.at == NULL || p->kernel.ahead_panels == 0)
         return l;
     l.bytes = l.bytes < AHEAD_BYTES ? l.bytes : AHEAD_BYTES;
-    l.part = div_up(b->panels_per_block, p->kernel.ahead_panels) * (p->panel_bytes / 2);
-    l.tiles = div_up(l.bytes, l.part);
-    l.tiles = l.tiles < tiles ? l.tiles : tiles;
+    const size_t first = column_block * b->panels_per_block;
+    const size_t panels =
+        b->panels - first < b->panels_per_block ? b->panels - first : b->panels_per_block;
+    l.part = div_up(panels, p->kernel.ahead_panels) * (p->panel_bytes / 2);
+    l.units = div_up(l.bytes, l.part);
+    l.units = l.units < units ? l.units : units;
     return l;
+}
+
+/* The first unit of a tile, and the first row of a unit. Even cuts, as in igemm_run.c. */
+static size_t unit_of(const blocks *b, size_t tile)
+{
+    return tile * b->units / b->tiles;
+}
+
+static size_t row_of(const blocks *b, size_t unit)
+{
+    const size_t m = b->job->m;
+    if (b->cut == 0)
+        return unit * m / b->units;
+    return unit * b->cut < m ? unit * b->cut : m;
+}
+
+/* Of units u0 to u1, of which `left` are to come with them. */
+static void set_ahead(const look_ahead *l, size_t u0, size_t u1, size_t left, qn_q8_out *out)
+{
+    if (left - (u1 - u0) >= l->units)
+        return;
+    const size_t begin = left < l->units ? (l->units - left) * l->part : 0;
+    const size_t bytes = (u1 - u0) * l->part;
+    out->ahead_bytes = bytes < l->bytes ? bytes : l->bytes;
+    out->ahead =
+        l->at + (l->bytes - begin < out->ahead_bytes ? l->bytes - out->ahead_bytes : begin);
 }
 
 static void run_task(void *arg, size_t index)
@@ -322,25 +353,21 @@ static void run_task(void *arg, size_t index)
     const uint8_t *stack_rows[QN_Q8_STACK_ROWS];
     const size_t tile_begin = row_block * b->tiles / b->row_blocks;
     const size_t tile_end = (row_block + 1) * b->tiles / b->row_blocks;
-    const look_ahead ahead = make_look_ahead(b, group, column_block, tile_end - tile_begin);
+    const size_t unit_end = unit_of(b, tile_end);
+    const look_ahead ahead =
+        make_look_ahead(b, group, column_block, unit_end - unit_of(b, tile_begin));
     qn_q8_out out = job->out;
-    for (size_t tile = tile_begin; tile < tile_end; tile++) {
-        /* Even cuts, as in igemm_run.c. */
-        const size_t m0 = b->cut != 0 ? tile * b->cut : tile * job->m / b->tiles;
-        const size_t m1 = b->cut != 0 ? m0 + b->cut : (tile + 1) * job->m / b->tiles;
-        const size_t mr = (m1 < job->m ? m1 : job->m) - m0;
+    size_t u0 = unit_of(b, tile_begin), m0 = row_of(b, u0);
+    for (size_t tile = tile_begin, u1, mr; tile < tile_end; tile++, u0 = u1, m0 += mr) {
+        u1 = unit_of(b, tile + 1);
+        mr = row_of(b, u1) - m0;
         const uint8_t **const a =
             job->row_buffer == NULL ? stack_rows
                                     : job->row_buffer + (group * b->tiles + tile) * p->ks * mr_max;
         job->rows(job, group, m0, mr, a);
         uint8_t *const c =
             (uint8_t *)job->c + (group * job->c_group + m0 * job->c_stride + n0) * elem;
-        if (tile_end - tile <= ahead.tiles) {
-            const size_t begin = (ahead.tiles - (tile_end - tile)) * ahead.part;
-            const size_t left = ahead.bytes - begin;
-            out.ahead_bytes = ahead.part < ahead.bytes ? ahead.part : ahead.bytes;
-            out.ahead = ahead.at + (left < out.ahead_bytes ? ahead.bytes - out.ahead_bytes : begin);
-        }
+        set_ahead(&ahead, u0, u1, unit_end - u0, &out);
         p->kernel.fn(mr, nc, p->kc, p->ks, a, p->flip, p->safe, packed, c, job->c_stride, &out);
         if (job->finish != NULL)
             job->finish(job, m0, mr, n0, nc);

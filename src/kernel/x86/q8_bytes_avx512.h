@@ -1,0 +1,47 @@
+/* Sums of the 8-bit GEMMs of AVX-512 as bytes, four vectors of them at once, where all scales are
+ * small (qn_q8_out). */
+#ifndef QN_KERNEL_X86_Q8_BYTES_AVX512_H
+#define QN_KERNEL_X86_Q8_BYTES_AVX512_H
+
+#include "kernel/kernel.h"
+
+#include <immintrin.h>
+
+/* Packing saturates to unsigned bytes, and so are the bounds: signed bytes are 128 higher until the
+ * end. */
+typedef struct byte_bounds {
+    bool full; /* all unsigned bytes are allowed */
+    __m512i move, lo, hi, sign;
+} byte_bounds;
+
+static inline byte_bounds byte_bounds_of(const qn_q8_out *out)
+{
+    const int32_t lower = out->lo < 0 ? 128 : 0;
+    return (byte_bounds){.full = out->lo == 0 && out->hi == UINT8_MAX,
+                         .move = _mm512_set1_epi16((short)(out->zero + lower)),
+                         .lo = _mm512_set1_epi8((char)(out->lo + lower)),
+                         .hi = _mm512_set1_epi8((char)(out->hi + lower)),
+                         .sign = _mm512_set1_epi8((char)lower)};
+}
+
+/* Sixteen bytes of each. What is below all integers, and a NaN, become the smallest integer. The
+ * order is loaded where it is used: compilers would keep it in a register that inner loops need. */
+static inline __attribute__((always_inline)) __m512i
+to_bytes(const byte_bounds *to, const __m512i v[4], const __m512 scale[4])
+{
+    static const int32_t order[16] = {0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15};
+    const int32_t *at = order;
+    __m512i q[4];
+#pragma GCC unroll 4
+    for (size_t i = 0; i < 4; i++)
+        q[i] = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_cvtepi32_ps(v[i]), scale[i]));
+    const __m512i low = _mm512_adds_epi16(to->move, _mm512_packs_epi32(q[0], q[1]));
+    const __m512i high = _mm512_adds_epi16(to->move, _mm512_packs_epi32(q[2], q[3]));
+    __m512i bytes = _mm512_packus_epi16(low, high);
+    if (!to->full)
+        bytes = _mm512_xor_si512(to->sign, _mm512_min_epu8(to->hi, _mm512_max_epu8(to->lo, bytes)));
+    __asm__ volatile("" : "+r"(at));
+    return _mm512_permutexvar_epi32(_mm512_loadu_si512(at), bytes);
+}
+
+#endif
