@@ -3,7 +3,7 @@
 #include "run/nd.h"
 #include "run/ops/qcore.h"
 #include "run/ops/resample.h"
-#include "run/ops/vmath.h"
+#include "kernel/vmath.h"
 
 #include <math.h>
 #include <string.h>
