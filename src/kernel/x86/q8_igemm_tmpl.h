@@ -279,6 +279,19 @@ typedef bool (*tile_fn)(VEC sums[MR][NP], const start *from, const target *to, s
 #define FOUR(do, way)                                                                              \
     do                                                                                             \
     (1, way) do(2, way) do(3, way) do(4, way)
+/* Code is dear: other numbers of rows are rounded up, rows behind the last one are valid ones. */
+#define SOME(do, way)                                                                              \
+    do                                                                                             \
+    (1, way) do(2, way) do(4, way) do(6, way) do(7, way) do(8, way)
+#define SOME_ROUNDED(do, way)                                                                      \
+    do                                                                                             \
+    (1, way) do(2, way) do(4, way) do(4, way) do(6, way) do(6, way) do(7, way) do(8, way)
+#define SOME_WIDE(do, way)                                                                         \
+    do                                                                                             \
+    (1, way) do(4, way) do(8, way)
+#define SOME_WIDE_ROUNDED(do, way)                                                                 \
+    do                                                                                             \
+    (1, way) do(4, way) do(4, way) do(4, way) do(8, way) do(8, way) do(8, way) do(8, way)
 #define TILES_1(mr, way) TILE(mr, 1, way)
 #define TILES_2(mr, way) TILE(mr, 1, way) TILE(mr, 2, way)
 #define TILES_3(mr, way) TILE(mr, 1, way) TILE(mr, 2, way) TILE(mr, 3, way)
@@ -293,15 +306,10 @@ static const tile_fn tiles[MR][SAFE_NP] = {EIGHT(NAMES_1, 0)};
 static const tile_fn wide_tiles[WIDE_MR][NP] = {FOUR(NAMES_2, 1)};
 #elif WIDE
 enum { WIDE_MR = 8, SAFE_NP = NP };
-/* Code is dear: other numbers of rows are rounded up, rows behind the last one are valid ones. */
-TILES_3(1, 0)
-TILES_3(2, 0)
-TILES_3(4, 0) TILES_3(6, 0) TILES_3(7, 0) TILES_3(8, 0) TILES_3(1, 1) TILES_3(4, 1)
-    TILES_3(8, 1) static const tile_fn tiles[MR][NP] = {
-        NAMES_3(1, 0) NAMES_3(2, 0) NAMES_3(4, 0) NAMES_3(4, 0) NAMES_3(6, 0) NAMES_3(6, 0)
-            NAMES_3(7, 0) NAMES_3(8, 0)};
-static const tile_fn wide_tiles[MR][NP] = {NAMES_3(1, 1) NAMES_3(4, 1) NAMES_3(4, 1) NAMES_3(
-    4, 1) NAMES_3(8, 1) NAMES_3(8, 1) NAMES_3(8, 1) NAMES_3(8, 1)};
+SOME(TILES_3, 0)
+SOME_WIDE(TILES_3, 1)
+static const tile_fn tiles[MR][NP] = {SOME_ROUNDED(NAMES_3, 0)};
+static const tile_fn wide_tiles[MR][NP] = {SOME_WIDE_ROUNDED(NAMES_3, 1)};
 #else
 enum { SAFE_NP = NP };
 SIX(TILES_2, 0)
