@@ -42,25 +42,51 @@ static void find_op(const qn_mnn_source *source, const char *name, size_t *op)
 }
 
 /* Operators are named in the file; what quantization sees are the nodes that came from them. */
-static qn_status list_skips(const qn_mnn_run *run, const qn_graph *simplified,
-                            qn_override **overrides, size_t *count, qn_error *error)
+static bool is_skipped(const qn_mnn_run *run, const qn_node *node)
+{
+    for (size_t i = 0; i < run->config->n_skips; i++) {
+        size_t op;
+        find_op(run->source, run->config->skips[i], &op);
+        for (uint32_t s = 0; s < node->n_sources; s++)
+            if (node->sources[s] == op)
+                return true;
+    }
+    return false;
+}
+
+/* MAX_ABS says how long a step is, and at 8 bits gptq's is as long. An output of a depthwise
+ * convolution is a sum of a few products, too few for errors of rounding to nearest to cancel, and
+ * of neighbours in a picture, whose errors add up: these are rounded with their inputs in view,
+ * which costs next to nothing for so few weights. */
+static bool is_fitted(const qn_mnn_config *config, const qn_node *node)
+{
+    int64_t dims[QN_MAX_RANK];
+    const char *name = node->name;
+    if (config->feature == QN_MNN_EMA || config->weight != QN_MNN_MAX_ABS || config->bits != 8 ||
+        config->weight_clamp != 127 || (config->exact & QN_MNN_EXACT_ALL) != 0 ||
+        node->op != QN_OP_CONV || node->inputs[1]->rank != 4 ||
+        !qn__tensor_static_dims(node->inputs[1], dims))
+        return false;
+    if (dims[1] != 1 || qn__attr_int(node, "group", 1) < 2 || name == NULL || name[0] == '\0')
+        return false;
+    /* no name that would be read as a pattern */
+    return (name[0] != '/' || name[strlen(name) - 1] != '/') && strncmp(name, "op:", 3) != 0;
+}
+
+static qn_status list_overrides(const qn_mnn_run *run, const qn_graph *simplified,
+                                qn_override **overrides, size_t *count, qn_error *error)
 {
     const size_t n_nodes = simplified->n_nodes;
     *count = 0;
     *overrides = qn__calloc(run->ctx, n_nodes + 1, sizeof(**overrides));
     if (*overrides == NULL)
         return QN_NOMEM(error);
-    for (size_t n = 0; run->config->n_skips > 0 && n < n_nodes; n++) {
+    for (size_t n = 0; n < n_nodes; n++) {
         const qn_node *node = simplified->nodes[n];
-        bool skip = false;
-        for (size_t i = 0; i < run->config->n_skips && !skip; i++) {
-            size_t op;
-            find_op(run->source, run->config->skips[i], &op);
-            for (uint32_t s = 0; s < node->n_sources && !skip; s++)
-                skip = node->sources[s] == op;
-        }
-        if (skip)
+        if (is_skipped(run, node))
             (*overrides)[(*count)++] = (qn_override){node->name, "skip", "1"};
+        else if (is_fitted(run->config, node))
+            (*overrides)[(*count)++] = (qn_override){node->name, "weights", "gptq"};
     }
     return QN_OK;
 }
@@ -131,7 +157,7 @@ qn_status qn__mnn_better(const qn_mnn_run *run, const qn_model *model, qn_mnn_sc
     options.progress = show_progress;
     options.progress_ctx = &shown;
     QN_TRY_GOTO(qn__model_simplified(model->graph, &simplified, error));
-    QN_TRY_GOTO(list_skips(run, simplified, &overrides, &options.n_overrides, error));
+    QN_TRY_GOTO(list_overrides(run, simplified, &overrides, &options.n_overrides, error));
     options.overrides = overrides;
     QN_TRY_GOTO(qn_quantize(model, run->dataset, &options, quantized, NULL, error));
     QN_TRY_GOTO(qn__mnn_document((*quantized)->graph, out, error));
