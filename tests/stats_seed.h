@@ -3,108 +3,23 @@
 #ifndef TEST_STATS_SEED_H
 #define TEST_STATS_SEED_H
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "calib/stats_journal.h"
+#include "memory_file.h"
 #include "quench/quantize.h"
 
 enum { STATS_MOST_BYTES = 1 << 22 };
 
-/* --- one file in memory, read and written ------------------------------------------------------*/
-typedef struct stats_file {
-    size_t size, at;
-    uint8_t *data;
-} stats_file;
-
-static inline int stats_io_open(void *ctx, const char *path, int flags, int mode)
-{
-    (void)path, (void)mode;
-    stats_file *const file = ctx;
-    file->at = 0;
-    if ((flags & O_CREAT) != 0)
-        file->size = 0;
-    return 1000;
-}
-static inline int stats_io_nothing(void *ctx, int fd)
-{
-    (void)ctx, (void)fd;
-    return 0;
-}
-static inline int64_t stats_io_read(void *ctx, int fd, void *bytes, size_t size)
-{
-    (void)fd;
-    stats_file *const file = ctx;
-    const size_t n = size < file->size - file->at ? size : file->size - file->at;
-    memcpy(bytes, file->data + file->at, n);
-    file->at += n;
-    return (int64_t)n;
-}
-static inline int64_t stats_io_write(void *ctx, int fd, const void *bytes, size_t size)
-{
-    (void)fd;
-    stats_file *const file = ctx;
-    if (size > STATS_MOST_BYTES - file->size) {
-        errno = ENOSPC;
-        return -1;
-    }
-    memcpy(file->data + file->size, bytes, size);
-    file->size += size;
-    return (int64_t)size;
-}
-static inline int stats_io_rename(void *ctx, const char *from, const char *to)
-{
-    (void)ctx, (void)from, (void)to;
-    return 0;
-}
-static inline int stats_io_unlink(void *ctx, const char *path)
-{
-    (void)ctx, (void)path;
-    return 0;
-}
-static inline int64_t stats_io_size(void *ctx, int fd, bool *is_regular)
-{
-    (void)fd;
-    *is_regular = true;
-    return (int64_t)((stats_file *)ctx)->size;
-}
-static inline void *stats_io_map(void *ctx, int fd, size_t size)
-{
-    (void)ctx, (void)fd, (void)size;
-    return NULL;
-}
-
 /* A context whose files are all `file`; limits hold hostile statistics small. */
-static inline qn_context *stats_context(stats_file *file)
+static inline qn_context *stats_context(memory_file *file)
 {
-    qn_context *ctx = NULL;
-    qn_context_options options;
     qn_limits limits;
-    qn_io io;
-    file->data = malloc(STATS_MOST_BYTES);
-    qn_io_init(&io);
-    io.open = stats_io_open;
-    io.close = stats_io_nothing;
-    io.fsync = stats_io_nothing;
-    io.read = stats_io_read;
-    io.write = stats_io_write;
-    io.rename = stats_io_rename;
-    io.unlink = stats_io_unlink;
-    io.size = stats_io_size;
-    io.map = stats_io_map;
-    io.ctx = file;
     qn_limits_init(&limits);
     limits.tensor_bytes = 1 << 24;
-    qn_context_options_init(&options);
-    options.io = &io;
-    options.limits = &limits;
-    options.n_threads = 1;
-    if (file->data != NULL && qn_context_create(&options, &ctx, NULL) != QN_OK)
-        ctx = NULL;
-    return ctx;
+    return memory_context(file, STATS_MOST_BYTES, &limits, NULL);
 }
 
 /* --- a seed ------------------------------------------------------------------------------------*/
@@ -237,7 +152,7 @@ static inline void stats_fix_checksums(uint8_t *data, size_t size)
 
 /* Reads the file; what is accepted is described, written, read again and written the same. False:
  * something is wrong with the reader. */
-static inline bool stats_try(const qn_context *ctx, stats_file *file, bool *accepted)
+static inline bool stats_try(const qn_context *ctx, memory_file *file, bool *accepted)
 {
     qn_stats *s = NULL, *again = NULL;
     qn_error error = {0};

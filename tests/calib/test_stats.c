@@ -8,7 +8,7 @@
 #include <cmocka.h>
 
 static qn_context *ctx;
-static stats_file file;
+static memory_file file;
 
 static int make_context(void **state)
 {

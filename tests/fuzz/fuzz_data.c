@@ -9,7 +9,7 @@
 #include "core/checked.h"
 #include "data/lists.h"
 #include "data/tensor_file.h"
-#include "fuzz/memory_file.h"
+#include "memory_file.h"
 #include "property/qnm_seeds.h"
 #include "quant/range_table.h"
 #include "quench/quantize.h"
@@ -31,7 +31,7 @@ static qn_status try_tensor(const qn_context *ctx, numbers kind, qn_error *error
 {
     static const int64_t SAMPLE[] = {2, 3};
     static const char *const TYPES[] = {"f32", "f16", "u8", "i64"};
-    const read_file *const memory = ctx->io.ctx;
+    const memory_file *const memory = ctx->io.ctx;
     qn_tensor_file file;
     float values[64];
     size_t count, bytes;
@@ -83,8 +83,8 @@ static void fit_checksums(uint8_t *data, size_t size)
 
 static qn_status try_fitting(const qn_context *ctx, qn_error *error)
 {
-    read_file *const memory = ctx->io.ctx;
-    const read_file as_it_was = *memory;
+    memory_file *const memory = ctx->io.ctx;
+    const memory_file as_it_was = *memory;
     uint8_t *const copy = malloc(memory->size + 1);
     demand(copy != NULL, "no memory");
     memcpy(copy, memory->data, memory->size);
@@ -98,7 +98,7 @@ static qn_status try_fitting(const qn_context *ctx, qn_error *error)
 
 static qn_status try_table(const qn_context *ctx, qn_error *error)
 {
-    const read_file *const memory = ctx->io.ctx;
+    const memory_file *const memory = ctx->io.ctx;
     qn_arena arena;
     qn__arena_init(&arena, ctx);
     qn_range_table t = {.path = "table", .kind = "a calibration table", .arena = &arena};
@@ -128,7 +128,7 @@ static qn_status try_lists(const qn_context *ctx, bool labels, qn_error *error)
         characters += strlen(text);
         qn__list_row(text, &row);
     }
-    demand(characters <= ((const read_file *)ctx->io.ctx)->size, "longer than the file");
+    demand(characters <= ((const memory_file *)ctx->io.ctx)->size, "longer than the file");
     qn__free(ctx, lines);
     qn__free(ctx, table);
     qn__arena_free(&arena);
@@ -157,12 +157,12 @@ static qn_status try_recipe(const qn_context *ctx, qn_error *error)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static qn_context *ctx;
-    static read_file file;
+    static memory_file file;
     if (ctx == NULL)
-        ctx = read_file_context(&file);
+        ctx = memory_context(&file, 0, NULL, NULL);
     if (size == 0)
         return 0;
-    file = (read_file){data + 1, size - 1, 0};
+    file = (memory_file){.data = (uint8_t *)data + 1, .size = size - 1};
     qn_error error = {0};
     qn_status status;
     switch (data[0] % 9) {

@@ -2,7 +2,7 @@
  * their bounds. With clang's libFuzzer (QN_FUZZ) this is a fuzzer; otherwise replay.c calls it. */
 #include <math.h>
 
-#include "fuzz/memory_file.h"
+#include "memory_file.h"
 #include "mnntool/tool.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -32,10 +32,10 @@ static void check(const qn_mnn_config *c)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static qn_context *ctx;
-    static read_file file;
-    file = (read_file){data, size, 0};
+    static memory_file file;
+    file = (memory_file){.data = (uint8_t *)data, .size = size};
     if (ctx == NULL)
-        ctx = read_file_context(&file);
+        ctx = memory_context(&file, 0, NULL, NULL);
     qn_mnn_config config;
     qn_error error = {0};
     if (qn__mnn_config_read(ctx, "config.json", 0, &config, &error) == QN_OK) {

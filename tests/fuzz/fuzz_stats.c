@@ -7,7 +7,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    static stats_file file;
+    static memory_file file;
     static qn_context *ctx;
     bool accepted;
     if (ctx == NULL)

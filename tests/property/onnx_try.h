@@ -61,6 +61,7 @@ static inline qn_context *onnx_enter(onnx_place *place)
 {
     *place = (onnx_place){.folder = "/tmp/quench_onnx_XXXXXX"};
     place->written.data = malloc(QNM_MOST_BYTES);
+    place->written.most = QNM_MOST_BYTES;
     if (place->written.data == NULL || mkdtemp(place->folder) == NULL)
         return NULL;
     snprintf(place->path, sizeof(place->path), "%s/w.bin", place->folder);

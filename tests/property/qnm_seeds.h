@@ -3,8 +3,6 @@
 #ifndef TEST_QNM_SEEDS_H
 #define TEST_QNM_SEEDS_H
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,78 +11,20 @@
 #include "core/strbuf.h"
 #include "format/qnm/qnm.h"
 #include "format/qnm/qnm_wire.h"
+#include "memory_file.h"
 #include "quant/model.h"
 #include "run/packing.h"
 
 enum { N_QNM_SEEDS = 3, QNM_MOST_BYTES = 1 << 22 };
 
-/* --- files in memory -------------------------------------------------------------------------- */
-typedef struct memory_file {
-    size_t size;
-    uint8_t *data;
-} memory_file;
-
-static inline int memory_open(void *ctx, const char *path, int flags, int mode)
-{
-    (void)path, (void)mode;
-    if ((flags & O_CREAT) != 0) /* or the folder, to be synchronized */
-        ((memory_file *)ctx)->size = 0;
-    return 1000;
-}
-static inline int memory_one(void *ctx, int fd)
-{
-    (void)ctx, (void)fd;
-    return 0;
-}
-static inline int64_t memory_write(void *ctx, int fd, const void *bytes, size_t size)
-{
-    (void)fd;
-    memory_file *const file = ctx;
-    if (size > QNM_MOST_BYTES - file->size) {
-        errno = ENOSPC;
-        return -1;
-    }
-    memcpy(file->data + file->size, bytes, size);
-    file->size += size;
-    return (int64_t)size;
-}
-static inline int memory_rename(void *ctx, const char *from, const char *to)
-{
-    (void)ctx, (void)from, (void)to;
-    return 0;
-}
-static inline int memory_unlink(void *ctx, const char *path)
-{
-    (void)ctx, (void)path;
-    return 0;
-}
-
 /* A context whose files are all `file`, to be written only; limits hold hostile models small. */
 static inline qn_context *qnm_context(memory_file *file, const qn_allocator *allocator)
 {
-    qn_context *ctx = NULL;
-    qn_context_options options;
     qn_limits limits;
-    qn_io io;
-    if (file->data == NULL)
-        file->data = malloc(QNM_MOST_BYTES);
-    qn_io_init(&io);
-    io.open = memory_open;
-    io.close = memory_one;
-    io.fsync = memory_one;
-    io.write = memory_write;
-    io.rename = memory_rename;
-    io.unlink = memory_unlink;
-    io.ctx = file;
     qn_limits_init(&limits);
     limits.tensor_bytes = 1 << 24;
     limits.arena_bytes = 1 << 24;
-    qn_context_options_init(&options);
-    options.io = &io;
-    options.limits = &limits;
-    options.allocator = allocator;
-    options.n_threads = 1;
-    return file->data != NULL && qn_context_create(&options, &ctx, NULL) == QN_OK ? ctx : NULL;
+    return memory_context(file, QNM_MOST_BYTES, &limits, allocator);
 }
 
 /* --- graphs ----------------------------------------------------------------------------------- */

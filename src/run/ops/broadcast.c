@@ -94,6 +94,17 @@ bool qn__broadcast_make(qn_broadcast *b, const qn_tensor *output, qn_layout outp
     return true;
 }
 
+bool qn__broadcast_matrices(qn_broadcast *b, const qn_tensor *output, const qn_tensor *left,
+                            const qn_tensor *right)
+{
+    qn_tensor t[3] = {*output, *left, *right};
+    for (size_t i = 0; i < 3; i++)
+        t[i].rank = t[i].rank < 2 ? 0 : (uint8_t)(t[i].rank - 2);
+    const qn_tensor *const inputs[2] = {&t[1], &t[2]};
+    const qn_layout layouts[2] = {QN_LAYOUT_ROW_MAJOR, QN_LAYOUT_ROW_MAJOR};
+    return qn__broadcast_make(b, &t[0], QN_LAYOUT_ROW_MAJOR, inputs, layouts, 2);
+}
+
 void qn__broadcast_row(const qn_broadcast *b, size_t row, int64_t offsets[QN_BROADCAST_MAX])
 {
     for (size_t k = 0; k < b->n; k++)

@@ -21,6 +21,9 @@ void qn__broadcast_layouts(qn_step *step);
 /* Inputs tensors[0..n) with their layouts against the output. False when shapes do not fit. */
 bool qn__broadcast_make(qn_broadcast *b, const qn_tensor *output, qn_layout output_layout,
                         const qn_tensor *const *tensors, const qn_layout *layouts, size_t n);
+/* The same for the matrices of a product, which the last two axes are: an element is a matrix. */
+bool qn__broadcast_matrices(qn_broadcast *b, const qn_tensor *output, const qn_tensor *left,
+                            const qn_tensor *right);
 /* Element offsets of each input at the start of a row. */
 void qn__broadcast_row(const qn_broadcast *b, size_t row, int64_t offsets[QN_BROADCAST_MAX]);
 bool qn__same_dims(const qn_tensor *a, const qn_tensor *b);

@@ -257,12 +257,7 @@ static qn_status read_matmul(const qn_step *step, product_state *s, qn_error *er
         (size_t)y->dims[y->rank - 1].value != s->n)
         return qn__step_fail(step, error, QN_CORRUPT, "shapes do not fit");
     s->batches = s->m * s->n == 0 ? 0 : count / (s->m * s->n);
-    qn_tensor t[3] = {*y, *a, *b};
-    for (size_t i = 0; i < 3; i++)
-        t[i].rank = t[i].rank < 2 ? 0 : (uint8_t)(t[i].rank - 2);
-    const qn_tensor *const inputs[2] = {&t[1], &t[2]};
-    const qn_layout layouts[2] = {QN_LAYOUT_ROW_MAJOR, QN_LAYOUT_ROW_MAJOR};
-    if (!qn__broadcast_make(&s->batch, &t[0], QN_LAYOUT_ROW_MAJOR, inputs, layouts, 2))
+    if (!qn__broadcast_matrices(&s->batch, y, a, b))
         return qn__step_fail(step, error, QN_CORRUPT, "shapes do not broadcast");
     QN_TRY(check_zero(step, 0, s->m, &s->a_rows, error));
     return check_zero(step, 1, s->n, &s->b_columns, error);

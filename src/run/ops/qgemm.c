@@ -80,13 +80,8 @@ static qn_status batch_strides(const qn_step *step, qgemm_state *s, qn_error *er
         s->batches = 1;
         return QN_OK;
     }
-    const qn_tensor *const y = step->node->outputs[0];
-    qn_tensor t[3] = {*y, *step->node->inputs[0], *step->node->inputs[1]};
-    for (size_t i = 0; i < 3; i++)
-        t[i].rank = t[i].rank < 2 ? 0 : (uint8_t)(t[i].rank - 2);
-    const qn_tensor *const inputs[2] = {&t[1], &t[2]};
-    const qn_layout layouts[2] = {QN_LAYOUT_ROW_MAJOR, QN_LAYOUT_ROW_MAJOR};
-    if (!qn__broadcast_make(&s->batch, &t[0], QN_LAYOUT_ROW_MAJOR, inputs, layouts, 2))
+    const qn_node *const node = step->node;
+    if (!qn__broadcast_matrices(&s->batch, node->outputs[0], node->inputs[0], node->inputs[1]))
         return qn__step_fail(step, error, QN_CORRUPT, "shapes do not broadcast");
     s->has_batch = true;
     return QN_OK;
