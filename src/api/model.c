@@ -171,10 +171,29 @@ qn_status qn__model_simplified(const qn_graph *graph, qn_graph **out, qn_error *
     return simplified(graph, true, out, error);
 }
 
+/* A file whose scales are half floats says where it rounds to them: it runs node by node as it
+ * stands. Elsewhere nothing tells halves from floats that are stored in less. */
+static bool has_half_scales(const qn_graph *graph)
+{
+    for (size_t i = 0; i < graph->n_nodes; i++) {
+        const qn_node *const node = graph->nodes[i];
+        const qn_dtype dtype = node->n_outputs > 0 && node->outputs[0] != NULL
+                                   ? node->outputs[0]->type.dtype
+                                   : QN_DTYPE_NONE;
+        if (node->op == QN_OP_QUANTIZE_LINEAR && qn__node_attr(node, "precision") != NULL)
+            return true;
+        if (node->op == QN_OP_DEQUANTIZE_LINEAR &&
+            (dtype == QN_DTYPE_F16 || dtype == QN_DTYPE_BF16))
+            return true;
+    }
+    return false;
+}
+
 qn_status qn__model_runnable(const qn_graph *graph, qn_graph **out, qn_error *error)
 {
     const bool written_so = graph->source != NULL && strcmp(graph->source->format, "qnm") == 0;
-    return written_so ? qn__graph_clone(graph, out, error) : simplified(graph, true, out, error);
+    return written_so || has_half_scales(graph) ? qn__graph_clone(graph, out, error)
+                                                : simplified(graph, true, out, error);
 }
 
 qn_status qn__model_unfolded(const qn_graph *graph, qn_graph **out, qn_error *error)

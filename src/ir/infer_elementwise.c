@@ -357,6 +357,13 @@ qn_status qn__infer_dequantize(qn_infer *in, qn_error *error)
 {
     QN_TRY(qn__infer_need(in, 0, error));
     const qn_tensor *x = in->node->inputs[0], *scale = qn_infer_in(in, 1);
-    qn__infer_dtype(in, 0, scale != NULL ? scale->type.dtype : QN_DTYPE_F32);
+    /* With constant scales the reader says which float it is. */
+    const qn_tensor *out = qn_infer_out(in, 0);
+    const bool half =
+        out != NULL && (out->type.dtype == QN_DTYPE_F16 || out->type.dtype == QN_DTYPE_BF16);
+    if (scale != NULL)
+        qn__infer_dtype(in, 0, scale->type.dtype);
+    else if (!half)
+        qn__infer_dtype(in, 0, QN_DTYPE_F32);
     return x->has_shape ? qn__infer_shape_set(in, 0, x->rank, x->dims, error) : QN_OK;
 }

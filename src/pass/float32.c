@@ -78,6 +78,7 @@ static qn_status convert_attributes(qn_graph *graph, qn_node *node, qn_error *er
             !qn__node_set_int(graph, node, types[i], ONNX_FLOAT))
             return QN_NOMEM(error);
     }
+    qn__node_remove_attr(node, "precision"); /* of QuantizeLinear */
     for (uint32_t a = 0; a < node->n_attrs; a++) {
         const qn_attr old = node->attrs[a];
         qn_blob *blob;

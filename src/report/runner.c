@@ -49,7 +49,10 @@ qn_status qn__tally_sample(const qn_context *ctx, qn_tally *tally, qn_error *err
     while (atomic_exchange(&tally->lock, true))
         sched_yield();
     const uint64_t done = ++tally->done;
-    const bool go_on = ctx->progress(ctx->progress_ctx, tally->phase, done, tally->total);
+    /* Samples that other threads had begun end in silence. */
+    const bool go_on =
+        tally->stopped || ctx->progress(ctx->progress_ctx, tally->phase, done, tally->total);
+    tally->stopped = tally->stopped || !go_on;
     tally->lock = false;
     QN_FAIL_IF(!go_on, error, QN_CANCELLED, "%s: cancelled after %llu of %llu samples",
                tally->phase, (unsigned long long)done, (unsigned long long)tally->total);

@@ -30,6 +30,7 @@ typedef struct qn_tally {
     const char *phase;
     uint64_t total;
     uint64_t done; /* under lock */
+    bool stopped;  /* under lock: the callback is not called any more */
     _Atomic bool lock;
 } qn_tally;
 /* One sample more. CANCELLED when the callback says so. */

@@ -32,6 +32,8 @@ typedef struct qn_view {
 void qn__view_to_f32(const qn_view *view, float *dst);
 /* The opposite: values rounded into the view's own type and layout. */
 void qn__view_from_f32(const qn_view *view, const float *src);
+/* The same to a quantized view, quotients x / scale rounded to `precision` (a float type) first. */
+void qn__view_quantize(const qn_view *view, const float *src, qn_dtype precision);
 
 typedef struct qn_plan_options {
     /* Dims of each graph input, in graph input order; NULL: the graph's own, symbols bound by

@@ -59,7 +59,16 @@ static float dequantize(const qn_quant *q, int64_t value, size_t s)
     return (float)(value - zero) * q->scales[s];
 }
 
-static int64_t quantize(const qn_quant *q, float x, size_t s)
+static float rounded(float x, qn_dtype precision)
+{
+    uint16_t bits;
+    if (precision != QN_DTYPE_F16 && precision != QN_DTYPE_BF16)
+        return x;
+    qn__store_real(&bits, precision, 0, (double)x);
+    return (float)qn__load_real(&bits, precision, 0);
+}
+
+static int64_t quantize(const qn_quant *q, float x, size_t s, qn_dtype precision)
 {
     if (q->n_codebook > 0) {
         size_t best = 0;
@@ -71,7 +80,7 @@ static int64_t quantize(const qn_quant *q, float x, size_t s)
     }
     const int32_t zero = q->zero_points != NULL ? q->zero_points[s] : 0;
     const float lo = (float)((int64_t)q->qmin - zero), hi = (float)((int64_t)q->qmax - zero);
-    float v = x / q->scales[s];
+    float v = rounded(x / q->scales[s], precision);
     v = v > lo ? v : lo;
     v = v < hi ? v : hi;
     return (int64_t)rintf(v) + zero;
@@ -106,6 +115,11 @@ void qn__view_to_f32(const qn_view *view, float *dst)
 
 void qn__view_from_f32(const qn_view *view, const float *src)
 {
+    qn__view_quantize(view, src, QN_DTYPE_F32);
+}
+
+void qn__view_quantize(const qn_view *view, const float *src, qn_dtype precision)
+{
     const qn_type *const type = &view->tensor->type;
     const bool quant = type->kind == QN_TYPE_QUANT;
     if (type->dtype == QN_DTYPE_F32 && !quant) {
@@ -124,7 +138,7 @@ void qn__view_from_f32(const qn_view *view, const float *src)
     for (size_t i = 0; i < view->count; i++) {
         if (quant)
             qn__store_int(view->data, type->dtype, c.offset,
-                          quantize(type->quant, src[i], scale_index(type->quant, &c)));
+                          quantize(type->quant, src[i], scale_index(type->quant, &c), precision));
         else
             qn__store_real(view->data, type->dtype, c.offset, src[i]);
         cursor_next(&c);

@@ -188,11 +188,42 @@ static void top_k_takes_at_most_what_is_there(void **state)
     }
 }
 
+/* Pictures without a pixel: every value of the output is written. */
+static void global_pools_of_nothing_have_a_value(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        builder b;
+        build_start(&b);
+        qn_tensor *operands[1] = {build_input(&b, "x", DIMS(1, 3, 0, 2))};
+        qn_tensor *const out = build_node(
+            &b, i == 0 ? QN_OP_GLOBAL_AVERAGE_POOL : QN_OP_GLOBAL_MAX_POOL, "pool", 1, operands);
+        build_output(&b, out);
+        qn_plan *plan = NULL;
+        qn_exec *exec = NULL;
+        assert_ok(&b, qn__plan_create(b.graph, NULL, &plan, &b.error));
+        assert_ok(&b, qn__exec_create(plan, NULL, &exec, &b.error));
+        const float nothing = 0;
+        const void *const data[1] = {&nothing};
+        assert_ok(&b, qn__exec_run(exec, data, &b.error));
+        const qn_view *const view = qn__exec_output(exec, 0);
+        assert_int_equal(view->count, 3);
+        for (int k = 0; k < 3; k++) {
+            const float value = ((const float *)view->data)[k];
+            assert_true(i == 0 ? isnan(value) : value == -INFINITY);
+        }
+        qn__exec_destroy(exec);
+        qn__plan_destroy(plan);
+        build_end(&b);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(anything_is_refused_or_runs),
         cmocka_unit_test(indices_are_checked_when_running),
+        cmocka_unit_test(global_pools_of_nothing_have_a_value),
         cmocka_unit_test(top_k_takes_at_most_what_is_there),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -30,11 +30,12 @@ static qn_node *producer(const qn_tensor *tensor, qn_op op)
     return tensor && tensor->producer && tensor->producer->op == op ? tensor->producer : NULL;
 }
 
-/* The quantized tensor behind a DequantizeLinear, or NULL. */
+/* The quantized tensor behind a DequantizeLinear to float32, or NULL. Runtimes fuse no others, and
+ * operators between narrower ones round to them. */
 static qn_tensor *quantized_behind(const qn_tensor *tensor)
 {
     const qn_node *dq = producer(tensor, QN_OP_DEQUANTIZE_LINEAR);
-    return dq ? dq->inputs[0] : NULL;
+    return dq && tensor->type.dtype == QN_DTYPE_F32 ? dq->inputs[0] : NULL;
 }
 
 static qn_node *only_user(const collapser *c, const qn_tensor *tensor)
@@ -69,7 +70,7 @@ static bool find_tail(const collapser *c, const qn_tensor *out, bool may_act, ta
             return false;
         next = next->outputs[0] ? only_user(c, next->outputs[0]) : NULL;
     }
-    if (!next || next->op != QN_OP_QUANTIZE_LINEAR)
+    if (!next || next->op != QN_OP_QUANTIZE_LINEAR || qn__node_attr(next, "precision"))
         return false;
     t->q = next;
     return qn__onnx_act_implied(t->kind, t->lo, t->hi, next->outputs[0]->type);
@@ -347,7 +348,8 @@ static bool join_pair(qn_node *node)
 {
     qn_tensor *const x =
         node->op == QN_OP_QUANTIZE_LINEAR ? quantized_behind(node->inputs[0]) : NULL;
-    if (!is_activation(x) || x->constant || !is_activation(node->outputs[0]))
+    if (!is_activation(x) || x->constant || !is_activation(node->outputs[0]) ||
+        qn__node_attr(node, "precision"))
         return false;
     node->op = QN_OP_REQUANTIZE;
     node->inputs[0] = x;

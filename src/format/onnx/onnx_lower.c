@@ -103,8 +103,28 @@ static bool param_dims(const qn_tensor *tensor, const qn_quant *quant, size_t *r
     return true;
 }
 
-qn_status qn__onnx_make_params(qn_lower *l, const qn_tensor *tensor, qn_type type, const char *base,
-                               qn_params *out, qn_error *error)
+/* The scales as `dtype`; NULL where one is no number of that type, *exact false then. */
+static qn_blob *scales_as(qn_graph *graph, const qn_quant *quant, qn_dtype dtype, bool *exact)
+{
+    size_t bytes;
+    void *data = NULL;
+    *exact = true;
+    if (!qn__dtype_bytes(&bytes, dtype, quant->n_scales))
+        return NULL;
+    qn_blob *blob = qn__blob_create(graph->ctx, bytes, &data);
+    for (size_t i = 0; blob && i < quant->n_scales && *exact; i++) {
+        qn__store_real(data, dtype, i, (double)quant->scales[i]);
+        *exact = (float)qn__load_real(data, dtype, i) == quant->scales[i];
+    }
+    if (*exact)
+        return blob;
+    qn__blob_unref(blob);
+    return NULL;
+}
+
+/* *exact, if asked for: whether the scales are numbers of `dtype`; no parameters if not. */
+static qn_status make_params(qn_lower *l, const qn_tensor *tensor, qn_type type, const char *base,
+                             qn_dtype dtype, qn_params *out, bool *exact, qn_error *error)
 {
     qn_graph *graph = l->w->graph;
     const qn_quant *quant = type.quant;
@@ -122,20 +142,27 @@ qn_status qn__onnx_make_params(qn_lower *l, const qn_tensor *tensor, qn_type typ
     void *zeros = NULL;
     if (!qn__dtype_bytes(&bytes, type.dtype, quant->n_scales))
         return QN_NOMEM(error);
-    qn_blob *scales =
-        qn__blob_copy(graph->ctx, quant->scales, quant->n_scales * sizeof(*quant->scales));
+    qn_blob *scales = scales_as(graph, quant, dtype, exact);
+    if (!*exact)
+        return QN_OK;
     qn_blob *points = qn__blob_create(graph->ctx, bytes, &zeros);
     for (size_t i = 0; points && quant->zero_points && i < quant->n_scales; i++)
         qn__store_int(zeros, type.dtype, i, quant->zero_points[i]);
     if (scales && points) {
-        out->scale =
-            param_constant(graph, named(graph, base, "_scale"), QN_DTYPE_F32, rank, dims, scales);
+        out->scale = param_constant(graph, named(graph, base, "_scale"), dtype, rank, dims, scales);
         out->zero_point = param_constant(graph, named(graph, base, "_zero_point"), type.dtype, rank,
                                          dims, points);
     }
     qn__blob_unref(scales);
     qn__blob_unref(points);
     return out->scale && out->zero_point ? QN_OK : QN_NOMEM(error);
+}
+
+qn_status qn__onnx_make_params(qn_lower *l, const qn_tensor *tensor, qn_type type, const char *base,
+                               qn_params *out, qn_error *error)
+{
+    bool exact; /* as float32 they always are */
+    return make_params(l, tensor, type, base, QN_DTYPE_F32, out, &exact, error);
 }
 
 /* axis and block_size of a Quantize/DequantizeLinear */
@@ -208,7 +235,7 @@ static qn_status lower_constant(qn_lower *l, qn_tensor *tensor, qn_lowered *e, q
     return e->q ? QN_OK : QN_NOMEM(error);
 }
 
-qn_status qn__onnx_integers_of(qn_lower *l, qn_tensor *tensor, qn_lowered **out, qn_error *error)
+static qn_status bare_integers_of(qn_lower *l, qn_tensor *tensor, qn_lowered **out, qn_error *error)
 {
     qn_lowered *e = entry_of(l, tensor);
     if (!e->q && tensor->constant) {
@@ -220,10 +247,16 @@ qn_status qn__onnx_integers_of(qn_lower *l, qn_tensor *tensor, qn_lowered **out,
     }
     if (!e->base)
         return QN_NOMEM(error);
-    if (!e->params.scale)
-        QN_TRY(qn__onnx_make_params(l, tensor, e->type, e->base, &e->params, error));
     *out = e;
     return QN_OK;
+}
+
+qn_status qn__onnx_integers_of(qn_lower *l, qn_tensor *tensor, qn_lowered **out, qn_error *error)
+{
+    QN_TRY(bare_integers_of(l, tensor, out, error));
+    qn_lowered *e = *out;
+    return e->params.scale ? QN_OK
+                           : qn__onnx_make_params(l, tensor, e->type, e->base, &e->params, error);
 }
 
 /* The float values of a quantized tensor, for one consumer. */
@@ -434,14 +467,24 @@ static qn_status lower_quantize(qn_lower *l, qn_node *node, qn_error *error)
     e->base = e->base ? e->base : base_name(graph, base);
     if (!e->base)
         return QN_NOMEM(error);
-    QN_TRY(qn__onnx_make_params(l, out, e->type, e->base, &e->params, error));
+    /* A quotient in half precision is what scales of that type ask for. */
+    const qn_dtype precision =
+        qn__dtype_of_onnx(qn__attr_int(node, "precision", qn__dtype_onnx(QN_DTYPE_F32)));
+    qn_params params;
+    bool exact;
+    QN_TRY(make_params(l, out, e->type, e->base, precision, &params, &exact, error));
+    QN_FAIL_IF(!exact, error, QN_UNSUPPORTED, "node \"%s\": a scale is no number of %s", node->name,
+               qn__dtype_name(precision));
+    if (precision == QN_DTYPE_F32)
+        e->params = params;
+    qn__node_remove_attr(node, "precision");
     out->type = qn_type_plain_make(out->type.dtype);
     e->q = out;
-    e->from = in;
+    e->from = precision == QN_DTYPE_F32 ? in : NULL;
     node->op = QN_OP_QUANTIZE_LINEAR;
     if (!qn__onnx_set_input(graph, node, 0, in) ||
-        !qn__onnx_set_input(graph, node, 1, e->params.scale) ||
-        !qn__onnx_set_input(graph, node, 2, e->params.zero_point) ||
+        !qn__onnx_set_input(graph, node, 1, params.scale) ||
+        !qn__onnx_set_input(graph, node, 2, params.zero_point) ||
         !set_axis(graph, node, e->type.quant) || !qn__onnx_push_node(graph, node))
         return QN_NOMEM(error);
     return QN_OK;
@@ -453,14 +496,29 @@ static qn_status lower_dequantize(qn_lower *l, qn_node *node, qn_error *error)
     QN_FAIL_IF(!qn__onnx_is_quantized(l, node->inputs[0]), error, QN_UNSUPPORTED,
                "node \"%s\": its input has no constant scale", node->name);
     qn_lowered *e;
-    QN_TRY(qn__onnx_integers_of(l, node->inputs[0], &e, error));
+    qn_params params = {0};
+    const qn_dtype made = node->outputs[0]->type.dtype;
+    bool exact = false;
+    QN_TRY(bare_integers_of(l, node->inputs[0], &e, error));
+    const bool half = made == QN_DTYPE_F16 || made == QN_DTYPE_BF16;
+    if (half)
+        QN_TRY(make_params(l, node->inputs[0], e->type, e->base, made, &params, &exact, error));
+    if (!exact) {
+        QN_TRY(qn__onnx_integers_of(l, node->inputs[0], &e, error));
+        params = e->params;
+        QN_FAIL_IF(half && l->w->opset < 23, error, QN_UNSUPPORTED,
+                   "node \"%s\": makes %s with scales of float32, which needs opset 23", node->name,
+                   qn__dtype_name(made));
+        if (half && !qn__node_set_int(graph, node, "output_dtype", qn__dtype_onnx(made)))
+            return QN_NOMEM(error);
+    }
     if (!qn__onnx_set_input(graph, node, 0, e->q) ||
-        !qn__onnx_set_input(graph, node, 1, e->params.scale) ||
-        !qn__onnx_set_input(graph, node, 2, e->params.zero_point) ||
+        !qn__onnx_set_input(graph, node, 1, params.scale) ||
+        !qn__onnx_set_input(graph, node, 2, params.zero_point) ||
         !set_axis(graph, node, e->type.quant) || !qn__onnx_push_node(graph, node))
         return QN_NOMEM(error);
     /* A runtime does not fuse a pair whose float side leaves the graph. */
-    if (!e->dq && !l->graph_output[node->outputs[0]->id])
+    if (!e->dq && !half && !l->graph_output[node->outputs[0]->id])
         e->dq = node->outputs[0];
     return QN_OK;
 }

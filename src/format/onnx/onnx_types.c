@@ -218,7 +218,7 @@ static qn_status fold_quantize(qn_onnx_reader *r, qn_node *node, bool *folded, q
     void *data = NULL;
     *folded = false;
     if (!from->constant || from->type.kind != QN_TYPE_PLAIN || from->type.dtype != QN_DTYPE_F32 ||
-        q->block > 0 || qn__dtype_bits(to->type.dtype) > 16 ||
+        q->block > 0 || qn__dtype_bits(to->type.dtype) > 16 || qn__node_attr(node, "precision") ||
         !qn__tensor_static_dims(from, dims) || !qn__tensor_count(from, &count) ||
         !qn__dtype_bytes(&bytes, to->type.dtype, count))
         return QN_OK;
@@ -240,6 +240,44 @@ static qn_status fold_quantize(qn_onnx_reader *r, qn_node *node, bool *folded, q
 
 /* --- QuantizeLinear, DequantizeLinear
  * -----------------------------------------------------------*/
+static bool is_half(qn_dtype dtype)
+{
+    return dtype == QN_DTYPE_F16 || dtype == QN_DTYPE_BF16;
+}
+
+/* The float type that a node's attribute names, that of its scale if it names none. */
+static qn_status read_float_type(const qn_onnx_reader *r, const qn_node *node, const char *name,
+                                 qn_dtype *out, qn_error *error)
+{
+    const int64_t code = qn__attr_int(node, name, 0);
+    const qn_tensor *scale = input_at(node, 1);
+    *out = scale && is_half(scale->type.dtype) ? scale->type.dtype : QN_DTYPE_F32;
+    if (code == 0)
+        return QN_OK;
+    *out = qn__dtype_of_onnx(code);
+    if (*out != QN_DTYPE_F32 && !is_half(*out))
+        return qn__onnx_node_fail(r, node, error, QN_UNSUPPORTED, "has %s %" PRId64, name, code);
+    return QN_OK;
+}
+
+/* The scales of the type are float32, whatever those of the file are; a quotient that is rounded to
+ * less stays an attribute. */
+static qn_status read_precision(qn_onnx_reader *r, qn_node *node, qn_error *error)
+{
+    qn_dtype precision;
+    QN_TRY(read_float_type(r, node, "precision", &precision, error));
+    const qn_tensor *scale = input_at(node, 1);
+    if (is_half(precision) && (!scale || scale->type.dtype != precision))
+        return qn__onnx_node_fail(r, node, error, QN_UNSUPPORTED,
+                                  "divides in %s by a scale of another type",
+                                  qn__dtype_name(precision));
+    qn__node_remove_attr(node, "precision");
+    if (is_half(precision) &&
+        !qn__node_set_int(r->graph, node, "precision", qn__dtype_onnx(precision)))
+        return QN_NOMEM(error);
+    return QN_OK;
+}
+
 static qn_status read_quantize(qn_onnx_reader *r, qn_node *node, bool *folded, qn_error *error)
 {
     qn_scaled s = scaled_at(node, 0, 1, qn__attr_int(node, "axis", 1));
@@ -250,6 +288,7 @@ static qn_status read_quantize(qn_onnx_reader *r, qn_node *node, bool *folded, q
     qn_dtype storage = qn__dtype_of_onnx(qn__attr_int(node, "output_dtype", 2));
     storage = s.zero_point ? s.zero_point->type.dtype : storage;
     QN_TRY(make_type(r, node, &s, storage, &node->outputs[0]->type, error));
+    QN_TRY(read_precision(r, node, error));
     node->n_inputs = 1;
     qn__node_remove_attr(node, "axis");
     qn__node_remove_attr(node, "block_size");
@@ -264,10 +303,14 @@ static qn_status read_dequantize(qn_onnx_reader *r, qn_node *node, qn_error *err
     s.has_axis = qn__node_attr(node, "axis") != NULL;
     if (node->n_outputs != 1 || !node->outputs[0])
         return qn__onnx_node_fail(r, node, error, QN_CORRUPT, "needs one output");
+    qn_dtype made;
     QN_TRY(read_input(r, node, s, &node->inputs[0], error));
+    QN_TRY(read_float_type(r, node, "output_dtype", &made, error));
+    node->outputs[0]->type = qn_type_plain_make(made);
     node->n_inputs = 1;
     qn__node_remove_attr(node, "axis");
     qn__node_remove_attr(node, "block_size");
+    qn__node_remove_attr(node, "output_dtype");
     return QN_OK;
 }
 

@@ -33,6 +33,11 @@ static int64_t attribute_opset(const qn_node *node)
         return qn__attr_string(node, "reduction", NULL) != NULL ? 16 : 0;
     if (node->op == QN_OP_GRID_SAMPLE)
         return strcmp(qn__attr_string(node, "mode", ""), "linear") == 0 ? 20 : 16;
+    /* Quantization from and to half floats (older files have it in Microsoft's domain). */
+    if (node->op == QN_OP_QUANTIZE_LINEAR)
+        return qn__node_attr(node, "precision") != NULL ? 19 : 0;
+    if (node->op == QN_OP_DEQUANTIZE_LINEAR && node->outputs[0])
+        return qn__dtype_bits(node->outputs[0]->type.dtype) == 16 ? 19 : 0;
     return node->op == QN_OP_RESIZE && qn__attr_ints(node, "axes", &count) != NULL ? 18 : 0;
 }
 

@@ -7,6 +7,7 @@
 #include "core/alloc.h"
 
 #include <float.h>
+#include <math.h>
 
 enum { TASKS_PER_THREAD = 4, GLOBAL_CHANNELS = 256 };
 
@@ -221,12 +222,15 @@ static qn_status global_run(const qn_step *step, const qn_run_env *env, const qn
                             const qn_view *out, qn_error *error)
 {
     (void)error;
-    if (in[0].count == 0 || out[0].count == 0)
+    const bool is_max = step->node->op == QN_OP_GLOBAL_MAX_POOL;
+    if (in[0].count == 0) { /* of no positions there is no mean */
+        for (size_t i = 0; i < out[0].count; i++)
+            ((float *)out[0].data)[i] = is_max ? -INFINITY : NAN;
         return QN_OK;
+    }
     const size_t channels = (size_t)in[0].dims[1];
     global_call call = {
-        .kernel = step->node->op == QN_OP_GLOBAL_MAX_POOL ? &step->kernels->f32_maxpool
-                                                          : &step->kernels->f32_avgpool,
+        .kernel = is_max ? &step->kernels->f32_maxpool : &step->kernels->f32_avgpool,
         .in = in[0].data,
         .out = out[0].data,
         .channels = channels,

@@ -10,7 +10,8 @@ typedef struct cross_state {
     bool table_used;
     uint8_t table[256];
     const qn_quant *quant;
-    bool planes; /* quantizes planes of a picture to pixels */
+    bool planes;        /* quantizes planes of a picture to pixels */
+    qn_dtype precision; /* of quotients */
 } cross_state;
 
 static bool is_bytes(const qn_tensor *t)
@@ -45,10 +46,15 @@ static qn_status prepare(const qn_plan *plan, qn_step *step, qn_error *error)
     if (qn__dtype_bits(y->type.dtype) < 8 ||
         (x->constant == NULL && qn__dtype_bits(x->type.dtype) < 8))
         return qn__step_fail(step, error, QN_UNSUPPORTED, "elements of less than 8 bits");
+    const qn_dtype precision =
+        qn__dtype_of_onnx(qn__attr_int(node, "precision", qn__dtype_onnx(QN_DTYPE_F32)));
+    if (precision != QN_DTYPE_F32 && x->type.dtype != precision)
+        return qn__step_fail(step, error, QN_UNSUPPORTED, "divides %s in another precision",
+                             qn__dtype_name(x->type.dtype));
     for (uint32_t i = 1; i < node->n_inputs; i++)
         step->in_layout[i] = QN_LAYOUT_ROW_MAJOR;
     step->out_layout[0] = step->in_layout[0];
-    cross_state s = {.axis = -1};
+    cross_state s = {.axis = -1, .precision = precision};
     const qn_tensor *const quantized = to_quant ? y : x;
     const qn_tensor *const other = to_quant ? x : y;
     if (is_bytes(quantized) && other->type.kind != QN_TYPE_QUANT &&
@@ -174,7 +180,7 @@ static qn_status run(const qn_step *step, const qn_run_env *env, const qn_view *
     }
     if (!s->bytes) {
         qn__view_to_f32(&in[0], env->scratch);
-        qn__view_from_f32(&out[0], env->scratch);
+        qn__view_quantize(&out[0], env->scratch, s->precision);
         return QN_OK;
     }
     cross_job job = {s, step->kernels, in[0].data, out[0].data, {1, 1, 1}};
