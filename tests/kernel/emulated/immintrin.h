@@ -24,6 +24,8 @@
 #undef _mm512_cvtps_epi32
 #undef _mm_mask_storeu_epi8
 #undef _mm256_mask_storeu_epi8
+#undef _mm256_maskload_ps
+#undef _mm256_maskstore_ps
 #undef _mm256_maskz_loadu_epi8
 #undef _mm512_mask_storeu_epi8
 #undef _mm512_maskz_loadu_epi8
@@ -138,6 +140,7 @@ EMULATED_MASKED(32x8, __m256i, uint8_t)
 EMULATED_MASKED(64x8, __m512i, uint8_t)
 EMULATED_MASKED(8x64, __m512i, uint64_t)
 EMULATED_MASKED(16xf, __m512, float)
+EMULATED_MASKED(8xf, __m256, float)
 #define _mm_mask_storeu_epi8(p, mask, v) emulated_store_16x8(p, mask, v)
 #define _mm256_mask_storeu_epi8(p, mask, v) emulated_store_32x8(p, mask, v)
 #define _mm256_maskz_loadu_epi8(mask, p) emulated_load_32x8(mask, p)
@@ -146,6 +149,18 @@ EMULATED_MASKED(16xf, __m512, float)
 #define _mm512_maskz_loadu_epi64(mask, p) emulated_load_8x64(mask, p)
 #define _mm512_maskz_loadu_ps(mask, p) emulated_load_16xf(mask, p)
 #define _mm512_mask_storeu_ps(p, mask, v) emulated_store_16xf(p, mask, v)
+
+EMULATED unsigned emulated_signs(__m256i lanes)
+{
+    int32_t v[8];
+    unsigned mask = 0;
+    memcpy(v, &lanes, sizeof(v));
+    for (size_t i = 0; i < 8; i++)
+        mask |= (unsigned)(v[i] < 0) << i;
+    return mask;
+}
+#define _mm256_maskload_ps(p, mask) emulated_load_8xf(emulated_signs(mask), p)
+#define _mm256_maskstore_ps(p, mask, v) emulated_store_8xf(p, emulated_signs(mask), v)
 
 /* --- conversions and comparisons --- */
 #define EMULATED_CONVERT(name, FROM, from, TO, to)                                                 \
