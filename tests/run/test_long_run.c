@@ -14,7 +14,7 @@
 
 #include "quench/model.h"
 
-enum { WARM_UP = 200, CYCLES = 2000, VALUES = 1024, MOST_GROWTH_KIB = 1024 };
+enum { WARM_UP = 200, CYCLES = 10000, VALUES = 1024, MOST_GROWTH_KIB = 1024 };
 
 static const char MODEL[] = QN_SOURCE_DIR "/tests/data/fault.onnx";
 static const char NOT_A_MODEL[] = QN_SOURCE_DIR "/tests/data/files/rows.npy";
