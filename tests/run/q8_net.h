@@ -199,28 +199,50 @@ static inline size_t masks(uint32_t out[8])
     return n;
 }
 
-/* The same bytes from all instruction sets of the machine as from the reference. name: part of the
- * kernel's name where s->integers is set. */
-static inline void q8_expect_reference(sample *s, size_t index, const char *name)
+/* What the exact simulation gives, with scalar kernels or the machine's; kernel: whose it is. */
+static inline uint8_t *q8_reference(sample *s, bool scalar, size_t *bytes, char kernel[64])
+{
+    qn_plan_options options;
+    qn__plan_options_init(&options, s->n->b.ctx);
+    options.reference = true;
+    if (scalar)
+        options.cpu_flags = 0;
+    return run_sample(s, &options, 1, bytes, kernel);
+}
+
+/* The same bytes from all instruction sets of the machine, with each number of threads (none given:
+ * one thread more for each set). Kernels on bytes run where s->integers is set, and where `only`
+ * nowhere else. */
+static inline void q8_expect(sample *s, size_t index, const uint8_t *expected, size_t bytes,
+                             const uint32_t *threads, size_t n_threads, bool only)
 {
     uint32_t flags[8];
     const size_t n_flags = masks(flags);
     qn_plan_options options;
     qn__plan_options_init(&options, s->n->b.ctx);
-    options.reference = true;
-    options.cpu_flags = 0;
-    size_t bytes = 0, got_bytes = 0;
-    char kernel[64];
-    uint8_t *const expected = run_sample(s, &options, 1, &bytes, kernel);
-    options.reference = false;
     for (size_t f = 0; f < n_flags; f++) {
+        const uint32_t own = 1 + (uint32_t)f;
         options.cpu_flags = flags[f];
-        uint8_t *const got = run_sample(s, &options, 1 + (uint32_t)f, &got_bytes, kernel);
-        if (s->integers)
-            assert_non_null(strstr(kernel, name));
-        expect_same(got, got_bytes, expected, bytes, index, kernel, 1 + (uint32_t)f);
-        free(got);
+        for (size_t t = 0; t < (n_threads > 0 ? n_threads : 1); t++) {
+            const uint32_t n = n_threads > 0 ? threads[t] : own;
+            size_t got_bytes = 0;
+            char kernel[64];
+            uint8_t *const got = run_sample(s, &options, n, &got_bytes, kernel);
+            if (s->integers || only)
+                assert_int_equal(strstr(kernel, "q8_") != NULL, s->integers);
+            expect_same(got, got_bytes, expected, bytes, index, kernel, n);
+            free(got);
+        }
     }
+}
+
+/* The same bytes as from the simulation with scalar kernels. */
+static inline void q8_expect_reference(sample *s, size_t index)
+{
+    size_t bytes = 0;
+    char kernel[64];
+    uint8_t *const expected = q8_reference(s, true, &bytes, kernel);
+    q8_expect(s, index, expected, bytes, NULL, 0, false);
     free(expected);
 }
 

@@ -108,30 +108,16 @@ static sample *sample_make(uint64_t seed)
 static void integers_are_the_simulation(void **state)
 {
     (void)state;
-    uint32_t flags[8];
-    const size_t n_flags = masks(flags);
+    static const uint32_t threads[] = {1, 2, 5};
     size_t in_integers = 0, distinct = 0, total = 0;
     for (size_t i = 0; i < CASES; i++) {
         sample *const s = sample_make(i);
-        qn_plan_options options;
-        qn__plan_options_init(&options, s->n->b.ctx);
-        options.reference = true;
-        size_t bytes = 0, got_bytes = 0;
+        size_t bytes = 0;
         char kernel[64];
-        uint8_t *const expected = run_sample(s, &options, 1, &bytes, kernel);
+        uint8_t *const expected = q8_reference(s, false, &bytes, kernel);
         assert_int_equal(kernel[0], 'q');
         assert_null(strstr(kernel, "q8"));
-        options.reference = false;
-        for (size_t f = 0; f < n_flags; f++) {
-            static const uint32_t threads[] = {1, 2, 5};
-            options.cpu_flags = flags[f];
-            for (size_t t = 0; t < sizeof(threads) / sizeof(threads[0]); t++) {
-                uint8_t *const got = run_sample(s, &options, threads[t], &got_bytes, kernel);
-                assert_int_equal(strstr(kernel, "q8_") != NULL, s->integers);
-                expect_same(got, got_bytes, expected, bytes, i, kernel, threads[t]);
-                free(got);
-            }
-        }
+        q8_expect(s, i, expected, bytes, threads, 3, true);
         in_integers += s->integers;
         if (s->y->type.kind == QN_TYPE_QUANT) {
             bool seen[256] = {false};
@@ -186,26 +172,13 @@ static sample *sums_make(uint64_t seed)
 static void sums_are_the_tables(void **state)
 {
     (void)state;
-    uint32_t flags[8];
-    const size_t n_flags = masks(flags);
     for (size_t i = 0; i < CASES; i++) {
         sample *const s = sums_make(i);
-        qn_plan_options options;
-        qn__plan_options_init(&options, s->n->b.ctx);
-        options.reference = true;
-        size_t bytes = 0, got_bytes = 0;
+        size_t bytes = 0;
         char kernel[64];
-        uint8_t *const expected = run_sample(s, &options, 1, &bytes, kernel);
+        uint8_t *const expected = q8_reference(s, false, &bytes, kernel);
         assert_null(strstr(kernel, "q8_"));
-        options.reference = false;
-        for (size_t f = 0; f < n_flags; f++) {
-            options.cpu_flags = flags[f];
-            uint8_t *const got = run_sample(s, &options, 1 + (uint32_t)f, &got_bytes, kernel);
-            if (s->integers)
-                assert_non_null(strstr(kernel, "q8_"));
-            expect_same(got, got_bytes, expected, bytes, i, kernel, 1 + (uint32_t)f);
-            free(got);
-        }
+        q8_expect(s, i, expected, bytes, NULL, 0, false);
         free(expected);
         sample_free(s);
     }
@@ -270,25 +243,9 @@ static sample *loops_make(uint64_t seed)
 static void loops_do_not_depend_on_the_machine(void **state)
 {
     (void)state;
-    uint32_t flags[8];
-    const size_t n_flags = masks(flags);
     for (size_t i = 0; i < CASES; i++) {
         sample *const s = loops_make(i);
-        qn_plan_options options;
-        qn__plan_options_init(&options, s->n->b.ctx);
-        options.reference = true;
-        options.cpu_flags = 0;
-        size_t bytes = 0, got_bytes = 0;
-        char kernel[64];
-        uint8_t *const expected = run_sample(s, &options, 1, &bytes, kernel);
-        options.reference = false;
-        for (size_t f = 0; f < n_flags; f++) {
-            options.cpu_flags = flags[f];
-            uint8_t *const got = run_sample(s, &options, 1 + (uint32_t)f, &got_bytes, kernel);
-            expect_same(got, got_bytes, expected, bytes, i, kernel, 1 + (uint32_t)f);
-            free(got);
-        }
-        free(expected);
+        q8_expect_reference(s, i);
         sample_free(s);
     }
 }
@@ -334,24 +291,12 @@ static void very_many_taps(void **state)
 /* What the simulation gives, on every instruction set and with one to three threads. */
 static void expect_simulated(sample *s, size_t i)
 {
-    uint32_t flags[8];
-    const size_t n_flags = masks(flags);
-    qn_plan_options options;
-    qn__plan_options_init(&options, s->n->b.ctx);
-    options.reference = true;
-    size_t bytes = 0, got_bytes = 0;
+    static const uint32_t threads[] = {1, 2, 3};
+    size_t bytes = 0;
     char kernel[64];
-    uint8_t *const expected = run_sample(s, &options, 1, &bytes, kernel);
-    options.reference = false;
-    for (size_t f = 0; f < n_flags; f++) {
-        options.cpu_flags = flags[f];
-        for (uint32_t threads = 1; threads < 4; threads++) {
-            uint8_t *const got = run_sample(s, &options, threads, &got_bytes, kernel);
-            assert_non_null(strstr(kernel, "q8_"));
-            expect_same(got, got_bytes, expected, bytes, i, kernel, threads);
-            free(got);
-        }
-    }
+    uint8_t *const expected = q8_reference(s, false, &bytes, kernel);
+    s->integers = true;
+    q8_expect(s, i, expected, bytes, threads, 3, false);
     free(expected);
 }
 
