@@ -135,35 +135,30 @@ static qn_status pack(const qn_plan *plan, qn_step *step, qn_q8_conv *s, const q
     const size_t count = s->window.oc * s->window.kh * s->window.kw * s->cin;
     /* Of a 1x1 window the weights lie as they are read. */
     const bool as_they_lie = s->way == QN_Q8_TAPS && s->packed.ks == 1;
-    qn_status status = QN_OK;
-    int8_t *own;
+    qn_status status;
+    int8_t *own, *ordered = NULL;
     const int8_t *values = qn__q8_values(ctx, weights, count, &own);
     if (values != NULL && !as_they_lie)
-        s->weights = qn__calloc(ctx, s->window.oc, k);
-    if (values == NULL || (s->weights == NULL && !as_they_lie)) {
+        ordered = qn__calloc(ctx, s->window.oc, k);
+    if (values == NULL || (ordered == NULL && !as_they_lie)) {
         qn__free(ctx, own);
         return QN_NOMEM(error);
     }
     if (!as_they_lie) {
-        reorder(s, s->weights, values);
+        reorder(s, ordered, values);
         qn__free(ctx, own);
-        own = NULL;
-        values = s->weights;
+        values = own = ordered;
     }
     if (s->way == QN_Q8_DEPTHWISE) {
         status = qn__q8_depthwise_prepare(ctx, &s->window, step->kernels, values, x, requant,
                                           &s->depthwise, error);
         step->packed_bytes = s->depthwise.bytes;
-        qn__free(ctx, s->weights);
-        s->weights = NULL;
         step->kernel_name = step->kernels->q8_dwconv.name;
-        return status;
+    } else {
+        const qn_q8_strides strides = strides_of(s);
+        status = qn__q8_pack(plan, step, x, requant, values, &strides, &s->packed, error);
     }
-    const qn_q8_strides strides = strides_of(s);
-    status = qn__q8_pack(plan, step, x, requant, values, &strides, &s->packed, error);
     qn__free(ctx, own);
-    qn__free(ctx, s->weights);
-    s->weights = NULL;
     return status;
 }
 
@@ -209,7 +204,6 @@ void qn__q8_conv_free(const qn_context *ctx, qn_q8_conv *conv)
     qn__q8_depthwise_free(ctx, &conv->depthwise);
     qn__free(ctx, conv->taps);
     qn__free(ctx, conv->zeros);
-    qn__free(ctx, conv->weights);
     *conv = (qn_q8_conv){0};
 }
 

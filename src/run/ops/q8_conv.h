@@ -21,7 +21,6 @@ typedef struct qn_q8_conv {
     ptrdiff_t *taps;               /* [ks] offsets of taps from a window's first element */
     uint8_t *zeros;                /* [kc] zero points */
     uint8_t zero;                  /* their byte */
-    int8_t *weights;               /* while they are packed */
     qn_q8_depthwise depthwise;
     /* Parts of the scratch: offsets in bytes. */
     size_t padded_at, rows_at;
