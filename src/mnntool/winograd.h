@@ -5,7 +5,6 @@
 #ifndef QN_MNNTOOL_WINOGRAD_H
 #define QN_MNNTOOL_WINOGRAD_H
 
-#include "run/op.h"
 #include "run/ops/window.h"
 
 #define QN_WINOGRAD_MOST_ALPHA 8
@@ -37,9 +36,5 @@ typedef struct qn_winograd_line {
 void qn__winograd_input_line(int32_t alpha, bool second, const qn_winograd_line *line);
 /* alpha vectors in, unit out. last: the last line of a tile, which one kernel sums another way. */
 void qn__winograd_output_line(int32_t alpha, int32_t unit, bool last, const qn_winograd_line *line);
-
-/* --- winograd_conv.c: the operator -------------------------------------------------------------*/
-/* What computes `node` as MNN does (qn_plan_options.instead); NULL: the usual implementation. */
-const qn_run_op *qn__mnn_winograd_op(const qn_node *node);
 
 #endif

@@ -1,5 +1,5 @@
 /* A convolution as MNN's float runtime computes it with Winograd's transforms. Tiles go in groups
- * of GROUP, in the order of their rows. What rounds differently from group to group:
+ * of QN_MNN_GROUP, in the order of their rows. What rounds differently from group to group:
  *
  *   - the second direction of an incomplete group's inputs is transformed as the first one is;
  *   - where its tiles are cut into pieces of 20, 16 and 5 and one is left, the products of that
@@ -8,17 +8,17 @@
  * All other sums are one chain of fused operations, which the indirect GEMM is too. */
 #include "core/alloc.h"
 #include "core/checked.h"
+#include "mnntool/float_conv.h"
 #include "mnntool/winograd.h"
 
 #include <math.h>
 #include <string.h>
 
-enum { GROUP = 24, MOST_POSITIONS = QN_WINOGRAD_MOST_ALPHA * QN_WINOGRAD_MOST_ALPHA };
+enum { MOST_POSITIONS = QN_WINOGRAD_MOST_ALPHA * QN_WINOGRAD_MOST_ALPHA };
 enum { MOST_GEMM_ROWS = 64 };
 
 typedef struct winograd_state {
-    qn_window window;
-    size_t groups, group_c, group_oc;
+    qn_mnn_conv conv;
     int32_t unit, alpha;
     size_t positions, tiles_y, tiles_x;
     qn_f32_igemm igemm;
@@ -30,39 +30,9 @@ typedef struct winograd_state {
 } winograd_state;
 
 /* --- preparing ---------------------------------------------------------------------------------*/
-static bool is_float(const qn_tensor *t)
+bool qn__mnn_winograd_takes(const qn_mnn_conv *conv)
 {
-    return t != NULL && t->type.kind == QN_TYPE_PLAIN && t->type.dtype == QN_DTYPE_F32;
-}
-
-/* false: not for this file, or something that the usual implementation will name. */
-static bool read_node(const qn_node *node, winograd_state *s)
-{
-    const qn_tensor *const x = node->n_inputs > 1 ? node->inputs[0] : NULL;
-    const qn_tensor *const w = node->n_inputs > 1 ? node->inputs[1] : NULL;
-    const qn_tensor *const b = node->n_inputs > 2 ? node->inputs[2] : NULL;
-    const qn_step step = {.node = node};
-    int64_t dims[QN_MAX_RANK];
-    qn_error ignored;
-    if (node->op != QN_OP_CONV || !is_float(x) || !is_float(w) || w->constant == NULL ||
-        x->rank != 4 || w->rank != 4 || (b != NULL && (!is_float(b) || b->constant == NULL)))
-        return false;
-    qn__tensor_dims(w, dims);
-    const int64_t groups = qn__attr_int(node, "group", 1);
-    if (qn__window_read(&step, dims + 2, false, false, &s->window, &ignored) != QN_OK)
-        return false;
-    const size_t c = s->window.c, oc = s->window.oc;
-    if (groups < 1 || (uint64_t)groups > c || c % (size_t)groups != 0 || oc % (size_t)groups != 0 ||
-        dims[0] != (int64_t)oc || dims[1] != (int64_t)(c / (size_t)groups) ||
-        (groups > 1 && (size_t)groups == c))
-        return false;
-    if (b != NULL && qn__tensor_elements(b) != oc)
-        return false;
-    s->groups = (size_t)groups;
-    s->group_c = c / s->groups;
-    s->group_oc = oc / s->groups;
-    s->unit = qn__mnn_winograd_unit(&s->window, s->group_c, s->group_oc);
-    return s->unit != 0 && s->window.n > 0 && s->window.oh > 0 && s->window.ow > 0 && oc > 0;
+    return qn__mnn_winograd_unit(&conv->window, conv->group_c, conv->group_oc) != 0;
 }
 
 static void release(const qn_context *ctx, qn_step *step)
@@ -79,12 +49,13 @@ static void release(const qn_context *ctx, qn_step *step)
 /* `plane`: [positions][rows of outputs][channels] of one group, scratch. */
 static void pack_weights(winograd_state *s, const float *weights, float *plane)
 {
-    const size_t c = s->group_c, oc = s->group_oc, taps = s->window.kh * s->window.kw;
-    const int32_t kernel = (int32_t)s->window.kh;
+    const size_t c = s->conv.group_c, oc = s->conv.group_oc,
+                 taps = s->conv.window.kh * s->conv.window.kw;
+    const int32_t kernel = (int32_t)s->conv.window.kh;
     float g[QN_WINOGRAD_MOST_ALPHA * QN_WINOGRAD_MOST_ALPHA], one[MOST_POSITIONS];
     qn__winograd_weight_matrix(s->alpha, kernel, g);
     float *packed = s->packed;
-    for (size_t group = 0; group < s->groups; group++) {
+    for (size_t group = 0; group < s->conv.groups; group++) {
         for (size_t i = 0; i < oc * c; i++, weights += taps) {
             qn__winograd_weights(s->alpha, kernel, g, weights, one);
             for (size_t p = 0; p < s->positions; p++)
@@ -97,11 +68,11 @@ static void pack_weights(winograd_state *s, const float *weights, float *plane)
 
 static bool lay_out(qn_step *step, winograd_state *s)
 {
-    const size_t alpha = (size_t)s->alpha;
     size_t in, out, tile, half, total;
-    if (!qn_mul_size(&in, s->positions * GROUP, s->group_c) ||
-        !qn_mul_size(&out, s->positions * GROUP, s->group_oc) ||
-        !qn_mul_size(&tile, s->positions, s->group_c > s->group_oc ? s->group_c : s->group_oc))
+    if (!qn_mul_size(&in, s->positions * QN_MNN_GROUP, s->conv.group_c) ||
+        !qn_mul_size(&out, s->positions * QN_MNN_GROUP, s->conv.group_oc) ||
+        !qn_mul_size(&tile, s->positions,
+                     s->conv.group_c > s->conv.group_oc ? s->conv.group_c : s->conv.group_oc))
         return false;
     half = tile; /* of alpha lines each; outputs need fewer */
     s->inputs_at = 0;
@@ -110,7 +81,6 @@ static bool lay_out(qn_step *step, winograd_state *s)
         !qn_add_size(&total, s->half_at, half) || !qn_mul_size(&total, total, sizeof(float)))
         return false;
     step->scratch_bytes = total;
-    (void)alpha;
     return true;
 }
 
@@ -121,22 +91,25 @@ static qn_status prepare_state(const qn_plan *plan, qn_step *step, winograd_stat
     float *weights = NULL, *plane = NULL;
     size_t floats, bytes, n_weights;
     qn_status status;
-    if (!read_node(step->node, s))
+    if (qn__mnn_conv_read(step->node, &s->conv))
+        s->unit = qn__mnn_winograd_unit(&s->conv.window, s->conv.group_c, s->conv.group_oc);
+    if (s->unit == 0)
         return qn__step_fail(step, error, QN_UNSUPPORTED, "not a convolution of Winograd's form");
-    s->alpha = s->unit + (int32_t)s->window.kh - 1;
+    s->alpha = s->unit + (int32_t)s->conv.window.kh - 1;
     s->positions = (size_t)s->alpha * (size_t)s->alpha;
-    s->tiles_y = (s->window.oh + (size_t)s->unit - 1) / (size_t)s->unit;
-    s->tiles_x = (s->window.ow + (size_t)s->unit - 1) / (size_t)s->unit;
+    s->tiles_y = (s->conv.window.oh + (size_t)s->unit - 1) / (size_t)s->unit;
+    s->tiles_x = (s->conv.window.ow + (size_t)s->unit - 1) / (size_t)s->unit;
     s->igemm = step->kernels->f32_igemm;
     s->clamp = qn__step_clamp(step);
-    s->packed_stride = qn__f32_gemm_packed_count(s->group_oc, s->group_c, 1, s->igemm.nr);
-    if (!qn_mul_size(&floats, s->packed_stride, s->positions * s->groups) ||
+    s->packed_stride = qn__f32_gemm_packed_count(s->conv.group_oc, s->conv.group_c, 1, s->igemm.nr);
+    if (!qn_mul_size(&floats, s->packed_stride, s->positions * s->conv.groups) ||
         !qn_mul_size(&bytes, floats, sizeof(float)) || !lay_out(step, s))
         return qn__step_fail(step, error, QN_LIMIT, "transformed weights are too large");
     QN_TRY_GOTO(qn__step_const_f32(plan, step, 1, &weights, &n_weights, error));
     QN_TRY_GOTO(qn__step_const_f32(plan, step, 2, &s->bias, NULL, error));
     s->packed = qn__alloc_aligned(ctx, bytes);
-    plane = qn__alloc_aligned(ctx, s->positions * s->group_oc * s->group_c * sizeof(*plane));
+    plane =
+        qn__alloc_aligned(ctx, s->positions * s->conv.group_oc * s->conv.group_c * sizeof(*plane));
     if (s->packed == NULL || plane == NULL) {
         status = QN_NOMEM(error);
         goto done;
@@ -189,8 +162,8 @@ static tile_place place_of(const winograd_state *s, size_t tile)
 static const float *load_tile(const tile_group *g, tile_place at, size_t *row, size_t *pixel)
 {
     const winograd_state *const s = g->s;
-    const qn_window *const w = &s->window;
-    const size_t alpha = (size_t)s->alpha, c = s->group_c;
+    const qn_window *const w = &s->conv.window;
+    const size_t alpha = (size_t)s->alpha, c = s->conv.group_c;
     const ptrdiff_t y0 = (ptrdiff_t)at.y - (ptrdiff_t)w->pt,
                     x0 = (ptrdiff_t)at.x - (ptrdiff_t)w->pl;
     const float *const image = g->in + at.image * w->h * w->w * w->c;
@@ -214,8 +187,8 @@ static const float *load_tile(const tile_group *g, tile_place at, size_t *row, s
 static void transform_inputs(const tile_group *g)
 {
     const winograd_state *const s = g->s;
-    const size_t alpha = (size_t)s->alpha, c = s->group_c, plane = g->n * c;
-    const bool whole = g->n == GROUP;
+    const size_t alpha = (size_t)s->alpha, c = s->conv.group_c, plane = g->n * c;
+    const bool whole = g->n == QN_MNN_GROUP;
     for (size_t t = 0; t < g->n; t++) {
         size_t row, pixel;
         const float *const from = load_tile(g, place_of(s, g->first + t), &row, &pixel);
@@ -231,44 +204,22 @@ static void transform_inputs(const tile_group *g)
     }
 }
 
-/* Weight of input k for output n of packed weights. */
-static float weight_at(const winograd_state *s, const float *packed, size_t k, size_t n)
+/* The sums of one tile, which are four chains each. */
+static void sum_alone(const winograd_state *s, const float *packed, const float *in, float *out)
 {
-    const size_t nr = s->igemm.nr;
-    return packed[n / nr * nr * (s->group_c + 1) + nr * (1 + k) + n % nr];
-}
-
-/* Sums of one tile in four chains, the odd ones out behind. */
-static void sum_in_chains(const winograd_state *s, const float *packed, const float *in, float *out)
-{
-    const size_t whole = s->group_c / 4 * 4;
-    for (size_t n = 0; n < s->group_oc; n++) {
-        float chain[4] = {0, 0, 0, 0};
-        for (size_t k = 0; k < whole; k++)
-            chain[k % 4] = fmaf(in[k], weight_at(s, packed, k, n), chain[k % 4]);
-        float sum = (chain[0] + chain[2]) + (chain[1] + chain[3]);
-        for (size_t k = whole; k < s->group_c; k++)
-            sum = fmaf(in[k], weight_at(s, packed, k, n), sum);
-        out[n] = sum;
+    const size_t nr = s->igemm.nr, c = s->conv.group_c;
+    for (size_t n = 0; n < s->conv.group_oc; n++) {
+        const float *const column = packed + n / nr * nr * (c + 1) + nr + n % nr;
+        out[n] = qn__mnn_sum_in_chains(in, column, nr, c);
     }
-}
-
-/* Is the last tile of so many on its own? */
-static bool leaves_one(size_t n)
-{
-    if (n == GROUP)
-        return false;
-    if (n >= 20)
-        return n == 21;
-    return (n >= 16 ? n - 16 : n % 5) == 1;
 }
 
 static void multiply(const tile_group *g)
 {
     const winograd_state *const s = g->s;
-    const size_t c = s->group_c, oc = s->group_oc, mr_max = s->igemm.mr;
+    const size_t c = s->conv.group_c, oc = s->conv.group_oc, mr_max = s->igemm.mr;
     const qn_clamp_f32 open = {-INFINITY, INFINITY};
-    const size_t together = g->n - (leaves_one(g->n) ? 1 : 0);
+    const size_t together = g->n - (qn__mnn_leaves_one(g->n) ? 1 : 0);
     for (size_t p = 0; p < s->positions; p++) {
         const float *const packed = g->packed + p * s->packed_stride;
         const float *const in = g->inputs + p * g->n * c;
@@ -281,7 +232,7 @@ static void multiply(const tile_group *g)
             s->igemm.fn(mr, oc, c, 1, rows, packed, out + m0 * oc, oc, &open);
         }
         if (together < g->n)
-            sum_in_chains(s, packed, in + together * c, out + together * oc);
+            sum_alone(s, packed, in + together * c, out + together * oc);
     }
 }
 
@@ -289,7 +240,7 @@ static void finish_pixel(const tile_group *g, const float *from, float *to)
 {
     const winograd_state *const s = g->s;
     const float lo = s->clamp.lo, hi = s->clamp.hi;
-    for (size_t n = 0; n < s->group_oc; n++) {
+    for (size_t n = 0; n < s->conv.group_oc; n++) {
         float v = from[n] + (g->bias != NULL ? g->bias[n] : 0.0f);
         v = v < hi ? v : hi;
         to[n] = v > lo ? v : lo;
@@ -299,8 +250,8 @@ static void finish_pixel(const tile_group *g, const float *from, float *to)
 static void transform_outputs(const tile_group *g)
 {
     const winograd_state *const s = g->s;
-    const qn_window *const w = &s->window;
-    const size_t alpha = (size_t)s->alpha, unit = (size_t)s->unit, oc = s->group_oc;
+    const qn_window *const w = &s->conv.window;
+    const size_t alpha = (size_t)s->alpha, unit = (size_t)s->unit, oc = s->conv.group_oc;
     const size_t plane = g->n * oc;
     for (size_t t = 0; t < g->n; t++) {
         const tile_place at = place_of(s, g->first + t);
@@ -326,17 +277,17 @@ static qn_status run(const qn_step *step, const qn_run_env *env, const qn_view *
 {
     const winograd_state *const s = step->state;
     float *const scratch = env->scratch;
-    const size_t tiles = s->window.n * s->tiles_y * s->tiles_x;
+    const size_t tiles = s->conv.window.n * s->tiles_y * s->tiles_x;
     (void)error;
-    for (size_t k = 0; k < s->groups; k++)
-        for (size_t first = 0; first < tiles; first += GROUP) {
+    for (size_t k = 0; k < s->conv.groups; k++)
+        for (size_t first = 0; first < tiles; first += QN_MNN_GROUP) {
             const tile_group g = {.s = s,
-                                  .in = (const float *)in[0].data + k * s->group_c,
-                                  .out = (float *)out[0].data + k * s->group_oc,
+                                  .in = (const float *)in[0].data + k * s->conv.group_c,
+                                  .out = (float *)out[0].data + k * s->conv.group_oc,
                                   .packed = s->packed + k * s->positions * s->packed_stride,
-                                  .bias = s->bias == NULL ? NULL : s->bias + k * s->group_oc,
+                                  .bias = s->bias == NULL ? NULL : s->bias + k * s->conv.group_oc,
                                   .first = first,
-                                  .n = tiles - first < GROUP ? tiles - first : GROUP,
+                                  .n = tiles - first < QN_MNN_GROUP ? tiles - first : QN_MNN_GROUP,
                                   .inputs = scratch + s->inputs_at,
                                   .outputs = scratch + s->outputs_at,
                                   .tile = scratch + s->tile_at,
@@ -348,10 +299,4 @@ static qn_status run(const qn_step *step, const qn_run_env *env, const qn_view *
     return QN_OK;
 }
 
-static const qn_run_op winograd_op = {QN_OP_NONE, prepare, run, release};
-
-const qn_run_op *qn__mnn_winograd_op(const qn_node *node)
-{
-    winograd_state s = {0};
-    return read_node(node, &s) ? &winograd_op : NULL;
-}
+const qn_run_op qn__mnn_winograd_op = {QN_OP_NONE, prepare, run, release};
