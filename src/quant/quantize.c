@@ -636,7 +636,10 @@ static qn_status quantize(run *r, qn_dataset **stored, qn_error *error)
         !qn__quant_plan_note(&r->plan, "%s", changes))
         return QN_NOMEM(error);
     const qn_source *const source = r->graph->source;
-    if (source != NULL && source->n_aside > 0 &&
+    if (source != NULL && source->n_aside == 1 &&
+        !qn__quant_plan_note(&r->plan, "node %s left as it is", source->first_aside))
+        return QN_NOMEM(error);
+    if (source != NULL && source->n_aside > 1 &&
         !qn__quant_plan_note(&r->plan, "%zu nodes left as they are, %s the first", source->n_aside,
                              source->first_aside))
         return QN_NOMEM(error);
