@@ -234,8 +234,12 @@ static qn_status choose_settings(run *r, qn_error *error)
         return QN_NOMEM(error);
     for (size_t i = 0; i < n_recorded; i++)
         qn__recipe_override(&r->recipe, i, &r->overrides[i]);
-    for (size_t i = 0; i < o->n_overrides; i++)
-        r->overrides[n_recorded + i] = o->overrides[i];
+    for (size_t i = 0; i < o->n_overrides; i++) {
+        const qn_override *const v = &o->overrides[i];
+        QN_FAIL_IF(v->pattern == NULL || v->key == NULL || v->value == NULL, error,
+                   QN_INVALID_ARGUMENT, "override %zu: pattern, key or value is missing", i);
+        r->overrides[n_recorded + i] = *v;
+    }
     r->settings.overrides = r->overrides;
     r->settings.n_overrides = n_recorded + o->n_overrides;
     r->settings.recipe_path = r->recipe.path;

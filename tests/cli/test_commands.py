@@ -133,6 +133,9 @@ def test_bench_reports_milliseconds(quench, workspace):
     assert report["layers"]
     assert report["limit_gmacs"] > 0 and report["limit_instruction"]
     assert abs(sum(layer["share"] for layer in report["layers"]) - 1) < 1e-6
+    assert 0 < report["overhead_ms"] < report["min_ms"]
+    assert abs(report["overhead"] - report["overhead_ms"] / report["min_ms"]) < 1e-6
+    assert all(layer["overhead_ms"] >= 0 for layer in report["layers"])
     assert 0 < report["live_bytes"] <= report["activation_bytes"] <= 1.1 * report["live_bytes"] + 4096
 
 
@@ -176,6 +179,7 @@ def test_bench_compares_models_in_one_run(quench, workspace):
     assert all(share == 0 for kernel, share in shares.items() if "q8_" not in kernel)
     text = quench("bench", workspace / "m.onnx", workspace / "q.onnx", "--layers").stdout
     assert "times faster than m.onnx" in text and "of limit" in text
+    assert text.count("overhead beyond kernels: ") == 2
 
 
 def test_a_recipe_replays_to_identical_bytes(quench, workspace):

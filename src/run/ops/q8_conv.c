@@ -111,7 +111,8 @@ static bool reserve_scratch(qn_step *step, qn_q8_conv *s)
         if (!qn_mul_size(&s->slack_at, p->h, p->w) ||
             !qn_mul_size(&s->slack_at, s->slack_at, p->c) ||
             !qn_mul_size(&s->slack_at, s->slack_at, p->n) ||
-            !qn_add_size(&bytes, s->slack_at, ROWS_FRONT + s->packed.kernel.kr) ||
+            !qn_add_size(&bytes, s->slack_at,
+                         ROWS_FRONT + s->packed.kernel.kr + w->pl * w->c) ||
             !reserve(step, &s->padded_at, bytes))
             return false;
     }
@@ -213,11 +214,21 @@ typedef struct conv_call {
     const uint8_t *in; /* what the GEMM reads, channels-last */
 } conv_call;
 
+typedef uintptr_t pointers __attribute__((vector_size(2 * sizeof(uintptr_t)), aligned(8), may_alias));
+
 /* Pointers to n rows `step` apart. */
-static inline void spaced_rows(const uint8_t **a, const uint8_t *first, size_t step, size_t n)
+static void spaced_rows(const uint8_t **a, const uint8_t *first, size_t step, size_t n)
 {
+    const uintptr_t at = (uintptr_t)first;
+    pointers low = {at, at + step}, high = {at + 2 * step, at + 3 * step};
+    for (; n >= 4; n -= 4, a += 4) {
+        *(pointers *)(void *)a = low;
+        *(pointers *)(void *)(a + 2) = high;
+        low += 4 * step;
+        high += 4 * step;
+    }
     for (size_t i = 0; i < n; i++)
-        a[i] = first + i * step;
+        a[i] = (const uint8_t *)low[0] + i * step;
 }
 
 /* Entries behind the rows of each tap repeat the last one. */
@@ -296,6 +307,35 @@ static void tap_rows(const qn_q8_job *job, size_t group, size_t m0, size_t mr, c
     repeat_last(a, ks, mr, mr_max);
 }
 
+/* With QN_Q8_ROWS no tap leaves the buffer: those of the first one, moved. */
+static void buffer_rows(const qn_q8_job *job, size_t group, size_t m0, size_t mr, const uint8_t **a)
+{
+    const conv_call *const call = job->ctx;
+    const qn_q8_conv *const s = call->s;
+    const qn_window *const w = &s->inner;
+    const size_t mr_max = job->packed->kernel.mr, step = w->sw * w->c, row = w->sh * w->w * w->c;
+    const size_t y = m0 / w->ow;
+    size_t ox = m0 - y * w->ow, oy = w->n == 1 ? y : y % w->oh;
+    const uint8_t *at = call->in + y / w->oh * w->h * w->w * w->c + oy * row;
+    (void)group; /* there is one */
+    for (size_t r = 0, n; r < mr; r += n) {
+        n = mr - r < w->ow - ox ? mr - r : w->ow - ox;
+        spaced_rows(a + r, at + ox * step, step, n);
+        ox = 0;
+        at += row;
+        if (++oy == w->oh) {
+            oy = 0;
+            at += (ptrdiff_t)(w->h * w->w * w->c) - (ptrdiff_t)(w->oh * row);
+        }
+    }
+    repeat_last(a, 1, mr, mr_max);
+    for (size_t p = 1; p < job->packed->ks; p++) {
+        const uintptr_t tap = (uintptr_t)s->taps[p];
+        for (size_t r = 0; r < mr_max; r += 2)
+            *(pointers *)(void *)(a + p * mr_max + r) = *(pointers *)(void *)(a + r) + tap;
+    }
+}
+
 typedef struct pad_call {
     const qn_window *from, *to;
     const uint8_t *in;
@@ -304,19 +344,19 @@ typedef struct pad_call {
     bool channels_last;
 } pad_call;
 
-/* One row of the padded buffer. */
+/* One row of the padded buffer, from its first pixel to that of the next row: what pads the two is
+ * written at once. */
 static void pad_row(void *arg, size_t index)
 {
     const pad_call *const call = arg;
     const qn_window *const w = call->from;
-    const size_t c = w->c, image = index / call->to->h, y = index % call->to->h;
-    uint8_t *out = call->out + index * call->to->w * c;
+    const size_t c = w->c, image = w->n == 1 ? 0 : index / call->to->h;
+    const size_t y = index - image * call->to->h;
+    uint8_t *const out = call->out + (index * call->to->w + w->pl) * c;
     if (y < w->pt || y - w->pt >= w->h) {
         memset(out, call->zero, call->to->w * c);
         return;
     }
-    memset(out, call->zero, w->pl * c);
-    out += w->pl * c;
     if (call->channels_last || c == 1) {
         memcpy(out, call->in + (image * w->h + y - w->pt) * w->w * c, w->w * c);
     } else {
@@ -334,7 +374,7 @@ static void pad_row(void *arg, size_t index)
                     out[x * c + i] = in[i * plane + x];
         }
     }
-    memset(out + w->w * c, call->zero, w->pr * c);
+    memset(out + w->w * c, call->zero, (w->pr + w->pl) * c);
 }
 
 void qn__q8_conv_run(const qn_q8_conv *s, const qn_run_env *env, const qn_view *in,
@@ -351,7 +391,7 @@ void qn__q8_conv_run(const qn_q8_conv *s, const qn_run_env *env, const qn_view *
     }
     if (s->way == QN_Q8_ROWS) {
         uint8_t *const padded = scratch + s->padded_at + ROWS_FRONT;
-        memset(padded - ROWS_FRONT, s->zero, ROWS_FRONT);
+        memset(padded - ROWS_FRONT, s->zero, ROWS_FRONT + w->pl * w->c);
         pad_call pad = {w, &s->inner, x, padded, s->zero, in->layout == QN_LAYOUT_CHANNELS_LAST};
         qn__parallel(env->pool, pad_row, &pad, w->n * s->inner.h);
         /* The last window's run may end behind the last pixel. */
@@ -366,7 +406,9 @@ void qn__q8_conv_run(const qn_q8_conv *s, const qn_run_env *env, const qn_view *
         .c_stride = w->oc,
         .c_group = s->packed.n,
         .out = qn__q8_format(requant),
-        .rows = s->direct ? direct_rows : tap_rows,
+        .rows = s->direct                ? direct_rows
+                : s->way == QN_Q8_ROWS ? buffer_rows
+                                       : tap_rows,
         .ctx = &call,
         .run = s->way == QN_Q8_ROWS ? w->ow : 0,
         .ahead = env->ahead,
