@@ -290,6 +290,13 @@ def test_a_truncated_model_is_refused(tool, work):
     assert_refused(run(tool, work), work, "m.mnn")
 
 
+def test_a_tensorflow_lite_model_is_named(tool, work):
+    """A FlatBuffer as .mnn files are, which could be taken for a damaged one."""
+    vtable = bytes([20, 0, 20, 0, 4, 0, 8, 0, 12, 0, 16, 0, 0, 0, 0, 0])
+    (work / "m.mnn").write_bytes(bytes([28, 0, 0, 0]) + b"TFL3" + bytes(4) + vtable + bytes(64))
+    assert_refused(run(tool, work), work, "m.mnn: a TensorFlow Lite model")
+
+
 def test_an_empty_folder_is_refused(tool, work):
     (work / "empty").mkdir()
     (work / "empty" / ".hidden.png").write_bytes((work / "pictures" / "p0.png").read_bytes())
