@@ -8,6 +8,9 @@
 
 typedef enum qn_q8_way { QN_Q8_DEPTHWISE, QN_Q8_ROWS, QN_Q8_TAPS } qn_q8_way;
 
+/* Bytes before the padded buffer of QN_Q8_ROWS. */
+enum { QN_Q8_ROWS_FRONT = 64 };
+
 typedef struct qn_q8_conv {
     qn_q8_way way;
     qn_window window; /* the node's */
