@@ -157,14 +157,14 @@ void qn__q8_conv_run(const qn_q8_conv *s, const qn_run_env *env, const qn_view *
     const conv_call call = {s, x};
     const qn_q8_job job = {
         .packed = &s->packed,
-        .m = w->n * w->oh * w->ow,
+        .m = w->n * w->oh * s->inner.ow,
         .c = out->data,
-        .c_stride = w->oc,
+        .c_stride = s->inner.oc,
         .c_group = s->packed.n,
         .out = qn__q8_format(requant),
         .rows = s->direct ? direct_rows : tap_rows,
         .ctx = &call,
-        .run = s->way == QN_Q8_ROWS ? w->ow : 0,
+        .run = s->way == QN_Q8_ROWS ? s->inner.ow : 0,
         .ahead = env->ahead,
         .ahead_bytes = env->ahead_bytes,
         .row_buffer = s->has_rows ? (const uint8_t **)(void *)(scratch + s->rows_at) : NULL,
