@@ -468,7 +468,11 @@ qn_status qn__plan_make(const qn_graph *graph, const qn_graph *source,
     else
         qn__plan_options_init(&plan->options, graph->ctx);
     plan->options.input_dims = NULL; /* borrowed for the call only */
-    qn__kernels_init(&plan->kernels, plan->options.cpu_flags);
+    if (plan->options.kernels != NULL)
+        plan->kernels = *plan->options.kernels;
+    else
+        qn__kernels_init(&plan->kernels, plan->options.cpu_flags);
+    plan->options.kernels = NULL;
     if (plan->options.collect != NULL) {
         plan->kernels.q8_igemm.nr = plan->options.collect_for->nr;
         plan->kernels.q8_igemm.kr = plan->options.collect_for->kr;

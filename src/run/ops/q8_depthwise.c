@@ -158,7 +158,7 @@ typedef struct part {
     const uint8_t *in;
     uint8_t *out; /* of the row that is written next */
     size_t x0, x1, c0, c;
-    size_t row_bytes, phase_bytes;
+    size_t row_bytes, phase_bytes, phase_columns;
 } part;
 
 typedef uint8_t bytes16 __attribute__((vector_size(16), aligned(1), may_alias));
@@ -194,12 +194,18 @@ static void copy_pixels(uint8_t *to, const uint8_t *from, size_t n, size_t c, si
         memcpy(to + done * c, from + done * step, c);
 }
 
+/* Pixels of one of s phases among n columns, rounded up. */
+static inline ptrdiff_t phases_of(ptrdiff_t n, ptrdiff_t s)
+{
+    return s == 1 ? n : s == 2 ? (n + 1) / 2 : (n + s - 1) / s; /* divisions take their time */
+}
+
 /* Row y, which may lie in the padding, as windows from output x0 on see it. */
 static void copy_row(const qn_q8_depthwise *d, const part *p, ptrdiff_t y, uint8_t *to)
 {
     const qn_window *const w = &d->window;
     const ptrdiff_t s = (ptrdiff_t)d->phases, width = (ptrdiff_t)w->w;
-    const ptrdiff_t n = (ptrdiff_t)(p->phase_bytes / p->c);
+    const ptrdiff_t n = (ptrdiff_t)p->phase_columns;
     if (y < 0 || y >= (ptrdiff_t)w->h) {
         memset(to, d->zero ^ d->flip, p->row_bytes);
         return;
@@ -208,8 +214,8 @@ static void copy_row(const qn_q8_depthwise *d, const part *p, ptrdiff_t y, uint8
     for (ptrdiff_t phase = 0; phase < s; phase++, at += p->phase_bytes) {
         /* Pixel i of the phase is column first + i * s: inside from `lo` to `hi`. */
         const ptrdiff_t first = (ptrdiff_t)(p->x0 * w->sw) - (ptrdiff_t)w->pl + phase;
-        ptrdiff_t lo = first < 0 ? (-first + s - 1) / s : 0;
-        ptrdiff_t hi = first < width ? (width - first + s - 1) / s : 0;
+        ptrdiff_t lo = first < 0 ? phases_of(-first, s) : 0;
+        ptrdiff_t hi = first < width ? phases_of(width - first, s) : 0;
         lo = lo < n ? lo : n;
         hi = hi < n ? hi : n;
         hi = hi > lo ? hi : lo;
@@ -272,18 +278,25 @@ static void run_part(const qn_q8_depthwise *d, part p, size_t y0, size_t y1)
         .out_step = w->c,
         .format = d->format,
     };
+    /* The first row that is ever needed; those of a window, counted from there; where it is held. */
+    const ptrdiff_t top = (ptrdiff_t)(y0 * w->sh) - (ptrdiff_t)w->pt;
+    const size_t next_slot = d->ring ? w->sh % d->slots : 0;
+    size_t first = 0, first_slot = 0;
     for (size_t y = y0; y < y1; y += args.rows) {
         args.rows = y1 - y < d->rows ? y1 - y : d->rows;
-        const ptrdiff_t top = (ptrdiff_t)(y0 * w->sh) - (ptrdiff_t)w->pt;
-        for (size_t i = 0; i < args.rows * w->kh; i++) {
-            /* Rows from `top` on, the first that is ever needed. */
-            const size_t row = (y - y0 + i / w->kh) * w->sh + i % w->kh * w->dh;
-            const size_t slot = d->ring ? row % d->slots : i;
-            uint8_t *const at = room + slot * p.row_bytes;
-            if (!d->ring || held[slot] != (ptrdiff_t)row)
-                copy_row(d, &p, top + (ptrdiff_t)row, at);
-            held[slot] = (ptrdiff_t)row;
-            in[i] = at;
+        const uint8_t **at = in;
+        for (size_t r = 0; r < args.rows; r++, first += w->sh) {
+            for (size_t i = 0, row = first, slot = first_slot; i < w->kh; i++, row += w->dh) {
+                uint8_t *const to = room + slot * p.row_bytes;
+                if (!d->ring || held[slot] != (ptrdiff_t)row)
+                    copy_row(d, &p, top + (ptrdiff_t)row, to);
+                held[slot] = (ptrdiff_t)row;
+                *at++ = to;
+                slot += d->ring ? w->dh : 1;
+                slot -= d->ring && slot >= d->slots ? d->slots : 0;
+            }
+            first_slot += next_slot;
+            first_slot -= first_slot >= d->slots ? d->slots : 0;
         }
         const size_t fold = n < d->fold ? 1 : d->fold, rest = n % fold;
         run_kernel(d, &p, &args, 0, n - rest, fold);
@@ -354,7 +367,8 @@ static void run_rows(const depthwise_call *call, size_t image, size_t y0, size_t
                       .c0 = c0,
                       .c = w->c - c0 < d->part_c ? w->c - c0 : d->part_c};
             const size_t columns = columns_of(w, p.x1 - x0);
-            p.phase_bytes = (columns + d->phases - 1) / d->phases * p.c;
+            p.phase_columns = (columns + d->phases - 1) / d->phases;
+            p.phase_bytes = p.phase_columns * p.c;
             p.row_bytes = round_up(d->phases * p.phase_bytes, ALIGN);
             run_part(d, p, y0, y1);
         }

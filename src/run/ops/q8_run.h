@@ -7,7 +7,7 @@
 #include "run/ops/qweights.h"
 
 /* Kernels of up to this many taps times rows keep their row pointers on the stack. */
-#define QN_Q8_STACK_ROWS 1024
+#define QN_Q8_STACK_ROWS 2048
 
 /* Whether a product of these activations and weights can run in 8-bit integers: centred weights fit
  * int8 and the zero point is a value that a byte of the activation can hold. */
