@@ -111,8 +111,7 @@ static bool reserve_scratch(qn_step *step, qn_q8_conv *s)
         if (!qn_mul_size(&s->slack_at, p->h, p->w) ||
             !qn_mul_size(&s->slack_at, s->slack_at, p->c) ||
             !qn_mul_size(&s->slack_at, s->slack_at, p->n) ||
-            !qn_add_size(&bytes, s->slack_at,
-                         ROWS_FRONT + s->packed.kernel.kr + w->pl * w->c) ||
+            !qn_add_size(&bytes, s->slack_at, ROWS_FRONT + s->packed.kernel.kr + w->pl * w->c) ||
             !reserve(step, &s->padded_at, bytes))
             return false;
     }
@@ -214,7 +213,8 @@ typedef struct conv_call {
     const uint8_t *in; /* what the GEMM reads, channels-last */
 } conv_call;
 
-typedef uintptr_t pointers __attribute__((vector_size(2 * sizeof(uintptr_t)), aligned(8), may_alias));
+typedef uintptr_t pointers
+    __attribute__((vector_size(2 * sizeof(uintptr_t)), aligned(8), may_alias));
 
 /* Pointers to n rows `step` apart. */
 static void spaced_rows(const uint8_t **a, const uint8_t *first, size_t step, size_t n)
@@ -406,7 +406,7 @@ void qn__q8_conv_run(const qn_q8_conv *s, const qn_run_env *env, const qn_view *
         .c_stride = w->oc,
         .c_group = s->packed.n,
         .out = qn__q8_format(requant),
-        .rows = s->direct                ? direct_rows
+        .rows = s->direct              ? direct_rows
                 : s->way == QN_Q8_ROWS ? buffer_rows
                                        : tap_rows,
         .ctx = &call,
