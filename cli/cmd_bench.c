@@ -33,6 +33,13 @@ typedef struct limit {
     const char *instruction;
 } limit;
 
+/* Of n sorted values the least that so large a share of them does not exceed. */
+static double quantile(const double *sorted, uint32_t n, double share)
+{
+    const uint32_t rank = (uint32_t)(share * n + 0.999999);
+    return sorted[rank > 0 ? rank - 1 : 0];
+}
+
 static int compare_doubles(const void *a, const void *b)
 {
     const double x = *(const double *)a, y = *(const double *)b;
@@ -217,14 +224,14 @@ static json_t *contender_json(const cli_options *o, const contender *c, const li
 {
     qn_memory_use use;
     qn_session_memory(c->session, &use);
-    json_t *root =
-        json_pack("{s:o, s:i, s:o, s:o, s:o, s:I, s:I, s:I, s:I, s:I}", "file",
-                  cli_json_text(c->file), "rounds", (int)o->rounds, "min_ms",
-                  cli_json_number(c->ms[0]), "median_ms", cli_json_number(c->ms[o->rounds / 2]),
-                  "p95_ms", cli_json_number(c->ms[(size_t)(0.95 * (o->rounds - 1))]),
-                  "memory_bytes", (json_int_t)qn_session_arena_bytes(c->session), "peak_bytes",
-                  (json_int_t)cli_peak_bytes(), "activation_bytes", (json_int_t)use.activations,
-                  "live_bytes", (json_int_t)use.live, "weight_bytes", (json_int_t)use.weights);
+    json_t *root = json_pack(
+        "{s:o, s:i, s:o, s:o, s:o, s:I, s:I, s:I, s:I, s:I}", "file", cli_json_text(c->file),
+        "rounds", (int)o->rounds, "min_ms", cli_json_number(c->ms[0]), "median_ms",
+        cli_json_number(quantile(c->ms, o->rounds, 0.5)), "p95_ms",
+        cli_json_number(quantile(c->ms, o->rounds, 0.95)), "memory_bytes",
+        (json_int_t)qn_session_arena_bytes(c->session), "peak_bytes", (json_int_t)cli_peak_bytes(),
+        "activation_bytes", (json_int_t)use.activations, "live_bytes", (json_int_t)use.live,
+        "weight_bytes", (json_int_t)use.weights);
     if (o->per_layer &&
         (json_object_set_new(root, "layers", layers_json(c, complete)) != 0 ||
          json_object_set_new(root, "overhead_ms", cli_json_number(c->overhead_ms)) != 0 ||
@@ -252,10 +259,11 @@ static int report_json(const cli_options *o, const contender *contenders, size_t
     return cli_json_print(json_pack("{s:o}", "models", list), complete);
 }
 
-static void print_layers(const contender *c, const limit *machine)
+static void print_layers(const contender *c, const limit *machine, bool quiet)
 {
-    printf("%-36s %-30s %9s %7s %9s %9s %9s\n", "node", "kernel", "ms", "share", "overhead",
-           "GMAC/s", "of limit");
+    if (!quiet)
+        printf("%-36s %-30s %9s %7s %9s %9s %9s\n", "node", "kernel", "ms", "share", "overhead",
+               "GMAC/s", "of limit");
     for (size_t i = 0; i < c->n_layers; i++) {
         const layer *const l = &c->layers[i];
         printf("%-36.36s %-30.30s %9.4f %6.1f%% %9.4f %9.2f", l->entry.node, l->entry.kernel,
@@ -265,6 +273,8 @@ static void print_layers(const contender *c, const limit *machine)
         else
             printf(" %9s\n", "-");
     }
+    if (quiet)
+        return;
     printf("overhead beyond kernels: %.4f ms, %.1f%% of the fastest run\n", c->overhead_ms,
            100.0 * overhead_of(c));
     printf("limit: %.1f GMAC/s of bytes (%s)\n", machine->gmacs, machine->instruction);
@@ -276,10 +286,13 @@ static void print_one(const cli_options *o, const contender *c, const contender 
     qn_memory_use use;
     qn_session_memory(c->session, &use);
     printf("%s: min %.3f ms, median %.3f ms, p95 %.3f ms over %u runs", cli_base_name(c->file),
-           c->ms[0], c->ms[o->rounds / 2], c->ms[(size_t)(0.95 * (o->rounds - 1))], o->rounds);
+           c->ms[0], quantile(c->ms, o->rounds, 0.5), quantile(c->ms, o->rounds, 0.95), o->rounds);
     if (c != first)
         printf(", %.2f times faster than %s", first->ms[0] / c->ms[0], cli_base_name(first->file));
-    printf("\n  activations %s (%.2f times what lives at once), weights %s, peak %s\n",
+    printf("\n");
+    if (o->quiet)
+        return;
+    printf("  activations %s (%.2f times what lives at once), weights %s, peak %s\n",
            cli_size_text(use.activations, a),
            use.live > 0 ? (double)use.activations / (double)use.live : 1.0,
            cli_size_text(use.weights, b), cli_size_text(cli_peak_bytes(), d));
@@ -312,7 +325,7 @@ int cmd_bench(const cli_options *options)
         code = report_json(options, contenders, n, &machine);
     } else if (code == EXIT_OK) {
         for (size_t i = 0; i < n && options->per_layer; i++)
-            print_layers(&contenders[i], &machine);
+            print_layers(&contenders[i], &machine, options->quiet);
         for (size_t i = 0; i < n; i++)
             print_one(options, &contenders[i], &contenders[0]);
     }

@@ -234,8 +234,12 @@ static qn_status choose_settings(run *r, qn_error *error)
         return QN_NOMEM(error);
     for (size_t i = 0; i < n_recorded; i++)
         qn__recipe_override(&r->recipe, i, &r->overrides[i]);
-    for (size_t i = 0; i < o->n_overrides; i++)
-        r->overrides[n_recorded + i] = o->overrides[i];
+    for (size_t i = 0; i < o->n_overrides; i++) {
+        const qn_override *const v = &o->overrides[i];
+        QN_FAIL_IF(v->pattern == NULL || v->key == NULL || v->value == NULL, error,
+                   QN_INVALID_ARGUMENT, "override %zu: pattern, key or value is missing", i);
+        r->overrides[n_recorded + i] = *v;
+    }
     r->settings.overrides = r->overrides;
     r->settings.n_overrides = n_recorded + o->n_overrides;
     r->settings.recipe_path = r->recipe.path;
@@ -632,7 +636,10 @@ static qn_status quantize(run *r, qn_dataset **stored, qn_error *error)
         !qn__quant_plan_note(&r->plan, "%s", changes))
         return QN_NOMEM(error);
     const qn_source *const source = r->graph->source;
-    if (source != NULL && source->n_aside > 0 &&
+    if (source != NULL && source->n_aside == 1 &&
+        !qn__quant_plan_note(&r->plan, "node %s left as it is", source->first_aside))
+        return QN_NOMEM(error);
+    if (source != NULL && source->n_aside > 1 &&
         !qn__quant_plan_note(&r->plan, "%zu nodes left as they are, %s the first", source->n_aside,
                              source->first_aside))
         return QN_NOMEM(error);

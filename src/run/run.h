@@ -46,6 +46,8 @@ typedef struct qn_plan_options {
     bool saturate16; /* integer Conv/Gemm/MatMul saturate int16 pair sums as vpmaddubsw does */
     /* NULL, or what float convolutions take where it fits: to measure, not for results. */
     const struct qn_split_igemm *split;
+    /* NULL, or what is asked for an implementation that stands in for a node's own (NULL: none). */
+    const struct qn_run_op *(*instead)(const qn_node *node);
     /* Bytes of float matrices kept as kernels read them; those above it are packed at every run. 0:
      * none. */
     size_t packed_limit;

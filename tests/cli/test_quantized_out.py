@@ -325,6 +325,7 @@ def test_outputs_that_cannot_be_written_are_refused(tool, work):
 def test_warnings_are_one_line_and_not_an_error(tool, work):
     assert_done(run(tool, work, used_image_num=50), work, ["only 6 samples"])
     assert_done(run(tool, work, skip_quant_op_names=["none"]), work, ['"none"'])
+    assert_done(run(tool, work, skip_quant_op_names=["two\nlines"]), work, ['"two?lines"'])
     assert_done(run(tool, work, colour="red"), work, ['"colour"'])
     assert_done(run(tool, work, format="rgb"), work, ["BGR"])
 

@@ -1,6 +1,7 @@
 """Quantized .mnn files in MNN's own runtime: what runs in int8, what comes out, and that quench's
 simulation of the file says the same."""
 
+import json
 import os
 import pathlib
 import subprocess
@@ -170,3 +171,40 @@ def test_weights_of_a_side_file_come_inside(quench, shared, tmp_path):
     (_, a), (_, b) = answers(files["inside"], xs), answers(files["beside"], xs)
     for x, y in zip(a, b):
         assert all(np.array_equal(x[k], y[k]) for k in x)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"exact_mnn": True},
+        {"exact_mnn": True, "feature_quantize_method": "EMA", "winogradOpt": False},
+    ],
+    ids=["own", "exact", "exact-ema"],
+)
+@pytest.mark.parametrize("stored", [[], ["--weightQuantBits", "8"]], ids=["float", "packed"])
+def test_quantized_out_takes_the_side_file_inside(shared, tmp_path, stored, settings):
+    """Also what stays as it is, and biases, which lie there as well."""
+    import mnn_runtime
+
+    source = shared / "models" / "resnet20-cifar10" / "resnet20_cifar10.onnx"
+    if not source.is_file():
+        pytest.skip("resnet20_cifar10.onnx is not here")
+    pictures = shared / "images" / "cifar10-png"
+    answers = []
+    for name, options in (("inside", []), ("beside", ["--saveExternalData"])):
+        path, out = tmp_path / f"{name}.mnn", tmp_path / f"{name}.int8.mnn"
+        done, text = mnn_runtime.convert("ONNX", source, path, *stored, *options)
+        assert done, text
+        config = {"format": "RGB", "mean": [127.5] * 3, "normal": [1 / 127.5] * 3, "width": 32,
+                  "height": 32, "path": str(pictures), "used_image_num": 3, **settings}  # fmt: skip
+        config["skip_quant_op_names"] = ["layer1_0_b_conv", "layer2_1_a_conv"]
+        (tmp_path / "c.json").write_text(json.dumps(config))
+        command = [BUILD / "quantized.out", path, out, tmp_path / "c.json"]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        assert (result.returncode, result.stderr) == (0, ""), result.stderr
+        x = np.random.default_rng(3).normal(0, 0.5, (1, 3, 32, 32)).astype(np.float32)
+        answers.append(mnn_runtime.outputs(out, {"input": x}, tmp_path))
+    assert (tmp_path / "beside.mnn.weight").exists()
+    assert not (tmp_path / "beside.int8.mnn.weight").exists()
+    assert all(np.array_equal(answers[0][k], answers[1][k]) for k in answers[0])

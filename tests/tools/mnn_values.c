@@ -3,6 +3,7 @@
  * In exact mode, as the statistics of `quantized.out --exact-mnn` see them. */
 #include "calib/calib.h"
 #include "mnntool/exact.h"
+#include "mnntool/float_conv.h"
 #include "quant/model.h"
 #include "run/run.h"
 
@@ -53,6 +54,7 @@ static qn_status read_values(const qn_context *ctx, const qn_graph *graph,
     QN_TRY_GOTO(qn__graph_bound(graph, (const int64_t(*)[QN_MAX_RANK])dims, 1, &bound, error));
     qn__plan_options_init(&options, ctx);
     options.keep_all = true;
+    options.instead = qn__mnn_float_op;
     QN_TRY_GOTO(qn__plan_create(bound, &options, &plan, error));
     QN_TRY_GOTO(qn__exec_create(plan, NULL, &exec, error));
     QN_TRY_GOTO(qn__feed_create(bound, (const int64_t(*)[QN_MAX_RANK])dims, &feed, error));
