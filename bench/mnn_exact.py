@@ -228,6 +228,7 @@ def measure(folder, config, build, fixed_points=False):
             within_01=share(d < 1e-3 for d in distance.values()),
             within_2=share(d < 2e-2 for d in distance.values()),
             worst=max(distance.values(), default=0.0),
+            same_json=Path(f"{dst}.json").read_bytes() == (folder / "quant.mnn.json").read_bytes(),
         )
         if config.get("feature_quantize_method", "KL") == "KL":
             largest = largest_values(folder, build, out)
@@ -298,7 +299,8 @@ def main():
         print(f"{r['case']}: {r['seconds']:.2f} s")
         print(
             f"  scales: {r['scales']}, within 0.1 % {r['within_01']:.1%}, 2 % {r['within_2']:.1%},"
-            f" worst {r['worst']:.2%}; missing {r['missing']}, extra {r['extra']}"
+            f" worst {r['worst']:.1e}; missing {r['missing']}, extra {r['extra']};"
+            f" DST.json {'the same' if r['same_json'] else 'another'}"
         )
         if "within_bin" in r:
             print(f"  thresholds within one bin {r['within_bin']:.1%}, worst {r['bins']:.1f} bins")
