@@ -161,6 +161,7 @@ static const float *const *inputs_of(objects *o, input *in)
 static void quantize_options(objects *o, input *in, qn_quantize_options *q)
 {
     qn_quantize_options_init(q);
+    q->features = "minmax"; /* searches for ranges take the time of many calls */
     const char **const words[] = {&q->target,          &q->features,    &q->weights,
                                   &q->granularity,     &q->activations, &q->calibrate_with,
                                   &q->bias_correction, &q->equalize,    &q->x86,
