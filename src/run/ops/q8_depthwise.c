@@ -278,7 +278,8 @@ static void run_part(const qn_q8_depthwise *d, part p, size_t y0, size_t y1)
         .out_step = w->c,
         .format = d->format,
     };
-    /* The first row that is ever needed; those of a window, counted from there; where it is held. */
+    /* The first row that is ever needed; those of a window, counted from there; where it is held.
+     */
     const ptrdiff_t top = (ptrdiff_t)(y0 * w->sh) - (ptrdiff_t)w->pt;
     const size_t next_slot = d->ring ? w->sh % d->slots : 0;
     size_t first = 0, first_slot = 0;
