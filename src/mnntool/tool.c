@@ -1,5 +1,6 @@
 /* MNN's offline quantizer: configuration, model and samples in, a quantized .mnn and its scales
  * out. */
+#include "mnntool/operators.h"
 #include "mnntool/tool.h"
 
 #include <stdio.h>
@@ -175,6 +176,28 @@ static void warn_quantized(const job *j)
         }
 }
 
+/* Exact mode writes what MNN's tool writes, which MNN's runtime computes wrongly. */
+static void warn_groups(const job *j)
+{
+    const qn_mnn_source *source = j->run.source;
+    for (size_t i = 0; i < source->n_ops; i++) {
+        const qn_fb_object *main = qn__fb_table(source->ops[i], QN_MNN_Op_main);
+        if (qn__mnn_op_type(source, i) != QN_MNN_OpType_Convolution || main == NULL ||
+            main->record != QN_MNN_REC_Convolution2D || qn__mnn_op_skipped(&j->run, i))
+            continue;
+        const qn_fb_object *common = qn__fb_table(main, QN_MNN_Convolution2D_common);
+        if (common == NULL ||
+            qn__fb_int(&source->doc, common, QN_MNN_Convolution2DCommon_group) < 2)
+            continue;
+        qn__log(
+            j->ctx, QN_LOG_WARNING,
+            "%s: operator \"%.80s\" is a convolution in groups: MNN computes it wrongly in int8 "
+            "(\"skip_quant_op_names\" keeps it in float)",
+            j->source, qn__mnn_op_title(source, i));
+        return;
+    }
+}
+
 /* --- outputs -----------------------------------------------------------------------------------*/
 
 static bool same_file(const struct stat *a, const char *path)
@@ -288,6 +311,7 @@ static qn_status quantize(job *j, qn_error *error)
             return QN_OK;
         return qn__mnn_better_debug(r, j->sized != NULL ? j->sized : j->model, j->quantized, error);
     }
+    warn_groups(j);
     if (ema) {
         status = qn__mnn_ema(r, &j->scales, &j->document, error);
         j->has_document = status == QN_OK;
