@@ -29,6 +29,7 @@ typedef struct job {
     qn_mnn_scales scales;
     qn_fb_document document;
     bool has_document;
+    bool has_integers; /* the model has tensors in integers already */
 } job;
 
 static void print_nothing(void *ctx, const char *text)
@@ -164,7 +165,7 @@ static bool has_batch_norm(const qn_mnn_source *source)
 
 /* Numbers that are integers already stay as they are: not what somebody who asks for this expects.
  */
-static void warn_quantized(const job *j)
+static void warn_quantized(job *j)
 {
     const qn_graph *graph = j->model->graph;
     for (size_t i = 0; i < graph->n_tensors; i++)
@@ -172,6 +173,7 @@ static void warn_quantized(const job *j)
             qn__log(j->ctx, QN_LOG_WARNING,
                     "%s: is quantized already (tensor \"%.80s\"): what is in integers stays so",
                     j->source, graph->tensors[i]->name);
+            j->has_integers = true;
             return;
         }
 }
@@ -301,9 +303,11 @@ static qn_status quantize(job *j, qn_error *error)
     const bool ema = j->config.feature == QN_MNN_EMA;
     if (!ema)
         qn__mnn_log(r, 1107, "fake quant weights done.");
-    /* Choices that only the imitation knows; the others are settings of both. */
+    /* Choices that only the imitation knows; the others are settings of both. There is nothing to
+     * imitate on a model that has integers already: MNN's tool crashes. */
     const uint32_t imitated = QN_MNN_EXACT_SYMMETRIC | QN_MNN_EXACT_ADMM | QN_MNN_EXACT_BITS;
-    if ((j->config.exact & (ema ? imitated | QN_MNN_EXACT_WINOGRAD : imitated)) == 0) {
+    if (j->has_integers ||
+        (j->config.exact & (ema ? imitated | QN_MNN_EXACT_WINOGRAD : imitated)) == 0) {
         QN_TRY(qn__mnn_better(r, j->sized != NULL ? j->sized : j->model, &j->scales, &j->quantized,
                               &j->document, error));
         j->has_document = true;

@@ -175,6 +175,11 @@ def test_a_quantized_model_is_warned_about(tool, work):
     again = run(tool, work, model="int8.mnn")
     assert again.returncode == 0, again.stderr
     assert "int8.mnn: is quantized already" in again.stderr
+    model = (work / "q.mnn").read_bytes()
+    for feature in ("KL", "EMA"):  # integers stay what they are, whatever is asked for
+        again = run(tool, work, "--exact-mnn", model="int8.mnn", feature_quantize_method=feature)
+        assert again.returncode == 0 and "is quantized already" in again.stderr
+        assert (work / "q.mnn").read_bytes() == model
 
 
 def test_a_byte_order_mark_is_skipped(tool, work):
