@@ -86,6 +86,8 @@ typedef struct qn_session_options {
     bool single_threaded; /* do not use the context's threads inside a run [false] */
     const int64_t (*input_dims)[QN_MODEL_MAX_RANK]; /* explicit dims per input, or NULL; borrowed
                                                        for the call */
+    bool null_kernels; /* to measure: kernels return at once, and a run takes what it does beyond
+                          them; outputs mean nothing [false] */
 } qn_session_options;
 QN_API void qn_session_options_init(qn_session_options *options);
 

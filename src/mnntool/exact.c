@@ -3,6 +3,7 @@
  * to a fifth. */
 #include "calib/calib.h"
 #include "mnntool/exact.h"
+#include "mnntool/float_conv.h"
 
 #include <math.h>
 #include <string.h>
@@ -118,6 +119,7 @@ static qn_status collect(collector *c, qn_error *error)
                                       .n_items = c->n_items,
                                       .batch = 1,
                                       .plain = true, /* its sums are further from MNN's */
+                                      .instead = qn__mnn_float_op,
                                       .progress = show_progress,
                                       .progress_ctx = c};
     if (c->n_items == 0)

@@ -285,8 +285,6 @@ static qn_status apply_override(qn_quant_plan *plan, const qn_override *o, const
     qn_pattern *pattern = NULL;
     qn_status status = QN_OK;
     bool tensor_key, any = false;
-    QN_FAIL_IF(o->pattern == NULL || o->key == NULL || o->value == NULL, error, QN_INVALID_ARGUMENT,
-               "an override needs name, key and value");
     *part = "key";
     QN_FAIL_IF(!known_key(o->key, &tensor_key), error, QN_INVALID_ARGUMENT,
                "%s:%s=%s: unknown key \"%s\"", o->pattern, o->key, o->value, o->key);

@@ -122,17 +122,27 @@ static inline __attribute__((always_inline)) void wide_row(const qn_q8_dwconv_ar
         }
         return;
     }
-    quad x = COLUMN(0), now = add_column(*bias, x, w[0]), next = *bias;
-    NEXT(j1);
+    const __m512i outside = _mm512_set1_epi32(args->edge * 0x10101);
+    const quad edge = {{outside, outside, outside, outside}};
+    quad x = edge, now, next = *bias;
+    if (!args->left) {
+        x = COLUMN(0);
+        NEXT(j1);
+    }
+    now = add_column(*bias, x, w[0]);
     x = COLUMN(0);
     now = add_column(now, x, w[1]);
     if (way == STEP1)
         next = add_column(*bias, x, w[0]);
     for (size_t i = 0;; at += out_step) {
+        if (++i == n && args->right) {
+            PUT(add_column(now, edge, w[2]));
+            break;
+        }
         NEXT(j1);
         x = COLUMN(0);
         PUT(add_column(now, x, w[2]));
-        if (++i == n)
+        if (i == n)
             break;
         if (way == STEP1) {
             now = add_column(next, x, w[1]);
