@@ -1,7 +1,6 @@
 /* The head and the tables of statistics files as bytes. Everything read is checked here. */
 #include "calib/stats_journal.h"
 
-
 #include <math.h>
 #include <string.h>
 
