@@ -3,6 +3,7 @@
 #include "mnntool/operators.h"
 #include "mnntool/tool.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -219,6 +220,10 @@ static qn_status check_place(const job *j, const char *path, const char *config,
                "%s: the output is the model itself", path);
     QN_FAIL_IF(same_file(&info, config), error, QN_INVALID_ARGUMENT,
                "%s: the output is the configuration itself", path);
+    char weights[PATH_MAX];
+    const int length = snprintf(weights, sizeof(weights), "%s.weight", j->source);
+    QN_FAIL_IF(length > 0 && (size_t)length < sizeof(weights) && same_file(&info, weights), error,
+               QN_INVALID_ARGUMENT, "%s: the output is the model's file of weights", path);
     return QN_OK;
 }
 

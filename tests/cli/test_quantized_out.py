@@ -157,6 +157,9 @@ def test_an_output_in_place_of_an_input_is_refused(tool, work):
     assert (work / "m.mnn").read_bytes() == model
     os.link(work / "m.mnn", work / "link.mnn")
     assert_refused(run(tool, work, out="link.mnn"), work, "the output is the model itself")
+    (work / "m.mnn.weight").write_text("weights")
+    assert_refused(run(tool, work, out="m.mnn.weight"), work, "the output is the model's file of weights")
+    assert (work / "m.mnn.weight").read_text() == "weights"
     assert_refused(run(tool, work, out="config.json"), work, "the output is the configuration")
     assert_refused(run(tool, work, out="config"), work, "the output is the configuration")
 
