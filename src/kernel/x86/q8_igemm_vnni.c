@@ -206,11 +206,12 @@ static void put_sums(const product *g, const place *p, size_t np, const qn_q8_ou
 
 /* --- columns ---------------------------------------------------------------------------------- */
 /* Panels of the next tile: four where their weights stay in the first level for the rows below
- * (outputs of four take the fewest steps), else three: more rows share what is loaded. */
-enum { FOUR_MAX_K = 256 };
+ * (outputs of four take the fewest steps), else three: more rows share what is loaded. Of few k
+ * outputs are most of the work, and those of three take as many steps as those of four. */
+enum { FOUR_MAX_K = 256, FEW_K = 128 };
 static size_t panels_at_once(size_t mr, size_t panels, size_t k)
 {
-    if (mr == 1)
+    if (mr == 1 || k <= FEW_K)
         return panels < NP ? panels : NP;
     if (k <= FOUR_MAX_K)
         return panels % 4 == 0 ? 4 : panels < 3 ? panels : 3;
