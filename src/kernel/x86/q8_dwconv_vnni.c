@@ -125,12 +125,11 @@ static inline __attribute__((always_inline)) void wide_row(const qn_q8_dwconv_ar
     if (way == STEP1)
         next = add_column(*bias, x, w[0]);
     for (size_t i = 0;; at += out_step) {
-        if (++i == n && args->right) {
-            PUT(add_column(now, edge, w[2]));
-            break;
+        x = edge;
+        if (++i < n || !args->right) {
+            NEXT(j1);
+            x = COLUMN(0);
         }
-        NEXT(j1);
-        x = COLUMN(0);
         PUT(add_column(now, x, w[2]));
         if (i == n)
             break;
