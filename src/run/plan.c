@@ -447,9 +447,51 @@ static void look_ahead(qn_plan *plan)
     }
 }
 
+/* Packed weights of 8 bits take an eighth more than the constants. Where they fill large pages they
+ * get them; without memory for that each is packed into its own. */
+static void make_room(qn_plan *plan)
+{
+    const qn_graph *const graph = plan->graph;
+    size_t bytes = 0;
+    for (size_t i = 0; i < graph->n_tensors; i++) {
+        const qn_tensor *const t = graph->tensors[i];
+        if (t->constant != NULL && t->type.kind == QN_TYPE_QUANT &&
+            qn__dtype_bits(t->type.dtype) == 8 &&
+            !qn_add_size(&bytes, bytes, t->constant->size_bytes))
+            return;
+    }
+    if (bytes < QN_LARGE_PAGE || qn__plan_packed(plan) != NULL || bytes > SIZE_MAX / 2)
+        return;
+    bytes += bytes / 8;
+    qn_packed_room *const room = qn__calloc(plan->ctx, 1, sizeof(*room));
+    if (room == NULL)
+        return;
+    room->memory = qn__alloc_aligned(plan->ctx, bytes + QN_LARGE_PAGE);
+    if (room->memory == NULL) {
+        qn__free(plan->ctx, room);
+        return;
+    }
+    uint8_t *const memory = room->memory;
+    room->at = memory + (QN_LARGE_PAGE - (uintptr_t)memory % QN_LARGE_PAGE) % QN_LARGE_PAGE;
+    room->end = room->at + bytes;
+    qn__large_pages(room->at, bytes);
+    plan->room = room;
+}
+
+uint8_t *qn__plan_packed_room(const qn_plan *plan, size_t bytes)
+{
+    qn_packed_room *const room = plan->room;
+    if (room == NULL || bytes > (size_t)(room->end - room->at))
+        return NULL;
+    uint8_t *const at = room->at;
+    room->at += bytes < (size_t)(room->end - at) / 64 * 64 ? (bytes + 63) / 64 * 64 : bytes;
+    return at;
+}
+
 static qn_status build(qn_plan *plan, qn_error *error)
 {
     QN_TRY(make_tables(plan, error));
+    make_room(plan);
     uint8_t *const needed = qn__calloc(plan->ctx, plan->graph->n_tensors + 1, 1);
     if (needed == NULL)
         return QN_NOMEM(error);
@@ -524,6 +566,9 @@ void qn__plan_destroy(qn_plan *plan)
     qn__free(ctx, plan->primary);
     qn__free(ctx, plan->inputs);
     qn__free(ctx, plan->outputs);
+    if (plan->room != NULL)
+        qn__free_aligned(ctx, plan->room->memory);
+    qn__free(ctx, plan->room);
     qn__graph_destroy(plan->bound);
     qn__free(ctx, plan);
 }

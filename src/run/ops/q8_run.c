@@ -185,7 +185,11 @@ qn_status qn__q8_pack(const qn_plan *plan, const qn_step *step, const qn_qparams
     const qn_context *const ctx = qn__plan_context(plan);
     if (!qn__q8_set_sizes(out, x, requant))
         return qn__step_fail(step, error, QN_LIMIT, "packed weights are too large");
-    out->data = out->own = qn__alloc_aligned(ctx, out->bytes);
+    out->own = qn__plan_packed_room(plan, out->bytes);
+    out->in_room = out->own != NULL;
+    if (!out->in_room)
+        out->own = qn__alloc_aligned(ctx, out->bytes);
+    out->data = out->own;
     int32_t *const base = qn__calloc(ctx, out->n, sizeof(*base));
     if (out->own == NULL || base == NULL) {
         qn__free(ctx, base);
@@ -201,7 +205,8 @@ qn_status qn__q8_pack(const qn_plan *plan, const qn_step *step, const qn_qparams
 
 void qn__q8_packed_free(const qn_context *ctx, qn_q8_packed *packed)
 {
-    qn__free_aligned(ctx, packed->own);
+    if (!packed->in_room)
+        qn__free_aligned(ctx, packed->own);
     packed->own = NULL;
     packed->data = NULL;
 }

@@ -30,6 +30,7 @@ qn_q8_out qn__q8_format(const qn_requant *requant);
 typedef struct qn_q8_packed {
     const uint8_t *data; /* 64-byte aligned: own, or a model file's */
     uint8_t *own;
+    bool in_room; /* own is the plan's (qn__plan_packed_room) */
     size_t bytes, group_bytes, panel_bytes;
     size_t n, kc, ks, groups;
     uint8_t flip;
