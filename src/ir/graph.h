@@ -199,18 +199,10 @@ enum {
         1u << 1,             /* moves or selects values without changing them: reshape, maxpool */
     QN_OPF_SEVERAL = 1u << 2 /* may have more than one output */
 };
-typedef struct qn_op_info {
-    qn_op op;
-    const char *domain; /* "" = ai.onnx */
-    const char *name;
-    uint32_t flags;
-} qn_op_info;
-const qn_op_info *qn__op_info(qn_op op);                 /* never NULL */
+const char *qn__op_name(qn_op op);   /* never NULL */
+const char *qn__op_domain(qn_op op); /* "" = ai.onnx */
+uint32_t qn__op_flags(qn_op op);
 qn_op qn__op_find(const char *domain, const char *name); /* QN_OP_NONE: unknown */
-static inline const char *qn__op_name(qn_op op)
-{
-    return qn__op_info(op)->name;
-}
 
 /* --- shapes and constants ---------------------------------------------------------------------*/
 /* Fills types and shapes of every tensor from the inputs' (ir/infer.c); constants known to it are

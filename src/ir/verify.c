@@ -252,7 +252,7 @@ static qn_status check_node(const verifier *v, const qn_node *node)
                    out->name);
         CHECK_NODE(v, out->producer == node && out->producer_output == i, node,
                    "is not known as the producer of \"%s\"", out->name);
-        CHECK_NODE(v, i == 0 || (qn__op_info(node->op)->flags & QN_OPF_SEVERAL) != 0, node,
+        CHECK_NODE(v, i == 0 || (qn__op_flags(node->op) & QN_OPF_SEVERAL) != 0, node,
                    "writes \"%s\": the operator has one output", out->name);
         v->ready[out->id] = 1;
     }

@@ -31,23 +31,27 @@ static inline __attribute__((always_inline)) void block(const qn_q8_binary_args 
     }
 }
 
-/* From byte i on. Results go through a buffer: the output may be an input. */
+/* From byte i on. Results go through a buffer: the output may be an input. One block in the code
+ * for whole parts and for the last one, which is copied. */
 static inline __attribute__((always_inline)) void all(const qn_q8_binary_args *args, size_t i,
                                                       const operation op)
 {
     uint8_t a[PART], b[PART], out[PART];
-    for (; i + PART <= args->n; i += PART) {
-        block(args, args->a + i, args->b + i, out, op);
-        memcpy(args->out + i, out, PART);
+    for (; i < args->n; i += PART) {
+        const uint8_t *from_a = args->a + i, *from_b = args->b + i;
+        const size_t left = args->n - i;
+        if (left < PART) {
+            memset(a, 0, PART);
+            memset(b, 0, PART);
+            from_a = memcpy(a, from_a, left);
+            from_b = memcpy(b, from_b, left);
+        }
+        block(args, from_a, from_b, out, op);
+        if (left < PART)
+            memcpy(args->out + i, out, left);
+        else
+            memcpy(args->out + i, out, PART);
     }
-    if (i == args->n)
-        return;
-    memset(a, 0, PART);
-    memset(b, 0, PART);
-    memcpy(a, args->a + i, args->n - i);
-    memcpy(b, args->b + i, args->n - i);
-    block(args, a, b, out, op);
-    memcpy(args->out + i, out, args->n - i);
 }
 
 void ADD(const qn_q8_binary_args *args)

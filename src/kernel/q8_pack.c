@@ -355,8 +355,8 @@ void qn__q8_gemm_pack(void *packed, const int8_t *w, const int32_t *base, const 
     qn__q8_gemm_pack_heads(packed, base, scale, n, panel_bytes, kernel);
 }
 
-bool qn__q8_gemm_packed_ok(const void *packed, size_t n, size_t kc, size_t ks,
-                           const qn_q8_igemm *kernel)
+__attribute__((cold)) bool qn__q8_gemm_packed_ok(const void *packed, size_t n, size_t kc, size_t ks,
+                                                 const qn_q8_igemm *kernel)
 {
     const size_t nr = kernel->nr, kr = kernel->kr;
     size_t panel_bytes;

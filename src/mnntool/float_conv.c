@@ -17,6 +17,8 @@ bool qn__mnn_conv_read(const qn_node *node, qn_mnn_conv *out)
         x->rank != 4 || w->rank != 4 || (b != NULL && (!is_float(b) || b->constant == NULL)))
         return false;
     qn__tensor_dims(w, dims);
+    if (w->constant->size_bytes / sizeof(float) < qn__tensor_elements(w))
+        return false;
     const int64_t groups = qn__attr_int(node, "group", 1);
     if (qn__window_read(&step, dims + 2, false, false, &out->window, &ignored) != QN_OK)
         return false;

@@ -13,9 +13,9 @@ typedef struct tiled_state {
     qn_clamp_f32 clamp;
     size_t pixels, k; /* k: inputs of a sum */
     bool cut;
-    qn_step usual;  /* unless cut; impl NULL: not prepared */
-    float *weights; /* [oc][kh][kw][channels of a group] */
-    float *bias;    /* [oc] */
+    qn_step usual;        /* unless cut; impl NULL: not prepared */
+    const float *weights; /* [oc][kh][kw][channels of a group]: the graph's or `owned` */
+    float *owned, *bias;  /* bias: [oc] */
     size_t scratch_at;
 } tiled_state;
 
@@ -45,7 +45,7 @@ static void release(const qn_context *ctx, qn_step *step)
         return;
     if (s->usual.impl != NULL && s->usual.impl->release != NULL)
         s->usual.impl->release(ctx, &s->usual);
-    qn__free(ctx, s->weights);
+    qn__free(ctx, s->owned);
     qn__free(ctx, s->bias);
     qn__free(ctx, s);
     step->state = NULL;
@@ -60,35 +60,43 @@ static qn_status prepare_usual(const qn_plan *plan, qn_step *step, tiled_state *
     usual.in_layout[0] = QN_LAYOUT_CHANNELS_LAST;
     QN_TRY(impl->prepare(plan, &usual, error));
     s->usual = usual;
-    step->packed_bytes = usual.packed_bytes;
+    step->packed_bytes += usual.packed_bytes;
     step->scratch_bytes = usual.scratch_bytes;
     step->kernel_name = usual.kernel_name;
     return QN_OK;
 }
 
-static qn_status read_weights(const qn_plan *plan, const qn_step *step, tiled_state *s,
-                              qn_error *error)
+static qn_status read_weights(const qn_plan *plan, qn_step *step, tiled_state *s, qn_error *error)
 {
     const qn_context *const ctx = qn__plan_context(plan);
     const size_t taps = s->conv.window.kh * s->conv.window.kw, c = s->conv.group_c;
-    float *given = NULL;
+    const void *const given = step->node->inputs[1]->constant->data;
+    float *copy = NULL;
     QN_TRY(qn__step_const_f32(plan, step, 2, &s->bias, NULL, error));
     if (s->bias == NULL)
         s->bias = qn__calloc(ctx, s->conv.window.oc, sizeof(*s->bias));
     if (s->bias == NULL)
         return QN_NOMEM(error);
-    QN_TRY(qn__step_const_f32(plan, step, 1, &given, NULL, error));
-    if (taps == 1) {
+    if (taps == 1 && (uintptr_t)given % sizeof(float) == 0) {
         s->weights = given;
         return QN_OK;
     }
-    s->weights = qn__calloc(ctx, s->conv.window.oc * s->k, sizeof(*s->weights));
-    for (size_t o = 0; s->weights != NULL && o < s->conv.window.oc; o++)
+    QN_TRY(qn__step_const_f32(plan, step, 1, &copy, NULL, error));
+    s->weights = s->owned = copy;
+    step->packed_bytes += s->conv.window.oc * s->k * sizeof(float);
+    if (taps == 1)
+        return QN_OK;
+    float *const row = qn__calloc(ctx, s->k, sizeof(*row));
+    if (row == NULL)
+        return QN_NOMEM(error);
+    for (size_t o = 0; o < s->conv.window.oc; o++, copy += s->k) {
         for (size_t t = 0; t < taps; t++)
             for (size_t i = 0; i < c; i++)
-                s->weights[o * s->k + t * c + i] = given[(o * c + i) * taps + t];
-    qn__free(ctx, given);
-    return s->weights == NULL ? QN_NOMEM(error) : QN_OK;
+                row[t * c + i] = copy[i * taps + t];
+        memcpy(copy, row, s->k * sizeof(*row));
+    }
+    qn__free(ctx, row);
+    return QN_OK;
 }
 
 static qn_status prepare_state(const qn_plan *plan, qn_step *step, tiled_state *s, qn_error *error)
@@ -113,7 +121,6 @@ static qn_status prepare_state(const qn_plan *plan, qn_step *step, tiled_state *
         !qn_align_size(&s->scratch_at, step->scratch_bytes, 64) ||
         !qn_add_size(&step->scratch_bytes, s->scratch_at, bytes))
         return qn__step_fail(step, error, QN_LIMIT, "scratch memory is too large");
-    step->packed_bytes += w->oc * s->k * sizeof(float);
     step->in_layout[0] = step->out_layout[0] = QN_LAYOUT_CHANNELS_LAST;
     return QN_OK;
 }

@@ -386,9 +386,10 @@ void qn__convert_layout(qn_pool *pool, void *dst, qn_layout dst_layout, const vo
 }
 
 /* --- gather ---------------------------------------------------------------------------------- */
-qn_status qn__gather_create(const qn_context *ctx, qn_gather *gather, size_t rank,
-                            const int64_t *dims, const int64_t *const *maps, size_t elem_bytes,
-                            const void *fill, qn_error *error)
+__attribute__((cold)) qn_status qn__gather_create(const qn_context *ctx, qn_gather *gather,
+                                                  size_t rank, const int64_t *dims,
+                                                  const int64_t *const *maps, size_t elem_bytes,
+                                                  const void *fill, qn_error *error)
 {
     qn_gather g = {.rank = rank, .elem_bytes = elem_bytes, .block = 1};
     if (fill != NULL)

@@ -154,7 +154,7 @@ def test_quiet_leaves_results_alone(quench, workspace):
     loud, quiet = results["bench"]
     assert len(loud) == 2 and len(quiet) == 1 and "median" in quiet[0]
     loud, quiet = results["layers"]
-    assert len(loud) - len(quiet) == 3 and quiet[0].split()[0] == "conv1" and loud[0].startswith("node ")
+    assert len(loud) - len(quiet) == 4 and quiet[0].split()[0] == "conv1" and loud[0].startswith("node ")
     loud, quiet = results["inspect"]
     assert quiet == loud[:-1] and "multiply-accumulates" in loud[-1]
 

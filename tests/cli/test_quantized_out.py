@@ -290,6 +290,13 @@ def test_a_truncated_model_is_refused(tool, work):
     assert_refused(run(tool, work), work, "m.mnn")
 
 
+def test_a_tensorflow_lite_model_is_named(tool, work):
+    """A FlatBuffer as .mnn files are, which could be taken for a damaged one."""
+    vtable = bytes([20, 0, 20, 0, 4, 0, 8, 0, 12, 0, 16, 0, 0, 0, 0, 0])
+    (work / "m.mnn").write_bytes(bytes([28, 0, 0, 0]) + b"TFL3" + bytes(4) + vtable + bytes(64))
+    assert_refused(run(tool, work), work, "m.mnn: a TensorFlow Lite model")
+
+
 def test_an_empty_folder_is_refused(tool, work):
     (work / "empty").mkdir()
     (work / "empty" / ".hidden.png").write_bytes((work / "pictures" / "p0.png").read_bytes())
@@ -437,6 +444,18 @@ def test_sequences(tool, work):
     assert_refused(run(tool, work, **settings), work, "bias.txt", "3 numbers")
 
 
+@pytest.mark.parametrize("exact", [False, True])
+def test_the_log_of_admm_counts_samples_and_scales(tool, work, exact):
+    result = run(tool, work, feature_quantize_method="ADMM", exact_mnn=exact)
+    assert_done(result, work)
+    lines = re.split(r"[\r\n]", result.stdout)
+    samples = [p for p in lines if p.startswith("ProcessCalibrationFiles: ")]
+    scales = [p for p in lines if p.startswith("ComputeADMM: ")]
+    assert len(samples) == 6 and samples[-1] == "ProcessCalibrationFiles: 100.00 %"
+    assert len(scales) > 2 and scales[-1] == "ComputeADMM: 100.00 %"
+    assert lines.index(samples[-1]) < lines.index(scales[0])
+
+
 def test_the_log_of_ema_names_its_batch(tool, work):
     result = run(tool, work, feature_quantize_method="EMA", winogradOpt=False)
     assert_done(result, work)
@@ -456,6 +475,9 @@ def test_the_log_of_ema_names_its_batch(tool, work):
 def test_debug_prints_a_table_by_operator(tool, work, exact):
     result = run(tool, work, debug=True, exact_mnn=exact)
     assert_done(result, work)
+    progress = [p for p in re.split(r"[\r\n]", result.stdout) if p.startswith("computeDistance")]
+    assert progress == [f"computeDistance: {p} %" for p in
+                        ("16.67", "33.33", "50.00", "66.67", "83.33", "100.00")]  # fmt: skip
     table = result.stdout.split("\nDebug info:\n\n")[1].splitlines()[:-1]
     rows = [re.fullmatch(r"(\S+) (in|out)put_tensor_0:  cos distance: (\d\.\d{6}), overflow ratio: (\d\.\d{6})", r)
             for r in table]  # fmt: skip

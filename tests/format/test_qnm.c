@@ -301,7 +301,7 @@ static void random_node(qn_graph *g, qn_tensor **made, size_t *n_made)
 {
     const uint32_t n_in = random_below(4), n_attrs = random_below(5);
     const qn_op op = (qn_op)(1 + random_below(QN_OP_COUNT - 1));
-    const bool several = (qn__op_info(op)->flags & QN_OPF_SEVERAL) != 0;
+    const bool several = (qn__op_flags(op) & QN_OPF_SEVERAL) != 0;
     const uint32_t n_out = several ? 1 + random_below(3) : 1;
     qn_node *const node = qn__graph_add_node(g, SIZE_MAX, op, "n", n_in, n_out);
     assert_non_null(node);

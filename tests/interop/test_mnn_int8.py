@@ -208,3 +208,38 @@ def test_quantized_out_takes_the_side_file_inside(shared, tmp_path, stored, sett
     assert (tmp_path / "beside.mnn.weight").exists()
     assert not (tmp_path / "beside.int8.mnn.weight").exists()
     assert all(np.array_equal(answers[0][k], answers[1][k]) for k in answers[0])
+
+
+def test_convolutions_over_one_axis_run_as_simulated(quench, tmp_path):
+    """The second one reads N, C, H: the converter leaves the width out."""
+    import mnn_runtime
+    import onnx
+    from onnx import helper, numpy_helper
+    from networks import quench_outputs
+
+    rng = np.random.default_rng(5)
+    values = {"a": (8, 4, 3), "b": (6, 8, 1), "c": (5, 6, 1)}
+    weights = [numpy_helper.from_array(rng.normal(0, 0.4, s).astype(np.float32), n) for n, s in values.items()]
+    nodes = [
+        helper.make_node("Conv", ["x", "a"], ["p"], pads=[1, 1], name="first"),
+        helper.make_node("Relu", ["p"], ["q"], name="relu"),
+        helper.make_node("Conv", ["q", "b"], ["r"], name="second"),
+        helper.make_node("MaxPool", ["r"], ["s"], kernel_shape=[2], strides=[2], name="pool"),
+        helper.make_node("Conv", ["s", "c"], ["y"], name="third"),
+    ]
+    sides = [helper.make_tensor_value_info(n, 1, s) for n, s in (("x", [1, 4, 12]), ("y", [1, 5, 6]))]
+    graph = helper.make_graph(nodes, "line", sides[:1], sides[1:], weights)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8),
+              tmp_path / "m.onnx")  # fmt: skip
+    done, text = mnn_runtime.convert("ONNX", tmp_path / "m.onnx", tmp_path / "m.mnn")
+    assert done, text
+    samples = rng.normal(0, 1, (20, 1, 4, 12)).astype(np.float32)
+    np.save(tmp_path / "x.npy", samples)
+    made = quench("quantize", tmp_path / "m.mnn", "-o", tmp_path / "q.mnn", "--data", tmp_path / "x.npy")
+    assert made.returncode == 0 and "3 of 3" in made.stdout, made.stdout + made.stderr
+    x = samples[0]
+    plain = mnn_runtime.outputs(tmp_path / "m.mnn", {"x": x}, tmp_path)["y"].ravel()
+    theirs = mnn_runtime.outputs(tmp_path / "q.mnn", {"x": x}, tmp_path)["y"].ravel()
+    (ours,) = quench_outputs(tmp_path / "q.mnn", {"x": x[None]}, tmp_path / "run")
+    assert mnn_eval.cosine(theirs, plain) > 0.995
+    assert mnn_eval.cosine(ours.ravel(), theirs) > 0.999

@@ -152,8 +152,7 @@ qn_status qn__onnx_encode_node(const qn_onnx_writer *w, const qn_node *node, qn_
         w->source && node->n_sources > 0 ? &w->source->nodes[node->sources[0]] : NULL;
     if (source && source->inlined) /* its attributes may be a function's */
         source = NULL;
-    const qn_op_info *info = qn__op_info(node->op);
-    qn_written_op op = {info->domain, info->name};
+    qn_written_op op = {qn__op_domain(node->op), qn__op_name(node->op)};
     if (node->id < w->n_ops && w->ops[node->id].name)
         op = w->ops[node->id];
     QN_FAIL_IF(op.domain[0] && strcmp(op.domain, "com.microsoft") != 0, error, QN_INTERNAL,

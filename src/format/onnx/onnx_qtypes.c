@@ -29,7 +29,7 @@ bool qn__onnx_is_mover(const qn_node *node)
         return strcmp(qn__attr_string(node, "mode", "nearest"), "nearest") == 0;
     if (node->op == QN_OP_DROPOUT || node->op == QN_OP_GLOBAL_MAX_POOL)
         return false; /* no integer version in the runtimes */
-    return (qn__op_info(node->op)->flags & QN_OPF_SAME_VALUES) != 0;
+    return (qn__op_flags(node->op) & QN_OPF_SAME_VALUES) != 0;
 }
 
 bool qn__onnx_keeps_bytes(const qn_node *node)

@@ -117,7 +117,7 @@ static void put_tables(writer *w)
     for (int i = QN_OP_NONE + 1; i < QN_OP_COUNT; i++) {
         if (!ops[i])
             continue;
-        put_string(w, qn__op_info((qn_op)i)->domain);
+        put_string(w, qn__op_domain((qn_op)i));
         put_string(w, qn__op_name((qn_op)i));
     }
 }

@@ -6,14 +6,19 @@
 #include <immintrin.h>
 #include <string.h>
 
+/* The ends of rows: out of the way of whole ones, once in the code. */
+static __attribute__((noinline)) void store_some(uint8_t *p, uint64_t bytes, size_t n)
+{
+    for (size_t i = 0; i < n; i++, bytes >>= 8)
+        p[i] = (uint8_t)bytes;
+}
+
 static inline __attribute__((always_inline)) void store_row8(uint8_t *p, uint64_t bytes, size_t n)
 {
-    if (n == 8) {
+    if (n == 8)
         memcpy(p, &bytes, 8);
-        return;
-    }
-    for (size_t i = 0; i < n; i++)
-        p[i] = (uint8_t)(bytes >> (8 * i));
+    else
+        store_some(p, bytes, n);
 }
 
 static inline void store_floats8(float *p, __m256 v, size_t n)

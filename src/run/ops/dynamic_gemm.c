@@ -36,7 +36,8 @@ static void release(const qn_context *ctx, qn_step *step)
     step->state = NULL;
 }
 
-static qn_status read_sizes(const qn_step *step, dynamic_state *s, qn_error *error)
+static __attribute__((cold)) qn_status read_sizes(const qn_step *step, dynamic_state *s,
+                                                  qn_error *error)
 {
     const qn_node *const node = step->node;
     const qn_tensor *const a = node->inputs[0], *const b = qn__step_input(step, 1);
@@ -60,7 +61,8 @@ static qn_status read_sizes(const qn_step *step, dynamic_state *s, qn_error *err
     return QN_OK;
 }
 
-static qn_status check_weights(const qn_step *step, const dynamic_state *s, qn_error *error)
+static __attribute__((cold)) qn_status check_weights(const qn_step *step, const dynamic_state *s,
+                                                     qn_error *error)
 {
     const qn_tensor *const w = qn__step_input(step, 1);
     const qn_quant *const q = w->type.quant;
@@ -79,8 +81,8 @@ static qn_status check_weights(const qn_step *step, const dynamic_state *s, qn_e
     return QN_OK;
 }
 
-static qn_status read_bias(const qn_plan *plan, const qn_step *step, dynamic_state *s,
-                           qn_error *error)
+static __attribute__((cold)) qn_status read_bias(const qn_plan *plan, const qn_step *step,
+                                                 dynamic_state *s, qn_error *error)
 {
     const qn_tensor *const c = qn__step_input(step, 2);
     const float beta =

@@ -4,7 +4,8 @@
 
 #include <math.h>
 
-static qn_status need_f32(const qn_step *step, uint32_t least, qn_error *error)
+static __attribute__((cold)) qn_status need_f32(const qn_step *step, uint32_t least,
+                                                qn_error *error)
 {
     if (step->node->n_inputs < least || step->node->inputs[0] == NULL)
         return qn__step_fail(step, error, QN_CORRUPT, "needs %u inputs", (unsigned)least);
@@ -26,8 +27,9 @@ typedef struct affine_state {
     float values[]; /* multipliers, offsets */
 } affine_state;
 
-static qn_status read_params(const qn_plan *plan, const qn_step *step, uint32_t n, size_t count,
-                             float *params[4], qn_error *error)
+static __attribute__((cold)) qn_status read_params(const qn_plan *plan, const qn_step *step,
+                                                   uint32_t n, size_t count, float *params[4],
+                                                   qn_error *error)
 {
     for (uint32_t i = 0; i < n; i++) {
         size_t have;

@@ -64,7 +64,7 @@ static size_t fold_of(const qn_window *w, size_t block)
 }
 
 /* How much is copied and computed at once. */
-static void choose_parts(qn_q8_depthwise *d)
+static __attribute__((cold)) void choose_parts(qn_q8_depthwise *d)
 {
     const qn_window *const w = &d->window;
     size_t tall = w->dh < SLOTS ? (w->kh - 1) * w->dh + 1 : SIZE_MAX;
@@ -94,10 +94,10 @@ static void choose_parts(qn_q8_depthwise *d)
 #undef ROW
 }
 
-qn_status qn__q8_depthwise_prepare(const qn_context *ctx, const qn_window *window,
-                                   const qn_kernels *kernels, const int8_t *weights,
-                                   const qn_qparams *x, const qn_requant *requant,
-                                   qn_q8_depthwise *out, qn_error *error)
+__attribute__((cold)) qn_status
+qn__q8_depthwise_prepare(const qn_context *ctx, const qn_window *window, const qn_kernels *kernels,
+                         const int8_t *weights, const qn_qparams *x, const qn_requant *requant,
+                         qn_q8_depthwise *out, qn_error *error)
 {
     const size_t c = window->c, taps = window->kh * window->kw;
     *out = (qn_q8_depthwise){.window = *window,

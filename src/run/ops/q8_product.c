@@ -4,9 +4,10 @@
 
 #include <string.h>
 
-bool qn__q8_product_plan(const qn_plan *plan, const qn_step *step, const qn_qparams *a,
-                         const qn_qparams *b, const qn_requant *requant, size_t n, size_t k,
-                         bool trans_b, qn_q8_product *out, size_t *scratch)
+__attribute__((cold)) bool qn__q8_product_plan(const qn_plan *plan, const qn_step *step,
+                                               const qn_qparams *a, const qn_qparams *b,
+                                               const qn_requant *requant, size_t n, size_t k,
+                                               bool trans_b, qn_q8_product *out, size_t *scratch)
 {
     if (!qn__q8_activations(plan, a) || !qn__q8_activations(plan, b))
         return false;

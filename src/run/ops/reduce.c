@@ -13,8 +13,8 @@ typedef struct reduce_state {
     qn_qparams q, y; /* sums of bytes */
 } reduce_state;
 
-qn_status qn__reduced_axes(const qn_plan *plan, const qn_step *step, size_t rank, uint32_t *mask,
-                           qn_error *error)
+__attribute__((cold)) qn_status qn__reduced_axes(const qn_plan *plan, const qn_step *step,
+                                                 size_t rank, uint32_t *mask, qn_error *error)
 {
     int64_t *axes;
     size_t count;
@@ -34,7 +34,8 @@ qn_status qn__reduced_axes(const qn_plan *plan, const qn_step *step, size_t rank
     return status;
 }
 
-static qn_status map_axes(const qn_step *step, uint32_t mask, reduce_state *s, qn_error *error)
+static __attribute__((cold)) qn_status map_axes(const qn_step *step, uint32_t mask, reduce_state *s,
+                                                qn_error *error)
 {
     const qn_tensor *const x = step->node->inputs[0], *const y = step->node->outputs[0];
     const bool keep = qn__attr_int(step->node, "keepdims", 1) != 0;
@@ -315,7 +316,8 @@ static void release(const qn_context *ctx, qn_step *step)
 }
 
 /* --- ArgMax, ArgMin -------------------------------------------------------------------------- */
-static qn_status prepare_arg(const qn_plan *plan, qn_step *step, qn_error *error)
+static __attribute__((cold)) qn_status prepare_arg(const qn_plan *plan, qn_step *step,
+                                                   qn_error *error)
 {
     (void)plan;
     const qn_tensor *const x = qn__step_input(step, 0);

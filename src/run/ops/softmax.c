@@ -15,7 +15,7 @@ typedef struct softmax_job {
     qn_f32_exp_fn exp;
 } softmax_job;
 
-static qn_status read_axis(const qn_step *step, size_t *axis, qn_error *error)
+static __attribute__((cold)) qn_status read_axis(const qn_step *step, size_t *axis, qn_error *error)
 {
     const qn_tensor *const x = qn__step_input(step, 0);
     int64_t a = qn__attr_int(step->node, "axis", -1);
@@ -28,7 +28,7 @@ static qn_status read_axis(const qn_step *step, size_t *axis, qn_error *error)
     return QN_OK;
 }
 
-static qn_status prepare(const qn_plan *plan, qn_step *step, qn_error *error)
+static __attribute__((cold)) qn_status prepare(const qn_plan *plan, qn_step *step, qn_error *error)
 {
     (void)plan;
     size_t axis;

@@ -186,8 +186,8 @@ void qn__unary_f32(const qn_unary *unary, const float *src, float *dst, size_t c
     }
 }
 
-static qn_status read_bound(const qn_plan *plan, const qn_step *step, uint32_t input, float *bound,
-                            qn_error *error)
+static __attribute__((cold)) qn_status read_bound(const qn_plan *plan, const qn_step *step,
+                                                  uint32_t input, float *bound, qn_error *error)
 {
     float *values;
     size_t count;
@@ -263,8 +263,8 @@ typedef struct unary_state {
     int64_t lo, hi; /* Clip on integers */
 } unary_state;
 
-static qn_status read_int_bounds(const qn_plan *plan, const qn_step *step, unary_state *s,
-                                 qn_error *error)
+static __attribute__((cold)) qn_status read_int_bounds(const qn_plan *plan, const qn_step *step,
+                                                       unary_state *s, qn_error *error)
 {
     s->lo = INT64_MIN;
     s->hi = INT64_MAX;
@@ -279,7 +279,7 @@ static qn_status read_int_bounds(const qn_plan *plan, const qn_step *step, unary
     return QN_OK;
 }
 
-static qn_status prepare(const qn_plan *plan, qn_step *step, qn_error *error)
+static __attribute__((cold)) qn_status prepare(const qn_plan *plan, qn_step *step, qn_error *error)
 {
     const qn_tensor *const x = qn__step_input(step, 0);
     if (x == NULL)
@@ -355,7 +355,8 @@ static void release(const qn_context *ctx, qn_step *step)
 }
 
 /* --- IsNaN, IsInf, Not: a bool for each element ---------------------------------------------- */
-static qn_status prepare_test(const qn_plan *plan, qn_step *step, qn_error *error)
+static __attribute__((cold)) qn_status prepare_test(const qn_plan *plan, qn_step *step,
+                                                    qn_error *error)
 {
     (void)plan;
     const qn_tensor *const x = qn__step_input(step, 0);
