@@ -279,9 +279,12 @@ typedef bool (*tile_fn)(VEC sums[MR][NP], const start *from, const target *to, s
 #define SIX(do, way)                                                                               \
     do                                                                                             \
     (1, way) do(2, way) do(3, way) do(4, way) do(5, way) do(6, way)
-#define FOUR(do, way)                                                                              \
+#define FEW_WIDE(do, way)                                                                          \
     do                                                                                             \
-    (1, way) do(2, way) do(3, way) do(4, way)
+    (1, way) do(4, way)
+#define FEW_WIDE_ROUNDED(do, way)                                                                  \
+    do                                                                                             \
+    (1, way) do(4, way) do(4, way) do(4, way)
 /* Code is dear: other numbers of rows are rounded up, rows behind the last one are valid ones. */
 #define SOME(do, way)                                                                              \
     do                                                                                             \
@@ -304,9 +307,9 @@ typedef bool (*tile_fn)(VEC sums[MR][NP], const start *from, const target *to, s
 #if PAIRS
 enum { WIDE_MR = 4, SAFE_NP = 1 };
 SOME(TILES_1, 0)
-FOUR(TILES_2, 1)
+FEW_WIDE(TILES_2, 1)
 static const tile_fn tiles[MR][SAFE_NP] = {SOME_ROUNDED(NAMES_1, 0)};
-static const tile_fn wide_tiles[WIDE_MR][NP] = {FOUR(NAMES_2, 1)};
+static const tile_fn wide_tiles[WIDE_MR][NP] = {FEW_WIDE_ROUNDED(NAMES_2, 1)};
 #elif WIDE
 enum { WIDE_MR = 8, SAFE_NP = NP };
 SOME(TILES_3, 0)

@@ -384,8 +384,11 @@ static void buffer_rows(const qn_q8_job *job, size_t group, size_t m0, size_t mr
     repeat_last(a, 1, mr, mr_max);
     for (size_t p = 1; p < job->packed->ks; p++) {
         const uintptr_t tap = (uintptr_t)s->taps[p];
-        for (size_t r = 0; r < mr_max; r += 2)
-            *(pointers *)(void *)(a + p * mr_max + r) = *(pointers *)(void *)(a + r) + tap;
+        pointers *const to = (pointers *)(void *)(a + p * mr_max);
+        const pointers *const from = (const pointers *)(void *)a;
+#pragma GCC unroll 4
+        for (size_t r = 0; r < mr_max / 2; r++)
+            to[r] = from[r] + tap;
     }
 }
 
