@@ -148,6 +148,7 @@ typedef struct qn_q8_out {
      * each ahead_panels of the kernel. */
     const uint8_t *ahead;
     size_t ahead_bytes;
+    bool ahead_twice; /* a whole panel's bytes, where the kernel can */
 } qn_q8_out;
 typedef void (*qn_q8_igemm_fn)(size_t mr, size_t nc, size_t kc, size_t ks, const uint8_t *const *a,
                                uint8_t flip, bool safe, const void *w, void *c, size_t c_stride,

@@ -38,6 +38,10 @@ bool qn__mnn_conv_read(const qn_node *node, qn_mnn_conv *out)
 const qn_run_op *qn__mnn_float_op(const qn_node *node)
 {
     qn_mnn_conv conv;
+    if (qn__mnn_sigmoid_takes(node))
+        return &qn__mnn_sigmoid_op;
+    if (qn__mnn_pool_takes(node))
+        return &qn__mnn_pool_op;
     if (!qn__mnn_conv_read(node, &conv))
         return NULL;
     if (qn__mnn_winograd_takes(&conv))

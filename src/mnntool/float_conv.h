@@ -1,4 +1,4 @@
-/* Convolutions in the arithmetic of MNN's float kernels (x86, AVX2 with FMA), so that exact mode
+/* Operators in the arithmetic of MNN's float kernels (x86, AVX2 with FMA), so that exact mode
  * sees the values that the original saw, to the last bit. Its sums are chains of fused operations
  * over the inputs, as those of the executor's kernels are; what is different is settled here. */
 #ifndef QN_MNNTOOL_FLOAT_CONV_H
@@ -27,6 +27,12 @@ extern const qn_run_op qn__mnn_winograd_op, qn__mnn_tiled_op;
 bool qn__mnn_winograd_takes(const qn_mnn_conv *conv);
 /* Is there anything that the usual implementation sums in another order? */
 bool qn__mnn_tiled_takes(const qn_mnn_conv *conv);
+
+/* --- float_sigmoid.c, float_pool.c: Sigmoid, means over windows
+ * ----------------------------------*/
+extern const qn_run_op qn__mnn_sigmoid_op, qn__mnn_pool_op;
+bool qn__mnn_sigmoid_takes(const qn_node *node);
+bool qn__mnn_pool_takes(const qn_node *node);
 
 /* --- float_sums.c ------------------------------------------------------------------------------*/
 /* c[e][h] = a[e][l] * b[h][l] transposed; rows lda, ldb, ldc floats apart. With bias: plus it, then

@@ -429,14 +429,21 @@ static qn_status make_tables(qn_plan *plan, qn_error *error)
     return plan->inputs != NULL && plan->outputs != NULL ? QN_OK : QN_NOMEM(error);
 }
 
-/* Tells each step which packed weights are read next. */
+/* Tells each step which packed weights are read next: of a product that uses each of them once all
+ * that a second-level cache has room for, as it waits for nothing else, of others what they begin
+ * with. */
 static void look_ahead(qn_plan *plan)
 {
+    enum { BEGIN = 512 << 10, MOST = 1344 << 10 };
     for (size_t s = plan->n_steps; s-- > 1;) {
         const qn_plan_step *const next = &plan->steps[s];
         const bool packed = next->op.weights != NULL;
         plan->steps[s - 1].ahead = packed ? next->op.weights : next->ahead;
-        plan->steps[s - 1].ahead_bytes = packed ? next->op.packed_bytes : next->ahead_bytes;
+        const size_t bytes = next->op.packed_bytes;
+        const bool once = next->macs <= bytes && bytes <= MOST;
+        plan->steps[s - 1].ahead_bytes = !packed                 ? next->ahead_bytes
+                                         : once || bytes < BEGIN ? bytes
+                                                                 : BEGIN;
     }
 }
 

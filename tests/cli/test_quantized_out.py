@@ -157,6 +157,9 @@ def test_an_output_in_place_of_an_input_is_refused(tool, work):
     assert (work / "m.mnn").read_bytes() == model
     os.link(work / "m.mnn", work / "link.mnn")
     assert_refused(run(tool, work, out="link.mnn"), work, "the output is the model itself")
+    (work / "m.mnn.weight").write_text("weights")
+    assert_refused(run(tool, work, out="m.mnn.weight"), work, "the output is the model's file of weights")
+    assert (work / "m.mnn.weight").read_text() == "weights"
     assert_refused(run(tool, work, out="config.json"), work, "the output is the configuration")
     assert_refused(run(tool, work, out="config"), work, "the output is the configuration")
 
@@ -175,6 +178,11 @@ def test_a_quantized_model_is_warned_about(tool, work):
     again = run(tool, work, model="int8.mnn")
     assert again.returncode == 0, again.stderr
     assert "int8.mnn: is quantized already" in again.stderr
+    model = (work / "q.mnn").read_bytes()
+    for feature in ("KL", "EMA"):  # integers stay what they are, whatever is asked for
+        again = run(tool, work, "--exact-mnn", model="int8.mnn", feature_quantize_method=feature)
+        assert again.returncode == 0 and "is quantized already" in again.stderr
+        assert (work / "q.mnn").read_bytes() == model
 
 
 def test_a_byte_order_mark_is_skipped(tool, work):

@@ -54,7 +54,9 @@ def test_kl_scales(measured, case):
     r = measured(case)
     assert r["missing"] == [] and r["extra"] == []
     if mnn_runtime.has_fma():
-        assert r["within_bin"] == 1 and r["within_01"] == 1
+        assert r["within_bin"] == 1 and r["worst"] < 1e-6
+        # (behind exponentials some are a bit off)
+        assert r["same_json"] or case.startswith("rfb320nchw")
     assert r["within_2"] >= 0.95
 
 

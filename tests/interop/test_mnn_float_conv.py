@@ -73,20 +73,36 @@ CONVOLUTIONS = {
 }
 
 
+OPERATORS = {
+    "Sigmoid": ("Sigmoid", [1, 13, 7, 9], {}),
+    "Sigmoid, vector": ("Sigmoid", [1, 1003], {}),
+    "means": ("AveragePool", [1, 13, 17, 19], dict(kernel_shape=[3, 3], strides=[2, 2])),
+    "means, pads": ("AveragePool", [1, 13, 17, 19], dict(kernel_shape=[3, 3], strides=[1, 2], pads=[1, 1, 1, 1])),
+    "means, pads that count": ("AveragePool", [1, 13, 17, 19], dict(kernel_shape=[3, 5], pads=[1, 2, 1, 2],
+                                                                     count_include_pad=1)),
+    "means, rounded up": ("AveragePool", [1, 13, 12, 14], dict(kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1)),
+    "mean of all": ("GlobalAveragePool", [1, 21, 7, 9], {}),
+}  # fmt: skip
+
+
+def save(path, node, x, initializers=()):
+    graph = helper.make_graph([node], "g", [helper.make_tensor_value_info("x", TensorProto.FLOAT, x.shape)],
+                              [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+                              [numpy_helper.from_array(v.astype(np.float32), n) for n, v in initializers])  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)])
+    model.ir_version = 8
+    onnx.save(model, path)
+
+
 def convolution(path, c, h, w, oc, k, pad=0, stride=1, dilation=1, group=1):
     rng = np.random.default_rng(c * 1000 + oc)
     weights = rng.standard_normal((oc, c // group, k, k), np.float32) / np.sqrt(c * k * k)
     node = helper.make_node("Conv", ["x", "w", "b"], ["y"], name="conv", pads=[pad] * 4, strides=[stride] * 2,
                             dilations=[dilation] * 2, group=group, kernel_shape=[k, k])  # fmt: skip
-    graph = helper.make_graph(
-        [node], "g", [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, c, h, w])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
-        [numpy_helper.from_array(weights.astype(np.float32), "w"),
-         numpy_helper.from_array(rng.standard_normal(oc).astype(np.float32), "b")])  # fmt: skip
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)])
-    model.ir_version = 8
-    onnx.save(model, path)
-    return rng.standard_normal((1, c, h, w)).astype(np.float32)
+    bias = rng.standard_normal(oc)
+    x = rng.standard_normal((1, c, h, w)).astype(np.float32)
+    save(path, node, x, [("w", weights), ("b", bias)])
+    return x
 
 
 def operators(model):
@@ -112,6 +128,22 @@ def theirs(model, inputs, folder):
         return dict(values)
 
 
+def check(tool, model, x, folder, wanted):
+    """Operators that are `wanted` make the same values on both sides."""
+    sample = folder / "samples" / "0"
+    sample.mkdir(parents=True)
+    (sample / "input.json").write_text(json.dumps({"inputs": [{"name": "x", "shape": list(x.shape)}]}))
+    (sample / "x.txt").write_text("\n".join(f"{v:.9g}" for v in x.ravel()))
+    config = {"input_type": "sequence", "path": "samples", "feature_quantize_method": "KL"}
+    (folder / "config.json").write_text(json.dumps(config))
+    made = {op["name"]: op["outputIndexes"][0] for op in operators(model) if wanted(op)}
+    assert made
+    a, b = ours(tool, model, folder), theirs(model, x, folder)
+    for operator, tensor in made.items():
+        assert a[tensor].shape == b[operator].shape
+        assert np.abs(a[tensor] - b[operator]).max() == 0
+
+
 @pytest.mark.parametrize("name", CONVOLUTIONS)
 def test_convolution(tool, name, tmp_path):
     x = convolution(tmp_path / "m.onnx", **CONVOLUTIONS[name])
@@ -120,18 +152,17 @@ def test_convolution(tool, name, tmp_path):
         assert mnn_runtime.convert("ONNX", tmp_path / "m.onnx", model)[0]
     else:
         subprocess.run([BUILD / "quench", "convert", tmp_path / "m.onnx", "-o", model], check=True)
-    sample = tmp_path / "samples" / "0"
-    sample.mkdir(parents=True)
-    (sample / "input.json").write_text(json.dumps({"inputs": [{"name": "x", "shape": list(x.shape)}]}))
-    (sample / "x.txt").write_text("\n".join(f"{v:.9g}" for v in x.ravel()))
-    config = {"input_type": "sequence", "path": "samples", "feature_quantize_method": "KL"}
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    made = {op["name"]: op["outputIndexes"][0] for op in operators(model) if "kernelX" in op.get("main", {}).get("common", {})}
-    assert made
-    a, b = ours(tool, model, tmp_path), theirs(model, x, tmp_path)
-    for operator, tensor in made.items():
-        assert a[tensor].shape == b[operator].shape
-        assert np.abs(a[tensor] - b[operator]).max() == 0
+    check(tool, model, x, tmp_path, lambda op: "kernelX" in op.get("main", {}).get("common", {}))
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_operator(tool, name, tmp_path):
+    kind, shape, attributes = OPERATORS[name]
+    x = (np.random.default_rng(len(name)).standard_normal(shape) * 5).astype(np.float32)
+    save(tmp_path / "m.onnx", helper.make_node(kind, ["x"], ["y"], name="node", **attributes), x)
+    model = tmp_path / "m.mnn"
+    subprocess.run([BUILD / "quench", "convert", tmp_path / "m.onnx", "-o", model], check=True)
+    check(tool, model, x, tmp_path, lambda op: op["name"] == "node")
 
 
 # Exponentials are the machine's own.

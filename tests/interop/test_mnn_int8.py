@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
 MNN = pytest.importorskip("MNN", reason="the MNN wheel is not here")
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
@@ -243,3 +244,44 @@ def test_convolutions_over_one_axis_run_as_simulated(quench, tmp_path):
     (ours,) = quench_outputs(tmp_path / "q.mnn", {"x": x[None]}, tmp_path / "run")
     assert mnn_eval.cosine(theirs, plain) > 0.995
     assert mnn_eval.cosine(ours.ravel(), theirs) > 0.999
+
+
+def test_convolutions_in_groups_stay_float(quench, tmp_path):
+    """MNN's int8 kernels take no notice of groups: what comes out has nothing to do with the answer."""
+    import mnn_runtime
+    import onnx
+    from onnx import helper, numpy_helper
+
+    rng = np.random.default_rng(6)
+    values = {"a": (8, 3, 3, 3), "b": (8, 4, 3, 3), "c": (8, 1, 3, 3)}
+    weights = [numpy_helper.from_array(rng.normal(0, 0.3, s).astype(np.float32), n) for n, s in values.items()]
+    nodes = [
+        helper.make_node("Conv", ["x", "a"], ["p"], name="first"),
+        helper.make_node("Conv", ["p", "b"], ["q"], group=2, name="groups"),
+        helper.make_node("Conv", ["q", "c"], ["y"], group=8, name="depthwise"),
+    ]
+    sides = [helper.make_tensor_value_info(n, 1, s) for n, s in (("x", [1, 3, 12, 12]), ("y", [1, 8, 6, 6]))]
+    graph = helper.make_graph(nodes, "groups", sides[:1], sides[1:], weights)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8),
+              tmp_path / "m.onnx")  # fmt: skip
+    done, text = mnn_runtime.convert("ONNX", tmp_path / "m.onnx", tmp_path / "m.mnn", "--groupConvNative")
+    assert done, text
+    (tmp_path / "pictures").mkdir()
+    for i in range(8):
+        pixels = rng.integers(0, 256, (12, 12, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "pictures" / f"{i}.png")
+    config = {"format": "RGB", "mean": [127.5] * 3, "normal": [1 / 64] * 3, "path": str(tmp_path / "pictures"),
+              "width": 12, "height": 12}  # fmt: skip
+    (tmp_path / "c.json").write_text(json.dumps(config))
+    x = rng.uniform(-2, 2, (1, 3, 12, 12)).astype(np.float32)
+    plain = mnn_runtime.outputs(tmp_path / "m.mnn", {"x": x}, tmp_path)["y"].ravel()
+    command = [BUILD / "quantized.out", tmp_path / "m.mnn", tmp_path / "q.mnn", tmp_path / "c.json"]
+    own = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (own.returncode, own.stderr) == (0, "")
+    assert mnn_eval.cosine(mnn_runtime.outputs(tmp_path / "q.mnn", {"x": x}, tmp_path)["y"].ravel(), plain) > 0.999
+    net = mnn_eval.Net(tmp_path / "q.mnn")
+    net(x)
+    assert net.convolutions() == (2, 3)
+    exact = subprocess.run([*command, "--exact-mnn"], capture_output=True, text=True, timeout=60)
+    assert exact.returncode == 0 and '"q" is a convolution in groups' in exact.stderr
+    assert len(exact.stderr.splitlines()) == 1

@@ -183,6 +183,7 @@ def test_partial(samples, name, form):
     make(path, nodes, TensorProto.STRING if name == "tail_strings" else TensorProto.FLOAT, functions=sum(functions, []))
     refused = quantize(path, out)
     assert refused.returncode == 1 and not out.exists(), refused.stderr
+    assert refused.stderr.endswith("(--partial leaves that part as it is)\n") and refused.stderr.count("\n") == 1
     done = quantize(path, out, "--partial", "--format", form)
     assert done.returncode == 0, done.stderr
     said = re.search(r"(\d+) nodes left as they are|node \S+ \(\w+\) left as it is", done.stdout)
@@ -212,6 +213,7 @@ def test_nothing_is_left(samples):
     make(samples / "none.onnx", [node("FastGelu", ["x"], ["i"], domain="com.microsoft"), node("Relu", ["i"], ["y"])])
     done = quantize(samples / "none.onnx", samples / "none.out.onnx", "--partial")
     assert done.returncode == 1 and "no part is left" in done.stderr
+    assert "--partial" not in quantize(samples / "none.onnx", samples / "none.out.onnx").stderr
     assert not (samples / "none.out.onnx").exists()
 
 

@@ -307,6 +307,77 @@ static void test_operator(void **state)
     }
 }
 
+/* --- means and Sigmoid -------------------------------------------------------------------------*/
+static void check_node(builder *b, qn_tensor *y, const float *x)
+{
+    const void *const inputs[1] = {x};
+    float with[4096];
+    build_output(b, y);
+    for (int form = 0; form < 2; form++) {
+        qn_plan_options options;
+        qn_plan *plan;
+        qn_exec *exec;
+        qn__plan_options_init(&options, b->ctx);
+        options.instead = form == 0 ? qn__mnn_float_op : NULL;
+        assert_ok(b, qn__plan_create(b->graph, &options, &plan, &b->error));
+        assert_ok(b, qn__exec_create(plan, NULL, &exec, &b->error));
+        assert_ok(b, qn__exec_run(exec, inputs, &b->error));
+        const qn_view *const out = qn__exec_output(exec, 0);
+        const float *const values = out->data;
+        assert_true(out->count <= 4096);
+        for (size_t i = 0; i < out->count && form == 0; i++)
+            with[i] = values[i];
+        for (size_t i = 0; i < out->count && form == 1; i++)
+            assert_true(fabsf(with[i] - values[i]) <= 2e-6f * (1 + fabsf(values[i])));
+        qn__exec_destroy(exec);
+        qn__plan_destroy(plan);
+    }
+}
+
+static void test_means(void **state)
+{
+    (void)state;
+    static float x[2 * 5 * 11 * 13];
+    net_fill(x, sizeof(x) / sizeof(x[0]));
+    for (int form = 0; form < 5; form++) {
+        builder b;
+        build_start(&b);
+        qn_tensor *const in = build_input(&b, "x", DIMS(2, 5, 11, 13)), *y;
+        if (form == 0) {
+            y = NODE(&b, GLOBAL_AVERAGE_POOL, "mean", in);
+        } else {
+            y = NODE(&b, AVERAGE_POOL, "mean", in);
+            set_ints(&b, y, "kernel_shape", 2, (const int64_t[]){3, 4});
+            set_ints(&b, y, "strides", 2, (const int64_t[]){2, 1 + form % 2});
+            if (form > 1)
+                set_ints(&b, y, "pads", 4, (const int64_t[]){1, 2, 2, 3});
+            set_int(&b, y, "count_include_pad", form == 3);
+            set_int(&b, y, "ceil_mode", form == 4);
+        }
+        check_node(&b, y, x);
+        build_end(&b);
+    }
+}
+
+static void test_sigmoid(void **state)
+{
+    (void)state;
+    static float x[1003];
+    net_fill(x, 1003);
+    for (size_t i = 0; i < 20; i++) { /* where the exponential ends; the last are left over */
+        x[i] = ((float)i - 10.0f) * 20.0f;
+        x[1002 - i] = x[i];
+    }
+    for (int form = 0; form < 2; form++) {
+        builder b;
+        build_start(&b);
+        qn_tensor *const in = form == 0 ? build_input(&b, "x", DIMS(1, 1003))
+                                        : build_input(&b, "x", DIMS(1, 17, 1, 59));
+        check_node(&b, NODE(&b, SIGMOID, "s", in), x);
+        build_end(&b);
+    }
+}
+
 static const qn_run_op *chosen(const shape *s)
 {
     builder b;
@@ -360,7 +431,8 @@ int main(void)
         cmocka_unit_test(test_lines),     cmocka_unit_test(test_orders_differ),
         cmocka_unit_test(test_chains),    cmocka_unit_test(test_products),
         cmocka_unit_test(test_operator),  cmocka_unit_test(test_choice),
-        cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_no_memory), cmocka_unit_test(test_means),
+        cmocka_unit_test(test_sigmoid),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

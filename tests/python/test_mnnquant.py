@@ -90,6 +90,33 @@ def test_an_interrupt_ends_it_at_once(work):
     assert "Traceback" not in run.stderr.read() and not (work / "a.mnn").exists()
 
 
+def test_an_interrupt_of_a_program_is_raised(work):
+    """Not lost in the callback that it comes upon, which Python only complains about."""
+    for i in range(4, 100):
+        (work / "pictures" / f"{i}.png").symlink_to(work / "pictures" / "0.png")
+    config = json.loads((work / "config.json").read_text())
+    config.update(width=640, height=480, used_image_num=0)
+    (work / "config.json").write_text(json.dumps(config))
+    code = f"""
+import os, signal, threading
+import quench
+def say(text):
+    if "fake quant" in text:  # in a moment, when the library is at work
+        threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+try:
+    quench.mnn_quantize({str(work / 'm.mnn')!r}, {str(work / 'a.mnn')!r}, {str(work / 'config.json')!r},
+                        output=say)
+except KeyboardInterrupt:
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+else:
+    raise AssertionError("no exception")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT
+    )
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+
+
 def test_usage(work):
     ours, theirs = mnnquant(work / "m.mnn", "b"), quantized_out(work / "m.mnn", "b")
     assert (ours.returncode, theirs.returncode) == (2, 2)

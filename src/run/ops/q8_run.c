@@ -10,6 +10,7 @@
 /* As for float (igemm_run.c): packed weights used again and again by a block of rows should stay in
  * the second-level cache, and so should the block of input rows. */
 enum { WEIGHT_BLOCK_BYTES = 512 << 10, INPUT_BLOCK_BYTES = 512 << 10, TASKS_PER_THREAD = 8 };
+/* Of this product's columns so much is read ahead; more of what follows, twice as fast. */
 enum { AHEAD_BYTES = 512 << 10 };
 /* Columns are cut at multiples of this many panels: what a kernel may take at once. */
 enum { PANEL_STEP = 3 };
@@ -300,25 +301,28 @@ static blocks plan_blocks(const qn_q8_job *job, size_t threads)
 typedef struct look_ahead {
     const uint8_t *at;
     size_t bytes, part, units; /* so many units of rows before the end */
+    bool twice;                /* as fast */
 } look_ahead;
 
 static look_ahead make_look_ahead(const blocks *b, size_t group, size_t column_block, size_t units)
 {
     const qn_q8_packed *const p = b->job->packed;
     const size_t block_bytes = b->panels_per_block * p->panel_bytes;
-    look_ahead l = {b->job->ahead, b->job->ahead_bytes, 0, 0};
+    look_ahead l = {.at = b->job->ahead, .bytes = b->job->ahead_bytes};
     if (column_block + 1 < b->column_blocks) {
         const size_t begin = (column_block + 1) * block_bytes;
         l.at = p->data + group * p->group_bytes + begin;
         l.bytes = p->group_bytes - begin < block_bytes ? p->group_bytes - begin : block_bytes;
+        l.bytes = l.bytes < AHEAD_BYTES ? l.bytes : AHEAD_BYTES;
     }
     if (l.at == NULL || p->kernel.ahead_panels == 0)
         return l;
-    l.bytes = l.bytes < AHEAD_BYTES ? l.bytes : AHEAD_BYTES;
     const size_t first = column_block * b->panels_per_block;
     const size_t panels =
         b->panels - first < b->panels_per_block ? b->panels - first : b->panels_per_block;
     l.part = div_up(panels, p->kernel.ahead_panels) * (p->panel_bytes / 2);
+    l.twice = l.bytes > AHEAD_BYTES;
+    l.part <<= l.twice;
     l.units = div_up(l.bytes, l.part);
     l.units = l.units < units ? l.units : units;
     return l;
@@ -345,6 +349,7 @@ static void set_ahead(const look_ahead *l, size_t u0, size_t u1, size_t left, qn
         return;
     const size_t begin = left < l->units ? (l->units - left) * l->part : 0;
     const size_t bytes = (u1 - u0) * l->part;
+    out->ahead_twice = l->twice;
     out->ahead_bytes = bytes < l->bytes ? bytes : l->bytes;
     out->ahead =
         l->at + (l->bytes - begin < out->ahead_bytes ? l->bytes - out->ahead_bytes : begin);
