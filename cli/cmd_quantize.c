@@ -283,6 +283,9 @@ int cmd_quantize(const cli_options *options)
     code = EXIT_FAILED;
     if (qn_quantize(model, dataset, &quantize, &quantized, &report, &error) != QN_OK)
         goto failed;
+    if (options->requantize != QN_REQUANTIZE_DEFAULT &&
+        qn_model_set_requantize(quantized, options->requantize, &error) != QN_OK)
+        goto failed;
     const double writing = cli_seconds();
     if (!options->dry_run && qn_model_save(quantized, options->output, format_of(options, report),
                                            &result.int8_bytes, &error) != QN_OK)

@@ -64,6 +64,7 @@ static qn_status session_init(qn_session *s, const qn_model *model,
     qn__plan_options_init(&plan_options, ctx);
     plan_options.input_dims = (const int64_t(*)[QN_MAX_RANK])s->dims;
     plan_options.saturate16 = options->saturate16;
+    plan_options.requantize = options->requantize;
     QN_TRY(qn__plan_create(s->graph, &plan_options, &s->plan, error));
     QN_TRY(qn__feed_create(s->graph, (const int64_t(*)[QN_MAX_RANK])s->dims, &s->feed, error));
     return qn__exec_create(s->plan, options->single_threaded ? NULL : ctx->pool, &s->exec, error);
