@@ -16,6 +16,13 @@ typedef struct qn_fixed {
 bool qn__fixed_make(double real, qn_requantize kind, qn_fixed *out);
 /* x times the multiplier, rounded as kind says; beyond int32: its ends. */
 int32_t qn__fixed_apply(int32_t x, qn_fixed fixed, qn_requantize kind);
+/* Bytes of a row: each x times its multiplier, plus zero, between lo and hi. */
+typedef struct qn_fixed_bytes {
+    qn_requantize kind;
+    int32_t zero, lo, hi;
+} qn_fixed_bytes;
+void qn__fixed_row(const qn_fixed_bytes *to, const qn_fixed *fixed, const int32_t *x, size_t n,
+                   uint8_t *out);
 /* The same plus zero, between lo and hi. */
 static inline int32_t qn_fixed_byte(int32_t x, qn_fixed fixed, qn_requantize kind, int32_t zero,
                                     int32_t lo, int32_t hi)

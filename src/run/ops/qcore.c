@@ -126,11 +126,11 @@ void qn__requant_row(const qn_requant *r, const int32_t *acc, size_t c0, size_t 
             continue;
         }
         uint8_t *const dst = (uint8_t *)row + c0 + i0; /* both signednesses: low byte */
-        for (size_t i = 0; r->kind != QN_REQUANTIZE_DEFAULT && i < part; i++)
-            dst[i] = (uint8_t)qn_fixed_byte(sums[i], r->fixed[c0 + i0 + i], r->kind, r->zero, r->lo,
-                                            r->hi);
-        if (r->kind != QN_REQUANTIZE_DEFAULT)
+        if (r->kind != QN_REQUANTIZE_DEFAULT) {
+            const qn_fixed_bytes to = {r->kind, r->zero, r->lo, r->hi};
+            qn__fixed_row(&to, r->fixed + c0 + i0, sums, part, dst);
             continue;
+        }
         for (size_t i = 0; i < part; i++) {
             float v = (float)sums[i] * scale[i0 + i];
             v = v > lo ? v : lo;
