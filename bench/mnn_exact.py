@@ -2,13 +2,15 @@
 """Exact mode of quantized.out against files of MNN's own quantizer.
 
     mnn_exact.py [--build build] [--fixed-points] [CASE...]
+    mnn_exact.py [--build build] --networks [NAME...]
 
 Runs every KL and ADMM case of ../shared/reference/mnn (QUENCH_SHARED overrides) through
 `quantized.out SRC DST CONFIG --exact-mnn` and prints per case: how many scales of DST.json agree to
 0.1 % and to 2 % and how many KL thresholds lie within one bin; how many integers and scales of
 weights are equal, and packed buffers byte for byte; and what else differs in the two trees once
 scales are left out. --fixed-points also iterates feature ADMM over all values in double and says
-which scale is nearer.
+which scale is nearer. --networks runs MNN's quantizer, from its wheel, on other networks too and
+compares scales.
 """
 
 import argparse
@@ -226,6 +228,7 @@ def measure(folder, config, build, fixed_points=False):
             within_01=share(d < 1e-3 for d in distance.values()),
             within_2=share(d < 2e-2 for d in distance.values()),
             worst=max(distance.values(), default=0.0),
+            same_json=Path(f"{dst}.json").read_bytes() == (folder / "quant.mnn.json").read_bytes(),
         )
         if config.get("feature_quantize_method", "KL") == "KL":
             largest = largest_values(folder, build, out)
@@ -243,12 +246,51 @@ def measure(folder, config, build, fixed_points=False):
     return result
 
 
+# model, folder of pictures, how many, width and height
+NETWORKS = {
+    "squeezenet": ("squeezenet-v1.1/squeezenet_v1.1.mnn", "imagenet-500", 6, 224),
+    "mobilenet": ("mobilenet-v1-0.25-224/mobilenet_v1_0.25_224.mnn", "imagenet-500", 6, 224),
+    "menet": ("menet-108-8x1-g3/menet_108_8x1_g3.mnn", "imagenet-500", 6, 224),
+    "vww": ("mlperf-vww96/vww_96_float.mnn", "vww-500", 6, 96),
+    "resnet20": ("resnet20-cifar10/resnet20_cifar10.mnn", "cifar10-png", 10, 32),
+}
+RIVAL = "import sys, _tools; _tools.mnnquant(['mnnquant', *sys.argv[1:]])"
+
+
+def compare_networks(names, build):
+    for name in names or NETWORKS:
+        file, images, count, side = NETWORKS[name]
+        model = str(SHARED / "models" / file)
+        config = dict(format="RGB", mean=[127.5] * 3, normal=[0.0078125] * 3, width=side, height=side, path="p/",
+                      feature_quantize_method="KL", weight_quantize_method="MAX_ABS")  # fmt: skip
+        with tempfile.TemporaryDirectory() as folder:
+            out = Path(folder)
+            (out / "p").mkdir()
+            pictures = [p for p in (SHARED / "images" / images).iterdir() if p.suffix.lower() in (".jpg", ".jpeg", ".png")]
+            for picture in sorted(pictures)[:count]:
+                (out / "p" / picture.name).symlink_to(picture)
+            (out / "c.json").write_text(json.dumps(config))
+            tool = [str((build / "quantized.out").resolve()), model, "a.mnn", "c.json", "--exact-mnn"]
+            rival = [sys.executable, "-c", RIVAL, model, "b.mnn", "c.json"]
+            for command in (tool, rival):
+                subprocess.run(command, cwd=out, check=True, capture_output=True)
+            ours, theirs = json_scales(out / "a.mnn.json"), json_scales(out / "b.mnn.json")
+        off = {i: abs(ours.get(i, 0) / s - 1) for i, s in theirs.items() if s > 0}
+        worst = max(off, key=off.get)
+        print(f"{name}: {len(off)} scales, within 0.1 % {sum(d < 1e-3 for d in off.values())},"
+              f" worst {off[worst]:.2e} (tensor {worst})")  # fmt: skip
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     p.add_argument("--build", type=Path, default=ROOT / "build")
     p.add_argument("--fixed-points", action="store_true")
+    p.add_argument("--networks", action="store_true")
     p.add_argument("case", nargs="*")
     args = p.parse_args()
+    if args.networks:
+        compare_networks(args.case, args.build)
+        return
     for folder, config in cases():
         if args.case and folder.name not in args.case:
             continue
@@ -257,7 +299,8 @@ def main():
         print(f"{r['case']}: {r['seconds']:.2f} s")
         print(
             f"  scales: {r['scales']}, within 0.1 % {r['within_01']:.1%}, 2 % {r['within_2']:.1%},"
-            f" worst {r['worst']:.2%}; missing {r['missing']}, extra {r['extra']}"
+            f" worst {r['worst']:.1e}; missing {r['missing']}, extra {r['extra']};"
+            f" DST.json {'the same' if r['same_json'] else 'another'}"
         )
         if "within_bin" in r:
             print(f"  thresholds within one bin {r['within_bin']:.1%}, worst {r['bins']:.1f} bins")

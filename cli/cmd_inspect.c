@@ -2,10 +2,23 @@
  * at: commands that run it look at the structure alone. */
 #include "cli.h"
 
+#include <string.h>
+
 static bool whole(const qn_context *ctx, const char *path, qn_error *error)
 {
     const qn_status status = qn_model_verify_checksum(ctx, path, error);
     return status == QN_OK || status == QN_UNSUPPORTED; /* other formats have none */
+}
+
+/* The text without its last line, which sums up. */
+static void print_nodes(const char *text)
+{
+    size_t length = strlen(text);
+    if (length > 0 && text[length - 1] == '\n')
+        length--;
+    while (length > 0 && text[length - 1] != '\n')
+        length--;
+    fwrite(text, 1, length, stdout);
 }
 
 int cmd_inspect(const cli_options *options)
@@ -31,8 +44,12 @@ int cmd_inspect(const cli_options *options)
              !whole(ctx, options->positional[0], &error) ||
              qn_model_describe(model, options->json, &text, &error) != QN_OK)
         code = cli_failed(&error);
+    else if (options->json)
+        puts(text);
+    else if (options->quiet)
+        print_nodes(text);
     else
-        printf("%s%s", text, options->json ? "\n" : "");
+        fputs(text, stdout);
     qn_text_destroy(ctx, text);
     qn_model_destroy(model);
     qn_context_destroy(ctx);

@@ -225,6 +225,37 @@ static int check_files(const cli_options *options)
     return check_statistics(options, has_samples);
 }
 
+static bool same_outputs(const qn_model *a, const qn_model *b)
+{
+    qn_value_info x, y;
+    bool same = qn_model_n_outputs(a) == qn_model_n_outputs(b);
+    for (size_t i = 0; same && qn_model_output(a, i, &x) && qn_model_output(b, i, &y); i++)
+        same = strcmp(x.name, y.name) == 0;
+    return same;
+}
+
+/* Would --partial have left something of the file aside? whole: as it was loaded, or NULL. */
+static bool partial_differs(const cli_options *options, const qn_context *ctx,
+                            const qn_model *whole)
+{
+    qn_model *part = NULL;
+    if (options->partial ||
+        qn_model_load_partial(ctx, options->positional[0], &part, NULL) != QN_OK)
+        return false;
+    const bool differs = whole == NULL || !same_outputs(whole, part);
+    qn_model_destroy(part);
+    return differs;
+}
+
+static void tell_failure(const cli_options *options, const qn_context *ctx, const qn_model *whole,
+                         qn_status status, const qn_error *error)
+{
+    if (status == QN_UNSUPPORTED && partial_differs(options, ctx, whole))
+        cli_error("%s (--partial leaves that part as it is)", error->message);
+    else
+        cli_failed(error);
+}
+
 int cmd_quantize(const cli_options *options)
 {
     int code = check_files(options);
@@ -252,9 +283,12 @@ int cmd_quantize(const cli_options *options)
     quantize.progress_ctx = options->progress;
 
     code = EXIT_FAILED;
-    if ((options->partial ? qn_model_load_partial : qn_model_load)(ctx, options->positional[0],
-                                                                   &model, &error) != QN_OK)
-        goto failed;
+    qn_status status = (options->partial ? qn_model_load_partial : qn_model_load)(
+        ctx, options->positional[0], &model, &error);
+    if (status != QN_OK) {
+        tell_failure(options, ctx, NULL, status, &error);
+        goto done;
+    }
     cli_say(options, "%-10s %.3f s", "read", cli_seconds() - started);
     code = cli_input_dims(options, model, storage, &quantize.input_dims);
     if (code != EXIT_OK)
@@ -281,8 +315,11 @@ int cmd_quantize(const cli_options *options)
         quantize.stats_preprocess = &options->data.preprocess;
     }
     code = EXIT_FAILED;
-    if (qn_quantize(model, dataset, &quantize, &quantized, &report, &error) != QN_OK)
-        goto failed;
+    status = qn_quantize(model, dataset, &quantize, &quantized, &report, &error);
+    if (status != QN_OK) {
+        tell_failure(options, ctx, model, status, &error);
+        goto done;
+    }
     if (options->requantize != QN_REQUANTIZE_DEFAULT &&
         qn_model_set_requantize(quantized, options->requantize, &error) != QN_OK)
         goto failed;

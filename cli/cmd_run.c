@@ -245,7 +245,7 @@ static int run_samples(runner *r)
             const double seconds = cli_seconds() - start;
             best = seconds < best ? seconds : best;
         }
-        if (s == 0 && !r->options->json)
+        if (s == 0 && !r->options->json && !r->options->quiet)
             print_io(r->model, r->session); /* shapes of outputs are known after a run */
         const int code = report_outputs(r, s, 1e3 * best);
         if (code != EXIT_OK)

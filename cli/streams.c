@@ -61,8 +61,8 @@ void cli_show_status(const char *line)
 {
     const int width = (int)strlen(line);
     const int rest = status_width > width ? (int)status_width - width : 0;
+    status_width = width; /* first: an interrupt right behind the line has to end it */
     fprintf(stderr, "\r%s%*s", line, rest, "");
-    status_width = width;
 }
 
 void cli_clear_status(void)

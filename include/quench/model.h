@@ -20,9 +20,10 @@ typedef struct qn_model qn_model;
 QN_API qn_status qn_model_load(const qn_context *ctx, const char *path, qn_model **out,
                                qn_error *error);
 /* The same, but nodes of operators that quench has not (Loop, Scan, sequences, strings, foreign
- * domains), and everything that depends on them, are left aside: the model is what comes before
- * them, the rest is written as it was with it. ONNX only. UNSUPPORTED also where no part is left,
- * and when such a model is saved in another format or needs a newer opset than the file's. */
+ * domains), nodes whose shapes the data decide, and everything that depends on them, are left
+ * aside: the model is what comes before them, the rest is written as it was with it. ONNX only.
+ * UNSUPPORTED also where no part is left, and when such a model is saved in another format or needs
+ * a newer opset than the file's. */
 QN_API qn_status qn_model_load_partial(const qn_context *ctx, const char *path, qn_model **out,
                                        qn_error *error);
 QN_API void qn_model_destroy(qn_model *model);
@@ -92,6 +93,8 @@ typedef struct qn_session_options {
     bool single_threaded;     /* do not use the context's threads inside a run [false] */
     const int64_t (*input_dims)[QN_MODEL_MAX_RANK]; /* explicit dims per input, or NULL; borrowed
                                                        for the call */
+    bool null_kernels; /* to measure: kernels return at once, and a run takes what it does beyond
+                          them; outputs mean nothing [false] */
 } qn_session_options;
 QN_API void qn_session_options_init(qn_session_options *options);
 

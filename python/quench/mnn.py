@@ -1,9 +1,29 @@
 """MNN's offline quantizer."""
 
+import contextlib
 import ctypes
 import os
+import signal
+import threading
 
 from . import _library
+
+
+@contextlib.contextmanager
+def _keep_interrupts(raised):
+    """Ctrl-C would end in whatever callback runs, and be lost there: it is kept, as exceptions are."""
+    python = signal.default_int_handler
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or signal.getsignal(signal.SIGINT) is not python
+    ):
+        yield
+        return
+    signal.signal(signal.SIGINT, lambda *_: raised.append(KeyboardInterrupt()))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, python)
 
 
 def mnn_quantize(source, destination, config, *, exact=None, threads=0, output=None, warn=None):
@@ -54,7 +74,8 @@ def mnn_quantize(source, destination, config, *, exact=None, threads=0, output=N
         options.exact = None if exact is None else exact.encode()
         options.print = on_print
         paths = [os.fsencode(path) for path in (source, destination, config)]
-        status = c.qn_mnn_quantize(context, *paths, ctypes.byref(options), ctypes.byref(error))
+        with _keep_interrupts(raised):
+            status = c.qn_mnn_quantize(context, *paths, ctypes.byref(options), ctypes.byref(error))
     finally:
         c.qn_context_destroy(context)
     if raised:

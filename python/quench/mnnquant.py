@@ -1,5 +1,6 @@
 """The command mnnquant: quantized.out's arguments, output and exit codes."""
 
+import signal
 import sys
 import time
 
@@ -37,6 +38,11 @@ def main(arguments=None):
         print(f"warning: {line}", file=sys.stderr)
 
     try:
+        # Python's own handler waits until the library returns, which can take minutes.
+        interrupt = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    except ValueError:
+        interrupt = None  # not the main thread: the signal is not its business
+    try:
         mnn_quantize(*positional[:3], exact=exact, output=output, warn=warn)
     except QuenchError as failed:
         sys.stdout.flush()
@@ -44,6 +50,9 @@ def main(arguments=None):
         return 1
     except BrokenPipeError:
         return 1
+    finally:
+        if interrupt is not None:
+            signal.signal(signal.SIGINT, interrupt)
     return 0
 
 

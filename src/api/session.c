@@ -1,5 +1,6 @@
 /* Public sessions: a simplified graph, its plan and one executor, with float inputs and outputs. */
 #include "calib/calib.h"
+#include "kernel/null.h"
 #include "quant/model.h"
 
 #include <string.h>
@@ -65,6 +66,12 @@ static qn_status session_init(qn_session *s, const qn_model *model,
     plan_options.input_dims = (const int64_t(*)[QN_MAX_RANK])s->dims;
     plan_options.saturate16 = options->saturate16;
     plan_options.requantize = options->requantize;
+    qn_kernels kernels;
+    if (options->null_kernels) {
+        qn__kernels_init(&kernels, plan_options.cpu_flags);
+        qn__kernels_null(&kernels);
+        plan_options.kernels = &kernels;
+    }
     QN_TRY(qn__plan_create(s->graph, &plan_options, &s->plan, error));
     QN_TRY(qn__feed_create(s->graph, (const int64_t(*)[QN_MAX_RANK])s->dims, &s->feed, error));
     return qn__exec_create(s->plan, options->single_threaded ? NULL : ctx->pool, &s->exec, error);

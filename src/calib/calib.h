@@ -59,6 +59,7 @@ typedef struct qn_calib_options {
     int64_t batch; /* samples per ordered batch (ema) */
     size_t limit;  /* at most so many samples, evenly spaced; 0: all */
     bool plain;    /* products as float kernels sum them: no plan with `split` (run.h) */
+    const struct qn_run_op *(*instead)(const qn_node *node); /* as of qn_plan_options */
     bool (*progress)(void *ctx, const char *phase, uint64_t done, uint64_t total);
     void *progress_ctx;
     struct qn_stats *stats; /* stats.h: NULL, or take all from there instead of running */

@@ -431,6 +431,7 @@ static qn_status create_workers(job *j, bool runs, qn_plans **plans, qn_error *e
     qn__plan_options_init(&plan_options, j->graph->ctx);
     plan_options.packed_limit = QN_CALIB_PACKED_BYTES;
     plan_options.keep_all = true;
+    plan_options.instead = j->options->instead;
     if (!j->options->plain)
         plan_options.split = qn__split_igemm(plan_options.cpu_flags);
     QN_TRY(qn__plans_create(j->graph, j->dataset, &plan_options, j->n_workers, plans, error));

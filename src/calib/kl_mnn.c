@@ -190,15 +190,18 @@ typedef struct running {
 } running;
 
 /* The same divergence by running sums: Q is constant inside a group, and only the bin that two
- * groups share differs. Every bin counts as filled, which is so: counters begin above zero. */
-static double quick_divergence(const float *h, const running *r, size_t i)
+ * groups share differs. Every bin counts as filled, which is so: counters begin above zero. tail:
+ * MNN's float32, which may be rounded below zero; where P is negative there is no divergence. */
+static double quick_divergence(const float *h, const running *r, size_t i, float tail)
 {
     float q[2 * TARGET_BINS], logs[2 * TARGET_BINS];
     double p[2 * TARGET_BINS];
     size_t n = 0;
     const double per_width = (double)TARGET_BINS / (double)i;
-    const double tail = r->mass[MNN_BINS] - r->mass[i];
+    const double last = (double)h[i - 1], whole = (double)(h[i - 1] + tail), extra = whole - last;
     double each = 0;
+    if (whole < 0)
+        return INFINITY;
     for (size_t j = 0; j < TARGET_BINS; j++) {
         /* group j is [start, end) / TARGET_BINS */
         const size_t start = j * i, end = start + i;
@@ -212,14 +215,13 @@ static double quick_divergence(const float *h, const running *r, size_t i)
         each = mass * per_width;
         if (left_share > 0) {
             q[n] = (float)(before * (1 - left_share) + each * left_share);
-            p[n++] = (double)h[left - 1] + (left == i ? tail : 0);
+            p[n++] = (double)h[left - 1] + (left == i ? extra : 0);
         }
         q[n] = (float)each;
-        p[n++] = r->mass[right] - r->mass[left] + (right == i && left < i ? tail : 0);
+        p[n++] = r->mass[right] - r->mass[left] + (right == i && left < i ? extra : 0);
     }
     logarithms(q, n, logs);
-    const double last = (double)h[i - 1];
-    double d[4] = {r->plogp[i] - last * log(last) + (last + tail) * log(last + tail)};
+    double d[4] = {r->plogp[i] - last * log(last) + (whole > 0 ? whole * log(whole) : 0)};
     for (size_t k = n; k % 4 != 0; k++)
         p[k] = logs[k] = 0; /* (n is at most 2 * TARGET_BINS, which 4 divides) */
     for (size_t k = 0; k < n; k += 4)
@@ -236,22 +238,24 @@ static size_t threshold(const float *h)
 {
     running r;
     double quick[MNN_BINS], least = INFINITY;
+    float tails[MNN_BINS], tail = 0;
     r.mass[0] = r.plogp[0] = 0;
     for (size_t k = 0; k < MNN_BINS; k++) {
         r.mass[k + 1] = r.mass[k] + (double)h[k];
         r.plogp[k + 1] = r.plogp[k] + (double)h[k] * log((double)h[k]);
     }
-    for (size_t i = TARGET_BINS; i < MNN_BINS; i++) {
-        quick[i] = quick_divergence(h, &r, i);
-        least = fmin(least, quick[i]);
-    }
-    size_t best = TARGET_BINS;
-    float best_d = 10000.0f, tail = 0;
     for (size_t k = TARGET_BINS; k < MNN_BINS; k++)
         tail += h[k];
     for (size_t i = TARGET_BINS; i < MNN_BINS; i++) {
-        const float d = quick[i] <= least + NEAR ? exact_divergence(h, i, tail) : INFINITY;
+        tails[i] = tail;
         tail -= h[i];
+        quick[i] = quick_divergence(h, &r, i, tails[i]);
+        least = fmin(least, quick[i]);
+    }
+    size_t best = TARGET_BINS;
+    float best_d = 10000.0f;
+    for (size_t i = TARGET_BINS; i < MNN_BINS; i++) {
+        const float d = quick[i] <= least + NEAR ? exact_divergence(h, i, tails[i]) : INFINITY;
         if (d < best_d) {
             best_d = d;
             best = i;

@@ -7,6 +7,12 @@
 
 enum { QN_STATS_TAG_SEEN = 4 };
 
+qn_status qn__stats_corrupt(const qn_stats *stats, const char *what, qn_error *error);
+/* A text in the arena; NULL: out of memory, or the cursor failed. */
+const char *qn__stats_get_name(qn_stats *stats, qn_qnm_cursor *c);
+/* Dims, and the floats they stand for. */
+bool qn__stats_get_dims(const qn_stats *stats, qn_qnm_cursor *c, uint32_t rank, int64_t *dims,
+                        size_t *count);
 qn_status qn__stats_new(const qn_context *ctx, const char *path, qn_stats **out, qn_error *error);
 size_t qn__stats_begin_record(qn_strbuf *buf, uint32_t tag);
 void qn__stats_end_record(qn_strbuf *buf, size_t at);

@@ -94,6 +94,18 @@ void qn__will_write(void *memory, size_t size_bytes)
 #endif
 }
 
+void qn__large_pages(void *memory, size_t size_bytes)
+{
+    uint8_t *const at = memory;
+    const size_t before = (QN_LARGE_PAGE - (uintptr_t)at % QN_LARGE_PAGE) % QN_LARGE_PAGE;
+    if (size_bytes < before || size_bytes - before < QN_LARGE_PAGE)
+        return;
+#ifdef MADV_HUGEPAGE /* a hint, too */
+    (void)madvise(at + before, (size_bytes - before) / QN_LARGE_PAGE * QN_LARGE_PAGE,
+                  MADV_HUGEPAGE);
+#endif
+}
+
 struct qn_arena_block {
     struct qn_arena_block *next;
     size_t used, capacity;

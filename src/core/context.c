@@ -79,6 +79,7 @@ void qn__log(const qn_context *ctx, qn_log_level level, const char *format, ...)
     va_start(args, format);
     vsnprintf(line, sizeof line, format, args);
     va_end(args);
+    qn__keep_one_line(line);
     /* The lock is the one thing in a context that changes; the caller's function is promised that
      * it is never entered twice at once. */
     toolkit_context *const self = (toolkit_context *)ctx;

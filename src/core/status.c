@@ -35,9 +35,8 @@ const char *qn_status_name(qn_status status)
     return "UNKNOWN";
 }
 
-/* Names come from files: a message stays one printable line whatever they hold. Bytes above 0x7F
- * are left alone (UTF-8). */
-static void keep_one_line(char *text)
+/* Bytes above 0x7F are left alone (UTF-8). */
+void qn__keep_one_line(char *text)
 {
     for (; *text != '\0'; text++) {
         const unsigned char c = (unsigned char)*text;
@@ -54,7 +53,7 @@ qn_status qn__error_set(qn_error *error, qn_status status, const char *format, .
         va_start(args, format);
         vsnprintf(error->message, sizeof error->message, format, args);
         va_end(args);
-        keep_one_line(error->message);
+        qn__keep_one_line(error->message);
     }
     return status;
 }
@@ -78,6 +77,6 @@ qn_status qn__error_prefix(qn_error *error, qn_status status, const char *format
         message[length + 2 + kept] = '\0';
     }
     memcpy(error->message, message, sizeof message);
-    keep_one_line(error->message);
+    qn__keep_one_line(error->message);
     return status;
 }

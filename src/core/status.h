@@ -10,6 +10,9 @@ qn_status qn__error_set(qn_error *error, qn_status status, const char *format, .
 qn_status qn__error_prefix(qn_error *error, qn_status status, const char *format, ...)
     QN_PRINTF(3, 4);
 
+/* Names come from files: a message stays one printable line whatever they hold. */
+void qn__keep_one_line(char *text);
+
 /* return a new error:  QN_FAIL(error, QN_CORRUPT, "node %zu: ...", i); */
 #define QN_FAIL(error, status, ...) return qn__error_set((error), (status), __VA_ARGS__)
 #define QN_FAIL_IF(cond, error, status, ...)                                                       \

@@ -11,6 +11,12 @@
 
 static const qn_format *const FORMATS[] = {&qn__format_qnm, &qn__format_onnx, &qn__format_mnn};
 
+/* A FlatBuffer too, but one that says what it is. */
+static bool is_tflite(const qn_blob *file)
+{
+    return file->size_bytes >= 8 && memcmp(file->data + 4, "TFL3", 4) == 0;
+}
+
 static qn_status read_file(const qn_context *ctx, const char *path, bool partial, qn_graph **out,
                            qn_error *error)
 {
@@ -26,6 +32,9 @@ static qn_status read_file(const qn_context *ctx, const char *path, bool partial
     for (size_t i = 0; i < sizeof(FORMATS) / sizeof(FORMATS[0]) && !found; i++)
         if (FORMATS[i]->probe(ctx, file->data, file->size_bytes))
             found = FORMATS[i];
+    const bool tflite = (!found || found == &qn__format_mnn) && is_tflite(file);
+    if (tflite)
+        found = NULL;
     if (found && partial && !found->read_partial)
         status = qn__error_set(error, QN_UNSUPPORTED,
                                "%s: a part of a .%s file cannot be set aside (ONNX only)", path,
@@ -36,7 +45,8 @@ static qn_status read_file(const qn_context *ctx, const char *path, bool partial
         status = qn__error_set(
             error, file->size_bytes == 0 ? QN_CORRUPT : QN_UNSUPPORTED, "%s: %s", path,
             file->size_bytes == 0 ? "the file is empty"
-                                  : "not a model in a known format (ONNX, MNN, QNM)");
+            : tflite ? "a TensorFlow Lite model, which is not read (ONNX, MNN, QNM are)"
+                     : "not a model in a known format (ONNX, MNN, QNM)");
     qn__blob_unref(file);
     return status;
 }

@@ -78,15 +78,16 @@ static qn_status resize_by_scales(const qn_infer *in, const qn_tensor *x, const 
             continue;
         QN_INFER_CHECK(in, error, isfinite(values[i]) && values[i] > 0,
                        "scale %g of axis %" PRId64 " is not positive", (double)values[i], axes[i]);
-        const double scale = (double)values[i];
-        if (scale == 1.0) {
+        const float scale = values[i];
+        if (scale == 1.0f) {
             dims[axes[i]] = old;
-        } else if (old.kind == QN_DIM_CONST) {
-            const double size = floor((double)old.value * scale);
-            QN_INFER_CHECK(in, error, size < 9e15, "output has size %g along axis %" PRId64, size,
-                           axes[i]);
+        } else if (old.kind ==
+                   QN_DIM_CONST) { /* the product as runtimes round it: 10 by 2.3 is 23 */
+            const float size = floorf((float)old.value * scale);
+            QN_INFER_CHECK(in, error, size < 9e15f, "output has size %g along axis %" PRId64,
+                           (double)size, axes[i]);
             dims[axes[i]] = qn_dim_const((int64_t)size);
-        } else if (scale == floor(scale) && scale < 1e6) {
+        } else if (scale == floorf(scale) && scale < 1e6f) {
             dims[axes[i]] = qn__dim_mul(old, qn_dim_const((int64_t)scale));
         }
     }
@@ -121,10 +122,9 @@ static qn_status resize_by_sizes(const qn_infer *in, const qn_tensor *x, const q
             scale = own;
     }
     for (size_t i = 0; i < n; i++) {
-        const double size =
-            fixed ? floor((double)scale * (double)x->dims[axes[i]].value + 0.5) : 0.0;
-        QN_INFER_CHECK(in, error, size < 9e15, "output has size %g along axis %" PRId64, size,
-                       axes[i]);
+        const float size = fixed ? roundf(scale * (float)x->dims[axes[i]].value) : 0.0f;
+        QN_INFER_CHECK(in, error, size < 9e15f, "output has size %g along axis %" PRId64,
+                       (double)size, axes[i]);
         dims[axes[i]] = fixed ? qn_dim_const((int64_t)size) : qn_dim_unknown();
     }
     return QN_OK;

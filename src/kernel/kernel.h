@@ -148,6 +148,7 @@ typedef struct qn_q8_out {
      * each ahead_panels of the kernel. */
     const uint8_t *ahead;
     size_t ahead_bytes;
+    bool ahead_twice; /* a whole panel's bytes, where the kernel can */
 } qn_q8_out;
 typedef void (*qn_q8_igemm_fn)(size_t mr, size_t nc, size_t kc, size_t ks, const uint8_t *const *a,
                                uint8_t flip, bool safe, const void *w, void *c, size_t c_stride,
@@ -210,7 +211,12 @@ int32_t qn__q8_gemm_sum(const int8_t *w, size_t n, size_t stride);
  * acc[y][x][c] = bias[c] + sum over i < kh, j < kw of
  *     in[y * kh + i][x * in_step + in_col[j] + c] * w[(i * kw + j) * w_step + c]
  * exactly, modulo 2^32, of unsigned bytes; output as in the GEMM at out[y * out_row + x * out_step
- * + c]. Steps are in elements. No over-read. */
+ * + c]. Steps are in elements. No over-read.
+ *
+ * With `left` the first column of the first window, with `right` the last of the last, is not in
+ * memory but holds `edge` in every channel: with `left`, in[] begins with the second column. Only
+ * for kernels with `edges`, `block` channels or more, windows of 3x3 whose columns follow each
+ * other and steps of one or two of them. */
 typedef struct qn_q8_dwconv_args {
     size_t rows, n, channels, kh, kw;
     const uint8_t *const *in; /* [rows][kh] */
@@ -223,12 +229,15 @@ typedef struct qn_q8_dwconv_args {
     void *out;
     size_t out_row, out_step;
     qn_q8_out format;
+    bool left, right;
+    uint8_t edge;
 } qn_q8_dwconv_args;
 typedef void (*qn_q8_dwconv_fn)(const qn_q8_dwconv_args *args);
 typedef struct qn_q8_dwconv {
     qn_q8_dwconv_fn fn;
     const char *name;
     size_t block; /* channels that are computed together: fewer are slow */
+    bool edges;
 } qn_q8_dwconv;
 
 /* --- range of values

@@ -1,6 +1,11 @@
 /* Which groups of k of a panel may be added to each other in 16 bits (kernel.h): the body of a
  * qn_q8_pairs_fn, included once per instruction set after
  *   PAIRS_NAME   the function
+ *   NO_SUM_OVER(a, b, most)   whether no byte of a plus that of b is above `most`, of which neither
+ *                alone is, and
+ *   ADD_SQUARES(up, down)   every lane of 32 bits: the sum of the squares of its four words, and
+ *   HALVE_SUMS(to, from, n)   n (a multiple of four) sums of eight lanes, >> HEAVY_SHIFT: where
+ *                the instruction set has them in fewer steps than C
  * Integers only: every instruction set packs the same bytes. */
 #include "kernel/kernel.h"
 
@@ -27,12 +32,21 @@ typedef uint16_t pair_uwords __attribute__((vector_size(LANES)));
 typedef uint32_t pair_dwords __attribute__((vector_size(LANES)));
 typedef uint8_t pair_bytes __attribute__((vector_size(LANES)));
 
+#ifndef ADD_SQUARES
+/* Of a pair that fits both squares do, too. */
+#define SQUARES(up, down)                                                                          \
+    ((pair_dwords)((pair_uwords)(up) * (pair_uwords)(up) +                                         \
+                   (pair_uwords)(down) * (pair_uwords)(down)))
+#define ADD_SQUARES(up, down) ((SQUARES(up, down) & 0xFFFF) + (SQUARES(up, down) >> 16))
+#endif
+
 /* Sums of positive and of negative weights of the pairs of k of every column, how heavy groups are,
  * and the sums of columns; whether no pair leaves int16. */
 static bool weigh_groups(uint8_t (*sums)[LANES], uint16_t *heavy, const uint8_t *packed,
                          size_t groups, uint32_t *columns)
 {
     pair_words room = {0};
+    pair_dwords parts[WORD_GROUPS];
     for (size_t g0 = 0; g0 < groups; g0 += WORD_GROUPS) {
         const size_t end = groups - g0 < WORD_GROUPS ? groups : g0 + WORD_GROUPS;
         pair_words total = {0};
@@ -46,12 +60,16 @@ static bool weigh_groups(uint8_t (*sums)[LANES], uint16_t *heavy, const uint8_t 
             memcpy(sums[g], &both, sizeof both);
             room |= (MOST - up) | (MOST - down); /* below zero: too much */
             total += first + second;
-            /* Of a pair that fits both squares do, too. */
-            const pair_dwords squares = (pair_dwords)((pair_uwords)up * (pair_uwords)up +
-                                                      (pair_uwords)down * (pair_uwords)down);
-            const pair_dwords part = (squares & 0xFFFF) + (squares >> 16);
+            parts[g - g0] = ADD_SQUARES(up, down);
+        }
+        size_t g = g0;
+#ifdef HALVE_SUMS
+        g += (end - g0) / 4 * 4;
+        HALVE_SUMS(heavy + g0, parts, g - g0);
+#endif
+        for (; g < end; g++) {
             uint64_t quarter[4];
-            memcpy(quarter, &part, sizeof quarter);
+            memcpy(quarter, &parts[g - g0], sizeof quarter);
             const uint64_t sum = quarter[0] + quarter[1] + quarter[2] + quarter[3];
             heavy[g] = (uint16_t)(((uint32_t)sum + (uint32_t)(sum >> 32)) >> HEAVY_SHIFT);
         }
@@ -66,6 +84,9 @@ static bool weigh_groups(uint8_t (*sums)[LANES], uint16_t *heavy, const uint8_t 
 
 static inline bool may_be_added(const uint8_t a[LANES], const uint8_t b[LANES])
 {
+#ifdef NO_SUM_OVER
+    return NO_SUM_OVER(a, b, MOST);
+#else
     pair_bytes x, y;
     memcpy(&x, a, sizeof x);
     memcpy(&y, b, sizeof y);
@@ -73,6 +94,7 @@ static inline bool may_be_added(const uint8_t a[LANES], const uint8_t b[LANES])
     uint64_t any[4];
     memcpy(any, &over, sizeof any);
     return (any[0] | any[1] | any[2] | any[3]) == 0;
+#endif
 }
 
 /* Groups from heavy to light, those that are as heavy as each other in order. */
@@ -168,7 +190,9 @@ bool PAIRS_NAME(uint8_t *out, uint16_t *table, const uint8_t *packed, size_t gro
     const size_t pairs = groups > 0 ? pair_groups(order, sums, heavy, groups) : 0;
     table[0] = (uint16_t)(pairs < most ? pairs : most);
     for (size_t g = 0; g < groups; g++) {
-        memcpy(out + g * LANES, packed + order[g] * (size_t)LANES, LANES);
+        pair_bytes group; /* in one step where there are registers of its size */
+        memcpy(&group, packed + order[g] * (size_t)LANES, LANES);
+        memcpy(out + g * LANES, &group, LANES);
         table[1 + g] = (uint16_t)(4 * order[g]);
     }
     return true;

@@ -4,6 +4,7 @@
 
 #include "mnntool/tool.h"
 #include "quant/model.h"
+#include "report/runner.h"
 
 typedef struct progress {
     const qn_mnn_run *run;
@@ -29,6 +30,24 @@ static bool show_progress(void *ctx, const char *phase, uint64_t done, uint64_t 
     }
     for (; total >= n && p->shown + (total - n) < done;)
         qn__mnn_progress(p->run, labels[config->feature], ++p->shown, n);
+    return true;
+}
+
+/* MNN's tool searches after the last sample, here it is over by then: a line for each scale found.
+ */
+static void show_scales(const qn_mnn_run *run, const qn_mnn_scales *scales)
+{
+    size_t found = 0, shown = 0;
+    for (size_t i = 0; i < scales->n_tensors; i++)
+        found += scales->tracked[i];
+    while (shown < found)
+        qn__mnn_progress(run, "ComputeADMM", ++shown, found);
+}
+
+static bool show_distance(void *ctx, const char *phase, uint64_t done, uint64_t total)
+{
+    (void)phase;
+    qn__mnn_progress(ctx, "computeDistance", (size_t)done, (size_t)total);
     return true;
 }
 
@@ -164,6 +183,8 @@ qn_status qn__mnn_better(const qn_mnn_run *run, const qn_model *model, qn_mnn_sc
     status = collect_scales(run, out, scales, error);
     if (status != QN_OK)
         qn__fb_free(out);
+    else if (run->config->feature == QN_MNN_ADMM)
+        show_scales(run, scales);
 done:
     qn__graph_destroy(simplified);
     qn__free(run->ctx, overrides);
@@ -175,7 +196,7 @@ static int compare_lines(const void *a, const void *b)
     return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
-/* Sorted by operator. Tensors whose channels were scaled have no float twin and no line. */
+/* Sorted by operator. */
 qn_status qn__mnn_better_debug(const qn_mnn_run *run, const qn_model *model,
                                const qn_model *quantized, qn_error *error)
 {
@@ -186,7 +207,8 @@ qn_status qn__mnn_better_debug(const qn_mnn_run *run, const qn_model *model,
     qn_compare_row row;
     qn_status status;
     qn__arena_init(&arena, run->ctx);
-    QN_TRY_GOTO(qn_compare(model, quantized, run->dataset, &comparison, error));
+    QN_TRY_GOTO(qn__compare(model, quantized, run->dataset, show_distance, (void *)run, &comparison,
+                            error));
     while (qn_comparison_row(comparison, n, &row)) {
         const char *line = qn__arena_printf(
             &arena, "%s output_tensor_0:  cos distance: %.6f, overflow ratio: %.6f",
@@ -198,7 +220,6 @@ qn_status qn__mnn_better_debug(const qn_mnn_run *run, const qn_model *model,
     }
     if (n > 0)
         qsort(lines, n, sizeof(*lines), compare_lines);
-    qn__mnn_progress(run, "computeDistance", 1, 1);
     qn__mnn_print(run, "\nDebug info:\n\n");
     for (size_t i = 0; i < n; i++)
         qn__mnn_print(run, "%s\n", lines[i]);

@@ -9,6 +9,7 @@
 
 #include "calib/lanes.h"
 #include "mnntool/exact.h"
+#include "mnntool/float_conv.h"
 
 typedef struct row {
     const char *label;
@@ -210,6 +211,7 @@ static qn_status run_all(debug_job *j, qn_error *error)
     qn_status status = QN_OK;
     qn__plan_options_init(&options, ctx);
     options.keep_all = true;
+    options.instead = qn__mnn_float_op;
     QN_TRY_GOTO(qn__plans_create(run->graph, run->dataset, &options, n_workers, &plain, error));
     QN_TRY_GOTO(qn__plans_create(j->rounded, run->dataset, &options, n_workers, &rounded, error));
     j->workers = qn__calloc(ctx, n_workers, sizeof(*j->workers));

@@ -205,6 +205,8 @@ qn_status qn__ema_document(qn_ema *ema, const qn_mnn_scales *scales, qn_fb_docum
     if (ops == NULL || drop == NULL || records == NULL)
         QN_FAIL_GOTO(error, QN_NO_MEMORY, "out of memory");
     memcpy(ops, s->ops, s->n_ops * sizeof(*ops));
+    for (size_t op = 0; op < s->n_ops; op++)
+        QN_TRY_GOTO(qn__mnn_take_inside(ema->run->source, &d, &ops[op], error));
     QN_TRY_GOTO(write_ops(ema, scales, ops, drop, &d, error));
     for (size_t i = 0; i < scales->n_tensors; i++)
         if (scales->items[i].scale > 0)

@@ -3,6 +3,7 @@
  * reads values that were not rounded. MNN takes its pads from fields that SAME padding leaves 0,
  * makes smaller outputs and reads past tensors behind them; here the pads are the convolution's. */
 #include "mnntool/ema.h"
+#include "mnntool/winograd.h"
 #include "run/run.h"
 
 #include <math.h>
@@ -12,8 +13,6 @@ enum { MOST_UNIT = 6, LEAST_UNIT = 2, PACK = 12, MOST_ALPHA = 6, ATTR_HEAD = 9 }
 #define LEAST_GAIN 2.0f
 #define MOVING 0.01f
 #define SMALLEST 1e-6f
-
-static const int32_t points[MOST_ALPHA - 1] = {0, 1, -1, 2, -2};
 
 /* Positions are rows of the transformed tile times its columns; [0] is vertical. */
 struct qn_ema_winograd {
@@ -36,18 +35,8 @@ static void product(int32_t n_points, int32_t left_out, float *out)
         if (i == left_out)
             continue;
         for (int32_t k = ++degree; k >= 0; k--)
-            out[k] = (k > 0 ? out[k - 1] : 0) - (float)points[i] * out[k];
+            out[k] = (k > 0 ? out[k - 1] : 0) - (float)qn__winograd_points[i] * out[k];
     }
-}
-
-/* Product of the differences of point j to the others. */
-static float divisor(int32_t n_points, int32_t j)
-{
-    float d = 1;
-    for (int32_t i = 0; i < n_points; i++)
-        if (i != j)
-            d *= (float)(points[j] - points[i]);
-    return d;
 }
 
 static void input_transform(int32_t alpha, float *b)
@@ -56,23 +45,10 @@ static void input_transform(int32_t alpha, float *b)
     for (int32_t j = 0; j < alpha; j++) {
         float column[MOST_ALPHA];
         product(n, j, column); /* j == n: nothing is left out */
-        const float sign = j == 0 && divisor(n, 0) < 0 ? -1.0f : 1.0f;
+        const float sign = j == 0 && qn__winograd_divisor(n, 0) < 0 ? -1.0f : 1.0f;
         for (int32_t y = 0; y < alpha; y++)
             b[y * alpha + j] = sign * column[y];
     }
-}
-
-static void weight_transform(int32_t alpha, int32_t kernel, float *g)
-{
-    const int32_t n = alpha - 1;
-    for (int32_t j = 0; j < n; j++) {
-        const float d = j == 0 ? fabsf(divisor(n, j)) : divisor(n, j);
-        float power = 1;
-        for (int32_t y = 0; y < kernel; y++, power *= (float)points[j])
-            g[j * kernel + y] = power / d;
-    }
-    for (int32_t y = 0; y < kernel; y++)
-        g[n * kernel + y] = y == kernel - 1 ? 1.0f : 0.0f;
 }
 
 /* --- which convolutions ------------------------------------------------------------------------*/
@@ -322,7 +298,7 @@ static qn_status weight_scales(qn_ema *e, const qn_ema_block *b, float *out, qn_
     const struct qn_ema_winograd *p = b->winograd;
     float g[2][MOST_ALPHA * MOST_ALPHA];
     for (size_t i = 0; i < 2; i++)
-        weight_transform(p->alpha[i], p->kernel[i], g[i]);
+        qn__winograd_weight_matrix(p->alpha[i], p->kernel[i], g[i]);
     float *scales = qn__arena_alloc(&e->arena, b->rows * sizeof(*scales));
     int8_t *q = qn__arena_alloc(&e->arena, b->rows * b->columns);
     if (scales == NULL || q == NULL)

@@ -3,11 +3,13 @@
  * to a fifth. */
 #include "calib/calib.h"
 #include "mnntool/exact.h"
+#include "mnntool/float_conv.h"
 
 #include <math.h>
 #include <string.h>
 
 #define SMALL_MAX 1e-5f /* tensors that stay below have no scale */
+enum { BINS = 2048 };   /* of the histogram: a threshold lies in the middle of one */
 
 typedef struct collector {
     const qn_mnn_run *run;
@@ -31,8 +33,15 @@ static qn_range_format format_of(const collector *c, uint32_t id)
 static void set_scale(collector *c, uint32_t id, const qn_range *range)
 {
     const float largest = fmaxf(fabsf(range->seen_lo), fabsf(range->seen_hi));
-    if (range->valid && largest > SMALL_MAX)
-        c->scales->items[id].scale = range->hi / (float)c->run->config->feature_clamp;
+    const float clamp = (float)c->run->config->feature_clamp;
+    if (!range->valid || largest <= SMALL_MAX)
+        return;
+    float scale = range->hi / clamp;
+    if (c->run->config->feature == QN_MNN_KL) { /* from the threshold, rounded where MNN rounds */
+        const float per_bin = (float)BINS / largest, bin = range->hi * per_bin;
+        scale = (float)(((double)floorf(bin) + 0.5) / (double)per_bin / (double)clamp);
+    }
+    c->scales->items[id].scale = scale;
 }
 
 static qn_status observe_all(const collector *c, void *state, const float *values, size_t count,
@@ -118,6 +127,7 @@ static qn_status collect(collector *c, qn_error *error)
                                       .n_items = c->n_items,
                                       .batch = 1,
                                       .plain = true, /* its sums are further from MNN's */
+                                      .instead = qn__mnn_float_op,
                                       .progress = show_progress,
                                       .progress_ctx = c};
     if (c->n_items == 0)

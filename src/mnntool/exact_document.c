@@ -366,6 +366,8 @@ qn_status qn__mnn_exact_document(const qn_mnn_run *run, const qn_mnn_scales *sca
         memcpy(e.ops, source->ops, source->n_ops * sizeof(*e.ops));
     find_convolutions(&e);
     for (size_t op = 0; op < source->n_ops; op++)
+        QN_TRY_GOTO(qn__mnn_take_inside(run->source, out, &e.ops[op], error));
+    for (size_t op = 0; op < source->n_ops; op++)
         QN_TRY_GOTO(edit_operator(&e, op, error));
     if (!qn__fb_set_tables(out, out->root, QN_MNN_Net_oplists, e.ops, source->n_ops))
         QN_FAIL_GOTO(error, QN_NO_MEMORY, "out of memory");

@@ -1,7 +1,9 @@
 /* MNN's offline quantizer: configuration, model and samples in, a quantized .mnn and its scales
  * out. */
+#include "mnntool/operators.h"
 #include "mnntool/tool.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -28,6 +30,7 @@ typedef struct job {
     qn_mnn_scales scales;
     qn_fb_document document;
     bool has_document;
+    bool has_integers; /* the model has tensors in integers already */
 } job;
 
 static void print_nothing(void *ctx, const char *text)
@@ -163,7 +166,7 @@ static bool has_batch_norm(const qn_mnn_source *source)
 
 /* Numbers that are integers already stay as they are: not what somebody who asks for this expects.
  */
-static void warn_quantized(const job *j)
+static void warn_quantized(job *j)
 {
     const qn_graph *graph = j->model->graph;
     for (size_t i = 0; i < graph->n_tensors; i++)
@@ -171,8 +174,31 @@ static void warn_quantized(const job *j)
             qn__log(j->ctx, QN_LOG_WARNING,
                     "%s: is quantized already (tensor \"%.80s\"): what is in integers stays so",
                     j->source, graph->tensors[i]->name);
+            j->has_integers = true;
             return;
         }
+}
+
+/* Exact mode writes what MNN's tool writes, which MNN's runtime computes wrongly. */
+static void warn_groups(const job *j)
+{
+    const qn_mnn_source *source = j->run.source;
+    for (size_t i = 0; i < source->n_ops; i++) {
+        const qn_fb_object *main = qn__fb_table(source->ops[i], QN_MNN_Op_main);
+        if (qn__mnn_op_type(source, i) != QN_MNN_OpType_Convolution || main == NULL ||
+            main->record != QN_MNN_REC_Convolution2D || qn__mnn_op_skipped(&j->run, i))
+            continue;
+        const qn_fb_object *common = qn__fb_table(main, QN_MNN_Convolution2D_common);
+        if (common == NULL ||
+            qn__fb_int(&source->doc, common, QN_MNN_Convolution2DCommon_group) < 2)
+            continue;
+        qn__log(
+            j->ctx, QN_LOG_WARNING,
+            "%s: operator \"%.80s\" is a convolution in groups: MNN computes it wrongly in int8 "
+            "(\"skip_quant_op_names\" keeps it in float)",
+            j->source, qn__mnn_op_title(source, i));
+        return;
+    }
 }
 
 /* --- outputs -----------------------------------------------------------------------------------*/
@@ -194,6 +220,10 @@ static qn_status check_place(const job *j, const char *path, const char *config,
                "%s: the output is the model itself", path);
     QN_FAIL_IF(same_file(&info, config), error, QN_INVALID_ARGUMENT,
                "%s: the output is the configuration itself", path);
+    char weights[PATH_MAX];
+    const int length = snprintf(weights, sizeof(weights), "%s.weight", j->source);
+    QN_FAIL_IF(length > 0 && (size_t)length < sizeof(weights) && same_file(&info, weights), error,
+               QN_INVALID_ARGUMENT, "%s: the output is the model's file of weights", path);
     return QN_OK;
 }
 
@@ -278,9 +308,11 @@ static qn_status quantize(job *j, qn_error *error)
     const bool ema = j->config.feature == QN_MNN_EMA;
     if (!ema)
         qn__mnn_log(r, 1107, "fake quant weights done.");
-    /* Choices that only the imitation knows; the others are settings of both. */
+    /* Choices that only the imitation knows; the others are settings of both. There is nothing to
+     * imitate on a model that has integers already: MNN's tool crashes. */
     const uint32_t imitated = QN_MNN_EXACT_SYMMETRIC | QN_MNN_EXACT_ADMM | QN_MNN_EXACT_BITS;
-    if ((j->config.exact & (ema ? imitated | QN_MNN_EXACT_WINOGRAD : imitated)) == 0) {
+    if (j->has_integers ||
+        (j->config.exact & (ema ? imitated | QN_MNN_EXACT_WINOGRAD : imitated)) == 0) {
         QN_TRY(qn__mnn_better(r, j->sized != NULL ? j->sized : j->model, &j->scales, &j->quantized,
                               &j->document, error));
         j->has_document = true;
@@ -288,6 +320,7 @@ static qn_status quantize(job *j, qn_error *error)
             return QN_OK;
         return qn__mnn_better_debug(r, j->sized != NULL ? j->sized : j->model, j->quantized, error);
     }
+    warn_groups(j);
     if (ema) {
         status = qn__mnn_ema(r, &j->scales, &j->document, error);
         j->has_document = status == QN_OK;

@@ -74,9 +74,9 @@ typedef struct qn_mnn_run {
     const qn_context *ctx;
     const qn_mnn_config *config;
     const qn_graph *graph; /* as read; tensor->source is the MNN id, node->sources the operators */
-    const qn_mnn_source *source; /* its document */
-    const qn_dataset *dataset;   /* the chosen samples, MNN's preprocessing */
-    qn_mnn_print_fn print;       /* never NULL */
+    qn_mnn_source *source; /* its document */
+    const qn_dataset *dataset; /* the chosen samples, MNN's preprocessing */
+    qn_mnn_print_fn print;     /* never NULL */
     void *print_ctx;
 } qn_mnn_run;
 /* print.c: a line in MNN's form, "[HH:MM:SS] @ LINE: text\n"; progress "\rLABEL: 4.17 %". */

@@ -285,8 +285,6 @@ static qn_status apply_override(qn_quant_plan *plan, const qn_override *o, const
     qn_pattern *pattern = NULL;
     qn_status status = QN_OK;
     bool tensor_key, any = false;
-    QN_FAIL_IF(o->pattern == NULL || o->key == NULL || o->value == NULL, error, QN_INVALID_ARGUMENT,
-               "an override needs name, key and value");
     *part = "key";
     QN_FAIL_IF(!known_key(o->key, &tensor_key), error, QN_INVALID_ARGUMENT,
                "%s:%s=%s: unknown key \"%s\"", o->pattern, o->key, o->value, o->key);
@@ -336,8 +334,19 @@ static qn_status resolve_levels(qn_weights_plan *w, const qn_node *node, qn_erro
     return QN_OK;
 }
 
-/* MNN computes only convolutions in integers. Products of other formats' graphs become convolutions
- * when they are written; those that a .mnn file has stay what they are. */
+/* In groups of several channels, not depthwise. */
+static bool is_grouped(const qn_node *node)
+{
+    const int64_t group = qn__attr_int(node, "group", 1);
+    int64_t dims[QN_MAX_RANK];
+    if (node->op != QN_OP_CONV || group < 2 || node->n_inputs < 2 || node->inputs[1] == NULL)
+        return false;
+    return !qn__tensor_static_dims(node->inputs[1], dims) || dims[1] != 1 || dims[0] != group;
+}
+
+/* MNN computes only convolutions in integers, and those in groups wrongly (3.6.1). Products of
+ * other formats' graphs become convolutions when they are written, groups convolutions of their
+ * own; those that a .mnn file has stay what they are. */
 static qn_rule node_rule(const qn_graph *graph, const qn_target *target, const qn_node *node,
                          const char **reason)
 {
@@ -348,9 +357,14 @@ static qn_rule node_rule(const qn_graph *graph, const qn_target *target, const q
         *reason = qn__reason_integers;
         return QN_RULE_FLOAT;
     }
-    if ((op == QN_OP_GEMM || op == QN_OP_MATMUL) && strcmp(target->name, "mnn") == 0 &&
-        source != NULL && strcmp(source->format, "mnn") == 0) {
+    const bool stays =
+        strcmp(target->name, "mnn") == 0 && source != NULL && strcmp(source->format, "mnn") == 0;
+    if (stays && (op == QN_OP_GEMM || op == QN_OP_MATMUL)) {
         *reason = "the file has it as a matrix product, which the target computes in float";
+        return QN_RULE_FLOAT;
+    }
+    if (stays && is_grouped(node)) {
+        *reason = "the file has it as one convolution in groups, which the target computes wrongly";
         return QN_RULE_FLOAT;
     }
     return qn__target_rule(target, op, reason);

@@ -450,8 +450,9 @@ static qn_status prepare(job *j, const qn_model *model, const qn_model *quantize
     return QN_OK;
 }
 
-qn_status qn_compare(const qn_model *model, const qn_model *quantized, const qn_dataset *dataset,
-                     qn_comparison **out, qn_error *error)
+qn_status qn__compare(const qn_model *model, const qn_model *quantized, const qn_dataset *dataset,
+                      qn_progress_fn progress, void *progress_ctx, qn_comparison **out,
+                      qn_error *error)
 {
     QN_FAIL_IF(model == NULL || quantized == NULL || dataset == NULL || out == NULL, error,
                QN_INVALID_ARGUMENT, "qn_compare: NULL argument");
@@ -463,7 +464,10 @@ qn_status qn_compare(const qn_model *model, const qn_model *quantized, const qn_
     job j = {.ctx = model->ctx, .dataset = dataset};
     QN_TRY_GOTO(prepare(&j, model, quantized, error));
     QN_TRY_GOTO(learn_exponents(&j, error));
-    j.tally = (qn_tally){.phase = "compare", .total = qn_dataset_count(dataset)};
+    j.tally = (qn_tally){.phase = "compare",
+                         .progress = progress,
+                         .progress_ctx = progress_ctx,
+                         .total = qn_dataset_count(dataset)};
     qn__parallel_worker(j.ctx->pool, run_sample, &j, qn_dataset_count(dataset));
     if (j.failure.any)
         QN_FAIL_GOTO(error, j.failure.status, "%s", j.failure.error.message);
@@ -488,6 +492,12 @@ done:
     qn__runner_free(&j.reference);
     qn__runner_free(&j.quantized);
     return status;
+}
+
+qn_status qn_compare(const qn_model *model, const qn_model *quantized, const qn_dataset *dataset,
+                     qn_comparison **out, qn_error *error)
+{
+    return qn__compare(model, quantized, dataset, NULL, NULL, out, error);
 }
 
 void qn_comparison_destroy(qn_comparison *comparison)

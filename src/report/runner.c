@@ -46,14 +46,15 @@ void qn__runner_free(qn_runner *runner)
 
 qn_status qn__tally_sample(const qn_context *ctx, qn_tally *tally, qn_error *error)
 {
-    if (ctx->progress == NULL)
+    const qn_progress_fn progress = tally->progress != NULL ? tally->progress : ctx->progress;
+    void *progress_ctx = tally->progress != NULL ? tally->progress_ctx : ctx->progress_ctx;
+    if (progress == NULL)
         return QN_OK;
     while (atomic_exchange(&tally->lock, true))
         sched_yield();
     const uint64_t done = ++tally->done;
     /* Samples that other threads had begun end in silence. */
-    const bool go_on =
-        tally->stopped || ctx->progress(ctx->progress_ctx, tally->phase, done, tally->total);
+    const bool go_on = tally->stopped || progress(progress_ctx, tally->phase, done, tally->total);
     tally->stopped = tally->stopped || !go_on;
     tally->lock = false;
     QN_FAIL_IF(!go_on, error, QN_CANCELLED, "%s: cancelled after %llu of %llu samples",

@@ -5,6 +5,7 @@
 
 #include "calib/lanes.h"
 #include "quant/model.h"
+#include "quench/quantize.h"
 
 typedef struct qn_runner {
     const qn_context *ctx;
@@ -26,9 +27,11 @@ typedef struct qn_failure {
     qn_status status;
     qn_error error;
 } qn_failure;
-/* How many samples are done, for the context's callback; total 0: nothing was begun. */
+/* How many samples are done, for the callback; total 0: nothing was begun. */
 typedef struct qn_tally {
     const char *phase;
+    qn_progress_fn progress; /* NULL: the context's */
+    void *progress_ctx;
     uint64_t total;
     uint64_t done; /* under lock */
     bool stopped;  /* under lock: the callback is not called any more */
@@ -36,6 +39,10 @@ typedef struct qn_tally {
 } qn_tally;
 /* One sample more. CANCELLED when the callback says so. */
 qn_status qn__tally_sample(const qn_context *ctx, qn_tally *tally, qn_error *error);
+/* qn_compare with a callback of its own. */
+qn_status qn__compare(const qn_model *model, const qn_model *quantized, const qn_dataset *dataset,
+                      qn_progress_fn progress, void *progress_ctx, qn_comparison **out,
+                      qn_error *error);
 void qn__failure_note(qn_failure *failure, uint64_t index, qn_status status, const qn_error *error);
 
 #endif

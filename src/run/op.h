@@ -65,6 +65,9 @@ qn_requantize qn__plan_requantize(const qn_plan *plan);
 const qn_context *qn__plan_context(const qn_plan *plan);
 /* May the plan keep so many more bytes of packed weights (qn_plan_options.packed_limit)? */
 bool qn__plan_may_pack(const qn_plan *plan, size_t bytes);
+/* Memory for so many bytes of packed weights that lives as long as the plan, 64-byte aligned; NULL:
+ * they need memory of their own. */
+uint8_t *qn__plan_packed_room(const qn_plan *plan, size_t bytes);
 /* Weights packed ahead of time, or NULL. */
 const struct qn_packed_store *qn__plan_packed(const qn_plan *plan);
 

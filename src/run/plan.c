@@ -429,20 +429,69 @@ static qn_status make_tables(qn_plan *plan, qn_error *error)
     return plan->inputs != NULL && plan->outputs != NULL ? QN_OK : QN_NOMEM(error);
 }
 
-/* Tells each step which packed weights are read next. */
+/* Tells each step which packed weights are read next: of a product that uses each of them once all
+ * that a second-level cache has room for, as it waits for nothing else, of others what they begin
+ * with. */
 static void look_ahead(qn_plan *plan)
 {
+    enum { BEGIN = 512 << 10, MOST = 1344 << 10 };
     for (size_t s = plan->n_steps; s-- > 1;) {
         const qn_plan_step *const next = &plan->steps[s];
         const bool packed = next->op.weights != NULL;
         plan->steps[s - 1].ahead = packed ? next->op.weights : next->ahead;
-        plan->steps[s - 1].ahead_bytes = packed ? next->op.packed_bytes : next->ahead_bytes;
+        const size_t bytes = next->op.packed_bytes;
+        const bool once = next->macs <= bytes && bytes <= MOST;
+        plan->steps[s - 1].ahead_bytes = !packed                 ? next->ahead_bytes
+                                         : once || bytes < BEGIN ? bytes
+                                                                 : BEGIN;
     }
+}
+
+/* Packed weights of 8 bits take an eighth more than the constants. Where they fill large pages they
+ * get them; without memory for that each is packed into its own. */
+static void make_room(qn_plan *plan)
+{
+    const qn_graph *const graph = plan->graph;
+    size_t bytes = 0;
+    for (size_t i = 0; i < graph->n_tensors; i++) {
+        const qn_tensor *const t = graph->tensors[i];
+        if (t->constant != NULL && t->type.kind == QN_TYPE_QUANT &&
+            qn__dtype_bits(t->type.dtype) == 8 &&
+            !qn_add_size(&bytes, bytes, t->constant->size_bytes))
+            return;
+    }
+    if (bytes < QN_LARGE_PAGE || qn__plan_packed(plan) != NULL || bytes > SIZE_MAX / 2)
+        return;
+    bytes += bytes / 8;
+    qn_packed_room *const room = qn__calloc(plan->ctx, 1, sizeof(*room));
+    if (room == NULL)
+        return;
+    room->memory = qn__alloc_aligned(plan->ctx, bytes + QN_LARGE_PAGE);
+    if (room->memory == NULL) {
+        qn__free(plan->ctx, room);
+        return;
+    }
+    uint8_t *const memory = room->memory;
+    room->at = memory + (QN_LARGE_PAGE - (uintptr_t)memory % QN_LARGE_PAGE) % QN_LARGE_PAGE;
+    room->end = room->at + bytes;
+    qn__large_pages(room->at, bytes);
+    plan->room = room;
+}
+
+uint8_t *qn__plan_packed_room(const qn_plan *plan, size_t bytes)
+{
+    qn_packed_room *const room = plan->room;
+    if (room == NULL || bytes > (size_t)(room->end - room->at))
+        return NULL;
+    uint8_t *const at = room->at;
+    room->at += bytes < (size_t)(room->end - at) / 64 * 64 ? (bytes + 63) / 64 * 64 : bytes;
+    return at;
 }
 
 static qn_status build(qn_plan *plan, qn_error *error)
 {
     QN_TRY(make_tables(plan, error));
+    make_room(plan);
     uint8_t *const needed = qn__calloc(plan->ctx, plan->graph->n_tensors + 1, 1);
     if (needed == NULL)
         return QN_NOMEM(error);
@@ -468,7 +517,11 @@ qn_status qn__plan_make(const qn_graph *graph, const qn_graph *source,
     else
         qn__plan_options_init(&plan->options, graph->ctx);
     plan->options.input_dims = NULL; /* borrowed for the call only */
-    qn__kernels_init(&plan->kernels, plan->options.cpu_flags);
+    if (plan->options.kernels != NULL)
+        plan->kernels = *plan->options.kernels;
+    else
+        qn__kernels_init(&plan->kernels, plan->options.cpu_flags);
+    plan->options.kernels = NULL;
     if (plan->options.collect != NULL) {
         plan->kernels.q8_igemm.nr = plan->options.collect_for->nr;
         plan->kernels.q8_igemm.kr = plan->options.collect_for->kr;
@@ -513,6 +566,9 @@ void qn__plan_destroy(qn_plan *plan)
     qn__free(ctx, plan->primary);
     qn__free(ctx, plan->inputs);
     qn__free(ctx, plan->outputs);
+    if (plan->room != NULL)
+        qn__free_aligned(ctx, plan->room->memory);
+    qn__free(ctx, plan->room);
     qn__graph_destroy(plan->bound);
     qn__free(ctx, plan);
 }

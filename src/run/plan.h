@@ -30,6 +30,12 @@ typedef struct qn_plan_step {
     size_t scratch_at; /* of op.scratch_bytes, in the arena */
 } qn_plan_step;
 
+/* Memory that the packed weights of a large network share, for the sake of its pages. */
+typedef struct qn_packed_room {
+    void *memory;
+    uint8_t *at, *end;
+} qn_packed_room;
+
 struct qn_plan {
     const qn_context *ctx;
     const qn_graph *source; /* borrowed: what hooks are shown tensors of */
@@ -45,7 +51,8 @@ struct qn_plan {
     uint32_t *primary;          /* [n_tensors] value the producer writes */
     uint32_t *inputs, *outputs; /* value indices */
     size_t arena_bytes, packed_bytes, mapped_bytes;
-    size_t live_bytes; /* lower bound of arena_bytes */
+    qn_packed_room *room; /* NULL: there is none */
+    size_t live_bytes;    /* lower bound of arena_bytes */
 };
 
 /* Plans `graph`, whose shapes are static; the graph that tensors are shown of is `source`, which

@@ -47,9 +47,13 @@ typedef struct qn_plan_options {
     qn_requantize requantize; /* DEFAULT: as the graph says */
     /* NULL, or what float convolutions take where it fits: to measure, not for results. */
     const struct qn_split_igemm *split;
+    /* NULL, or what is asked for an implementation that stands in for a node's own (NULL: none). */
+    const struct qn_run_op *(*instead)(const qn_node *node);
     /* Bytes of float matrices kept as kernels read them; those above it are packed at every run. 0:
      * none. */
     size_t packed_limit;
+    /* NULL, or instead of the best that cpu_flags allow; borrowed for the call. */
+    const struct qn_kernels *kernels;
     uint32_t cpu_flags; /* from the context by default (qn__plan_options_init) */
     /* Only to pack weights for other machines (run/packing.h): the 8-bit GEMM to pack for instead
      * of this machine's, borrowed for the call; such a plan cannot run. */

@@ -202,7 +202,9 @@ qn_status qn__step_prepare(const qn_plan *plan, qn_step *step, qn_error *error)
     const qn_step before = *step;
     bool wide = false;
     QN_TRY(qn__node_impl(node, &step->impl, error));
-    const qn_run_op *const impl = step->impl;
+    const qn_run_op *const other =
+        plan->options.instead != NULL ? plan->options.instead(node) : NULL;
+    const qn_run_op *const impl = step->impl = other != NULL ? other : step->impl;
     const qn_status status = impl->prepare(plan, step, error);
     for (uint32_t i = 0; i < node->n_inputs + node->n_outputs; i++)
         wide = wide || is_wide(node, tensor_at(node, i));

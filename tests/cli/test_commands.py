@@ -133,7 +133,36 @@ def test_bench_reports_milliseconds(quench, workspace):
     assert report["layers"]
     assert report["limit_gmacs"] > 0 and report["limit_instruction"]
     assert abs(sum(layer["share"] for layer in report["layers"]) - 1) < 1e-6
+    assert 0 < report["overhead_ms"] < report["min_ms"]
+    assert abs(report["overhead"] - report["overhead_ms"] / report["min_ms"]) < 1e-6
+    assert all(layer["overhead_ms"] >= 0 for layer in report["layers"])
     assert 0 < report["live_bytes"] <= report["activation_bytes"] <= 1.1 * report["live_bytes"] + 4096
+
+
+def test_quiet_leaves_results_alone(quench, workspace):
+    """Lines of results, no headings and no sums."""
+    model, values = workspace / "m.onnx", workspace / "x.npy"
+    results = {}
+    for name, args in {"run": ["run", model, values, "--top", "1"], "bench": ["bench", model, "--rounds", "3"],
+                       "layers": ["bench", model, "--rounds", "3", "--layers"], "inspect": ["inspect", model]}.items():  # fmt: skip
+        said = [quench(*args, *more) for more in ([], ["-q"])]
+        assert all(s.returncode == 0 for s in said), said
+        results[name] = [s.stdout.splitlines() for s in said]
+        assert said[1].stdout.endswith("\n")
+    loud, quiet = results["run"]
+    assert len(quiet) == len(loud) - 2 == 2 * len(np.load(values)) and loud[0].startswith("input ")
+    loud, quiet = results["bench"]
+    assert len(loud) == 2 and len(quiet) == 1 and "median" in quiet[0]
+    loud, quiet = results["layers"]
+    assert len(loud) - len(quiet) == 4 and quiet[0].split()[0] == "conv1" and loud[0].startswith("node ")
+    loud, quiet = results["inspect"]
+    assert quiet == loud[:-1] and "multiply-accumulates" in loud[-1]
+
+
+@pytest.mark.parametrize("rounds", [1, 2, 3, 20])
+def test_times_of_bench_are_in_order(quench, workspace, rounds):
+    result = json.loads(quench("bench", workspace / "m.onnx", "--rounds", str(rounds), "--json").stdout)
+    assert result["min_ms"] <= result["median_ms"] <= result["p95_ms"]
 
 
 def test_bench_compares_models_in_one_run(quench, workspace):
@@ -150,6 +179,7 @@ def test_bench_compares_models_in_one_run(quench, workspace):
     assert all(share == 0 for kernel, share in shares.items() if "q8_" not in kernel)
     text = quench("bench", workspace / "m.onnx", workspace / "q.onnx", "--layers").stdout
     assert "times faster than m.onnx" in text and "of limit" in text
+    assert text.count("overhead beyond kernels: ") == 2
 
 
 def test_a_recipe_replays_to_identical_bytes(quench, workspace):

@@ -157,6 +157,9 @@ def test_an_output_in_place_of_an_input_is_refused(tool, work):
     assert (work / "m.mnn").read_bytes() == model
     os.link(work / "m.mnn", work / "link.mnn")
     assert_refused(run(tool, work, out="link.mnn"), work, "the output is the model itself")
+    (work / "m.mnn.weight").write_text("weights")
+    assert_refused(run(tool, work, out="m.mnn.weight"), work, "the output is the model's file of weights")
+    assert (work / "m.mnn.weight").read_text() == "weights"
     assert_refused(run(tool, work, out="config.json"), work, "the output is the configuration")
     assert_refused(run(tool, work, out="config"), work, "the output is the configuration")
 
@@ -175,6 +178,11 @@ def test_a_quantized_model_is_warned_about(tool, work):
     again = run(tool, work, model="int8.mnn")
     assert again.returncode == 0, again.stderr
     assert "int8.mnn: is quantized already" in again.stderr
+    model = (work / "q.mnn").read_bytes()
+    for feature in ("KL", "EMA"):  # integers stay what they are, whatever is asked for
+        again = run(tool, work, "--exact-mnn", model="int8.mnn", feature_quantize_method=feature)
+        assert again.returncode == 0 and "is quantized already" in again.stderr
+        assert (work / "q.mnn").read_bytes() == model
 
 
 def test_a_byte_order_mark_is_skipped(tool, work):
@@ -290,6 +298,13 @@ def test_a_truncated_model_is_refused(tool, work):
     assert_refused(run(tool, work), work, "m.mnn")
 
 
+def test_a_tensorflow_lite_model_is_named(tool, work):
+    """A FlatBuffer as .mnn files are, which could be taken for a damaged one."""
+    vtable = bytes([20, 0, 20, 0, 4, 0, 8, 0, 12, 0, 16, 0, 0, 0, 0, 0])
+    (work / "m.mnn").write_bytes(bytes([28, 0, 0, 0]) + b"TFL3" + bytes(4) + vtable + bytes(64))
+    assert_refused(run(tool, work), work, "m.mnn: a TensorFlow Lite model")
+
+
 def test_an_empty_folder_is_refused(tool, work):
     (work / "empty").mkdir()
     (work / "empty" / ".hidden.png").write_bytes((work / "pictures" / "p0.png").read_bytes())
@@ -325,6 +340,7 @@ def test_outputs_that_cannot_be_written_are_refused(tool, work):
 def test_warnings_are_one_line_and_not_an_error(tool, work):
     assert_done(run(tool, work, used_image_num=50), work, ["only 6 samples"])
     assert_done(run(tool, work, skip_quant_op_names=["none"]), work, ['"none"'])
+    assert_done(run(tool, work, skip_quant_op_names=["two\nlines"]), work, ['"two?lines"'])
     assert_done(run(tool, work, colour="red"), work, ['"colour"'])
     assert_done(run(tool, work, format="rgb"), work, ["BGR"])
 
@@ -436,6 +452,18 @@ def test_sequences(tool, work):
     assert_refused(run(tool, work, **settings), work, "bias.txt", "3 numbers")
 
 
+@pytest.mark.parametrize("exact", [False, True])
+def test_the_log_of_admm_counts_samples_and_scales(tool, work, exact):
+    result = run(tool, work, feature_quantize_method="ADMM", exact_mnn=exact)
+    assert_done(result, work)
+    lines = re.split(r"[\r\n]", result.stdout)
+    samples = [p for p in lines if p.startswith("ProcessCalibrationFiles: ")]
+    scales = [p for p in lines if p.startswith("ComputeADMM: ")]
+    assert len(samples) == 6 and samples[-1] == "ProcessCalibrationFiles: 100.00 %"
+    assert len(scales) > 2 and scales[-1] == "ComputeADMM: 100.00 %"
+    assert lines.index(samples[-1]) < lines.index(scales[0])
+
+
 def test_the_log_of_ema_names_its_batch(tool, work):
     result = run(tool, work, feature_quantize_method="EMA", winogradOpt=False)
     assert_done(result, work)
@@ -455,6 +483,9 @@ def test_the_log_of_ema_names_its_batch(tool, work):
 def test_debug_prints_a_table_by_operator(tool, work, exact):
     result = run(tool, work, debug=True, exact_mnn=exact)
     assert_done(result, work)
+    progress = [p for p in re.split(r"[\r\n]", result.stdout) if p.startswith("computeDistance")]
+    assert progress == [f"computeDistance: {p} %" for p in
+                        ("16.67", "33.33", "50.00", "66.67", "83.33", "100.00")]  # fmt: skip
     table = result.stdout.split("\nDebug info:\n\n")[1].splitlines()[:-1]
     rows = [re.fullmatch(r"(\S+) (in|out)put_tensor_0:  cos distance: (\d\.\d{6}), overflow ratio: (\d\.\d{6})", r)
             for r in table]  # fmt: skip

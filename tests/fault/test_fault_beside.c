@@ -13,48 +13,24 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
-#include "fault/fault.h"
+#include "fault/fault_calls.h"
 #include "quench/model.h"
 
 #define MODEL QN_SOURCE_DIR "/tests/data/beside.onnx"
 
-enum { MAX_FILE = 64 * 1024 };
 static const char OLD_MODEL[] = "the old model", OLD_DATA[] = "the old weights";
-
-typedef struct bytes {
-    bool exists;
-    size_t count;
-    uint8_t data[MAX_FILE];
-} bytes;
 
 typedef struct fixture {
     char folder[64], out[96], data[96];
-    bytes model, weights; /* what an undisturbed run writes */
+    file_bytes model, weights; /* what an undisturbed run writes */
 } fixture;
 
-static void write_file(const char *path, const char *text)
-{
-    FILE *file = fopen(path, "wb");
-    assert_non_null(file);
-    assert_int_equal(fwrite(text, 1, strlen(text), file), strlen(text));
-    assert_int_equal(fclose(file), 0);
-}
-
-static void read_file(const char *path, bytes *out)
-{
-    FILE *file = fopen(path, "rb");
-    out->exists = file != NULL;
-    out->count = file == NULL ? 0 : fread(out->data, 1, sizeof(out->data), file);
-    if (file != NULL)
-        fclose(file);
-}
-
-static bool is_text(const bytes *b, const char *text)
+static bool is_text(const file_bytes *b, const char *text)
 {
     return b->exists && b->count == strlen(text) && memcmp(b->data, text, b->count) == 0;
 }
 
-static bool is_same(const bytes *a, const bytes *b)
+static bool is_same(const file_bytes *a, const file_bytes *b)
 {
     return a->exists && b->exists && a->count == b->count &&
            memcmp(a->data, b->data, a->count) == 0;
@@ -124,8 +100,8 @@ static int make_fixture(void **state)
     snprintf(f.data, sizeof(f.data), "%s/out.onnx.data", f.folder);
     if (convert(&f, &memory, &io, &error) != QN_OK)
         fail_msg("%s", error.message);
-    read_file(f.out, &f.model);
-    read_file(f.data, &f.weights);
+    read_if_there(f.out, &f.model);
+    read_if_there(f.data, &f.weights);
     assert_true(f.model.exists && f.weights.exists && f.weights.count >= 1024);
     assert_int_equal(n_files(&f), 2);
     *state = &f;
@@ -143,17 +119,17 @@ static void old_files(const fixture *f, bool exist)
 {
     remove_all(f);
     if (exist) {
-        write_file(f->out, OLD_MODEL);
-        write_file(f->data, OLD_DATA);
+        write_file(f->out, OLD_MODEL, strlen(OLD_MODEL));
+        write_file(f->data, OLD_DATA, strlen(OLD_DATA));
     }
 }
 
 /* Both old, or both new. */
 static void check_pair(const fixture *f, bool existed, bool written, uint64_t call)
 {
-    static bytes model, data;
-    read_file(f->out, &model);
-    read_file(f->data, &data);
+    static file_bytes model, data;
+    read_if_there(f->out, &model);
+    read_if_there(f->data, &data);
     const bool old = existed ? is_text(&model, OLD_MODEL) && is_text(&data, OLD_DATA)
                              : !model.exists && !data.exists;
     const bool now = is_same(&model, &f->model) && is_same(&data, &f->weights);
@@ -202,7 +178,7 @@ static void test_every_allocation(void **state)
 static void test_killed(void **state)
 {
     const fixture *f = *state;
-    static bytes model, data;
+    static file_bytes model, data;
     size_t torn = 0;
     for (uint64_t n = 1;; n++) {
         old_files(f, true);
@@ -216,8 +192,8 @@ static void test_killed(void **state)
         }
         int result;
         assert_int_equal(waitpid(child, &result, 0), child);
-        read_file(f->out, &model);
-        read_file(f->data, &data);
+        read_if_there(f->out, &model);
+        read_if_there(f->data, &data);
         const bool new_model = is_same(&model, &f->model), new_data = is_same(&data, &f->weights);
         assert_true(new_model || is_text(&model, OLD_MODEL));
         if (new_model)
@@ -242,14 +218,14 @@ static void test_places(void **state)
     char elsewhere[128];
     snprintf(elsewhere, sizeof(elsewhere), "%s/elsewhere", f->folder);
     old_files(f, false);
-    write_file(elsewhere, OLD_DATA);
+    write_file(elsewhere, OLD_DATA, strlen(OLD_DATA));
     assert_int_equal(symlink("elsewhere", f->data), 0);
     assert_int_equal(convert(f, &memory, &io, &error), QN_UNSAFE_PATH);
     assert_int_equal(unlink(f->data), 0);
     assert_int_equal(mkfifo(f->data, 0600), 0);
     assert_int_equal(convert(f, &memory, &io, &error), QN_UNSAFE_PATH);
-    static bytes data;
-    read_file(elsewhere, &data);
+    static file_bytes data;
+    read_if_there(elsewhere, &data);
     assert_true(is_text(&data, OLD_DATA));
     assert_int_equal(n_files(f), 2);
     assert_int_equal(unlink(f->data), 0);
@@ -281,9 +257,9 @@ static void test_own_weights(void **state)
     /* under another name it is the same model */
     snprintf(copy, sizeof(copy), "%s/copy.onnx", f->folder);
     assert_int_equal(qn_model_save(model, copy, QN_SAVE_QDQ, NULL, &error), QN_OK);
-    static bytes now;
+    static file_bytes now;
     snprintf(copy_data, sizeof(copy_data), "%s.data", copy);
-    read_file(copy_data, &now);
+    read_if_there(copy_data, &now);
     assert_true(is_same(&now, &f->weights));
     qn_model_destroy(model);
     qn_context_destroy(ctx);

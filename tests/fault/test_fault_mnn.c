@@ -16,23 +16,19 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
+#include "fault/fault_calls.h"
 #include "fault/fault_sites.h"
 #include "quench/mnn.h"
 #include "small_mnn.h"
 
-enum { MAX_FILE = 64 * 1024, MAX_OUTPUTS = 2, TRIED = 30 };
+enum { MAX_OUTPUTS = 2, TRIED = 30 };
 static const char OLD[] = "the old output";
-
-typedef struct bytes {
-    size_t count;
-    uint8_t data[MAX_FILE];
-} bytes;
 
 typedef struct fixture {
     char folder[64], onnx[128], mnn[128], pictures[128], config[128], out[MAX_OUTPUTS][128];
-    bytes expected[MAX_OUTPUTS]; /* what an undisturbed run writes */
-    uint64_t stride;             /* 0: about TRIED in each sweep */
-    bool none;                   /* no old outputs */
+    file_bytes expected[MAX_OUTPUTS]; /* what an undisturbed run writes */
+    uint64_t stride;                  /* 0: about TRIED in each sweep */
+    bool none;                        /* no old outputs */
 } fixture;
 
 typedef struct scenario {
@@ -75,7 +71,7 @@ typedef struct run {
     qn_status first; /* the failure that was retried */
 } run;
 
-static bytes now;         /* too large for the stack of a sanitized build */
+static file_bytes now;
 static fault_sites sites; /* the memory of every run */
 
 static fault *failing(run *r)
@@ -88,23 +84,6 @@ static size_t n_outputs(const scenario *s)
     return s->config != NULL ? 2 : 1;
 }
 
-static void write_file(const char *path, const void *data, size_t size)
-{
-    FILE *file = fopen(path, "wb");
-    assert_non_null(file);
-    assert_int_equal(fwrite(data, 1, size, file), size);
-    assert_int_equal(fclose(file), 0);
-}
-
-static void read_file(const char *path, bytes *out)
-{
-    FILE *file = fopen(path, "rb");
-    assert_non_null(file);
-    out->count = fread(out->data, 1, sizeof(out->data), file);
-    assert_true(out->count < sizeof(out->data));
-    fclose(file);
-}
-
 /* 0: the old file, or none as before, 1: the new one, -1: something else */
 static int what_is_there(const fixture *f, size_t output)
 {
@@ -112,40 +91,13 @@ static int what_is_there(const fixture *f, size_t output)
     if (f->none && stat(f->out[output], &info) != 0)
         return 0;
     read_file(f->out[output], &now);
-    const bytes *e = &f->expected[output];
+    const file_bytes *e = &f->expected[output];
     if (now.count == sizeof(OLD) && memcmp(now.data, OLD, sizeof(OLD)) == 0)
         return 0;
     return now.count == e->count && memcmp(now.data, e->data, e->count) == 0 ? 1 : -1;
 }
 
-static bool again(run *r, qn_status status, const char *call)
-{
-    if (status == QN_OK)
-        return false;
-    const fault *const f = failing(r);
-    const qn_status wanted = r->fail_io ? QN_IO : QN_NO_MEMORY;
-    if (f->fail_at == 0 || f->calls < f->fail_at || r->first != QN_OK)
-        fail_msg("%s: %s fails without a cause or twice: %s", r->s->name, call, r->error.message);
-    if (status != wanted || r->error.status != wanted || r->error.message[0] == '\0' ||
-        strchr(r->error.message, '\n') != NULL)
-        fail_msg("%s: %s: call %llu failed: status %d \"%s\"", r->s->name, call,
-                 (unsigned long long)f->fail_at, (int)status, r->error.message);
-    if (f->persistent)
-        return false;
-    r->first = status;
-    return true;
-}
-
-#define STEP(call)                                                                                 \
-    do {                                                                                           \
-        status = (call);                                                                           \
-        if (again(r, status, #call))                                                               \
-            status = (call);                                                                       \
-        if (status != QN_OK && !failing(r)->persistent)                                            \
-            fail_msg("%s: %s: the second try fails: %s", r->s->name, #call, r->error.message);     \
-        if (status != QN_OK)                                                                       \
-            goto done;                                                                             \
-    } while (0)
+#define STEP(call) FAULT_STEP(r, failing(r), r->s->name, call)
 
 static qn_status open_dataset(run *r, const qn_model *model, qn_dataset **out)
 {
@@ -210,13 +162,11 @@ static qn_status perform(run *r)
     options.allocator = &allocator;
     options.io = &io;
     options.n_threads = 1;
-    qn_status status = qn_context_create(&options, &r->ctx, &r->error);
-    if (again(r, status, "qn_context_create"))
-        status = qn_context_create(&options, &r->ctx, &r->error);
-    if (status == QN_OK) {
-        r->ctx->arena_block_bytes = 16; /* a block for each request */
-        status = r->s->config != NULL ? drop_in(r) : convert(r);
-    }
+    qn_status status;
+    STEP(qn_context_create(&options, &r->ctx, &r->error));
+    r->ctx->arena_block_bytes = 16; /* a block for each request */
+    status = r->s->config != NULL ? drop_in(r) : convert(r);
+done:
     qn_context_destroy(r->ctx);
     r->ctx = NULL;
     if (sites.memory.live != 0)

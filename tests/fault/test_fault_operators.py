@@ -18,9 +18,11 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 def sweep(folder, lines):
     """Rows of tests/tools/fault_files.c: step, file, "ok" | "refused" | "WRONG", details. A build without
-    unwind tables, as a release has none, tries a few allocations of each run only."""
+    unwind tables, as a release has none, tries a few allocations of each run only: the build with sanitizers
+    (QUENCH_BUILD_ASAN), which has them, is taken where there is one."""
     binary = pathlib.Path(os.environ.get("QUENCH_BIN", ROOT / "build" / "quench"))
-    tool = binary.parent / "tests" / "fault_files"
+    build = pathlib.Path(os.environ.get("QUENCH_BUILD_ASAN", binary.parent))
+    tool = build / "tests" / "fault_files"
     if not tool.exists():
         pytest.skip(f"{tool} is not built (QN_TESTS=ON)")
     listed = folder / "list.txt"

@@ -17,6 +17,7 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
+#include "fault/fault_calls.h"
 #include "fault/fault_sites.h"
 #include "quench/quantize.h"
 
@@ -24,7 +25,7 @@
 #define PICTURES QN_SOURCE_DIR "/tests/data/files/"
 
 enum { MOST_TRIED = 40 }; /* of a sampled sweep */
-enum { N_SAMPLES = 3, SAMPLE_FLOATS = 3 * 6 * 6, MAX_FILE = 64 * 1024 };
+enum { N_SAMPLES = 3, SAMPLE_FLOATS = 3 * 6 * 6 };
 static const char OLD[] = "the old output";
 
 typedef struct scenario {
@@ -35,14 +36,9 @@ typedef struct scenario {
     bool recipe;   /* save the recipe, replay it */
 } scenario;
 
-typedef struct bytes {
-    size_t count;
-    uint8_t data[MAX_FILE];
-} bytes;
-
 typedef struct fixture {
     char folder[64], out[128], recipe[128], npy[128], csv[128], list[128];
-    bytes expected; /* what an undisturbed run writes */
+    file_bytes expected; /* what an undisturbed run writes */
     unsigned stride;
 } fixture;
 
@@ -65,55 +61,10 @@ static fault *failing(run *r)
     return r->fail_io ? &r->io : &sites.memory;
 }
 
-/* A failure must have the right code and a message. With a single fault the caller tries again. */
-static bool again(run *r, qn_status status, const char *call)
-{
-    if (status == QN_OK)
-        return false;
-    const fault *const f = failing(r);
-    const qn_status wanted = r->fail_io ? QN_IO : QN_NO_MEMORY;
-    if (f->fail_at == 0 || f->calls < f->fail_at || r->first != QN_OK)
-        fail_msg("%s fails without a cause or twice: %s", call, r->error.message);
-    if (status != wanted || r->error.status != wanted || r->error.message[0] == '\0' ||
-        strchr(r->error.message, '\n') != NULL)
-        fail_msg("%s: call %llu failed: status %d \"%s\"", call, (unsigned long long)f->fail_at,
-                 (int)status, r->error.message);
-    if (f->persistent)
-        return false;
-    r->first = status;
-    return true;
-}
-
 /* Leaves through `done` when the failure stays. */
-#define STEP(call)                                                                                 \
-    do {                                                                                           \
-        status = (call);                                                                           \
-        if (again(r, status, #call))                                                               \
-            status = (call);                                                                       \
-        if (status != QN_OK && !failing(r)->persistent)                                            \
-            fail_msg("%s: the second try fails: %s", #call, r->error.message);                     \
-        if (status != QN_OK)                                                                       \
-            goto done;                                                                             \
-    } while (0)
+#define STEP(call) FAULT_STEP(r, failing(r), "the pipeline", call)
 
-static void write_file(const char *path, const void *data, size_t size)
-{
-    FILE *file = fopen(path, "wb");
-    assert_non_null(file);
-    assert_int_equal(fwrite(data, 1, size, file), size);
-    assert_int_equal(fclose(file), 0);
-}
-
-static void read_file(const char *path, bytes *out)
-{
-    FILE *file = fopen(path, "rb");
-    assert_non_null(file);
-    out->count = fread(out->data, 1, sizeof(out->data), file);
-    assert_true(out->count < sizeof(out->data));
-    fclose(file);
-}
-
-static bool holds(const bytes *b, const void *data, size_t size)
+static bool holds(const file_bytes *b, const void *data, size_t size)
 {
     return b->count == size && memcmp(b->data, data, size) == 0;
 }
@@ -231,13 +182,11 @@ static qn_status perform(run *r)
     options.allocator = &allocator;
     options.io = &io;
     options.n_threads = 1;
-    qn_status status = qn_context_create(&options, &r->ctx, &r->error);
-    if (again(r, status, "qn_context_create"))
-        status = qn_context_create(&options, &r->ctx, &r->error);
-    if (status == QN_OK) {
-        r->ctx->arena_block_bytes = 16; /* a block for each request */
-        status = pipeline(r);
-    }
+    qn_status status;
+    STEP(qn_context_create(&options, &r->ctx, &r->error));
+    r->ctx->arena_block_bytes = 16; /* a block for each request */
+    status = pipeline(r);
+done:
     qn_context_destroy(r->ctx);
     r->ctx = NULL;
     if (sites.memory.live != 0)
@@ -257,7 +206,7 @@ static void check_folder(const fixture *f, uint64_t n)
     closedir(folder);
 }
 
-static bytes now; /* too large for the stack of a sanitized build */
+static file_bytes now;
 
 static void check_output(run *r, qn_status status)
 {
@@ -397,7 +346,7 @@ static void short_reads_and_writes_change_nothing(void **state)
 {
     fixture *const f = *state;
     learn(f, &all, true, &(fault){0});
-    const bytes *const expected = &f->expected;
+    const file_bytes *const expected = &f->expected;
     run r = fresh(f, &all, &(fault){.at_most = 3}, true);
     assert_int_equal(perform(&r), QN_OK);
     assert_true(r.io.calls > expected->count / 3);

@@ -12,22 +12,17 @@
 
 #include <sys/stat.h>
 
-#include "fault/fault.h"
+#include "fault/fault_calls.h"
 #include "ir/packed.h"
 #include "quant/model.h"
 
 #define SEED QN_SOURCE_DIR "/tests/fuzz/corpus/qnm/seed1.qnm"
 static const char OLD[] = "the old output";
 
-enum { MAX_FILE = 1 << 16, N_IN = 64, N_OUT = 6 };
-
-typedef struct bytes {
-    size_t count;
-    uint8_t data[MAX_FILE];
-} bytes;
+enum { N_IN = 64, N_OUT = 6 };
 
 static char folder[64], out_path[128];
-static bytes expected, found;
+static file_bytes expected, found;
 static float answer[N_OUT];
 
 typedef struct run {
@@ -43,44 +38,7 @@ static fault *failing(run *r)
     return r->fail_io ? &r->io : &r->memory;
 }
 
-static void read_file(const char *path, bytes *out)
-{
-    FILE *const file = fopen(path, "rb");
-    assert_non_null(file);
-    out->count = fread(out->data, 1, sizeof(out->data), file);
-    fclose(file);
-}
-
-static void write_old(void)
-{
-    FILE *const file = fopen(out_path, "wb");
-    assert_non_null(file);
-    assert_int_equal(fwrite(OLD, 1, sizeof(OLD), file), sizeof(OLD));
-    assert_int_equal(fclose(file), 0);
-}
-
-/* Whether to try again: only the call that was made to fail may, and only once. */
-static bool again(run *r, qn_status status, const char *call)
-{
-    if (status == QN_OK)
-        return false;
-    const qn_status wanted = r->fail_io ? QN_IO : QN_NO_MEMORY;
-    if (status != wanted || r->error.message[0] == '\0' || failing(r)->fail_at == 0 ||
-        r->first != QN_OK)
-        fail_msg("%s: call %llu: status %d \"%s\"", call, (unsigned long long)failing(r)->fail_at,
-                 (int)status, r->error.message);
-    r->first = status;
-    return true;
-}
-
-#define STEP(call)                                                                                 \
-    do {                                                                                           \
-        status = (call);                                                                           \
-        if (again(r, status, #call))                                                               \
-            status = (call);                                                                       \
-        if (status != QN_OK)                                                                       \
-            fail_msg("%s: the second try fails: %s", #call, r->error.message);                     \
-    } while (0)
+#define STEP(call) FAULT_STEP(r, failing(r), "a compact file", call)
 
 static void work(run *r)
 {
@@ -109,6 +67,7 @@ static void work(run *r)
     if (failing(r)->fail_at == 0)
         memcpy(answer, y, sizeof(answer));
     assert_memory_equal(answer, y, sizeof(answer));
+done:
     qn_session_destroy(session);
     qn_model_destroy(written);
     qn_model_destroy(model);
@@ -124,10 +83,11 @@ static void perform(run *r)
     options.allocator = &allocator;
     options.io = &io;
     options.n_threads = 1;
-    write_old();
+    write_file(out_path, OLD, sizeof(OLD));
     STEP(qn_context_create(&options, &r->ctx, &r->error));
     r->ctx->arena_block_bytes = 16; /* a block for each request */
     work(r);
+done:
     qn_context_destroy(r->ctx);
     assert_int_equal(r->memory.live, 0);
     read_file(out_path, &found);

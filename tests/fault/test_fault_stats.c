@@ -12,37 +12,15 @@
 
 #include <cmocka.h>
 
-#include "fault/fault.h"
+#include "fault/fault_calls.h"
 #include "quench/quantize.h"
 #include "small_mnn.h"
 
-enum { MAX_FILE = 1 << 18, TRIED = 60, N_ROWS = 3, ROW = 3 * 24 * 32 };
-
-typedef struct bytes {
-    size_t count;
-    uint8_t data[MAX_FILE];
-} bytes;
+enum { TRIED = 60, N_ROWS = 3, ROW = 3 * 24 * 32 };
 
 static char folder[64], model_path[128], data_path[128], stats_path[128], merged_path[128],
     partial_path[160], out_path[128];
-static bytes expected_stats, expected_model, now;
-
-static void write_file(const char *path, const void *data, size_t size)
-{
-    FILE *file = fopen(path, "wb");
-    assert_non_null(file);
-    assert_int_equal(fwrite(data, 1, size, file), size);
-    assert_int_equal(fclose(file), 0);
-}
-
-static void read_file(const char *path, bytes *out)
-{
-    FILE *file = fopen(path, "rb");
-    assert_non_null(file);
-    out->count = fread(out->data, 1, sizeof(out->data), file);
-    assert_true(out->count < sizeof(out->data));
-    fclose(file);
-}
+static file_bytes expected_stats, expected_model, now;
 
 static bool exists(const char *path)
 {
@@ -134,7 +112,7 @@ static qn_status perform(run *r, bool resume, qn_error *error)
     return status;
 }
 
-static void check(const char *path, const bytes *expected)
+static void check(const char *path, const file_bytes *expected)
 {
     read_file(path, &now);
     assert_int_equal(now.count, expected->count);

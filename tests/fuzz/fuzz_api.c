@@ -14,14 +14,24 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-enum { SLOTS = 3, MOST_CALLS = 40, FOLDER_BYTES = 64, SAMPLES = 3, MOST_FLOATS = 4096 };
+enum {
+    SLOTS = 3,
+    MOST_CALLS = 40,
+    FOLDER_BYTES = 64,
+    SAMPLES = 3,
+    MOST_FLOATS = 4096,
+    THERE = 7,
+    FILE_BYTES = 1 << 14
+};
 
-static char folder[] = "/tmp/quench_fuzz_api_XXXXXX";
+static char folder[FOLDER_BYTES];
 static qn_context *ctx;
 static qn_io real_io;
 static bool wrote; /* files may not be what they were */
 
-/* Files that are there first; then what calls write. */
+/* THERE files that are there first, as they are restored; then what calls write. */
+static uint8_t there[THERE][FILE_BYTES];
+static size_t there_bytes[THERE];
 static const char *const FILES[] = {"f.onnx",        "q.onnx",    "k.qnm",    "x.npy", "labels.csv",
                                     "list",          "r.json",    "out.onnx", "o.qnm", "stats",
                                     "stats.partial", "stats.bad", "o.mnn",    "o.list"};
@@ -151,6 +161,7 @@ static const float *const *inputs_of(objects *o, input *in)
 static void quantize_options(objects *o, input *in, qn_quantize_options *q)
 {
     qn_quantize_options_init(q);
+    q->features = "minmax"; /* searches for ranges take the time of many calls */
     const char **const words[] = {&q->target,          &q->features,    &q->weights,
                                   &q->granularity,     &q->activations, &q->calibrate_with,
                                   &q->bias_correction, &q->equalize,    &q->x86,
@@ -656,6 +667,32 @@ static void put_models(void)
     put_file(6, "{\"recipe\": 1}", 13);
 }
 
+static void keep_files(void)
+{
+    char name[FOLDER_BYTES + 32];
+    for (size_t i = 0; i < THERE; i++) {
+        FILE *const f = fopen(file_of(name, i), "rb");
+        there_bytes[i] = f != NULL ? fread(there[i], 1, FILE_BYTES, f) : 0;
+        demand(there_bytes[i] < FILE_BYTES, "a large file");
+        if (f != NULL)
+            fclose(f);
+    }
+}
+
+static void restore_files(void)
+{
+    char name[FOLDER_BYTES + 32];
+    for (size_t i = 0; i < THERE; i++) {
+        unlink(file_of(name, i)); /* a folder or a name of another file */
+        if (there_bytes[i] == 0)
+            continue;
+        FILE *const f = fopen(name, "wb");
+        demand(f != NULL && fwrite(there[i], 1, there_bytes[i], f) == there_bytes[i] &&
+                   fclose(f) == 0,
+               "no file");
+    }
+}
+
 static void remove_files(size_t from)
 {
     char name[FOLDER_BYTES + 32];
@@ -674,7 +711,10 @@ static void enter(void)
 {
     qn_context_options options;
     qn_limits limits;
-    demand(mkdtemp(folder) != NULL && atexit(leave) == 0, "no folder");
+    const char *const at = getenv("TMPDIR");
+    const int n =
+        snprintf(folder, sizeof(folder), "%s/quench_fuzz_api_XXXXXX", at != NULL ? at : "/tmp");
+    demand(n > 0 && n < FOLDER_BYTES && mkdtemp(folder) != NULL && atexit(leave) == 0, "no folder");
     qn_io_init(&real_io);
     qn_io io = real_io;
     io.open = open_noted;
@@ -689,6 +729,7 @@ static void enter(void)
     options.n_threads = 1;
     demand(qn_context_create(&options, &ctx, NULL) == QN_OK, "no context");
     put_models();
+    keep_files();
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -715,8 +756,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     for (size_t i = 0; i < sizeof(o.buffers) / sizeof(o.buffers[0]); i++)
         free(o.buffers[i]);
     if (wrote) { /* one input does not depend on another */
-        remove_files(7);
-        put_models();
+        remove_files(THERE);
+        restore_files();
         wrote = false;
     }
     return 0;

@@ -408,6 +408,52 @@ def odd():
     yield "segment", model([node("Add", "x c", "y")], [X], [Y], [segment])
 
 
+def set_aside():
+    """For the target that sets aside what cannot be run: behind a Conv, calls and branches of which a part cannot,
+    and what the data decide."""
+    front = [node("Conv", "x w", "c", "first"), node("Relu", "c", "r", "second")]
+    weights = [tensor("w", np.ones((2, 2, 1, 1)) / 4)]
+    gelu = node("FastGelu", "a", "b", domain="com.microsoft")
+    strange = helper.make_function("own", "F", ["a"], ["b"], [gelu], [helper.make_opsetid("com.microsoft", 1)])
+    plain = helper.make_function("own", "G", ["a"], ["b"], [node("Relu", "a", "b")], [helper.make_opsetid("", 21)])
+    outer = helper.make_function("own", "H", ["a"], ["b"], [node("G", "a", "t", domain="own"), node("F", "t", "b", domain="own")],
+                                 [helper.make_opsetid("own", 1)])  # fmt: skip
+    other = helper.make_function("own", "O", ["a"], ["b"], [node("Relu", "a", "b")], [helper.make_opsetid("", 20)])
+    text = helper.make_function("own", "T", ["a"], ["b", "s"], [node("Constant", "", "s", value_string="s"),
+                                node("Relu", "a", "b")], [helper.make_opsetid("", 21)])  # fmt: skip
+
+    def behind(*nodes, extra=(), outputs=(Y,), **more):
+        return model([*front, *nodes], [X], list(outputs), [*weights, *extra], **more)
+
+    calls = [node(f, "r", "y", f, domain="own") for f in "FHO"]
+    for call in calls:
+        yield "call_" + call.name, behind(call, functions=[strange, plain, outer, other], domains=("own", "com.microsoft"))
+    yield "call_text", behind(node("T", "r", "y z", "T", domain="own"), functions=[text], domains=("own",),
+                              outputs=[Y, helper.make_tensor_value_info("z", TensorProto.STRING, None)])  # fmt: skip
+    yield "call_between", behind(node("G", "r", "g", "G", domain="own"), node("H", "g", "h", "H", domain="own"),
+                                 node("Add", "g h", "y"), functions=[strange, plain, outer],
+                                 domains=("own", "com.microsoft"))  # fmt: skip
+    taken = helper.make_graph([node("Relu", "r", "a"), gelu], "taken", [], [value("b", None)], [tensor("unread", [1])])
+    left = helper.make_graph([node("Neg", "r", "d")], "left", [], [value("d", None)])
+    for condition in (True, False):
+        yield f"branch_{condition}", behind(node("If", "t", "y", "if", then_branch=taken, else_branch=left),
+                                            extra=[tensor("t", condition, bool)], domains=("com.microsoft",))  # fmt: skip
+    ints = [tensor(n, v, np.int64) for n, v in (("one", [1]), ("k", 2), ("flat", [-1]), ("at", 0))]
+    yield "non_zero", behind(node("NonZero", "r", "i"), node("Transpose", "i", "j"), node("GatherND", "r j", "y"))
+    yield "non_max", behind(node("Reshape", "r boxes", "b"), node("Reshape", "r scores", "s"),
+                            node("NonMaxSuppression", "b s one", "i"), node("Gather", "i at", "y", axis=1),
+                            extra=[*ints, tensor("boxes", [1, 8, 4], np.int64), tensor("scores", [1, 4, 8], np.int64)])  # fmt: skip
+    yield "computed", behind(node("ReduceMax", "r", "m", keepdims=0), node("Clip", "r m", "b"), node("Flatten", "b", "f"),
+                             node("Cast", "m", "i", to=TensorProto.INT64), node("Reshape", "i one", "n"),
+                             node("TopK", "f n", "y z"), extra=ints)  # fmt: skip
+    yield "fixed", behind(node("Shape", "r", "s"), node("Slice", "s at1 one", "b"), node("Concat", "b flat", "to", axis=0),
+                          node("Reshape", "r to", "q"), node("F", "q", "y", domain="own"), functions=[strange],
+                          domains=("own", "com.microsoft"), extra=[*ints, tensor("at1", [0], np.int64)])  # fmt: skip
+    for last in (node("Relu", "u", "y"), node("Squeeze", "u", "y", axes=[0])):
+        yield "old_" + last.op_type, behind(node("FastGelu", "r", "u", domain="com.microsoft"), last, opset=9,
+                                            domains=("com.microsoft",))  # fmt: skip
+
+
 def node_tests():
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
@@ -421,7 +467,7 @@ def main(folder):
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     count = 0
-    for source in (typed, external, refused, control, functions, pairs, old, chains, odd, node_tests):
+    for source in (typed, external, refused, control, functions, pairs, old, chains, odd, set_aside, node_tests):
         for name, made in source():
             data = made.SerializeToString()
             if len(data) <= MOST_BYTES:

@@ -3,8 +3,10 @@ of their own: they print, and some models crash them."""
 
 import importlib.util
 import os
+import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 
@@ -13,6 +15,14 @@ HERE = os.path.abspath(__file__)
 
 def available():
     return importlib.util.find_spec("MNN") is not None
+
+
+def has_fma():
+    """Whether this CPU has what the kernels need that made the recorded files."""
+    info = Path("/proc/cpuinfo")
+    if platform.machine() not in ("x86_64", "AMD64") or not info.exists():
+        return False
+    return {"avx2", "fma"} <= set(info.read_text().split())
 
 
 def child(*arguments):
@@ -75,35 +85,33 @@ def run(path, source, target):
     np.savez(target, **results)
 
 
-def values(path, operator, source, target, winograd):
-    """The first output of an operator for every sample of a raw file of inputs, appended. Without
-    Winograd convolutions are sums of products."""
+def trace(path, source, target):
+    """First outputs of all operators, by name, for the first sample of a raw file of inputs."""
     import MNN
 
     net = MNN.Interpreter(path)
-    if winograd == "off":
-        net.setSessionHint(3, 0)  # WINOGRAD_MEMORY_LEVEL
     session = net.createSession({"backend": "CPU", "numThread": 1})
     tensor = net.getSessionInput(session)
-    found = []
+    found = {}
 
     def after(tensors, op):
-        if op.getName() == operator:
-            shape = tensors[0].getShape()
+        shape = tensors[0].getShape()
+        if tensors[0].getDataType() == MNN.Halide_Type_Float:
             out = MNN.Tensor(shape, MNN.Halide_Type_Float, np.zeros(shape, np.float32), MNN.Tensor_DimensionType_Caffe)
             tensors[0].copyToHostTensor(out)
-            found.append(np.array(out.getData(), np.float32).ravel())
+            found[op.getName()] = np.array(out.getData(), np.float32).ravel()
         return True
 
-    for sample in np.fromfile(source, "<f4").reshape(-1, *tensor.getShape()):
-        tensor.copyFrom(host(MNN, tensor, sample))
-        net.runSessionWithCallBackInfo(session, lambda tensors, op: True, after)
-    np.concatenate(found).astype("<f4").tofile(target)
+    shape = tensor.getShape()
+    sample = np.fromfile(source, "<f4")[: int(np.prod(shape))].reshape(shape)
+    tensor.copyFrom(host(MNN, tensor, sample))
+    net.runSessionWithCallBackInfo(session, lambda tensors, op: True, after)
+    np.savez(target, **found)
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "values":
-        values(*sys.argv[2:])
+    if sys.argv[1] == "trace":
+        trace(*sys.argv[2:])
     elif sys.argv[1] == "convert":
         import _tools
 

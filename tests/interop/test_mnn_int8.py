@@ -1,6 +1,7 @@
 """Quantized .mnn files in MNN's own runtime: what runs in int8, what comes out, and that quench's
 simulation of the file says the same."""
 
+import json
 import os
 import pathlib
 import subprocess
@@ -8,6 +9,7 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
 MNN = pytest.importorskip("MNN", reason="the MNN wheel is not here")
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
@@ -170,3 +172,116 @@ def test_weights_of_a_side_file_come_inside(quench, shared, tmp_path):
     (_, a), (_, b) = answers(files["inside"], xs), answers(files["beside"], xs)
     for x, y in zip(a, b):
         assert all(np.array_equal(x[k], y[k]) for k in x)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"exact_mnn": True},
+        {"exact_mnn": True, "feature_quantize_method": "EMA", "winogradOpt": False},
+    ],
+    ids=["own", "exact", "exact-ema"],
+)
+@pytest.mark.parametrize("stored", [[], ["--weightQuantBits", "8"]], ids=["float", "packed"])
+def test_quantized_out_takes_the_side_file_inside(shared, tmp_path, stored, settings):
+    """Also what stays as it is, and biases, which lie there as well."""
+    import mnn_runtime
+
+    source = shared / "models" / "resnet20-cifar10" / "resnet20_cifar10.onnx"
+    if not source.is_file():
+        pytest.skip("resnet20_cifar10.onnx is not here")
+    pictures = shared / "images" / "cifar10-png"
+    answers = []
+    for name, options in (("inside", []), ("beside", ["--saveExternalData"])):
+        path, out = tmp_path / f"{name}.mnn", tmp_path / f"{name}.int8.mnn"
+        done, text = mnn_runtime.convert("ONNX", source, path, *stored, *options)
+        assert done, text
+        config = {"format": "RGB", "mean": [127.5] * 3, "normal": [1 / 127.5] * 3, "width": 32,
+                  "height": 32, "path": str(pictures), "used_image_num": 3, **settings}  # fmt: skip
+        config["skip_quant_op_names"] = ["layer1_0_b_conv", "layer2_1_a_conv"]
+        (tmp_path / "c.json").write_text(json.dumps(config))
+        command = [BUILD / "quantized.out", path, out, tmp_path / "c.json"]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        assert (result.returncode, result.stderr) == (0, ""), result.stderr
+        x = np.random.default_rng(3).normal(0, 0.5, (1, 3, 32, 32)).astype(np.float32)
+        answers.append(mnn_runtime.outputs(out, {"input": x}, tmp_path))
+    assert (tmp_path / "beside.mnn.weight").exists()
+    assert not (tmp_path / "beside.int8.mnn.weight").exists()
+    assert all(np.array_equal(answers[0][k], answers[1][k]) for k in answers[0])
+
+
+def test_convolutions_over_one_axis_run_as_simulated(quench, tmp_path):
+    """The second one reads N, C, H: the converter leaves the width out."""
+    import mnn_runtime
+    import onnx
+    from onnx import helper, numpy_helper
+    from networks import quench_outputs
+
+    rng = np.random.default_rng(5)
+    values = {"a": (8, 4, 3), "b": (6, 8, 1), "c": (5, 6, 1)}
+    weights = [numpy_helper.from_array(rng.normal(0, 0.4, s).astype(np.float32), n) for n, s in values.items()]
+    nodes = [
+        helper.make_node("Conv", ["x", "a"], ["p"], pads=[1, 1], name="first"),
+        helper.make_node("Relu", ["p"], ["q"], name="relu"),
+        helper.make_node("Conv", ["q", "b"], ["r"], name="second"),
+        helper.make_node("MaxPool", ["r"], ["s"], kernel_shape=[2], strides=[2], name="pool"),
+        helper.make_node("Conv", ["s", "c"], ["y"], name="third"),
+    ]
+    sides = [helper.make_tensor_value_info(n, 1, s) for n, s in (("x", [1, 4, 12]), ("y", [1, 5, 6]))]
+    graph = helper.make_graph(nodes, "line", sides[:1], sides[1:], weights)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8),
+              tmp_path / "m.onnx")  # fmt: skip
+    done, text = mnn_runtime.convert("ONNX", tmp_path / "m.onnx", tmp_path / "m.mnn")
+    assert done, text
+    samples = rng.normal(0, 1, (20, 1, 4, 12)).astype(np.float32)
+    np.save(tmp_path / "x.npy", samples)
+    made = quench("quantize", tmp_path / "m.mnn", "-o", tmp_path / "q.mnn", "--data", tmp_path / "x.npy")
+    assert made.returncode == 0 and "3 of 3" in made.stdout, made.stdout + made.stderr
+    x = samples[0]
+    plain = mnn_runtime.outputs(tmp_path / "m.mnn", {"x": x}, tmp_path)["y"].ravel()
+    theirs = mnn_runtime.outputs(tmp_path / "q.mnn", {"x": x}, tmp_path)["y"].ravel()
+    (ours,) = quench_outputs(tmp_path / "q.mnn", {"x": x[None]}, tmp_path / "run")
+    assert mnn_eval.cosine(theirs, plain) > 0.995
+    assert mnn_eval.cosine(ours.ravel(), theirs) > 0.999
+
+
+def test_convolutions_in_groups_stay_float(quench, tmp_path):
+    """MNN's int8 kernels take no notice of groups: what comes out has nothing to do with the answer."""
+    import mnn_runtime
+    import onnx
+    from onnx import helper, numpy_helper
+
+    rng = np.random.default_rng(6)
+    values = {"a": (8, 3, 3, 3), "b": (8, 4, 3, 3), "c": (8, 1, 3, 3)}
+    weights = [numpy_helper.from_array(rng.normal(0, 0.3, s).astype(np.float32), n) for n, s in values.items()]
+    nodes = [
+        helper.make_node("Conv", ["x", "a"], ["p"], name="first"),
+        helper.make_node("Conv", ["p", "b"], ["q"], group=2, name="groups"),
+        helper.make_node("Conv", ["q", "c"], ["y"], group=8, name="depthwise"),
+    ]
+    sides = [helper.make_tensor_value_info(n, 1, s) for n, s in (("x", [1, 3, 12, 12]), ("y", [1, 8, 6, 6]))]
+    graph = helper.make_graph(nodes, "groups", sides[:1], sides[1:], weights)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8),
+              tmp_path / "m.onnx")  # fmt: skip
+    done, text = mnn_runtime.convert("ONNX", tmp_path / "m.onnx", tmp_path / "m.mnn", "--groupConvNative")
+    assert done, text
+    (tmp_path / "pictures").mkdir()
+    for i in range(8):
+        pixels = rng.integers(0, 256, (12, 12, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "pictures" / f"{i}.png")
+    config = {"format": "RGB", "mean": [127.5] * 3, "normal": [1 / 64] * 3, "path": str(tmp_path / "pictures"),
+              "width": 12, "height": 12}  # fmt: skip
+    (tmp_path / "c.json").write_text(json.dumps(config))
+    x = rng.uniform(-2, 2, (1, 3, 12, 12)).astype(np.float32)
+    plain = mnn_runtime.outputs(tmp_path / "m.mnn", {"x": x}, tmp_path)["y"].ravel()
+    command = [BUILD / "quantized.out", tmp_path / "m.mnn", tmp_path / "q.mnn", tmp_path / "c.json"]
+    own = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (own.returncode, own.stderr) == (0, "")
+    assert mnn_eval.cosine(mnn_runtime.outputs(tmp_path / "q.mnn", {"x": x}, tmp_path)["y"].ravel(), plain) > 0.999
+    net = mnn_eval.Net(tmp_path / "q.mnn")
+    net(x)
+    assert net.convolutions() == (2, 3)
+    exact = subprocess.run([*command, "--exact-mnn"], capture_output=True, text=True, timeout=60)
+    assert exact.returncode == 0 and '"q" is a convolution in groups' in exact.stderr
+    assert len(exact.stderr.splitlines()) == 1

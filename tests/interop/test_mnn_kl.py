@@ -94,10 +94,25 @@ def make_values(kind, rng):
     if kind == "softmax":
         e = np.exp(rng.standard_normal((n // 2, 2)) * 3)
         return e / e.sum(1, keepdims=True)
+    if kind == "tail":
+        return below_zero()
     return rng.exponential(1, n) ** 3
 
 
-@pytest.mark.parametrize("kind", ["normal", "relu", "heavy", "outlier", "relu6", "softmax", "cubed"])
+def below_zero():
+    """Where the least divergence of true sums lies past what is left of the float32 tail."""
+    profile = [169072, 103202, 82852, 76618, 60890, 52928, 42491, 23327, 6578, 4391, 3007, 2371, 1604, 1190, 846, 589,
+               415, 326, 250, 120, 84, 72, 40, 30, 18, 17, 10, 5, 8, 0.1, 1, 2]  # fmt: skip
+    rng, k = np.random.default_rng(269), np.arange(BINS)
+    mean = np.exp(np.interp(k, np.arange(32) * 64 + 32, np.log(np.array(profile) / 64)))
+    counts = rng.poisson(mean * rng.lognormal(0, 0.3, BINS))
+    counts[-1] = 1
+    values = np.repeat((k + 0.5) / BINS, counts)
+    values[-1] = 1
+    return values
+
+
+@pytest.mark.parametrize("kind", ["normal", "relu", "heavy", "outlier", "relu6", "softmax", "cubed", "tail"])
 def test_threshold(kind, tmp_path):
     if not TOOL.exists():
         pytest.skip("the test tools are not built")

@@ -43,6 +43,17 @@ case("conv_same", "Conv", IMAGE, {"auto_pad": "SAME_UPPER", "strides": [2, 2]}, 
 case("conv_group", "Conv", IMAGE, {"group": 2}, [weights(4, 3, 3, 3), weights(4)])
 case("conv_depthwise", "Conv", IMAGE, {"group": 6, "pads": [1] * 4}, [weights(6, 1, 3, 3), weights(6)])
 case("conv_1x1", "Conv", IMAGE, {}, [weights(7, 6, 1, 1), weights(7)])
+LINE = (1, 6, 20)
+case("conv_line", "Conv", LINE, {"pads": [1, 1]}, [weights(5, 6, 3), weights(5)])
+case("conv_line_1", "Conv", LINE, {}, [weights(5, 6, 1), weights(5)])
+case("conv_line_1_depthwise", "Conv", LINE, {"group": 6}, [weights(6, 1, 1)])
+case("deconv_line", "ConvTranspose", LINE, {"strides": [2]}, [weights(6, 4, 3), weights(4)])
+case("max_pool_line", "MaxPool", LINE, {"kernel_shape": [3], "strides": [2]})
+case("avg_pool_line", "AveragePool", LINE, {"kernel_shape": [2], "strides": [2]})
+case("global_average_line", "GlobalAveragePool", LINE)
+case("batch_norm_line", "BatchNormalization", LINE, {}, [weights(6), weights(6), weights(6), positive(6)])
+case("instance_norm_line", "InstanceNormalization", LINE, {}, [weights(6), weights(6)])
+case("prelu_line", "PRelu", LINE, {}, [weights(6, 1)])
 case("deconv", "ConvTranspose", IMAGE, {"strides": [2, 2], "pads": [1, 1, 1, 1]}, [weights(6, 4, 3, 3), weights(4)])  # fmt: skip
 case("deconv_out", "ConvTranspose", IMAGE, {"strides": [2, 2], "output_padding": [1, 1]}, [weights(6, 4, 3, 3)])  # fmt: skip
 case("deconv_depthwise", "ConvTranspose", IMAGE, {"group": 6, "strides": [2, 2]}, [weights(6, 1, 2, 2)])

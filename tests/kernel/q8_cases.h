@@ -411,7 +411,12 @@ static void q8_dwconv_case(const qn_q8_dwconv *kernel, const qn_q8_dwconv *refer
     const uint8_t *in[ROWS * TAPS];
     size_t in_col[TAPS], in_step, pixels;
     uint64_t before = 0;
-    q8_columns(s, rng() % 3 != 0, in_col, &in_step, &pixels);
+    const bool even = rng() % 3 != 0;
+    q8_columns(s, even, in_col, &in_step, &pixels);
+    const bool edges = kernel->edges && even && c >= kernel->block && s->n > 0 && s->kh == 3 &&
+                       s->kw == 3 && s->dilation == 1 && s->stride <= 2;
+    const bool left = edges && rng() % 2, right = edges && rng() % 2;
+    pixels -= (left ? 1u : 0u) + (right ? 1u : 0u);
     for (size_t i = 0; i < rows * s->kh; i++) {
         /* Some rows are in several windows. */
         in[i] = i > 0 && rng() % 2 ? in[rng() % i] : q8_activations(pixels * c, kind);
@@ -431,7 +436,10 @@ static void q8_dwconv_case(const qn_q8_dwconv *kernel, const qn_q8_dwconv *refer
                               .scale = q8_scales(c, s->kh * s->kw, kind),
                               .out_row = (s->n + rng() % 2) * stride,
                               .out_step = stride,
-                              .format = q8_out(kind)};
+                              .format = q8_out(kind),
+                              .left = left,
+                              .right = right,
+                              .edge = (uint8_t)rng()};
     args.format.small_scales = true;
     for (size_t i = 0; i < c; i++)
         args.format.small_scales &= args.scale[i] > -1.0f && args.scale[i] < 1.0f;

@@ -11,6 +11,7 @@
 #include "core/context.h"
 #include "core/io.h"
 #include "format/mnn/mnn_format.h"
+#include "memory_file.h"
 #include "quant/model.h"
 
 enum { N_MNN_SEEDS = 4 };
@@ -179,8 +180,7 @@ static inline uint8_t *mnn_seed(const qn_context *ctx, int which, size_t *size)
     return bytes;
 }
 
-/* --- files that are nowhere
- * ---------------------------------------------------------------------*/
+/* --- files that are nowhere --------------------------------------------------------------------*/
 static inline int null_open(void *ctx, const char *path, int flags, int mode)
 {
     (void)ctx, (void)path, (void)mode;
@@ -190,28 +190,10 @@ static inline int null_open(void *ctx, const char *path, int flags, int mode)
     return -1;
 }
 
-static inline int null_one(void *ctx, int fd)
-{
-    (void)ctx, (void)fd;
-    return 0;
-}
-
 static inline int64_t null_write(void *ctx, int fd, const void *bytes, size_t size)
 {
     (void)ctx, (void)fd, (void)bytes;
     return (int64_t)size;
-}
-
-static inline int null_rename(void *ctx, const char *from, const char *to)
-{
-    (void)ctx, (void)from, (void)to;
-    return 0;
-}
-
-static inline int null_unlink(void *ctx, const char *path)
-{
-    (void)ctx, (void)path;
-    return 0;
 }
 
 /* A context that reads no files and writes to nowhere; limits hold hostile models small. */
@@ -223,11 +205,11 @@ static inline qn_context *mnn_hostile_context(void)
     qn_io io;
     qn_io_init(&io);
     io.open = null_open;
-    io.close = null_one;
-    io.fsync = null_one;
+    io.close = memory_one;
+    io.fsync = memory_one;
     io.write = null_write;
-    io.rename = null_rename;
-    io.unlink = null_unlink;
+    io.rename = memory_rename;
+    io.unlink = memory_unlink;
     qn_limits_init(&limits);
     limits.tensor_bytes = 1 << 24;
     limits.arena_bytes = 1 << 24;

@@ -6,9 +6,10 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 
 #include <cmocka.h>
+
+#include "cpu_seconds.h"
 
 #include "property/mnn_seeds.h"
 
@@ -26,13 +27,6 @@ static int teardown(void **state)
     (void)state;
     qn_context_destroy(ctx);
     return 0;
-}
-
-static double seconds(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
 static void test_seeds_are_sound(void **state)
@@ -107,9 +101,9 @@ static void assert_refused(const uint8_t *bytes, size_t size, qn_status want, co
     qn_error error = {0};
     qn_fb_document doc;
     qn_blob *file = qn__blob_copy(ctx, bytes, size);
-    const double before = seconds();
+    const double before = cpu_seconds();
     const qn_status status = qn__fb_read(ctx, &qn__mnn_schema, "f.mnn", file, &doc, &error);
-    const double taken = seconds() - before;
+    const double taken = cpu_seconds() - before;
     qn__blob_unref(file);
     if (status == QN_OK)
         qn__fb_free(&doc);
@@ -148,9 +142,9 @@ static void test_shared_tables_explode(void **state)
     qn_error error = {0};
     qn_fb_document doc;
     qn_blob *file = qn__blob_copy(ctx, bytes, at);
-    const double before = seconds();
+    const double before = cpu_seconds();
     const qn_status status = qn__fb_read(ctx, &schema, "f.mnn", file, &doc, &error);
-    assert_true(seconds() - before < 2.0);
+    assert_true(cpu_seconds() - before < 2.0);
     qn__blob_unref(file);
     if (status != QN_LIMIT || !strstr(error.message, "again and again"))
         fail_msg("%d %s", (int)status, error.message);
@@ -237,9 +231,9 @@ static void test_equal_names(void **state)
     qn__fb_set_vector(&d, op, QN_MNN_Op_outputIndexes, outputs, N);
     seed_net(&d, &op, 1, names, N);
     assert_int_equal(qn__fb_build(&d, &bytes, &size, NULL), QN_OK);
-    const double before = seconds();
+    const double before = cpu_seconds();
     assert_true(mnn_try(ctx, bytes, size).ok);
-    assert_true(seconds() - before < 5.0);
+    assert_true(cpu_seconds() - before < 5.0);
     qn__free(ctx, bytes);
     qn__fb_free(&d);
     qn__free(ctx, outputs);

@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import re
+import signal
 import subprocess
 import sys
 
@@ -67,6 +68,53 @@ def test_failures_are_one_line(work):
     assert missing.returncode == 1
     assert re.fullmatch(r"error: [^\n]*none\.mnn[^\n]*\n", missing.stderr)
     assert not (work / "a.mnn").exists()
+
+
+def test_an_interrupt_ends_it_at_once(work):
+    """Not when the library returns, and not as a success."""
+    for i in range(4, 400):
+        (work / "pictures" / f"{i}.png").symlink_to(work / "pictures" / "0.png")
+    config = json.loads((work / "config.json").read_text())
+    config.update(width=640, height=480, used_image_num=0, feature_quantize_method="EMA")
+    (work / "config.json").write_text(json.dumps(config))
+    command = [sys.executable, "-m", "quench.mnnquant", "m.mnn", "a.mnn", "config.json"]
+    run = subprocess.Popen(
+        command, cwd=work, env=ENVIRONMENT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    while "quantize with EMA" not in (text := run.stdout.readline()):
+        assert text, "it ended by itself"
+        if "quant bits" in text:
+            break
+    run.send_signal(signal.SIGINT)
+    assert run.wait(20) == -signal.SIGINT
+    assert "Traceback" not in run.stderr.read() and not (work / "a.mnn").exists()
+
+
+def test_an_interrupt_of_a_program_is_raised(work):
+    """Not lost in the callback that it comes upon, which Python only complains about."""
+    for i in range(4, 100):
+        (work / "pictures" / f"{i}.png").symlink_to(work / "pictures" / "0.png")
+    config = json.loads((work / "config.json").read_text())
+    config.update(width=640, height=480, used_image_num=0)
+    (work / "config.json").write_text(json.dumps(config))
+    code = f"""
+import os, signal, threading
+import quench
+def say(text):
+    if "fake quant" in text:  # in a moment, when the library is at work
+        threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+try:
+    quench.mnn_quantize({str(work / 'm.mnn')!r}, {str(work / 'a.mnn')!r}, {str(work / 'config.json')!r},
+                        output=say)
+except KeyboardInterrupt:
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+else:
+    raise AssertionError("no exception")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT
+    )
+    assert done.returncode == 0 and done.stderr == "", done.stderr
 
 
 def test_usage(work):

@@ -538,9 +538,30 @@ static void unlike_concat_inputs_are_kept_apart(void **state)
     qn_model_destroy(q);
 }
 
+static void incomplete_overrides_are_refused(void **state)
+{
+    const fixture *f = *state;
+    const qn_override over[] = {
+        {NULL, "features", "kl"}, {"/.*/", NULL, "kl"}, {"/.*/", "features", NULL}};
+    for (size_t i = 0; i < 3; i++) {
+        qn_quantize_options o;
+        qn_error error = {0};
+        qn_model *q = NULL;
+        qn_quantize_options_init(&o);
+        o.overrides = &over[i];
+        o.n_overrides = 1;
+        assert_int_equal(qn_quantize(f->model, f->dataset, &o, &q, NULL, &error),
+                         QN_INVALID_ARGUMENT);
+        assert_string_equal(error.message, "override 0: pattern, key or value is missing");
+        assert_int_equal(qn_stats_collect(f->model, f->dataset, &o, NULL, "never", &error),
+                         QN_INVALID_ARGUMENT);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(incomplete_overrides_are_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(types_are_the_target_s, setup, teardown),
         cmocka_unit_test_setup_teardown(other_targets_choose_other_types, setup, teardown),
         cmocka_unit_test_setup_teardown(simulation_stays_close_to_float, setup, teardown),

@@ -19,7 +19,8 @@ static inline void plan_fault_start(fault *f, builder *b)
 
 /* Each failure must be a status and leak nothing, at least `least` calls fail, and running, when
  * inputs are given, allocates nothing. Ends the builder. */
-static inline void plan_fault_sweep(fault *f, builder *b, const void *const *inputs, uint64_t least)
+static inline void plan_fault_sweep_as(fault *f, builder *b, const qn_plan_options *options,
+                                       const void *const *inputs, uint64_t least)
 {
     const int64_t live = f->live;
     uint64_t failures = 0;
@@ -28,7 +29,7 @@ static inline void plan_fault_sweep(fault *f, builder *b, const void *const *inp
         f->fail_at = at;
         qn_plan *plan = NULL;
         qn_exec *exec = NULL;
-        qn_status status = qn__plan_create(b->graph, NULL, &plan, &b->error);
+        qn_status status = qn__plan_create(b->graph, options, &plan, &b->error);
         if (status == QN_OK && inputs != NULL)
             status = qn__exec_create(plan, NULL, &exec, &b->error);
         if (status == QN_OK && inputs != NULL) {
@@ -49,6 +50,11 @@ static inline void plan_fault_sweep(fault *f, builder *b, const void *const *inp
     f->fail_at = 0;
     build_end(b);
     assert_int_equal(f->live, 0);
+}
+
+static inline void plan_fault_sweep(fault *f, builder *b, const void *const *inputs, uint64_t least)
+{
+    plan_fault_sweep_as(f, b, NULL, inputs, least);
 }
 
 #endif

@@ -118,7 +118,8 @@ static int32_t model(int32_t x, double real, qn_requantize kind)
     if (kind == QN_REQUANTIZE_GEMMLOWP_SINGLE)
         return (int32_t)bounded(nearest(x * m, (__int128)1 << (31 - e), false));
     if (kind == QN_REQUANTIZE_SHIFT)
-        return e > 0 ? (int32_t)bounded(nearest(bounded((__int128)x << (e - 1)), 1, false))
+        return e > 0 ? (int32_t)bounded(
+                           nearest(bounded((__int128)x * ((__int128)1 << (e - 1))), 1, false))
                      : (int32_t)nearest(x, (__int128)1 << (1 - e), false);
     const __int128 moved = e > 0 ? bounded((__int128)x * ((__int128)1 << e)) : x;
     const __int128 high = bounded(nearest(moved * m, (__int128)1 << 31, false));

@@ -14,9 +14,12 @@
 
 #include "quench/model.h"
 
-enum { WARM_UP = 200, CYCLES = 10000, VALUES = 1024, MOST_GROWTH_KIB = 1024 };
+enum { WARM_UP = 200, CYCLES = 10000, AT_ONCE = 1000, VALUES = 1024, MOST_GROWTH_KIB = 1024 };
 
 static const char MODEL[] = QN_SOURCE_DIR "/tests/data/fault.onnx";
+static const char *const MODELS[] = {MODEL, QN_SOURCE_DIR "/tests/data/beside.onnx",
+                                     QN_SOURCE_DIR "/tests/data/quantized.onnx",
+                                     QN_SOURCE_DIR "/tests/data/nested.onnx"};
 static const char NOT_A_MODEL[] = QN_SOURCE_DIR "/tests/data/files/rows.npy";
 
 static size_t count_descriptors(void)
@@ -78,8 +81,56 @@ static void nothing_grows(void **state)
     qn_context_destroy(ctx);
 }
 
+/* All at once, the first of each four with a session; destroyed in another order. */
+static void many(const qn_context *ctx, size_t descriptors)
+{
+    static qn_model *models[AT_ONCE];
+    static qn_session *sessions[AT_ONCE];
+    static float zeros[VALUES];
+    const float *input = zeros;
+    qn_error error = {0};
+    for (size_t i = 0; i < AT_ONCE; i++) {
+        if (qn_model_load(ctx, MODELS[i % 4], &models[i], &error) != QN_OK)
+            fail_msg("%s", error.message);
+        sessions[i] = NULL;
+        if (i % 4 == 0)
+            assert_int_equal(qn_session_create(models[i], NULL, &sessions[i], &error), QN_OK);
+    }
+    assert_int_equal(count_descriptors(), descriptors);
+    for (size_t i = 0; i < AT_ONCE; i += 4)
+        assert_int_equal(qn_session_run(sessions[i], &input, &error), QN_OK);
+    for (size_t i = 0; i < AT_ONCE; i++) {
+        const size_t at = i * 7 % AT_ONCE;
+        qn_session_destroy(sessions[at]);
+        qn_model_destroy(models[at]);
+    }
+}
+
+static void a_thousand_models_at_once(void **state)
+{
+    (void)state;
+    qn_context *ctx = NULL;
+    assert_int_equal(qn_context_create(NULL, &ctx, NULL), QN_OK);
+    const size_t descriptors = count_descriptors();
+    for (int i = 0; i < 4; i++) /* until malloc has cut its heap into such pieces */
+        many(ctx, descriptors);
+    const long before = resident_kib();
+    for (int i = 0; i < 3; i++)
+        many(ctx, descriptors);
+    const long growth = resident_kib() - before;
+    assert_int_equal(count_descriptors(), descriptors);
+#ifndef __SANITIZE_ADDRESS__
+    if (growth >= MOST_GROWTH_KIB)
+        fail_msg("%ld KiB more after three times %d models", growth, AT_ONCE);
+#else
+    (void)growth;
+#endif
+    qn_context_destroy(ctx);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(nothing_grows)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(nothing_grows),
+                                       cmocka_unit_test(a_thousand_models_at_once)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

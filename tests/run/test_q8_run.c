@@ -375,6 +375,46 @@ static void depthwise_in_parts(void **state)
     }
 }
 
+/* Depthwise layers that are read in place, with and without a column beside the picture on either
+ * side, and first layers of few outputs, two of which may be one. */
+static void edges_and_folds(void **state)
+{
+    (void)state;
+    static const int64_t sizes[][2] = {{1, 1}, {1, 2}, {2, 1}, {5, 2}, {7, 7}, {9, 16}, {13, 28}};
+    static const int64_t layers[][4] = {
+        /* c, oc (0: depthwise), kernel, stride */
+        {64, 0, 3, 1}, {64, 0, 3, 2}, {70, 0, 3, 1}, {200, 0, 3, 2}, {144, 0, 3, 1}, {3, 8, 3, 2},
+        {3, 5, 3, 1},  {4, 8, 5, 1},  {2, 7, 3, 1},  {1, 8, 3, 2},   {2, 8, 4, 3}};
+    enum { SIZES = sizeof(sizes) / sizeof(sizes[0]) };
+    for (size_t i = 0; i < sizeof(layers) / sizeof(layers[0]) * SIZES * 4; i++) {
+        const int64_t *const layer = layers[i / 4 / SIZES], *const size = sizes[i / 4 % SIZES];
+        const int64_t c = layer[0], oc = layer[1] == 0 ? c : layer[1], k = layer[2];
+        const int64_t pads[4] = {1, (int64_t)(i & 1), 1, (int64_t)(i >> 1 & 1)};
+        if (size[1] + pads[1] + pads[3] < k || size[0] + 2 < k)
+            continue;
+        sample *const s = calloc(1, sizeof(*s));
+        assert_non_null(s);
+        net_random_state = 700 + i;
+        s->n = net_start();
+        const int64_t x[4] = {1 + (int64_t)(i % 3 == 0), c, size[0], size[1]};
+        const int64_t w[4] = {oc, layer[1] == 0 ? 1 : c, k, k};
+        const int64_t strides[2] = {layer[3], layer[3]};
+        qn_tensor *in[2] = {bytes_input(s, 4, x, 0.02f), NULL};
+        int8_t values[8 * 4 * 5 * 5 + 200 * 9];
+        for (size_t j = 0; j < sizeof(values); j++)
+            values[j] = (int8_t)between(-128, 127);
+        in[1] = build_const(&s->n->b, "w", QN_DTYPE_I8, values, 4, w);
+        in[1]->type = net_quant(s->n, QN_DTYPE_I8, 0.005f, 0);
+        qn_tensor *const y = build_node(&s->n->b, QN_OP_CONV, "y", 2, in);
+        set_ints(&s->n->b, y, "pads", 4, pads);
+        set_ints(&s->n->b, y, "strides", 2, strides);
+        set_int(&s->n->b, y, "group", layer[1] == 0 ? c : 1);
+        finish(s, y, (size_t)(k * k * w[1]), 0.02f);
+        expect_simulated(s, i);
+        sample_free(s);
+    }
+}
+
 /* Integer weights and bytes take a quarter of the memory of the simulation's. */
 static void memory_shrinks(void **state)
 {
@@ -449,6 +489,7 @@ int main(void)
         cmocka_unit_test(very_many_taps),
         cmocka_unit_test(tiles_end_with_rows),
         cmocka_unit_test(depthwise_in_parts),
+        cmocka_unit_test(edges_and_folds),
         cmocka_unit_test(memory_shrinks),
         cmocka_unit_test(planning_survives_lack_of_memory),
     };

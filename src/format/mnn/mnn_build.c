@@ -374,6 +374,37 @@ qn_status qn__mnn_from_nchw(qn_mnn_reader *r, qn_tensor *x, int64_t format, qn_t
     return QN_OK;
 }
 
+/* dims: 0 is the size that it has. */
+static qn_status view_as(qn_mnn_reader *r, qn_tensor *x, const int64_t *dims, size_t rank,
+                         qn_tensor **out, qn_error *error)
+{
+    qn_tensor *shape = qn__mnn_ints_constant(r, "shape", dims, rank);
+    qn_node *node = qn__mnn_side_node(r, QN_OP_RESHAPE, (qn_tensor *[]){x, shape}, 2);
+    if (!shape)
+        return QN_NOMEM(error);
+    QN_TRY(qn__mnn_infer(r, node, error));
+    *out = node->outputs[0];
+    return QN_OK;
+}
+
+qn_status qn__mnn_to_plane(qn_mnn_reader *r, qn_tensor **out, qn_error *error)
+{
+    static const int64_t PLANE[4] = {0, 0, 0, 1};
+    const int64_t format = qn__mnn_in_format(r, 0);
+    qn_tensor *x = qn__mnn_in(r, 0);
+    QN_TRY(qn__mnn_need_rank(r, x, qn_mnn_is_nhwc(format) ? 4 : 3, 4, error));
+    return x->rank == 3 ? view_as(r, x, PLANE, 4, out, error)
+                        : qn__mnn_to_nchw(r, x, format, out, error);
+}
+
+qn_status qn__mnn_from_plane(qn_mnn_reader *r, qn_tensor *x, qn_tensor **out, qn_error *error)
+{
+    static const int64_t LINE[3] = {0, 0, 0};
+    return qn__mnn_in(r, 0)->rank == 3
+               ? view_as(r, x, LINE, 3, out, error)
+               : qn__mnn_from_nchw(r, x, qn__mnn_in_format(r, 0), out, error);
+}
+
 /* --- outputs ----------------------------------------------------------------------------------*/
 static bool made_here(const qn_mnn_reader *r, const qn_tensor *tensor)
 {

@@ -101,6 +101,10 @@ qn_status qn__mnn_edit_quants(qn_fb_document *d, const qn_mnn_tensor_quant *quan
 /* Operators of 2019 that MNN no longer runs become ones that it does (mnn_upgrade.c); *changed:
  * there were any. */
 qn_status qn__mnn_upgrade(qn_fb_document *d, bool *changed, qn_error *error);
+/* Takes what the operator has in the side file into the document: *op becomes a changed copy
+ * (mnn_inside.c). Nothing there: it stays. */
+qn_status qn__mnn_take_inside(qn_mnn_source *source, qn_fb_document *d, qn_fb_object **op,
+                              qn_error *error);
 /* Serializes and writes atomically. */
 qn_status qn__mnn_save(const qn_fb_document *d, const char *path, uint64_t *bytes, qn_error *error);
 

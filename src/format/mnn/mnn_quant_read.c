@@ -326,7 +326,7 @@ static qn_status choose_nodes(typer *t)
                 if (main)
                     set_type(t, node->outputs[k], op, false);
                 else if (qn__mnn_move(type_of(t, op)) != QN_MNN_MOVE_NONE ||
-                         node->op == QN_OP_TRANSPOSE)
+                         node->op == QN_OP_TRANSPOSE || node->op == QN_OP_RESHAPE)
                     t->types[node->outputs[k]->id] = t->types[node->inputs[0]->id];
                 else
                     set_type(t, node->outputs[k], op, false);

@@ -113,6 +113,10 @@ qn_status qn__mnn_to_nchw(qn_mnn_reader *r, qn_tensor *x, int64_t format, qn_ten
                           qn_error *error);
 qn_status qn__mnn_from_nchw(qn_mnn_reader *r, qn_tensor *x, int64_t format, qn_tensor **out,
                             qn_error *error);
+/* Input 0 as N, C, H, W, and back. The current converter leaves the width out where operators over
+ * one axis allow it: N, C, H. */
+qn_status qn__mnn_to_plane(qn_mnn_reader *r, qn_tensor **out, qn_error *error);
+qn_status qn__mnn_from_plane(qn_mnn_reader *r, qn_tensor *x, qn_tensor **out, qn_error *error);
 
 /* tensor is output `i` of the operator: it gets the name and id of the file. A tensor that is
  * something else already comes through an Identity. */

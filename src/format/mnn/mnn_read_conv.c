@@ -94,7 +94,7 @@ static qn_status finish_conv(qn_mnn_reader *r, const geometry *g, qn_tensor *x, 
         QN_TRY(qn__mnn_clip(r, x, 0.0f, 6.0f, &x, error));
     else if (qn__fb_int(r->doc, g->common, QN_MNN_Convolution2DCommon_relu))
         QN_TRY(qn__mnn_op1(r, QN_OP_RELU, x, &x, error));
-    QN_TRY(qn__mnn_from_nchw(r, x, qn__mnn_in_format(r, 0), &x, error));
+    QN_TRY(qn__mnn_from_plane(r, x, &x, error));
     return qn__mnn_put_like(r, x, error);
 }
 
@@ -137,11 +137,10 @@ static qn_status find_group(qn_mnn_reader *r, geometry *g, const qn_tensor *x,
 qn_status qn__mnn_lower_conv(qn_mnn_reader *r, qn_error *error)
 {
     geometry g;
-    qn_tensor *x = qn__mnn_in(r, 0), *weight, *bias = NULL;
+    qn_tensor *x, *weight, *bias = NULL;
     QN_TRY(qn__mnn_need_inputs(r, 1, 3, error));
     QN_TRY(read_geometry(r, &g, error));
-    QN_TRY(qn__mnn_need_rank(r, x, 4, 4, error));
-    QN_TRY(qn__mnn_to_nchw(r, x, qn__mnn_in_format(r, 0), &x, error));
+    QN_TRY(qn__mnn_to_plane(r, &x, error));
     if (r->n_in > 1) {
         QN_TRY(weight_input(r, &g, &weight, &bias, error));
     } else {

@@ -76,10 +76,9 @@ static qn_status fit_axis(qn_mnn_reader *r, pool *p, size_t i, int64_t size, qn_
 qn_status qn__mnn_lower_pool(qn_mnn_reader *r, qn_error *error)
 {
     pool p;
-    qn_tensor *x = qn__mnn_in(r, 0), *out;
+    qn_tensor *x, *out;
     QN_TRY(read_pool(r, &p, error));
-    QN_TRY(qn__mnn_need_rank(r, x, 4, 4, error));
-    QN_TRY(qn__mnn_to_nchw(r, x, qn__mnn_in_format(r, 0), &x, error));
+    QN_TRY(qn__mnn_to_plane(r, &x, error));
     const bool max = p.type == QN_MNN_PoolType_MAXPOOL;
     if (p.global) {
         QN_TRY(qn__mnn_op1(r, max ? QN_OP_GLOBAL_MAX_POOL : QN_OP_GLOBAL_AVERAGE_POOL, x, &out,
@@ -107,7 +106,7 @@ qn_status qn__mnn_lower_pool(qn_mnn_reader *r, qn_error *error)
         QN_TRY(qn__mnn_infer(r, node, error));
         out = node->outputs[0];
     }
-    QN_TRY(qn__mnn_from_nchw(r, out, qn__mnn_in_format(r, 0), &out, error));
+    QN_TRY(qn__mnn_from_plane(r, out, &out, error));
     return qn__mnn_put_like(r, out, error);
 }
 

@@ -386,63 +386,13 @@ qn_status qn__mnn_write_table(qn_mnn_writer *w, size_t op)
 }
 
 /* --- what lies in the side file ---------------------------------------------------------------*/
-static const struct {
-    int32_t record;
-    uint32_t external, parts[2];
-} SIDES[] = {
-    {QN_MNN_REC_Scale, QN_MNN_Scale_external, {QN_MNN_Scale_scaleData, QN_MNN_Scale_biasData}},
-    {QN_MNN_REC_LayerNorm,
-     QN_MNN_LayerNorm_external,
-     {QN_MNN_LayerNorm_gamma, QN_MNN_LayerNorm_beta}},
-    {QN_MNN_REC_Blob, QN_MNN_Blob_external, {QN_MNN_Blob_float32s, QN_MNN_Blob_int32s}},
-};
-
-/* One part of `external`: [offset, bytes, bytes...]. */
-static qn_status take_part(qn_mnn_writer *w, const qn_fb_object *op, qn_fb_object *main,
-                           uint32_t external, size_t part, uint32_t slot)
-{
-    size_t n = 0;
-    qn__fb_bytes(main, external, &n);
-    if (part + 1 >= n)
-        return QN_OK;
-    int64_t offset = qn__fb_int_at(&w->doc, main, external, 0);
-    for (size_t i = 1; i <= part; i++)
-        QN_FAIL_IF(
-            __builtin_add_overflow(offset, qn__fb_int_at(&w->doc, main, external, i), &offset),
-            w->error, QN_CORRUPT, "\"external\": sizes that no file has");
-    const int64_t size = qn__fb_int_at(&w->doc, main, external, part + 1);
-    qn_blob *bytes = NULL;
-    QN_TRY(qn__mnn_side_bytes(w->source, op, offset, size, &bytes, w->error));
-    const bool ok =
-        qn__fb_set_vector(&w->doc, main, slot, bytes->data, bytes->size_bytes / sizeof(float));
-    qn__blob_unref(bytes);
-    return ok ? QN_OK : QN_NOMEM(w->error);
-}
-
 qn_status qn__mnn_write_inside(qn_mnn_writer *w, size_t op)
 {
-    const qn_fb_object *main = qn__fb_table(w->ops[op].object, QN_MNN_Op_main);
-    const size_t n = sizeof(SIDES) / sizeof(SIDES[0]);
-    size_t side = 0;
-    while (main && side < n && SIDES[side].record != main->record)
-        side++;
-    if (!main || side == n || !qn__fb_has(main, SIDES[side].external))
-        return QN_OK;
-    const int64_t type = main->record == QN_MNN_REC_Blob
-                             ? qn__fb_int(&w->doc, main, QN_MNN_Blob_dataType)
-                             : QN_MNN_DataType_DT_FLOAT;
-    const bool ints = type == QN_MNN_DataType_DT_INT32;
-    QN_FAIL_IF(!ints && type != QN_MNN_DataType_DT_FLOAT, w->error, QN_UNSUPPORTED,
-               "a constant of data type %d in the side file cannot be taken into the file",
-               (int)type);
-    qn_fb_object *object = qn__mnn_own_op(w, op);
-    qn_fb_object *own = object ? qn__fb_copy(&w->doc, main) : NULL;
-    if (!own)
-        return QN_NOMEM(w->error);
-    QN_TRY(take_part(w, object, own, SIDES[side].external, 0, SIDES[side].parts[ints]));
-    if (main->record != QN_MNN_REC_Blob)
-        QN_TRY(take_part(w, object, own, SIDES[side].external, 1, SIDES[side].parts[1]));
-    qn__fb_clear(own, SIDES[side].external);
-    qn__fb_set_union(&w->doc, object, QN_MNN_Op_main, own);
+    qn_fb_object *object = w->ops[op].object;
+    QN_TRY(qn__mnn_take_inside(w->source, &w->doc, &object, w->error));
+    if (object != w->ops[op].object) {
+        w->ops[op].object = object;
+        w->ops[op].own = w->changed = true;
+    }
     return QN_OK;
 }

@@ -26,6 +26,7 @@ typedef struct scope {
 
 typedef struct inliner {
     qn_onnx_source *source;
+    const qn_onnx_node *origin; /* the main graph's node that is being expanded */
     qn_onnx_node *nodes;
     size_t count, capacity, n_ifs, n_calls, n_bodies, name_bytes;
     bool changed;
@@ -104,7 +105,8 @@ static qn_status emit(inliner *in, const qn_onnx_node *node, qn_error *error)
                "functions and branches written out have more than %u nodes", ctx->limits.nodes);
     if (!QN_GROW(ctx, &in->nodes, &in->capacity, in->count))
         return QN_NOMEM(error);
-    in->nodes[in->count++] = *node;
+    in->nodes[in->count] = *node;
+    in->nodes[in->count++].origin = node->inlined ? in->origin : NULL;
     return QN_OK;
 }
 
@@ -144,7 +146,8 @@ static qn_status emit_identity(inliner *in, const char *from, const char *to, qn
 }
 
 /* --- functions --------------------------------------------------------------------------------*/
-static const qn_onnx_function *find_function(const qn_onnx_source *source, const qn_onnx_node *node)
+const qn_onnx_function *qn__onnx_find_function(const qn_onnx_source *source,
+                                               const qn_onnx_node *node)
 {
     for (size_t i = 0; i < source->n_functions; i++)
         if (strcmp(source->functions[i].name, node->op_type) == 0 &&
@@ -363,11 +366,10 @@ static qn_status declare_branch(inliner *in, qn_span body, const qn_onnx_node *n
     qn_onnx_source *const source = in->source;
     qn_wire w = qn__wire_open(body, "GraphProto", source->ctx->limits.nesting);
     qn_field f;
-    uint32_t index = 0;
     for (bool more = true;;) {
         QN_TRY(qn__wire_next(&w, &f, &more, error));
         if (!more)
-            break;
+            return QN_OK;
         if (f.number == GRAPH_SPARSE_INITIALIZER || f.number == GRAPH_INPUT)
             QN_FAIL(error, QN_UNSUPPORTED, "node \"%s\": a branch with inputs or sparse constants",
                     node->name);
@@ -381,7 +383,16 @@ static qn_status declare_branch(inliner *in, qn_span body, const qn_onnx_node *n
             if (inner.outputs[i][0] != '\0')
                 QN_TRY(declare(in, s, inner.outputs[i], NULL, error));
     }
-    w = qn__wire_open(body, "GraphProto", source->ctx->limits.nesting);
+}
+
+/* What the branch makes gets the names of the If's outputs. */
+static qn_status emit_outputs(inliner *in, qn_span body, const qn_onnx_node *node, const scope *s,
+                              qn_error *error)
+{
+    qn_onnx_source *const source = in->source;
+    qn_wire w = qn__wire_open(body, "GraphProto", source->ctx->limits.nesting);
+    qn_field f;
+    uint32_t index = 0;
     for (bool more = true;;) {
         QN_TRY(qn__wire_next(&w, &f, &more, error));
         if (!more)
@@ -447,6 +458,8 @@ static qn_status expand_if(inliner *in, const qn_onnx_node *node, const scope *s
         if (status == QN_OK)
             status = expand(in, &part, &inner, depth - 1, error);
     }
+    if (status == QN_OK)
+        status = emit_outputs(in, body, node, &inner, error);
     qn__names_free(source->ctx, &inner.names);
     *done = true;
     return status;
@@ -459,7 +472,7 @@ static qn_status expand(inliner *in, const qn_onnx_node *node, const scope *s, u
     qn_onnx_node named;
     bool done = false;
     QN_TRY(rename_node(in, node, s, &named, error));
-    const qn_onnx_function *const function = find_function(in->source, node);
+    const qn_onnx_function *const function = qn__onnx_find_function(in->source, node);
     if (function != NULL) {
         in->changed = true;
         return expand_function(in, function, &named, depth, error);
@@ -470,14 +483,31 @@ static qn_status expand(inliner *in, const qn_onnx_node *node, const scope *s, u
     return done ? QN_OK : emit(in, &named, error);
 }
 
-static void drop_literals(const inliner *in)
+/* What was written out from the node at `from` on is forgotten. */
+static void drop(inliner *in, size_t from)
 {
-    for (size_t i = 0; i < in->count; i++)
+    for (size_t i = from; i < in->count; i++)
         if (in->nodes[i].literal != NULL)
             qn__blob_unref(in->nodes[i].literal->blob);
+    in->count = from;
 }
 
-qn_status qn__onnx_inline(qn_onnx_source *source, qn_error *error)
+/* A node of the main graph. */
+static qn_status expand_main(inliner *in, const qn_onnx_node *node, bool partial, qn_error *error)
+{
+    const size_t before = in->count;
+    in->origin = node;
+    const qn_status status = expand(in, node, NULL, MAX_DEPTH, error);
+    if (status != QN_UNSUPPORTED || !partial)
+        return status;
+    drop(in, before);
+    in->changed = true;
+    qn_onnx_node whole = *node;
+    whole.whole = true;
+    return emit(in, &whole, error);
+}
+
+qn_status qn__onnx_inline(qn_onnx_source *source, bool partial, qn_error *error)
 {
     inliner in = {.source = source};
     bool needed = source->n_functions > 0;
@@ -487,7 +517,7 @@ qn_status qn__onnx_inline(qn_onnx_source *source, qn_error *error)
         return QN_OK;
     qn_status status = QN_OK;
     for (size_t i = 0; i < source->n_nodes && status == QN_OK; i++)
-        status = expand(&in, &source->nodes[i], NULL, MAX_DEPTH, error);
+        status = expand_main(&in, &source->nodes[i], partial, error);
     if (status == QN_OK && in.changed) {
         qn_onnx_node *const nodes =
             qn__arena_calloc(&source->arena, in.count, sizeof(*source->nodes));
@@ -504,7 +534,7 @@ qn_status qn__onnx_inline(qn_onnx_source *source, qn_error *error)
         }
     }
     if (status != QN_OK)
-        drop_literals(&in);
+        drop(&in, 0);
     qn__free(source->ctx, in.nodes);
     return status;
 }

@@ -6,8 +6,12 @@
 
 /* Replaces calls of the document's functions, and If nodes whose condition is a constant of the
  * file, by the nodes inside, whose names get the call's first output as a prefix. LIMIT when calls
- * nest too deep or the nodes become too many. An If that stays keeps its place. */
-qn_status qn__onnx_inline(qn_onnx_source *source, qn_error *error);
+ * nest too deep or the nodes become too many. An If that stays keeps its place; partial: so does,
+ * marked as whole, what cannot be written out. */
+qn_status qn__onnx_inline(qn_onnx_source *source, bool partial, qn_error *error);
+/* The document's function that a node calls, or NULL. */
+const qn_onnx_function *qn__onnx_find_function(const qn_onnx_source *source,
+                                               const qn_onnx_node *node);
 
 /* The body to read an attribute of `node` from: that of the caller where the node is inside a
  * function and refers to one. *body has size 0 when the caller does not say it. *name: what the

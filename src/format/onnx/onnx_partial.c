@@ -1,7 +1,9 @@
 /* What quench cannot run is set aside: nodes of unknown operators, with graphs or strings inside,
- * and everything that depends on them. They stay bytes of the file, are no part of the graph, and
- * are written behind it as they were. What they read of the graph becomes an output of it; a
- * constant that both sides read is there twice, so that quantizing it changes one side only. */
+ * whose shapes are not known before running, and everything that depends on them. They stay bytes
+ * of the file, are no part of the graph, and are written behind it as they were. What they read of
+ * the graph becomes an output of it; a constant that both sides read is there twice, so that
+ * quantizing it changes one side only. A call of a function, or an If, of which one node cannot be
+ * run, stays as a whole. */
 #include <string.h>
 
 #include "core/context.h"
@@ -14,6 +16,8 @@ typedef struct use { /* of one name of the main graph */
     maker maker;
     size_t index; /* of the input, initializer or node */
     bool aside;   /* what makes it is set aside */
+    bool fixed;   /* by the file and the shapes of its inputs */
+    bool open;    /* its shape is decided by the data */
     bool read_inside, read_aside, is_output;
     const char *inside_name; /* of the graph's own copy, or NULL */
 } use;
@@ -38,7 +42,7 @@ static qn_status add_maker(division *d, const char *name, maker by, size_t index
     use *const u = qn__arena_calloc(&d->source->arena, 1, sizeof(*u));
     if (!u || !qn__names_put(d->source->ctx, &d->uses, name, u))
         return QN_NOMEM(error);
-    *u = (use){.maker = by, .index = index, .aside = aside};
+    *u = (use){.maker = by, .index = index, .aside = aside, .fixed = by == BY_INITIALIZER};
     return QN_OK;
 }
 
@@ -75,9 +79,9 @@ static qn_status check_node(division *d, const qn_onnx_node *node, bool *runs, q
 {
     qn_onnx_source *const s = d->source;
     qn_qop qop;
-    *runs = qn__onnx_find_op(node, s->opset, &qop) != QN_OP_NONE &&
+    *runs = !node->whole && qn__onnx_find_op(node, s->opset, &qop) != QN_OP_NONE &&
             (node->domain[0] != '\0' || strcmp(node->op_type, "If") != 0);
-    if (!*runs || node->inlined) /* attributes of a function's node are its caller's */
+    if (!*runs || node->literal != NULL)
         return QN_OK;
     qn_wire w = qn__wire_open(node->body, "NodeProto", s->ctx->limits.nesting);
     qn_field f;
@@ -88,14 +92,65 @@ static qn_status check_node(division *d, const qn_onnx_node *node, bool *runs, q
         if (f.number != NODE_ATTRIBUTE)
             continue;
         qn_attr a = {0};
+        const char *own = NULL;
         QN_TRY(qn__wire_expect(&w, &f, PB_WT_STRING, error));
+        QN_TRY(qn__onnx_resolve_attr(s, node, &f.body, &own, error));
+        if (f.body.size == 0 && own != NULL) /* the caller says nothing */
+            continue;
         const qn_status status = qn__onnx_read_attr(s, &s->arena, f.body, &a, error);
+        if (status == QN_OK && own != NULL)
+            a.name = own;
         if (status != QN_OK && status != QN_UNSUPPORTED)
             return qn__error_prefix(error, status, "node \"%s\" %s", node->name, node->op_type);
         *runs = status == QN_OK && can_have(node, &a);
         qn__blob_unref(a.t);
     }
     return QN_OK;
+}
+
+/* Inputs that decide shapes, or that kernels read once: bit i for input i. */
+static uint32_t fixed_inputs(qn_op op)
+{
+    switch (op) {
+    case QN_OP_CONSTANT_OF_SHAPE:
+        return 1;
+    case QN_OP_RANGE:
+        return 7;
+    case QN_OP_RESHAPE:
+    case QN_OP_EXPAND:
+    case QN_OP_TILE:
+    case QN_OP_TOP_K:
+    case QN_OP_ONE_HOT:
+    case QN_OP_SPLIT:
+    case QN_OP_SQUEEZE:
+    case QN_OP_UNSQUEEZE:
+    case QN_OP_REDUCE_SUM:
+    case QN_OP_REDUCE_MEAN:
+    case QN_OP_REDUCE_MAX:
+    case QN_OP_REDUCE_MIN:
+    case QN_OP_REDUCE_PROD:
+    case QN_OP_REDUCE_L1:
+    case QN_OP_REDUCE_L2:
+    case QN_OP_REDUCE_LOG_SUM:
+    case QN_OP_REDUCE_LOG_SUM_EXP:
+    case QN_OP_REDUCE_SUM_SQUARE:
+        return 1 << 1;
+    case QN_OP_NON_MAX_SUPPRESSION:
+        return 1 << 2;
+    case QN_OP_CLIP:
+    case QN_OP_DROPOUT:
+    case QN_OP_QUANTIZE_LINEAR:
+    case QN_OP_DEQUANTIZE_LINEAR:
+        return 1 << 1 | 1 << 2;
+    case QN_OP_PAD:
+    case QN_OP_RESIZE:
+        return 1 << 1 | 1 << 2 | 1 << 3;
+    case QN_OP_SLICE:
+    case QN_OP_BATCH_NORMALIZATION:
+        return 1 << 1 | 1 << 2 | 1 << 3 | 1 << 4;
+    default:
+        return 0;
+    }
 }
 
 /* --- what is read aside -----------------------------------------------------------------------*/
@@ -170,25 +225,59 @@ static qn_status read_names(division *d, qn_wire *graph, qn_error *error)
 }
 
 /* --- dividing ---------------------------------------------------------------------------------*/
-/* Files list a node behind what it reads; so one walk is enough. */
+static qn_status examine(division *d, size_t index, bool *aside, qn_error *error)
+{
+    const qn_onnx_node *node = &d->source->nodes[index];
+    qn_qop qop;
+    const qn_op op = qn__onnx_find_op(node, d->source->opset, &qop);
+    const uint32_t needed = qop == QN_QOP_NONE ? fixed_inputs(op) : 0;
+    bool runs = false, fixed = true;
+    QN_TRY(check_node(d, node, &runs, error));
+    for (uint32_t k = 0; k < node->n_inputs; k++) {
+        const use *const u = use_of(d, node->inputs[k]);
+        QN_FAIL_IF(!u && node->inputs[k][0] != '\0', error, QN_UNSUPPORTED,
+                   "node \"%s\" %s reads \"%s\" before it is made: no part of such a file can "
+                   "be set aside",
+                   node->name, node->op_type, node->inputs[k]);
+        if (!u)
+            continue;
+        fixed = fixed && u->fixed;
+        runs = runs && !u->aside && !u->open && (u->fixed || k >= 32 || !(needed >> k & 1));
+    }
+    *aside = !runs;
+    for (uint32_t k = 0; k < node->n_outputs; k++) {
+        QN_TRY(add_maker(d, node->outputs[k], BY_NODE, index, !runs, error));
+        use *const u = use_of(d, node->outputs[k]);
+        if (!u || u->maker != BY_NODE || u->index != index)
+            continue;
+        u->fixed = fixed || op == QN_OP_SHAPE || op == QN_OP_SIZE;
+        u->open = !fixed && (op == QN_OP_NON_ZERO || op == QN_OP_NON_MAX_SUPPRESSION);
+    }
+    return QN_OK;
+}
+
+/* Files list a node behind what it reads; so one walk is enough. What a call or an If was written
+ * out to stands together. */
 static qn_status divide(division *d, qn_error *error)
 {
     const qn_onnx_source *s = d->source;
-    for (size_t i = 0; i < s->n_nodes; i++) {
-        const qn_onnx_node *node = &s->nodes[i];
-        bool runs = false;
-        QN_TRY(check_node(d, node, &runs, error));
-        for (uint32_t k = 0; k < node->n_inputs; k++) {
-            const use *const u = use_of(d, node->inputs[k]);
-            QN_FAIL_IF(!u && node->inputs[k][0] != '\0', error, QN_UNSUPPORTED,
-                       "node \"%s\" %s reads \"%s\" before it is made: no part of such a file can "
-                       "be set aside",
-                       node->name, node->op_type, node->inputs[k]);
-            runs = runs && !(u && u->aside);
+    for (size_t i = 0, next; i < s->n_nodes; i = next) {
+        const qn_onnx_node *const origin = s->nodes[i].origin;
+        bool whole = false;
+        for (next = i;
+             next == i || (origin && next < s->n_nodes && s->nodes[next].origin == origin);
+             next++) {
+            QN_TRY(examine(d, next, &d->aside[next], error));
+            whole = whole || (origin && d->aside[next]);
         }
-        d->aside[i] = !runs;
-        for (uint32_t k = 0; k < node->n_outputs; k++)
-            QN_TRY(add_maker(d, node->outputs[k], BY_NODE, i, !runs, error));
+        for (size_t k = i; k < next && whole; k++) {
+            d->aside[k] = true;
+            for (uint32_t o = 0; o < s->nodes[k].n_outputs; o++) {
+                use *const u = use_of(d, s->nodes[k].outputs[o]);
+                if (u && u->maker == BY_NODE && u->index == k)
+                    u->aside = true;
+            }
+        }
     }
     for (size_t i = 0; i < s->n_outputs; i++) {
         use *const u = use_of(d, s->outputs[i].name);
@@ -196,6 +285,25 @@ static qn_status divide(division *d, qn_error *error)
             u->is_output = true;
     }
     return QN_OK;
+}
+
+/* Calls and Ifs that are set aside take the place of what they were written out to. */
+static void close_up(division *d)
+{
+    qn_onnx_source *const s = d->source;
+    const qn_onnx_node *last = NULL;
+    size_t n = 0;
+    for (size_t i = 0; i < s->n_nodes; i++) {
+        const qn_onnx_node *const origin = d->aside[i] ? s->nodes[i].origin : NULL;
+        if (origin && s->nodes[i].literal)
+            qn__blob_unref(s->nodes[i].literal->blob);
+        if (origin && origin == last)
+            continue;
+        last = origin;
+        d->aside[n] = d->aside[i];
+        s->nodes[n++] = origin ? *origin : s->nodes[i];
+    }
+    s->n_nodes = n;
 }
 
 static qn_status note_reads(division *d, qn_error *error)
@@ -391,18 +499,22 @@ static qn_status set_aside(division *d, qn_error *error)
         return QN_NOMEM(error);
     QN_TRY(add_makers(d, error));
     QN_TRY(divide(d, error));
+    close_up(d);
     QN_TRY(note_reads(d, error));
     QN_TRY(copy_initializers(d, error));
     QN_TRY(divide_nodes(d, error));
     QN_TRY(divide_inputs(d, error));
     QN_TRY(divide_outputs(d, error));
-    if (s->n_aside > 0) {
-        s->base.n_aside = s->n_aside;
-        s->base.first_aside = qn__arena_printf(&s->arena, "\"%s\" (%s)",
-                                               s->aside[0].name[0] != '\0' ? s->aside[0].name
-                                               : s->aside[0].n_outputs > 0 ? s->aside[0].outputs[0]
-                                                                           : "",
-                                               s->aside[0].op_type);
+    for (size_t i = 0; i < s->n_aside; i++) { /* constants went there with what reads them */
+        const qn_onnx_node *node = &s->aside[i];
+        if (is_constant(node))
+            continue;
+        if (s->base.n_aside++ == 0)
+            s->base.first_aside = qn__arena_printf(&s->arena, "\"%s\" (%s)",
+                                                   node->name[0] != '\0' ? node->name
+                                                   : node->n_outputs > 0 ? node->outputs[0]
+                                                                         : "",
+                                                   node->op_type);
     }
     return qn__arena_check(&s->arena, error);
 }
@@ -413,22 +525,4 @@ qn_status qn__onnx_set_aside(qn_onnx_source *source, qn_error *error)
     const qn_status status = set_aside(&d, error);
     qn__names_free(source->ctx, &d.uses);
     return status;
-}
-
-/* --- writing ----------------------------------------------------------------------------------*/
-/* Bytes that stay say what they say in the file's opset. */
-qn_status qn__onnx_check_aside(const qn_onnx_source *source, const qn_graph *graph, int64_t opset,
-                               qn_error *error)
-{
-    for (size_t i = 0; i < source->n_aside && opset != source->opset; i++)
-        QN_FAIL_IF(source->aside[i].domain[0] == '\0', error, QN_UNSUPPORTED,
-                   "node \"%s\" %s is left as it is, but opset %lld of the file becomes %lld: "
-                   "raise the file's first",
-                   source->aside[i].name, source->aside[i].op_type, (long long)source->opset,
-                   (long long)opset);
-    for (size_t i = 0; source->n_aside > 0 && i < graph->n_tensors; i++)
-        QN_FAIL_IF(qn__names_get(&source->aside_names, graph->tensors[i]->name) != NULL, error,
-                   QN_UNSUPPORTED, "tensor \"%s\" has the name of one that was set aside",
-                   graph->tensors[i]->name);
-    return QN_OK;
 }

@@ -7,8 +7,8 @@
 /* Moves nodes that cannot be run, and all that depends on them, from source->nodes to
  * source->aside; inputs and outputs become those of what is left. UNSUPPORTED: nothing is left. */
 qn_status qn__onnx_set_aside(qn_onnx_source *source, qn_error *error);
-/* May what was set aside stand beside this graph in a file of that opset? */
-qn_status qn__onnx_check_aside(const qn_onnx_source *source, const qn_graph *graph, int64_t opset,
+/* May what was set aside stand beside this graph in a file of that opset? (onnx_aside.c) */
+qn_status qn__onnx_check_aside(const qn_onnx_source *source, qn_graph *graph, int64_t opset,
                                qn_error *error);
 
 #endif

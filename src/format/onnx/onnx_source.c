@@ -456,7 +456,7 @@ qn_status qn__onnx_source_read(const qn_context *ctx, const char *path, qn_blob 
     if (status == QN_OK)
         status = read_graph(source, partial, error);
     if (status == QN_OK)
-        status = qn__onnx_inline(source, error);
+        status = qn__onnx_inline(source, partial, error);
     if (status != QN_OK) {
         qn__source_unref(&source->base);
         return status;

@@ -20,8 +20,10 @@ typedef struct qn_onnx_node {
     qn_span body;
     const char *name, *op_type, *domain; /* never NULL; domain "ai.onnx" is read as "" */
     uint32_t n_inputs, n_outputs;
-    const char **inputs, **outputs;    /* "" where absent */
-    bool inlined;                      /* written out from a function or branch (onnx_inline.c) */
+    const char **inputs, **outputs; /* "" where absent */
+    bool inlined;                   /* written out from a function or branch (onnx_inline.c) */
+    bool whole;                     /* a call or an If that is not written out (onnx_partial.c) */
+    const struct qn_onnx_node *origin; /* of what is inlined: the main graph's call or If */
     const struct qn_onnx_node *caller; /* whose attributes the function's refer to; or NULL */
     const qn_onnx_function *function;
     const struct qn_onnx_tensor *literal; /* a Constant made from a branch's initializer */

@@ -24,22 +24,33 @@ static inline byte_bounds byte_bounds_of(const qn_q8_out *out)
                          .sign = _mm512_set1_epi8((char)lower)};
 }
 
-/* Sixteen bytes of each. What is below all integers, and a NaN, become the smallest integer. The
- * order is loaded where it is used: compilers would keep it in a register that inner loops need. */
+/* Rounded numbers as bytes, of 16 numbers four from each vector in turn. What is below all
+ * integers, and a NaN, become the smallest integer. */
+static inline __attribute__((always_inline)) __m512i rounded_bytes(const byte_bounds *to, __m512 v0,
+                                                                   __m512 v1, __m512 v2, __m512 v3)
+{
+    const __m512i q0 = _mm512_cvtps_epi32(v0), q1 = _mm512_cvtps_epi32(v1);
+    const __m512i q2 = _mm512_cvtps_epi32(v2), q3 = _mm512_cvtps_epi32(v3);
+    const __m512i low = _mm512_adds_epi16(to->move, _mm512_packs_epi32(q0, q1));
+    const __m512i high = _mm512_adds_epi16(to->move, _mm512_packs_epi32(q2, q3));
+    __m512i bytes = _mm512_packus_epi16(low, high);
+    if (!to->full)
+        bytes = _mm512_xor_si512(to->sign, _mm512_min_epu8(to->hi, _mm512_max_epu8(to->lo, bytes)));
+    return bytes;
+}
+
+/* Sixteen bytes of each. The order is loaded where it is used: compilers would keep it in a
+ * register that inner loops need. */
 static inline __attribute__((always_inline)) __m512i
 to_bytes(const byte_bounds *to, const __m512i v[4], const __m512 scale[4])
 {
     static const int32_t order[16] = {0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15};
     const int32_t *at = order;
-    __m512i q[4];
+    __m512 by[4];
 #pragma GCC unroll 4
     for (size_t i = 0; i < 4; i++)
-        q[i] = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_cvtepi32_ps(v[i]), scale[i]));
-    const __m512i low = _mm512_adds_epi16(to->move, _mm512_packs_epi32(q[0], q[1]));
-    const __m512i high = _mm512_adds_epi16(to->move, _mm512_packs_epi32(q[2], q[3]));
-    __m512i bytes = _mm512_packus_epi16(low, high);
-    if (!to->full)
-        bytes = _mm512_xor_si512(to->sign, _mm512_min_epu8(to->hi, _mm512_max_epu8(to->lo, bytes)));
+        by[i] = _mm512_mul_ps(_mm512_cvtepi32_ps(v[i]), scale[i]);
+    const __m512i bytes = rounded_bytes(to, by[0], by[1], by[2], by[3]);
     __asm__ volatile("" : "+r"(at));
     return _mm512_permutexvar_epi32(_mm512_loadu_si512(at), bytes);
 }

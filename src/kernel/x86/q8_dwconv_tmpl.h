@@ -121,34 +121,51 @@ static inline __attribute__((always_inline)) void run_3x3(const qn_q8_dwconv_arg
     const uint8_t *r2 = args->in[3 * y + 2] + b->c;
     const size_t col = args->in_col[1], next_out = args->out_step;
     size_t at = y * args->out_row + b->c;
-    pair x, z, now, next = b->bias;
-    VEC ahead = WIDEN_U(r2, BLOCK);
-/* x: a column of two rows; z: the third row there and `more` further on. */
+    const VEC outside = SET1_16(args->edge);
+    const pair edge = {outside, outside};
+    /* From this output on the column behind its window is none, or outside. */
+    const size_t ends = args->right ? args->n - 1 : args->n;
+    pair x = edge, z, now, next = b->bias;
+    VEC ahead = outside;
+/* x: a column of two rows; z: the third row there and in the column behind, which is outside or
+ * not wanted where `out`. */
 #define COLUMN() (x = column(r0, r1, BLOCK), r0 += col, r1 += col)
-#define THIRD(more)                                                                                \
+#define AHEAD(out)                                                                                 \
+    do {                                                                                           \
+        ahead = outside;                                                                           \
+        if (!(out)) {                                                                              \
+            ahead = WIDEN_U(r2, BLOCK);                                                            \
+            r2 += col;                                                                             \
+        }                                                                                          \
+    } while (0)
+#define THIRD(out)                                                                                 \
     do {                                                                                           \
         const VEC here = ahead;                                                                    \
-        r2 += (more);                                                                              \
-        ahead = WIDEN_U(r2, BLOCK);                                                                \
+        AHEAD(out);                                                                                \
         z = (pair){LOW16(here, ahead), HIGH16(here, ahead)};                                       \
     } while (0)
 #define BEGIN() add_products(add_products(b->bias, x, w->column[0]), z, w->third[0])
 #define END(acc) add_products(add_products(acc, x, w->column[2]), z, w->third[1])
-    COLUMN();
-    THIRD(col);
+    if (!args->left) {
+        AHEAD(false);
+        COLUMN();
+    }
+    THIRD(false);
     now = BEGIN();
     COLUMN();
     now = add_products(now, x, w->column[1]);
     if (step == 1) {
-        THIRD(col);
+        THIRD(ends == 0);
         next = BEGIN();
     } else {
-        r2 += col;
-        ahead = WIDEN_U(r2, BLOCK);
+        AHEAD(ends == 0);
     }
     for (size_t i = 1;; i++, at += next_out) {
-        COLUMN();
-        THIRD(i < args->n ? col : 0);
+        if (i > ends)
+            x = edge;
+        else
+            COLUMN();
+        THIRD(step == 1 ? i >= ends : i == args->n);
         put(args, b, END(now), at, BLOCK);
         if (i == args->n)
             break;
@@ -159,11 +176,11 @@ static inline __attribute__((always_inline)) void run_3x3(const qn_q8_dwconv_arg
             now = BEGIN();
             COLUMN();
             now = add_products(now, x, w->column[1]);
-            r2 += col;
-            ahead = WIDEN_U(r2, BLOCK);
+            AHEAD(i >= ends);
         }
     }
 #undef COLUMN
+#undef AHEAD
 #undef THIRD
 #undef BEGIN
 #undef END

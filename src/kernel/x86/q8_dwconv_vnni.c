@@ -4,6 +4,7 @@
  * 16 bits. */
 #include "kernel/x86/asm512.h"
 #include "kernel/x86/q8_avx512.h"
+#include "kernel/x86/q8_bytes_avx512.h"
 
 #define DOT16(acc, a, b) dpwssd512(acc, a, b)
 #define FEW_CHANNELS
@@ -64,37 +65,26 @@ static __attribute__((noinline)) void put_quad_floats(const qn_q8_out *out, floa
         c[i] = parts[i / 4 % 4][i / 16 * 4 + i % 4];
 }
 
-static inline __attribute__((always_inline)) void put_quad(const qn_q8_out *out, void *c, size_t at,
-                                                           quad acc, const quad *scale)
+static inline __attribute__((always_inline)) void put_quad(const qn_q8_out *out,
+                                                           const byte_bounds *to, void *c,
+                                                           size_t at, quad acc, const quad *scale)
 {
     __m512 v[4];
 #pragma GCC unroll 4
     for (size_t q = 0; q < 4; q++)
         v[q] = MULF(TO_FLOAT(acc.v[q]), AS_FLOAT(scale->v[q]));
     if (out->is_float) {
-        put_quad_floats(out, (float *)c + at, v);
+        const __m512 copy[4] = {v[0], v[1], v[2], v[3]}; /* or v would always be stored */
+        put_quad_floats(out, (float *)c + at, copy);
         return;
     }
-    /* As in the GEMM: bounds by saturation, unsigned bytes 128 lower until the end. */
-    const int32_t lower = out->lo < 0 ? 0 : 128;
-    const __m512i move = SET1_16((short)(out->zero - lower));
-    const __m512i lo = SET1_8((char)(out->lo - lower)), hi = SET1_8((char)(out->hi - lower));
     if (!out->small_scales) {
         const __m512 most = SET1F((float)(out->hi - out->zero));
 #pragma GCC unroll 4
         for (size_t i = 0; i < 4; i++)
             v[i] = MINF(most, v[i]);
     }
-    __m512i q[4];
-#pragma GCC unroll 4
-    for (size_t i = 0; i < 4; i++)
-        q[i] = TO_INT(v[i]);
-    const __m512i words_low = ADD16(PACK32(q[0], q[1]), move);
-    const __m512i words_high = ADD16(PACK32(q[2], q[3]), move);
-    const __m512i bytes = MIN8(MAX8(PACK16(words_low, words_high), lo), hi);
-    const __m512i flipped = XOR(bytes, _mm512_set1_epi8((char)lower));
-    uint8_t *const p = (uint8_t *)c + at;
-    _mm512_storeu_si512(p, flipped);
+    _mm512_storeu_si512((uint8_t *)c + at, rounded_bytes(to, v[0], v[1], v[2], v[3]));
 }
 
 typedef enum way_of_run { APART, STEP1, STEP2 } way_of_run;
@@ -103,7 +93,7 @@ typedef enum way_of_run { APART, STEP1, STEP2 } way_of_run;
 static inline __attribute__((always_inline)) void wide_row(const qn_q8_dwconv_args *args,
                                                            const way_of_run way, size_t c, size_t y,
                                                            const quad w[3], const quad *bias,
-                                                           const quad *scale)
+                                                           const quad *scale, const byte_bounds *to)
 {
     const uint8_t *r0 = args->in[3 * y] + c, *r1 = args->in[3 * y + 1] + c;
     const uint8_t *r2 = args->in[3 * y + 2] + c;
@@ -112,7 +102,7 @@ static inline __attribute__((always_inline)) void wide_row(const qn_q8_dwconv_ar
     size_t at = y * args->out_row + c;
 #define NEXT(step) (r0 += (step), r1 += (step), r2 += (step))
 #define COLUMN(j) column_of(r0 + (j), r1 + (j), r2 + (j))
-#define PUT(acc) put_quad(&args->format, args->out, at, acc, scale)
+#define PUT(acc) put_quad(&args->format, to, args->out, at, acc, scale)
     if (way == APART) {
         for (size_t i = 0; i < n; i++, at += out_step) {
             quad now = add_column(*bias, COLUMN(0), w[0]);
@@ -122,17 +112,26 @@ static inline __attribute__((always_inline)) void wide_row(const qn_q8_dwconv_ar
         }
         return;
     }
-    quad x = COLUMN(0), now = add_column(*bias, x, w[0]), next = *bias;
-    NEXT(j1);
+    const __m512i outside = _mm512_set1_epi32(args->edge * 0x10101);
+    const quad edge = {{outside, outside, outside, outside}};
+    quad x = edge, now, next = *bias;
+    if (!args->left) {
+        x = COLUMN(0);
+        NEXT(j1);
+    }
+    now = add_column(*bias, x, w[0]);
     x = COLUMN(0);
     now = add_column(now, x, w[1]);
     if (way == STEP1)
         next = add_column(*bias, x, w[0]);
     for (size_t i = 0;; at += out_step) {
-        NEXT(j1);
-        x = COLUMN(0);
+        x = edge;
+        if (++i < n || !args->right) {
+            NEXT(j1);
+            x = COLUMN(0);
+        }
         PUT(add_column(now, x, w[2]));
-        if (++i == n)
+        if (i == n)
             break;
         if (way == STEP1) {
             now = add_column(next, x, w[1]);
@@ -158,9 +157,10 @@ static inline __attribute__((always_inline)) void wide_block(const qn_q8_dwconv_
         const int8_t *const at = args->w + j * args->w_step + c;
         w[j] = column_of(at, at + row, at + 2 * row);
     }
+    const byte_bounds to = byte_bounds_of(&args->format);
     const quad scale = load_quad(args->scale + c), bias = load_quad(args->bias + c);
     for (size_t y = 0; y < args->rows; y++)
-        wide_row(args, way, c, y, w, &bias, &scale);
+        wide_row(args, way, c, y, w, &bias, &scale, &to);
 }
 
 #define WIDE_RUN(way)                                                                              \

@@ -2,6 +2,7 @@
 #include "kernel/x86/q8_avx512.h"
 
 #define MR 8
+#define ROWS 32
 #define PAIRS 0
 #define NP 3
 #define WIDE 1

@@ -3,6 +3,7 @@
 #include "kernel/x86/q8_igemm_avx2.h"
 
 #define MR 6
+#define ROWS 24
 #define PAIRS 0
 #define NP 2
 #define WIDE 0

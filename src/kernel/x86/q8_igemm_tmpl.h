@@ -4,12 +4,12 @@
  * leave their sums in memory; everything else is code that all tiles share. The includer defines:
  *   VEC, FVEC, LANES      vectors of int32 and of float, and their elements
  *   MR, NP                rows and panels of a full tile
- *   LOAD(p), LOADF(p), SET1(x), SET1F(x), XOR(a, b), STORE_ALL(p, v)
- *   DOT(acc, a, b)        acc + four products per lane, a unsigned; exact if the weights are safe
- *   TO_FLOAT(v), MULF, MINF, MAXF   the second operand where one is NaN
- *   TO_INT(v), PACK32, PACK16, ADD16   saturating; MIN8, MAX8, SET1_8(x), SET1_16(x)
- *   ROWS_TOGETHER(v)      brings 32-bit lane i of each 128 bits to part i of the vector
- *   STORE_ROW(p, v, i, n) the first n bytes of that part
+ *   ROWS                  rows of a call: tiles below each other, which find the weights of a panel
+ * in the first level LOAD(p), LOADF(p), SET1(x), SET1F(x), XOR(a, b), STORE_ALL(p, v) DOT(acc, a,
+ * b)        acc + four products per lane, a unsigned; exact if the weights are safe TO_FLOAT(v),
+ * MULF, MINF, MAXF   the second operand where one is NaN TO_INT(v), PACK32, PACK16, ADD16
+ * saturating; MIN8, MAX8, SET1_8(x), SET1_16(x) ROWS_TOGETHER(v)      brings 32-bit lane i of each
+ * 128 bits to part i of the vector STORE_ROW(p, v, i, n) the first n bytes of that part
  *   COPY_END(to, from, i, n, sign)   the bytes from i on of a row of n, XOR sign, up to the next
  *                         multiple of KR; reads nothing outside of 0 to n
  *   STOREF(p, v, n)       the first n floats
@@ -135,11 +135,12 @@ typedef struct start {
     size_t row, panel; /* bytes from one to the next */
 } start;
 
-/* Where whole columns of bytes with small scales go; times 0: nowhere. */
+/* Where whole columns of bytes with small scales go: `times` tiles beside each other of `below`
+ * tiles of rows each; times 0: nowhere, and one tile. */
 typedef struct target {
     bounds limits;
     uint8_t *c;
-    size_t c_stride, times;
+    size_t c_stride, times, below;
 } target;
 
 /* Packed weights of the panels of a tile. */
@@ -190,15 +191,15 @@ static inline __attribute__((always_inline)) void pairs_of_tap(const size_t mr, 
 }
 #endif
 
-/* kc: whole groups. Returns whether the outputs were written, to->times tiles beside each other, as
- * only tiles of many rows can, where the way through memory would show; otherwise the sums are, of
+/* kc: whole groups. Returns whether the outputs were written, all of to->times * to->below, as only
+ * tiles of many rows can, where the way through memory would show; otherwise the sums are, of
  * the one tile there is. */
 static inline __attribute__((always_inline)) bool
 tile(const size_t mr, const size_t np, const bool wide, VEC sums[MR][NP], const start *from,
      const target *to, size_t kc, size_t ks, const uint8_t *const *a, const weights *packed)
 {
     size_t step = packed->panel_bytes;
-    for (size_t times = 0;; times++) {
+    for (size_t times = 0, below = 0;;) {
         const size_t offset = times * np * packed->panel_bytes;
         const uint8_t *w = packed->w + offset, *const begin = (const uint8_t *)from->at + offset;
         VEC acc[MR][NP];
@@ -210,9 +211,10 @@ tile(const size_t mr, const size_t np, const bool wide, VEC sums[MR][NP], const 
 #if PAIRS
         weights at = {.w = w, .order = packed->order + offset / sizeof(uint16_t)};
 #endif
-        const uint8_t *const *tap = a;
-        const uint8_t *ahead = ahead_of(packed, times, ks * (kc / KR) * AHEAD_STEP);
-        for (size_t p = 0; p < ks; p++, tap += MR) {
+        const uint8_t *const *tap = a + below * mr;
+        const uint8_t *ahead =
+            ahead_of(packed, times * to->below + below, ks * (kc / KR) * AHEAD_STEP);
+        for (size_t p = 0; p < ks; p++, tap += ROWS) {
             const uint8_t *rows[MR];
 #pragma GCC unroll 16
             for (size_t m = 0; m < mr; m++)
@@ -240,11 +242,12 @@ tile(const size_t mr, const size_t np, const bool wide, VEC sums[MR][NP], const 
         }
         const bounds limits = to->limits;
         const uint8_t *const scales = packed->w + offset - NR * sizeof(float);
+        uint8_t *const out = to->c + below * mr * to->c_stride + times * np * NR;
 #pragma GCC unroll 4
         for (size_t j = 0; j < np; j++) {
             const uint8_t *const scale_at = scales + j * packed->panel_bytes;
             const FVEC scale = LOADF((const float *)(const void *)scale_at);
-            uint8_t *c = to->c + (times * np + j) * NR;
+            uint8_t *c = out + j * NR;
 #pragma GCC unroll 4
             for (size_t m0 = 0; m0 < mr; m0 += 4, c += 4 * to->c_stride) {
                 VEC four[4];
@@ -254,7 +257,10 @@ tile(const size_t mr, const size_t np, const bool wide, VEC sums[MR][NP], const 
                 put_rows(mr - m0, four_rows(true, four, scale, &limits), NR, c, to->c_stride);
             }
         }
-        if (times + 1 == to->times)
+        if (++below < to->below)
+            continue;
+        below = 0;
+        if (++times == to->times)
             return true;
     }
 }
@@ -270,15 +276,15 @@ typedef bool (*tile_fn)(VEC sums[MR][NP], const start *from, const target *to, s
         return tile(mr, np, way != 0, sums, from, to, kc, ks, a, packed);                          \
     }
 #define NAME(mr, np, way) tile_##mr##_##np##_##way
-#define EIGHT(do, way)                                                                             \
-    do                                                                                             \
-    (1, way) do(2, way) do(3, way) do(4, way) do(5, way) do(6, way) do(7, way) do(8, way)
 #define SIX(do, way)                                                                               \
     do                                                                                             \
     (1, way) do(2, way) do(3, way) do(4, way) do(5, way) do(6, way)
-#define FOUR(do, way)                                                                              \
+#define FEW_WIDE(do, way)                                                                          \
     do                                                                                             \
-    (1, way) do(2, way) do(3, way) do(4, way)
+    (1, way) do(4, way)
+#define FEW_WIDE_ROUNDED(do, way)                                                                  \
+    do                                                                                             \
+    (1, way) do(4, way) do(4, way) do(4, way)
 /* Code is dear: other numbers of rows are rounded up, rows behind the last one are valid ones. */
 #define SOME(do, way)                                                                              \
     do                                                                                             \
@@ -300,10 +306,10 @@ typedef bool (*tile_fn)(VEC sums[MR][NP], const start *from, const target *to, s
 #define NAMES_3(mr, way) {NAME(mr, 1, way), NAME(mr, 2, way), NAME(mr, 3, way)},
 #if PAIRS
 enum { WIDE_MR = 4, SAFE_NP = 1 };
-EIGHT(TILES_1, 0)
-FOUR(TILES_2, 1)
-static const tile_fn tiles[MR][SAFE_NP] = {EIGHT(NAMES_1, 0)};
-static const tile_fn wide_tiles[WIDE_MR][NP] = {FOUR(NAMES_2, 1)};
+SOME(TILES_1, 0)
+FEW_WIDE(TILES_2, 1)
+static const tile_fn tiles[MR][SAFE_NP] = {SOME_ROUNDED(NAMES_1, 0)};
+static const tile_fn wide_tiles[WIDE_MR][NP] = {FEW_WIDE_ROUNDED(NAMES_2, 1)};
 #elif WIDE
 enum { WIDE_MR = 8, SAFE_NP = NP };
 SOME(TILES_3, 0)
@@ -324,11 +330,11 @@ static void long_rows(size_t mr, VEC sums[MR][NP], const start *from, size_t kc,
     const target none = {.times = 0};
     const start sofar = {sums, NP * sizeof(VEC), sizeof(VEC)};
     weights at = *packed;
-    for (size_t p = 0; p < ks; p++, a += MR) {
+    for (size_t p = 0; p < ks; p++, a += ROWS) {
         for (size_t k = 0; k < kc; k += QN_Q8_PAIRS_K) {
             const size_t n = kc - k < QN_Q8_PAIRS_K ? kc - k : QN_Q8_PAIRS_K;
-            const uint8_t *rows[MR] = {0};
-            for (size_t m = 0; m < mr; m++)
+            const uint8_t *rows[MR];
+            for (size_t m = 0; m < MR; m++)
                 rows[m] = a[m] + k;
             tiles[mr - 1][0](sums, from, &none, n, 1, rows, &at);
             from = &sofar;
@@ -400,7 +406,7 @@ static void put_bytes(size_t mr, size_t np, VEC sums[MR][NP], const uint8_t *sca
 /* --- copied rows ------------------------------------------------------------------------------ */
 /* Rows that need flipping, or that end inside a group, are copied to the stack: all of them once
  * for all panels, or what has room for it part by part. */
-enum { COPY_ROOM = 40960, COPY_POINTERS = 1024, COPY_MAX_K = 4096 };
+enum { COPY_ROOM = 40960, COPY_POINTERS = 2048, COPY_MAX_K = 4096 };
 _Static_assert(COPY_MAX_K *MR <= COPY_ROOM && COPY_MAX_K % QN_Q8_PAIRS_K == 0, "parts of rows");
 
 typedef struct copied {
@@ -418,7 +424,7 @@ static size_t row_step(size_t kc)
 static size_t taps_with_room(size_t mr, size_t kc)
 {
     const size_t n = COPY_ROOM / (row_step(kc) * mr);
-    return n < COPY_POINTERS / MR ? n : COPY_POINTERS / MR;
+    return n < COPY_POINTERS / ROWS ? n : COPY_POINTERS / ROWS;
 }
 
 /* Bytes k to k + kc of the rows of ks taps. Stores are as wide as the room allows: loads of four
@@ -431,16 +437,16 @@ static void copy_rows(const copied *to, size_t mr, size_t k, size_t kc, size_t k
     uint8_t *room = to->room;
     for (size_t p = 0; p < ks; p++) {
         for (size_t m = 0; m < mr; m++, room += step) {
-            const uint8_t *const from = a[p * MR + m] + k;
+            const uint8_t *const from = a[p * ROWS + m] + k;
             size_t i = 0;
             for (; i + sizeof(VEC) <= kc; i += sizeof(VEC))
                 STORE_ALL(room + i, XOR(LOAD(from + i), sign));
             if (i < kc)
                 COPY_END(room, from, i, kc, sign);
-            to->rows[p * MR + m] = room;
+            to->rows[p * ROWS + m] = room;
         }
-        for (size_t m = mr; m < MR; m++)
-            to->rows[p * MR + m] = to->rows[p * MR + mr - 1];
+        for (size_t m = mr; m < ROWS; m++)
+            to->rows[p * ROWS + m] = to->rows[p * ROWS + mr - 1];
     }
 }
 
@@ -461,7 +467,7 @@ static void tile_in_parts(bool wide, VEC sums[MR][NP], start from, size_t mr, si
         const size_t taps = ks - p < p_step ? ks - p : p_step;
         for (size_t k = 0; k < kc; k += k_step) {
             const size_t n = kc - k < k_step ? kc - k : k_step, n_up = (n + KR - 1) / KR * KR;
-            copy_rows(copy, mr, k, n, taps, a + p * MR);
+            copy_rows(copy, mr, k, n, taps, a + p * ROWS);
             run_tile(wide, mr, np, sums, &from, &none, n_up, taps, copy->rows, &packed);
             from = sofar;
             packed.w += taps * n_up * NR;
@@ -478,34 +484,37 @@ static size_t tiles_at_once(size_t nc, size_t panels, size_t np)
     return NP > 2 && np == NP && times > 1 && panels - times * np == 1 ? times - 1 : times;
 }
 
-void IGEMM(size_t mr, size_t nc, size_t kc, size_t ks, const uint8_t *const *a, uint8_t flip,
-           bool safe, const void *w, void *c, size_t c_stride, const qn_q8_out *out)
+/* A call but for its rows. */
+typedef struct product {
+    size_t nc, kc, ks, k_up, weight_bytes, panel_bytes, c_stride;
+    uint8_t flip;
+    bool wide, puts; /* puts: tiles may write outputs themselves */
+    const uint8_t *packed;
+    const qn_q8_out *out;
+} product;
+
+/* `below` tiles of mr rows each times all panels. */
+static void run_rows(const product *p, size_t mr, size_t below, const uint8_t *const *a, void *c,
+                     size_t *ahead)
 {
-    const size_t k_up = (kc + KR - 1) / KR * KR, weight_bytes = ks * k_up * NR;
-    size_t panel_bytes = NR * (sizeof(int32_t) + sizeof(float)) + weight_bytes;
-    if (PAIRS)
-        panel_bytes = (panel_bytes + ks * order_of(k_up) * sizeof(uint16_t) + 63) / 64 * 64;
+    const qn_q8_out *const out = p->out;
     const size_t elem = out->is_float ? sizeof(float) : 1;
-    const bool wide = WIDE && !safe;
-    const size_t most = wide ? NP : SAFE_NP;
-    const bool long_k = PAIRS && k_up > QN_Q8_PAIRS_K;
+    const size_t most = p->wide ? NP : SAFE_NP;
     uint8_t room[COPY_ROOM];
     const uint8_t *rows[COPY_POINTERS];
     VEC sums[MR][NP];
-    const copied copy = {flip, room, rows};
-    bool in_parts = (flip != 0 || k_up != kc) && kc > 0 && ks > 0;
-    if (in_parts && kc <= COPY_MAX_K && ks <= taps_with_room(mr, kc)) {
-        copy_rows(&copy, mr, 0, kc, ks, a);
+    const copied copy = {p->flip, room, rows};
+    bool in_parts = (p->flip != 0 || p->k_up != p->kc) && p->kc > 0 && p->ks > 0;
+    if (in_parts && p->kc <= COPY_MAX_K && p->ks <= taps_with_room(mr * below, p->kc)) {
+        copy_rows(&copy, mr * below, 0, p->kc, p->ks, a);
         a = rows;
         in_parts = false;
     }
-    size_t ahead = 0;
-    const bool puts =
-        out->small_scales && !out->is_float && !in_parts && !wide && !long_k && mr >= PUT_LEAST;
-    const uint8_t *packed = w;
-    target to = {bounds_of(out), NULL, c_stride, 0};
-    start from = {packed, 0, panel_bytes};
-    size_t panels = (nc + NR - 1) / NR;
+    const bool puts = p->puts && !in_parts && mr >= PUT_LEAST;
+    const uint8_t *packed = p->packed;
+    target to = {bounds_of(out), NULL, p->c_stride, 0, 1};
+    start from = {packed, 0, p->panel_bytes};
+    size_t nc = p->nc, panels = (nc + NR - 1) / NR;
     while (panels > 0) {
         /* One more panel than a full tile takes is two pairs rather than a slow single one. */
         const size_t np = most > 2 && panels == 4 ? 2 : panels < most ? panels : most;
@@ -514,31 +523,66 @@ void IGEMM(size_t mr, size_t nc, size_t kc, size_t ks, const uint8_t *const *a, 
         const size_t columns = nc < part * NR ? nc : part * NR;
         const uint8_t *const scales = packed + NR * sizeof(int32_t);
         const uint8_t *const first = scales + NR * sizeof(float);
-        const bool ahead_ends = ahead >= out->ahead_bytes;
+        const bool ahead_ends = *ahead >= out->ahead_bytes;
         const weights tiled = {.w = first,
-                               .order = (const uint16_t *)(const void *)(first + weight_bytes),
-                               .panel_bytes = panel_bytes,
-                               .ahead = ahead_ends ? first : out->ahead + ahead,
-                               .ahead_bytes = ahead_ends ? 0 : out->ahead_bytes - ahead};
-        ahead += part / np * ks * (k_up / KR) * AHEAD_STEP;
-        bool done = false;
+                               .order = (const uint16_t *)(const void *)(first + p->weight_bytes),
+                               .panel_bytes = p->panel_bytes,
+                               .ahead = ahead_ends ? first : out->ahead + *ahead,
+                               .ahead_bytes = ahead_ends ? 0 : out->ahead_bytes - *ahead};
+        *ahead += part / np * (times > 0 ? below : 1) * p->ks * (p->k_up / KR) * AHEAD_STEP;
         from.at = packed;
-        to.c = c;
         to.times = times;
-        if (in_parts)
-            tile_in_parts(wide, sums, from, mr, np, kc, ks, a, tiled, &copy);
-        else
-            done = run_tile(wide, mr, np, sums, &from, &to, k_up, ks, a, &tiled);
-        if (done)
-            ;
-        else if (out->is_float)
-            put_floats(mr, np, sums, scales, panel_bytes, columns, c, c_stride, out);
-        else
-            put_bytes(mr, np, sums, scales, panel_bytes, columns, c, c_stride, &to.limits);
-        packed += part * panel_bytes;
+        to.below = times > 0 ? below : 1;
+        for (size_t i = 0; i < below; i += to.below) {
+            uint8_t *const at = (uint8_t *)c + i * mr * p->c_stride * elem;
+            bool done = false;
+            to.c = at;
+            if (in_parts)
+                tile_in_parts(p->wide, sums, from, mr, np, p->kc, p->ks, a + i * mr, tiled, &copy);
+            else
+                done =
+                    run_tile(p->wide, mr, np, sums, &from, &to, p->k_up, p->ks, a + i * mr, &tiled);
+            if (done)
+                ;
+            else if (out->is_float)
+                put_floats(mr, np, sums, scales, p->panel_bytes, columns, (float *)(void *)at,
+                           p->c_stride, out);
+            else
+                put_bytes(mr, np, sums, scales, p->panel_bytes, columns, at, p->c_stride,
+                          &to.limits);
+        }
+        packed += part * p->panel_bytes;
         c = (uint8_t *)c + columns * elem;
         nc -= columns;
         panels -= part;
+    }
+}
+
+/* What the rows of tiles below each other and a panel may take of the first level. */
+enum { NEAR_BYTES = 32 << 10 };
+
+void IGEMM(size_t mr, size_t nc, size_t kc, size_t ks, const uint8_t *const *a, uint8_t flip,
+           bool safe, const void *w, void *c, size_t c_stride, const qn_q8_out *out)
+{
+    const size_t k_up = (kc + KR - 1) / KR * KR, weight_bytes = ks * k_up * NR;
+    size_t panel_bytes = NR * (sizeof(int32_t) + sizeof(float)) + weight_bytes;
+    if (PAIRS)
+        panel_bytes = (panel_bytes + ks * order_of(k_up) * sizeof(uint16_t) + 63) / 64 * 64;
+    const bool wide = WIDE && !safe, long_k = PAIRS && k_up > QN_Q8_PAIRS_K;
+    const product p = {
+        nc,          kc,       ks,   k_up, weight_bytes,
+        panel_bytes, c_stride, flip, wide, out->small_scales && !out->is_float && !wide && !long_k,
+        w,           out};
+    const size_t parts = (mr + MR - 1) / MR, more = mr % parts;
+    const size_t near = NEAR_BYTES / (weight_bytes / NR * MR + 1), most = near > 2 ? near - 1 : 1;
+    size_t ahead = 0;
+    for (size_t tile = 0, count; tile < parts; tile += count) {
+        const size_t rows = mr / parts + (tile < more);
+        const size_t same = tile < more ? more - tile : parts - tile;
+        count = same < most ? same : most;
+        run_rows(&p, rows, count, a, c, &ahead);
+        a += count * rows;
+        c = (uint8_t *)c + count * rows * c_stride * (out->is_float ? sizeof(float) : 1);
     }
     /* Left out by the compiler behind indirect calls: see the float kernel. */
     _mm256_zeroupper();

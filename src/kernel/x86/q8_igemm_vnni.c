@@ -206,11 +206,12 @@ static void put_sums(const product *g, const place *p, size_t np, const qn_q8_ou
 
 /* --- columns ---------------------------------------------------------------------------------- */
 /* Panels of the next tile: four where their weights stay in the first level for the rows below
- * (outputs of four take the fewest steps), else three: more rows share what is loaded. */
-enum { FOUR_MAX_K = 256 };
+ * (outputs of four take the fewest steps), else three: more rows share what is loaded. Of few k
+ * outputs are most of the work, and those of three take as many steps as those of four. */
+enum { FOUR_MAX_K = 256, FEW_K = 128 };
 static size_t panels_at_once(size_t mr, size_t panels, size_t k)
 {
-    if (mr == 1)
+    if (mr == 1 || k <= FEW_K)
         return panels < NP ? panels : NP;
     if (k <= FOUR_MAX_K)
         return panels % 4 == 0 ? 4 : panels < 3 ? panels : 3;
@@ -230,7 +231,7 @@ static void run_tiles(const product *g, const place *p, size_t np)
 
 typedef struct ahead {
     const uint8_t *at;
-    size_t bytes, tile_bytes;
+    size_t bytes, step, tile_bytes;
 } ahead;
 
 /* `times` tiles of n rows. */
@@ -241,7 +242,7 @@ static void rows_of_tiles(const product *g, place *p, size_t np, ahead *next, co
     p->ahead_step = 0;
     if (next->bytes > 0 && next->bytes >= bytes) {
         p->ahead = next->at;
-        p->ahead_step = AHEAD_STEP;
+        p->ahead_step = next->step;
         next->at += bytes;
         next->bytes -= bytes;
     }
@@ -264,7 +265,8 @@ static void all_columns(const product *g, size_t mr, size_t nc, const uint8_t *c
                         const uint8_t *w, uint8_t *c, const qn_q8_out *out)
 {
     const size_t elem = out->is_float ? sizeof(float) : 1;
-    ahead next = {out->ahead, out->ahead_bytes, g->ks * (g->kc / KR) * AHEAD_STEP};
+    const size_t step = out->ahead_twice ? 2 * AHEAD_STEP : AHEAD_STEP;
+    ahead next = {out->ahead, out->ahead_bytes, step, g->ks * (g->kc / KR) * step};
     __m512i sums[MR / 2][NP];
     for (size_t panels = (nc + NR - 1) / NR, np; panels > 0; panels -= np) {
         np = panels_at_once(mr, panels, g->ks * g->kc);

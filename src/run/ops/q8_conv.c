@@ -11,8 +11,11 @@
  * most pairs anyway where there are many. With few channels the input may lie as it likes: it is
  * copied value by value. */
 enum { ROWS_MAX_CHANNELS = 256, ROWS_MAX_CHANNELS_PAIRS = 64, ANY_LAYOUT_CHANNELS = 8 };
-/* Bytes before the padded buffer. */
-enum { ROWS_FRONT = 64 };
+
+static size_t round_up(size_t n, size_t to)
+{
+    return (n + to - 1) / to * to;
+}
 
 /* --- preparing ---------------------------------------------------------------------------------*/
 static void choose_way(qn_q8_conv *s, size_t groups)
@@ -25,15 +28,25 @@ static void choose_way(qn_q8_conv *s, size_t groups)
     s->packed.ks = w->kh * w->kw;
     s->packed.kc = s->cin;
     s->way = QN_Q8_TAPS;
+    s->fold = 1;
     const size_t most = s->packed.kernel.pairs ? ROWS_MAX_CHANNELS_PAIRS : ROWS_MAX_CHANNELS;
     if (s->cin == 1 && s->packed.n == 1 && qn__q8_depthwise_fits(w)) {
         s->way = QN_Q8_DEPTHWISE;
     } else if (groups == 1 && w->kw > 1 && w->c <= most && w->dw == 1 && w->pl < w->kw &&
                w->pr < w->kw && w->pt < w->kh * w->dh && w->pb < w->kh * w->dh) {
         s->way = QN_Q8_ROWS;
-        const size_t kr = s->packed.kernel.kr;
+        const size_t kr = s->packed.kernel.kr, one = round_up(w->kw * w->c, kr);
+        const size_t two = round_up((w->kw + w->sw) * w->c, kr);
+        /* Weights stay in the same pairs. */
+        if (w->ow % 2 == 0 && 2 * w->oc <= s->packed.kernel.nr && w->sw * w->c % 2 == 0 &&
+            two < 2 * one)
+            s->fold = 2;
         s->packed.ks = w->kh;
-        s->packed.kc = (w->kw * w->c + kr - 1) / kr * kr;
+        s->packed.kc = s->fold == 2 ? two : one;
+        s->packed.n *= s->fold;
+        s->inner.ow /= s->fold;
+        s->inner.sw *= s->fold;
+        s->inner.oc *= s->fold;
         s->inner.h += w->pt + w->pb;
         s->inner.w += w->pl + w->pr;
         s->inner.kw = 1;
@@ -48,23 +61,56 @@ static void choose_way(qn_q8_conv *s, size_t groups)
  * begins inside a pair: it is read from one byte earlier, which meets a weight of zero. */
 static size_t row_shift(const qn_q8_conv *s, size_t y)
 {
-    const size_t taken = s->window.kw * s->window.c;
+    const size_t taken = (s->window.kw + (s->fold - 1) * s->window.sw) * s->window.c;
     return s->way == QN_Q8_ROWS && y % 2 == 1 && taken % 2 == 1 && taken < s->packed.kc;
 }
 
 /* [o][i][kh][kw] to [o][ks][kc], or for depthwise (i = 1) to [kh][kw][o]. */
-static void reorder(const qn_q8_conv *s, int8_t *to, const int8_t *from)
+static void reorder(const qn_q8_conv *s, int8_t *to, const int8_t *values)
 {
     const qn_window *const w = &s->window;
     const bool depthwise = s->way == QN_Q8_DEPTHWISE;
     const size_t stride_o = depthwise ? 1 : s->packed.ks * s->packed.kc;
     const size_t stride_x = depthwise ? w->oc : s->cin;
     const size_t stride_y = s->way == QN_Q8_ROWS ? s->packed.kc : w->kw * stride_x;
-    for (size_t o = 0; o < w->oc; o++)
-        for (size_t i = 0; i < s->cin; i++)
-            for (size_t y = 0; y < w->kh; y++)
-                for (size_t x = 0; x < w->kw; x++)
-                    to[o * stride_o + y * stride_y + row_shift(s, y) + x * stride_x + i] = *from++;
+    for (size_t f = 0; f < s->fold; f++, to += w->oc * stride_o + w->sw * stride_x) {
+        const int8_t *from = values;
+        for (size_t o = 0; o < w->oc; o++)
+            for (size_t i = 0; i < s->cin; i++)
+                for (size_t y = 0; y < w->kh; y++)
+                    for (size_t x = 0; x < w->kw; x++)
+                        to[o * stride_o + y * stride_y + row_shift(s, y) + x * stride_x + i] =
+                            *from++;
+    }
+}
+
+/* What every output of a fold has. */
+static bool repeat_numbers(const qn_context *ctx, qn_q8_conv *s, const qn_requant *requant)
+{
+    const size_t oc = s->window.oc, all = s->fold * oc;
+    if (s->fold == 1)
+        return true;
+    s->scale = qn__calloc(ctx, all, sizeof(float) + sizeof(int32_t));
+    if (s->scale == NULL)
+        return false;
+    s->bias = requant->bias != NULL ? (int32_t *)(void *)(s->scale + all) : NULL;
+    for (size_t i = 0; i < all; i++) {
+        s->scale[i] = requant->scale[i % oc];
+        if (s->bias != NULL)
+            s->bias[i] = requant->bias[i % oc];
+    }
+    return true;
+}
+
+/* The numbers of the columns of the product. */
+static qn_requant columns_of(const qn_q8_conv *s, const qn_requant *requant)
+{
+    qn_requant out = *requant;
+    if (s->fold > 1) {
+        out.scale = s->scale;
+        out.bias = s->bias;
+    }
+    return out;
 }
 
 /* Of which columns of outputs the windows lie between the left and the right edge. With QN_Q8_ROWS
@@ -111,7 +157,8 @@ static bool reserve_scratch(qn_step *step, qn_q8_conv *s)
         if (!qn_mul_size(&s->slack_at, p->h, p->w) ||
             !qn_mul_size(&s->slack_at, s->slack_at, p->c) ||
             !qn_mul_size(&s->slack_at, s->slack_at, p->n) ||
-            !qn_add_size(&bytes, s->slack_at, ROWS_FRONT + s->packed.kernel.kr) ||
+            !qn_add_size(&bytes, s->slack_at,
+                         QN_Q8_ROWS_FRONT + s->packed.kernel.kr + w->pl * w->c) ||
             !reserve(step, &s->padded_at, bytes))
             return false;
     }
@@ -139,7 +186,7 @@ static qn_status pack(const qn_plan *plan, qn_step *step, qn_q8_conv *s, const q
     int8_t *own, *ordered = NULL;
     const int8_t *values = qn__q8_values(ctx, weights, count, &own);
     if (values != NULL && !as_they_lie)
-        ordered = qn__calloc(ctx, s->window.oc, k);
+        ordered = qn__calloc(ctx, s->fold * s->window.oc, k);
     if (values == NULL || (ordered == NULL && !as_they_lie)) {
         qn__free(ctx, own);
         return QN_NOMEM(error);
@@ -156,7 +203,8 @@ static qn_status pack(const qn_plan *plan, qn_step *step, qn_q8_conv *s, const q
         step->kernel_name = step->kernels->q8_dwconv.name;
     } else {
         const qn_q8_strides strides = strides_of(s);
-        status = qn__q8_pack(plan, step, x, requant, values, &strides, &s->packed, error);
+        const qn_requant columns = columns_of(s, requant);
+        status = qn__q8_pack(plan, step, x, &columns, values, &strides, &s->packed, error);
     }
     qn__free(ctx, own);
     return status;
@@ -171,8 +219,10 @@ bool qn__q8_conv_find(const qn_plan *plan, const qn_step *step, const qn_window 
     out->packed.kernel = step->kernels->q8_igemm;
     choose_way(out, groups);
     const qn_q8_strides strides = strides_of(out);
-    return out->way != QN_Q8_DEPTHWISE &&
-           qn__q8_find(plan, step, x, requant, &strides, &out->packed);
+    if (out->way == QN_Q8_DEPTHWISE || !repeat_numbers(qn__plan_context(plan), out, requant))
+        return false;
+    const qn_requant columns = columns_of(out, requant);
+    return qn__q8_find(plan, step, x, &columns, &strides, &out->packed);
 }
 
 qn_status qn__q8_conv_prepare(const qn_plan *plan, qn_step *step, const qn_qparams *x,
@@ -180,6 +230,8 @@ qn_status qn__q8_conv_prepare(const qn_plan *plan, qn_step *step, const qn_qpara
                               qn_q8_conv *out, qn_error *error)
 {
     const qn_context *const ctx = qn__plan_context(plan);
+    if (out->fold > 1 && out->scale == NULL)
+        return QN_NOMEM(error);
     if (out->packed.data == NULL)
         QN_TRY(pack(plan, step, out, x, weights, requant, error));
     if (out->way != QN_Q8_DEPTHWISE) {
@@ -202,6 +254,7 @@ void qn__q8_conv_free(const qn_context *ctx, qn_q8_conv *conv)
 {
     qn__q8_packed_free(ctx, &conv->packed);
     qn__q8_depthwise_free(ctx, &conv->depthwise);
+    qn__free(ctx, conv->scale);
     qn__free(ctx, conv->taps);
     qn__free(ctx, conv->zeros);
     *conv = (qn_q8_conv){0};
@@ -213,11 +266,22 @@ typedef struct conv_call {
     const uint8_t *in; /* what the GEMM reads, channels-last */
 } conv_call;
 
+typedef uintptr_t pointers
+    __attribute__((vector_size(2 * sizeof(uintptr_t)), aligned(8), may_alias));
+
 /* Pointers to n rows `step` apart. */
-static inline void spaced_rows(const uint8_t **a, const uint8_t *first, size_t step, size_t n)
+static void spaced_rows(const uint8_t **a, const uint8_t *first, size_t step, size_t n)
 {
+    const uintptr_t at = (uintptr_t)first;
+    pointers low = {at, at + step}, high = {at + 2 * step, at + 3 * step};
+    for (; n >= 4; n -= 4, a += 4) {
+        *(pointers *)(void *)a = low;
+        *(pointers *)(void *)(a + 2) = high;
+        low += 4 * step;
+        high += 4 * step;
+    }
     for (size_t i = 0; i < n; i++)
-        a[i] = first + i * step;
+        a[i] = (const uint8_t *)low[0] + i * step;
 }
 
 /* Entries behind the rows of each tap repeat the last one. */
@@ -296,6 +360,38 @@ static void tap_rows(const qn_q8_job *job, size_t group, size_t m0, size_t mr, c
     repeat_last(a, ks, mr, mr_max);
 }
 
+/* With QN_Q8_ROWS no tap leaves the buffer: those of the first one, moved. */
+static void buffer_rows(const qn_q8_job *job, size_t group, size_t m0, size_t mr, const uint8_t **a)
+{
+    const conv_call *const call = job->ctx;
+    const qn_q8_conv *const s = call->s;
+    const qn_window *const w = &s->inner;
+    const size_t mr_max = job->packed->kernel.mr, step = w->sw * w->c, row = w->sh * w->w * w->c;
+    const size_t y = m0 / w->ow;
+    size_t ox = m0 - y * w->ow, oy = w->n == 1 ? y : y % w->oh;
+    const uint8_t *at = call->in + y / w->oh * w->h * w->w * w->c + oy * row;
+    (void)group; /* there is one */
+    for (size_t r = 0, n; r < mr; r += n) {
+        n = mr - r < w->ow - ox ? mr - r : w->ow - ox;
+        spaced_rows(a + r, at + ox * step, step, n);
+        ox = 0;
+        at += row;
+        if (++oy == w->oh) {
+            oy = 0;
+            at += (ptrdiff_t)(w->h * w->w * w->c) - (ptrdiff_t)(w->oh * row);
+        }
+    }
+    repeat_last(a, 1, mr, mr_max);
+    for (size_t p = 1; p < job->packed->ks; p++) {
+        const uintptr_t tap = (uintptr_t)s->taps[p];
+        pointers *const to = (pointers *)(void *)(a + p * mr_max);
+        const pointers *const from = (const pointers *)(void *)a;
+#pragma GCC unroll 4
+        for (size_t r = 0; r < mr_max / 2; r++)
+            to[r] = from[r] + tap;
+    }
+}
+
 typedef struct pad_call {
     const qn_window *from, *to;
     const uint8_t *in;
@@ -304,19 +400,19 @@ typedef struct pad_call {
     bool channels_last;
 } pad_call;
 
-/* One row of the padded buffer. */
+/* One row of the padded buffer, from its first pixel to that of the next row: what pads the two is
+ * written at once. */
 static void pad_row(void *arg, size_t index)
 {
     const pad_call *const call = arg;
     const qn_window *const w = call->from;
-    const size_t c = w->c, image = index / call->to->h, y = index % call->to->h;
-    uint8_t *out = call->out + index * call->to->w * c;
+    const size_t c = w->c, image = w->n == 1 ? 0 : index / call->to->h;
+    const size_t y = index - image * call->to->h;
+    uint8_t *const out = call->out + (index * call->to->w + w->pl) * c;
     if (y < w->pt || y - w->pt >= w->h) {
         memset(out, call->zero, call->to->w * c);
         return;
     }
-    memset(out, call->zero, w->pl * c);
-    out += w->pl * c;
     if (call->channels_last || c == 1) {
         memcpy(out, call->in + (image * w->h + y - w->pt) * w->w * c, w->w * c);
     } else {
@@ -334,7 +430,7 @@ static void pad_row(void *arg, size_t index)
                     out[x * c + i] = in[i * plane + x];
         }
     }
-    memset(out + w->w * c, call->zero, w->pr * c);
+    memset(out + w->w * c, call->zero, (w->pr + w->pl) * c);
 }
 
 void qn__q8_conv_run(const qn_q8_conv *s, const qn_run_env *env, const qn_view *in,
@@ -350,8 +446,8 @@ void qn__q8_conv_run(const qn_q8_conv *s, const qn_run_env *env, const qn_view *
         return;
     }
     if (s->way == QN_Q8_ROWS) {
-        uint8_t *const padded = scratch + s->padded_at + ROWS_FRONT;
-        memset(padded - ROWS_FRONT, s->zero, ROWS_FRONT);
+        uint8_t *const padded = scratch + s->padded_at + QN_Q8_ROWS_FRONT;
+        memset(padded - QN_Q8_ROWS_FRONT, s->zero, QN_Q8_ROWS_FRONT + w->pl * w->c);
         pad_call pad = {w, &s->inner, x, padded, s->zero, in->layout == QN_LAYOUT_CHANNELS_LAST};
         qn__parallel(env->pool, pad_row, &pad, w->n * s->inner.h);
         /* The last window's run may end behind the last pixel. */
@@ -361,14 +457,16 @@ void qn__q8_conv_run(const qn_q8_conv *s, const qn_run_env *env, const qn_view *
     const conv_call call = {s, x};
     const qn_q8_job job = {
         .packed = &s->packed,
-        .m = w->n * w->oh * w->ow,
+        .m = w->n * w->oh * s->inner.ow,
         .c = out->data,
-        .c_stride = w->oc,
+        .c_stride = s->inner.oc,
         .c_group = s->packed.n,
         .out = qn__q8_format(requant),
-        .rows = s->direct ? direct_rows : tap_rows,
+        .rows = s->direct              ? direct_rows
+                : s->way == QN_Q8_ROWS ? buffer_rows
+                                       : tap_rows,
         .ctx = &call,
-        .run = s->way == QN_Q8_ROWS ? w->ow : 0,
+        .run = s->way == QN_Q8_ROWS ? s->inner.ow : 0,
         .ahead = env->ahead,
         .ahead_bytes = env->ahead_bytes,
         .row_buffer = s->has_rows ? (const uint8_t **)(void *)(scratch + s->rows_at) : NULL,

@@ -8,6 +8,9 @@
 
 typedef enum qn_q8_way { QN_Q8_DEPTHWISE, QN_Q8_ROWS, QN_Q8_TAPS } qn_q8_way;
 
+/* Bytes before the padded buffer of QN_Q8_ROWS. */
+enum { QN_Q8_ROWS_FRONT = 64 };
+
 typedef struct qn_q8_conv {
     qn_q8_way way;
     qn_window window; /* the node's */
@@ -15,7 +18,12 @@ typedef struct qn_q8_conv {
                          number of the kernel's groups of k, and weights of what lies behind a
                          window are zeros */
     size_t cin;       /* channels of one group */
-    bool direct;      /* output pixel i reads input pixel i */
+    /* QN_Q8_ROWS: neighbouring outputs that are one of so many times the channels, because a panel
+     * of weights is at most half full: weights are repeated where the next window lies. */
+    size_t fold;
+    float *scale;  /* [fold * oc] or NULL; bias behind it */
+    int32_t *bias; /* or NULL */
+    bool direct;   /* output pixel i reads input pixel i */
     qn_q8_packed packed;
     size_t inside_from, inside_to; /* columns of outputs whose windows no left or right edge cuts */
     ptrdiff_t *taps;               /* [ks] offsets of taps from a window's first element */

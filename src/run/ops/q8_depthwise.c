@@ -1,4 +1,5 @@
-/* Rows of input that windows need are copied to the stack with their padding, so that kernels see
+/* Where the kernel knows about the left and the right edge it reads the input in place. Elsewhere
+ * rows of input that windows need are copied to the stack with their padding, so that kernels see
  * whole windows only; they stay there while rows of outputs follow each other. The copy also makes
  * bytes unsigned. Where pixels are short, several are one pixel of more channels for the kernel:
  * weights are repeated, and with strides the columns of a row are put apart by their remainder. */
@@ -16,6 +17,8 @@ enum { ROOM = 32 << 10, SLOTS = 40, ROWS = 8, TAPS = 32 };
 enum { ALIGN = 64, COPY_OVER = 16 };
 /* More channels than this are not taken at once where rows are long, and fewer never. */
 enum { MANY_CHANNELS = 256, MIN_CHANNELS = 16, FOLD_MOST = 16, TASKS_PER_THREAD = 4 };
+/* Fewer rows are no task of their own where none are copied. */
+enum { MIN_ROWS = 3 };
 
 /* --- preparing ---------------------------------------------------------------------------------*/
 static size_t round_up(size_t n, size_t to)
@@ -105,6 +108,12 @@ qn__q8_depthwise_prepare(const qn_context *ctx, const qn_window *window, const q
     out->fold = fold_of(window, out->kernel.block);
     out->phases = out->fold > 1 ? window->sw : 1;
     choose_parts(out);
+    const ptrdiff_t after =
+        (ptrdiff_t)columns_of(window, window->ow) - (ptrdiff_t)(window->pl + window->w);
+    out->in_place = out->kernel.edges && out->flip == 0 && c >= out->kernel.block &&
+                    window->kh == 3 && window->kw == 3 && window->dh == 1 && window->dw == 1 &&
+                    window->sw <= 2 && window->pl <= 1 && after <= 1 && window->w * c <= ROOM;
+    out->right = after == 1;
     const size_t all = out->fold * c;
     if (!qn_mul_size(&out->bytes, all, taps + sizeof(int32_t) + sizeof(float)))
         return QN_NOMEM(error);
@@ -141,7 +150,7 @@ typedef struct depthwise_call {
     const qn_q8_depthwise *d;
     const uint8_t *in;
     uint8_t *out;
-    size_t rows, tasks; /* rows: n * oh */
+    size_t rows, tasks, shares; /* rows: n * oh; shares of the channels */
 } depthwise_call;
 
 /* Outputs [x0, x1) of channels [c0, c0 + c) of an image. */
@@ -149,7 +158,7 @@ typedef struct part {
     const uint8_t *in;
     uint8_t *out; /* of the row that is written next */
     size_t x0, x1, c0, c;
-    size_t row_bytes, phase_bytes;
+    size_t row_bytes, phase_bytes, phase_columns;
 } part;
 
 typedef uint8_t bytes16 __attribute__((vector_size(16), aligned(1), may_alias));
@@ -185,12 +194,18 @@ static void copy_pixels(uint8_t *to, const uint8_t *from, size_t n, size_t c, si
         memcpy(to + done * c, from + done * step, c);
 }
 
+/* Pixels of one of s phases among n columns, rounded up. */
+static inline ptrdiff_t phases_of(ptrdiff_t n, ptrdiff_t s)
+{
+    return s == 1 ? n : s == 2 ? (n + 1) / 2 : (n + s - 1) / s; /* divisions take their time */
+}
+
 /* Row y, which may lie in the padding, as windows from output x0 on see it. */
 static void copy_row(const qn_q8_depthwise *d, const part *p, ptrdiff_t y, uint8_t *to)
 {
     const qn_window *const w = &d->window;
     const ptrdiff_t s = (ptrdiff_t)d->phases, width = (ptrdiff_t)w->w;
-    const ptrdiff_t n = (ptrdiff_t)(p->phase_bytes / p->c);
+    const ptrdiff_t n = (ptrdiff_t)p->phase_columns;
     if (y < 0 || y >= (ptrdiff_t)w->h) {
         memset(to, d->zero ^ d->flip, p->row_bytes);
         return;
@@ -199,8 +214,8 @@ static void copy_row(const qn_q8_depthwise *d, const part *p, ptrdiff_t y, uint8
     for (ptrdiff_t phase = 0; phase < s; phase++, at += p->phase_bytes) {
         /* Pixel i of the phase is column first + i * s: inside from `lo` to `hi`. */
         const ptrdiff_t first = (ptrdiff_t)(p->x0 * w->sw) - (ptrdiff_t)w->pl + phase;
-        ptrdiff_t lo = first < 0 ? (-first + s - 1) / s : 0;
-        ptrdiff_t hi = first < width ? (width - first + s - 1) / s : 0;
+        ptrdiff_t lo = first < 0 ? phases_of(-first, s) : 0;
+        ptrdiff_t hi = first < width ? phases_of(width - first, s) : 0;
         lo = lo < n ? lo : n;
         hi = hi < n ? hi : n;
         hi = hi > lo ? hi : lo;
@@ -263,24 +278,78 @@ static void run_part(const qn_q8_depthwise *d, part p, size_t y0, size_t y1)
         .out_step = w->c,
         .format = d->format,
     };
+    /* The first row that is ever needed; those of a window, counted from there; where it is held.
+     */
+    const ptrdiff_t top = (ptrdiff_t)(y0 * w->sh) - (ptrdiff_t)w->pt;
+    const size_t next_slot = d->ring ? w->sh % d->slots : 0;
+    size_t first = 0, first_slot = 0;
     for (size_t y = y0; y < y1; y += args.rows) {
         args.rows = y1 - y < d->rows ? y1 - y : d->rows;
-        const ptrdiff_t top = (ptrdiff_t)(y0 * w->sh) - (ptrdiff_t)w->pt;
-        for (size_t i = 0; i < args.rows * w->kh; i++) {
-            /* Rows from `top` on, the first that is ever needed. */
-            const size_t row = (y - y0 + i / w->kh) * w->sh + i % w->kh * w->dh;
-            const size_t slot = d->ring ? row % d->slots : i;
-            uint8_t *const at = room + slot * p.row_bytes;
-            if (!d->ring || held[slot] != (ptrdiff_t)row)
-                copy_row(d, &p, top + (ptrdiff_t)row, at);
-            held[slot] = (ptrdiff_t)row;
-            in[i] = at;
+        const uint8_t **at = in;
+        for (size_t r = 0; r < args.rows; r++, first += w->sh) {
+            for (size_t i = 0, row = first, slot = first_slot; i < w->kh; i++, row += w->dh) {
+                uint8_t *const to = room + slot * p.row_bytes;
+                if (!d->ring || held[slot] != (ptrdiff_t)row)
+                    copy_row(d, &p, top + (ptrdiff_t)row, to);
+                held[slot] = (ptrdiff_t)row;
+                *at++ = to;
+                slot += d->ring ? w->dh : 1;
+                slot -= d->ring && slot >= d->slots ? d->slots : 0;
+            }
+            first_slot += next_slot;
+            first_slot -= first_slot >= d->slots ? d->slots : 0;
         }
         const size_t fold = n < d->fold ? 1 : d->fold, rest = n % fold;
         run_kernel(d, &p, &args, 0, n - rest, fold);
         if (rest != 0) /* some of them once more */
             run_kernel(d, &p, &args, n - fold, fold, fold);
         p.out += args.rows * args.out_row * elem;
+    }
+}
+
+/* Rows [y0, y1) of an image, nothing copied, of one share of the channels. */
+static void run_in_place(const depthwise_call *call, size_t image, size_t y0, size_t y1,
+                         size_t share)
+{
+    const qn_q8_depthwise *const d = call->d;
+    const qn_window *const w = &d->window;
+    const size_t blocks = w->c / d->kernel.block, width = w->w * w->c;
+    const size_t c0 = share * blocks / call->shares * d->kernel.block;
+    const size_t c1 = (share + 1) * blocks / call->shares * d->kernel.block;
+    const size_t elem = d->format.is_float ? sizeof(float) : 1;
+    const size_t in_col[] = {0, w->c, 2 * w->c};
+    const uint8_t *const input = call->in + image * w->h * width + c0;
+    uint8_t outside[ROOM];
+    const uint8_t *in[3 * ROWS];
+    qn_q8_dwconv_args args = {
+        .n = w->ow,
+        .channels = (share + 1 == call->shares ? w->c : c1) - c0,
+        .kh = 3,
+        .kw = 3,
+        .in = in,
+        .in_col = in_col,
+        .in_step = w->sw * w->c,
+        .w = d->weights + c0,
+        .w_step = w->c,
+        .bias = d->bias + c0,
+        .scale = d->scale + c0,
+        .out_row = w->ow * w->c,
+        .out_step = w->c,
+        .format = d->format,
+        .left = w->pl == 1,
+        .right = d->right,
+        .edge = d->zero,
+    };
+    if (y0 * w->sh < w->pt || (y1 - 1) * w->sh + 3 > w->h + w->pt)
+        memset(outside, d->zero, width);
+    for (size_t y = y0; y < y1; y += args.rows) {
+        args.rows = y1 - y < ROWS ? y1 - y : ROWS;
+        for (size_t i = 0; i < 3 * args.rows; i++) {
+            const size_t row = (y + i / 3) * w->sh + i % 3 - w->pt; /* before the first: huge */
+            in[i] = row < w->h ? input + row * width : outside;
+        }
+        args.out = call->out + ((image * w->oh + y) * args.out_row + c0) * elem;
+        d->kernel.fn(&args);
     }
 }
 
@@ -299,7 +368,8 @@ static void run_rows(const depthwise_call *call, size_t image, size_t y0, size_t
                       .c0 = c0,
                       .c = w->c - c0 < d->part_c ? w->c - c0 : d->part_c};
             const size_t columns = columns_of(w, p.x1 - x0);
-            p.phase_bytes = (columns + d->phases - 1) / d->phases * p.c;
+            p.phase_columns = (columns + d->phases - 1) / d->phases;
+            p.phase_bytes = p.phase_columns * p.c;
             p.row_bytes = round_up(d->phases * p.phase_bytes, ALIGN);
             run_part(d, p, y0, y1);
         }
@@ -308,10 +378,14 @@ static void run_rows(const depthwise_call *call, size_t image, size_t y0, size_t
 static void run_task(void *arg, size_t index)
 {
     const depthwise_call *const call = arg;
-    const size_t oh = call->d->window.oh, end = (index + 1) * call->rows / call->tasks;
-    for (size_t row = index * call->rows / call->tasks; row < end;) {
+    const size_t oh = call->d->window.oh, share = index % call->shares, task = index / call->shares;
+    const size_t end = (task + 1) * call->rows / call->tasks;
+    for (size_t row = task * call->rows / call->tasks; row < end;) {
         const size_t y0 = row % oh, y1 = end - row < oh - y0 ? y0 + (end - row) : oh;
-        run_rows(call, row / oh, y0, y1);
+        if (call->d->in_place)
+            run_in_place(call, row / oh, y0, y1, share);
+        else
+            run_rows(call, row / oh, y0, y1);
         row += y1 - y0;
     }
 }
@@ -319,10 +393,17 @@ static void run_task(void *arg, size_t index)
 void qn__q8_depthwise_run(const qn_q8_depthwise *depthwise, const void *in, void *out,
                           qn_pool *pool)
 {
-    depthwise_call call = {depthwise, in, out, depthwise->window.n * depthwise->window.oh, 1};
+    const qn_window *const w = &depthwise->window;
+    depthwise_call call = {depthwise, in, out, w->n * w->oh, 1, 1};
     const size_t threads = qn__pool_size(pool);
+    const size_t most = depthwise->in_place ? call.rows / MIN_ROWS : call.rows;
     if (threads > 1)
-        call.tasks =
-            threads * TASKS_PER_THREAD < call.rows ? threads * TASKS_PER_THREAD : call.rows;
-    qn__parallel(pool, run_task, &call, call.tasks);
+        call.tasks = threads * TASKS_PER_THREAD < most ? threads * TASKS_PER_THREAD : most;
+    /* Few rows come from a product whose columns were shared. */
+    if (threads > 1 && depthwise->in_place && w->n * w->h < 2 * MIN_ROWS * threads) {
+        const size_t blocks = w->c / depthwise->kernel.block;
+        call.tasks = 1;
+        call.shares = threads * TASKS_PER_THREAD < blocks ? threads * TASKS_PER_THREAD : blocks;
+    }
+    qn__parallel(pool, run_task, &call, call.tasks * call.shares);
 }

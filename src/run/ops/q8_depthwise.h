@@ -15,6 +15,7 @@ typedef struct qn_q8_depthwise {
     size_t part_c, part_x; /* channels and outputs of a row that are copied and computed together */
     size_t slots, ring;    /* copied rows; whether they stay until they are overwritten */
     size_t rows;           /* of outputs computed together */
+    bool in_place, right;  /* nothing is copied; whether the last window ends behind its row */
     void *memory;
     size_t bytes;
     int32_t *bias;   /* [fold * c], with what the zero point adds */

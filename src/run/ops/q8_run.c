@@ -9,7 +9,8 @@
 
 /* As for float (igemm_run.c): packed weights used again and again by a block of rows should stay in
  * the second-level cache, and so should the block of input rows. */
-enum { WEIGHT_BLOCK_BYTES = 512 << 10, INPUT_BLOCK_BYTES = 512 << 10, TASKS_PER_THREAD = 4 };
+enum { WEIGHT_BLOCK_BYTES = 512 << 10, INPUT_BLOCK_BYTES = 512 << 10, TASKS_PER_THREAD = 8 };
+/* Of this product's columns so much is read ahead; more of what follows, twice as fast. */
 enum { AHEAD_BYTES = 512 << 10 };
 /* Columns are cut at multiples of this many panels: what a kernel may take at once. */
 enum { PANEL_STEP = 3 };
@@ -186,7 +187,11 @@ qn_status qn__q8_pack(const qn_plan *plan, const qn_step *step, const qn_qparams
     const qn_context *const ctx = qn__plan_context(plan);
     if (!qn__q8_set_sizes(out, x, requant))
         return qn__step_fail(step, error, QN_LIMIT, "packed weights are too large");
-    out->data = out->own = qn__alloc_aligned(ctx, out->bytes);
+    out->own = qn__plan_packed_room(plan, out->bytes);
+    out->in_room = out->own != NULL;
+    if (!out->in_room)
+        out->own = qn__alloc_aligned(ctx, out->bytes);
+    out->data = out->own;
     int32_t *const base = qn__calloc(ctx, out->n, sizeof(*base));
     if (out->own == NULL || base == NULL) {
         qn__free(ctx, base);
@@ -202,7 +207,8 @@ qn_status qn__q8_pack(const qn_plan *plan, const qn_step *step, const qn_qparams
 
 void qn__q8_packed_free(const qn_context *ctx, qn_q8_packed *packed)
 {
-    qn__free_aligned(ctx, packed->own);
+    if (!packed->in_room)
+        qn__free_aligned(ctx, packed->own);
     packed->own = NULL;
     packed->data = NULL;
 }
@@ -216,6 +222,7 @@ typedef struct blocks {
     size_t row_blocks; /* the tiles are cut into */
     size_t panels, panels_per_block, column_blocks;
     bool rows_outer; /* task order: row blocks outside, column blocks inside */
+    size_t threads;
 } blocks;
 
 static size_t div_up(size_t a, size_t b)
@@ -248,36 +255,45 @@ static size_t cut_runs(const qn_q8_job *job)
     return job->run % half == 0 && 3 * half > 2 * most - 4 ? 2 * half : 0;
 }
 
+/* Threads share the rows, as they do those of other layers: what one of them wrote it reads, and
+ * bytes from another core's cache are slow. Where weights are much more than rows, or rows few,
+ * they share the columns. */
 static blocks plan_blocks(const qn_q8_job *job, size_t threads)
 {
     const qn_q8_packed *const p = job->packed;
-    blocks b = {.job = job};
+    blocks b = {.job = job, .threads = threads};
     b.cut = cut_runs(job);
     b.tiles = div_up(job->m, b.cut != 0 ? b.cut : p->kernel.mr);
     b.units = b.cut == 0 && p->kernel.unit != 0 ? div_up(job->m, p->kernel.unit) : b.tiles;
     b.panels = div_up(p->n, p->kernel.nr);
-    const size_t input_bytes = job->m * p->kc;
+    const size_t input_bytes = job->m * p->kc, wanted = threads * TASKS_PER_THREAD;
+    const bool by_columns = b.tiles < 2 * threads || p->group_bytes > 4 * input_bytes;
     b.panels_per_block = b.panels;
     b.row_blocks = 1;
     /* A private row buffer per tile is written by whoever runs the tile: columns stay together. */
     if (job->row_buffer == NULL) {
         if (p->group_bytes > WEIGHT_BLOCK_BYTES)
             b.panels_per_block = WEIGHT_BLOCK_BYTES / p->panel_bytes;
-        /* Few rows: the threads share the columns. */
-        const size_t wanted = threads * TASKS_PER_THREAD;
-        if (threads > 1 && (b.tiles < 2 * threads || p->group_bytes > 2 * input_bytes) &&
-            div_up(b.panels, b.panels_per_block == 0 ? 1 : b.panels_per_block) < wanted)
-            b.panels_per_block = div_up(b.panels, wanted);
+        const size_t most = div_up(b.panels, by_columns ? wanted : TASKS_PER_THREAD);
+        if (threads > 1 && b.panels_per_block > most &&
+            (by_columns || p->group_bytes > WEIGHT_BLOCK_BYTES))
+            b.panels_per_block = most;
         b.panels_per_block =
             div_up(b.panels_per_block == 0 ? 1 : b.panels_per_block, PANEL_STEP) * PANEL_STEP;
         if (b.panels > b.panels_per_block)
             b.row_blocks = div_up(input_bytes, INPUT_BLOCK_BYTES);
         b.rows_outer = input_bytes > p->group_bytes;
+        if (threads > 1 && !by_columns) {
+            b.rows_outer = true;
+            b.row_blocks = div_up(b.row_blocks, threads) * threads;
+            if (b.cut == 0 && p->kernel.unit != 0)
+                b.tiles = div_up(b.tiles, threads) * threads;
+        }
     }
     b.column_blocks = div_up(b.panels, b.panels_per_block);
     const size_t tasks = b.column_blocks * p->groups;
-    if (threads > 1 && tasks * b.row_blocks < threads * TASKS_PER_THREAD)
-        b.row_blocks = div_up(threads * TASKS_PER_THREAD, tasks);
+    if (threads > 1 && tasks * b.row_blocks < wanted)
+        b.row_blocks = div_up(wanted, tasks);
     b.row_blocks = b.row_blocks < b.tiles ? b.row_blocks : b.tiles;
     return b;
 }
@@ -287,25 +303,28 @@ static blocks plan_blocks(const qn_q8_job *job, size_t threads)
 typedef struct look_ahead {
     const uint8_t *at;
     size_t bytes, part, units; /* so many units of rows before the end */
+    bool twice;                /* as fast */
 } look_ahead;
 
 static look_ahead make_look_ahead(const blocks *b, size_t group, size_t column_block, size_t units)
 {
     const qn_q8_packed *const p = b->job->packed;
     const size_t block_bytes = b->panels_per_block * p->panel_bytes;
-    look_ahead l = {b->job->ahead, b->job->ahead_bytes, 0, 0};
+    look_ahead l = {.at = b->job->ahead, .bytes = b->job->ahead_bytes};
     if (column_block + 1 < b->column_blocks) {
         const size_t begin = (column_block + 1) * block_bytes;
         l.at = p->data + group * p->group_bytes + begin;
         l.bytes = p->group_bytes - begin < block_bytes ? p->group_bytes - begin : block_bytes;
+        l.bytes = l.bytes < AHEAD_BYTES ? l.bytes : AHEAD_BYTES;
     }
     if (l.at == NULL || p->kernel.ahead_panels == 0)
         return l;
-    l.bytes = l.bytes < AHEAD_BYTES ? l.bytes : AHEAD_BYTES;
     const size_t first = column_block * b->panels_per_block;
     const size_t panels =
         b->panels - first < b->panels_per_block ? b->panels - first : b->panels_per_block;
     l.part = div_up(panels, p->kernel.ahead_panels) * (p->panel_bytes / 2);
+    l.twice = l.bytes > AHEAD_BYTES;
+    l.part <<= l.twice;
     l.units = div_up(l.bytes, l.part);
     l.units = l.units < units ? l.units : units;
     return l;
@@ -332,6 +351,7 @@ static void set_ahead(const look_ahead *l, size_t u0, size_t u1, size_t left, qn
         return;
     const size_t begin = left < l->units ? (l->units - left) * l->part : 0;
     const size_t bytes = (u1 - u0) * l->part;
+    out->ahead_twice = l->twice;
     out->ahead_bytes = bytes < l->bytes ? bytes : l->bytes;
     out->ahead =
         l->at + (l->bytes - begin < out->ahead_bytes ? l->bytes - out->ahead_bytes : begin);
@@ -355,7 +375,11 @@ static void run_task(void *arg, size_t index)
     const uint8_t *stack_rows[QN_Q8_STACK_ROWS];
     const size_t tile_begin = row_block * b->tiles / b->row_blocks;
     const size_t tile_end = (row_block + 1) * b->tiles / b->row_blocks;
-    const size_t unit_end = unit_of(b, tile_end);
+    /* Of one block of columns, a thread's rows are one run. */
+    const size_t last_tile =
+        b->column_blocks == 1 ? (row_block * b->threads / b->row_blocks + 1) * b->tiles / b->threads
+                              : tile_end;
+    const size_t unit_end = unit_of(b, last_tile < tile_end ? tile_end : last_tile);
     const look_ahead ahead =
         make_look_ahead(b, group, column_block, unit_end - unit_of(b, tile_begin));
     qn_q8_out out = job->out;

@@ -7,7 +7,7 @@
 #include "run/ops/qweights.h"
 
 /* Kernels of up to this many taps times rows keep their row pointers on the stack. */
-#define QN_Q8_STACK_ROWS 1024
+#define QN_Q8_STACK_ROWS 2048
 
 /* Whether a product of these activations and weights can run in 8-bit integers: centred weights fit
  * int8 and the zero point is a value that a byte of the activation can hold. */
@@ -30,6 +30,7 @@ qn_q8_out qn__q8_format(const qn_requant *requant);
 typedef struct qn_q8_packed {
     const uint8_t *data; /* 64-byte aligned: own, or a model file's */
     uint8_t *own;
+    bool in_room; /* own is the plan's (qn__plan_packed_room) */
     size_t bytes, group_bytes, panel_bytes;
     size_t n, kc, ks, groups;
     uint8_t flip;
