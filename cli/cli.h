@@ -38,6 +38,7 @@ typedef struct cli_options {
     char *owned[CLI_MAX_OVERRIDES]; /* copies that overrides point into */
     size_t n_overrides, n_owned;
     qn_save_format format;
+    qn_requantize requantize;
     struct cli_progress *progress; /* main's; shown unless --quiet */
     bool dry_run, json, verbose, quiet, saturate16, per_layer, strip_names, partial;
     uint32_t threads;

@@ -25,9 +25,12 @@ static bool is_compact(const char *path)
     return dot != NULL && strcasecmp(dot, ".qnm") == 0;
 }
 
-static int save(const cli_options *options, const qn_model *model, uint64_t *bytes)
+static int save(const cli_options *options, qn_model *model, uint64_t *bytes)
 {
     qn_error error = {0};
+    if (options->requantize != QN_REQUANTIZE_DEFAULT &&
+        qn_model_set_requantize(model, options->requantize, &error) != QN_OK)
+        return cli_failed(&error);
     if (!is_compact(options->output))
         return qn_model_save(model, options->output, options->format, bytes, &error) == QN_OK
                    ? EXIT_OK

@@ -68,6 +68,7 @@ static int eval_one(const cli_options *options, const qn_context *ctx, const cha
     qn_session_options session;
     qn_session_options_init(&session);
     session.saturate16 = options->saturate16;
+    session.requantize = options->requantize;
     int code = EXIT_FAILED;
     if (qn_model_load(ctx, path, &model, &error) != QN_OK)
         return cli_failed(&error);

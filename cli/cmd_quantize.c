@@ -320,6 +320,9 @@ int cmd_quantize(const cli_options *options)
         tell_failure(options, ctx, model, status, &error);
         goto done;
     }
+    if (options->requantize != QN_REQUANTIZE_DEFAULT &&
+        qn_model_set_requantize(quantized, options->requantize, &error) != QN_OK)
+        goto failed;
     const double writing = cli_seconds();
     if (!options->dry_run && qn_model_save(quantized, options->output, format_of(options, report),
                                            &result.int8_bytes, &error) != QN_OK)

@@ -205,6 +205,7 @@ static int fit_session(runner *r, size_t sample)
     qn_session_options options;
     qn_session_options_init(&options);
     options.saturate16 = r->options->saturate16;
+    options.requantize = r->options->requantize;
     memcpy(r->dims, dims, sizeof(dims));
     options.input_dims = (const int64_t(*)[QN_MODEL_MAX_RANK])r->dims;
     qn_session_destroy(r->session);

@@ -130,6 +130,7 @@ static int choice_index(const char *value, const char *choices)
     }
 }
 
+#define REQUANTIZE_KINDS "float|gemmlowp|gemmlowp-single|shift"
 static bool parse_choice(const char *option, const char *value, const char *choices)
 {
     if (choice_index(value, choices) >= 0)

@@ -107,6 +107,15 @@ typedef struct qn_limits {
 QN_API void qn_limits_init(qn_limits *limits);
 
 /* Severity of a log line. */
+/* How sums of integers become steps of an output. */
+typedef enum qn_requantize {
+    QN_REQUANTIZE_DEFAULT = 0,         /* as the model says, and float where it says nothing */
+    QN_REQUANTIZE_FLOAT = 1,           /* times a float, half to even */
+    QN_REQUANTIZE_GEMMLOWP = 2,        /* integer multiplier and shift, both rounded */
+    QN_REQUANTIZE_GEMMLOWP_SINGLE = 3, /* the same, rounded once */
+    QN_REQUANTIZE_SHIFT = 4            /* a shift, half up: scales are powers of two */
+} qn_requantize;
+
 typedef enum qn_log_level { QN_LOG_DEBUG = 0, QN_LOG_INFO = 1, QN_LOG_WARNING = 2 } qn_log_level;
 
 /* Receives warnings and progress text (one line, no newline). May be called from any thread, never

@@ -28,6 +28,11 @@ QN_API qn_status qn_model_load_partial(const qn_context *ctx, const char *path, 
                                        qn_error *error);
 QN_API void qn_model_destroy(qn_model *model);
 
+/* How integer sums are requantized when the model runs; .qnm and ONNX files say it (metadata
+ * property "quench.requantize"). DEFAULT: float. INVALID_ARGUMENT: no such kind. */
+QN_API qn_status qn_model_set_requantize(qn_model *model, qn_requantize kind, qn_error *error);
+QN_API qn_requantize qn_model_requantize(const qn_model *model);
+
 /* How a quantized model is written (ignored for float models). */
 typedef enum qn_save_format { QN_SAVE_QDQ = 0, QN_SAVE_QOPERATOR = 1 } qn_save_format;
 /* Writes atomically: path holds the old complete file or the new one. The format is the
@@ -81,10 +86,11 @@ QN_API const char *qn_model_path(const qn_model *model);
 /* --- running ---------------------------------------------------------------------------------*/
 typedef struct qn_session_options {
     size_t struct_size;
-    int64_t batch;        /* symbolic first dimensions [1] */
-    bool simplify;        /* fold BatchNormalization, fuse activations... before planning [true] */
-    bool saturate16;      /* simulate the int16 saturation of x86 without VNNI [false] */
-    bool single_threaded; /* do not use the context's threads inside a run [false] */
+    int64_t batch;   /* symbolic first dimensions [1] */
+    bool simplify;   /* fold BatchNormalization, fuse activations... before planning [true] */
+    bool saturate16; /* simulate the int16 saturation of x86 without VNNI [false] */
+    qn_requantize requantize; /* [DEFAULT] */
+    bool single_threaded;     /* do not use the context's threads inside a run [false] */
     const int64_t (*input_dims)[QN_MODEL_MAX_RANK]; /* explicit dims per input, or NULL; borrowed
                                                        for the call */
     bool null_kernels; /* to measure: kernels return at once, and a run takes what it does beyond

@@ -124,6 +124,20 @@ const char *qn_model_path(const qn_model *model)
     return model != NULL ? model->path : NULL;
 }
 
+qn_status qn_model_set_requantize(qn_model *model, qn_requantize kind, qn_error *error)
+{
+    QN_FAIL_IF(model == NULL || (unsigned)kind >= QN_REQUANTIZE_COUNT, error, QN_INVALID_ARGUMENT,
+               "qn_model_set_requantize: no model, or no such kind");
+    model->graph->requantize = kind;
+    return QN_OK;
+}
+
+qn_requantize qn_model_requantize(const qn_model *model)
+{
+    const qn_requantize kind = model != NULL ? model->graph->requantize : QN_REQUANTIZE_DEFAULT;
+    return kind == QN_REQUANTIZE_DEFAULT ? QN_REQUANTIZE_FLOAT : kind;
+}
+
 qn_status qn_dataset_create(const qn_context *ctx, const qn_model *model,
                             const qn_dataset_options *options, qn_dataset **out, qn_error *error)
 {

@@ -65,6 +65,7 @@ static qn_status session_init(qn_session *s, const qn_model *model,
     qn__plan_options_init(&plan_options, ctx);
     plan_options.input_dims = (const int64_t(*)[QN_MAX_RANK])s->dims;
     plan_options.saturate16 = options->saturate16;
+    plan_options.requantize = options->requantize;
     qn_kernels kernels;
     if (options->null_kernels) {
         qn__kernels_init(&kernels, plan_options.cpu_flags);

@@ -179,6 +179,7 @@ static bool clone_all(const cloner *c)
         if (!clone_node(c, from->nodes[i]))
             return false;
     to->next_node_id = from->next_node_id;
+    to->requantize = from->requantize;
     return clone_list(c, &to->inputs, &to->n_inputs, from->inputs, from->n_inputs) &&
            clone_list(c, &to->outputs, &to->n_outputs, from->outputs, from->n_outputs);
 }

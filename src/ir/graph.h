@@ -115,6 +115,7 @@ typedef struct qn_graph {
     size_t n_nodes, nodes_capacity;
     qn_node **nodes; /* topological order */
     uint32_t next_node_id;
+    qn_requantize requantize;  /* how integer sums become steps of an output; DEFAULT: floats */
     qn_source *source;         /* may be NULL */
     struct qn_name_map *names; /* private: tensor and node names */
 } qn_graph;
@@ -203,6 +204,9 @@ const char *qn__op_name(qn_op op);   /* never NULL */
 const char *qn__op_domain(qn_op op); /* "" = ai.onnx */
 uint32_t qn__op_flags(qn_op op);
 qn_op qn__op_find(const char *domain, const char *name); /* QN_OP_NONE: unknown */
+
+enum { QN_REQUANTIZE_COUNT = QN_REQUANTIZE_SHIFT + 1 };
+const char *qn__requantize_name(qn_requantize kind); /* as --requantize has it; DEFAULT: float */
 
 /* --- shapes and constants ---------------------------------------------------------------------*/
 /* Fills types and shapes of every tensor from the inputs' (ir/infer.c); constants known to it are

@@ -59,3 +59,9 @@ qn_op qn__op_find(const char *domain, const char *name)
             return (qn_op)op;
     return QN_OP_NONE;
 }
+
+const char *qn__requantize_name(qn_requantize kind)
+{
+    static const char KINDS[][16] = {"float", "float", "gemmlowp", "gemmlowp-single", "shift"};
+    return (unsigned)kind < QN_REQUANTIZE_COUNT ? KINDS[kind] : "";
+}

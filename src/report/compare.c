@@ -426,8 +426,10 @@ static void store_free(const job *j, store *s)
 
 static qn_status prepare(job *j, const qn_model *model, const qn_model *quantized, qn_error *error)
 {
-    QN_TRY(qn__runner_create(model, j->dataset, true, true, false, &j->reference, error));
-    QN_TRY(qn__runner_create(quantized, j->dataset, true, true, false, &j->quantized, error));
+    QN_TRY(qn__runner_create(model, j->dataset, true, true, false, QN_REQUANTIZE_DEFAULT,
+                             &j->reference, error));
+    QN_TRY(qn__runner_create(quantized, j->dataset, true, true, false, QN_REQUANTIZE_DEFAULT,
+                             &j->quantized, error));
     QN_TRY(match(j, error));
     size_t cells;
     QN_FAIL_IF(!qn_mul_size(&cells, j->n_rows, qn_dataset_count(j->dataset)), error, QN_LIMIT,

@@ -150,7 +150,9 @@ qn_status qn_evaluate(const qn_model *model, const qn_dataset *dataset,
     QN_FAIL_IF(n == 0, error, QN_INVALID_ARGUMENT, "no samples to evaluate");
     QN_FAIL_IF(qn_model_n_outputs(model) == 0, error, QN_UNSUPPORTED, "the model has no output");
     QN_TRY(qn__runner_create(model, dataset, session == NULL || session->simplify, false,
-                             session != NULL && session->saturate16, &j.runner, error));
+                             session != NULL && session->saturate16,
+                             session != NULL ? session->requantize : QN_REQUANTIZE_DEFAULT,
+                             &j.runner, error));
     j.outcomes = qn__calloc(model->ctx, n, sizeof(*j.outcomes));
     j.scores = qn__calloc(model->ctx, j.runner.n_workers, sizeof(*j.scores));
     if (j.outcomes == NULL || j.scores == NULL)

@@ -4,7 +4,8 @@
 #include <stdatomic.h>
 
 qn_status qn__runner_create(const qn_model *model, const qn_dataset *dataset, bool simplify,
-                            bool keep_all, bool saturate16, qn_runner *out, qn_error *error)
+                            bool keep_all, bool saturate16, qn_requantize requantize,
+                            qn_runner *out, qn_error *error)
 {
     const qn_context *ctx = model->ctx;
     qn_status status = QN_OK;
@@ -15,6 +16,7 @@ qn_status qn__runner_create(const qn_model *model, const qn_dataset *dataset, bo
     qn__plan_options_init(&options, ctx);
     options.keep_all = keep_all;
     options.saturate16 = saturate16;
+    options.requantize = requantize;
     const uint32_t n = qn__pool_size(ctx->pool);
     QN_TRY_GOTO(qn__plans_create(out->graph, dataset, &options, n, &out->plans, error));
     out->lanes = qn__calloc(ctx, n, sizeof(*out->lanes));

@@ -15,7 +15,8 @@ typedef struct qn_runner {
     qn_lane *lanes; /* [n_workers] */
 } qn_runner;
 qn_status qn__runner_create(const qn_model *model, const qn_dataset *dataset, bool simplify,
-                            bool keep_all, bool saturate16, qn_runner *out, qn_error *error);
+                            bool keep_all, bool saturate16, qn_requantize requantize,
+                            qn_runner *out, qn_error *error);
 void qn__runner_free(qn_runner *runner);
 
 /* First failure by sample index, whatever the threads did. */

@@ -60,6 +60,8 @@ const qn_run_op *qn__run_qop_find(qn_op op);
 qn_status qn__step_fail(const qn_step *step, qn_error *error, qn_status status, const char *format,
                         ...) QN_PRINTF(4, 5);
 const qn_plan_options *qn__plan_get_options(const qn_plan *plan);
+/* DEFAULT (floats, half to even), or another kind. */
+qn_requantize qn__plan_requantize(const qn_plan *plan);
 const qn_context *qn__plan_context(const qn_plan *plan);
 /* May the plan keep so many more bytes of packed weights (qn_plan_options.packed_limit)? */
 bool qn__plan_may_pack(const qn_plan *plan, size_t bytes);

@@ -44,6 +44,7 @@ typedef struct qn_plan_options {
     bool keep_all;   /* every tensor of the graph must exist for hooks: no fusion hides one */
     bool reference;  /* integer Conv/Gemm/MatMul as an exact float simulation: same bytes */
     bool saturate16; /* integer Conv/Gemm/MatMul saturate int16 pair sums as vpmaddubsw does */
+    qn_requantize requantize; /* DEFAULT: as the graph says */
     /* NULL, or what float convolutions take where it fits: to measure, not for results. */
     const struct qn_split_igemm *split;
     /* NULL, or what is asked for an implementation that stands in for a node's own (NULL: none). */

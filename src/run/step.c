@@ -47,6 +47,13 @@ const qn_plan_options *qn__plan_get_options(const qn_plan *plan)
     return &plan->options;
 }
 
+qn_requantize qn__plan_requantize(const qn_plan *plan)
+{
+    const qn_requantize asked = plan->options.requantize;
+    const qn_requantize kind = asked != QN_REQUANTIZE_DEFAULT ? asked : plan->graph->requantize;
+    return kind == QN_REQUANTIZE_FLOAT ? QN_REQUANTIZE_DEFAULT : kind;
+}
+
 const qn_context *qn__plan_context(const qn_plan *plan)
 {
     return plan->ctx;

@@ -443,7 +443,10 @@ static void test_refusals_have_a_reason(void **state)
 {
     (void)state;
     assert_fails(read_changed(8, 2, 4), QN_UNSUPPORTED, "version 2");
-    assert_fails(read_changed(12, 4, 4), QN_UNSUPPORTED, "features");
+    assert_fails(read_changed(12, 1, 4), QN_UNSUPPORTED, "features");
+    assert_fails(read_changed(12, 5, 4), QN_UNSUPPORTED, "features");
+    assert_fails(read_changed(12, 8, 4), QN_UNSUPPORTED, "features");
+    assert_int_equal(read_changed(12, QN_REQUANTIZE_SHIFT, 4), QN_OK);
     assert_fails(read_changed(16, 99, 8), QN_CORRUPT, "its header says 99");
     assert_fails(read_changed(28, 65, 4), QN_CORRUPT, "65 sections");
     assert_fails(read_changed(64, 9, 4), QN_UNSUPPORTED, "unknown kind 9");

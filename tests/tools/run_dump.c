@@ -1,7 +1,7 @@
-/* run_dump [--saturate16] [--cpu ISA] [--threads N] MODEL DATA PREFIX: runs the model on every
- * sample of DATA (a .npy of samples, or NAME=FILE,NAME=FILE for several inputs) and writes all
- * values of output i, sample after sample, as float32 to PREFIX.i. One line of dimensions per
- * output on stdout. */
+/* run_dump [--requantize KIND] [--saturate16] [--cpu ISA] [--threads N] MODEL DATA PREFIX: runs the
+ * model on every sample of DATA (a .npy of samples, or NAME=FILE,NAME=FILE for several inputs) and
+ * writes all values of output i, sample after sample, as float32 to PREFIX.i. One line of
+ * dimensions per output on stdout. */
 #include "quench/dataset.h"
 
 #include <stdio.h>
@@ -88,6 +88,16 @@ static qn_status run_all(job *j, qn_error *error)
     return QN_OK;
 }
 
+static qn_requantize kind_of(const char *name)
+{
+    static const char *const names[] = {"float", "gemmlowp", "gemmlowp-single", "shift"};
+    for (int i = 0; i < 4; i++)
+        if (strcmp(name, names[i]) == 0)
+            return (qn_requantize)(QN_REQUANTIZE_FLOAT + i);
+    fprintf(stderr, "no kind of requantization: %s\n", name);
+    exit(2);
+}
+
 int main(int argc, char **argv)
 {
     qn_session_options session;
@@ -96,7 +106,9 @@ int main(int argc, char **argv)
     qn_context_options_init(&context);
     int at = 1;
     for (; at < argc && strncmp(argv[at], "--", 2) == 0; at++) {
-        if (strcmp(argv[at], "--saturate16") == 0)
+        if (strcmp(argv[at], "--requantize") == 0 && at + 1 < argc)
+            session.requantize = kind_of(argv[++at]);
+        else if (strcmp(argv[at], "--saturate16") == 0)
             session.saturate16 = true;
         else if (strcmp(argv[at], "--cpu") == 0 && at + 1 < argc)
             context.cpu_mask = argv[++at];

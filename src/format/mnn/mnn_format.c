@@ -37,6 +37,9 @@ static bool probe(const qn_context *ctx, const uint8_t *data, size_t size_bytes)
 static qn_status write_any(const qn_graph *graph, const char *path, const qn_write_options *options,
                            uint64_t *bytes, qn_error *error)
 {
+    QN_FAIL_IF(graph->requantize > QN_REQUANTIZE_FLOAT, error, QN_UNSUPPORTED,
+               "%s: .mnn files cannot say that sums are requantized by %s", path,
+               qn__requantize_name(graph->requantize));
     if (qn__mnn_source_of(graph))
         return qn__mnn_write(graph, path, options, bytes, error);
     qn_fb_document doc;

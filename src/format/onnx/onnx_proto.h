@@ -11,8 +11,10 @@ enum {
     MODEL_PRODUCER_VERSION = 3,
     MODEL_GRAPH = 7,
     MODEL_OPSET_IMPORT = 8,
+    MODEL_METADATA = 14,
     MODEL_FUNCTIONS = 25
 };
+enum { METADATA_KEY = 1, METADATA_VALUE = 2 }; /* StringStringEntryProto */
 enum { OPSET_DOMAIN = 1, OPSET_VERSION = 2 };
 enum {
     FUNCTION_NAME = 1,

@@ -436,6 +436,7 @@ static qn_status finish(qn_onnx_reader *r, const char *path, qn_error *error)
     if (status != QN_OK)
         return qn__error_prefix(error, status, "%s", path);
     graph->opset = ONNX_NEWEST_OPSET;
+    graph->requantize = r->source->requantize;
     if (changed)
         QN_TRY(qn__graph_infer(graph, error));
     return qn__graph_verify(graph, error);

@@ -41,6 +41,12 @@ qn_onnx_source *qn__onnx_source_of(const qn_graph *graph)
                                                              : NULL;
 }
 
+static bool is_text(const qn_field *f, const char *text)
+{
+    const size_t n = strlen(text);
+    return f->type == PB_WT_STRING && f->body.size == n && memcmp(f->body.data, text, n) == 0;
+}
+
 /* --- opsets, functions ------------------------------------------------------------------------*/
 static qn_status read_opset(qn_onnx_source *source, const qn_wire *w, const qn_field *field,
                             int64_t *out, qn_error *error)
@@ -114,6 +120,45 @@ static qn_status read_function(qn_onnx_source *source, const qn_wire *w, const q
     return QN_OK;
 }
 
+qn_status qn__onnx_requantize_property(const qn_wire *w, const qn_field *field, bool *ours,
+                                       qn_span *value, qn_error *error)
+{
+    qn_wire entry;
+    QN_TRY(qn__wire_enter(w, field, "StringStringEntryProto", &entry, error));
+    qn_field f;
+    *ours = false;
+    *value = (qn_span){0};
+    for (bool more = true;;) {
+        QN_TRY(qn__wire_next(&entry, &f, &more, error));
+        if (!more)
+            return QN_OK;
+        if (f.number == METADATA_KEY)
+            *ours = is_text(&f, QN_ONNX_REQUANTIZE);
+        else if (f.number == METADATA_VALUE)
+            *value = f.body;
+    }
+}
+
+static qn_status read_metadata(qn_onnx_source *source, const qn_wire *w, const qn_field *field,
+                               qn_error *error)
+{
+    bool ours;
+    qn_span value;
+    QN_TRY(qn__onnx_requantize_property(w, field, &ours, &value, error));
+    if (!ours)
+        return QN_OK;
+    for (int kind = QN_REQUANTIZE_FLOAT; kind < QN_REQUANTIZE_COUNT; kind++) {
+        const char *const name = qn__requantize_name((qn_requantize)kind);
+        if (value.size != strlen(name) || memcmp(value.data, name, value.size) != 0)
+            continue;
+        source->requantize = (qn_requantize)kind;
+        return QN_OK;
+    }
+    QN_FAIL(error, QN_UNSUPPORTED, "metadata %s: \"%.*s\" is no known kind", QN_ONNX_REQUANTIZE,
+            value.size < 64 ? (int)value.size : 64,
+            value.data != NULL ? (const char *)value.data : "");
+}
+
 static qn_status read_model(qn_onnx_source *source, qn_error *error)
 {
     size_t n_functions = 0;
@@ -131,6 +176,9 @@ static qn_status read_model(qn_onnx_source *source, qn_error *error)
             break;
         case MODEL_OPSET_IMPORT:
             QN_TRY(read_opset(source, &w, &f, &source->opset, error));
+            break;
+        case MODEL_METADATA:
+            QN_TRY(read_metadata(source, &w, &f, error));
             break;
         case MODEL_GRAPH:
             QN_TRY(qn__wire_expect(&w, &f, PB_WT_STRING, error));

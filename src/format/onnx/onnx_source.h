@@ -66,7 +66,8 @@ typedef struct qn_onnx_source {
     const char *path;
     qn_span model, graph;
     int64_t ir_version;
-    int64_t opset; /* of ai.onnx */
+    int64_t opset;            /* of ai.onnx */
+    qn_requantize requantize; /* of metadata_props */
     const char *graph_name;
     size_t n_nodes, n_initializers, n_inputs, n_outputs, n_values, n_functions;
     qn_onnx_node *nodes;
@@ -85,6 +86,12 @@ typedef struct qn_onnx_source {
     size_t n_external, external_capacity;
     qn_onnx_file *external;
 } qn_onnx_source;
+
+/* Metadata property that says how sums are requantized; absent: floats. */
+#define QN_ONNX_REQUANTIZE "quench.requantize"
+/* Whether an entry of metadata_props is that one, and its value. */
+qn_status qn__onnx_requantize_property(const qn_wire *w, const qn_field *field, bool *ours,
+                                       qn_span *value, qn_error *error);
 
 /* Decodes the document around the file's bytes. *out has one reference. partial: constants of types
  * that quench has not are kept as bytes. */

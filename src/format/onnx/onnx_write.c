@@ -335,6 +335,20 @@ static qn_status opset_domain(qn_onnx_writer *w, const qn_field *field, const ch
     return QN_OK;
 }
 
+/* Other than the default. */
+static void put_requantize(const qn_onnx_writer *w, qn_onnx_out *out)
+{
+    const qn_requantize kind = w->graph->requantize;
+    if (kind == QN_REQUANTIZE_DEFAULT || kind == QN_REQUANTIZE_FLOAT)
+        return;
+    qn_onnx_out entry;
+    qn__out_init(&entry, w->graph->ctx);
+    qn__out_string(&entry, METADATA_KEY, QN_ONNX_REQUANTIZE);
+    qn__out_string(&entry, METADATA_VALUE, qn__requantize_name(kind));
+    qn__out_message(out, MODEL_METADATA, &entry);
+    qn__out_free(&entry);
+}
+
 static qn_status put_source_model(qn_onnx_writer *w, const qn_onnx_out *graph, qn_onnx_out *out,
                                   qn_error *error)
 {
@@ -351,6 +365,12 @@ static qn_status put_source_model(qn_onnx_writer *w, const qn_onnx_out *graph, q
             has_ir = true;
         } else if (f.number == MODEL_GRAPH) {
             qn__out_message(out, MODEL_GRAPH, graph);
+        } else if (f.number == MODEL_METADATA) {
+            qn_span value;
+            bool ours;
+            QN_TRY(qn__onnx_requantize_property(&wire, &f, &ours, &value, error));
+            if (!ours)
+                qn__out_borrow(out, f.whole.data, f.whole.size);
         } else if (f.number == MODEL_OPSET_IMPORT) {
             const char *domain;
             QN_TRY(opset_domain(w, &f, &domain, error));
@@ -368,6 +388,7 @@ static qn_status put_source_model(qn_onnx_writer *w, const qn_onnx_out *graph, q
     }
     if (w->microsoft && !has_microsoft)
         put_opset(w, "com.microsoft", 1, out);
+    put_requantize(w, out);
     return QN_OK;
 }
 
@@ -381,6 +402,7 @@ static void put_new_model(qn_onnx_writer *w, const qn_onnx_out *graph, qn_onnx_o
     put_opset(w, "", w->opset, out);
     if (w->microsoft)
         put_opset(w, "com.microsoft", 1, out);
+    put_requantize(w, out);
 }
 
 static void write_piece(void *arg, const void *data, size_t size)
@@ -497,7 +519,7 @@ static bool probe(const qn_context *ctx, const uint8_t *data, size_t size_bytes)
     case 6: /* doc_string */
     case MODEL_GRAPH:
     case MODEL_OPSET_IMPORT:
-    case 14: /* metadata_props */
+    case MODEL_METADATA:
         return f.type == PB_WT_STRING;
     default:
         return false;

@@ -40,8 +40,8 @@ static qn_status check_header(const qn_blob *bytes, const char *file, bool verif
     QN_FAIL_IF(version != QN_QNM_VERSION, error, QN_UNSUPPORTED,
                "%s: version %u of the format, version %d can be read", file, version,
                QN_QNM_VERSION);
-    QN_FAIL_IF(flags != 0, error, QN_UNSUPPORTED, "%s: needs unknown features (flags %#x)", file,
-               flags);
+    QN_FAIL_IF(flags == QN_REQUANTIZE_FLOAT || flags > QN_REQUANTIZE_SHIFT, error, QN_UNSUPPORTED,
+               "%s: needs unknown features (flags %#x)", file, flags);
     const uint64_t length = qn_qnm_u64_at(data + 16);
     QN_FAIL_IF(length != bytes->size_bytes, error, QN_CORRUPT,
                "%s: the file has %zu bytes, its header says %llu", file, bytes->size_bytes,
@@ -161,6 +161,7 @@ static qn_status read_into(qn_graph *graph, qn_blob *bytes, bool verify_checksum
     source->bytes = qn__blob_ref(bytes);
     graph->source = &source->base;
     QN_TRY(check_header(bytes, graph->file, verify_checksum, error));
+    graph->requantize = (qn_requantize)qn_qnm_u32_at((const uint8_t *)bytes->data + 12);
     QN_TRY(read_sections(bytes, graph->file, &layout, error));
     QN_TRY(read_packed(source, graph->file, &layout, error));
     QN_TRY(qn__qnm_read_graph(graph, bytes, &layout, error));

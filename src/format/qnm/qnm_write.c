@@ -134,11 +134,18 @@ static void emit_packed(sink *s, const layout *l)
     }
 }
 
+/* How sums are requantized, floats being 0. */
+static uint32_t flags_of(const qn_graph *graph)
+{
+    return graph->requantize == QN_REQUANTIZE_FLOAT ? 0 : (uint32_t)graph->requantize;
+}
+
 static void emit_header(sink *s, const layout *l, uint32_t checksum)
 {
     uint8_t header[QN_QNM_HEADER_BYTES] = {0};
     memcpy(header, QN_QNM_MAGIC, 8);
     qn_qnm_put(header + 8, QN_QNM_VERSION, 4);
+    qn_qnm_put(header + 12, flags_of(l->graph), 4);
     qn_qnm_put(header + 16, l->file_bytes, 8);
     qn_qnm_put(header + QN_QNM_CHECKSUM_AT, checksum, 4);
     qn_qnm_put(header + 28, l->n_sections, 4);

@@ -18,7 +18,9 @@ enum { PANEL_STEP = 3 };
 bool qn__q8_activations(const qn_plan *plan, const qn_qparams *x)
 {
     const int32_t lo = x->dtype == QN_DTYPE_I8 ? -128 : 0;
-    return !qn__plan_get_options(plan)->reference && x->zero >= lo && x->zero <= lo + 255;
+    return !qn__plan_get_options(plan)->reference &&
+           qn__plan_requantize(plan) == QN_REQUANTIZE_DEFAULT && x->zero >= lo &&
+           x->zero <= lo + 255;
 }
 
 bool qn__q8_applies(const qn_plan *plan, const qn_qparams *x, const qn_qweights *w)

@@ -114,7 +114,8 @@ static qn_status prepare_state(const qn_plan *plan, qn_step *step, qconv_state *
     QN_TRY(read_shapes(step, s, error));
     QN_TRY(qn__qweights_scales(plan, step, 1, 0, s->win.oc, &s->x, 1.0f, 2, &s->weights, error));
     float s_y;
-    QN_TRY(qn__qoutput(step, s->weights.scale, s->weights.bias, &s->requant, &s_y, error));
+    QN_TRY(qn__qoutput(plan, step, s->weights.scale, s->weights.bias, s->weights.fixed, &s->requant,
+                       &s_y, error));
     s->depthwise = s->cin == 1 && s->cout == 1;
     s->saturates = qn__plan_get_options(plan)->saturate16 && s->weights.is_signed && !s->depthwise;
     const bool found =

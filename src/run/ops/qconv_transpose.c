@@ -176,7 +176,8 @@ static qn_status prepare_state(const qn_plan *plan, qn_step *step, transpose_sta
     QN_TRY(qn__qparams_read(step, step->node->inputs[0], &s->x, error));
     QN_TRY(read_shapes(step, s, error));
     QN_TRY(qn__qweights_read(plan, step, 1, 1, s->win.oc, &s->x, 1.0f, 2, &s->weights, error));
-    QN_TRY(qn__qoutput(step, s->weights.scale, s->weights.bias, &s->requant, &s_y, error));
+    QN_TRY(qn__qoutput(plan, step, s->weights.scale, s->weights.bias, s->weights.fixed, &s->requant,
+                       &s_y, error));
     for (uint32_t i = 1; i < step->node->n_inputs; i++)
         step->in_layout[i] = QN_LAYOUT_ROW_MAJOR;
     step->in_layout[0] = step->out_layout[0] = QN_LAYOUT_CHANNELS_LAST;

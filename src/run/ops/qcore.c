@@ -54,16 +54,26 @@ void qn__table_run(qn_pool *pool, qn_q8_table_fn fn, const uint8_t table[256], c
     qn__parallel_ranges(pool, table_range, &job, count, 2);
 }
 
-void qn__table_requantize(uint8_t table[256], const qn_qparams *from, const qn_qparams *to)
+bool qn__table_requantize(uint8_t table[256], const qn_qparams *from, const qn_qparams *to,
+                          qn_requantize kind)
 {
+    qn_fixed fixed = {0};
+    if (kind != QN_REQUANTIZE_DEFAULT &&
+        !qn__fixed_make((double)from->scale / (double)to->scale, kind, &fixed))
+        return false;
     for (size_t i = 0; i < 256; i++) {
         const uint8_t byte = (uint8_t)i;
         const int32_t q = qn_qload(&byte, from->dtype, 0);
         const bool same =
             from->scale == to->scale && from->zero == to->zero && from->dtype == to->dtype;
-        table[i] =
-            (uint8_t)(same ? q : qn__quantize_one((float)(q - from->zero) * from->scale, to));
+        if (kind != QN_REQUANTIZE_DEFAULT)
+            table[i] =
+                (uint8_t)qn_fixed_byte(q - from->zero, fixed, kind, to->zero, to->qmin, to->qmax);
+        else
+            table[i] =
+                (uint8_t)(same ? q : qn__quantize_one((float)(q - from->zero) * from->scale, to));
     }
+    return true;
 }
 
 typedef struct unpack_job {
@@ -116,6 +126,11 @@ void qn__requant_row(const qn_requant *r, const int32_t *acc, size_t c0, size_t 
             continue;
         }
         uint8_t *const dst = (uint8_t *)row + c0 + i0; /* both signednesses: low byte */
+        if (r->kind != QN_REQUANTIZE_DEFAULT) {
+            const qn_fixed_bytes to = {r->kind, r->zero, r->lo, r->hi};
+            qn__fixed_row(&to, r->fixed + c0 + i0, sums, part, dst);
+            continue;
+        }
         for (size_t i = 0; i < part; i++) {
             float v = (float)sums[i] * scale[i0 + i];
             v = v > lo ? v : lo;

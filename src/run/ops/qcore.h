@@ -5,6 +5,7 @@
 #define QN_RUN_OPS_QCORE_H
 
 #include "run/op.h"
+#include "run/ops/fixed_point.h"
 
 typedef struct qn_qparams {
     qn_dtype dtype; /* U8 or I8 */
@@ -29,8 +30,9 @@ extern const qn_run_op qn__op_qunary;
 /* dst[i] = table[src[i]], both as raw bytes; src may be dst. */
 void qn__table_run(qn_pool *pool, qn_q8_table_fn fn, const uint8_t table[256], const uint8_t *src,
                    uint8_t *dst, size_t count);
-/* Table from one quantization to another. */
-void qn__table_requantize(uint8_t table[256], const qn_qparams *from, const qn_qparams *to);
+/* Table from one quantization to another; false: kind has no multiplier for it. */
+bool qn__table_requantize(uint8_t table[256], const qn_qparams *from, const qn_qparams *to,
+                          qn_requantize kind);
 
 /* float dst[i] = src[i] - zero */
 void qn__unpack_centered(qn_pool *pool, const void *src, qn_dtype dtype, int32_t zero, float *dst,
@@ -44,6 +46,8 @@ typedef struct qn_requant {
     qn_dtype dtype;      /* F32, U8, I8 */
     int32_t zero, lo, hi;
     qn_clamp_f32 clamp; /* float output */
+    qn_requantize kind; /* other than the default: fixed, per column, in place of scale */
+    const qn_fixed *fixed;
 } qn_requant;
 void qn__requant_row(const qn_requant *r, const int32_t *acc, size_t c0, size_t n, void *row);
 

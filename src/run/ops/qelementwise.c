@@ -3,7 +3,7 @@
  * through a table per input; Softmax is computed on real values. */
 #include "run/nd.h"
 #include "run/ops/broadcast.h"
-#include "run/ops/qcore.h"
+#include "run/ops/qweights.h"
 #include "run/ops/unary.h"
 #include "kernel/vmath.h"
 
@@ -58,6 +58,11 @@ typedef struct qbinary_state {
     float ratio;                       /* Mul: steps of the result per unit of the product */
     qn_qparams y;
     int32_t lo, hi;
+    /* Other than the default: by integers, these of each byte, their sum, difference or product
+     * times `fixed`. */
+    qn_requantize kind;
+    int32_t a_ints[256], b_ints[256];
+    qn_fixed fixed;
     qn_broadcast broadcast;
     /* A kernel with its arguments, where rows advance by one or stay on one element. */
     qn_q8_binary_fn kernel;
@@ -113,8 +118,8 @@ static void choose_kernel(const qn_plan *plan, qn_step *step, qbinary_state *s, 
     const bool add = op == QN_OP_ADD, sub = op == QN_OP_SUB;
     const size_t axis = s->broadcast.rank - 1;
     const float ra = a->scale / s->y.scale, rb = b->scale / s->y.scale;
-    if (qn__plan_get_options(plan)->reference || s->broadcast.strides[0][axis] > 1 ||
-        s->broadcast.strides[1][axis] > 1 ||
+    if (qn__plan_get_options(plan)->reference || s->kind != QN_REQUANTIZE_DEFAULT ||
+        s->broadcast.strides[0][axis] > 1 || s->broadcast.strides[1][axis] > 1 ||
         (add && !(adds_exactly(a, &s->y) && adds_exactly(b, &s->y))))
         return;
     const qn_q8_binary *const kernel = add   ? &step->kernels->q8_add
@@ -147,6 +152,32 @@ static void choose_kernel(const qn_plan *plan, qn_step *step, qbinary_state *s, 
     step->kernel_name = kernel->name;
 }
 
+/* As TensorFlow Lite's reference kernels: terms of sums are moved up by 20 bits and brought to
+ * twice the larger step, products need one multiplier. */
+enum { SUM_BITS = 20 };
+static qn_status make_integers(const qn_plan *plan, const qn_step *step, qbinary_state *s,
+                               const qn_qparams *a, const qn_qparams *b, qn_error *error)
+{
+    const double sa = (double)a->scale, sb = (double)b->scale, sy = (double)s->y.scale;
+    const bool product = step->node->op == QN_OP_MUL;
+    const double twice = 2.0 * (sa > sb ? sa : sb);
+    qn_fixed fa = {0}, fb = {0};
+    if (!product) {
+        QN_TRY(qn__qfixed(plan, step, sa / twice, &fa, error));
+        QN_TRY(qn__qfixed(plan, step, sb / twice, &fb, error));
+    }
+    const double last = product ? sa * sb / sy : twice / (sy * (1 << SUM_BITS));
+    QN_TRY(qn__qfixed(plan, step, last, &s->fixed, error));
+    for (size_t i = 0; i < 256; i++) {
+        const uint8_t byte = (uint8_t)i;
+        const int32_t qa = qn_qload(&byte, a->dtype, 0) - a->zero;
+        const int32_t qb = qn_qload(&byte, b->dtype, 0) - b->zero;
+        s->a_ints[i] = product ? qa : qn__fixed_apply(qa * (1 << SUM_BITS), fa, s->kind);
+        s->b_ints[i] = product ? qb : qn__fixed_apply(qb * (1 << SUM_BITS), fb, s->kind);
+    }
+    return QN_OK;
+}
+
 static qn_status prepare_binary(const qn_plan *plan, qn_step *step, qn_error *error)
 {
     const qn_node *const node = step->node;
@@ -167,12 +198,21 @@ static qn_status prepare_binary(const qn_plan *plan, qn_step *step, qn_error *er
         add_tables(&a, &b, &y, s->a_steps, s->b_steps);
     /* Mul, as onnxruntime: the exact product of (q - zero) times one rounded ratio, plus zero. */
     s->ratio = a.scale * b.scale / y.scale;
+    const qn_qparams from[2] = {a, b};
     if (node->op == QN_OP_MUL)
         a.scale = b.scale = 1.0f;
     real_values(&a, s->a);
     real_values(&b, s->b);
     s->y = y;
     qn__qact_bounds(step, &y, &s->lo, &s->hi);
+    s->kind = qn__plan_requantize(plan);
+    if (s->kind != QN_REQUANTIZE_DEFAULT) {
+        const qn_status status = make_integers(plan, step, s, &from[0], &from[1], error);
+        if (status != QN_OK) {
+            qn__free(qn__plan_context(plan), s);
+            return status;
+        }
+    }
     const qn_tensor *const tensors[2] = {node->inputs[0], node->inputs[1]};
     if (!qn__broadcast_make(&s->broadcast, node->outputs[0], step->out_layout[0], tensors,
                             step->in_layout, 2)) {
@@ -256,6 +296,19 @@ static int repeated_row(const qn_broadcast *b)
     return b->strides[1][0] == 0 && b->strides[0][0] == row ? 1 : -1;
 }
 
+static void integers_part(const qbinary_state *s, qn_op op, const uint8_t *a, const uint8_t *b,
+                          uint8_t *dst, size_t n)
+{
+    const size_t axis = s->broadcast.rank - 1;
+    const ptrdiff_t sa = (ptrdiff_t)s->broadcast.strides[0][axis];
+    const ptrdiff_t sb = (ptrdiff_t)s->broadcast.strides[1][axis];
+    for (size_t i = 0; i < n; i++, a += sa, b += sb) {
+        const int32_t x = s->a_ints[*a], y = s->b_ints[*b];
+        const int32_t v = op == QN_OP_MUL ? x * y : op == QN_OP_SUB ? x - y : x + y;
+        dst[i] = (uint8_t)qn_fixed_byte(v, s->fixed, s->kind, s->y.zero, s->lo, s->hi);
+    }
+}
+
 static void qbinary_part(const qbinary_job *job, const uint8_t *a, const uint8_t *b, uint8_t *dst,
                          size_t n)
 {
@@ -265,6 +318,10 @@ static void qbinary_part(const qbinary_job *job, const uint8_t *a, const uint8_t
         return;
     }
     const size_t axis = s->broadcast.rank - 1;
+    if (s->kind != QN_REQUANTIZE_DEFAULT) {
+        integers_part(s, job->op, a, b, dst, n);
+        return;
+    }
     const ptrdiff_t sa = (ptrdiff_t)s->broadcast.strides[0][axis];
     const ptrdiff_t sb = (ptrdiff_t)s->broadcast.strides[1][axis];
     const bool adds = job->op == QN_OP_ADD, in_steps = job->op != QN_OP_SUB;
@@ -372,7 +429,10 @@ static qn_status prepare_concat(const qn_plan *plan, qn_step *step, qn_error *er
                       : qn__step_fail(step, error, QN_CORRUPT, "part %u does not fit", (unsigned)i);
         if (status != QN_OK)
             break;
-        qn__table_requantize(s->parts[i].bytes, &from, &to);
+        if (!qn__table_requantize(s->parts[i].bytes, &from, &to, qn__plan_requantize(plan))) {
+            status = qn__qfixed(plan, step, (double)from.scale / (double)to.scale, NULL, error);
+            break;
+        }
         s->parts[i].same = true;
         for (size_t k = 0; k < 256; k++)
             s->parts[i].same &= s->parts[i].bytes[k] == k;

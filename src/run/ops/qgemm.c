@@ -161,7 +161,8 @@ static qn_status read_right(const qn_plan *plan, qn_step *step, qgemm_state *s, 
         const uint32_t bias = step->node->op == QN_OP_GEMM ? 2 : UINT32_MAX;
         QN_TRY(qn__qweights_scales(plan, step, 1, s->trans_b ? 0 : 1, s->n, &s->a, alpha, bias,
                                    &s->weights, error));
-        QN_TRY(qn__qoutput(step, s->weights.scale, s->weights.bias, &s->requant, &s_y, error));
+        QN_TRY(qn__qoutput(plan, step, s->weights.scale, s->weights.bias, s->weights.fixed,
+                           &s->requant, &s_y, error));
         s->saturates = qn__plan_get_options(plan)->saturate16 && s->weights.is_signed;
         QN_TRY(pack_integers(plan, step, s, &s->integers, error));
         if (s->integers)
@@ -175,10 +176,21 @@ static qn_status read_right(const qn_plan *plan, qn_step *step, qgemm_state *s, 
         s->scale = qn__calloc(ctx, s->n, sizeof(float));
         if (s->scale == NULL)
             return QN_NOMEM(error);
-        QN_TRY(qn__qoutput(step, s->scale, NULL, &s->requant, &s_y, error));
+        QN_TRY(qn__qoutput(plan, step, s->scale, NULL, NULL, &s->requant, &s_y, error));
         const float scale = alpha * s->a.scale * s->b.scale;
         for (size_t i = 0; i < s->n; i++)
             s->scale[i] = s_y > 0.0f ? scale / s_y : scale;
+        if (s->requant.kind != QN_REQUANTIZE_DEFAULT) {
+            qn_fixed one;
+            const double real = (double)alpha * (double)s->a.scale * (double)s->b.scale;
+            QN_TRY(qn__qfixed(plan, step, real / (double)s_y, &one, error));
+            s->weights.fixed = qn__calloc(ctx, s->n, sizeof(one));
+            if (s->weights.fixed == NULL)
+                return QN_NOMEM(error);
+            for (size_t i = 0; i < s->n; i++)
+                s->weights.fixed[i] = one;
+            s->requant.fixed = s->weights.fixed;
+        }
         s->integers = qn__q8_product_plan(plan, step, &s->a, &s->b, &s->requant, s->n, s->k,
                                           s->trans_b, &s->both, &s->both_bytes);
         if (s->integers)

@@ -73,7 +73,7 @@ static qn_status prepare_state(const qn_plan *plan, qn_step *step, prelu_state *
     QN_TRY(qn__step_const_f32(plan, step, 1, &s->scales, &count, error));
     for (size_t i = 0; i < count; i++)
         s->scales[i] = s->x.scale * s->scales[i] / s->y.scale;
-    qn__table_requantize(s->positive, &s->x, &s->y);
+    (void)qn__table_requantize(s->positive, &s->x, &s->y, QN_REQUANTIZE_DEFAULT);
     s->table = step->kernels->q8_table.fn;
     step->in_layout[1] = QN_LAYOUT_ROW_MAJOR;
     if (inputs[0]->rank == 4)
@@ -199,8 +199,12 @@ static void plain_rows(void *arg, size_t begin, size_t end)
             const size_t k = m * b->row + i;
             const int32_t q = qn_qload(job->src, s->x.dtype, k) - s->x.zero;
             const float scale = s->scales[at[1] + (int64_t)i * b->strides[1][b->rank - 1]];
-            const qn_requant requant = {&scale,    &bias,     s->y.dtype, s->y.zero,
-                                        s->y.qmin, s->y.qmax, {0, 0}};
+            const qn_requant requant = {.scale = &scale,
+                                        .bias = &bias,
+                                        .dtype = s->y.dtype,
+                                        .zero = s->y.zero,
+                                        .lo = s->y.qmin,
+                                        .hi = s->y.qmax};
             job->dst[k] = s->positive[job->src[k]];
             if (q < 0)
                 qn__requant_row(&requant, &q, 0, 1, job->dst + k);

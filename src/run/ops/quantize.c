@@ -1,7 +1,7 @@
 /* QuantizeLinear, DequantizeLinear and Requantize: x / scale rounded half to even, saturated. Bytes
  * have kernels; everything else goes element by element. */
 #include "run/nd.h"
-#include "run/ops/qcore.h"
+#include "run/ops/qweights.h"
 
 typedef struct cross_state {
     bool bytes;     /* 8 bits, uniform; scales per tensor or per axis */
@@ -73,7 +73,8 @@ static qn_status prepare(const qn_plan *plan, qn_step *step, qn_error *error)
         qn_qparams from, to;
         QN_TRY(qn__qparams_read(step, x, &from, error));
         QN_TRY(qn__qparams_read(step, y, &to, error));
-        qn__table_requantize(s.table, &from, &to);
+        if (!qn__table_requantize(s.table, &from, &to, qn__plan_requantize(plan)))
+            return qn__qfixed(plan, step, (double)from.scale / (double)to.scale, NULL, error);
         s.table_used = true;
         step->kernel_name = step->kernels->q8_table.name;
         step->inplace_input = 0;

@@ -14,11 +14,25 @@ void qn__qweights_free(const qn_context *ctx, qn_qweights *w)
     qn__free(ctx, w->values);
     qn__free(ctx, w->scale);
     qn__free(ctx, w->bias);
+    qn__free(ctx, w->fixed);
     *w = (qn_qweights){0};
 }
 
-qn_status qn__qoutput(const qn_step *step, const float *scale, const int32_t *bias, qn_requant *out,
-                      float *s_y, qn_error *error)
+qn_status qn__qfixed(const qn_plan *plan, const qn_step *step, double real, qn_fixed *out,
+                     qn_error *error)
+{
+    const qn_requantize kind = qn__plan_requantize(plan);
+    qn_fixed unused;
+    if (qn__fixed_make(real, kind, out != NULL ? out : &unused))
+        return QN_OK;
+    return qn__step_fail(step, error, QN_UNSUPPORTED,
+                         "requantization by %s cannot multiply by %g%s", qn__requantize_name(kind),
+                         real, kind == QN_REQUANTIZE_SHIFT ? ": scales must be powers of two" : "");
+}
+
+qn_status qn__qoutput(const qn_plan *plan, const qn_step *step, const float *scale,
+                      const int32_t *bias, const qn_fixed *fixed, qn_requant *out, float *s_y,
+                      qn_error *error)
 {
     const qn_tensor *const y = step->node->outputs[0];
     *out = (qn_requant){
@@ -30,6 +44,8 @@ qn_status qn__qoutput(const qn_step *step, const float *scale, const int32_t *bi
     QN_TRY(qn__qparams_read(step, y, &p, error));
     out->dtype = p.dtype;
     out->zero = p.zero;
+    out->kind = qn__plan_requantize(plan);
+    out->fixed = fixed;
     qn__qact_bounds(step, &p, &out->lo, &out->hi);
     *s_y = p.scale;
     return QN_OK;
@@ -172,7 +188,16 @@ qn_status qn__qweights_scales(const qn_plan *plan, const qn_step *step, uint32_t
     qn_requant requant;
     float s_y;
     if (status == QN_OK)
-        status = qn__qoutput(step, r.scale, r.bias, &requant, &s_y, error);
+        status = qn__qoutput(plan, step, r.scale, r.bias, NULL, &requant, &s_y, error);
+    if (status == QN_OK && requant.kind != QN_REQUANTIZE_DEFAULT) {
+        r.fixed = qn__calloc(ctx, columns, sizeof(*r.fixed));
+        status = r.fixed == NULL ? QN_NOMEM(error) : QN_OK;
+        for (size_t i = 0; status == QN_OK && i < columns; i++) {
+            const double s_w = (double)q->scales[q->axis >= 0 ? i % dim : 0];
+            const double real = (double)alpha * (double)x->scale * s_w / (double)s_y;
+            status = qn__qfixed(plan, step, real, &r.fixed[i], error);
+        }
+    }
     if (status != QN_OK) {
         qn__qweights_free(ctx, &r);
         return status;

@@ -11,6 +11,7 @@ typedef struct qn_qweights {
     bool fits_i8;        /* every value is in -128..127 */
     float *scale;        /* [columns] s_x * s_w, over s_y for quantized output */
     int32_t *bias;       /* [columns] */
+    qn_fixed *fixed;     /* [columns], or NULL: requantization by floats, or no quantized output */
     bool is_signed;
 } qn_qweights;
 /* axis: of the weight tensor, whose index is the output column; columns: their number over all
@@ -28,8 +29,12 @@ qn_status qn__qweights_values(const qn_plan *plan, const qn_step *step, uint32_t
 /* Once packed, the values themselves are not needed any more. */
 void qn__qweights_drop_values(const qn_context *ctx, qn_qweights *w);
 void qn__qweights_free(const qn_context *ctx, qn_qweights *w);
-/* Requantization of the node's output with these scales. */
-qn_status qn__qoutput(const qn_step *step, const float *scale, const int32_t *bias, qn_requant *out,
-                      float *s_y, qn_error *error);
+/* Requantization of the node's output with these scales; fixed: NULL, or their multipliers. */
+qn_status qn__qoutput(const qn_plan *plan, const qn_step *step, const float *scale,
+                      const int32_t *bias, const qn_fixed *fixed, qn_requant *out, float *s_y,
+                      qn_error *error);
+/* Multiplier of a real number, as the plan requantizes; UNSUPPORTED where there is none. */
+qn_status qn__qfixed(const qn_plan *plan, const qn_step *step, double real, qn_fixed *out,
+                     qn_error *error);
 
 #endif
