@@ -106,9 +106,9 @@ static void print_methods(const qn_report *report)
         printf("  methods   features %s, weights %s, per %s, calibrated with %s, for %s\n",
                qn_report_method(report, "features"), weights, granularity,
                qn_report_method(report, "calibrate_with"), target);
-    else if (strcmp(scheme, "dynamic") == 0)
-        printf("  methods   activations at run time, weights %s, per %s, for %s\n", weights,
-               granularity, target);
+    else if (strncmp(scheme, "dynamic", strlen("dynamic")) == 0)
+        printf("  methods   activations at run time%s, weights %s, per %s, for %s\n",
+               strcmp(scheme, "dynamic") == 0 ? "" : " by rows", weights, granularity, target);
     else
         printf("  methods   weights only, %s in blocks of %s, weights %s, for %s\n", scheme,
                qn_report_method(report, "weight_block"), weights, target);

@@ -51,7 +51,8 @@ typedef struct qn_quantize_options {
     uint32_t weight_clamp;     /* 1..127: largest integer of weights; 0: what the bits hold */
     uint32_t feature_clamp;    /* 1..127: the same of s8sym activations; 0: 127 */
     const char *scheme;        /* NULL: the recipe's, else "static": weights and activations, ranges
-                                  calibrated; "dynamic": scales of activations made at run time;
+                                  calibrated; "dynamic": scales of activations made at run time,
+                                  "dynamic-rows": one for each row along the last axis;
                                   "int8" | "int4" | "uint8" | "uint4": weights only, in blocks */
     uint32_t weight_block;   /* weights that share a scale when only weights are quantized: 16, 32,
                                 64, 128 or 256; 0: default */

@@ -233,6 +233,14 @@ const qn_quant *qn__graph_quant(qn_graph *graph, const qn_quant *values)
     return quant;
 }
 
+qn_type qn__graph_dynamic_type(qn_graph *graph, bool by_rows)
+{
+    const qn_quant one = {.bits = 8, .axis = -1, .qmin = 0, .qmax = 255};
+    const qn_quant rows = {.bits = 8, .is_signed = true, .axis = 0, .qmin = -127, .qmax = 127};
+    return (qn_type){QN_TYPE_DYNAMIC, by_rows ? QN_DTYPE_I8 : QN_DTYPE_U8,
+                     qn__graph_quant(graph, by_rows ? &rows : &one)};
+}
+
 qn_type qn_type_plain_make(qn_dtype dtype)
 {
     return (qn_type){QN_TYPE_PLAIN, dtype, NULL};

@@ -231,6 +231,9 @@ const float *qn__tensor_floats_lent(const qn_context *ctx, const qn_tensor *tens
 
 /* New immutable quantization parameters in the graph's arena (arrays copied). */
 const qn_quant *qn__graph_quant(qn_graph *graph, const qn_quant *values);
+/* Bytes with a scale made at run time: one and a zero point, or by rows one each. quant NULL: no
+ * memory. */
+qn_type qn__graph_dynamic_type(qn_graph *graph, bool by_rows);
 qn_type qn_type_plain_make(qn_dtype dtype);
 qn_type qn_type_quant_make(qn_dtype storage, const qn_quant *quant);
 

@@ -46,11 +46,14 @@ typedef struct qn_quant {
     const float *codebook;      /* [n_codebook] values by index q - qmin, before scaling */
 } qn_quant;
 
+/* A row's scale made at run time: its largest magnitude, this at least, over so many steps. */
+#define QN_ROW_FLOOR 1e-30f
+#define QN_ROW_STEPS 127
 typedef enum qn_type_kind {
     QN_TYPE_PLAIN = 0,  /* dtype says it all */
     QN_TYPE_QUANT = 1,  /* quant is set; dtype is the storage */
-    QN_TYPE_DYNAMIC = 2 /* scales produced at run time: quant gives bits, sign, axis (-1 tensor,
-                           else one scale per index of axis), scales NULL */
+    QN_TYPE_DYNAMIC = 2 /* scales produced at run time: quant gives bits, sign, axis (-1: one
+                           scale, 0: one for each row along the last axis), scales NULL */
 } qn_type_kind;
 
 typedef struct qn_type {

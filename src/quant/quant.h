@@ -87,6 +87,7 @@ typedef struct qn_settings {
     const char *scheme_word; /* as options have it */
     uint32_t block;          /* of QN_SCHEME_WEIGHTS */
     bool zero_points;        /* its weights are unsigned, with zero points */
+    bool dynamic_rows;       /* a scale made at run time for each row */
     const qn_target *target;
     qn_dtype activation; /* target's or --activations */
     bool symmetric;

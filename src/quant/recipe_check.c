@@ -199,7 +199,7 @@ static qn_status check_name(place *p, const json_t *value, const char *(*name_at
         static const char *const words[] = {__VA_ARGS__, NULL};                                    \
         return index < sizeof(words) / sizeof(words[0]) ? words[index] : NULL;                     \
     }
-WORDS(scheme_at, "static", "dynamic", "int8", "int4", "uint8", "uint4")
+WORDS(scheme_at, "static", "dynamic", "dynamic-rows", "int8", "int4", "uint8", "uint4")
 WORDS(granularity_at, "channel", "tensor")
 WORDS(activations_at, "u8", "s8", "s8sym")
 WORDS(calibrate_with_at, "float", "quantized-weights")

@@ -56,8 +56,7 @@ qn_status qn__activation_type(const qn_quant_plan *plan, uint32_t tensor_id, qn_
     float scale;
     int32_t zero_point;
     if (plan->settings->scheme == QN_SCHEME_DYNAMIC) {
-        const qn_quant dynamic = {.bits = 8, .axis = -1, .qmin = 0, .qmax = 255};
-        *out = (qn_type){QN_TYPE_DYNAMIC, QN_DTYPE_U8, qn__graph_quant(graph, &dynamic)};
+        *out = qn__graph_dynamic_type(graph, plan->settings->dynamic_rows);
         return out->quant != NULL ? QN_OK : QN_NOMEM(error);
     }
     qn__activation_params(plan, tensor_id, &scale, &zero_point);

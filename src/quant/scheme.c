@@ -10,9 +10,10 @@ static const struct {
     uint32_t bits;
     bool zero_points;
 } words[] = {
-    {"static", QN_SCHEME_STATIC, 0, false}, {"dynamic", QN_SCHEME_DYNAMIC, 0, false},
-    {"int8", QN_SCHEME_WEIGHTS, 8, false},  {"int4", QN_SCHEME_WEIGHTS, 4, false},
-    {"uint8", QN_SCHEME_WEIGHTS, 8, true},  {"uint4", QN_SCHEME_WEIGHTS, 4, true},
+    {"static", QN_SCHEME_STATIC, 0, false},        {"dynamic", QN_SCHEME_DYNAMIC, 0, false},
+    {"int8", QN_SCHEME_WEIGHTS, 8, false},         {"int4", QN_SCHEME_WEIGHTS, 4, false},
+    {"uint8", QN_SCHEME_WEIGHTS, 8, true},         {"uint4", QN_SCHEME_WEIGHTS, 4, true},
+    {"dynamic-rows", QN_SCHEME_DYNAMIC, 0, false},
 };
 
 static bool is_on(const char *word)
@@ -67,10 +68,12 @@ qn_status qn__scheme_choose(const char *word, uint32_t block, bool data,
     while (i < sizeof(words) / sizeof(words[0]) && strcmp(words[i].word, word) != 0)
         i++;
     QN_FAIL_IF(i == sizeof(words) / sizeof(words[0]), error, QN_INVALID_ARGUMENT,
-               "scheme \"%s\": expected static, dynamic, int8, int4, uint8 or uint4", word);
+               "scheme \"%s\": expected static, dynamic, dynamic-rows, int8, int4, uint8 or uint4",
+               word);
     s->scheme = words[i].scheme;
     s->scheme_word = words[i].word;
     s->zero_points = words[i].zero_points;
+    s->dynamic_rows = strcmp(word, "dynamic-rows") == 0;
     QN_FAIL_IF(block != 0 && options->weight_block != 0 && s->scheme != QN_SCHEME_WEIGHTS, error,
                QN_INVALID_ARGUMENT,
                "weight-block %u: only weights that are quantized alone are in blocks", block);

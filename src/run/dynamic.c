@@ -21,6 +21,12 @@ qn_dynamic_params qn__dynamic_params(float lo, float hi)
     return p;
 }
 
+float qn__dynamic_row_scale(float lo, float hi)
+{
+    const float most = -lo > hi ? -lo : hi;
+    return (most > QN_ROW_FLOOR ? most : QN_ROW_FLOOR) / (float)QN_ROW_STEPS;
+}
+
 static qn_q8_quantize_args quantize_args(const float *x, size_t count, qn_dynamic_params params,
                                          uint8_t *q)
 {
@@ -56,8 +62,44 @@ void qn__dynamic_quantize(const qn_q8_quantize *kernel, qn_pool *pool, const flo
     qn__parallel_ranges(pool, quantize_range, &job, count, 5);
 }
 
+static void rows_to_f32(const qn_view *view, float *dst)
+{
+    const size_t rows = qn_dynamic_rows(view->count, view->rank, view->dims);
+    const size_t n = rows > 0 ? view->count / rows : 0;
+    const float *const scales = qn_dynamic_scales_of(view);
+    const uint8_t *q = view->data;
+    for (size_t r = 0; r < rows; r++)
+        for (size_t i = 0; i < n; i++)
+            *dst++ = (float)(*q++ - QN_DYNAMIC_ROW_ZERO) * scales[r];
+}
+
+static void rows_from_f32(const qn_view *view, const float *src)
+{
+    const size_t rows = qn_dynamic_rows(view->count, view->rank, view->dims);
+    const size_t n = rows > 0 ? view->count / rows : 0;
+    float *const scales = qn_dynamic_scales_of(view);
+    uint8_t *q = view->data;
+    for (size_t r = 0; r < rows; r++, src += n, q += n) {
+        float lo = 0, hi = 0;
+        for (size_t i = 0; i < n; i++) {
+            lo = isfinite(src[i]) && src[i] < lo ? src[i] : lo;
+            hi = isfinite(src[i]) && src[i] > hi ? src[i] : hi;
+        }
+        scales[r] = qn__dynamic_row_scale(lo, hi);
+        for (size_t i = 0; i < n; i++) {
+            const float v = rintf(src[i] / scales[r]);
+            const float over = v > -QN_ROW_STEPS ? v : -QN_ROW_STEPS;
+            q[i] = (uint8_t)((over < QN_ROW_STEPS ? over : QN_ROW_STEPS) + QN_DYNAMIC_ROW_ZERO);
+        }
+    }
+}
+
 void qn__dynamic_to_f32(const qn_view *view, float *dst)
 {
+    if (qn_dynamic_by_rows(view->tensor->type)) {
+        rows_to_f32(view, dst);
+        return;
+    }
     const qn_dynamic_params p = *qn_dynamic_params_of(view);
     const uint8_t *const q = view->data;
     for (size_t i = 0; i < view->count; i++)
@@ -66,6 +108,10 @@ void qn__dynamic_to_f32(const qn_view *view, float *dst)
 
 void qn__dynamic_from_f32(const qn_view *view, const float *src)
 {
+    if (qn_dynamic_by_rows(view->tensor->type)) {
+        rows_from_f32(view, src);
+        return;
+    }
     float lo = 0, hi = 0;
     for (size_t i = 0; i < view->count; i++) {
         lo = isfinite(src[i]) && src[i] < lo ? src[i] : lo;

@@ -24,11 +24,15 @@ static qn_status add_value(qn_plan *plan, const qn_tensor *tensor, qn_layout lay
     const bool dynamic = tensor->type.kind == QN_TYPE_DYNAMIC;
     QN_FAIL_IF(dtype == QN_DTYPE_NONE || (dynamic && !qn_dynamic_is_bytes(tensor->type)), error,
                QN_UNSUPPORTED, "tensor \"%s\": its type cannot be executed", tensor->name);
-    QN_FAIL_IF(
-        !qn_shape_count(&count, dims, tensor->rank) || !qn__dtype_bytes(&bytes, dtype, count) ||
-            (dynamic && !qn_dynamic_bytes(&bytes, count)) || bytes > plan->ctx->limits.tensor_bytes,
-        error, QN_LIMIT, "tensor \"%s\" has more than %llu bytes", tensor->name,
-        (unsigned long long)plan->ctx->limits.tensor_bytes);
+    QN_FAIL_IF(!qn_shape_count(&count, dims, tensor->rank) ||
+                   !qn__dtype_bytes(&bytes, dtype, count) ||
+                   (dynamic && !qn_dynamic_bytes(&bytes, count,
+                                                 qn_dynamic_by_rows(tensor->type)
+                                                     ? qn_dynamic_rows(count, tensor->rank, dims)
+                                                     : 1)) ||
+                   bytes > plan->ctx->limits.tensor_bytes,
+               error, QN_LIMIT, "tensor \"%s\" has more than %llu bytes", tensor->name,
+               (unsigned long long)plan->ctx->limits.tensor_bytes);
     QN_FAIL_IF(qn__dtype_bits(dtype) < 8 && layout != QN_LAYOUT_ROW_MAJOR, error, QN_UNSUPPORTED,
                "tensor \"%s\": activations of %s cannot be executed", tensor->name,
                qn__dtype_name(dtype));

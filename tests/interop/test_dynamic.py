@@ -112,6 +112,58 @@ def test_dynamic_products_are_fused_and_equal(quench, name, options, tmp_path):
     assert cosine(ours, exact) > 0.99 and ratio > 2.5
 
 
+def rows_product(x, w, bias):
+    """The definition: each row's largest magnitude over 127, halves to even."""
+    scale = (np.maximum(np.abs(x).max(-1, keepdims=True), np.float32(1e-30)) / np.float32(127)).astype(np.float32)
+    return np.round(x / scale).astype(np.float32) * scale @ w + bias
+
+
+@pytest.mark.parametrize("options", [(), ("--weight-bits", "6"), ("--granularity", "tensor", "--x86", "vnni")])
+@pytest.mark.parametrize("name", MODELS)
+def test_rows_have_scales_of_their_own(quench, name, options, tmp_path):
+    make, count = MODELS[name]
+    path, shape = make(tmp_path / "m.onnx")
+    out, again, qnm = tmp_path / "q.onnx", tmp_path / "again.onnx", tmp_path / "q.qnm"
+    x = samples(shape) * 10.0 ** np.arange(-3, 3).reshape(6, *[1] * len(shape)).astype(np.float32)
+    report = run_quantize(quench, path, out, "--dynamic-rows", *options)
+    assert sum(n["int8"] for n in report["nodes"]) == count
+    theirs, ours = ort_outputs(out, x)[0], quench_outputs(out, x, tmp_path / "run")[0]
+    assert error(ours, theirs) < 1e-5
+    assert cosine(ours, ort_outputs(path, x)[0]) > 0.995
+    for target in (again, qnm):
+        result = quench("convert", out, "-o", target)
+        assert result.returncode == 0, result.stderr
+        assert (quench_outputs(target, x, tmp_path / target.name.replace(".", "_"))[0] == ours).all()
+    assert sorted(n.op_type for n in onnx.load(again).graph.node) == sorted(n.op_type for n in onnx.load(out).graph.node)
+
+
+@pytest.mark.parametrize("opset", [13, 17, 18, 21])
+def test_rows_beside_others_that_read_them(quench, opset, tmp_path):
+    """Rows of very different sizes, one of them zeros; the integers and scales are outputs of the file too."""
+    rng = np.random.default_rng(3)
+    w, bias = rng.standard_normal((40, 24)).astype(np.float32) / 6, rng.standard_normal(24).astype(np.float32)
+    path = save(tmp_path / "m.onnx", [helper.make_node("MatMul", ["x", "w"], ["p"], "product"),
+                                      helper.make_node("Add", ["p", "b"], ["y"], "sum")],
+                {"w": w, "b": bias}, {"x": [1, 5, 40]}, {"y": [1, 5, 24]}, opset)  # fmt: skip
+    out, x = tmp_path / "q.onnx", rng.standard_normal((1, 5, 40)).astype(np.float32)
+    x[0] *= np.float32([[1e-4], [1], [0], [3e3], [1e-36]])
+    run_quantize(quench, path, out, "--dynamic-rows", "--weights", "max_abs", "--x86", "vnni")
+    ours, theirs = quench_outputs(out, x, tmp_path / "run")[0], ort_outputs(out, x)[0]
+    assert error(ours, theirs) < 1e-5
+    rows = np.abs(ours - (x @ w + bias))[0].max(-1) / np.abs(x[0] @ w).max(-1).clip(1e-30)
+    assert (rows[[0, 1, 3]] < 0.02).all() and (ours[0, [2, 4]] == bias).all(), rows
+    model = onnx.load(out)
+    scale = next(n.output[0] for n in model.graph.node if n.op_type == "Div")
+    model.graph.output.append(helper.make_tensor_value_info(scale, TensorProto.FLOAT, [1, 5, 1]))
+    onnx.save(model, out)
+    ours, theirs = quench_outputs(out, x, tmp_path / "more"), ort_outputs(out, x)
+    assert error(ours[0], theirs[0]) < 1e-5 and (ours[1] == theirs[1]).all()
+    inspected = quench("inspect", out).stdout
+    assert "MatMulInteger" not in inspected and "Div" in inspected and "Cast" not in inspected
+    close = rows_product(x, w, bias)
+    assert error(ours[0], close) < 0.02
+
+
 @pytest.mark.parametrize("form", ["qdq", "qoperator"])
 @pytest.mark.parametrize(("kind", "least", "ratio"), [("int8", 0.999, 2.8), ("uint8", 0.999, 2.8),
                                                       ("int4", 0.95, 4.5), ("uint4", 0.95, 4.5)])  # fmt: skip

@@ -14,15 +14,14 @@ typedef struct sample {
     float x[MAX_SIDE * MAX_K], bias[MAX_SIDE], scales[MAX_SIDE];
     uint8_t w[MAX_SIDE * MAX_K]; /* [k][cols], or [cols][k] */
     int32_t zeros[MAX_SIDE];
-    bool is_signed, transposed, has_bias, per_channel;
+    bool is_signed, transposed, has_bias, per_channel, by_rows;
 } sample;
 
-static qn_type dynamic_type(net *n)
+static qn_type dynamic_type(net *n, bool by_rows)
 {
-    const qn_quant q = {.bits = 8, .axis = -1, .qmax = 255};
-    const qn_quant *kept = qn__graph_quant(n->b.graph, &q);
-    assert_non_null(kept);
-    return (qn_type){QN_TYPE_DYNAMIC, QN_DTYPE_U8, kept};
+    const qn_type type = qn__graph_dynamic_type(n->b.graph, by_rows);
+    assert_non_null(type.quant);
+    return type;
 }
 
 /* Parameters as ONNX defines them, in double where it does not matter. */
@@ -41,6 +40,14 @@ static int32_t expected_byte(float x, float scale, int32_t zero)
 {
     const float q = rintf(x / scale) + (float)zero;
     return (int32_t)(q < 0 ? 0 : q > 255 ? 255 : q);
+}
+
+static float expected_row_scale(const float *x, size_t count)
+{
+    float most = 1e-30f;
+    for (size_t i = 0; i < count; i++)
+        most = fmaxf(most, fabsf(x[i]));
+    return most / 127.0f;
 }
 
 static qn_tensor *weights(sample *s)
@@ -71,6 +78,7 @@ static void choose(sample *s)
     s->transposed = net_random(2) != 0;
     s->has_bias = net_random(2) != 0;
     s->per_channel = net_random(3) != 0;
+    s->by_rows = net_random(2) != 0;
     const float low = net_random(3) == 0 ? 0.0f : -4.0f; /* sometimes nothing is negative */
     for (int64_t i = 0; i < s->m * s->k; i++)
         s->x[i] = fmaxf(net_random_float(), low) * 0.3f;
@@ -86,13 +94,18 @@ static void choose(sample *s)
 
 static double expected(const sample *s, int64_t m, int64_t col, float scale, int32_t zero)
 {
+    if (s->by_rows)
+        scale = expected_row_scale(s->x + m * s->k, (size_t)s->k);
     const int64_t c = s->per_channel ? col : 0;
     const int32_t zw = s->is_signed ? 0 : s->zeros[c];
     int64_t sum = 0;
     for (int64_t k = 0; k < s->k; k++) {
         const uint8_t byte = s->w[s->transposed ? col * s->k + k : k * s->cols + col];
         const int32_t w = s->is_signed ? (int8_t)byte : byte;
-        sum += (expected_byte(s->x[m * s->k + k], scale, zero) - zero) * (int64_t)(w - zw);
+        const float x = s->x[m * s->k + k];
+        const int32_t q =
+            s->by_rows ? (int32_t)rintf(x / scale) : expected_byte(x, scale, zero) - zero;
+        sum += q * (int64_t)(w - zw);
     }
     return (double)sum * (double)scale * (double)s->scales[c] +
            (s->has_bias ? (double)s->bias[col] : 0);
@@ -106,7 +119,7 @@ static void run_sample(sample *s, uint32_t cpu_flags)
     n->cpu_flags_set = true;
     qn_tensor *x = net_input(n, s->x, false, 2, dims);
     qn_tensor *q = NODE(&n->b, QUANTIZE_LINEAR, "q", x), *w, *y;
-    q->type = dynamic_type(n);
+    q->type = dynamic_type(n, s->by_rows);
     w = weights(s);
     qn_tensor *bias =
         s->has_bias ? build_const(&n->b, "bias", QN_DTYPE_F32, s->bias, 1, width) : NULL;
@@ -188,23 +201,58 @@ static void values_of_a_dynamic_tensor(void **state)
     net_fill(x, 300);
     expected_params(x, 300, &scale, &zero);
     qn_tensor *q = NODE(&n->b, QUANTIZE_LINEAR, "q", net_input(n, x, false, 2, dims));
-    q->type = dynamic_type(n);
+    q->type = dynamic_type(n, false);
     net_run(n, q);
     for (size_t i = 0; i < 300; i++)
         net_expect(n, i, (expected_byte(x[i], scale, zero) - zero) * (double)scale, 1e-6);
     net_end(n);
 }
 
+static void values_of_rows(void **state)
+{
+    (void)state;
+    static float x[300];
+    net *n = net_start();
+    const int64_t dims[3] = {4, 5, 15};
+    net_fill(x, 300);
+    for (size_t i = 0; i < 300; i++)
+        x[i] = i / 15 == 3 ? 0.0f : x[i] * powf(10.0f, (float)(i / 15) - 9.0f);
+    qn_tensor *q = NODE(&n->b, QUANTIZE_LINEAR, "q", net_input(n, x, false, 3, dims));
+    q->type = dynamic_type(n, true);
+    net_run(n, q);
+    for (size_t i = 0; i < 300; i++) {
+        const float scale = expected_row_scale(x + i / 15 * 15, 15);
+        assert_true(n->result[i] == rintf(x[i] / scale) * scale);
+    }
+    net_end(n);
+}
+
 static void numbers_that_are_not_finite_are_refused(void **state)
 {
     (void)state;
+    for (int by_rows = 0; by_rows < 2; by_rows++) {
+        net *n = net_start();
+        const float x[4] = {1, 2, NAN, 3};
+        const int64_t dims[2] = {2, 2};
+        qn_tensor *q = NODE(&n->b, QUANTIZE_LINEAR, "q", net_input(n, x, false, 2, dims));
+        q->type = dynamic_type(n, by_rows != 0);
+        assert_int_equal(net_try(n, q), QN_NONFINITE);
+        assert_non_null(strstr(n->b.error.message, "in0"));
+        net_end(n);
+    }
+}
+
+static void only_rows_or_one_scale(void **state)
+{
+    (void)state;
+    static const float x[4];
+    const qn_quant quant = {.bits = 8, .is_signed = true, .axis = 1, .qmin = -127, .qmax = 127};
     net *n = net_start();
-    const float x[4] = {1, 2, NAN, 3};
     const int64_t dims[2] = {2, 2};
     qn_tensor *q = NODE(&n->b, QUANTIZE_LINEAR, "q", net_input(n, x, false, 2, dims));
-    q->type = dynamic_type(n);
-    assert_int_equal(net_try(n, q), QN_NONFINITE);
-    assert_non_null(strstr(n->b.error.message, "in0"));
+    q->type = (qn_type){QN_TYPE_DYNAMIC, QN_DTYPE_I8, qn__graph_quant(n->b.graph, &quant)};
+    assert_int_equal(net_try(n, q), QN_UNSUPPORTED);
+    assert_non_null(strstr(n->b.error.message, "its type cannot be executed"));
     net_end(n);
 }
 
@@ -217,7 +265,7 @@ static void other_readers_are_refused(void **state)
         net *n = net_start();
         const int64_t dims[2] = {4, 4};
         qn_tensor *q = NODE(&n->b, QUANTIZE_LINEAR, "q", net_input(n, x, false, 2, dims));
-        q->type = dynamic_type(n);
+        q->type = dynamic_type(n, false);
         qn_tensor *w = build_const(&n->b, "w", QN_DTYPE_F32, values, 2, dims);
         qn_tensor *y = kind == 0   ? NODE(&n->b, SIGMOID, "y", q)
                        : kind == 1 ? NODE(&n->b, MATMUL, "y", q, w)
@@ -237,7 +285,7 @@ static void inputs_have_their_scale(void **state)
     net *n = net_start();
     const int64_t dims[2] = {4, 4};
     qn_tensor *q = net_input(n, x, false, 2, dims);
-    q->type = dynamic_type(n);
+    q->type = dynamic_type(n, false);
     qn_tensor *w = build_const(&n->b, "w", QN_DTYPE_I8, values, 2, dims);
     w->type = net_quant(n, QN_DTYPE_I8, 0.1f, 0);
     qn_tensor *y = NODE(&n->b, MATMUL, "y", q, w);
@@ -300,7 +348,7 @@ static void planning_survives_lack_of_memory(void **state)
     plan_fault_start(&f, b);
     const int64_t dims[2] = {s->m, s->k}, width[1] = {s->cols};
     qn_tensor *q = NODE(b, QUANTIZE_LINEAR, "q", net_input(s->n, s->x, false, 2, dims));
-    q->type = dynamic_type(s->n);
+    q->type = dynamic_type(s->n, s->by_rows);
     qn_tensor *bias = build_const(b, "bias", QN_DTYPE_F32, s->bias, 1, width);
     build_output(b, NODE(b, MATMUL, "y", q, weights(s), bias));
     plan_fault_sweep(&f, b, NULL, 20);
@@ -314,6 +362,8 @@ int main(void)
         cmocka_unit_test(products_are_the_sums),
         cmocka_unit_test(parameters_are_those_of_onnx),
         cmocka_unit_test(values_of_a_dynamic_tensor),
+        cmocka_unit_test(values_of_rows),
+        cmocka_unit_test(only_rows_or_one_scale),
         cmocka_unit_test(numbers_that_are_not_finite_are_refused),
         cmocka_unit_test(other_readers_are_refused),
         cmocka_unit_test(inputs_have_their_scale),

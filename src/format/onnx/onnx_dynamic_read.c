@@ -15,6 +15,7 @@ typedef struct collapser {
 /* The nodes of one chain. */
 typedef struct chain {
     qn_node *quantize, *product, *cast, *scales, *mul, *add;
+    const qn_tensor *scale; /* of x */
     qn_tensor *weights, *weight_scale, *weight_zero, *bias;
 } chain;
 
@@ -84,28 +85,150 @@ static void find_bias(const collapser *c, chain *f)
     f->bias = bias;
 }
 
+/* --- by rows ----------------------------------------------------------------------------------*/
+/* x -> Abs -> ReduceMax -> Max -> Div: scale; x -> Div by scale -> Round -> Cast. */
+enum { ABS, REDUCE, FLOOR, SCALE, STEPS, ROUND, INTEGERS, N_ROW_NODES };
+static const qn_op ROW_OPS[N_ROW_NODES] = {QN_OP_ABS, QN_OP_REDUCE_MAX, QN_OP_MAX, QN_OP_DIV,
+                                           QN_OP_DIV, QN_OP_ROUND,      QN_OP_CAST};
+
+static bool is_number(qn_graph *graph, const qn_tensor *t, float value)
+{
+    size_t count = 0;
+    if (!is_plain_constant(t, QN_DTYPE_F32))
+        return false;
+    const float *const values = qn__tensor_floats(graph, t, &count);
+    return values && count == 1 && values[0] == value;
+}
+
+static bool is_last_axis(qn_graph *graph, const qn_node *reduce)
+{
+    size_t n = 0;
+    const qn_tensor *const t = input_at(reduce, 1), *const x = reduce->inputs[0];
+    const int64_t *axes = qn__attr_ints(reduce, "axes", &n);
+    if (!axes && is_plain_constant(t, QN_DTYPE_I64))
+        axes = qn__tensor_ints(graph, t, &n);
+    return axes && n == 1 && qn__attr_int(reduce, "keepdims", 1) == 1 &&
+           (axes[0] == -1 || (x->has_shape && x->rank > 0 && axes[0] == x->rank - 1));
+}
+
+/* From q on backwards. */
+static bool find_rows(qn_graph *graph, const qn_tensor *q, qn_node *nodes[N_ROW_NODES])
+{
+    const qn_tensor *t = q;
+    for (int i = INTEGERS; i >= 0; i--) {
+        qn_node *const node = t ? t->producer : NULL;
+        if (!node || node->op != ROW_OPS[i] || node->n_outputs != 1 || !node->inputs[0])
+            return false;
+        nodes[i] = node;
+        t = i == STEPS ? input_at(node, 1) : node->inputs[0];
+    }
+    const qn_tensor *const x = nodes[ABS]->inputs[0];
+    return x == nodes[STEPS]->inputs[0] && x->type.kind == QN_TYPE_PLAIN &&
+           qn__attr_int(nodes[INTEGERS], "to", 0) == qn__dtype_onnx(QN_DTYPE_I8) &&
+           is_last_axis(graph, nodes[REDUCE]) && nodes[FLOOR]->n_inputs == 2 &&
+           is_number(graph, nodes[FLOOR]->inputs[1], QN_ROW_FLOOR) &&
+           is_number(graph, input_at(nodes[SCALE], 1), QN_ROW_STEPS);
+}
+
+static bool find_quantize(const collapser *c, const qn_node *product, chain *f)
+{
+    const qn_tensor *const x = input_at(product, 0), *const zero = input_at(product, 2);
+    qn_node *const node = x ? x->producer : NULL;
+    qn_node *rows[N_ROW_NODES];
+    if (!node || x->producer_output != 0 || product->n_outputs != 1)
+        return false;
+    f->quantize = node;
+    if (node->op == QN_OP_DYNAMIC_QUANTIZE_LINEAR) {
+        if (node->n_outputs != 3 || node->n_inputs != 1 || !node->inputs[0] || !zero ||
+            zero != node->outputs[2])
+            return false;
+        f->scale = node->outputs[1];
+        return true;
+    }
+    if (zero || !find_rows(c->graph, x, rows))
+        return false;
+    f->scale = rows[SCALE]->outputs[0];
+    return true;
+}
+
+/* Do collapsed products read its integers? */
+static bool reads_rows(const collapser *c, const qn_node *cast)
+{
+    const qn_tensor *const q = cast->n_outputs == 1 ? cast->outputs[0] : NULL;
+    if (!q)
+        return false;
+    for (size_t i = c->uses.offsets[q->id]; i < c->uses.offsets[q->id + 1]; i++)
+        if (c->collapsed[c->uses.users[i]->id] && c->uses.users[i]->inputs[0] == q)
+            return true;
+    return false;
+}
+
+/* Where products that are collapsed now read its integers, a QuantizeLinear makes them, and nodes
+ * of which nothing else is left to read go. */
+static qn_status make_rows(collapser *c, qn_node *cast, qn_error *error)
+{
+    qn_graph *const graph = c->graph;
+    qn_node *rows[N_ROW_NODES];
+    qn_tensor *const q = cast->outputs[0];
+    const qn_type type = qn__graph_dynamic_type(graph, true);
+    if (!find_rows(graph, q, rows))
+        return QN_OK;
+    qn_tensor *const t = type.quant ? qn__graph_add_tensor(graph, q->name, type) : NULL;
+    qn_node *const made =
+        t ? qn__graph_add_node(graph, SIZE_MAX, QN_OP_QUANTIZE_LINEAR, q->name, 1, 1) : NULL;
+    if (!made)
+        return QN_NOMEM(error);
+    made->inputs[0] = rows[ABS]->inputs[0];
+    qn__node_set_output(made, 0, t);
+    for (size_t i = c->uses.offsets[q->id]; i < c->uses.offsets[q->id + 1]; i++) {
+        qn_node *const user = c->uses.users[i];
+        if (c->collapsed[user->id] && user->inputs[0] == q)
+            user->inputs[0] = t;
+    }
+    for (int i = INTEGERS; i >= 0; i--) {
+        const qn_tensor *const out = rows[i]->outputs[0];
+        bool read = c->uses.is_output[out->id] != 0;
+        for (size_t k = c->uses.offsets[out->id]; k < c->uses.offsets[out->id + 1]; k++) {
+            const qn_node *const user = c->uses.users[k];
+            read |= !c->marks[user->id] && !(out == q && c->collapsed[user->id]);
+        }
+        c->marks[rows[i]->id] = !read;
+    }
+    return QN_OK;
+}
+
+/* Mul by the product of both scales. */
+static bool find_scales(const collapser *c, chain *f)
+{
+    f->mul = only_user(c, f->cast->outputs[0], QN_OP_MUL);
+    const qn_tensor *scale = f->mul ? other_input(f->mul, f->cast->outputs[0]) : NULL;
+    f->scales = scale ? scale->producer : NULL;
+    if (!f->scales || f->scales->op != QN_OP_MUL || only_user(c, scale, QN_OP_MUL) != f->mul)
+        return false;
+    f->weight_scale = other_input(f->scales, f->scale);
+    return input_at(f->scales, 0) == f->scale || input_at(f->scales, 1) == f->scale;
+}
+
+/* Mul by the columns' scales, Mul by the rows'. */
+static bool find_row_scales(const collapser *c, chain *f)
+{
+    f->scales = only_user(c, f->cast->outputs[0], QN_OP_MUL);
+    f->mul = f->scales ? only_user(c, f->scales->outputs[0], QN_OP_MUL) : NULL;
+    if (!f->mul || other_input(f->mul, f->scales->outputs[0]) != f->scale)
+        return false;
+    f->weight_scale = other_input(f->scales, f->cast->outputs[0]);
+    return true;
+}
+
 static bool find_chain(const collapser *c, qn_node *product, chain *f)
 {
     *f = (chain){.product = product};
-    const qn_tensor *x = input_at(product, 0), *zero = input_at(product, 2);
-    if (!x || !x->producer || x->producer->op != QN_OP_DYNAMIC_QUANTIZE_LINEAR ||
-        x->producer_output != 0 || product->n_outputs != 1)
-        return false;
-    f->quantize = x->producer;
-    if (f->quantize->n_outputs != 3 || f->quantize->n_inputs != 1 || !f->quantize->inputs[0] ||
-        !zero || zero != f->quantize->outputs[2] || !weights_fit(f))
+    if (!find_quantize(c, product, f) || !weights_fit(f))
         return false;
     f->cast = only_user(c, product->outputs[0], QN_OP_CAST);
     if (!f->cast || qn__attr_int(f->cast, "to", 0) != 1)
         return false;
-    f->mul = only_user(c, f->cast->outputs[0], QN_OP_MUL);
-    qn_tensor *scale = f->mul ? other_input(f->mul, f->cast->outputs[0]) : NULL;
-    f->scales = scale ? scale->producer : NULL;
-    if (!f->scales || f->scales->op != QN_OP_MUL || only_user(c, scale, QN_OP_MUL) != f->mul)
-        return false;
-    f->weight_scale = other_input(f->scales, f->quantize->outputs[1]);
-    if ((input_at(f->scales, 0) != f->quantize->outputs[1] &&
-         input_at(f->scales, 1) != f->quantize->outputs[1]) ||
+    if (!(f->quantize->op == QN_OP_CAST ? find_row_scales(c, f) : find_scales(c, f)) ||
         !is_plain_constant(f->weight_scale, QN_DTYPE_F32) || f->weight_scale->rank > 1 ||
         !counts(f->weight_scale, (size_t)f->weights->dims[1].value) ||
         !good_scales(c->graph, f->weight_scale))
@@ -190,12 +313,6 @@ static qn_status collapse_chain(collapser *c, const chain *f, qn_error *error)
 }
 
 /* --- what quantizes ---------------------------------------------------------------------------*/
-static qn_type dynamic_type(qn_graph *graph)
-{
-    const qn_quant quant = {.bits = 8, .axis = -1, .qmin = 0, .qmax = 255};
-    return (qn_type){QN_TYPE_DYNAMIC, QN_DTYPE_U8, qn__graph_quant(graph, &quant)};
-}
-
 /* Which tensors are read by graph outputs and nodes that stay, other than collapsed products, and
  * which by those. */
 static void find_readers(const collapser *c, uint8_t *plain, uint8_t *dynamic)
@@ -247,7 +364,7 @@ static qn_status make_dynamic(collapser *c, qn_error *error)
     const size_t n_nodes = graph->n_nodes, n_tensors = graph->n_tensors;
     uint8_t *plain = qn__calloc(graph->ctx, n_tensors + 1, 1);
     uint8_t *dynamic = qn__calloc(graph->ctx, n_tensors + 1, 1);
-    const qn_type type = dynamic_type(graph);
+    const qn_type type = qn__graph_dynamic_type(graph, false);
     qn_status status = plain && dynamic && type.quant ? QN_OK : QN_NOMEM(error);
     if (status == QN_OK)
         find_readers(c, plain, dynamic);
@@ -273,19 +390,23 @@ qn_status qn__onnx_collapse_dynamic(qn_onnx_reader *r, qn_error *error)
 {
     qn_graph *graph = r->graph;
     collapser c = {.graph = graph};
-    const size_t n_ids = graph->next_node_id;
+    const size_t n_nodes = graph->n_nodes;
+    const size_t n_ids = graph->next_node_id + n_nodes; /* with those that make rows */
     bool any = false;
     QN_TRY(qn__uses_build(graph, &c.uses, error));
     c.marks = qn__calloc(graph->ctx, n_ids + 1, 1);
     c.collapsed = qn__calloc(graph->ctx, n_ids + 1, 1);
     qn_status status = c.marks && c.collapsed ? QN_OK : QN_NOMEM(error);
-    for (size_t i = 0; i < graph->n_nodes && status == QN_OK; i++) {
+    for (size_t i = 0; i < n_nodes && status == QN_OK; i++) {
         chain f;
         if (graph->nodes[i]->op != QN_OP_MATMUL_INTEGER || !find_chain(&c, graph->nodes[i], &f))
             continue;
         any = true;
         status = collapse_chain(&c, &f, error);
     }
+    for (size_t i = 0; i < n_nodes && status == QN_OK && any; i++)
+        if (graph->nodes[i]->op == QN_OP_CAST && reads_rows(&c, graph->nodes[i]))
+            status = make_rows(&c, graph->nodes[i], error);
     if (status == QN_OK && any) {
         qn__graph_remove_marked(graph, c.marks);
         memset(c.marks, 0, n_ids + 1);

@@ -2,6 +2,12 @@
  *
  *     x -> DynamicQuantizeLinear -> q, scale, zero point
  *     q, w, zero point -> MatMulInteger -> Cast -> Mul by scale * w_scale [-> Add of the bias]
+ *
+ * By rows, for which ONNX has no operator:
+ *
+ *     x -> Abs -> ReduceMax of the last axis -> Max with a floor -> Div by 127: scale
+ *     x -> Div by scale -> Round -> Cast to int8: q
+ *     q, w -> MatMulInteger -> Cast -> Mul by w_scale -> Mul by scale [-> Add of the bias]
  */
 #include <string.h>
 
@@ -26,13 +32,94 @@ static const char *without(qn_graph *graph, const char *name, const char *suffix
                : name;
 }
 
+static qn_tensor *emit(qn_graph *graph, qn_op op, const char *base, const char *suffix,
+                       qn_tensor *a, qn_tensor *b, qn_tensor *out)
+{
+    const char *name = named(graph, base, suffix);
+    qn_node *node = name && a ? qn__graph_add_node(graph, SIZE_MAX, op, name, b ? 2 : 1, 1) : NULL;
+    if (node && !out)
+        out =
+            qn__onnx_fresh(graph, named(graph, name, "_output"), qn_type_plain_make(QN_DTYPE_F32));
+    if (!node || !out)
+        return NULL;
+    node->inputs[0] = a;
+    if (b)
+        node->inputs[1] = b;
+    if (op == QN_OP_CAST && !qn__node_set_int(graph, node, "to", qn__dtype_onnx(out->type.dtype)))
+        return NULL;
+    qn__node_set_output(node, 0, out);
+    return out;
+}
+
+/* One number of each such name in a file. */
+static qn_tensor *number(qn_graph *graph, const char *name, qn_dtype dtype, const void *value,
+                         size_t bytes)
+{
+    qn_tensor *const old = qn__graph_find_tensor(graph, name);
+    if (old && old->constant && old->type.kind == QN_TYPE_PLAIN && old->type.dtype == dtype &&
+        old->constant->size_bytes == bytes && memcmp(old->constant->data, value, bytes) == 0)
+        return old;
+    void *data = NULL;
+    qn_blob *const blob = qn__blob_create(graph->ctx, bytes, &data);
+    if (!blob)
+        return NULL;
+    memcpy(data, value, bytes);
+    const int64_t dims[1] = {1};
+    qn_tensor *const t =
+        qn__graph_add_constant(graph, name, qn_type_plain_make(dtype), 1, dims, blob);
+    qn__blob_unref(blob);
+    return t;
+}
+
+static qn_tensor *row_maximum(qn_lower *l, const char *base, qn_tensor *x)
+{
+    qn_graph *graph = l->w->graph;
+    const int64_t last = -1;
+    const bool as_input = l->w->opset >= 18;
+    qn_tensor *const sizes = emit(graph, QN_OP_ABS, base, "_magnitudes", x, NULL, NULL);
+    qn_tensor *const axes =
+        as_input ? number(graph, "quench_last_axis", QN_DTYPE_I64, &last, sizeof(last)) : NULL;
+    if (!sizes || (as_input && !axes))
+        return NULL;
+    qn_tensor *const most = emit(graph, QN_OP_REDUCE_MAX, base, "_largest", sizes, axes, NULL);
+    return most && qn__node_set_int(graph, most->producer, "keepdims", 1) &&
+                   (as_input || qn__node_set_ints(graph, most->producer, "axes", &last, 1))
+               ? most
+               : NULL;
+}
+
+static qn_status lower_rows(qn_lower *l, qn_node *node, qn_error *error)
+{
+    qn_graph *graph = l->w->graph;
+    qn_tensor *const t = node->outputs[0], *const x = node->inputs[0];
+    qn_lowered *e = &l->entries[t->id];
+    const float floor = QN_ROW_FLOOR, steps = QN_ROW_STEPS;
+    const char *const base = without(graph, t->name, "_quantized");
+    t->type = qn_type_plain_make(QN_DTYPE_I8);
+    e->base = base;
+    e->q = t;
+    t->producer = NULL;
+    qn_tensor *const low = number(graph, "quench_row_floor", QN_DTYPE_F32, &floor, sizeof(floor));
+    qn_tensor *const by = number(graph, "quench_row_steps", QN_DTYPE_F32, &steps, sizeof(steps));
+    qn_tensor *v = base && low && by ? row_maximum(l, base, x) : NULL;
+    v = v ? emit(graph, QN_OP_MAX, base, "_floored", v, low, NULL) : NULL;
+    e->params.scale = v ? emit(graph, QN_OP_DIV, base, "_scale", v, by, NULL) : NULL;
+    v = e->params.scale ? emit(graph, QN_OP_DIV, base, "_steps", x, e->params.scale, NULL) : NULL;
+    v = v ? emit(graph, QN_OP_ROUND, base, "_rounded", v, NULL, NULL) : NULL;
+    return v && emit(graph, QN_OP_CAST, base, "_integers", v, NULL, t) ? QN_OK : QN_NOMEM(error);
+}
+
 static qn_status lower_quantize(qn_lower *l, qn_node *node, qn_error *error)
 {
     qn_graph *graph = l->w->graph;
     qn_tensor *t = node->outputs[0];
     qn_lowered *e = &l->entries[t->id];
-    QN_FAIL_IF(e->is_output || e->type.dtype != QN_DTYPE_U8 || e->type.quant->axis >= 0, error,
-               QN_UNSUPPORTED, "tensor \"%s\": ONNX has no such scales made at run time", t->name);
+    const bool by_rows = e->type.dtype == QN_DTYPE_I8 && e->type.quant->axis == 0;
+    QN_FAIL_IF(
+        e->is_output || (!by_rows && (e->type.dtype != QN_DTYPE_U8 || e->type.quant->axis >= 0)),
+        error, QN_UNSUPPORTED, "tensor \"%s\": ONNX has no such scales made at run time", t->name);
+    if (by_rows)
+        return lower_rows(l, node, error);
     const qn_type u8 = qn_type_plain_make(QN_DTYPE_U8);
     const char *base = without(graph, t->name, "_quantized");
     t->type = u8;
@@ -115,25 +202,6 @@ static qn_status read_product(qn_lower *l, qn_node *node, product *p, qn_error *
     return QN_OK;
 }
 
-static qn_tensor *emit(qn_graph *graph, qn_op op, const char *base, const char *suffix,
-                       qn_tensor *a, qn_tensor *b, qn_tensor *out)
-{
-    const char *name = named(graph, base, suffix);
-    qn_node *node = name && a ? qn__graph_add_node(graph, SIZE_MAX, op, name, b ? 2 : 1, 1) : NULL;
-    if (node && !out)
-        out =
-            qn__onnx_fresh(graph, named(graph, name, "_output"), qn_type_plain_make(QN_DTYPE_F32));
-    if (!node || !out)
-        return NULL;
-    node->inputs[0] = a;
-    if (b)
-        node->inputs[1] = b;
-    if (op == QN_OP_CAST && !qn__node_set_int(graph, node, "to", 1))
-        return NULL;
-    qn__node_set_output(node, 0, out);
-    return out;
-}
-
 static qn_status lower_product(qn_lower *l, qn_node *node, qn_error *error)
 {
     qn_graph *graph = l->w->graph;
@@ -152,7 +220,7 @@ static qn_status lower_product(qn_lower *l, qn_node *node, qn_error *error)
     inputs[2] = p.x_zero;
     inputs[3] = p.w_zero;
     node->inputs = inputs;
-    node->n_inputs = p.w_zero ? 4 : 3;
+    node->n_inputs = p.w_zero ? 4 : p.x_zero ? 3 : 2;
     node->op = QN_OP_MATMUL_INTEGER;
     static const char *const GONE[] = {"alpha", "beta", "transA", "transB"};
     for (size_t i = 0; i < sizeof(GONE) / sizeof(GONE[0]); i++)
@@ -161,7 +229,13 @@ static qn_status lower_product(qn_lower *l, qn_node *node, qn_error *error)
     if (!qn__onnx_push_node(graph, node))
         return QN_NOMEM(error);
     qn_tensor *real = emit(graph, QN_OP_CAST, node->name, "_cast", sums, NULL, NULL);
-    qn_tensor *scale = emit(graph, QN_OP_MUL, node->name, "_scales", p.x_scale, p.w_scale, NULL);
+    /* By rows one after the other: ONNX Runtime takes a product of two scales for one of numbers.
+     */
+    qn_tensor *scale =
+        p.x_zero ? emit(graph, QN_OP_MUL, node->name, "_scales", p.x_scale, p.w_scale, NULL)
+                 : p.x_scale;
+    if (real && !p.x_zero)
+        real = emit(graph, QN_OP_MUL, node->name, "_columns", real, p.w_scale, NULL);
     qn_tensor *scaled =
         !scale ? NULL
                : emit(graph, QN_OP_MUL, node->name, "_scaled", real, scale, p.bias ? NULL : made);

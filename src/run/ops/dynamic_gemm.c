@@ -18,6 +18,7 @@ typedef struct dynamic_state {
     float *scales;   /* [n] of the weights, times alpha */
     float *bias;     /* [n] or NULL */
     int32_t *shifts; /* [n] what packed weights lack to be centred; NULL: nothing */
+    bool by_rows;    /* a scale for each row, zero points PACKED_ZERO */
     qn_q8_packed q8;
     qn_clamp_f32 clamp;
 } dynamic_state;
@@ -179,6 +180,7 @@ static qn_status prepare_state(const qn_plan *plan, qn_step *step, dynamic_state
     QN_TRY(read_bias(plan, step, s, error));
     QN_TRY(pack(plan, step, s, error));
     s->clamp = qn__step_clamp(step);
+    s->by_rows = qn_dynamic_by_rows(step->node->inputs[0]->type);
     for (uint32_t i = 0; i < step->node->n_inputs; i++)
         step->in_layout[i] = QN_LAYOUT_ROW_MAJOR;
     step->kernel_name = step->kernels->q8_igemm.name;
@@ -207,6 +209,7 @@ typedef struct gemm_call {
     const dynamic_state *s;
     const uint8_t *a;
     const float *corrections, *scales; /* [n] of this run */
+    const float *row_scales;           /* [m] or NULL */
     const int32_t *row_sums;           /* [m] of q - zero, where shifts are wanted */
 } gemm_call;
 
@@ -245,10 +248,32 @@ static void finish_row(const gemm_call *call, float row_sum, size_t n0, size_t n
     }
 }
 
+/* In the order of the float operators in files: the column's scale first. */
+static void finish_by_rows(const gemm_call *call, size_t m, size_t n0, size_t nc, float *restrict y)
+{
+    const dynamic_state *const s = call->s;
+    const float *restrict const scales = s->scales + n0;
+    const float row = call->row_scales[m];
+    const float sum = call->row_sums != NULL ? (float)call->row_sums[m] : 0.0f;
+    const qn_clamp_f32 clamp = s->clamp;
+    if (s->shifts != NULL)
+        for (size_t n = 0; n < nc; n++)
+            y[n] += sum * (float)s->shifts[n0 + n];
+    for (size_t n = 0; n < nc; n++) {
+        float v = y[n] * scales[n] * row;
+        if (s->bias != NULL)
+            v += s->bias[n0 + n];
+        v = v < clamp.lo ? clamp.lo : v;
+        y[n] = v > clamp.hi ? clamp.hi : v;
+    }
+}
+
 static void finish(const qn_q8_job *job, size_t m0, size_t mr, size_t n0, size_t nc)
 {
     const gemm_call *const call = job->ctx;
-    for (size_t m = m0; m < m0 + mr; m++)
+    for (size_t m = m0; m < m0 + mr && call->row_scales != NULL; m++)
+        finish_by_rows(call, m, n0, nc, (float *)job->c + m * job->c_stride + n0);
+    for (size_t m = m0; m < m0 + mr && call->row_scales == NULL; m++)
         finish_row(call, call->row_sums != NULL ? (float)call->row_sums[m] : 0.0f, n0, nc,
                    (float *)job->c + m * job->c_stride + n0);
 }
@@ -258,11 +283,12 @@ static qn_status run(const qn_step *step, const qn_run_env *env, const qn_view *
 {
     (void)error;
     const dynamic_state *const s = step->state;
-    const qn_dynamic_params x = *qn_dynamic_params_of(&in[0]);
+    const qn_dynamic_params x =
+        s->by_rows ? (qn_dynamic_params){1.0f, PACKED_ZERO} : *qn_dynamic_params_of(&in[0]);
     float *const corrections = env->scratch, *const scales = corrections + s->n;
     int32_t *const row_sums = s->shifts != NULL ? (int32_t *)(void *)(scales + s->n) : NULL;
     const uint8_t *const a = in[0].data;
-    for (size_t n = 0; n < s->n; n++) {
+    for (size_t n = 0; n < s->n && !s->by_rows; n++) {
         corrections[n] = (float)((double)(PACKED_ZERO - x.zero) * (double)s->sums[n]);
         scales[n] = x.scale * s->scales[n];
     }
@@ -272,7 +298,8 @@ static qn_status run(const qn_step *step, const qn_run_env *env, const qn_view *
             sum += a[m * s->k + k] - x.zero;
         row_sums[m] = sum;
     }
-    const gemm_call call = {s, a, corrections, scales, row_sums};
+    const float *const row_scales = s->by_rows ? qn_dynamic_scales_of(&in[0]) : NULL;
+    const gemm_call call = {s, a, corrections, scales, row_scales, row_sums};
     const qn_q8_job job = {.packed = &s->q8,
                            .m = s->m,
                            .c = out[0].data,
