@@ -68,11 +68,17 @@ LISTS = {
 }
 
 
-def run(work, shim, command, number, **kwargs):
+def take_signals():
+    """In place of what the tests' own parent ignores (nohup)."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
+def run(work, shim, command, number, before_it=take_signals):
     before = {p.name for p in work.iterdir()}
     env = dict(os.environ, LD_PRELOAD=str(shim), QN_TEST_SIGNAL=str(int(number)))
     result = subprocess.run([BUILD / command[0], *command[1:]], cwd=work, env=env, timeout=60,
-                            capture_output=True, text=True, **kwargs)  # fmt: skip
+                            capture_output=True, text=True, preexec_fn=before_it)  # fmt: skip
     assert {p.name for p in work.iterdir()} == before
     return result
 
@@ -115,6 +121,6 @@ def test_an_ignored_signal_stays_ignored(work, shim, command):
     def ignore():
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
-    result = run(work, shim, command, signal.SIGHUP, preexec_fn=ignore)
+    result = run(work, shim, command, signal.SIGHUP, before_it=ignore)
     assert result.returncode == 0, result.stderr
     assert (work / "out.mnn").read_bytes() != OLD

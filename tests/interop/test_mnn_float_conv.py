@@ -21,6 +21,8 @@ BUILD = Path(os.environ.get("QUENCH_BUILD", ROOT / "build"))
 
 pytestmark = [
     pytest.mark.skipif(not mnn_runtime.available(), reason="the MNN wheel is not installed"),
+    pytest.mark.skipif(not (mnn_exact.SHARED / "tools" / "mnn").is_dir(),
+                       reason="readers of .mnn files (QUENCH_SHARED) are not here"),
     pytest.mark.skipif(not mnn_runtime.has_fma(), reason="this CPU has no AVX2 with FMA"),
 ]
 
