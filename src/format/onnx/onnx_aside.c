@@ -54,9 +54,9 @@ typedef struct change {
     const char *node; /* that was set aside */
 } change;
 
-static qn_status check_body(const change *c, qn_wire *node, qn_error *error);
+static qn_status check_body(change *c, qn_wire *node, qn_error *error);
 
-static qn_status check_graph(const change *c, qn_wire *graph, qn_error *error)
+static qn_status check_graph(void *arg, qn_wire *graph, qn_error *error)
 {
     qn_wire node;
     qn_field f;
@@ -67,24 +67,7 @@ static qn_status check_graph(const change *c, qn_wire *graph, qn_error *error)
         if (f.number != GRAPH_NODE)
             continue;
         QN_TRY(qn__wire_enter(graph, &f, "NodeProto", &node, error));
-        QN_TRY(check_body(c, &node, error));
-    }
-}
-
-static qn_status check_attribute(const change *c, const qn_wire *node, const qn_field *field,
-                                 qn_error *error)
-{
-    qn_wire attr, graph;
-    qn_field f;
-    QN_TRY(qn__wire_enter(node, field, "AttributeProto", &attr, error));
-    for (bool more = true;;) {
-        QN_TRY(qn__wire_next(&attr, &f, &more, error));
-        if (!more)
-            return QN_OK;
-        if (f.number != ATTR_G && f.number != ATTR_GRAPHS)
-            continue;
-        QN_TRY(qn__wire_enter(&attr, &f, "GraphProto", &graph, error));
-        QN_TRY(check_graph(c, &graph, error));
+        QN_TRY(check_body(arg, &node, error));
     }
 }
 
@@ -102,7 +85,7 @@ static bool changed(const change *c, const qn_onnx_node *node)
 }
 
 /* A node and those of the graphs inside it: depth is bounded by that of messages. */
-static qn_status check_body(const change *c, qn_wire *node, qn_error *error)
+static qn_status check_body(change *c, qn_wire *node, qn_error *error)
 {
     qn_onnx_node n = {.op_type = "", .domain = ""};
     qn_field f;
@@ -115,7 +98,7 @@ static qn_status check_body(const change *c, qn_wire *node, qn_error *error)
         else if (f.number == NODE_DOMAIN)
             QN_TRY(qn__wire_string(node, &f, &c->graph->arena, &n.domain, error));
         else if (f.number == NODE_ATTRIBUTE)
-            QN_TRY(check_attribute(c, node, &f, error));
+            QN_TRY(qn__onnx_each_graph(node, &f, check_graph, c, error));
     }
     QN_FAIL_IF(changed(c, &n), error, QN_UNSUPPORTED,
                "node \"%s\" is left as it is, but %s may mean something else where opset %" PRId64

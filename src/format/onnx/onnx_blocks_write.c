@@ -14,11 +14,6 @@ bool qn__onnx_is_blocked(const qn_tensor *t)
            t->type.quant->n_codebook == 0 && t->rank == 2;
 }
 
-static const char *named(qn_graph *graph, const char *base, const char *suffix)
-{
-    return base ? qn__arena_printf(&graph->arena, "%s%s", base, suffix) : NULL;
-}
-
 /* Weights [N][K] with their scales [N][blocks] and zero points. */
 typedef struct rows {
     const void *data;
@@ -100,7 +95,7 @@ static qn_tensor *nbits_data(qn_graph *graph, const rows *r, const char *base)
         for (size_t k = 0; k < r->k; k++)
             put(row, bits, k, qn__load_int(r->data, r->dtype, weight_index(r, n, k)) + middle);
     }
-    return add_bytes(graph, named(graph, base, "_packed"), QN_DTYPE_U8, 3, dims, blob);
+    return add_bytes(graph, qn__onnx_named(graph, base, "_packed"), QN_DTYPE_U8, 3, dims, blob);
 }
 
 static qn_tensor *nbits_scales(qn_graph *graph, const rows *r, const char *base)
@@ -111,7 +106,7 @@ static qn_tensor *nbits_scales(qn_graph *graph, const rows *r, const char *base)
     for (size_t n = 0; blob && n < r->n; n++)
         for (size_t b = 0; b < r->n_blocks; b++)
             ((float *)data)[n * r->n_blocks + b] = r->quant->scales[scale_index(r, n, b)];
-    return add_bytes(graph, named(graph, base, "_scale"), QN_DTYPE_F32, 2, dims, blob);
+    return add_bytes(graph, qn__onnx_named(graph, base, "_scale"), QN_DTYPE_F32, 2, dims, blob);
 }
 
 static qn_tensor *nbits_zeros(qn_graph *graph, const rows *r, const char *base)
@@ -128,7 +123,7 @@ static qn_tensor *nbits_zeros(qn_graph *graph, const rows *r, const char *base)
         for (size_t b = 0; b < r->n_blocks; b++)
             put((uint8_t *)data + n * bytes, bits, b,
                 r->quant->zero_points[scale_index(r, n, b)] + middle);
-    return add_bytes(graph, named(graph, base, "_zero_point"), QN_DTYPE_U8, 2, dims, blob);
+    return add_bytes(graph, qn__onnx_named(graph, base, "_zero_point"), QN_DTYPE_U8, 2, dims, blob);
 }
 
 static qn_status lower_nbits(qn_lower *l, qn_node *node, const rows *r, qn_error *error)
@@ -185,7 +180,8 @@ static qn_tensor *upright(qn_graph *graph, const rows *r, const char *base, qn_t
                           qn__load_int(r->data, r->dtype, weight_index(r, n, k)));
     const int64_t dims[2] = {(int64_t)r->k, (int64_t)r->n};
     *type = qn_type_quant_make(r->dtype, kept);
-    return add_bytes(graph, named(graph, base, "_transposed_quantized"), r->dtype, 2, dims, blob);
+    return add_bytes(graph, qn__onnx_named(graph, base, "_transposed_quantized"), r->dtype, 2, dims,
+                     blob);
 }
 
 /* Float values of weights that lie the other way round. */
@@ -193,8 +189,8 @@ static qn_status dequantize_upright(qn_lower *l, const rows *r, const char *weig
                                     qn_tensor **out, qn_error *error)
 {
     qn_graph *graph = l->w->graph;
-    const char *base = named(graph, weights, "_transposed");
-    const char *name = named(graph, base, "_DequantizeLinear");
+    const char *base = qn__onnx_named(graph, weights, "_transposed");
+    const char *name = qn__onnx_named(graph, base, "_DequantizeLinear");
     qn_type type;
     qn_params params;
     qn_tensor *q = name ? upright(graph, r, weights, &type) : NULL;
@@ -202,7 +198,8 @@ static qn_status dequantize_upright(qn_lower *l, const rows *r, const char *weig
         return QN_NOMEM(error);
     QN_TRY(qn__onnx_make_params(l, q, type, base, &params, error));
     qn_node *node = qn__graph_add_node(graph, SIZE_MAX, QN_OP_DEQUANTIZE_LINEAR, name, 3, 1);
-    *out = qn__onnx_fresh(graph, named(graph, name, "_Output"), qn_type_plain_make(QN_DTYPE_F32));
+    *out = qn__onnx_fresh(graph, qn__onnx_named(graph, name, "_Output"),
+                          qn_type_plain_make(QN_DTYPE_F32));
     if (!node || !*out || !qn__node_set_int(graph, node, "axis", 0) ||
         !qn__node_set_int(graph, node, "block_size", type.quant->block))
         return QN_NOMEM(error);
@@ -231,7 +228,7 @@ static qn_status add_bias(qn_lower *l, qn_node *node, qn_tensor *bias, qn_tensor
                           qn_error *error)
 {
     qn_graph *graph = l->w->graph;
-    const char *name = named(graph, node->name, "_bias");
+    const char *name = qn__onnx_named(graph, node->name, "_bias");
     qn_node *add = name ? qn__graph_add_node(graph, SIZE_MAX, QN_OP_ADD, name, 2, 1) : NULL;
     if (!add)
         return QN_NOMEM(error);
@@ -262,7 +259,7 @@ qn_status qn__onnx_lower_blocks(qn_lower *l, qn_node *node, bool *done, qn_error
         return QN_NOMEM(error);
     qn_tensor *product = made;
     if (bias)
-        product = qn__onnx_fresh(graph, named(graph, node->name, "_product"),
+        product = qn__onnx_fresh(graph, qn__onnx_named(graph, node->name, "_product"),
                                  qn_type_plain_make(QN_DTYPE_F32));
     if (!product)
         return QN_NOMEM(error);

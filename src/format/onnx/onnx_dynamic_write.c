@@ -19,11 +19,6 @@ static bool is_dynamic(const qn_lower *l, const qn_tensor *t)
     return t && t->id < l->n_entries && l->entries[t->id].type.kind == QN_TYPE_DYNAMIC;
 }
 
-static const char *named(qn_graph *graph, const char *base, const char *suffix)
-{
-    return base ? qn__arena_printf(&graph->arena, "%s%s", base, suffix) : NULL;
-}
-
 static const char *without(qn_graph *graph, const char *name, const char *suffix)
 {
     const size_t length = strlen(name), n = strlen(suffix);
@@ -35,11 +30,11 @@ static const char *without(qn_graph *graph, const char *name, const char *suffix
 static qn_tensor *emit(qn_graph *graph, qn_op op, const char *base, const char *suffix,
                        qn_tensor *a, qn_tensor *b, qn_tensor *out)
 {
-    const char *name = named(graph, base, suffix);
+    const char *name = qn__onnx_named(graph, base, suffix);
     qn_node *node = name && a ? qn__graph_add_node(graph, SIZE_MAX, op, name, b ? 2 : 1, 1) : NULL;
     if (node && !out)
-        out =
-            qn__onnx_fresh(graph, named(graph, name, "_output"), qn_type_plain_make(QN_DTYPE_F32));
+        out = qn__onnx_fresh(graph, qn__onnx_named(graph, name, "_output"),
+                             qn_type_plain_make(QN_DTYPE_F32));
     if (!node || !out)
         return NULL;
     node->inputs[0] = a;
@@ -55,18 +50,13 @@ static qn_tensor *emit(qn_graph *graph, qn_op op, const char *base, const char *
 static qn_tensor *number(qn_graph *graph, const char *name, qn_dtype dtype, const void *value,
                          size_t bytes)
 {
-    qn_tensor *const old = qn__graph_find_tensor(graph, name);
-    if (old && old->constant && old->type.kind == QN_TYPE_PLAIN && old->type.dtype == dtype &&
-        old->constant->size_bytes == bytes && memcmp(old->constant->data, value, bytes) == 0)
-        return old;
     void *data = NULL;
     qn_blob *const blob = qn__blob_create(graph->ctx, bytes, &data);
     if (!blob)
         return NULL;
     memcpy(data, value, bytes);
     const int64_t dims[1] = {1};
-    qn_tensor *const t =
-        qn__graph_add_constant(graph, name, qn_type_plain_make(dtype), 1, dims, blob);
+    qn_tensor *const t = qn__onnx_constant(graph, name, dtype, 1, dims, blob);
     qn__blob_unref(blob);
     return t;
 }
@@ -125,9 +115,9 @@ static qn_status lower_quantize(qn_lower *l, qn_node *node, qn_error *error)
     t->type = u8;
     e->base = base;
     e->q = t;
-    e->params.scale =
-        qn__onnx_fresh(graph, named(graph, base, "_scale"), qn_type_plain_make(QN_DTYPE_F32));
-    e->params.zero_point = qn__onnx_fresh(graph, named(graph, base, "_zero_point"), u8);
+    e->params.scale = qn__onnx_fresh(graph, qn__onnx_named(graph, base, "_scale"),
+                                     qn_type_plain_make(QN_DTYPE_F32));
+    e->params.zero_point = qn__onnx_fresh(graph, qn__onnx_named(graph, base, "_zero_point"), u8);
     qn_tensor **outputs = qn__arena_calloc(&graph->arena, 3, sizeof(*outputs));
     if (!base || !e->params.scale || !e->params.zero_point || !outputs)
         return QN_NOMEM(error);
@@ -152,14 +142,14 @@ static qn_status transpose_weights(qn_lower *l, const qn_tensor *w, qn_type type
     const size_t rows = (size_t)w->dims[0].value, columns = (size_t)w->dims[1].value;
     void *data = NULL;
     qn_blob *blob = qn__blob_create(graph->ctx, rows * columns, &data);
-    const char *base = named(graph, without(graph, w->name, "_quantized"), "_transposed");
+    const char *base = qn__onnx_named(graph, without(graph, w->name, "_quantized"), "_transposed");
     if (!blob)
         return QN_NOMEM(error);
     for (size_t r = 0; r < rows; r++)
         for (size_t c = 0; c < columns; c++)
             ((uint8_t *)data)[c * rows + r] = ((const uint8_t *)w->constant->data)[r * columns + c];
     const int64_t dims[2] = {(int64_t)columns, (int64_t)rows};
-    const char *name = named(graph, base, "_quantized");
+    const char *name = qn__onnx_named(graph, base, "_quantized");
     p->w = name ? qn__graph_add_constant(graph, name, qn_type_plain_make(type.dtype), 2, dims, blob)
                 : NULL;
     qn__blob_unref(blob);
@@ -208,7 +198,7 @@ static qn_status lower_product(qn_lower *l, qn_node *node, qn_error *error)
     product p = {0};
     QN_TRY(read_product(l, node, &p, error));
     qn_tensor *const out = node->outputs[0];
-    qn_tensor *sums = qn__onnx_fresh(graph, named(graph, node->name, "_integers"),
+    qn_tensor *sums = qn__onnx_fresh(graph, qn__onnx_named(graph, node->name, "_integers"),
                                      qn_type_plain_make(QN_DTYPE_I32));
     qn_tensor **inputs = qn__arena_calloc(&graph->arena, 4, sizeof(*inputs));
     qn_tensor *const made =

@@ -47,7 +47,7 @@ static const char *base_name(qn_graph *graph, const char *name)
     return name;
 }
 
-static const char *named(qn_graph *graph, const char *base, const char *suffix)
+const char *qn__onnx_named(qn_graph *graph, const char *base, const char *suffix)
 {
     return base ? qn__arena_printf(&graph->arena, "%s%s", base, suffix) : NULL;
 }
@@ -67,10 +67,8 @@ qn_tensor *qn__onnx_fresh(qn_graph *graph, const char *name, qn_type type)
     return is_free ? old : qn__graph_add_tensor(graph, name, type);
 }
 
-/* A constant of that name and content, the file's own where it has one (a file may write one scale
- * as a vector of one). */
-static qn_tensor *param_constant(qn_graph *graph, const char *name, qn_dtype dtype, size_t rank,
-                                 const int64_t *dims, qn_blob *blob)
+qn_tensor *qn__onnx_constant(qn_graph *graph, const char *name, qn_dtype dtype, size_t rank,
+                             const int64_t *dims, qn_blob *blob)
 {
     if (!name)
         return NULL;
@@ -136,7 +134,7 @@ static qn_status make_params(qn_lower *l, const qn_tensor *tensor, qn_type type,
                "tensor \"%s\": blocks need a fixed shape", tensor->name);
     /* Viewers know a bias's parameters by this name. */
     if (type.dtype == QN_DTYPE_I32 && tensor->constant)
-        base = named(graph, base, "_quantized");
+        base = qn__onnx_named(graph, base, "_quantized");
     size_t bytes;
     void *zeros = NULL;
     if (!qn__dtype_bytes(&bytes, type.dtype, quant->n_scales))
@@ -148,9 +146,10 @@ static qn_status make_params(qn_lower *l, const qn_tensor *tensor, qn_type type,
     for (size_t i = 0; points && quant->zero_points && i < quant->n_scales; i++)
         qn__store_int(zeros, type.dtype, i, quant->zero_points[i]);
     if (scales && points) {
-        out->scale = param_constant(graph, named(graph, base, "_scale"), dtype, rank, dims, scales);
-        out->zero_point = param_constant(graph, named(graph, base, "_zero_point"), type.dtype, rank,
-                                         dims, points);
+        out->scale = qn__onnx_constant(graph, qn__onnx_named(graph, base, "_scale"), dtype, rank,
+                                       dims, scales);
+        out->zero_point = qn__onnx_constant(graph, qn__onnx_named(graph, base, "_zero_point"),
+                                            type.dtype, rank, dims, points);
     }
     qn__blob_unref(scales);
     qn__blob_unref(points);
@@ -224,7 +223,7 @@ static qn_status lower_constant(qn_lower *l, qn_tensor *tensor, qn_lowered *e, q
         int64_t dims[QN_MAX_RANK];
         QN_FAIL_IF(!qn__tensor_static_dims(tensor, dims), error, QN_INTERNAL,
                    "constant \"%s\" has no fixed shape", tensor->name);
-        const char *const name = named(graph, base, "_quantized");
+        const char *const name = qn__onnx_named(graph, base, "_quantized");
         if (!name)
             return QN_NOMEM(error);
         e->q = qn__graph_add_constant(graph, name, qn_type_plain_make(tensor->type.dtype),
@@ -275,15 +274,16 @@ qn_status qn__onnx_float_of(qn_lower *l, qn_tensor *tensor, qn_tensor **out, qn_
     }
     qn_tensor *q = e->q;
     if (e->dq && dedicated && e->from) { /* a pair of its own */
-        q = qn__onnx_fresh(graph, named(graph, e->base, "_quantized"),
+        q = qn__onnx_fresh(graph, qn__onnx_named(graph, e->base, "_quantized"),
                            qn_type_plain_make(e->type.dtype));
-        if (!pair_node(l, QN_OP_QUANTIZE_LINEAR, named(graph, e->base, "_QuantizeLinear"),
+        if (!pair_node(l, QN_OP_QUANTIZE_LINEAR, qn__onnx_named(graph, e->base, "_QuantizeLinear"),
                        e->type.quant, e->from, &e->params, q))
             return QN_NOMEM(error);
     }
-    qn_tensor *dq = qn__onnx_fresh(graph, named(graph, e->base, "_DequantizeLinear_Output"),
-                                   qn_type_plain_make(QN_DTYPE_F32));
-    if (!pair_node(l, QN_OP_DEQUANTIZE_LINEAR, named(graph, e->base, "_DequantizeLinear"),
+    qn_tensor *dq =
+        qn__onnx_fresh(graph, qn__onnx_named(graph, e->base, "_DequantizeLinear_Output"),
+                       qn_type_plain_make(QN_DTYPE_F32));
+    if (!pair_node(l, QN_OP_DEQUANTIZE_LINEAR, qn__onnx_named(graph, e->base, "_DequantizeLinear"),
                    e->type.quant, q, &e->params, dq))
         return QN_NOMEM(error);
     e->dq = dq;
@@ -311,12 +311,12 @@ qn_status qn__onnx_split_output(qn_lower *l, qn_tensor *tensor, bool want_float,
             const qn_tensor *taken = qn__graph_find_tensor(graph, e->base);
             const bool is_free = taken && !taken->producer && !taken->constant && taken != tensor;
             *made = qn__onnx_fresh(
-                graph, is_free ? e->base : named(graph, e->base, "_QuantizeLinear_Input"),
+                graph, is_free ? e->base : qn__onnx_named(graph, e->base, "_QuantizeLinear_Input"),
                 qn_type_plain_make(QN_DTYPE_F32));
         }
     } else {
         tensor->type = qn_type_plain_make(QN_DTYPE_F32);
-        e->q = qn__onnx_fresh(graph, named(graph, e->base, "_quantized"), integers);
+        e->q = qn__onnx_fresh(graph, qn__onnx_named(graph, e->base, "_quantized"), integers);
         *made = tensor;
     }
     return e->q && (*made || !want_float) ? QN_OK : QN_NOMEM(error);
@@ -355,7 +355,7 @@ qn_status qn__onnx_lower_float(qn_lower *l, qn_node *node, qn_error *error)
         if (!quantized)
             continue;
         e->from = made;
-        if (!pair_node(l, QN_OP_QUANTIZE_LINEAR, named(graph, e->base, "_QuantizeLinear"),
+        if (!pair_node(l, QN_OP_QUANTIZE_LINEAR, qn__onnx_named(graph, e->base, "_QuantizeLinear"),
                        e->type.quant, made, &e->params, e->q))
             return QN_NOMEM(error);
     }
@@ -372,18 +372,19 @@ qn_status qn__onnx_act_on_integers(qn_lower *l, qn_node *node, qn_tensor *tensor
         return QN_OK;
     }
     const qn_type f32 = qn_type_plain_make(QN_DTYPE_F32);
-    qn_tensor *raw = qn__onnx_fresh(graph, named(graph, e->base, "_linear_quantized"),
+    qn_tensor *raw = qn__onnx_fresh(graph, qn__onnx_named(graph, e->base, "_linear_quantized"),
                                     qn_type_plain_make(e->type.dtype));
-    qn_tensor *before = qn__onnx_fresh(graph, named(graph, e->base, "_linear"), f32);
-    qn_tensor *after = qn__onnx_fresh(graph, named(graph, e->base, "_act"), f32);
+    qn_tensor *before = qn__onnx_fresh(graph, qn__onnx_named(graph, e->base, "_linear"), f32);
+    qn_tensor *after = qn__onnx_fresh(graph, qn__onnx_named(graph, e->base, "_act"), f32);
     if (!raw || !before || !after)
         return QN_NOMEM(error);
     qn__node_set_output(node, 0, raw);
-    if (!pair_node(l, QN_OP_DEQUANTIZE_LINEAR, named(graph, e->base, "_linear_DequantizeLinear"),
-                   e->type.quant, raw, &e->params, before))
+    if (!pair_node(l, QN_OP_DEQUANTIZE_LINEAR,
+                   qn__onnx_named(graph, e->base, "_linear_DequantizeLinear"), e->type.quant, raw,
+                   &e->params, before))
         return QN_NOMEM(error);
     QN_TRY(qn__onnx_emit_act(l, node, before, after, error));
-    return pair_node(l, QN_OP_QUANTIZE_LINEAR, named(graph, e->base, "_QuantizeLinear"),
+    return pair_node(l, QN_OP_QUANTIZE_LINEAR, qn__onnx_named(graph, e->base, "_QuantizeLinear"),
                      e->type.quant, after, &e->params, e->q)
                ? QN_OK
                : QN_NOMEM(error);

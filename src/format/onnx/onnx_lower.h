@@ -27,6 +27,12 @@ typedef struct qn_lower {
     uint8_t *graph_output; /* by the same */
 } qn_lower;
 
+/* base and suffix in one; NULL without memory, or where base is NULL. */
+const char *qn__onnx_named(qn_graph *graph, const char *base, const char *suffix);
+/* A constant of that name and content, the file's own where it has one (a file may write one scale
+ * as a vector of one); NULL without memory, or where name is NULL. */
+qn_tensor *qn__onnx_constant(qn_graph *graph, const char *name, qn_dtype dtype, size_t rank,
+                             const int64_t *dims, qn_blob *blob);
 qn_tensor *qn__onnx_fresh(qn_graph *graph, const char *name, qn_type type);
 bool qn__onnx_is_quantized(const qn_lower *l, const qn_tensor *tensor);
 qn_status qn__onnx_make_params(qn_lower *l, const qn_tensor *tensor, qn_type type, const char *base,

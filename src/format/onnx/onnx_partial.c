@@ -154,8 +154,6 @@ static uint32_t fixed_inputs(qn_op op)
 }
 
 /* --- what is read aside -----------------------------------------------------------------------*/
-static qn_status read_names(division *d, qn_wire *graph, qn_error *error);
-
 static qn_status read_name(division *d, const qn_wire *w, const qn_field *f, qn_error *error)
 {
     const char *name;
@@ -166,12 +164,14 @@ static qn_status read_name(division *d, const qn_wire *w, const qn_field *f, qn_
     return QN_OK;
 }
 
-static qn_status read_graphs(division *d, const qn_wire *node, const qn_field *field,
-                             qn_error *error)
+static qn_status read_names(void *arg, qn_wire *graph, qn_error *error);
+
+qn_status qn__onnx_each_graph(const qn_wire *node, const qn_field *attribute, qn_onnx_graph_fn fn,
+                              void *arg, qn_error *error)
 {
     qn_wire attr, graph;
     qn_field f;
-    QN_TRY(qn__wire_enter(node, field, "AttributeProto", &attr, error));
+    QN_TRY(qn__wire_enter(node, attribute, "AttributeProto", &attr, error));
     for (bool more = true;;) {
         QN_TRY(qn__wire_next(&attr, &f, &more, error));
         if (!more)
@@ -179,7 +179,7 @@ static qn_status read_graphs(division *d, const qn_wire *node, const qn_field *f
         if (f.number != ATTR_G && f.number != ATTR_GRAPHS)
             continue;
         QN_TRY(qn__wire_enter(&attr, &f, "GraphProto", &graph, error));
-        QN_TRY(read_names(d, &graph, error));
+        QN_TRY(fn(arg, &graph, error));
     }
 }
 
@@ -195,13 +195,14 @@ static qn_status read_node(division *d, qn_wire *node, qn_error *error)
         if (f.number == NODE_INPUT)
             QN_TRY(read_name(d, node, &f, error));
         else if (f.number == NODE_ATTRIBUTE)
-            QN_TRY(read_graphs(d, node, &f, error));
+            QN_TRY(qn__onnx_each_graph(node, &f, read_names, d, error));
     }
 }
 
 /* Depth is bounded by that of messages. */
-static qn_status read_names(division *d, qn_wire *graph, qn_error *error)
+static qn_status read_names(void *arg, qn_wire *graph, qn_error *error)
 {
+    division *const d = arg;
     qn_wire node;
     qn_field f, v;
     for (bool more = true;;) {

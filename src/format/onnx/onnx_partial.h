@@ -11,4 +11,9 @@ qn_status qn__onnx_set_aside(qn_onnx_source *source, qn_error *error);
 qn_status qn__onnx_check_aside(const qn_onnx_source *source, qn_graph *graph, int64_t opset,
                                qn_error *error);
 
+/* Calls fn for each graph inside an attribute of a node. */
+typedef qn_status (*qn_onnx_graph_fn)(void *arg, qn_wire *graph, qn_error *error);
+qn_status qn__onnx_each_graph(const qn_wire *node, const qn_field *attribute, qn_onnx_graph_fn fn,
+                              void *arg, qn_error *error);
+
 #endif
