@@ -62,67 +62,53 @@ void qn__dynamic_quantize(const qn_q8_quantize *kernel, qn_pool *pool, const flo
     qn__parallel_ranges(pool, quantize_range, &job, count, 5);
 }
 
-static void rows_to_f32(const qn_view *view, float *dst)
-{
-    const size_t rows = qn_dynamic_rows(view->count, view->rank, view->dims);
-    const size_t n = rows > 0 ? view->count / rows : 0;
-    const float *const scales = qn_dynamic_scales_of(view);
-    const uint8_t *q = view->data;
-    for (size_t r = 0; r < rows; r++)
-        for (size_t i = 0; i < n; i++)
-            *dst++ = (float)(*q++ - QN_DYNAMIC_ROW_ZERO) * scales[r];
-}
+/* Runs of values that share a scale. */
+typedef struct runs {
+    size_t count, length;
+    bool by_rows;
+} runs;
 
-static void rows_from_f32(const qn_view *view, const float *src)
+static runs runs_of(const qn_view *view)
 {
-    const size_t rows = qn_dynamic_rows(view->count, view->rank, view->dims);
-    const size_t n = rows > 0 ? view->count / rows : 0;
-    float *const scales = qn_dynamic_scales_of(view);
-    uint8_t *q = view->data;
-    for (size_t r = 0; r < rows; r++, src += n, q += n) {
-        float lo = 0, hi = 0;
-        for (size_t i = 0; i < n; i++) {
-            lo = isfinite(src[i]) && src[i] < lo ? src[i] : lo;
-            hi = isfinite(src[i]) && src[i] > hi ? src[i] : hi;
-        }
-        scales[r] = qn__dynamic_row_scale(lo, hi);
-        for (size_t i = 0; i < n; i++) {
-            const float v = rintf(src[i] / scales[r]);
-            const float over = v > -QN_ROW_STEPS ? v : -QN_ROW_STEPS;
-            q[i] = (uint8_t)((over < QN_ROW_STEPS ? over : QN_ROW_STEPS) + QN_DYNAMIC_ROW_ZERO);
-        }
-    }
+    const bool by_rows = qn_dynamic_by_rows(view->tensor->type);
+    const size_t rows = by_rows ? qn_dynamic_rows(view->count, view->rank, view->dims) : 1;
+    return (runs){rows, rows > 0 ? view->count / rows : 0, by_rows};
 }
 
 void qn__dynamic_to_f32(const qn_view *view, float *dst)
 {
-    if (qn_dynamic_by_rows(view->tensor->type)) {
-        rows_to_f32(view, dst);
-        return;
+    const runs r = runs_of(view);
+    const uint8_t *q = view->data;
+    for (size_t i = 0; i < r.count; i++) {
+        const qn_dynamic_params p =
+            r.by_rows ? (qn_dynamic_params){qn_dynamic_scales_of(view)[i], QN_DYNAMIC_ROW_ZERO}
+                      : *qn_dynamic_params_of(view);
+        for (size_t k = 0; k < r.length; k++)
+            *dst++ = (float)(*q++ - p.zero) * p.scale;
     }
-    const qn_dynamic_params p = *qn_dynamic_params_of(view);
-    const uint8_t *const q = view->data;
-    for (size_t i = 0; i < view->count; i++)
-        dst[i] = (float)(q[i] - p.zero) * p.scale;
 }
 
 void qn__dynamic_from_f32(const qn_view *view, const float *src)
 {
-    if (qn_dynamic_by_rows(view->tensor->type)) {
-        rows_from_f32(view, src);
-        return;
-    }
-    float lo = 0, hi = 0;
-    for (size_t i = 0; i < view->count; i++) {
-        lo = isfinite(src[i]) && src[i] < lo ? src[i] : lo;
-        hi = isfinite(src[i]) && src[i] > hi ? src[i] : hi;
-    }
-    qn_dynamic_params *const p = qn_dynamic_params_of(view);
-    *p = qn__dynamic_params(lo, hi);
-    for (size_t i = 0; i < view->count; i++) {
-        float v = rintf(src[i] / p->scale) + (float)p->zero;
-        v = v > 0.0f ? v : 0.0f;
-        ((uint8_t *)view->data)[i] = (uint8_t)(v < 255.0f ? v : 255.0f);
+    const runs r = runs_of(view);
+    uint8_t *q = view->data;
+    for (size_t i = 0; i < r.count; i++, src += r.length) {
+        float lo = 0, hi = 0;
+        for (size_t k = 0; k < r.length; k++) {
+            lo = isfinite(src[k]) && src[k] < lo ? src[k] : lo;
+            hi = isfinite(src[k]) && src[k] > hi ? src[k] : hi;
+        }
+        qn_dynamic_params p = {.zero = QN_DYNAMIC_ROW_ZERO};
+        if (r.by_rows)
+            qn_dynamic_scales_of(view)[i] = p.scale = qn__dynamic_row_scale(lo, hi);
+        else
+            *qn_dynamic_params_of(view) = p = qn__dynamic_params(lo, hi);
+        const float least = r.by_rows ? QN_DYNAMIC_ROW_ZERO - QN_ROW_STEPS : 0;
+        for (size_t k = 0; k < r.length; k++) {
+            float v = rintf(src[k] / p.scale) + (float)p.zero;
+            v = v > least ? v : least;
+            *q++ = (uint8_t)(v < 255.0f ? v : 255.0f);
+        }
     }
 }
 

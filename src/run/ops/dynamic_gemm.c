@@ -222,16 +222,12 @@ static void byte_rows(const qn_q8_job *job, size_t group, size_t m0, size_t mr, 
         a[r] = call->a + (m0 + (r < mr ? r : mr - 1)) * k;
 }
 
-static void finish_row(const gemm_call *call, float row_sum, size_t n0, size_t nc,
-                       float *restrict y)
+static void finish_row(const gemm_call *call, size_t n0, size_t nc, float *restrict y)
 {
     const dynamic_state *const s = call->s;
     const float *restrict const corrections = call->corrections + n0;
     const float *restrict const scales = call->scales + n0;
     const qn_clamp_f32 clamp = s->clamp;
-    if (s->shifts != NULL)
-        for (size_t n = 0; n < nc; n++)
-            y[n] += row_sum * (float)s->shifts[n0 + n];
     if (s->bias != NULL) {
         const float *restrict const bias = s->bias + n0;
         for (size_t n = 0; n < nc; n++) {
@@ -249,16 +245,12 @@ static void finish_row(const gemm_call *call, float row_sum, size_t n0, size_t n
 }
 
 /* In the order of the float operators in files: the column's scale first. */
-static void finish_by_rows(const gemm_call *call, size_t m, size_t n0, size_t nc, float *restrict y)
+static void finish_by_rows(const gemm_call *call, float row, size_t n0, size_t nc,
+                           float *restrict y)
 {
     const dynamic_state *const s = call->s;
     const float *restrict const scales = s->scales + n0;
-    const float row = call->row_scales[m];
-    const float sum = call->row_sums != NULL ? (float)call->row_sums[m] : 0.0f;
     const qn_clamp_f32 clamp = s->clamp;
-    if (s->shifts != NULL)
-        for (size_t n = 0; n < nc; n++)
-            y[n] += sum * (float)s->shifts[n0 + n];
     for (size_t n = 0; n < nc; n++) {
         float v = y[n] * scales[n] * row;
         if (s->bias != NULL)
@@ -271,11 +263,16 @@ static void finish_by_rows(const gemm_call *call, size_t m, size_t n0, size_t nc
 static void finish(const qn_q8_job *job, size_t m0, size_t mr, size_t n0, size_t nc)
 {
     const gemm_call *const call = job->ctx;
-    for (size_t m = m0; m < m0 + mr && call->row_scales != NULL; m++)
-        finish_by_rows(call, m, n0, nc, (float *)job->c + m * job->c_stride + n0);
-    for (size_t m = m0; m < m0 + mr && call->row_scales == NULL; m++)
-        finish_row(call, call->row_sums != NULL ? (float)call->row_sums[m] : 0.0f, n0, nc,
-                   (float *)job->c + m * job->c_stride + n0);
+    const int32_t *const shifts = call->s->shifts;
+    for (size_t m = m0; m < m0 + mr; m++) {
+        float *const y = (float *)job->c + m * job->c_stride + n0;
+        for (size_t n = 0; shifts != NULL && n < nc; n++)
+            y[n] += (float)call->row_sums[m] * (float)shifts[n0 + n];
+        if (call->row_scales != NULL)
+            finish_by_rows(call, call->row_scales[m], n0, nc, y);
+        else
+            finish_row(call, n0, nc, y);
+    }
 }
 
 static qn_status run(const qn_step *step, const qn_run_env *env, const qn_view *in,
