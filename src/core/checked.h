@@ -40,6 +40,12 @@ static inline bool qn_size_from_i64(size_t *out, int64_t value)
     return true;
 }
 
+/* The next multiple of `to`, for sizes that are known to be far from overflow. */
+static inline size_t qn_round_up(size_t n, size_t to)
+{
+    return (n + to - 1) / to * to;
+}
+
 /* Product of dims; the empty product is 1. False on a negative dimension or overflow. */
 static inline bool qn_shape_count(size_t *out, const int64_t *dims, size_t rank)
 {

@@ -56,6 +56,13 @@ typedef struct qn_run_op {
 const qn_run_op *qn__run_op_find(qn_op op);
 const qn_run_op *qn__run_qop_find(qn_op op);
 
+/* For operators with a state: makes step->state, so many bytes of zeros, and fills it; where that
+ * fails, release frees what was made. */
+qn_status qn__step_make_state(const qn_plan *plan, qn_step *step, size_t state_bytes,
+                              qn_status (*fill)(const qn_plan *plan, qn_step *step, void *state,
+                                                qn_error *error),
+                              void (*release)(const qn_context *ctx, qn_step *step),
+                              qn_error *error);
 /* For operators: raise naming file and node. */
 qn_status qn__step_fail(const qn_step *step, qn_error *error, qn_status status, const char *format,
                         ...) QN_PRINTF(4, 5);

@@ -30,6 +30,21 @@ qn_status qn__node_impl(const qn_node *node, const qn_run_op **out, qn_error *er
     return QN_OK;
 }
 
+qn_status qn__step_make_state(const qn_plan *plan, qn_step *step, size_t state_bytes,
+                              qn_status (*fill)(const qn_plan *plan, qn_step *step, void *state,
+                                                qn_error *error),
+                              void (*release)(const qn_context *ctx, qn_step *step),
+                              qn_error *error)
+{
+    step->state = qn__calloc(plan->ctx, 1, state_bytes);
+    if (step->state == NULL)
+        return QN_NOMEM(error);
+    const qn_status status = fill(plan, step, step->state, error);
+    if (status != QN_OK)
+        release(plan->ctx, step);
+    return status;
+}
+
 qn_status qn__step_fail(const qn_step *step, qn_error *error, qn_status status, const char *format,
                         ...)
 {

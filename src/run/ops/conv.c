@@ -203,8 +203,9 @@ static void conv_release(const qn_context *ctx, qn_step *step)
     step->state = NULL;
 }
 
-static qn_status prepare_state(const qn_plan *plan, qn_step *step, conv_state *s, qn_error *error)
+static qn_status prepare_state(const qn_plan *plan, qn_step *step, void *state, qn_error *error)
 {
+    conv_state *const s = state;
     const qn_context *const ctx = qn__plan_context(plan);
     QN_TRY(read_node(step, s, error));
     s->clamp = qn__step_clamp(step);
@@ -245,17 +246,10 @@ done:
 
 static qn_status conv_prepare(const qn_plan *plan, qn_step *step, qn_error *error)
 {
-    const qn_context *const ctx = qn__plan_context(plan);
     const qn_tensor *const x = qn__step_input(step, 0), *const weight = qn__step_input(step, 1);
     if (x != NULL && weight != NULL && (x->rank > 4 || weight->constant == NULL))
         return qn_prepare_as(&qn__op_conv_nd, plan, step, error);
-    step->state = qn__calloc(ctx, 1, sizeof(conv_state));
-    if (step->state == NULL)
-        return QN_NOMEM(error);
-    const qn_status status = prepare_state(plan, step, step->state, error);
-    if (status != QN_OK)
-        conv_release(ctx, step);
-    return status;
+    return qn__step_make_state(plan, step, sizeof(conv_state), prepare_state, conv_release, error);
 }
 
 /* --- running -----------------------------------------------------------------------------------*/

@@ -178,9 +178,9 @@ static bool reserve_scratch(qn_step *step, transpose_state *s)
     return qn_add_size(&step->scratch_bytes, tile, rows);
 }
 
-static qn_status prepare_state(const qn_plan *plan, qn_step *step, transpose_state *s,
-                               qn_error *error)
+static qn_status prepare_state(const qn_plan *plan, qn_step *step, void *state, qn_error *error)
 {
+    transpose_state *const s = state;
     const qn_context *const ctx = qn__plan_context(plan);
     float *weights = NULL, *bias = NULL;
     size_t n_bias = 0;
@@ -208,17 +208,11 @@ done:
 
 static qn_status transpose_prepare(const qn_plan *plan, qn_step *step, qn_error *error)
 {
-    const qn_context *const ctx = qn__plan_context(plan);
     const qn_tensor *const x = qn__step_input(step, 0), *const weight = qn__step_input(step, 1);
     if (x != NULL && weight != NULL && (x->rank > 4 || weight->constant == NULL))
         return qn_prepare_as(&qn__op_conv_nd, plan, step, error);
-    step->state = qn__calloc(ctx, 1, sizeof(transpose_state));
-    if (step->state == NULL)
-        return QN_NOMEM(error);
-    const qn_status status = prepare_state(plan, step, step->state, error);
-    if (status != QN_OK)
-        transpose_release(ctx, step);
-    return status;
+    return qn__step_make_state(plan, step, sizeof(transpose_state), prepare_state,
+                               transpose_release, error);
 }
 
 typedef struct transpose_call {

@@ -171,9 +171,9 @@ done:
     return status;
 }
 
-static qn_status prepare_state(const qn_plan *plan, qn_step *step, dynamic_state *s,
-                               qn_error *error)
+static qn_status prepare_state(const qn_plan *plan, qn_step *step, void *state, qn_error *error)
 {
+    dynamic_state *const s = state;
     size_t floats, rows;
     QN_TRY(read_sizes(step, s, error));
     QN_TRY(check_weights(step, s, error));
@@ -194,14 +194,7 @@ static qn_status prepare_state(const qn_plan *plan, qn_step *step, dynamic_state
 
 static __attribute__((cold)) qn_status prepare(const qn_plan *plan, qn_step *step, qn_error *error)
 {
-    dynamic_state *const s = qn__calloc(qn__plan_context(plan), 1, sizeof(*s));
-    if (s == NULL)
-        return QN_NOMEM(error);
-    step->state = s;
-    const qn_status status = prepare_state(plan, step, s, error);
-    if (status != QN_OK)
-        release(qn__plan_context(plan), step);
-    return status;
+    return qn__step_make_state(plan, step, sizeof(dynamic_state), prepare_state, release, error);
 }
 
 /* --- running -----------------------------------------------------------------------------------*/

@@ -12,11 +12,6 @@
  * copied value by value. */
 enum { ROWS_MAX_CHANNELS = 256, ROWS_MAX_CHANNELS_PAIRS = 64, ANY_LAYOUT_CHANNELS = 8 };
 
-static size_t round_up(size_t n, size_t to)
-{
-    return (n + to - 1) / to * to;
-}
-
 /* --- preparing ---------------------------------------------------------------------------------*/
 static void choose_way(qn_q8_conv *s, size_t groups)
 {
@@ -35,8 +30,8 @@ static void choose_way(qn_q8_conv *s, size_t groups)
     } else if (groups == 1 && w->kw > 1 && w->c <= most && w->dw == 1 && w->pl < w->kw &&
                w->pr < w->kw && w->pt < w->kh * w->dh && w->pb < w->kh * w->dh) {
         s->way = QN_Q8_ROWS;
-        const size_t kr = s->packed.kernel.kr, one = round_up(w->kw * w->c, kr);
-        const size_t two = round_up((w->kw + w->sw) * w->c, kr);
+        const size_t kr = s->packed.kernel.kr, one = qn_round_up(w->kw * w->c, kr);
+        const size_t two = qn_round_up((w->kw + w->sw) * w->c, kr);
         /* Weights stay in the same pairs. */
         if (w->ow % 2 == 0 && 2 * w->oc <= s->packed.kernel.nr && w->sw * w->c % 2 == 0 &&
             two < 2 * one)

@@ -21,11 +21,6 @@ enum { MANY_CHANNELS = 256, MIN_CHANNELS = 16, FOLD_MOST = 16, TASKS_PER_THREAD 
 enum { MIN_ROWS = 3 };
 
 /* --- preparing ---------------------------------------------------------------------------------*/
-static size_t round_up(size_t n, size_t to)
-{
-    return (n + to - 1) / to * to;
-}
-
 /* Input columns under n outputs. */
 static size_t columns_of(const qn_window *w, size_t n)
 {
@@ -35,7 +30,7 @@ static size_t columns_of(const qn_window *w, size_t n)
 /* Bytes of a copied row for n outputs of c channels. */
 static size_t row_bytes(const qn_window *w, size_t phases, size_t n, size_t c)
 {
-    return round_up(round_up(columns_of(w, n), phases) * c, ALIGN);
+    return qn_round_up(qn_round_up(columns_of(w, n), phases) * c, ALIGN);
 }
 
 bool qn__q8_depthwise_fits(const qn_window *w)
@@ -44,7 +39,8 @@ bool qn__q8_depthwise_fits(const qn_window *w)
     const size_t c = w->c < MIN_CHANNELS ? w->c : MIN_CHANNELS;
     return w->kh <= TAPS && w->kw <= TAPS && w->kh > 0 && w->kw > 0 && w->ow > 0 && w->oc == w->c &&
            qn_mul_size(&extent, w->kw - 1, w->dw) && extent < ROOM && w->sw < ROOM &&
-           qn_mul_size(&bytes, round_up(extent + w->sw, w->sw) * c + ALIGN, w->kh) && bytes <= ROOM;
+           qn_mul_size(&bytes, qn_round_up(extent + w->sw, w->sw) * c + ALIGN, w->kh) &&
+           bytes <= ROOM;
 }
 
 /* As many pixels as make whole blocks of channels with the fewest blocks per row. */
@@ -75,7 +71,7 @@ static __attribute__((cold)) void choose_parts(qn_q8_depthwise *d)
     if (!d->ring)
         tall = w->kh;
     while (d->part_c > MANY_CHANNELS && 2 * tall * ROW() > ROOM)
-        d->part_c = round_up(d->part_c / 2, ALIGN);
+        d->part_c = qn_round_up(d->part_c / 2, ALIGN);
     while (d->part_x > 1 && tall * ROW() > ROOM)
         d->part_x = (d->part_x + 1) / 2;
     if (tall * ROW() > ROOM) { /* one window is too much: no rows stay */
@@ -83,7 +79,7 @@ static __attribute__((cold)) void choose_parts(qn_q8_depthwise *d)
         tall = w->kh;
     }
     while (d->part_c > MIN_CHANNELS && tall * ROW() > ROOM)
-        d->part_c = round_up(d->part_c / 2, MIN_CHANNELS);
+        d->part_c = qn_round_up(d->part_c / 2, MIN_CHANNELS);
     d->slots = tall;
     d->rows = 1;
     while (d->ring && d->rows < ROWS && d->slots + w->sh <= SLOTS &&
@@ -183,7 +179,7 @@ static void copy_pixels(uint8_t *to, const uint8_t *from, size_t n, size_t c, si
         memcpy(to, from, n * c);
         return;
     }
-    if (n > 1 && c <= 32 && round_up(c, 16) <= step) {
+    if (n > 1 && c <= 32 && qn_round_up(c, 16) <= step) {
         done = n - 1;
         if (c <= 16)
             copy_vectors(to, from, done, c, step, 1);
@@ -370,7 +366,7 @@ static void run_rows(const depthwise_call *call, size_t image, size_t y0, size_t
             const size_t columns = columns_of(w, p.x1 - x0);
             p.phase_columns = (columns + d->phases - 1) / d->phases;
             p.phase_bytes = p.phase_columns * p.c;
-            p.row_bytes = round_up(d->phases * p.phase_bytes, ALIGN);
+            p.row_bytes = qn_round_up(d->phases * p.phase_bytes, ALIGN);
             run_part(d, p, y0, y1);
         }
 }

@@ -168,9 +168,9 @@ static qn_status pack_residues(const qn_plan *plan, qn_step *step, transpose_sta
     return QN_OK;
 }
 
-static qn_status prepare_state(const qn_plan *plan, qn_step *step, transpose_state *s,
-                               qn_error *error)
+static qn_status prepare_state(const qn_plan *plan, qn_step *step, void *state, qn_error *error)
 {
+    transpose_state *const s = state;
     const qn_context *const ctx = qn__plan_context(plan);
     float s_y;
     QN_TRY(qn__qparams_read(step, step->node->inputs[0], &s->x, error));
@@ -197,13 +197,7 @@ static qn_status prepare_state(const qn_plan *plan, qn_step *step, transpose_sta
 
 static qn_status prepare(const qn_plan *plan, qn_step *step, qn_error *error)
 {
-    step->state = qn__calloc(qn__plan_context(plan), 1, sizeof(transpose_state));
-    if (step->state == NULL)
-        return QN_NOMEM(error);
-    const qn_status status = prepare_state(plan, step, step->state, error);
-    if (status != QN_OK)
-        release(qn__plan_context(plan), step);
-    return status;
+    return qn__step_make_state(plan, step, sizeof(transpose_state), prepare_state, release, error);
 }
 
 /* --- running -----------------------------------------------------------------------------------*/

@@ -64,8 +64,9 @@ static qn_status choose_kernel(const qn_plan *plan, qn_step *step, prelu_state *
     return QN_OK;
 }
 
-static qn_status prepare_state(const qn_plan *plan, qn_step *step, prelu_state *s, qn_error *error)
+static qn_status prepare_state(const qn_plan *plan, qn_step *step, void *state, qn_error *error)
 {
+    prelu_state *const s = state;
     const qn_tensor *const inputs[2] = {step->node->inputs[0], step->node->inputs[1]};
     size_t count;
     QN_TRY(qn__qparams_read(step, inputs[0], &s->x, error));
@@ -95,13 +96,7 @@ static qn_status prepare(const qn_plan *plan, qn_step *step, qn_error *error)
         step->impl = &qn__op_qunary;
         return step->impl->prepare(plan, step, error);
     }
-    step->state = qn__calloc(qn__plan_context(plan), 1, sizeof(prelu_state));
-    if (step->state == NULL)
-        return QN_NOMEM(error);
-    const qn_status status = prepare_state(plan, step, step->state, error);
-    if (status != QN_OK)
-        release(qn__plan_context(plan), step);
-    return status;
+    return qn__step_make_state(plan, step, sizeof(prelu_state), prepare_state, release, error);
 }
 
 typedef struct prelu_job {
