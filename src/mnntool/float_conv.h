@@ -46,6 +46,10 @@ typedef struct qn_mnn_product {
     const float *bias; /* [h] or NULL */
     qn_clamp_f32 clamp;
 } qn_mnn_product;
+/* c[m][n] = m rows of a, k floats each, times n packed columns (qn__f32_gemm_pack). */
+void qn__mnn_packed_product(const qn_f32_igemm *kernel, const float *a, size_t lda, size_t m,
+                            size_t n, size_t k, const float *packed, float *c, size_t ldc,
+                            const qn_clamp_f32 *clamp);
 /* Is the last of an incomplete group's n rows summed on its own, in four chains? */
 bool qn__mnn_leaves_one(size_t n);
 float qn__mnn_sum_in_chains(const float *a, const float *b, size_t step_b, size_t n);

@@ -48,10 +48,9 @@ static void add_bias(const qn_mnn_product *p, size_t rows)
 
 static const qn_clamp_f32 open_range = {-INFINITY, INFINITY};
 
-/* c[m][n] = rows of a times packed columns. */
-static void run_kernel(const qn_f32_igemm *kernel, const float *a, size_t lda, size_t m, size_t n,
-                       size_t k, const float *packed, float *c, size_t ldc,
-                       const qn_clamp_f32 *clamp)
+void qn__mnn_packed_product(const qn_f32_igemm *kernel, const float *a, size_t lda, size_t m,
+                            size_t n, size_t k, const float *packed, float *c, size_t ldc,
+                            const qn_clamp_f32 *clamp)
 {
     for (size_t m0 = 0; m0 < m; m0 += kernel->mr) {
         const float *rows[MOST_GEMM_ROWS];
@@ -77,7 +76,8 @@ void qn__mnn_rest(const qn_f32_igemm *kernel, const qn_mnn_product *p, float *sc
     float *const sums = scratch, *const packed = scratch + QN_MNN_GROUP * p->h;
     if (together > 0) {
         qn__f32_gemm_pack(packed, p->a, NULL, together, p->l, 1, p->lda, p->lda, 1, kernel->nr);
-        run_kernel(kernel, p->b, p->ldb, p->h, together, p->l, packed, sums, together, &open_range);
+        qn__mnn_packed_product(kernel, p->b, p->ldb, p->h, together, p->l, packed, sums, together,
+                               &open_range);
         for (size_t i = 0; i < together; i++)
             for (size_t n = 0; n < p->h; n++)
                 p->c[i * p->ldc + n] = sums[n * together + i];
@@ -93,8 +93,8 @@ static void multiply_block(const qn_f32_igemm *kernel, const qn_mnn_product *p, 
     const size_t whole = p->e / QN_MNN_GROUP * QN_MNN_GROUP;
     if (whole > 0) {
         qn__f32_gemm_pack(scratch, p->b, p->bias, p->h, p->l, 1, p->ldb, p->ldb, 1, kernel->nr);
-        run_kernel(kernel, p->a, p->lda, whole, p->h, p->l, scratch, p->c, p->ldc,
-                   p->bias != NULL ? &p->clamp : &open_range);
+        qn__mnn_packed_product(kernel, p->a, p->lda, whole, p->h, p->l, scratch, p->c, p->ldc,
+                               p->bias != NULL ? &p->clamp : &open_range);
     }
     if (whole == p->e)
         return;

@@ -99,8 +99,9 @@ static qn_status read_weights(const qn_plan *plan, qn_step *step, tiled_state *s
     return QN_OK;
 }
 
-static qn_status prepare_state(const qn_plan *plan, qn_step *step, tiled_state *s, qn_error *error)
+static qn_status prepare_state(const qn_plan *plan, qn_step *step, void *state, qn_error *error)
 {
+    tiled_state *const s = state;
     size_t floats, rows, bytes;
     if (!qn__mnn_conv_read(step->node, &s->conv))
         return qn__step_fail(step, error, QN_UNSUPPORTED, "not a convolution of MNN's form");
@@ -127,13 +128,7 @@ static qn_status prepare_state(const qn_plan *plan, qn_step *step, tiled_state *
 
 static qn_status prepare(const qn_plan *plan, qn_step *step, qn_error *error)
 {
-    step->state = qn__calloc(qn__plan_context(plan), 1, sizeof(tiled_state));
-    if (step->state == NULL)
-        return QN_NOMEM(error);
-    const qn_status status = prepare_state(plan, step, step->state, error);
-    if (status != QN_OK)
-        release(qn__plan_context(plan), step);
-    return status;
+    return qn__step_make_state(plan, step, sizeof(tiled_state), prepare_state, release, error);
 }
 
 /* --- running -----------------------------------------------------------------------------------*/

@@ -15,7 +15,6 @@
 #include <string.h>
 
 enum { MOST_POSITIONS = QN_WINOGRAD_MOST_ALPHA * QN_WINOGRAD_MOST_ALPHA };
-enum { MOST_GEMM_ROWS = 64 };
 
 typedef struct winograd_state {
     qn_mnn_conv conv;
@@ -84,9 +83,9 @@ static bool lay_out(qn_step *step, winograd_state *s)
     return true;
 }
 
-static qn_status prepare_state(const qn_plan *plan, qn_step *step, winograd_state *s,
-                               qn_error *error)
+static qn_status prepare_state(const qn_plan *plan, qn_step *step, void *state, qn_error *error)
 {
+    winograd_state *const s = state;
     const qn_context *const ctx = qn__plan_context(plan);
     float *weights = NULL, *plane = NULL;
     size_t floats, bytes, n_weights;
@@ -126,13 +125,7 @@ done:
 
 static qn_status prepare(const qn_plan *plan, qn_step *step, qn_error *error)
 {
-    step->state = qn__calloc(qn__plan_context(plan), 1, sizeof(winograd_state));
-    if (step->state == NULL)
-        return QN_NOMEM(error);
-    const qn_status status = prepare_state(plan, step, step->state, error);
-    if (status != QN_OK)
-        release(qn__plan_context(plan), step);
-    return status;
+    return qn__step_make_state(plan, step, sizeof(winograd_state), prepare_state, release, error);
 }
 
 /* --- one group of tiles ------------------------------------------------------------------------*/
@@ -217,20 +210,14 @@ static void sum_alone(const winograd_state *s, const float *packed, const float 
 static void multiply(const tile_group *g)
 {
     const winograd_state *const s = g->s;
-    const size_t c = s->conv.group_c, oc = s->conv.group_oc, mr_max = s->igemm.mr;
+    const size_t c = s->conv.group_c, oc = s->conv.group_oc;
     const qn_clamp_f32 open = {-INFINITY, INFINITY};
     const size_t together = g->n - (qn__mnn_leaves_one(g->n) ? 1 : 0);
     for (size_t p = 0; p < s->positions; p++) {
         const float *const packed = g->packed + p * s->packed_stride;
         const float *const in = g->inputs + p * g->n * c;
         float *const out = g->outputs + p * g->n * oc;
-        for (size_t m0 = 0; m0 < together; m0 += mr_max) {
-            const float *rows[MOST_GEMM_ROWS];
-            const size_t mr = together - m0 < mr_max ? together - m0 : mr_max;
-            for (size_t r = 0; r < mr_max; r++)
-                rows[r] = in + (m0 + (r < mr ? r : mr - 1)) * c;
-            s->igemm.fn(mr, oc, c, 1, rows, packed, out + m0 * oc, oc, &open);
-        }
+        qn__mnn_packed_product(&s->igemm, in, c, together, oc, c, packed, out, oc, &open);
         if (together < g->n)
             sum_alone(s, packed, in + together * c, out + together * oc);
     }
