@@ -35,6 +35,8 @@ class ContextOptions(ctypes.Structure):  # qn_context_options
         ("log_ctx", ctypes.c_void_p),
         ("n_threads", ctypes.c_uint32),
         ("cpu_mask", ctypes.c_char_p),
+        ("progress", ctypes.c_void_p),
+        ("progress_ctx", ctypes.c_void_p),
     ]
 
 
@@ -69,6 +71,23 @@ def _load():
     raise QuenchError("IO", "libquench is not installed; QUENCH_LIBRARY may name its file")
 
 
+def _initialized(initialize, options):
+    """Options with their defaults. A library whose struct is larger would write behind ours."""
+    room = (ctypes.c_size_t * 512)()
+    initialize(room)
+    if room[0] != ctypes.sizeof(options):
+        raise QuenchError("UNSUPPORTED", "libquench is of another version than this package")
+    return options.from_buffer_copy(room)
+
+
+def context_options():
+    return _initialized(library().qn_context_options_init, ContextOptions)
+
+
+def mnn_options():
+    return _initialized(library().qn_mnn_options_init, MnnOptions)
+
+
 _loaded = None
 
 
@@ -81,7 +100,7 @@ def library():
         c.qn_status_name.restype = ctypes.c_char_p
         c.qn_status_name.argtypes = [ctypes.c_int]
         c.qn_context_options_init.restype = None
-        c.qn_context_options_init.argtypes = [pointer(ContextOptions)]
+        c.qn_context_options_init.argtypes = [ctypes.c_void_p]
         c.qn_context_create.argtypes = [
             pointer(ContextOptions),
             pointer(ctypes.c_void_p),
@@ -90,7 +109,7 @@ def library():
         c.qn_context_destroy.restype = None
         c.qn_context_destroy.argtypes = [ctypes.c_void_p]
         c.qn_mnn_options_init.restype = None
-        c.qn_mnn_options_init.argtypes = [pointer(MnnOptions)]
+        c.qn_mnn_options_init.argtypes = [ctypes.c_void_p]
         c.qn_mnn_quantize.argtypes = [
             ctypes.c_void_p,
             ctypes.c_char_p,

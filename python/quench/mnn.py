@@ -61,16 +61,14 @@ def mnn_quantize(source, destination, config, *, exact=None, threads=0, output=N
             complain(line)
 
     error = _library.Error()
-    settings = _library.ContextOptions()
-    c.qn_context_options_init(ctypes.byref(settings))
+    settings = _library.context_options()
     settings.log = on_log
     settings.n_threads = threads
     context = ctypes.c_void_p()
     status = c.qn_context_create(ctypes.byref(settings), ctypes.byref(context), ctypes.byref(error))
     _library.check(status, error)
     try:
-        options = _library.MnnOptions()
-        c.qn_mnn_options_init(ctypes.byref(options))
+        options = _library.mnn_options()
         options.exact = None if exact is None else exact.encode()
         options.print = on_print
         paths = [os.fsencode(path) for path in (source, destination, config)]

@@ -47,6 +47,11 @@ def work(tmp_path):
     return tmp_path
 
 
+def take_interrupts():
+    """Not ignored, as a shell's jobs in the background ignore them."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def without_times(log):
     return re.sub(r"\[\d\d:\d\d:\d\d\]", "[]", log)
 
@@ -79,8 +84,8 @@ def test_an_interrupt_ends_it_at_once(work):
     (work / "config.json").write_text(json.dumps(config))
     command = [sys.executable, "-m", "quench.mnnquant", "m.mnn", "a.mnn", "config.json"]
     run = subprocess.Popen(
-        command, cwd=work, env=ENVIRONMENT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+        command, cwd=work, env=ENVIRONMENT, text=True, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, preexec_fn=take_interrupts)  # fmt: skip
     while "quantize with EMA" not in (text := run.stdout.readline()):
         assert text, "it ended by itself"
         if "quant bits" in text:
@@ -112,9 +117,37 @@ else:
     raise AssertionError("no exception")
 """
     done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT,
+        preexec_fn=take_interrupts)  # fmt: skip
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+
+
+def test_the_structs_are_the_library_s():
+    """One that grew in C only would be written behind its end here."""
+    code = """
+import ctypes
+from quench import _library as own
+for initialize, struct in (
+    (own.library().qn_context_options_init, own.ContextOptions),
+    (own.library().qn_mnn_options_init, own.MnnOptions),
+):
+    room = (ctypes.c_size_t * 512)()
+    initialize(room)
+    assert room[0] == ctypes.sizeof(struct), (struct, room[0], ctypes.sizeof(struct))
+class Longer(own.MnnOptions):
+    _fields_ = [("more", ctypes.c_void_p)]
+own.MnnOptions = Longer
+try:
+    own.mnn_options()
+except own.QuenchError as error:
+    assert error.status == "UNSUPPORTED" and "another version" in str(error)
+else:
+    raise AssertionError("no error")
+"""
+    done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT
     )
-    assert done.returncode == 0 and done.stderr == "", done.stderr
+    assert done.returncode == 0, done.stderr
 
 
 def test_usage(work):
