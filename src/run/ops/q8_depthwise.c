@@ -20,6 +20,9 @@ enum { MANY_CHANNELS = 256, MIN_CHANNELS = 16, FOLD_MOST = 16, TASKS_PER_THREAD 
 /* Fewer rows are no task of their own where none are copied. */
 enum { MIN_ROWS = 3 };
 
+/* Of what model files hold: numbers as qn_q8_depthwise says, behind each other. */
+enum { QN_Q8_DWCONV_LAYOUT_VERSION = 1 };
+
 /* --- preparing ---------------------------------------------------------------------------------*/
 /* Input columns under n outputs. */
 static size_t columns_of(const qn_window *w, size_t n)
@@ -90,12 +93,11 @@ static __attribute__((cold)) void choose_parts(qn_q8_depthwise *d)
 #undef ROW
 }
 
-__attribute__((cold)) qn_status
-qn__q8_depthwise_prepare(const qn_context *ctx, const qn_window *window, const qn_kernels *kernels,
-                         const int8_t *weights, const qn_qparams *x, const qn_requant *requant,
-                         qn_q8_depthwise *out, qn_error *error)
+/* Everything but weights; false: too large. */
+static __attribute__((cold)) bool begin(const qn_window *window, const qn_kernels *kernels,
+                                        const qn_qparams *x, const qn_requant *requant,
+                                        qn_q8_depthwise *out)
 {
-    const size_t c = window->c, taps = window->kh * window->kw;
     *out = (qn_q8_depthwise){.window = *window,
                              .kernel = kernels->q8_dwconv,
                              .format = qn__q8_format(requant),
@@ -106,33 +108,69 @@ qn__q8_depthwise_prepare(const qn_context *ctx, const qn_window *window, const q
     choose_parts(out);
     const ptrdiff_t after =
         (ptrdiff_t)columns_of(window, window->ow) - (ptrdiff_t)(window->pl + window->w);
-    out->in_place = out->kernel.edges && out->flip == 0 && c >= out->kernel.block &&
+    out->in_place = out->kernel.edges && out->flip == 0 && window->c >= out->kernel.block &&
                     window->kh == 3 && window->kw == 3 && window->dh == 1 && window->dw == 1 &&
-                    window->sw <= 2 && window->pl <= 1 && after <= 1 && window->w * c <= ROOM;
+                    window->sw <= 2 && window->pl <= 1 && after <= 1 &&
+                    window->w * window->c <= ROOM;
     out->right = after == 1;
-    const size_t all = out->fold * c;
-    if (!qn_mul_size(&out->bytes, all, taps + sizeof(int32_t) + sizeof(float)))
-        return QN_NOMEM(error);
-    out->memory = qn__alloc(ctx, out->bytes);
-    if (out->memory == NULL)
-        return QN_NOMEM(error);
-    out->bias = out->memory;
-    out->scale = (float *)(out->bias + all);
-    out->weights = (int8_t *)(out->scale + all);
-    const uint32_t zero = out->zero ^ out->flip;
     out->format.small_scales = true;
+    for (size_t i = 0; i < window->c; i++)
+        out->format.small_scales &= requant->scale[i] > -1.0f && requant->scale[i] < 1.0f;
+    return qn_mul_size(&out->entry.bytes, out->fold * window->c,
+                       window->kh * window->kw + sizeof(int32_t) + sizeof(float));
+}
+
+static void set_numbers(qn_q8_depthwise *d, const void *memory)
+{
+    const size_t all = d->fold * d->window.c;
+    d->bias = memory;
+    d->scale = (const float *)(d->bias + all);
+    d->weights = (const int8_t *)(d->scale + all);
+}
+
+__attribute__((cold)) bool qn__q8_depthwise_find(const qn_plan *plan, const qn_step *step,
+                                                 const qn_window *window, const qn_qparams *x,
+                                                 const qn_requant *requant, qn_q8_depthwise *out)
+{
+    const size_t numbers[] = {window->c, 1, window->kh, window->kw};
+    if (!begin(window, step->kernels, x, requant, out))
+        return false;
+    out->entry.layout =
+        qn_packing_id(QN_PACKED_Q8_DWCONV, QN_Q8_DWCONV_LAYOUT_VERSION, 0, out->fold);
+    if (!qn__q8_look_up(plan, step, x, requant, numbers, sizeof(numbers) / sizeof(numbers[0]),
+                        &out->entry))
+        return false;
+    set_numbers(out, out->entry.data);
+    return true;
+}
+
+__attribute__((cold)) qn_status qn__q8_depthwise_prepare(const qn_plan *plan, const qn_step *step,
+                                                         const int8_t *weights,
+                                                         const qn_requant *requant,
+                                                         qn_q8_depthwise *out, qn_error *error)
+{
+    const size_t c = out->window.c, taps = out->window.kh * out->window.kw, all = out->fold * c;
+    if (out->entry.bytes == 0)
+        return QN_NOMEM(error);
+    int32_t *const bias = out->memory = qn__alloc(qn__plan_context(plan), out->entry.bytes);
+    if (bias == NULL)
+        return QN_NOMEM(error);
+    float *const scale = (float *)(bias + all);
+    int8_t *const to = (int8_t *)(scale + all);
+    const uint32_t zero = out->zero ^ out->flip;
     for (size_t i = 0; i < all; i++) {
         uint32_t sum = 0;
         for (size_t t = 0; t < taps; t++) {
-            out->weights[t * all + i] = weights[t * c + i % c];
+            to[t * all + i] = weights[t * c + i % c];
             sum += (uint32_t)weights[t * c + i % c];
         }
-        const uint32_t bias = requant->bias != NULL ? (uint32_t)requant->bias[i % c] : 0;
-        out->bias[i] = (int32_t)(bias - zero * sum);
-        out->scale[i] = requant->scale[i % c];
-        out->format.small_scales &= out->scale[i] > -1.0f && out->scale[i] < 1.0f;
+        bias[i] =
+            (int32_t)((requant->bias != NULL ? (uint32_t)requant->bias[i % c] : 0) - zero * sum);
+        scale[i] = requant->scale[i % c];
     }
-    return QN_OK;
+    set_numbers(out, bias);
+    out->entry.data = out->memory;
+    return qn__prepacked_keep(plan, step, &out->entry, error);
 }
 
 void qn__q8_depthwise_free(const qn_context *ctx, qn_q8_depthwise *depthwise)
