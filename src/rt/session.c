@@ -48,8 +48,8 @@ static void lend_loop(qn_pool *pool, qn_parallel_worker_fn fn, void *arg, size_t
 static qn_status check_options(const qn_rt_model *model, const qn_rt_session_options *options,
                                qn_error *error)
 {
-    QN_FAIL_IF(options->struct_size != sizeof(*options), error, QN_INVALID_ARGUMENT,
-               "options were not made by qn_rt_session_options_init");
+    QN_TRY(qn__check_struct(options->struct_size, sizeof(*options), "qn_rt_session_options_init",
+                            error));
     QN_FAIL_IF(options->arena != NULL && options->arena_bytes < model->arena_bytes, error,
                QN_INVALID_ARGUMENT, "an arena of %zu bytes was given, the model needs %zu",
                options->arena_bytes, model->arena_bytes);
