@@ -185,10 +185,11 @@ qn_status qn_rt_run(qn_rt_session *session, qn_error *error)
         QN_FAIL_IF(session->inputs[i] == INPUT_UNSET, error, QN_STATE,
                    "input \"%s\" was not set since the last run", graph->inputs[i]->name);
     session->ran = false;
-    QN_TRY(qn__exec_run(session->exec, session->places, error));
+    /* First: a run that fails half way has used their memory too. */
     for (size_t i = 0; i < graph->n_inputs; i++)
         if (session->inputs[i] == INPUT_SET)
             session->inputs[i] = INPUT_UNSET;
+    QN_TRY(qn__exec_run(session->exec, session->places, error));
     session->ran = true;
     return QN_OK;
 }
