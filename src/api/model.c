@@ -143,6 +143,10 @@ qn_status qn_dataset_create(const qn_context *ctx, const qn_model *model,
 {
     QN_FAIL_IF(ctx == NULL || model == NULL || options == NULL || out == NULL, error,
                QN_INVALID_ARGUMENT, "qn_dataset_create: NULL argument");
+    const qn_preprocess *const p = &options->preprocess;
+    QN_TRY(
+        qn__check_struct(options->struct_size, sizeof(*options), "qn_dataset_options_init", error));
+    QN_TRY(qn__check_struct(p->struct_size, sizeof(*p), "qn_preprocess_init", error));
     const size_t n = model->graph->n_inputs;
     qn_input_spec *specs = qn__calloc(ctx, n, sizeof(*specs));
     if (specs == NULL)
