@@ -14,13 +14,14 @@ enum { WEIGHT_BLOCK_BYTES = 512 << 10, INPUT_BLOCK_BYTES = 512 << 10, TASKS_PER_
 enum { AHEAD_BYTES = 512 << 10 };
 /* Columns are cut at multiples of this many panels: what a kernel may take at once. */
 enum { PANEL_STEP = 3 };
+/* And at multiples of this many where sums are requantized: the rows of all kernels have room for
+ * so many. */
+enum { FIXED_PANELS = 12 };
 
 bool qn__q8_activations(const qn_plan *plan, const qn_qparams *x)
 {
     const int32_t lo = x->dtype == QN_DTYPE_I8 ? -128 : 0;
-    return !qn__plan_get_options(plan)->reference &&
-           qn__plan_requantize(plan) == QN_REQUANTIZE_DEFAULT && x->zero >= lo &&
-           x->zero <= lo + 255;
+    return !qn__plan_get_options(plan)->reference && x->zero >= lo && x->zero <= lo + 255;
 }
 
 bool qn__q8_applies(const qn_plan *plan, const qn_qparams *x, const qn_qweights *w)
@@ -357,6 +358,45 @@ static void set_ahead(const look_ahead *l, size_t u0, size_t u1, size_t left, qn
         l->at + (l->bytes - begin < out->ahead_bytes ? l->bytes - out->ahead_bytes : begin);
 }
 
+void qn__q8_fixed_rows(const qn_q8_by_fixed *fixed, const qn_q8_out *out, const int32_t *sums,
+                       size_t rows, size_t n, size_t column, uint8_t *to, size_t to_stride)
+{
+    const qn_q8_fixed_args args = {.rows = rows,
+                                   .n = n,
+                                   .sums = sums,
+                                   .sums_stride = n,
+                                   .fixed = fixed->columns + column,
+                                   .once = fixed->once,
+                                   .zero = out->zero,
+                                   .lo = out->lo,
+                                   .hi = out->hi,
+                                   .out = to,
+                                   .out_stride = to_stride};
+    fixed->fn(&args);
+}
+
+/* A tile whose bytes come from sums: some panels at a time. */
+static __attribute__((noinline)) void fixed_tile(const qn_q8_job *job, size_t mr, size_t nc,
+                                                 const uint8_t *const *a, const uint8_t *packed,
+                                                 uint8_t *c, size_t column, qn_q8_out out)
+{
+    const qn_q8_packed *const p = job->packed;
+    const size_t unit = FIXED_PANELS * p->kernel.nr, most = QN_Q8_SUMS / mr / unit * unit;
+    const uint8_t *const ahead = out.ahead;
+    const size_t ahead_bytes = out.ahead_bytes;
+    _Alignas(64) int32_t sums[QN_Q8_SUMS + QN_Q8_FIXED_OVER];
+    out.is_float = out.is_sums = true;
+    for (size_t n = 0, part; n < nc; n += part) {
+        part = nc - n < most ? nc - n : most;
+        if (ahead != NULL)
+            out.ahead = ahead + ahead_bytes * n / nc;
+        out.ahead_bytes = ahead_bytes * part / nc;
+        p->kernel.fn(mr, part, p->kc, p->ks, a, p->flip, p->safe,
+                     packed + n / p->kernel.nr * p->panel_bytes, sums, part, &out);
+        qn__q8_fixed_rows(&job->fixed, &job->out, sums, mr, part, column + n, c + n, job->c_stride);
+    }
+}
+
 static void run_task(void *arg, size_t index)
 {
     const blocks *const b = arg;
@@ -394,7 +434,10 @@ static void run_task(void *arg, size_t index)
         uint8_t *const c =
             (uint8_t *)job->c + (group * job->c_group + m0 * job->c_stride + n0) * elem;
         set_ahead(&ahead, u0, u1, unit_end - u0, &out);
-        p->kernel.fn(mr, nc, p->kc, p->ks, a, p->flip, p->safe, packed, c, job->c_stride, &out);
+        if (job->fixed.columns != NULL)
+            fixed_tile(job, mr, nc, a, packed, c, group * p->n + n0, out);
+        else
+            p->kernel.fn(mr, nc, p->kc, p->ks, a, p->flip, p->safe, packed, c, job->c_stride, &out);
         if (job->finish != NULL)
             job->finish(job, m0, mr, n0, nc);
     }
