@@ -528,8 +528,7 @@ static void bench_kernel_q8_fixed(const qn_q8_fixed *kernel)
                                            .sums = sums,
                                            .sums_stride = n,
                                            .fixed = fixed,
-                                           .zero = 3,
-                                           .lo = way == 0 ? 3 : 0,
+                                           .zero = way == 0 ? 0 : 3,
                                            .hi = 255,
                                            .out = out,
                                            .out_stride = n};

@@ -56,7 +56,7 @@ static inline int32_t qn_fixed_times(int32_t x, qn_multiplier fixed, bool once)
  * out[r][i] = saturate to lo..hi of sums[r][i] times fixed[i], plus zero, as a byte: signed if
  * lo < 0. The same bytes on every instruction set. sums: QN_Q8_FIXED_OVER more numbers can be read
  * behind the last row's. */
-enum { QN_Q8_FIXED_OVER = 15 };
+enum { QN_Q8_FIXED_OVER = 16 };
 typedef struct qn_q8_fixed_args {
     size_t rows, n;
     const int32_t *sums;

@@ -76,14 +76,10 @@ static __attribute__((noinline)) void put_floats(const qn_q8_dwconv_args *args, 
         ((float *)args->out)[at + i] = parts[i / 4 % 2][i / 8 * 4 + i % 4];
 }
 
-static __attribute__((noinline)) void put_sums(int32_t *out, VEC low, VEC high, size_t left)
+static __attribute__((noinline)) void put_sums(float *out, VEC low, VEC high)
 {
-    int32_t all[BLOCK];
-    int32_t *const to = left < BLOCK ? all : out;
-    STORE_ALL_F((float *)(void *)to, AS_FLOAT(FIRST_BLOCK(low, high)));
-    STORE_ALL_F((float *)(void *)(to + BLOCK / 2), AS_FLOAT(SECOND_BLOCK(low, high)));
-    if (left < BLOCK)
-        memcpy(out, all, left * sizeof *all);
+    STORE_ALL_F(out, AS_FLOAT(FIRST_BLOCK(low, high)));
+    STORE_ALL_F(out + BLOCK / 2, AS_FLOAT(SECOND_BLOCK(low, high)));
 }
 
 static inline __attribute__((always_inline)) void put(const qn_q8_dwconv_args *args, const block *b,
@@ -93,7 +89,7 @@ static inline __attribute__((always_inline)) void put(const qn_q8_dwconv_args *a
     const FVEC low = MULF(TO_FLOAT(acc.low), AS_FLOAT(b->scale.low));
     const FVEC high = MULF(TO_FLOAT(acc.high), AS_FLOAT(b->scale.high));
     if (out->is_sums) {
-        put_sums((int32_t *)args->out + at, acc.low, acc.high, left);
+        put_sums((float *)args->out + at, acc.low, acc.high);
         return;
     }
     if (out->is_float) {

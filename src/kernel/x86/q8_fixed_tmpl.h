@@ -20,9 +20,9 @@ typedef struct columns {
 } columns;
 
 static inline __attribute__((always_inline)) VEC times(const int32_t *sums, const columns *c,
-                                                       const bool signs)
+                                                       bool signs)
 {
-    const VEC x = LOAD(sums), x_odd = SHR64(x, 32);
+    const VEC x = LOAD(sums), x_odd = LOAD(sums + 1);
     VEC even = ADD64(MUL_EVEN(x, c->even), c->round_even);
     VEC odd = ADD64(MUL_EVEN(x_odd, c->odd), c->round_odd);
     if (signs) {
@@ -53,51 +53,62 @@ static inline __attribute__((always_inline)) bool read_columns(const qn_multipli
     return SIGNS(OR(c->shift, LOWS(c->even, c->odd))) == 0;
 }
 
+/* Columns that the vectors leave out. */
+static __attribute__((noinline)) void by_reference(const qn_q8_fixed_args *args, size_t c0,
+                                                   size_t n)
+{
+    qn_q8_fixed_args some = *args;
+    some.n = n;
+    some.sums += c0;
+    some.fixed += c0;
+    some.out += c0;
+    qn__q8_fixed_scalar(&some);
+}
+
 void FIXED(const qn_q8_fixed_args *args)
 {
     const int32_t lower = args->lo < 0 ? 0 : 128;
     const VEC move = SET1_16((short)(args->zero - lower)), sign = SET1_8((char)lower);
     const VEC lo = SET1_8((char)(args->lo - lower)), hi = SET1_8((char)(args->hi - lower));
     const bool signs = !args->once && args->lo < args->zero;
+    /* All unsigned bytes, from zero up. */
+    const bool plain = args->zero == 0 && args->lo == 0 && args->hi == 255;
     const VEC round = SET1_64(args->once ? 0 : signs ? -(1 << 30) : 1 << 30);
     for (size_t c0 = 0; c0 < args->n; c0 += LANES) {
-        qn_q8_fixed_args part = *args;
+        const size_t n = args->n - c0 < LANES ? args->n - c0 : LANES;
+        const int32_t *sums = args->sums + c0;
+        uint8_t *out = args->out + c0;
         columns c;
-        part.n = args->n - c0 < LANES ? args->n - c0 : LANES;
-        part.sums += c0;
-        part.fixed += c0;
-        part.out += c0;
-        if (!read_columns(part.fixed, part.n, round, &c)) {
-            qn__q8_fixed_scalar(&part);
+        if (!read_columns(args->fixed + c0, n, round, &c)) {
+            by_reference(args, c0, n);
             continue;
         }
-        while (part.rows > 0) {
-            /* Rows behind the last one are the last one again. */
-            size_t at[ROWS];
-            VEC q[ROWS];
-#pragma GCC unroll 4
-            for (size_t i = 0; i < ROWS; i++)
-                at[i] = i < part.rows ? i : part.rows - 1;
-            if (signs)
-#pragma GCC unroll 4
-                for (size_t i = 0; i < ROWS; i++)
-                    q[i] = times(part.sums + at[i] * part.sums_stride, &c, true);
+        size_t from = args->sums_stride, to = args->out_stride, third = 2 * from, next = 2 * to;
+        size_t fourth = 3 * from, last = 3 * to;
+        for (size_t left = args->rows; left > 0; left -= ROWS) {
+            if (left < ROWS) { /* rows behind the last one are the last one again */
+                from = left > 1 ? from : 0;
+                to = left > 1 ? to : 0;
+                fourth = third = left > 2 ? third : from;
+                last = next = left > 2 ? next : to;
+            }
+            VEC bytes;
+            const VEC low = PACK32(times(sums, &c, signs), times(sums + from, &c, signs));
+            const VEC high =
+                PACK32(times(sums + third, &c, signs), times(sums + fourth, &c, signs));
+            if (plain)
+                bytes = PACK16U(low, high);
             else
-#pragma GCC unroll 4
-                for (size_t i = 0; i < ROWS; i++)
-                    q[i] = times(part.sums + at[i] * part.sums_stride, &c, false);
-            const VEC low = ADD16(move, PACK32(q[0], q[1])), high = ADD16(move, PACK32(q[2], q[3]));
-            const VEC bytes = XOR(sign, MIN8(hi, MAX8(lo, PACK16(low, high))));
+                bytes = XOR(sign, MIN8(hi, MAX8(lo, PACK16(ADD16(move, low), ADD16(move, high)))));
             const VEC rows = ROWS_TOGETHER(SWAP_MIDDLE(bytes));
-            STORE_ROW(part.out, rows, 0, part.n);
-            STORE_ROW(part.out + at[1] * part.out_stride, rows, 1, part.n);
-            STORE_ROW(part.out + at[2] * part.out_stride, rows, 2, part.n);
-            STORE_ROW(part.out + at[3] * part.out_stride, rows, 3, part.n);
-            if (part.rows <= ROWS)
+            PUT(out, rows, 0, n);
+            PUT(out + to, rows, 1, n);
+            PUT(out + next, rows, 2, n);
+            PUT(out + last, rows, 3, n);
+            if (left <= ROWS)
                 break;
-            part.rows -= ROWS;
-            part.sums += ROWS * part.sums_stride;
-            part.out += ROWS * part.out_stride;
+            sums += ROWS * args->sums_stride;
+            out += ROWS * args->out_stride;
         }
     }
 }

@@ -116,8 +116,7 @@ static void put(const int32_t *sums, size_t rows, size_t columns, const float *s
     const __mmask16 first = (__mmask16)(0xffffu >> (NR - columns));
     if (out->is_sums) {
         for (size_t m = 0; m < rows; m++)
-            _mm512_mask_storeu_ps((float *)c + m * c_stride, first,
-                                  _mm512_castsi512_ps(_mm512_loadu_si512(sums + m * NR)));
+            _mm512_storeu_si512((int32_t *)c + m * c_stride, _mm512_loadu_si512(sums + m * NR));
         return;
     }
     if (out->is_float) {

@@ -59,7 +59,6 @@ static inline void copy_end32(uint8_t *to, const uint8_t *from, size_t i, size_t
 #define SET1F(x) _mm256_set1_ps(x)
 #define XOR(a, b) _mm256_xor_si256(a, b)
 #define TO_FLOAT(v) _mm256_cvtepi32_ps(v)
-#define AS_FLOAT(v) _mm256_castsi256_ps(v)
 #define MULF(a, b) _mm256_mul_ps(a, b)
 #define MINF(a, b) _mm256_min_ps(a, b)
 #define MAXF(a, b) _mm256_max_ps(a, b)

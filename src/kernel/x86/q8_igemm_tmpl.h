@@ -12,7 +12,7 @@
  * 128 bits to part i of the vector STORE_ROW(p, v, i, n) the first n bytes of that part
  *   COPY_END(to, from, i, n, sign)   the bytes from i on of a row of n, XOR sign, up to the next
  *                         multiple of KR; reads nothing outside of 0 to n
- *   STOREF(p, v, n)       the first n floats; AS_FLOAT(v) their bits
+ *   STOREF(p, v, n)       the first n floats
  *   WIDE                  1: DOT may saturate, unsafe weights go through 16 bits:
  *   AND, ADD32, MADD16, SLLI16, SRAI16, SRLI16
  *   PAIRS                 1: safe weights are packed in pairs of groups (kernel.h), and
@@ -379,10 +379,11 @@ static void put_floats(size_t mr, size_t np, VEC sums[MR][NP], const uint8_t *sc
         const FVEC scale = LOADF((const float *)(const void *)(scales + j * panel_bytes));
         const size_t n = j + 1 == np ? columns - j * NR : NR;
         for (size_t m = 0; m < mr; m++) {
-            FVEC v = AS_FLOAT(sums[m][j]);
-            if (!out->is_sums)
-                v = MINF(hi, MAXF(lo, MULF(TO_FLOAT(sums[m][j]), scale)));
-            STOREF(c + m * c_stride + j * NR, v, n);
+            float *const at = c + m * c_stride + j * NR;
+            if (out->is_sums)
+                STORE_ALL(at, sums[m][j]);
+            else
+                STOREF(at, MINF(hi, MAXF(lo, MULF(TO_FLOAT(sums[m][j]), scale))), n);
         }
     }
 }

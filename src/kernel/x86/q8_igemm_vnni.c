@@ -193,8 +193,7 @@ static void put_sums(const product *g, const place *p, size_t np, const qn_q8_ou
             const __m512 v = _mm512_mul_ps(_mm512_cvtepi32_ps(p->sums[m][j]), scale);
             const size_t at = m * g->c_stride + j * NR;
             if (out->is_sums) {
-                _mm512_mask_storeu_ps((float *)(void *)p->c + at, first16(n),
-                                      AS_FLOAT(p->sums[m][j]));
+                _mm512_storeu_si512((int32_t *)(void *)p->c + at, p->sums[m][j]);
                 continue;
             }
             if (out->is_float) {

@@ -93,7 +93,7 @@ static __attribute__((cold)) void choose_parts(qn_q8_depthwise *d)
 /* Channels of sums that are requantized at once: what a kernel takes together, or all. */
 static size_t fixed_channels(const qn_q8_depthwise *d, size_t channels)
 {
-    const size_t block = d->kernel.block > MIN_CHANNELS ? d->kernel.block : MIN_CHANNELS;
+    const size_t block = d->kernel.block > QN_Q8_SUMS_STEP ? d->kernel.block : QN_Q8_SUMS_STEP;
     return block < channels ? block : channels;
 }
 
@@ -117,7 +117,8 @@ qn__q8_depthwise_prepare(const qn_context *ctx, const qn_window *window, const q
     out->in_place = out->kernel.edges && out->flip == 0 && c >= out->kernel.block &&
                     window->kh == 3 && window->kw == 3 && window->dh == 1 && window->dw == 1 &&
                     window->sw <= 2 && window->pl <= 1 && after <= 1 && window->w * c <= ROOM &&
-                    (requant->fixed == NULL || window->ow * fixed_channels(out, c) <= QN_Q8_SUMS);
+                    (requant->fixed == NULL ||
+                     window->ow * qn_q8_sums_stride(fixed_channels(out, c)) <= QN_Q8_SUMS);
     out->right = after == 1;
     const size_t all = out->fold * c;
     if (!qn_mul_size(&out->bytes, all,
@@ -261,12 +262,15 @@ static void fixed_part(const qn_q8_depthwise *d, const qn_q8_dwconv_args *call, 
     args.bias += c0;
     args.scale += c0;
     args.out = sums;
-    args.out_step = channels;
-    args.out_row = n * channels;
+    args.out_step = qn_q8_sums_stride(channels);
+    args.out_row = n * args.out_step;
     args.format.is_float = args.format.is_sums = true;
     d->kernel.fn(&args);
-    for (size_t r = 0; r < rows; r++)
-        qn__q8_fixed_rows(&d->fixed, &d->format, sums + r * args.out_row, n, channels, column,
+    /* Rows that are whole are one. */
+    const size_t together = call->out_row == n * call->out_step ? rows : 1;
+    for (size_t r = 0; r < rows; r += together)
+        qn__q8_fixed_rows(&d->fixed, &d->format, sums + r * args.out_row, together * n, channels,
+                          column,
                           (uint8_t *)call->out + (y + r) * call->out_row + x * call->out_step + c0,
                           call->out_step);
 }
@@ -278,7 +282,7 @@ static void call_kernel(const qn_q8_depthwise *d, const qn_q8_dwconv_args *args)
         d->kernel.fn(args);
         return;
     }
-    const size_t c = fixed_channels(d, args->channels), fit = QN_Q8_SUMS / c;
+    const size_t c = fixed_channels(d, args->channels), fit = QN_Q8_SUMS / qn_q8_sums_stride(c);
     const size_t most_x = args->n < fit ? args->n : fit, most_y = fit / most_x;
     for (size_t c0 = 0; c0 < args->channels; c0 += c) {
         /* The last channels overlap the ones before. */

@@ -364,7 +364,7 @@ void qn__q8_fixed_rows(const qn_q8_by_fixed *fixed, const qn_q8_out *out, const 
     const qn_q8_fixed_args args = {.rows = rows,
                                    .n = n,
                                    .sums = sums,
-                                   .sums_stride = n,
+                                   .sums_stride = qn_q8_sums_stride(n),
                                    .fixed = fixed->columns + column,
                                    .once = fixed->once,
                                    .zero = out->zero,
@@ -375,25 +375,46 @@ void qn__q8_fixed_rows(const qn_q8_by_fixed *fixed, const qn_q8_out *out, const 
     fixed->fn(&args);
 }
 
-/* A tile whose bytes come from sums: some panels at a time. */
-static __attribute__((noinline)) void fixed_tile(const qn_q8_job *job, size_t mr, size_t nc,
-                                                 const uint8_t *const *a, const uint8_t *packed,
-                                                 uint8_t *c, size_t column, qn_q8_out out)
+/* Rows of sums of which no bytes are made yet. */
+typedef struct held_rows {
+    _Alignas(64) int32_t sums[QN_Q8_SUMS + QN_Q8_FIXED_OVER];
+    size_t rows;
+    uint8_t *c;
+} held_rows;
+
+static void put_held(const qn_q8_job *job, held_rows *held, size_t n, size_t column)
+{
+    if (held->rows > 0)
+        qn__q8_fixed_rows(&job->fixed, &job->out, held->sums, held->rows, n, column, held->c,
+                          job->c_stride);
+    held->rows = 0;
+}
+
+/* A tile of sums below those held; of very many columns some at a time. */
+static void fixed_tile(const qn_q8_job *job, size_t mr, size_t nc, const uint8_t *const *a,
+                       const uint8_t *packed, uint8_t *c, size_t column, qn_q8_out out,
+                       held_rows *held)
 {
     const qn_q8_packed *const p = job->packed;
     const size_t unit = FIXED_PANELS * p->kernel.nr, most = QN_Q8_SUMS / mr / unit * unit;
+    const size_t ahead_bytes = out.ahead_bytes, stride = qn_q8_sums_stride(nc < most ? nc : most);
     const uint8_t *const ahead = out.ahead;
-    const size_t ahead_bytes = out.ahead_bytes;
-    _Alignas(64) int32_t sums[QN_Q8_SUMS + QN_Q8_FIXED_OVER];
     out.is_float = out.is_sums = true;
+    if ((held->rows + mr) * stride > QN_Q8_SUMS)
+        put_held(job, held, nc, column);
     for (size_t n = 0, part; n < nc; n += part) {
         part = nc - n < most ? nc - n : most;
         if (ahead != NULL)
             out.ahead = ahead + ahead_bytes * n / nc;
         out.ahead_bytes = ahead_bytes * part / nc;
+        if (held->rows == 0)
+            held->c = c + n;
         p->kernel.fn(mr, part, p->kc, p->ks, a, p->flip, p->safe,
-                     packed + n / p->kernel.nr * p->panel_bytes, sums, part, &out);
-        qn__q8_fixed_rows(&job->fixed, &job->out, sums, mr, part, column + n, c + n, job->c_stride);
+                     packed + n / p->kernel.nr * p->panel_bytes, held->sums + held->rows * stride,
+                     stride, &out);
+        held->rows += mr;
+        if (part < nc)
+            put_held(job, held, part, column + n);
     }
 }
 
@@ -413,6 +434,8 @@ static void run_task(void *arg, size_t index)
     const uint8_t *const packed =
         p->data + group * p->group_bytes + column_block * b->panels_per_block * p->panel_bytes;
     const uint8_t *stack_rows[QN_Q8_STACK_ROWS];
+    held_rows held;
+    held.rows = 0;
     const size_t tile_begin = row_block * b->tiles / b->row_blocks;
     const size_t tile_end = (row_block + 1) * b->tiles / b->row_blocks;
     /* Of one block of columns, a thread's rows are one run. */
@@ -435,12 +458,13 @@ static void run_task(void *arg, size_t index)
             (uint8_t *)job->c + (group * job->c_group + m0 * job->c_stride + n0) * elem;
         set_ahead(&ahead, u0, u1, unit_end - u0, &out);
         if (job->fixed.columns != NULL)
-            fixed_tile(job, mr, nc, a, packed, c, group * p->n + n0, out);
+            fixed_tile(job, mr, nc, a, packed, c, group * p->n + n0, out, &held);
         else
             p->kernel.fn(mr, nc, p->kc, p->ks, a, p->flip, p->safe, packed, c, job->c_stride, &out);
         if (job->finish != NULL)
             job->finish(job, m0, mr, n0, nc);
     }
+    put_held(job, &held, nc, group * p->n + n0);
 }
 
 void qn__q8_run(const qn_q8_job *job, qn_pool *pool)

@@ -39,6 +39,11 @@ static inline qn_q8_by_fixed qn_q8_by_fixed_of(const qn_requant *requant)
 }
 /* Sums on the stack: a row of outputs of a picture, or a tile of rows and some panels. */
 enum { QN_Q8_SUMS = 7168 };
+/* From one row of them to the next. */
+static inline size_t qn_q8_sums_stride(size_t n)
+{
+    return (n + QN_Q8_SUMS_STEP - 1) / QN_Q8_SUMS_STEP * QN_Q8_SUMS_STEP;
+}
 /* Bytes of `rows` rows of n columns from `column` on: out says their range. */
 void qn__q8_fixed_rows(const qn_q8_by_fixed *fixed, const qn_q8_out *out, const int32_t *sums,
                        size_t rows, size_t n, size_t column, uint8_t *to, size_t to_stride);
