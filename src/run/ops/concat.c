@@ -55,6 +55,8 @@ static __attribute__((cold)) qn_status prepare_concat(const qn_plan *plan, qn_st
     for (uint32_t i = 0; i < node->n_inputs; i++)
         step->in_layout[i] = layout;
     step->out_layout[0] = layout;
+    step->joins = ~(uint64_t)0;
+    step->join_axis = (uint8_t)axis;
     return QN_OK;
 }
 
@@ -95,22 +97,26 @@ static inline __attribute__((always_inline)) void copy_runs(uint8_t *to, size_t 
 static void move_rows(void *arg, size_t begin, size_t end)
 {
     const parts_job *const job = arg;
-    uint8_t *whole = job->whole + begin * job->row_bytes;
+    size_t at = 0;
     for (uint32_t i = 0; i < job->n; i++) {
         const qn_view *const part = &job->parts[i];
         const qn_axis_view v = qn__axis_view(part->rank, part->dims, part->layout, job->axis);
         const size_t bytes = v.axis * v.inner * job->elem_bytes;
+        uint8_t *const whole = job->whole + at;
+        at += bytes;
+        if (bytes == 0 || part->data == whole) /* a part of Concat may lie in its place */
+            continue;
         uint8_t *const mine = (uint8_t *)part->data + begin * bytes;
-        uint8_t *const to = job->split ? mine : whole, *const from = job->split ? whole : mine;
+        uint8_t *const row = whole + begin * job->row_bytes;
+        uint8_t *const to = job->split ? mine : row, *const from = job->split ? row : mine;
         const size_t to_step = job->split ? bytes : job->row_bytes;
         const size_t from_step = job->split ? job->row_bytes : bytes;
         if (bytes == 4)
             copy_runs(to, to_step, from, from_step, end - begin, 4);
         else if (bytes == 8)
             copy_runs(to, to_step, from, from_step, end - begin, 8);
-        else if (bytes > 0)
+        else
             copy_runs(to, to_step, from, from_step, end - begin, bytes);
-        whole += bytes;
     }
 }
 

@@ -237,6 +237,7 @@ static qn_status prepare_state(const qn_plan *plan, qn_step *step, void *state, 
     if (s->way != CONV_ROWS)
         step->in_layout[0] = QN_LAYOUT_CHANNELS_LAST;
     step->out_layout[0] = QN_LAYOUT_CHANNELS_LAST;
+    step->strides_output = s->way != CONV_DEPTHWISE;
 done:
     qn__free(ctx, weights);
     qn__free(ctx, bias);
@@ -349,7 +350,7 @@ static qn_status conv_run(const qn_step *step, const qn_run_env *env, const qn_v
             .c_group = s->group_oc,
             .packed = s->packed,
             .c = out[0].data,
-            .c_stride = w->oc,
+            .c_stride = out[0].pitch != 0 ? out[0].pitch : w->oc,
             .clamp = s->clamp,
             .rows = s->direct ? direct_rows : tap_rows,
             .ctx = &call,

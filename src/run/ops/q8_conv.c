@@ -380,7 +380,7 @@ void qn__q8_conv_run(const qn_q8_conv *s, const qn_run_env *env, const qn_view *
         .packed = &s->packed,
         .m = w->n * w->oh * s->inner.ow,
         .c = out->data,
-        .c_stride = s->inner.oc,
+        .c_stride = out->pitch != 0 ? out->pitch : s->inner.oc,
         .c_group = s->packed.n,
         .out = qn__q8_format(requant),
         .fixed = qn_q8_by_fixed_of(&columns),
