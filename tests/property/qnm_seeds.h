@@ -164,8 +164,8 @@ static inline bool qnm_seed_quantized(qn_graph *g)
 static inline bool qnm_seed_forms(qn_graph *g)
 {
     static const int64_t X[] = {1, 4, 4, 4}, D[] = {4, 1, 3, 3}, W[] = {6, 4, 3, 3}, B[] = {6};
-    static const int64_t H[] = {1, 6, 4, 4}, V[] = {6, 1, 3, 3}, F[] = {1, 96}, M[] = {6, 96};
-    static const int64_t Z[] = {1, 6}, PADS[] = {1, 1, 1, 1};
+    static const int64_t H[] = {1, 6, 2, 2}, V[] = {6, 1, 3, 3}, F[] = {1, 24}, M[] = {6, 24};
+    static const int64_t Z[] = {1, 6}, PADS[] = {1, 1, 1, 1}, STRIDES[] = {2, 2};
     static const float SCALES[] = {.01f, .02f, .03f, .04f};
     const qn_quant per_channel = {.bits = 8,
                                   .is_signed = true,
@@ -200,6 +200,7 @@ static inline bool qnm_seed_forms(qn_graph *g)
            qnm_node(g, QN_OP_GEMM, "gemm", 3, gemm, y, &last) &&
            qn__node_set_ints(g, first, "pads", PADS, 4) && qn__node_set_int(g, first, "group", 4) &&
            qn__node_set_ints(g, second, "pads", PADS, 4) &&
+           qn__node_set_ints(g, second, "strides", STRIDES, 2) &&
            qn__node_set_ints(g, third, "pads", PADS, 4) && qn__node_set_int(g, third, "group", 6) &&
            qn__node_set_int(g, last, "transB", 1) && qn__node_set_float(g, last, "alpha", 0.5f) &&
            qnm_ends(g, x, y);
@@ -286,7 +287,8 @@ static inline bool qnm_seed(const qn_context *ctx, int which)
     qn_error error = {0};
     bool ok = g != NULL;
     if (ok && (which == 1 || which == 3))
-        ok = qn__graph_pack(g, "scalar,avx2,avx512", &list, &error) == QN_OK;
+        ok = qn__graph_pack(g, which == 1 ? "scalar,avx2,avx512" : "scalar,avx2", &list, &error) ==
+             QN_OK;
     const qn_packed_store store = {list.count, list.entries};
     const qn_qnm_write_options options = {&store, which == 0};
     ok = ok && qn__qnm_write(g, &options, "o.qnm", NULL, &error) == QN_OK;

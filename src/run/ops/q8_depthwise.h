@@ -17,10 +17,12 @@ typedef struct qn_q8_depthwise {
     size_t rows;           /* of outputs computed together */
     bool in_place, right;  /* nothing is copied; whether the last window ends behind its row */
     void *memory;          /* own, of what follows; NULL: a model file's */
-    qn_packed_entry entry; /* what files keep it under; bytes: its size */
-    const int32_t *bias;   /* [fold * c], with what the zero point adds */
-    const float *scale;    /* [fold * c] */
-    const int8_t *weights; /* [taps][fold * c] */
+    qn_multiplier *multipliers; /* own: of fixed, or NULL */
+    qn_packed_entry entry;      /* what files keep it under; bytes: its size */
+    const int32_t *bias;        /* [fold * c], with what the zero point adds */
+    const float *scale;         /* [fold * c] */
+    qn_q8_by_fixed fixed;       /* columns: [fold * c] */
+    const int8_t *weights;      /* [taps][fold * c] */
 } qn_q8_depthwise;
 
 /* Whether windows are small enough for qn__q8_depthwise_run's memory. */
