@@ -531,9 +531,9 @@ static void test_packed_weights_are_used_and_equal(void **state)
 {
     (void)state;
     check_packed(1, 2 * 3);
-    /* floats of two sizes of panels, depthwise windows of bytes in two folds, of floats in one form
-     */
-    check_packed(3, 2 * 2 + 2 + 1);
+    /* floats in two sizes of panels, bytes in three, depthwise windows of bytes in two folds, of
+     * floats in one form */
+    check_packed(3, 2 * 2 + 3 + 2 + 1);
 }
 
 /* Other constants of the same shape, scale or bias: what was packed is left alone. */
@@ -553,13 +553,13 @@ static void test_packed_floats_only_where_they_fit(void **state)
     assert_int_equal(mapped,
                      all - (size_t)8 * (1 + 36) * 4); /* the convolution's: two panels of four */
     assert_memory_not_equal(a, b, sizeof(a));
-    qn__node_set_float(graph, qn__graph_find_tensor(graph, "y")->producer, "alpha", 0.25f);
+    qn__node_set_float(graph, qn__graph_find_tensor(graph, "z")->producer, "alpha", 0.25f);
     run_graph(graph, QN_ISA_scalar, &mapped, b);
     assert_int_equal(mapped, all - (size_t)8 * (1 + 36) * 4 - (size_t)8 * (1 + 24) * 4);
     qn__graph_destroy(graph);
 
     const size_t at = (size_t)qn_qnm_u64_at(file.data + 64 + 2 * 32 + 8); /* packed section */
-    for (size_t i = at + 16 + 7 * 48; i < file.size; i++)
+    for (size_t i = at + 16 + 10 * 48; i < file.size; i++)
         file.data[i] ^= 1;
     graph = read_back(false);
     run_graph(graph, QN_ISA_scalar, &mapped, b);

@@ -9,7 +9,8 @@
 #include <math.h>
 #include <string.h>
 
-enum { PACKED_ZERO = 128 };
+/* Rows of weights up to which the bases of packed columns have no part missing. */
+enum { PACKED_ZERO = 128, MOST_K = 1 << 17 };
 
 typedef struct dynamic_state {
     size_t m, n, k;
@@ -106,68 +107,109 @@ static __attribute__((cold)) qn_status read_bias(const qn_plan *plan, const qn_s
     return s->bias != NULL ? QN_OK : QN_NOMEM(error);
 }
 
-/* Bytes for the kernel: weights less `center`, which is the zero point where all columns have the
- * same and the rest fits, else the middle of the type. */
-static bool read_weights(const qn_tensor *w, dynamic_state *s, int8_t *out)
+/* What the kernel's bytes are less than the weights: the zero point where all columns have the same
+ * and the rest fits, else (false) the middle of the type. */
+static __attribute__((cold)) bool find_center(const qn_tensor *w, size_t count, int32_t *center)
 {
     const qn_quant *const q = w->type.quant;
-    const size_t count = s->k * s->n;
-    int32_t center = q->zero_points != NULL ? q->zero_points[0] : 0;
+    const int32_t range = 1 << qn__dtype_bits(w->type.dtype);
+    const int32_t least = qn__dtype_is_signed(w->type.dtype) ? -range / 2 : 0;
+    const int64_t zero = q->zero_points != NULL ? q->zero_points[0] : 0;
     bool even = true;
     for (size_t i = 1; q->zero_points != NULL && i < q->n_scales; i++)
-        even &= q->zero_points[i] == center;
-    for (size_t i = 0; even && i < count; i++) {
-        const int64_t v = qn__load_int(w->constant->data, w->type.dtype, i) - center;
-        even = v >= INT8_MIN && v <= INT8_MAX;
-    }
-    if (!even)
-        center = w->type.dtype == QN_DTYPE_U8 ? 128 : 0;
-    for (size_t i = 0; i < count; i++)
-        out[i] = (int8_t)(qn__load_int(w->constant->data, w->type.dtype, i) - center);
-    for (size_t n = 0; n < s->n; n++) {
-        const size_t stride = s->trans_b ? 1 : s->n;
-        const int8_t *const column = out + (s->trans_b ? n * s->k : n);
-        for (size_t k = 0; k < s->k; k++)
-            s->sums[n] = (int32_t)((uint32_t)s->sums[n] + (uint32_t)column[k * stride]);
-        if (!even)
-            s->shifts[n] =
-                center - (q->zero_points != NULL ? q->zero_points[q->axis >= 0 ? n : 0] : 0);
-    }
+        even &= q->zero_points[i] == zero;
+    if (zero - least > -INT8_MIN || least + range - 1 - zero > INT8_MAX)
+        for (size_t i = 0; even && i < count; i++) {
+            const int64_t v = qn__load_int(w->constant->data, w->type.dtype, i) - zero;
+            even = v >= INT8_MIN && v <= INT8_MAX;
+        }
+    *center = even ? (int32_t)zero : w->type.dtype == QN_DTYPE_U8 ? 128 : 0;
     return even;
 }
 
-static qn_status pack(const qn_plan *plan, qn_step *step, dynamic_state *s, qn_error *error)
+/* The weights less that; NULL: no memory. */
+static const int8_t *center_weights(const qn_context *ctx, const qn_tensor *w, size_t count,
+                                    int32_t center, int8_t **own)
+{
+    const uint8_t *const data = w->constant->data;
+    *own = NULL;
+    if (w->type.dtype == QN_DTYPE_I8 && center == 0)
+        return (const int8_t *)data;
+    int8_t *const out = *own = qn__alloc(ctx, count);
+    const bool bytes = qn__dtype_bits(w->type.dtype) == 8;
+    for (size_t i = 0; out != NULL && bytes && i < count; i++)
+        out[i] = (int8_t)(data[i] - center);
+    for (size_t i = 0; out != NULL && !bytes && i < count; i++)
+        out[i] = (int8_t)(qn__load_int(data, w->type.dtype, i) - center);
+    return out;
+}
+
+/* What the bases of packed columns were made of: less PACKED_ZERO times the sum. */
+static __attribute__((cold)) void packed_sums(dynamic_state *s)
+{
+    const size_t nr = s->q8.kernel.nr;
+    for (size_t n = 0; n < s->n; n++) {
+        int32_t base;
+        memcpy(&base, s->q8.data + n / nr * s->q8.panel_bytes + n % nr * sizeof base, sizeof base);
+        s->sums[n] = -(base / PACKED_ZERO);
+    }
+}
+
+static void add_columns(dynamic_state *s, const int8_t *w)
+{
+    if (s->trans_b)
+        for (size_t n = 0; n < s->n; n++, w += s->k)
+            s->sums[n] = qn__q8_gemm_sum(w, s->k, 1);
+    else
+        for (size_t k = 0; k < s->k; k++, w += s->n)
+            for (size_t n = 0; n < s->n; n++)
+                s->sums[n] = (int32_t)((uint32_t)s->sums[n] + (uint32_t)w[n]);
+}
+
+static __attribute__((cold)) qn_status pack(const qn_plan *plan, qn_step *step, dynamic_state *s,
+                                            qn_error *error)
 {
     const qn_context *const ctx = qn__plan_context(plan);
     const qn_tensor *const w = qn__step_input(step, 1);
+    const qn_quant *const q = w->type.quant;
     const float alpha =
         step->node->op == QN_OP_GEMM ? qn__attr_float(step->node, "alpha", 1.0f) : 1.0f;
+    int32_t center;
+    const bool even = find_center(w, s->k * s->n, &center);
     s->sums = qn__calloc(ctx, s->n, sizeof(*s->sums));
     s->scales = qn__calloc(ctx, s->n, sizeof(*s->scales));
-    s->shifts = qn__calloc(ctx, s->n, sizeof(*s->shifts));
+    s->shifts = even ? NULL : qn__calloc(ctx, s->n, sizeof(*s->shifts));
     float *const ones = qn__calloc(ctx, s->n, sizeof(*ones));
-    int8_t *const values = qn__alloc(ctx, s->k * s->n);
+    int8_t *own = NULL;
     qn_status status = QN_OK;
-    if (s->sums == NULL || s->scales == NULL || s->shifts == NULL || ones == NULL || values == NULL)
+    if (s->sums == NULL || s->scales == NULL || (s->shifts == NULL && !even) || ones == NULL)
         QN_FAIL_GOTO(error, QN_NO_MEMORY, "out of memory");
     for (size_t n = 0; n < s->n; n++) {
+        const size_t i = q->axis >= 0 ? n : 0;
         ones[n] = 1.0f;
-        s->scales[n] = alpha * w->type.quant->scales[w->type.quant->axis >= 0 ? n : 0];
-    }
-    if (read_weights(w, s, values)) {
-        qn__free(ctx, s->shifts);
-        s->shifts = NULL;
+        s->scales[n] = alpha * q->scales[i];
+        if (!even)
+            s->shifts[n] = center - (q->zero_points != NULL ? q->zero_points[i] : 0);
     }
     const qn_qparams x = {.dtype = QN_DTYPE_U8, .scale = 1.0f, .zero = PACKED_ZERO, .qmax = 255};
     const qn_requant sums = {.scale = ones, .dtype = QN_DTYPE_F32};
     const qn_q8_strides strides = {0, s->trans_b ? s->k : 1, 0, s->trans_b ? 1 : s->n};
     s->q8 = (qn_q8_packed){
         .n = s->n, .kc = s->k, .ks = 1, .groups = 1, .kernel = step->kernels->q8_igemm};
-    status = qn__q8_pack(plan, step, &x, &sums, values, &strides, &s->q8, error);
+    if (s->k < MOST_K && qn__q8_find(plan, step, &x, &sums, &strides, &s->q8)) {
+        packed_sums(s);
+        step->mapped_bytes = s->q8.bytes;
+    } else {
+        const int8_t *const values = center_weights(ctx, w, s->k * s->n, center, &own);
+        if (values == NULL)
+            QN_FAIL_GOTO(error, QN_NO_MEMORY, "out of memory");
+        add_columns(s, values);
+        status = qn__q8_pack(plan, step, &x, &sums, values, &strides, &s->q8, error);
+    }
     step->packed_bytes = s->q8.bytes;
 done:
     qn__free(ctx, ones);
-    qn__free(ctx, values);
+    qn__free(ctx, own);
     return status;
 }
 
