@@ -80,18 +80,29 @@ void qn__free_aligned(const qn_context *ctx, void *ptr)
     qn__free(ctx, raw);
 }
 
+/* A hint: systems that do not know it, or larger pages, refuse. */
+static void advise(const void *memory, size_t size_bytes, int advice)
+{
+    uint8_t *const at = (uint8_t *)memory;
+    const size_t before = (PAGE_BYTES - (uintptr_t)at % PAGE_BYTES) % PAGE_BYTES;
+    if (size_bytes >= MANY_PAGES * PAGE_BYTES)
+        (void)madvise(at + before, (size_bytes - before) / PAGE_BYTES * PAGE_BYTES, advice);
+}
+
+#ifdef MADV_POPULATE_WRITE
+enum { WILL_READ = MADV_POPULATE_READ, WILL_WRITE = MADV_POPULATE_WRITE };
+#else
+enum { WILL_READ = MADV_WILLNEED, WILL_WRITE = MADV_WILLNEED };
+#endif
+
 void qn__will_write(void *memory, size_t size_bytes)
 {
-    uint8_t *const at = memory;
-    const size_t before = (PAGE_BYTES - (uintptr_t)at % PAGE_BYTES) % PAGE_BYTES;
-    if (size_bytes < MANY_PAGES * PAGE_BYTES)
-        return;
-#ifdef MADV_POPULATE_WRITE /* a hint: systems that do not know it, or larger pages, refuse */
-    (void)madvise(at + before, (size_bytes - before) / PAGE_BYTES * PAGE_BYTES,
-                  MADV_POPULATE_WRITE);
-#else
-    (void)before;
-#endif
+    advise(memory, size_bytes, WILL_WRITE);
+}
+
+void qn__will_read(const void *memory, size_t size_bytes)
+{
+    advise(memory, size_bytes, WILL_READ);
 }
 
 void qn__large_pages(void *memory, size_t size_bytes)

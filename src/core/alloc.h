@@ -17,6 +17,7 @@ void qn__free_aligned(const qn_context *ctx, void *ptr);
 /* Says that memory is about to be written from end to end: its pages are asked for at once, which
  * takes half as long as faulting for each. */
 void qn__will_write(void *memory, size_t size_bytes);
+void qn__will_read(const void *memory, size_t size_bytes); /* the same of a file's pages */
 /* The same memory in pages of QN_LARGE_PAGE, as far as it holds whole ones and the system has them:
  * a quarter of the time to get them. */
 enum { QN_LARGE_PAGE = 2 << 20 };

@@ -472,6 +472,10 @@ static void make_room(qn_plan *plan)
     }
     if (bytes < QN_LARGE_PAGE || qn__plan_packed(plan) != NULL || bytes > SIZE_MAX / 2)
         return;
+    for (size_t i = 0; i < graph->n_tensors; i++)
+        if (graph->tensors[i]->constant != NULL)
+            qn__will_read(graph->tensors[i]->constant->data,
+                          graph->tensors[i]->constant->size_bytes);
     bytes += bytes / 8;
     qn_packed_room *const room = qn__calloc(plan->ctx, 1, sizeof(*room));
     if (room == NULL)
