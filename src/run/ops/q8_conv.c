@@ -86,12 +86,15 @@ static __attribute__((cold)) bool repeat_numbers(const qn_context *ctx, qn_q8_co
     const size_t oc = s->window.oc, all = s->fold * oc;
     if (s->fold == 1)
         return true;
-    s->scale = qn__calloc(ctx, all, sizeof(float) + sizeof(int32_t));
+    s->scale = qn__calloc(ctx, all, sizeof(float) + sizeof(int32_t) + sizeof(qn_multiplier));
     if (s->scale == NULL)
         return false;
     s->bias = requant->bias != NULL ? (int32_t *)(void *)(s->scale + all) : NULL;
+    s->fixed = requant->fixed != NULL ? (qn_multiplier *)(void *)(s->scale + 2 * all) : NULL;
     for (size_t i = 0; i < all; i++) {
         s->scale[i] = requant->scale[i % oc];
+        if (s->fixed != NULL)
+            s->fixed[i] = requant->fixed[i % oc];
         if (s->bias != NULL)
             s->bias[i] = requant->bias[i % oc];
     }
@@ -105,6 +108,7 @@ static __attribute__((cold)) qn_requant columns_of(const qn_q8_conv *s, const qn
     if (s->fold > 1) {
         out.scale = s->scale;
         out.bias = s->bias;
+        out.fixed = s->fixed;
     }
     return out;
 }
@@ -371,6 +375,7 @@ void qn__q8_conv_run(const qn_q8_conv *s, const qn_run_env *env, const qn_view *
         x = padded;
     }
     const conv_call call = {s, x};
+    const qn_requant columns = columns_of(s, requant);
     const qn_q8_job job = {
         .packed = &s->packed,
         .m = w->n * w->oh * s->inner.ow,
@@ -378,6 +383,7 @@ void qn__q8_conv_run(const qn_q8_conv *s, const qn_run_env *env, const qn_view *
         .c_stride = out->pitch != 0 ? out->pitch : s->inner.oc,
         .c_group = s->packed.n,
         .out = qn__q8_format(requant),
+        .fixed = qn_q8_by_fixed_of(&columns),
         .rows = s->direct              ? direct_rows
                 : s->way == QN_Q8_ROWS ? buffer_rows
                                        : tap_rows,

@@ -14,13 +14,14 @@ enum { WEIGHT_BLOCK_BYTES = 512 << 10, INPUT_BLOCK_BYTES = 512 << 10, TASKS_PER_
 enum { AHEAD_BYTES = 512 << 10 };
 /* Columns are cut at multiples of this many panels: what a kernel may take at once. */
 enum { PANEL_STEP = 3 };
+/* And at multiples of this many where sums are requantized: the rows of all kernels have room for
+ * so many. */
+enum { FIXED_PANELS = 12 };
 
 __attribute__((cold)) bool qn__q8_activations(const qn_plan *plan, const qn_qparams *x)
 {
     const int32_t lo = x->dtype == QN_DTYPE_I8 ? -128 : 0;
-    return !qn__plan_get_options(plan)->reference &&
-           qn__plan_requantize(plan) == QN_REQUANTIZE_DEFAULT && x->zero >= lo &&
-           x->zero <= lo + 255;
+    return !qn__plan_get_options(plan)->reference && x->zero >= lo && x->zero <= lo + 255;
 }
 
 __attribute__((cold)) bool qn__q8_applies(const qn_plan *plan, const qn_qparams *x,
@@ -383,6 +384,66 @@ static void set_ahead(const look_ahead *l, size_t u0, size_t u1, size_t left, qn
         l->at + (l->bytes - begin < out->ahead_bytes ? l->bytes - out->ahead_bytes : begin);
 }
 
+void qn__q8_fixed_rows(const qn_q8_by_fixed *fixed, const qn_q8_out *out, const int32_t *sums,
+                       size_t rows, size_t n, size_t column, uint8_t *to, size_t to_stride)
+{
+    const qn_q8_fixed_args args = {.rows = rows,
+                                   .n = n,
+                                   .sums = sums,
+                                   .sums_stride = qn_q8_sums_stride(n),
+                                   .fixed = fixed->columns + column,
+                                   .once = fixed->once,
+                                   .zero = out->zero,
+                                   .lo = out->lo,
+                                   .hi = out->hi,
+                                   .out = to,
+                                   .out_stride = to_stride};
+    fixed->fn(&args);
+}
+
+/* Rows of sums of which no bytes are made yet. */
+typedef struct held_rows {
+    _Alignas(64) int32_t sums[QN_Q8_SUMS + QN_Q8_FIXED_OVER];
+    size_t rows;
+    uint8_t *c;
+} held_rows;
+
+static void put_held(const qn_q8_job *job, held_rows *held, size_t n, size_t column)
+{
+    if (held->rows > 0)
+        qn__q8_fixed_rows(&job->fixed, &job->out, held->sums, held->rows, n, column, held->c,
+                          job->c_stride);
+    held->rows = 0;
+}
+
+/* A tile of sums below those held; of very many columns some at a time. */
+static void fixed_tile(const qn_q8_job *job, size_t mr, size_t nc, const uint8_t *const *a,
+                       const uint8_t *packed, uint8_t *c, size_t column, qn_q8_out out,
+                       held_rows *held)
+{
+    const qn_q8_packed *const p = job->packed;
+    const size_t unit = FIXED_PANELS * p->kernel.nr, most = QN_Q8_SUMS / mr / unit * unit;
+    const size_t ahead_bytes = out.ahead_bytes, stride = qn_q8_sums_stride(nc < most ? nc : most);
+    const uint8_t *const ahead = out.ahead;
+    out.is_float = out.is_sums = true;
+    if ((held->rows + mr) * stride > QN_Q8_SUMS)
+        put_held(job, held, nc, column);
+    for (size_t n = 0, part; n < nc; n += part) {
+        part = nc - n < most ? nc - n : most;
+        if (ahead != NULL)
+            out.ahead = ahead + ahead_bytes * n / nc;
+        out.ahead_bytes = ahead_bytes * part / nc;
+        if (held->rows == 0)
+            held->c = c + n;
+        p->kernel.fn(mr, part, p->kc, p->ks, a, p->flip, p->safe,
+                     packed + n / p->kernel.nr * p->panel_bytes, held->sums + held->rows * stride,
+                     stride, &out);
+        held->rows += mr;
+        if (part < nc)
+            put_held(job, held, part, column + n);
+    }
+}
+
 /* Tiles [begin, end) of a block of columns of a group; a thread's rows go on to tile `last`. */
 static void run_tiles(const blocks *b, size_t group, size_t column_block, size_t begin, size_t end,
                       size_t last)
@@ -396,6 +457,8 @@ static void run_tiles(const blocks *b, size_t group, size_t column_block, size_t
     const uint8_t *const packed =
         p->data + group * p->group_bytes + column_block * b->panels_per_block * p->panel_bytes;
     const uint8_t *stack_rows[QN_Q8_STACK_ROWS];
+    held_rows held;
+    held.rows = 0;
     even_cut unit = cut_from(begin, b->units, b->tiles), row;
     if (b->cut != 0)
         row = (even_cut){.at = unit.at * b->cut, .whole = b->cut, .parts = 1};
@@ -416,10 +479,14 @@ static void run_tiles(const blocks *b, size_t group, size_t column_block, size_t
         uint8_t *const c =
             (uint8_t *)job->c + (group * job->c_group + m0 * job->c_stride + n0) * elem;
         set_ahead(&ahead, u0, unit.at, unit_end - u0, &out);
-        p->kernel.fn(mr, nc, p->kc, p->ks, a, p->flip, p->safe, packed, c, job->c_stride, &out);
+        if (job->fixed.columns != NULL)
+            fixed_tile(job, mr, nc, a, packed, c, group * p->n + n0, out, &held);
+        else
+            p->kernel.fn(mr, nc, p->kc, p->ks, a, p->flip, p->safe, packed, c, job->c_stride, &out);
         if (job->finish != NULL)
             job->finish(job, m0, mr, n0, nc);
     }
+    put_held(job, &held, nc, group * p->n + n0);
 }
 
 static __attribute__((cold, noinline)) void run_part(const blocks *b, size_t index)
