@@ -37,7 +37,7 @@ static inline __attribute__((always_inline)) void quantize_block(const qn_q8_qua
     const int32_t zero = args->zero;
 #ifdef FMA
     if (d.corrects) {
-        for (size_t i = 0; i < DIVIDED; i++) {
+        for (size_t i = 0; i != DIVIDED; i++) {
             float x = src[i];
             x = x > d.least ? x : d.least;
             x = x < d.most ? x : d.most;
