@@ -102,7 +102,7 @@ static __attribute__((cold)) bool repeat_numbers(const qn_context *ctx, qn_q8_co
 }
 
 /* The numbers of the columns of the product. */
-static __attribute__((cold)) qn_requant columns_of(const qn_q8_conv *s, const qn_requant *requant)
+static qn_requant columns_of(const qn_q8_conv *s, const qn_requant *requant)
 {
     qn_requant out = *requant;
     if (s->fold > 1) {

@@ -448,10 +448,11 @@ static void run_in_place(const depthwise_call *call, size_t image, size_t y0, si
         memset(outside, d->zero, width);
     for (size_t y = y0; y < y1; y += args.rows) {
         args.rows = y1 - y < ROWS ? y1 - y : ROWS;
-        for (size_t i = 0; i < 3 * args.rows; i++) {
-            const size_t row = (y + i / 3) * w->sh + i % 3 - w->pt; /* before the first: huge */
-            in[i] = row < w->h ? input + row * width : outside;
-        }
+        const uint8_t **at = in;
+        size_t row = y * w->sh - w->pt; /* before the first: huge */
+        for (size_t r = 0; r < args.rows; r++, row += w->sh)
+            for (size_t i = row; i != row + 3; i++)
+                *at++ = i < w->h ? input + i * width : outside;
         args.out = call->out + ((image * w->oh + y) * args.out_row + c0) * elem;
         call_kernel(d, &args);
     }
