@@ -37,12 +37,14 @@ static inline __attribute__((always_inline)) void quantize_block(const qn_q8_qua
     const int32_t zero = args->zero;
 #ifdef FMA
     if (d.corrects) {
+#if DIVIDED > 0
         for (size_t i = 0; i < DIVIDED; i++) {
             float x = src[i];
             x = x > d.least ? x : d.least;
             x = x < d.most ? x : d.most;
             dst[i] = qn_rounded_byte(x / scale, zero);
         }
+#endif
         for (size_t i = DIVIDED; i < BLOCK; i++) {
             float x = src[i];
             x = x > d.least ? x : d.least;

@@ -286,6 +286,7 @@ tile_in_pairs(const size_t mr, VEC sums[MR][NP], const start *from, const target
 #pragma GCC unroll 16
                     for (size_t m = 0; m < mr; m++)
                         acc[m][0] = DOT(acc[m][0], SET1(row_bytes(rows[m] + k)), b);
+                    __asm__("" : "+r"(w)); /* counted here, not from the order */
                 }
             }
             if (mr < PUT_LEAST || to->times == 0) {

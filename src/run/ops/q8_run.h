@@ -62,7 +62,7 @@ typedef struct qn_q8_job {
     size_t c_stride, c_group; /* elements: between rows; from one group's columns to the next's */
     qn_q8_out out;
     /* Writes ks groups of kernel->mr row pointers for output rows m0 .. m0 + mr, entries from mr on
-     * repeating a valid row. */
+     * repeating a valid row. Without row_buffer there is room for QN_Q8_STACK_ROWS pointers. */
     void (*rows)(const struct qn_q8_job *job, size_t group, size_t m0, size_t mr,
                  const uint8_t **a);
     const void *ctx; /* of rows */
