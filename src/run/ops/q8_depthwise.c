@@ -17,6 +17,8 @@ enum { ROOM = 32 << 10, SLOTS = 40, ROWS = 8, TAPS = 32 };
 enum { ALIGN = 64, COPY_OVER = 16 };
 /* More channels than this are not taken at once where rows are long, and fewer never. */
 enum { MANY_CHANNELS = 256, MIN_CHANNELS = 16, FOLD_MOST = 16, TASKS_PER_THREAD = 4 };
+/* Sums of products of so many taps stay below 2^22. */
+enum { SHORT_TAPS = 128 };
 /* Fewer rows are no task of their own where none are copied. */
 enum { MIN_ROWS = 3 };
 
@@ -120,7 +122,7 @@ qn__q8_depthwise_prepare(const qn_context *ctx, const qn_window *window, const q
     out->scale = (float *)(out->bias + all);
     out->weights = (int8_t *)(out->scale + all);
     const uint32_t zero = out->zero ^ out->flip;
-    out->format.small_scales = true;
+    out->format.small_scales = out->format.short_sums = true;
     for (size_t i = 0; i < all; i++) {
         uint32_t sum = 0;
         for (size_t t = 0; t < taps; t++) {
@@ -131,6 +133,8 @@ qn__q8_depthwise_prepare(const qn_context *ctx, const qn_window *window, const q
         out->bias[i] = (int32_t)(bias - zero * sum);
         out->scale[i] = requant->scale[i % c];
         out->format.small_scales &= out->scale[i] > -1.0f && out->scale[i] < 1.0f;
+        out->format.short_sums &= out->scale[i] > 0.0f && taps <= SHORT_TAPS &&
+                                  out->bias[i] >= -(1 << 22) && out->bias[i] <= 1 << 22;
     }
     return QN_OK;
 }
