@@ -2,7 +2,8 @@
  * vectorize for the flags of the including file. It defines QUANTIZE, DEQUANTIZE and AVGPOOL (the
  * functions), VBYTES (bytes of a register, 0: no vector types) and, where four multiply-adds take
  * less time than a division, or are of other units, FMA(x, y, z) and DIVIDED (how many of a block
- * of 64 are divided nevertheless). */
+ * of 64 are divided nevertheless), and where there are registers of 32 bytes SHUFFLE(p, order) (32
+ * bytes at p, each half by 16 numbers), OR3(a, b, c) and STORE_HALVES(p, q, v). */
 #include "kernel/kernel.h"
 #include "kernel/q8_round.h"
 
@@ -77,8 +78,31 @@ static void quantize_part(const qn_q8_quantize_args *args, const float *src, uin
     memcpy(dst + i, out, n - i);
 }
 
-#if VBYTES > 0
+#ifdef SHUFFLE
+/* Byte i of 16 pixels of three channels is of pixel i / 3: where it lies in its plane, other
+ * planes' bytes are zeros. */
+#define FROM(c, i) (uint8_t)((i) % 3 == (c) ? (i) / 3 : 128)
+#define FOUR(c, i) FROM(c, i), FROM(c, (i) + 1), FROM(c, (i) + 2), FROM(c, (i) + 3)
+#define ORDER(c, i)                                                                                \
+    {                                                                                              \
+        FOUR(c, i), FOUR(c, (i) + 4), FOUR(c, (i) + 8), FOUR(c, (i) + 12)                          \
+    }
+enum { MERGED = 32 };
+/* Three planes of 32 bytes to two times 16 pixels. */
+static inline void merge_planes(const uint8_t *r, const uint8_t *g, const uint8_t *b, uint8_t *dst)
+{
+    static const uint8_t order[3][3][16] = {{ORDER(0, 0), ORDER(1, 0), ORDER(2, 0)},
+                                            {ORDER(0, 16), ORDER(1, 16), ORDER(2, 16)},
+                                            {ORDER(0, 32), ORDER(1, 32), ORDER(2, 32)}};
+#pragma GCC unroll 3
+    for (size_t i = 0; i < 3; i++, dst += 16)
+        STORE_HALVES(
+            dst, dst + 48,
+            OR3(SHUFFLE(r, order[i][0]), SHUFFLE(g, order[i][1]), SHUFFLE(b, order[i][2])));
+}
+#elif VBYTES > 0
 typedef uint8_t bytes16 __attribute__((vector_size(16), aligned(1), may_alias));
+enum { MERGED = 16 };
 #ifdef __clang__
 #define MERGE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
 #else
@@ -96,15 +120,17 @@ static inline void merge_planes(const uint8_t *r8, const uint8_t *g8, const uint
     *(bytes16 *)(dst + 16) = MERGE(y, b, 0, 21, 2, 3, 22, 5, 6, 23, 8, 9, 24, 11, 12, 25, 14, 15);
     *(bytes16 *)(dst + 32) = MERGE(z, b, 26, 1, 2, 27, 4, 5, 28, 7, 8, 29, 10, 11, 30, 13, 14, 31);
 }
+#endif
 
+#if VBYTES > 0
 static void merge_3(const uint8_t *planes, uint8_t *dst, size_t n)
 {
     size_t i = 0;
-    for (; i + 16 <= n; i += 16)
+    for (; i + MERGED <= n; i += MERGED)
         merge_planes(planes + i, planes + PIXELS + i, planes + 2 * PIXELS + i, dst + 3 * i);
     if (i == n)
         return;
-    uint8_t rest[48];
+    uint8_t rest[3 * MERGED];
     merge_planes(planes + i, planes + PIXELS + i, planes + 2 * PIXELS + i, rest);
     memcpy(dst + 3 * i, rest, 3 * (n - i));
 }
