@@ -69,6 +69,12 @@ static inline __m256i load_bytes32(const void *p, size_t n)
 #define LOW128(a, b) _mm512_shuffle_i32x4(a, b, 0x88)
 #define HIGH128(a, b) _mm512_shuffle_i32x4(a, b, 0xdd)
 #define FMADDF(a, b, c) _mm512_fmadd_ps(a, b, c)
+static inline __m512i whole_block(__m512i halves)
+{
+    return _mm512_shuffle_i32x4(halves, halves, 0xd8);
+}
+#define FIRST_BLOCK(low, high) whole_block(_mm512_shuffle_i32x4(low, high, 0x44))
+#define SECOND_BLOCK(low, high) whole_block(_mm512_shuffle_i32x4(low, high, 0xee))
 #define STORE_ALL_F(p, v) _mm512_storeu_ps(p, v)
 #define AS_FLOAT(v) _mm512_castsi512_ps(v)
 #define AS_INT(v) _mm512_castps_si512(v)

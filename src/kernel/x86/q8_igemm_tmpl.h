@@ -437,8 +437,11 @@ static void put_floats(size_t mr, size_t np, VEC sums[MR][NP], const uint8_t *sc
         const FVEC scale = LOADF((const float *)(const void *)(scales + j * panel_bytes));
         const size_t n = j + 1 == np ? columns - j * NR : NR;
         for (size_t m = 0; m < mr; m++) {
-            const FVEC v = MINF(hi, MAXF(lo, MULF(TO_FLOAT(sums[m][j]), scale)));
-            STOREF(c + m * c_stride + j * NR, v, n);
+            float *const at = c + m * c_stride + j * NR;
+            if (out->is_sums)
+                STORE_ALL(at, sums[m][j]);
+            else
+                STOREF(at, MINF(hi, MAXF(lo, MULF(TO_FLOAT(sums[m][j]), scale))), n);
         }
     }
 }
