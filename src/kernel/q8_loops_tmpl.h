@@ -13,69 +13,58 @@ enum { BLOCK = 64, PIXELS = 512 };
 
 /* --- floats to bytes ---------------------------------------------------------------------------*/
 /* With the rounded reciprocal a first correction gives a neighbour of the quotient and the second
- * one the rounded quotient (Markstein), as long as nothing overflows or vanishes. */
+ * one the rounded quotient (Markstein), as long as nothing overflows or vanishes: with other scales
+ * the reference does it. */
 typedef struct divisor {
-    float reciprocal, least, most; /* of the dividend: the rounded quotient is within lo to hi */
-    bool corrects;
+    float scale, reciprocal;
+    float least, most; /* of the dividend: the rounded quotient is within lo to hi */
+    float lo, hi;
+    int32_t zero;
 } divisor;
 
-static divisor make_divisor(const qn_q8_quantize_args *args)
-{
-    const float scale = args->scale;
-#ifdef FMA
-    if (scale > 0x1p-80f && scale < 0x1p80f)
-        return (divisor){1.0f / scale, args->lo * scale, args->hi * scale, true};
-#endif
-    (void)scale;
-    return (divisor){.corrects = false};
-}
-
-static inline __attribute__((always_inline)) void quantize_block(const qn_q8_quantize_args *args,
-                                                                 const divisor d, const float *src,
+static inline __attribute__((always_inline)) void quantize_block(const divisor d, const float *src,
                                                                  uint8_t *restrict dst)
 {
-    const float scale = args->scale, lo = args->lo, hi = args->hi;
-    const int32_t zero = args->zero;
 #ifdef FMA
-    if (d.corrects) {
-#if DIVIDED > 0
-        for (size_t i = 0; i < DIVIDED; i++) {
-            float x = src[i];
-            x = x > d.least ? x : d.least;
-            x = x < d.most ? x : d.most;
-            dst[i] = qn_rounded_byte(x / scale, zero);
-        }
-#endif
-        for (size_t i = DIVIDED; i < BLOCK; i++) {
-            float x = src[i];
-            x = x > d.least ? x : d.least;
-            x = x < d.most ? x : d.most;
-            float v = x * d.reciprocal;
-            v = FMA(FMA(-v, scale, x), d.reciprocal, v);
-            v = FMA(FMA(-v, scale, x), d.reciprocal, v);
-            dst[i] = qn_rounded_byte(v, zero);
-        }
-        return;
+#if DIVIDED
+    for (size_t i = 0; i < DIVIDED; i++) {
+        float x = src[i];
+        x = x > d.least ? x : d.least;
+        x = x < d.most ? x : d.most;
+        dst[i] = qn_rounded_byte(x / d.scale, d.zero);
     }
 #endif
-    (void)d;
+    for (size_t i = DIVIDED; i < BLOCK; i++) {
+        float x = src[i];
+        x = x > d.least ? x : d.least;
+        x = x < d.most ? x : d.most;
+        float v = x * d.reciprocal;
+        v = FMA(FMA(-v, d.scale, x), d.reciprocal, v);
+        v = FMA(FMA(-v, d.scale, x), d.reciprocal, v);
+        dst[i] = qn_rounded_byte(v, d.zero);
+    }
+#else
     for (size_t i = 0; i < BLOCK; i++)
-        dst[i] = qn_round_byte(src[i] / scale, lo, hi, zero);
+        dst[i] = qn_round_byte(src[i] / d.scale, d.lo, d.hi, d.zero);
+#endif
 }
 
 static void quantize_part(const qn_q8_quantize_args *args, const float *src, uint8_t *dst, size_t n)
 {
-    const divisor d = make_divisor(args);
-    size_t i = 0;
-    for (; i + BLOCK <= n; i += BLOCK)
-        quantize_block(args, d, src + i, dst + i);
-    if (i == n)
-        return;
-    float rest[BLOCK] = {0.0f};
+    const float scale = args->scale, lo = args->lo, hi = args->hi;
+    const divisor d = {scale, 1.0f / scale, lo * scale, hi * scale, lo, hi, args->zero};
+    float rest[BLOCK];
     uint8_t out[BLOCK];
-    memcpy(rest, src + i, (n - i) * sizeof(float));
-    quantize_block(args, d, rest, out);
-    memcpy(dst + i, out, n - i);
+    for (size_t i = 0; i < n; i += BLOCK) {
+        const bool whole = n - i >= BLOCK;
+        if (!whole) {
+            memset(rest, 0, sizeof(rest));
+            memcpy(rest, src + i, (n - i) * sizeof(float));
+        }
+        quantize_block(d, whole ? src + i : rest, whole ? dst + i : out);
+        if (!whole)
+            memcpy(dst + i, out, n - i);
+    }
 }
 
 #ifdef SHUFFLE
@@ -140,6 +129,12 @@ void QUANTIZE(const qn_q8_quantize_args *args)
 {
     const size_t channels = args->channels;
     uint8_t planes[3 * PIXELS];
+#ifdef FMA
+    if (!(args->scale > 0x1p-80f && args->scale < 0x1p80f)) {
+        qn__q8_quantize_scalar(args);
+        return;
+    }
+#endif
     if (channels == 1) {
         quantize_part(args, args->src, args->dst, args->n);
         return;

@@ -300,14 +300,20 @@ static bool shares_columns(const qn_q8_dwconv_args *args)
 }
 #endif
 
+/* Less than a block, which callers avoid by taking several pixels for one. */
+static __attribute__((noinline, cold)) void few_channels(const qn_q8_dwconv_args *args)
+{
+    const block b = block_at(args, 0, args->channels, false);
+    run_window(args, &b, args->channels);
+}
+
 static void dwconv_small(const qn_q8_dwconv_args *args)
 {
     const size_t channels = args->channels;
     if (args->n == 0)
         return;
     if (channels < BLOCK) {
-        const block b = block_at(args, 0, channels, false);
-        run_window(args, &b, channels);
+        few_channels(args);
         return;
     }
     void (*run)(const qn_q8_dwconv_args *, size_t) = block_window;

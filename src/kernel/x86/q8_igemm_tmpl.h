@@ -371,7 +371,8 @@ SIX(TILES_2, 0)
 static const tile_fn tiles[MR][NP] = {SIX(NAMES_2, 0)};
 #endif
 
-static void add_sums(size_t mr, size_t np, VEC sums[MR][NP], VEC more[MR][NP])
+static __attribute__((noinline, cold)) void add_sums(size_t mr, size_t np, VEC sums[MR][NP],
+                                                     VEC more[MR][NP])
 {
     for (size_t m = 0; m < mr; m++)
         for (size_t j = 0; j < np; j++)
@@ -380,8 +381,10 @@ static void add_sums(size_t mr, size_t np, VEC sums[MR][NP], VEC more[MR][NP])
 
 #if PAIRS
 /* Rows of more k than a table has: part by part, through memory. */
-static void long_rows(size_t mr, VEC sums[MR][NP], const start *from, size_t kc, size_t ks,
-                      const uint8_t *const *a, const weights *packed)
+static __attribute__((noinline, cold)) void long_rows(size_t mr, VEC sums[MR][NP],
+                                                      const start *from, size_t kc, size_t ks,
+                                                      const uint8_t *const *a,
+                                                      const weights *packed)
 {
     const target none = {.times = 0};
     weights at = *packed;
@@ -517,8 +520,10 @@ static size_t order_of(size_t kc)
     return kc / KR + (kc + QN_Q8_PAIRS_K - 1) / QN_Q8_PAIRS_K;
 }
 
-static void tile_in_parts(bool wide, VEC sums[MR][NP], start from, size_t mr, size_t np, size_t kc,
-                          size_t ks, const uint8_t *const *a, weights packed, const copied *copy)
+static __attribute__((noinline, cold)) void tile_in_parts(bool wide, VEC sums[MR][NP], start from,
+                                                          size_t mr, size_t np, size_t kc,
+                                                          size_t ks, const uint8_t *const *a,
+                                                          weights packed, const copied *copy)
 {
     const target none = {.times = 0};
     VEC more[MR][NP];

@@ -42,7 +42,7 @@ static __attribute__((cold)) void choose_way(qn_q8_conv *s, size_t groups)
             s->fold = 2;
         const size_t all = w->kw * w->c < GATHER_BYTES ? w->kh * w->kw * w->c : SIZE_MAX;
         s->gathers =
-            s->packed.kernel.pairs != NULL && s->fold == 1 && w->kh > 1 && all <= GATHER_MAX_K;
+            s->packed.kernel.pairs != NULL && s->fold == 1 && w->kh > 2 && all <= GATHER_MAX_K;
         s->packed.ks = s->gathers ? 1 : w->kh;
         s->packed.kc = s->gathers ? qn_round_up(all, kr) : s->fold == 2 ? two : one;
         s->packed.n *= s->fold;
@@ -293,19 +293,19 @@ static void tap_rows(const qn_q8_job *job, size_t group, size_t m0, size_t mr, c
     qn__tap_rows(&rows, call->in + group * s->cin, m0, mr, job->packed->kernel.mr, a);
 }
 
-/* Copies whole windows, of kh rows, behind the pointers to their first rows, which then point
- * there. */
-static inline __attribute__((always_inline)) void gather(const qn_q8_conv *s, const uint8_t **a,
-                                                         size_t mr, size_t mr_max, const size_t kh)
+/* Copies whole windows, of three rows or more, behind the pointers to their first rows, which then
+ * point there. */
+static void gather(const qn_q8_conv *s, const uint8_t **a, size_t mr, size_t mr_max)
 {
-    const size_t row = s->window.kw * s->window.c, kc = s->packed.kc;
+    const size_t row = s->window.kw * s->window.c, kh = s->window.kh, kc = s->packed.kc;
     const size_t pitch = (size_t)s->taps[1];
     uint8_t *to = (uint8_t *)(void *)(a + mr_max);
     for (size_t r = 0; r < mr; r++, to += kc) {
-        const uint8_t *from = a[r];
+        const uint8_t *const from = a[r];
         a[r] = to;
-#pragma GCC unroll 3
-        for (size_t i = 0; i < kh; i++)
+        memcpy(to, from, GATHER_BYTES);
+        memcpy(to + row, from + pitch, GATHER_BYTES);
+        for (size_t i = 2; i < kh; i++)
             memcpy(to + i * row, from + i * pitch, GATHER_BYTES);
     }
 }
@@ -331,10 +331,8 @@ static void buffer_rows(const qn_q8_job *job, size_t group, size_t m0, size_t mr
             at += (ptrdiff_t)(w->h * w->w * w->c) - (ptrdiff_t)(w->oh * row);
         }
     }
-    if (s->gathers && w->kh == 3)
-        gather(s, a, mr, mr_max, 3);
-    else if (s->gathers)
-        gather(s, a, mr, mr_max, w->kh);
+    if (s->gathers)
+        gather(s, a, mr, mr_max);
     qn__repeat_last(a, 1, mr, mr_max);
     for (size_t p = 1; p < job->packed->ks; p++) {
         const uintptr_t tap = (uintptr_t)s->taps[p];
