@@ -1,5 +1,5 @@
-/* Requantization by integers: the arithmetic of gemmlowp as TensorFlow Lite's reference kernels have
- * it, and of its variant of one rounding, of which shifts are a case. */
+/* Requantization by integers: the arithmetic of gemmlowp as TensorFlow Lite's reference kernels
+ * have it, and of its variant of one rounding, of which shifts are a case. */
 #ifndef QN_KERNEL_Q8_FIXED_H
 #define QN_KERNEL_Q8_FIXED_H
 

@@ -17,7 +17,6 @@
 #define ANDNOT(a, b) _mm256_andnot_si256(a, b)
 #define SUB32(a, b) _mm256_sub_epi32(a, b)
 #define SRAV(v, n) _mm256_srav_epi32(v, n)
-#define PACK16U(a, b) _mm256_packus_epi16(a, b)
 #define SIGNS(v) _mm256_movemask_ps(AS_FLOAT(v))
 #define SWAP_MIDDLE(v)                                                                             \
     _mm256_shuffle_epi8(v, _mm256_broadcastsi128_si256(                                            \
