@@ -148,8 +148,11 @@ enum { QN_Q8_SUMS_STEP = 32 };
 typedef struct qn_q8_out {
     int32_t zero, lo, hi; /* all of them values of one 8-bit type */
     bool is_float;
-    bool is_sums;       /* only with is_float */
-    bool small_scales;  /* all scales are between -1 and 1, which saves a bound; never needed */
+    bool is_sums;      /* only with is_float */
+    bool small_scales; /* all scales are between -1 and 1, which saves a bound; never needed */
+    /* Depthwise: all scales are above zero, and no sum, nor bias, leaves -2^23 to 2^23; never
+     * needed. */
+    bool short_sums;
     qn_clamp_f32 clamp; /* of floats */
     /* GEMM: what the caller will read next, to be prefetched meanwhile: half of a panel's bytes for
      * each ahead_panels of the kernel. */

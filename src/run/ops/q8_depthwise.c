@@ -11,12 +11,14 @@
 #include <string.h>
 
 /* Bytes of copied rows, within the first-level cache; rows of them; rows of outputs computed at
- * once; taps of a window along an axis. */
-enum { ROOM = 32 << 10, SLOTS = 40, ROWS = 8, TAPS = 32 };
+ * once; taps of a window along an axis. In place more rows, of few bytes, are computed at once. */
+enum { ROOM = 32 << 10, SLOTS = 40, ROWS = 8, SMALL_ROWS = 28, TAPS = 32 };
 /* Rows lie at multiples of this; copying writes up to COPY_OVER bytes behind a row. */
 enum { ALIGN = 64, COPY_OVER = 16 };
 /* More channels than this are not taken at once where rows are long, and fewer never. */
 enum { MANY_CHANNELS = 256, MIN_CHANNELS = 16, FOLD_MOST = 16, TASKS_PER_THREAD = 4 };
+/* Sums of products of so many taps stay below 2^22. */
+enum { SHORT_TAPS = 128 };
 /* Fewer rows are no task of their own where none are copied. */
 enum { MIN_ROWS = 3 };
 
@@ -144,6 +146,10 @@ static void set_numbers(qn_q8_depthwise *d, const void *memory)
     d->bias = memory;
     d->scale = (const float *)(d->bias + all);
     d->weights = (const int8_t *)(d->scale + all);
+    d->format.short_sums = d->window.kh * d->window.kw <= SHORT_TAPS;
+    for (size_t i = 0; i < all; i++)
+        d->format.short_sums &=
+            d->scale[i] > 0.0f && d->bias[i] >= -(1 << 22) && d->bias[i] <= 1 << 22;
 }
 
 __attribute__((cold)) bool qn__q8_depthwise_find(const qn_plan *plan, const qn_step *step,
@@ -424,7 +430,9 @@ static void run_in_place(const depthwise_call *call, size_t image, size_t y0, si
     const size_t in_col[] = {0, w->c, 2 * w->c};
     const uint8_t *const input = call->in + image * w->h * width + c0;
     uint8_t outside[ROOM];
-    const uint8_t *in[3 * ROWS];
+    const uint8_t *in[3 * SMALL_ROWS];
+    const size_t fit = ROOM / (w->sh * width);
+    const size_t most = fit < ROWS ? ROWS : fit < SMALL_ROWS ? fit : SMALL_ROWS;
     qn_q8_dwconv_args args = {
         .n = w->ow,
         .channels = (share + 1 == call->shares ? w->c : c1) - c0,
@@ -447,11 +455,12 @@ static void run_in_place(const depthwise_call *call, size_t image, size_t y0, si
     if (y0 * w->sh < w->pt || (y1 - 1) * w->sh + 3 > w->h + w->pt)
         memset(outside, d->zero, width);
     for (size_t y = y0; y < y1; y += args.rows) {
-        args.rows = y1 - y < ROWS ? y1 - y : ROWS;
-        for (size_t i = 0; i < 3 * args.rows; i++) {
-            const size_t row = (y + i / 3) * w->sh + i % 3 - w->pt; /* before the first: huge */
-            in[i] = row < w->h ? input + row * width : outside;
-        }
+        args.rows = y1 - y < most ? y1 - y : most;
+        const uint8_t **at = in;
+        size_t row = y * w->sh - w->pt; /* before the first: huge */
+        for (size_t r = 0; r < args.rows; r++, row += w->sh)
+            for (size_t i = row; i != row + 3; i++)
+                *at++ = i < w->h ? input + i * width : outside;
         args.out = call->out + ((image * w->oh + y) * args.out_row + c0) * elem;
         call_kernel(d, &args);
     }

@@ -94,7 +94,7 @@ typedef struct qn_q8_job {
     qn_q8_out out;
     qn_q8_by_fixed fixed; /* of all groups' columns */
     /* Writes ks groups of kernel->mr row pointers for output rows m0 .. m0 + mr, entries from mr on
-     * repeating a valid row. */
+     * repeating a valid row. Without row_buffer there is room for QN_Q8_STACK_ROWS pointers. */
     void (*rows)(const struct qn_q8_job *job, size_t group, size_t m0, size_t mr,
                  const uint8_t **a);
     const void *ctx; /* of rows */
