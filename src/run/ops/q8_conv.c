@@ -110,7 +110,7 @@ static __attribute__((cold)) bool repeat_numbers(const qn_context *ctx, qn_q8_co
 }
 
 /* The numbers of the columns of the product. */
-static __attribute__((cold)) qn_requant columns_of(const qn_q8_conv *s, const qn_requant *requant)
+static qn_requant columns_of(const qn_q8_conv *s, const qn_requant *requant)
 {
     qn_requant out = *requant;
     if (s->fold > 1) {
@@ -201,10 +201,7 @@ static __attribute__((cold)) qn_status pack(const qn_plan *plan, qn_step *step, 
         values = own = ordered;
     }
     if (s->way == QN_Q8_DEPTHWISE) {
-        status = qn__q8_depthwise_prepare(ctx, &s->window, step->kernels, values, x, requant,
-                                          &s->depthwise, error);
-        step->packed_bytes = s->depthwise.bytes;
-        step->kernel_name = step->kernels->q8_dwconv.name;
+        status = qn__q8_depthwise_prepare(plan, step, values, requant, &s->depthwise, error);
     } else {
         const qn_q8_strides strides = strides_of(s);
         const qn_requant columns = columns_of(s, requant);
@@ -224,7 +221,9 @@ __attribute__((cold)) bool qn__q8_conv_find(const qn_plan *plan, const qn_step *
     out->packed.kernel = step->kernels->q8_igemm;
     choose_way(out, groups);
     const qn_q8_strides strides = strides_of(out);
-    if (out->way == QN_Q8_DEPTHWISE || !repeat_numbers(qn__plan_context(plan), out, requant))
+    if (out->way == QN_Q8_DEPTHWISE)
+        return qn__q8_depthwise_find(plan, step, window, x, requant, &out->depthwise);
+    if (!repeat_numbers(qn__plan_context(plan), out, requant))
         return false;
     const qn_requant columns = columns_of(out, requant);
     return qn__q8_find(plan, step, x, &columns, &strides, &out->packed);
@@ -238,9 +237,13 @@ __attribute__((cold)) qn_status qn__q8_conv_prepare(const qn_plan *plan, qn_step
     const qn_context *const ctx = qn__plan_context(plan);
     if (out->fold > 1 && out->scale == NULL)
         return QN_NOMEM(error);
-    if (out->packed.data == NULL)
+    if (out->packed.data == NULL && out->depthwise.bias == NULL)
         QN_TRY(pack(plan, step, out, x, weights, requant, error));
-    if (out->way != QN_Q8_DEPTHWISE) {
+    if (out->way == QN_Q8_DEPTHWISE) {
+        step->packed_bytes = out->depthwise.entry.bytes;
+        step->mapped_bytes = out->depthwise.memory == NULL ? out->depthwise.entry.bytes : 0;
+        step->kernel_name = step->kernels->q8_dwconv.name;
+    } else {
         step->packed_bytes = out->packed.bytes;
         step->weights = out->packed.data;
         step->mapped_bytes = out->packed.own == NULL ? out->packed.bytes : 0;
