@@ -45,7 +45,8 @@ def parse_arguments():
     p.add_argument("--files", type=Path, help="where files for other runtimes are kept")
     p.add_argument("--float", type=Path, help="folder of the float networks")
     p.add_argument("--quench", default=os.environ.get("QUENCH", "build/quench"))
-    p.add_argument("--engines", nargs="+", default=["quench", *MODULES])
+    engines = ["quench", *MODULES]
+    p.add_argument("--engines", nargs="+", choices=engines, default=engines)
     p.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     p.add_argument("--bursts", type=int, default=6)
     p.add_argument("--rounds", type=int, default=20)

@@ -228,14 +228,17 @@ qn_status qn__step_prepare(const qn_plan *plan, qn_step *step, qn_error *error)
         plan->options.instead != NULL ? plan->options.instead(node) : NULL;
     const qn_run_op *const impl = step->impl = other != NULL ? other : step->impl;
     const qn_status status = impl->prepare(plan, step, error);
+    if (status != QN_UNSUPPORTED)
+        return status;
     for (uint32_t i = 0; i < node->n_inputs + node->n_outputs; i++) {
         const qn_tensor *const t = tensor_at(node, i);
         wide = wide || is_wide(node, t);
         /* (targets that requantize in integers do nothing in float32) */
-        fits = fits && (!is_quant(t) || (qn__plan_requantize(plan) == QN_REQUANTIZE_DEFAULT &&
+        fits = fits && (!is_quant(t) || (plan->graph != NULL && /* NULL: a constant is computed */
+                                         qn__plan_requantize(plan) == QN_REQUANTIZE_DEFAULT &&
                                          (t->constant != NULL || t->type.quant->axis < 0)));
     }
-    if (status != QN_UNSUPPORTED || !wide || !fits)
+    if (!wide || !fits)
         return status;
     qn_error again = {0};
     *step = before;

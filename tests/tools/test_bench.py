@@ -12,6 +12,7 @@ import eval_detectors  # noqa: E402
 import eval_onnx  # noqa: E402
 import latency  # noqa: E402
 import make_models  # noqa: E402
+import peers  # noqa: E402
 
 
 def predictions(top1, labels, calibration=None):
@@ -108,3 +109,10 @@ def test_made_models_are_repeatable_and_take_any_batch():
     y = session.run(None, {"input": make_models.seeded_pictures(3)})[0]
     assert y.shape == (3, 1000)
     assert np.allclose(y.sum(axis=1), 1, atol=1e-5)
+
+
+def test_engines_that_are_not_there_are_named(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["peers.py", "m.onnx", "--files", "f", "--engines", "litert"])
+    with pytest.raises(SystemExit):
+        peers.parse_arguments()
+    assert "invalid choice: 'litert'" in capsys.readouterr().err
