@@ -234,8 +234,7 @@ qn_status qn__step_prepare(const qn_plan *plan, qn_step *step, qn_error *error)
         const qn_tensor *const t = tensor_at(node, i);
         wide = wide || is_wide(node, t);
         /* (targets that requantize in integers do nothing in float32) */
-        fits = fits && (!is_quant(t) || (plan->graph != NULL && /* NULL: a constant is computed */
-                                         qn__plan_requantize(plan) == QN_REQUANTIZE_DEFAULT &&
+        fits = fits && (!is_quant(t) || (qn__plan_requantize(plan) == QN_REQUANTIZE_DEFAULT &&
                                          (t->constant != NULL || t->type.quant->axis < 0)));
     }
     if (!wide || !fits)

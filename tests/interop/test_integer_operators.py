@@ -208,3 +208,41 @@ def test_operators_run_on_bytes(quench, name, signed, tmp_path):
         steps = np.rint((a.reshape(b.shape) - b) / case.out[0])
         assert np.abs(steps).max() <= 1
         assert (steps != 0).mean() <= case.ties
+
+
+def test_quantized_constants_are_computed(quench, tmp_path):
+    """A branch of nothing but constants, convolution included, is folded when the model is read."""
+    scales = {"k": (0.02, 3), "w": (0.01, 0), "y": (0.05, 1), "s": (1 / 256, -128)}
+    constants = {"k": np.arange(-60, 60, dtype=I8).reshape(1, 3, 8, 5),
+                 "w": np.arange(-54, 54, dtype=I8).reshape(4, 3, 3, 3)}  # fmt: skip
+    for name, (scale, zero) in scales.items():
+        constants |= {name + "_s": F(scale), name + "_z": I8(zero)}
+    node = helper.make_node
+    pair = lambda name: [name + "_s", name + "_z"]
+    nodes = [
+        node("DequantizeLinear", ["k", *pair("k")], ["kf"]),
+        node("DequantizeLinear", ["w", *pair("w")], ["wf"]),
+        node("Conv", ["kf", "wf"], ["cf"]),
+        node("QuantizeLinear", ["cf", *pair("y")], ["c"]),
+        node("DequantizeLinear", ["c", *pair("y")], ["cd"]),
+        node("Sigmoid", ["cd"], ["sf"]),
+        node("QuantizeLinear", ["sf", *pair("s")], ["s"]),
+        node("DequantizeLinear", ["s", *pair("s")], ["sd"]),
+        node("MaxPool", ["sd"], ["pf"], kernel_shape=[2, 2]),
+        node("QuantizeLinear", ["pf", *pair("s")], ["p"]),
+        node("DequantizeLinear", ["p", *pair("s")], ["pd"]),
+        node("Add", ["x", "pd"], ["o"]),
+    ]
+    shape = [1, 4, 5, 2]
+    info = lambda name: helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+    tensors = [numpy_helper.from_array(np.asarray(v), n) for n, v in constants.items()]
+    graph = helper.make_graph(nodes, "g", [info("x")], [info("o")], tensors)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    path = tmp_path / "m.onnx"
+    onnx.save(model, path)
+    x = np.zeros(shape, F)
+    (theirs,), (ours,) = ort_outputs(path, x), quench_outputs(path, x, tmp_path / "run")
+    assert np.abs(ours - theirs).max() <= 1.01 / 256
+    assert quench("convert", path, "-o", tmp_path / "m.qnm").returncode == 0
+    (compact,) = quench_outputs(tmp_path / "m.qnm", x, tmp_path / "compact")
+    assert np.array_equal(compact, ours)
