@@ -190,7 +190,6 @@ qn_status qn__graph_resolve(qn_graph *graph, size_t max_bytes, qn_error *error)
     f->plan.ctx = graph->ctx;
     f->plan.graph = f->plan.source = graph; /* which also says how it requantizes */
     qn__plan_options_init(&f->plan.options, graph->ctx);
-    f->plan.options.requantize = graph->requantize;
     qn__kernels_init(&f->plan.kernels, graph->ctx->cpu_flags);
     f->graph = graph;
     f->max_bytes = max_bytes;

@@ -64,9 +64,8 @@ const qn_plan_options *qn__plan_get_options(const qn_plan *plan)
 
 qn_requantize qn__plan_requantize(const qn_plan *plan)
 {
-    qn_requantize kind = plan->options.requantize;
-    if (kind == QN_REQUANTIZE_DEFAULT && plan->graph != NULL) /* single nodes have none */
-        kind = plan->graph->requantize;
+    const qn_requantize asked = plan->options.requantize;
+    const qn_requantize kind = asked != QN_REQUANTIZE_DEFAULT ? asked : plan->graph->requantize;
     return kind == QN_REQUANTIZE_FLOAT ? QN_REQUANTIZE_DEFAULT : kind;
 }
 
