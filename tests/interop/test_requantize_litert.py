@@ -1,7 +1,7 @@
-"""Requantization by integers against TensorFlow Lite's reference kernels (ai-edge-litert): the int8
-files of MLPerf Tiny, operator for operator rebuilt as ONNX with the same weights and scales, must give
-the same bytes in every tensor. Convolutions and sums are rounded twice there, fully connected layers
-once."""
+"""Requantization by integers against TensorFlow Lite's reference kernels (ai-edge-litert): the
+int8 files of MLPerf Tiny, operator for operator rebuilt as ONNX with the same weights and scales,
+must give the same bytes in every tensor. Convolutions and sums are rounded twice there, fully
+connected layers once."""
 
 import numpy as np
 import onnx
