@@ -126,8 +126,8 @@ typedef struct qn_f32_pool {
  * c[m][n] = saturate to lo..hi of round_half_even((float)acc * scale[n]) + zero, as a byte: signed
  * if lo < 0. The product is rounded to float once; a NaN becomes lo. With is_float:
  * c[m][n] = clamp((float)acc * scale[n]); with is_sums, too, c[m][n] = acc, an int32: rows are then
- * multiples of QN_Q8_SUMS_STEP apart from a multiple of 64 bytes on, and what is behind their columns
- * and QN_Q8_SUMS_OVER rows more may be written. Bits are the same on every instruction set.
+ * multiples of QN_Q8_SUMS_STEP apart from a multiple of 64 bytes on, and what is behind their
+ * columns and QN_Q8_SUMS_OVER rows more may be written. Bits are the same on every instruction set.
  *
  * a: ks groups of MR row pointers (entries at and above mr repeat a valid row); each row has kc
  * bytes, no over-read. w: packed by qn__q8_gemm_pack: panels of NR columns: NR int32 bases, NR

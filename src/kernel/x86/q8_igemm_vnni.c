@@ -36,7 +36,7 @@ typedef struct place {
     uint8_t *c;
     size_t times, n, columns;
     const uint8_t *from; /* what every row begins with, panel by panel */
-    __m512i *sums;       /* where one tile ends unless bytes are written */
+    __m512i *sums;       /* where tiles end unless bytes are written */
     size_t sums_step;    /* vectors from one row to the next */
 } place;
 
@@ -115,6 +115,7 @@ tiles(const size_t mr, const size_t few, const size_t np, const product *g, cons
     const uint8_t *const *a = p->a;
     const uint8_t *ahead = p->ahead;
     uint8_t *c = p->c;
+    __m512i *sums = p->sums;
     size_t step = g->panel_bytes;
     const size_t kc = g->kc, n = p->n, a_step = g->a_step;
     const __mmask64 first = ~0ull >> (64 - p->columns);
@@ -141,18 +142,18 @@ tiles(const size_t mr, const size_t few, const size_t np, const product *g, cons
                 one_tap(mr, np, acc, rows, kc, &w, step, false, NULL, 0);
         }
         if (!g->in_bytes) {
-            __m512i *to = p->sums;
-            const size_t next = p->sums_step;
+            __m512i *to = sums;
 #pragma GCC unroll 16
-            for (size_t m = 0; m < mr; m++, to += next) {
+            for (size_t m = 0; m < mr; m++, to += p->sums_step) {
                 __asm__("" : "+r"(to)); /* one pointer, not one for each row */
 #pragma GCC unroll 4
                 for (size_t j = 0; j < np; j++)
                     to[j] = acc[m][j];
             }
-            return;
+            sums += n * p->sums_step;
+        } else {
+            put_bytes(g, mr, few, np, n, begin - NR * sizeof(float), step, first, c, acc);
         }
-        put_bytes(g, mr, few, np, n, begin - NR * sizeof(float), step, first, c, acc);
         if (--times == 0)
             return;
         a += n;
@@ -251,19 +252,19 @@ static void rows_of_tiles(const product *g, place *p, size_t np, ahead *next, co
         next->at += bytes;
         next->bytes -= bytes;
     }
-    if (g->in_bytes) {
+    const size_t elem = out->is_float ? sizeof(float) : 1;
+    if (out->is_sums)
+        p->sums = (__m512i *)(void *)p->c;
+    if (g->in_bytes || out->is_sums) {
         run_tiles(g, p, np);
         p->a += times * p->n;
-        p->c += times * p->n * g->c_stride;
+        p->c += times * p->n * g->c_stride * elem;
         return;
     }
-    const size_t elem = out->is_float ? sizeof(float) : 1;
+    p->times = 1;
     for (size_t i = 0; i < times; i++) {
-        if (out->is_sums)
-            p->sums = (__m512i *)(void *)p->c;
         run_tiles(g, p, np);
-        if (!out->is_sums)
-            put_sums(g, p, np, out);
+        put_sums(g, p, np, out);
         p->a += p->n;
         p->c += p->n * g->c_stride * elem;
     }

@@ -17,8 +17,8 @@ static inline bool qn_fixed_once(qn_requantize kind)
     return kind != QN_REQUANTIZE_GEMMLOWP;
 }
 /* The same plus zero, between lo and hi. */
-static inline int32_t qn_fixed_byte(int32_t x, qn_multiplier fixed, qn_requantize kind, int32_t zero,
-                                    int32_t lo, int32_t hi)
+static inline int32_t qn_fixed_byte(int32_t x, qn_multiplier fixed, qn_requantize kind,
+                                    int32_t zero, int32_t lo, int32_t hi)
 {
     const int64_t v = (int64_t)qn__fixed_apply(x, fixed, kind) + zero;
     return v < lo ? lo : v > hi ? hi : (int32_t)v;
