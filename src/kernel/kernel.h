@@ -176,7 +176,7 @@ typedef struct qn_q8_igemm {
 } qn_q8_igemm;
 /* Changes whenever the bytes that qn__q8_gemm_pack makes, or their meaning to kernels, change:
  * model files hold packed weights under this number (docs/qnm.md). */
-enum { QN_Q8_GEMM_LAYOUT_VERSION = 1 };
+enum { QN_Q8_GEMM_LAYOUT_VERSION = 2 };
 /* Packing id of one form: slot 1 (q8_igemm), version, NR, KR; 0x80 with KR: in pairs. */
 static inline uint32_t qn_q8_gemm_layout(const qn_q8_igemm *kernel)
 {

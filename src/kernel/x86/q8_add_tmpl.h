@@ -16,7 +16,7 @@ static inline __attribute__((always_inline)) VEC four_sums(const qn_q8_binary_ar
         const FVEC y = TO_FLOAT(b_signed ? WIDEN_S8(b) : WIDEN_U8(b));
         q[i] = TO_INT(FMAF(x, ra, FMAF(y, rb, fixed)));
     }
-    const VEC move = SET1_16((short)(args->lo < 0 ? 0 : -128));
+    const VEC move = SET1_16((short)(args->lo < 0 ? 128 : 0));
     const VEC low = ADD16(move, PACK32(q[0], q[1])), high = ADD16(move, PACK32(q[2], q[3]));
     return ROWS_TOGETHER(PACK16(low, high));
 }
@@ -24,10 +24,10 @@ static inline __attribute__((always_inline)) VEC four_sums(const qn_q8_binary_ar
 static inline __attribute__((always_inline)) size_t
 add_whole(const qn_q8_binary_args *args, const bool a_signed, const bool b_signed)
 {
-    const int lower = args->lo < 0 ? 0 : 128;
-    const VEC lo = SET1_8((char)((int)args->lo - lower)),
-              hi = SET1_8((char)((int)args->hi - lower));
-    const VEC sign = SET1_8((char)lower);
+    const int higher = args->lo < 0 ? 128 : 0;
+    const VEC lo = SET1_8((char)((int)args->lo + higher)),
+              hi = SET1_8((char)((int)args->hi + higher));
+    const VEC sign = SET1_8((char)higher);
     size_t i = 0;
     for (; i + sizeof(VEC) <= args->n; i += sizeof(VEC)) {
         const VEC bytes = four_sums(args, args->a + i, args->b + i, a_signed, b_signed);

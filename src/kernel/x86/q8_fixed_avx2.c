@@ -17,12 +17,11 @@
 #define ANDNOT(a, b) _mm256_andnot_si256(a, b)
 #define SUB32(a, b) _mm256_sub_epi32(a, b)
 #define SRAV(v, n) _mm256_srav_epi32(v, n)
-#define PACK16U(a, b) _mm256_packus_epi16(a, b)
 #define SIGNS(v) _mm256_movemask_ps(AS_FLOAT(v))
 #define SWAP_MIDDLE(v)                                                                             \
     _mm256_shuffle_epi8(v, _mm256_broadcastsi128_si256(                                            \
                                _mm_set_epi32(0x0f0d0e0c, 0x0b090a08, 0x07050604, 0x03010200)))
-#define PUT(p, v, i, n) store_row8(p, (uint64_t)_mm256_extract_epi64(v, i), 8)
+#define PUT(p, v, i, n) STORE_ROW(p, v, i, LANES)
 #define LEAST LANES
 #define FIRST_PAIRS(p, n) ((void)(n), LOAD(p))
 #define LAST_PAIRS(p, n) LOAD(p + LANES / 2)

@@ -16,7 +16,6 @@
 #define ANDNOT(a, b) _mm512_andnot_si512(a, b)
 #define SUB32(a, b) _mm512_sub_epi32(a, b)
 #define SRAV(v, n) _mm512_srav_epi32(v, n)
-#define PACK16U(a, b) _mm512_packus_epi16(a, b)
 #define SIGNS(v) _mm512_movepi32_mask(v)
 #define SWAP_MIDDLE(v)                                                                             \
     _mm512_shuffle_epi8(v, _mm512_set4_epi32(0x0f0d0e0c, 0x0b090a08, 0x07050604, 0x03010200))

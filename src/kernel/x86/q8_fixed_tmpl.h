@@ -50,9 +50,10 @@ static inline __attribute__((always_inline)) bool read_columns(const qn_multipli
 
 void FIXED(const qn_q8_fixed_args *args)
 {
-    const int32_t lower = args->lo < 0 ? 0 : 128;
-    const VEC move = SET1_16((short)(args->zero - lower)), sign = SET1_8((char)lower);
-    const VEC lo = SET1_8((char)(args->lo - lower)), hi = SET1_8((char)(args->hi - lower));
+    /* Packing saturates to unsigned bytes: signed ones are 128 higher until the end. */
+    const int32_t higher = args->lo < 0 ? 128 : 0;
+    const VEC move = SET1_16((short)(args->zero + higher)), sign = SET1_8((char)higher);
+    const VEC lo = SET1_8((char)(args->lo + higher)), hi = SET1_8((char)(args->hi + higher));
     const bool signs = !args->once && args->lo < args->zero;
     /* All unsigned bytes, from zero up. */
     const bool plain = args->zero == 0 && args->lo == 0 && args->hi == 255;
@@ -80,7 +81,7 @@ void FIXED(const qn_q8_fixed_args *args)
             const VEC high =
                 PACK32(times(sums + third, &c, signs), times(sums + fourth, &c, signs));
             if (plain)
-                bytes = PACK16U(low, high);
+                bytes = PACK16(low, high);
             else
                 bytes = XOR(sign, MIN8(hi, MAX8(lo, PACK16(ADD16(move, low), ADD16(move, high)))));
             const VEC rows = ROWS_TOGETHER(SWAP_MIDDLE(bytes));

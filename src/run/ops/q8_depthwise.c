@@ -33,7 +33,7 @@ static size_t row_bytes(const qn_window *w, size_t phases, size_t n, size_t c)
     return qn_round_up(qn_round_up(columns_of(w, n), phases) * c, ALIGN);
 }
 
-bool qn__q8_depthwise_fits(const qn_window *w)
+__attribute__((cold)) bool qn__q8_depthwise_fits(const qn_window *w)
 {
     size_t extent, bytes;
     const size_t c = w->c < MIN_CHANNELS ? w->c : MIN_CHANNELS;
@@ -44,7 +44,7 @@ bool qn__q8_depthwise_fits(const qn_window *w)
 }
 
 /* As many pixels as make whole blocks of channels with the fewest blocks per row. */
-static size_t fold_of(const qn_window *w, size_t block)
+static __attribute__((cold)) size_t fold_of(const qn_window *w, size_t block)
 {
     size_t best = 1, least = SIZE_MAX;
     if (w->c >= block || row_bytes(w, w->sw, w->ow, w->c) * ((w->kh - 1) * w->dh + 1) > ROOM)
@@ -151,7 +151,7 @@ qn__q8_depthwise_prepare(const qn_context *ctx, const qn_window *window, const q
     return QN_OK;
 }
 
-void qn__q8_depthwise_free(const qn_context *ctx, qn_q8_depthwise *depthwise)
+__attribute__((cold)) void qn__q8_depthwise_free(const qn_context *ctx, qn_q8_depthwise *depthwise)
 {
     qn__free(ctx, depthwise->memory);
     depthwise->memory = NULL;

@@ -17,18 +17,20 @@ enum { PANEL_STEP = 3 };
 /* And at multiples of this many where sums are held: there is room for so many of all kernels. */
 enum { HELD_PANELS = 12 };
 
-bool qn__q8_activations(const qn_plan *plan, const qn_qparams *x)
+__attribute__((cold)) bool qn__q8_activations(const qn_plan *plan, const qn_qparams *x)
 {
     const int32_t lo = x->dtype == QN_DTYPE_I8 ? -128 : 0;
     return !qn__plan_get_options(plan)->reference && x->zero >= lo && x->zero <= lo + 255;
 }
 
-bool qn__q8_applies(const qn_plan *plan, const qn_qparams *x, const qn_qweights *w)
+__attribute__((cold)) bool qn__q8_applies(const qn_plan *plan, const qn_qparams *x,
+                                          const qn_qweights *w)
 {
     return w->fits_i8 && qn__q8_activations(plan, x);
 }
 
-const int8_t *qn__q8_values(const qn_context *ctx, const qn_qweights *w, size_t count, int8_t **own)
+__attribute__((cold)) const int8_t *qn__q8_values(const qn_context *ctx, const qn_qweights *w,
+                                                  size_t count, int8_t **own)
 {
     *own = NULL;
     if (w->bytes != NULL)
@@ -49,7 +51,8 @@ qn_q8_out qn__q8_format(const qn_requant *requant)
                        .clamp = requant->clamp};
 }
 
-bool qn__q8_set_sizes(qn_q8_packed *out, const qn_qparams *x, const qn_requant *requant)
+__attribute__((cold)) bool qn__q8_set_sizes(qn_q8_packed *out, const qn_qparams *x,
+                                            const qn_requant *requant)
 {
     const qn_q8_igemm *const kernel = &out->kernel;
     out->flip = x->dtype == QN_DTYPE_I8 ? 0x80 : 0;
@@ -64,13 +67,13 @@ bool qn__q8_set_sizes(qn_q8_packed *out, const qn_qparams *x, const qn_requant *
 /* --- packed ahead of time --------------------------------------------------------------------- */
 enum { PACKED_SAFE = 1 }; /* qn_packed_entry.flags */
 
-static uint64_t mix(uint64_t key, uint64_t value)
+static __attribute__((cold)) uint64_t mix(uint64_t key, uint64_t value)
 {
     key = (key ^ value) * 0x9E3779B97F4A7C15u;
     return key ^ key >> 29;
 }
 
-static uint64_t mix_words(uint64_t key, const void *data, size_t count)
+static __attribute__((cold)) uint64_t mix_words(uint64_t key, const void *data, size_t count)
 {
     const uint8_t *const bytes = data;
     for (size_t i = 0; i < count; i++) {
@@ -82,14 +85,16 @@ static uint64_t mix_words(uint64_t key, const void *data, size_t count)
 }
 
 /* Packed bytes of a constant are kept under what describes them only where a node packs it once. */
-static bool may_share(const qn_step *step, const qn_tensor *w)
+static __attribute__((cold)) bool may_share(const qn_step *step, const qn_tensor *w)
 {
     return w->type.kind == QN_TYPE_QUANT && step->node->op != QN_OP_CONV_TRANSPOSE;
 }
 
 /* All that the packed bytes depend on, apart from the weights' own. */
-static uint64_t packed_key(const qn_tensor *w, const qn_qparams *x, const qn_requant *requant,
-                           const qn_q8_strides *strides, const qn_q8_packed *p)
+static __attribute__((cold)) uint64_t packed_key(const qn_tensor *w, const qn_qparams *x,
+                                                 const qn_requant *requant,
+                                                 const qn_q8_strides *strides,
+                                                 const qn_q8_packed *p)
 {
     const size_t columns = p->n * p->groups;
     const qn_quant *const q = w->type.quant;
@@ -116,8 +121,9 @@ static uint64_t packed_key(const qn_tensor *w, const qn_qparams *x, const qn_req
     return q->zero_points != NULL ? mix_words(mix(key, 1), q->zero_points, q->n_scales) : key;
 }
 
-bool qn__q8_find(const qn_plan *plan, const qn_step *step, const qn_qparams *x,
-                 const qn_requant *requant, const qn_q8_strides *strides, qn_q8_packed *out)
+__attribute__((cold)) bool qn__q8_find(const qn_plan *plan, const qn_step *step,
+                                       const qn_qparams *x, const qn_requant *requant,
+                                       const qn_q8_strides *strides, qn_q8_packed *out)
 {
     const qn_tensor *const w = qn__step_input(step, 1);
     const qn_packed_store *const store = qn__plan_packed(plan);
@@ -140,8 +146,9 @@ bool qn__q8_find(const qn_plan *plan, const qn_step *step, const qn_qparams *x,
     return true;
 }
 
-static bool collect(const qn_plan *plan, const qn_step *step, const qn_qparams *x,
-                    const qn_requant *requant, const qn_q8_strides *strides, const qn_q8_packed *p)
+static __attribute__((cold)) bool collect(const qn_plan *plan, const qn_step *step,
+                                          const qn_qparams *x, const qn_requant *requant,
+                                          const qn_q8_strides *strides, const qn_q8_packed *p)
 {
     const qn_tensor *const w = qn__step_input(step, 1);
     qn_packed_list *const list = qn__plan_get_options(plan)->collect;
@@ -158,9 +165,9 @@ static bool collect(const qn_plan *plan, const qn_step *step, const qn_qparams *
 
 /* Packs every group, with or without pairs; base: room for numbers of columns. Whether the weights
  * are safe; where they are not, pairs were asked for and the kernel has such, nothing is of use. */
-static bool pack_all(const qn_q8_packed *p, const int8_t *w, const qn_qparams *x,
-                     const qn_requant *requant, const qn_q8_strides *strides, int32_t *base,
-                     bool pairs)
+static __attribute__((cold)) bool pack_all(const qn_q8_packed *p, const int8_t *w,
+                                           const qn_qparams *x, const qn_requant *requant,
+                                           const qn_q8_strides *strides, int32_t *base, bool pairs)
 {
     const uint32_t zero = (uint32_t)x->zero + p->flip;
     bool safe = true;
@@ -180,9 +187,10 @@ static bool pack_all(const qn_q8_packed *p, const int8_t *w, const qn_qparams *x
     return safe;
 }
 
-qn_status qn__q8_pack(const qn_plan *plan, const qn_step *step, const qn_qparams *x,
-                      const qn_requant *requant, const int8_t *w, const qn_q8_strides *strides,
-                      qn_q8_packed *out, qn_error *error)
+__attribute__((cold)) qn_status qn__q8_pack(const qn_plan *plan, const qn_step *step,
+                                            const qn_qparams *x, const qn_requant *requant,
+                                            const int8_t *w, const qn_q8_strides *strides,
+                                            qn_q8_packed *out, qn_error *error)
 {
     const qn_context *const ctx = qn__plan_context(plan);
     if (!qn__q8_set_sizes(out, x, requant))
@@ -205,7 +213,7 @@ qn_status qn__q8_pack(const qn_plan *plan, const qn_step *step, const qn_qparams
     return collect(plan, step, x, requant, strides, out) ? QN_OK : QN_NOMEM(error);
 }
 
-void qn__q8_packed_free(const qn_context *ctx, qn_q8_packed *packed)
+__attribute__((cold)) void qn__q8_packed_free(const qn_context *ctx, qn_q8_packed *packed)
 {
     if (!packed->in_room)
         qn__free_aligned(ctx, packed->own);
@@ -231,7 +239,7 @@ static size_t div_up(size_t a, size_t b)
     return (a + b - 1) / b;
 }
 
-bool qn__q8_buffer_bytes(size_t *out, const qn_q8_packed *packed, size_t m)
+__attribute__((cold)) bool qn__q8_buffer_bytes(size_t *out, const qn_q8_packed *packed, size_t m)
 {
     const size_t mr = packed->kernel.mr;
     size_t tile, count;
@@ -259,45 +267,55 @@ static size_t cut_runs(const qn_q8_job *job)
 /* Threads share the rows, as they do those of other layers: what one of them wrote it reads, and
  * bytes from another core's cache are slow. Where weights are much more than rows, or rows few,
  * they share the columns. */
+static __attribute__((cold, noinline)) void cut_blocks(blocks *b)
+{
+    const qn_q8_job *const job = b->job;
+    const qn_q8_packed *const p = job->packed;
+    const size_t threads = b->threads;
+    const size_t input_bytes = job->m * p->kc, wanted = threads * TASKS_PER_THREAD;
+    const bool by_columns = b->tiles < 2 * threads || p->group_bytes > 4 * input_bytes;
+    /* A private row buffer per tile is written by whoever runs the tile: columns stay together. */
+    if (job->row_buffer == NULL) {
+        if (p->group_bytes > WEIGHT_BLOCK_BYTES)
+            b->panels_per_block = WEIGHT_BLOCK_BYTES / p->panel_bytes;
+        const size_t most = div_up(b->panels, by_columns ? wanted : TASKS_PER_THREAD);
+        if (threads > 1 && b->panels_per_block > most &&
+            (by_columns || p->group_bytes > WEIGHT_BLOCK_BYTES))
+            b->panels_per_block = most;
+        b->panels_per_block =
+            div_up(b->panels_per_block == 0 ? 1 : b->panels_per_block, PANEL_STEP) * PANEL_STEP;
+        if (b->panels > b->panels_per_block)
+            b->row_blocks = div_up(input_bytes, INPUT_BLOCK_BYTES);
+        b->rows_outer = input_bytes > p->group_bytes;
+        if (threads > 1 && !by_columns) {
+            b->rows_outer = true;
+            b->row_blocks = div_up(b->row_blocks, threads) * threads;
+            if (b->cut == 0 && p->kernel.unit != 0)
+                b->tiles = div_up(b->tiles, threads) * threads;
+        }
+    }
+    b->column_blocks = div_up(b->panels, b->panels_per_block);
+    const size_t tasks = b->column_blocks * p->groups;
+    if (threads > 1 && tasks * b->row_blocks < wanted)
+        b->row_blocks = div_up(wanted, tasks);
+    b->row_blocks = b->row_blocks < b->tiles ? b->row_blocks : b->tiles;
+}
+
 static blocks plan_blocks(const qn_q8_job *job, size_t threads)
 {
     const qn_q8_packed *const p = job->packed;
-    const size_t unit = HELD_PANELS * p->kernel.nr;
-    blocks b = {.job = job, .threads = threads};
-    b.held_columns = QN_Q8_SUMS / (p->kernel.mr + QN_Q8_SUMS_OVER) / unit * unit;
+    blocks b = {.job = job, .threads = threads, .row_blocks = 1, .column_blocks = 1};
+    if (job->fixed.columns != NULL) {
+        const size_t unit = HELD_PANELS * p->kernel.nr;
+        b.held_columns = QN_Q8_SUMS / (p->kernel.mr + QN_Q8_SUMS_OVER) / unit * unit;
+    }
     b.cut = cut_runs(job);
     b.tiles = div_up(job->m, b.cut != 0 ? b.cut : p->kernel.mr);
     b.units = b.cut == 0 && p->kernel.unit != 0 ? div_up(job->m, p->kernel.unit) : b.tiles;
     b.panels = div_up(p->n, p->kernel.nr);
-    const size_t input_bytes = job->m * p->kc, wanted = threads * TASKS_PER_THREAD;
-    const bool by_columns = b.tiles < 2 * threads || p->group_bytes > 4 * input_bytes;
     b.panels_per_block = b.panels;
-    b.row_blocks = 1;
-    /* A private row buffer per tile is written by whoever runs the tile: columns stay together. */
-    if (job->row_buffer == NULL) {
-        if (p->group_bytes > WEIGHT_BLOCK_BYTES)
-            b.panels_per_block = WEIGHT_BLOCK_BYTES / p->panel_bytes;
-        const size_t most = div_up(b.panels, by_columns ? wanted : TASKS_PER_THREAD);
-        if (threads > 1 && b.panels_per_block > most &&
-            (by_columns || p->group_bytes > WEIGHT_BLOCK_BYTES))
-            b.panels_per_block = most;
-        b.panels_per_block =
-            div_up(b.panels_per_block == 0 ? 1 : b.panels_per_block, PANEL_STEP) * PANEL_STEP;
-        if (b.panels > b.panels_per_block)
-            b.row_blocks = div_up(input_bytes, INPUT_BLOCK_BYTES);
-        b.rows_outer = input_bytes > p->group_bytes;
-        if (threads > 1 && !by_columns) {
-            b.rows_outer = true;
-            b.row_blocks = div_up(b.row_blocks, threads) * threads;
-            if (b.cut == 0 && p->kernel.unit != 0)
-                b.tiles = div_up(b.tiles, threads) * threads;
-        }
-    }
-    b.column_blocks = div_up(b.panels, b.panels_per_block);
-    const size_t tasks = b.column_blocks * p->groups;
-    if (threads > 1 && tasks * b.row_blocks < wanted)
-        b.row_blocks = div_up(wanted, tasks);
-    b.row_blocks = b.row_blocks < b.tiles ? b.row_blocks : b.tiles;
+    if (threads > 1 || (job->row_buffer == NULL && p->group_bytes > WEIGHT_BLOCK_BYTES))
+        cut_blocks(&b);
     return b;
 }
 
@@ -309,7 +327,8 @@ typedef struct look_ahead {
     bool twice;                /* as fast */
 } look_ahead;
 
-static look_ahead make_look_ahead(const blocks *b, size_t group, size_t column_block, size_t units)
+static __attribute__((cold, noinline)) look_ahead make_look_ahead(const blocks *b, size_t group,
+                                                                  size_t column_block, size_t units)
 {
     const qn_q8_packed *const p = b->job->packed;
     const size_t block_bytes = b->panels_per_block * p->panel_bytes;
@@ -333,18 +352,27 @@ static look_ahead make_look_ahead(const blocks *b, size_t group, size_t column_b
     return l;
 }
 
-/* The first unit of a tile, and the first row of a unit. Even cuts, as in igemm_run.c. */
-static size_t unit_of(const blocks *b, size_t tile)
+/* i * count / parts for rising i, without a division for each: cuts as even as igemm_run.c's. */
+typedef struct even_cut {
+    size_t at, rest, whole, more, parts; /* at: the quotient, rest: what is left over */
+} even_cut;
+
+static even_cut cut_from(size_t i, size_t count, size_t parts)
 {
-    return tile * b->units / b->tiles;
+    even_cut cut = {.whole = count / parts, .parts = parts};
+    cut.more = count - cut.whole * parts;
+    if (i != 0) {
+        cut.at = i * count / parts;
+        cut.rest = i * count - cut.at * parts;
+    }
+    return cut;
 }
 
-static size_t row_of(const blocks *b, size_t unit)
+static inline void cut_next(even_cut *cut, size_t by)
 {
-    const size_t m = b->job->m;
-    if (b->cut == 0)
-        return unit * m / b->units;
-    return unit * b->cut < m ? unit * b->cut : m;
+    cut->at += by * cut->whole;
+    for (cut->rest += by * cut->more; cut->rest >= cut->parts; cut->rest -= cut->parts)
+        cut->at++;
 }
 
 /* Of units u0 to u1, of which `left` are to come with them. */
@@ -418,43 +446,41 @@ static void fixed_tile(const blocks *b, size_t mr, size_t nc, const uint8_t *con
     }
 }
 
-static __attribute__((noinline)) void run_tiles(const blocks *b, size_t index, held_rows *held)
+/* Tiles [begin, end) of a block of columns of a group; a thread's rows go on to tile `last`. */
+static __attribute__((noinline)) void run_tiles(const blocks *b, size_t group, size_t column_block,
+                                                size_t begin, size_t end, size_t last,
+                                                held_rows *held)
 {
     const qn_q8_job *const job = b->job;
     const qn_q8_packed *const p = job->packed;
     const size_t mr_max = p->kernel.mr, elem = job->out.is_float ? sizeof(float) : 1;
-    const size_t group = index / (b->row_blocks * b->column_blocks);
-    const size_t task = index % (b->row_blocks * b->column_blocks);
-    const size_t row_block = b->rows_outer ? task / b->column_blocks : task % b->row_blocks;
-    const size_t column_block = b->rows_outer ? task % b->column_blocks : task / b->row_blocks;
     const size_t n_block = b->panels_per_block * p->kernel.nr;
     const size_t n0 = column_block * n_block;
     const size_t nc = p->n - n0 < n_block ? p->n - n0 : n_block;
     const uint8_t *const packed =
         p->data + group * p->group_bytes + column_block * b->panels_per_block * p->panel_bytes;
-    const size_t tile_begin = row_block * b->tiles / b->row_blocks;
-    const size_t tile_end = (row_block + 1) * b->tiles / b->row_blocks;
-    /* Of one block of columns, a thread's rows are one run. */
-    const size_t last_tile =
-        b->column_blocks == 1 ? (row_block * b->threads / b->row_blocks + 1) * b->tiles / b->threads
-                              : tile_end;
-    const size_t unit_end = unit_of(b, last_tile < tile_end ? tile_end : last_tile);
-    const look_ahead ahead =
-        make_look_ahead(b, group, column_block, unit_end - unit_of(b, tile_begin));
+    even_cut unit = cut_from(begin, b->units, b->tiles), row;
+    if (b->cut != 0)
+        row = (even_cut){.at = unit.at * b->cut, .whole = b->cut, .parts = 1};
+    else
+        row = cut_from(unit.at, job->m, b->units);
+    const size_t unit_end = last == b->tiles ? b->units : last * b->units / b->tiles;
+    const look_ahead ahead = make_look_ahead(b, group, column_block, unit_end - unit.at);
     qn_q8_out out = job->out;
     if (job->fixed.columns != NULL)
         out.is_float = out.is_sums = true;
-    size_t u0 = unit_of(b, tile_begin), m0 = row_of(b, u0);
-    for (size_t tile = tile_begin, u1, mr; tile < tile_end; tile++, u0 = u1, m0 += mr) {
-        u1 = unit_of(b, tile + 1);
-        mr = row_of(b, u1) - m0;
+    for (size_t tile = begin; tile < end; tile++) {
+        const size_t u0 = unit.at, m0 = row.at;
+        cut_next(&unit, 1);
+        cut_next(&row, unit.at - u0);
+        const size_t mr = (row.at < job->m ? row.at : job->m) - m0;
         const uint8_t **const a =
             job->row_buffer == NULL ? held->pointers
                                     : job->row_buffer + (group * b->tiles + tile) * p->ks * mr_max;
         job->rows(job, group, m0, mr, a);
         uint8_t *const c =
             (uint8_t *)job->c + (group * job->c_group + m0 * job->c_stride + n0) * elem;
-        set_ahead(&ahead, u0, u1, unit_end - u0, &out);
+        set_ahead(&ahead, u0, unit.at, unit_end - u0, &out);
         if (job->fixed.columns != NULL)
             fixed_tile(b, mr, nc, a, packed, c, group * p->n + n0, &out, held);
         else
@@ -465,11 +491,31 @@ static __attribute__((noinline)) void run_tiles(const blocks *b, size_t index, h
     put_held(job, held, nc, group * p->n + n0);
 }
 
+static __attribute__((cold, noinline)) void run_part(const blocks *b, size_t index, held_rows *held)
+{
+    const size_t tasks = b->row_blocks * b->column_blocks;
+    const size_t group = index / tasks, task = index % tasks;
+    const size_t row_block = b->rows_outer ? task / b->column_blocks : task % b->row_blocks;
+    const size_t column_block = b->rows_outer ? task % b->column_blocks : task / b->row_blocks;
+    const size_t end = (row_block + 1) * b->tiles / b->row_blocks;
+    /* Of one block of columns, a thread's rows are one run. */
+    const size_t last = b->column_blocks == 1
+                            ? (row_block * b->threads / b->row_blocks + 1) * b->tiles / b->threads
+                            : end;
+    run_tiles(b, group, column_block, row_block * b->tiles / b->row_blocks, end,
+              last < end ? end : last, held);
+}
+
+/* Divisions take longer than all else that a small layer has to do. */
 static void run_task(void *arg, size_t index)
 {
+    const blocks *const b = arg;
     held_rows held;
     held.rows = 0;
-    run_tiles(arg, index, &held);
+    if (b->row_blocks == 1 && b->column_blocks == 1)
+        run_tiles(b, index, 0, 0, b->tiles, b->tiles, &held);
+    else
+        run_part(b, index, &held);
 }
 
 void qn__q8_run(const qn_q8_job *job, qn_pool *pool)

@@ -451,6 +451,7 @@ static qn_status prepare_concat(const qn_plan *plan, qn_step *step, qn_error *er
     s->axis = (size_t)axis;
     s->table = step->kernels->q8_table.fn;
     size_t last = 0, total = 0;
+    uint64_t joins = 0;
     qn_status status = QN_OK;
     int64_t sum = 0;
     for (uint32_t i = 0; i < node->n_inputs && status == QN_OK; i++) {
@@ -470,6 +471,7 @@ static qn_status prepare_concat(const qn_plan *plan, qn_step *step, qn_error *er
         s->parts[i].same = true;
         for (size_t k = 0; k < 256; k++)
             s->parts[i].same &= s->parts[i].bytes[k] == k;
+        joins |= (uint64_t)s->parts[i].same << i;
         sum += x->dims[s->axis].value;
         total += qn__tensor_elements(x);
         last += step->in_layout[i] == QN_LAYOUT_CHANNELS_LAST ? qn__tensor_elements(x) : 0;
@@ -484,6 +486,8 @@ static qn_status prepare_concat(const qn_plan *plan, qn_step *step, qn_error *er
     for (uint32_t i = 0; i < node->n_inputs; i++)
         step->in_layout[i] = layout;
     step->out_layout[0] = layout;
+    step->joins = joins;
+    step->join_axis = (uint8_t)s->axis;
     step->state = s;
     return QN_OK;
 }
@@ -505,16 +509,19 @@ static void concat_rows(void *arg, size_t begin, size_t end)
         const qn_axis_view v = qn__axis_view(part->rank, part->dims, part->layout, job->s->axis);
         const qconcat_part *const table = &job->s->parts[k];
         const size_t n = v.axis * v.inner;
-        for (size_t o = begin; o < end && n > 0; o++) {
+        uint8_t *const place = (uint8_t *)out->data + at;
+        at += n;
+        if (n == 0 || place == part->data)
+            continue;
+        for (size_t o = begin; o < end; o++) {
             const uint8_t *const src = (const uint8_t *)part->data + o * n;
-            uint8_t *const dst = (uint8_t *)out->data + o * whole.axis * whole.inner + at;
+            uint8_t *const dst = place + o * whole.axis * whole.inner;
             if (table->same) {
                 memcpy(dst, src, n);
                 continue;
             }
             job->s->table(table->bytes, src, dst, n);
         }
-        at += n;
     }
 }
 
