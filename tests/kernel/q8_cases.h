@@ -423,6 +423,23 @@ static void q8_columns(const window_shape *s, bool even, size_t *in_col, size_t 
         *pixels = (s->n == 0 ? 0 : s->n - 1) * s->stride + last + 1;
 }
 
+/* What short_sums promises, of sums that come as near to 2^23 as they may, and outputs for which
+ * kernels take another way. */
+static void q8_make_short(qn_q8_out *out, int32_t *bias, float *scale, size_t channels, size_t taps)
+{
+    const int32_t most = (1 << 23) - (int32_t)(taps * 255 * 128);
+    for (size_t i = 0; i < channels; i++) {
+        if (rng() % 2)
+            bias[i] = rng() % 2 ? most : -most;
+        scale[i] = fabsf(scale[i]);
+        if (!(scale[i] > 0.0f && scale[i] < 1.0f))
+            scale[i] = 3e-5f;
+    }
+    if (rng() % 4 != 0)
+        *out = (qn_q8_out){.zero = 0, .lo = 0, .hi = 255};
+    out->short_sums = true;
+}
+
 static void q8_dwconv_case(const qn_q8_dwconv *kernel, const qn_q8_dwconv *reference,
                            const window_shape *s, q8_class kind)
 {
@@ -446,6 +463,8 @@ static void q8_dwconv_case(const qn_q8_dwconv *kernel, const qn_q8_dwconv *refer
         in[i] = i > 0 && rng() % 2 ? in[rng() % i] : q8_activations(pixels * c, kind);
         before += q8_hash(in[i], pixels * c);
     }
+    int32_t *const bias = q8_bases(c, kind);
+    float *const scale = q8_scales(c, s->kh * s->kw, kind);
     qn_q8_dwconv_args args = {.rows = rows,
                               .n = s->n,
                               .channels = c,
@@ -456,14 +475,16 @@ static void q8_dwconv_case(const qn_q8_dwconv *kernel, const qn_q8_dwconv *refer
                               .in_step = in_step,
                               .w = q8_weights((s->kh * s->kw - 1) * w_step + c, kind),
                               .w_step = w_step,
-                              .bias = q8_bases(c, kind),
-                              .scale = q8_scales(c, s->kh * s->kw, kind),
+                              .bias = bias,
+                              .scale = scale,
                               .out_row = (s->n + rng() % 2) * stride,
                               .out_step = stride,
                               .format = format,
                               .left = left,
                               .right = right,
                               .edge = (uint8_t)rng()};
+    if (kind != Q8_WRAP && rng() % 2)
+        q8_make_short(&args.format, bias, scale, c, s->kh * s->kw);
     args.format.small_scales = true;
     for (size_t i = 0; i < c; i++)
         args.format.small_scales &= args.scale[i] > -1.0f && args.scale[i] < 1.0f;
