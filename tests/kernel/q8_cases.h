@@ -391,6 +391,8 @@ static void test_q8_igemm(const qn_q8_igemm *kernel, const qn_q8_igemm *referenc
             q8_igemm_case(kernel, reference, 3, 130, 257, 1, (q8_class)kind);
             q8_igemm_case(kernel, reference, 5, 33, 1027, 1, (q8_class)kind);
         }
+        for (size_t m = 1; m <= 8; m++)
+            q8_igemm_case(kernel, reference, m, 97, 1 + rng() % 100, 1 + rng() % 3, (q8_class)kind);
         for (size_t m = 1; m <= mr; m++)
             for (size_t n = 1; n <= 4 * nr; n += 1 + n / 5)
                 q8_igemm_case(kernel, reference, m, n, 11, 3, (q8_class)kind);
