@@ -128,8 +128,8 @@ typedef struct qn_f32_pool {
  * c[m][n] = saturate to lo..hi of round_half_even((float)acc * scale[n]) + zero, as a byte: signed
  * if lo < 0. The product is rounded to float once; a NaN becomes lo. With is_float:
  * c[m][n] = clamp((float)acc * scale[n]); with is_sums, too, c[m][n] = acc, an int32: rows are then
- * multiples of QN_Q8_SUMS_STEP apart, and what is behind their columns may be written. Bits are the
- * same on every instruction set.
+ * multiples of QN_Q8_SUMS_STEP apart from a multiple of 64 bytes on, and what is behind their
+ * columns and QN_Q8_SUMS_OVER rows more may be written. Bits are the same on every instruction set.
  *
  * a: ks groups of MR row pointers (entries at and above mr repeat a valid row); each row has kc
  * bytes, no over-read. w: packed by qn__q8_gemm_pack: panels of NR columns: NR int32 bases, NR
@@ -144,7 +144,7 @@ typedef struct qn_f32_pool {
  * multiple of 64 bytes.
  * c: rows of c_stride elements; the kernel walks all panels of nc. mr in 1..MR. */
 #define QN_Q8_PAIRS_K 2048
-enum { QN_Q8_SUMS_STEP = 32 };
+enum { QN_Q8_SUMS_STEP = 32, QN_Q8_SUMS_OVER = 7 };
 typedef struct qn_q8_out {
     int32_t zero, lo, hi; /* all of them values of one 8-bit type */
     bool is_float;

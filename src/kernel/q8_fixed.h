@@ -42,15 +42,7 @@ static inline int32_t qn_fixed_divide(int32_t x, int n)
 
 /* x times the multiplier, rounded once (ties up), or twice: to a high product first, then by the
  * exponent; beyond int32: its ends. */
-static inline int32_t qn_fixed_times(int32_t x, qn_multiplier fixed, bool once)
-{
-    const int left = fixed.exponent > 0 ? fixed.exponent : 0;
-    if (once)
-        return qn_fixed_saturate(
-            qn_fixed_half_up((int64_t)x * fixed.multiplier, 31 - fixed.exponent));
-    const int32_t moved = qn_fixed_saturate((int64_t)x * (INT64_C(1) << left));
-    return qn_fixed_divide(qn_fixed_high_product(moved, fixed.multiplier), left - fixed.exponent);
-}
+int32_t qn__fixed_times(int32_t x, qn_multiplier fixed, bool once);
 
 /* --- rows of sums to bytes ----------------------------------------------------------------------
  * out[r][i] = saturate to lo..hi of sums[r][i] times fixed[i], plus zero, as a byte: signed if
@@ -68,6 +60,9 @@ typedef struct qn_q8_fixed_args {
     size_t out_stride;
 } qn_q8_fixed_args;
 typedef void (*qn_q8_fixed_fn)(const qn_q8_fixed_args *args);
+/* For implementations: so many columns from c0 on are done by the reference, those behind them by
+ * fn. */
+void qn__q8_fixed_skip(const qn_q8_fixed_args *args, size_t c0, size_t columns, qn_q8_fixed_fn fn);
 typedef struct qn_q8_fixed {
     qn_q8_fixed_fn fn;
     const char *name;

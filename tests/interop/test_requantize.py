@@ -1,6 +1,7 @@
 """Requantization by integers: gemmlowp's multiplier and shift, rounded twice or once, and shifts,
 against a model in Python's own integers; carried by .onnx and .qnm files."""
 
+import json
 import math
 
 import numpy as np
@@ -177,6 +178,20 @@ def run(path, model, named, folder, *options):
     (got,) = quench_outputs(path, inputs, folder / "run", *options)
     constants = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
     return np.rint(got / constants["ys"]).astype(int) + int(constants["yz"])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("make", [conv, matmul, depthwise])
+def test_bench_takes_the_kind_of_the_file_and_runs_kernels(quench, make, kind, tmp_path):
+    model, _, _ = make(np.random.default_rng(1), kind)
+    onnx.save(model, tmp_path / "m.onnx")
+    for name in ("k.onnx", "k.qnm"):
+        made = quench("convert", tmp_path / "m.onnx", "-o", tmp_path / name, "--requantize", kind)
+        assert made.returncode == 0, made.stderr
+        result = quench("bench", tmp_path / name, "--rounds", 1, "--layers", "--json")
+        assert result.returncode == 0, result.stderr
+        (layer,) = [x for x in json.loads(result.stdout)["layers"] if x["node"] == "node"]
+        assert layer["kernel"].startswith("qn__q8_")
 
 
 def test_onnx_says_it_in_its_metadata_and_other_properties_stay(quench, tmp_path):

@@ -119,8 +119,8 @@ static q8_outputs q8_outputs_make(size_t rows, size_t columns, size_t stride, co
 
                     .is_sums = out->is_sums,
                     .is_float = out->is_float && !out->is_sums};
-    const size_t bytes = (rows + 2) * stride * o.elem;
-    o.memory = need(malloc(bytes));
+    const size_t bytes = (rows + 2 + QN_Q8_SUMS_OVER) * stride * o.elem;
+    o.memory = need(aligned_alloc(64, (bytes + 63) / 64 * 64));
     for (size_t i = 0; i < bytes; i++)
         o.memory[i] = (uint8_t)(0xa5 + i * 7);
     return o;
@@ -141,11 +141,13 @@ static void q8_compare(const char *kernel, q8_class kind, const char *shape,
 {
     n_checks++;
     const size_t elem = got->elem;
-    for (size_t i = 0; i < (got->rows + 2) * got->stride; i++) {
+    const size_t over = got->is_sums ? QN_Q8_SUMS_OVER : 0;
+    for (size_t i = 0; i < (got->rows + over + 2) * got->stride; i++) {
         const uint8_t *const e = expected->memory + i * elem, *const g = got->memory + i * elem;
         const bool inside =
             i >= got->stride && i < (got->rows + 1) * got->stride && i % got->stride < got->columns;
-        const bool behind = got->is_sums && i >= got->stride && i < (got->rows + 1) * got->stride;
+        const bool behind =
+            got->is_sums && i >= got->stride && i < (got->rows + over + 1) * got->stride;
         const bool may_write = inside || behind;
         float ef = 0, gf = 0;
         if (inside && got->is_float) {
@@ -389,6 +391,8 @@ static void test_q8_igemm(const qn_q8_igemm *kernel, const qn_q8_igemm *referenc
             q8_igemm_case(kernel, reference, 3, 130, 257, 1, (q8_class)kind);
             q8_igemm_case(kernel, reference, 5, 33, 1027, 1, (q8_class)kind);
         }
+        for (size_t m = 1; m <= 8; m++)
+            q8_igemm_case(kernel, reference, m, 97, 1 + rng() % 100, 1 + rng() % 3, (q8_class)kind);
         for (size_t m = 1; m <= mr; m++)
             for (size_t n = 1; n <= 4 * nr; n += 1 + n / 5)
                 q8_igemm_case(kernel, reference, m, n, 11, 3, (q8_class)kind);

@@ -212,7 +212,7 @@ static sample *loops_make(uint64_t seed)
     net_random_state = seed * 7907 + 11;
     s->n = net_start();
     builder *const b = &s->n->b;
-    const uint32_t kind = net_random(7);
+    const uint32_t kind = net_random(9);
     const int64_t dims[4] = {between(1, 2), between(1, kind == 2 ? 700 : 90), between(3, 6),
                              between(3, 6)};
     qn_tensor *const x = bytes_into(s, s->x, 4, dims, 0.05f);
@@ -247,6 +247,12 @@ static sample *loops_make(uint64_t seed)
         for (size_t i = 0; i < (size_t)(slopes[0] * slopes[2]); i++)
             s->x2[i] = 0.2f * net_random_float();
         y = NODE(b, PRELU, "y", x, build_const(b, "slopes", QN_DTYPE_F32, s->x2, 3, slopes));
+    } else if (kind == 7) {
+        qn_tensor *const parts[3] = {x, bytes_into(s, s->x2, 4, dims, 0.03f), x};
+        y = build_node(b, QN_OP_CONCAT, "y", 3, parts);
+        set_int(b, y, "axis", 1);
+    } else if (kind == 8) {
+        y = NODE(b, REQUANTIZE, "y", x);
     } else {
         y = NODE(b, SIGMOID, "y", x);
     }

@@ -26,13 +26,8 @@ void qn__q8_fixed_neon(const qn_q8_fixed_args *args)
             least = shift[i] > least ? shift[i] : least;
         }
         if (least > 0) { /* which sums of products hardly have */
-            qn_q8_fixed_args some = *args;
-            some.n = n;
-            some.sums = sums;
-            some.fixed += c0;
-            some.out = out;
-            qn__q8_fixed_scalar(&some);
-            continue;
+            qn__q8_fixed_skip(args, c0, 8, qn__q8_fixed_neon);
+            return;
         }
         const int32x4_t m0 = vld1q_s32(multiplier), m1 = vld1q_s32(multiplier + 4);
         const int32x4_t s0 = vld1q_s32(shift), s1 = vld1q_s32(shift + 4);

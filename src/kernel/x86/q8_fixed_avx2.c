@@ -21,5 +21,8 @@
 #define SWAP_MIDDLE(v)                                                                             \
     _mm256_shuffle_epi8(v, _mm256_broadcastsi128_si256(                                            \
                                _mm_set_epi32(0x0f0d0e0c, 0x0b090a08, 0x07050604, 0x03010200)))
-#define PUT(p, v, i, n) STORE_ROW(p, v, i, n)
+#define PUT(p, v, i, n) STORE_ROW(p, v, i, LANES)
+#define LEAST LANES
+#define FIRST_PAIRS(p, n) ((void)(n), LOAD(p))
+#define LAST_PAIRS(p, n) LOAD(p + LANES / 2)
 #include "kernel/x86/q8_fixed_tmpl.h"

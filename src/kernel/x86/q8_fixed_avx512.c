@@ -19,5 +19,10 @@
 #define SIGNS(v) _mm512_movepi32_mask(v)
 #define SWAP_MIDDLE(v)                                                                             \
     _mm512_shuffle_epi8(v, _mm512_set4_epi32(0x0f0d0e0c, 0x0b090a08, 0x07050604, 0x03010200))
+#define LEAST 1
+#define SOME_PAIRS(p, mask)                                                                        \
+    _mm512_mask_loadu_epi64(SET1_64(-(INT64_C(1) << 32)), (__mmask8)(mask), p)
+#define FIRST_PAIRS(p, n) SOME_PAIRS(p, first16(n))
+#define LAST_PAIRS(p, n) SOME_PAIRS(p + LANES / 2, first16(n) >> 8)
 #define PUT(p, v, i, n) _mm_mask_storeu_epi8(p, first16(n), _mm512_extracti32x4_epi32(v, i))
 #include "kernel/x86/q8_fixed_tmpl.h"

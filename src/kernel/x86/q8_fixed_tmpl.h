@@ -37,13 +37,8 @@ static inline __attribute__((always_inline)) VEC times(const int32_t *sums, cons
 static inline __attribute__((always_inline)) bool read_columns(const qn_multiplier *from, size_t n,
                                                                const VEC round, columns *c)
 {
-    qn_multiplier some[LANES];
-    if (n < LANES) {
-        for (size_t i = 0; i < LANES; i++)
-            some[i] = from[i < n ? i : 0];
-        from = some;
-    }
-    const VEC a = LOAD(from), b = LOAD(from + LANES / 2), bits = SET1_64(30), one = SET1_64(1);
+    const VEC a = FIRST_PAIRS(from, n), b = LAST_PAIRS(from, n);
+    const VEC bits = SET1_64(30), one = SET1_64(1);
     c->even = EVENS(a, b);
     c->odd = ODDS(a, b);
     const VEC n_even = SUB32(bits, SHR64(c->even, 32)), n_odd = SUB32(bits, SHR64(c->odd, 32));
@@ -51,18 +46,6 @@ static inline __attribute__((always_inline)) bool read_columns(const qn_multipli
     c->round_odd = ADD64(SLLV64(one, n_odd), round);
     c->shift = SUB32(LOWS(n_even, n_odd), SET1(31));
     return SIGNS(OR(c->shift, LOWS(c->even, c->odd))) == 0;
-}
-
-/* Columns that the vectors leave out. */
-static __attribute__((noinline)) void by_reference(const qn_q8_fixed_args *args, size_t c0,
-                                                   size_t n)
-{
-    qn_q8_fixed_args some = *args;
-    some.n = n;
-    some.sums += c0;
-    some.fixed += c0;
-    some.out += c0;
-    qn__q8_fixed_scalar(&some);
 }
 
 void FIXED(const qn_q8_fixed_args *args)
@@ -80,9 +63,9 @@ void FIXED(const qn_q8_fixed_args *args)
         const int32_t *sums = args->sums + c0;
         uint8_t *out = args->out + c0;
         columns c;
-        if (!read_columns(args->fixed + c0, n, round, &c)) {
-            by_reference(args, c0, n);
-            continue;
+        if (n < LEAST || !read_columns(args->fixed + c0, n, round, &c)) {
+            qn__q8_fixed_skip(args, c0, LANES, FIXED);
+            return;
         }
         size_t from = args->sums_stride, to = args->out_stride, third = 2 * from, next = 2 * to;
         size_t fourth = 3 * from, last = 3 * to;

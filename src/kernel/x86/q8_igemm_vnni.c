@@ -36,7 +36,8 @@ typedef struct place {
     uint8_t *c;
     size_t times, n, columns;
     const uint8_t *from; /* what every row begins with, panel by panel */
-    __m512i (*sums)[NP]; /* where one tile ends unless bytes are written */
+    __m512i *sums;       /* where tiles end unless bytes are written */
+    size_t sums_step;    /* vectors from one row to the next */
 } place;
 
 /* The first n rows as bytes, more than `few`. */
@@ -114,6 +115,7 @@ tiles(const size_t mr, const size_t few, const size_t np, const product *g, cons
     const uint8_t *const *a = p->a;
     const uint8_t *ahead = p->ahead;
     uint8_t *c = p->c;
+    __m512i *sums = p->sums;
     size_t step = g->panel_bytes;
     const size_t kc = g->kc, n = p->n, a_step = g->a_step;
     const __mmask64 first = ~0ull >> (64 - p->columns);
@@ -140,14 +142,18 @@ tiles(const size_t mr, const size_t few, const size_t np, const product *g, cons
                 one_tap(mr, np, acc, rows, kc, &w, step, false, NULL, 0);
         }
         if (!g->in_bytes) {
+            __m512i *to = sums;
 #pragma GCC unroll 16
-            for (size_t m = 0; m < mr; m++)
+            for (size_t m = 0; m < mr; m++, to += p->sums_step) {
+                __asm__("" : "+r"(to)); /* one pointer, not one for each row */
 #pragma GCC unroll 4
                 for (size_t j = 0; j < np; j++)
-                    p->sums[m][j] = acc[m][j];
-            return;
+                    to[j] = acc[m][j];
+            }
+            sums += n * p->sums_step;
+        } else {
+            put_bytes(g, mr, few, np, n, begin - NR * sizeof(float), step, first, c, acc);
         }
-        put_bytes(g, mr, few, np, n, begin - NR * sizeof(float), step, first, c, acc);
         if (--times == 0)
             return;
         a += n;
@@ -190,12 +196,8 @@ static void put_sums(const product *g, const place *p, size_t np, const qn_q8_ou
         const size_t n = p->columns - j * NR < NR ? p->columns - j * NR : NR;
         const __m512 scale = _mm512_loadu_ps(p->w + NR * sizeof(int32_t) + j * g->panel_bytes);
         for (size_t m = 0; m < p->n; m++) {
-            const __m512 v = _mm512_mul_ps(_mm512_cvtepi32_ps(p->sums[m][j]), scale);
+            const __m512 v = _mm512_mul_ps(_mm512_cvtepi32_ps(p->sums[m * NP + j]), scale);
             const size_t at = m * g->c_stride + j * NR;
-            if (out->is_sums) {
-                _mm512_storeu_si512((int32_t *)(void *)p->c + at, p->sums[m][j]);
-                continue;
-            }
             if (out->is_float) {
                 _mm512_mask_storeu_ps((float *)(void *)p->c + at, first16(n),
                                       _mm512_min_ps(hi, _mm512_max_ps(lo, v)));
@@ -250,13 +252,16 @@ static void rows_of_tiles(const product *g, place *p, size_t np, ahead *next, co
         next->at += bytes;
         next->bytes -= bytes;
     }
-    if (g->in_bytes) {
+    const size_t elem = out->is_float ? sizeof(float) : 1;
+    if (out->is_sums)
+        p->sums = (__m512i *)(void *)p->c;
+    if (g->in_bytes || out->is_sums) {
         run_tiles(g, p, np);
         p->a += times * p->n;
-        p->c += times * p->n * g->c_stride;
+        p->c += times * p->n * g->c_stride * elem;
         return;
     }
-    const size_t elem = out->is_float ? sizeof(float) : 1;
+    p->times = 1;
     for (size_t i = 0; i < times; i++) {
         run_tiles(g, p, np);
         put_sums(g, p, np, out);
@@ -271,7 +276,7 @@ static void all_columns(const product *g, size_t mr, size_t nc, const uint8_t *c
     const size_t elem = out->is_float ? sizeof(float) : 1;
     const size_t step = out->ahead_twice ? 2 * AHEAD_STEP : AHEAD_STEP;
     ahead next = {out->ahead, out->ahead_bytes, step, g->ks * (g->kc / KR) * step};
-    __m512i sums[MR / 2][NP];
+    __m512i sums[MR / 2 * NP];
     for (size_t panels = (nc + NR - 1) / NR, np; panels > 0; panels -= np) {
         np = panels_at_once(mr, panels, g->ks * g->kc);
         const size_t columns = nc < np * NR ? nc : np * NR;
@@ -285,7 +290,8 @@ static void all_columns(const product *g, size_t mr, size_t nc, const uint8_t *c
                    .n = (uint32_t)mr / cuts,
                    .columns = columns,
                    .from = w,
-                   .sums = sums};
+                   .sums = sums,
+                   .sums_step = out->is_sums ? g->c_stride / NR : NP};
         rows_of_tiles(g, &p, np, &next, out);
         if (longer > 0) {
             p.times = longer;
@@ -342,7 +348,7 @@ static void long_row(product *g, size_t nc, size_t kc, const uint8_t *const *a, 
 {
     const size_t ks = g->ks, a_step = g->a_step;
     const size_t elem = out->is_float ? sizeof(float) : 1;
-    __m512i sums[MR / 2][NP];
+    __m512i sums[MR / 2 * NP];
     g->in_bytes = false;
     g->ks = 1;
     g->a_step = MR;
@@ -354,7 +360,8 @@ static void long_row(product *g, size_t nc, size_t kc, const uint8_t *const *a, 
                    .n = 1,
                    .columns = nc - n < NR ? nc - n : NR,
                    .from = w,
-                   .sums = sums};
+                   .sums = sums,
+                   .sums_step = NP};
         for (size_t t = 0; t < ks; t++) {
             for (size_t k = 0; k < kc; k += PART) {
                 const size_t part = kc - k < PART ? kc - k : PART;
@@ -366,7 +373,10 @@ static void long_row(product *g, size_t nc, size_t kc, const uint8_t *const *a, 
             }
         }
         p.w = w;
-        put_sums(g, &p, 1, out);
+        if (out->is_sums)
+            memcpy(c, sums, sizeof sums[0]);
+        else
+            put_sums(g, &p, 1, out);
     }
 }
 

@@ -31,5 +31,5 @@ bool qn__fixed_make(double real, qn_requantize kind, qn_multiplier *out)
 
 int32_t qn__fixed_apply(int32_t x, qn_multiplier fixed, qn_requantize kind)
 {
-    return qn_fixed_times(x, fixed, qn_fixed_once(kind));
+    return qn__fixed_times(x, fixed, qn_fixed_once(kind));
 }

@@ -292,54 +292,53 @@ static void copy_row(const qn_q8_depthwise *d, const part *p, ptrdiff_t y, uint8
                 to[j] ^= 0x80;
 }
 
-/* Part of a call with its bytes made of sums. Where windows have edges rows of outputs are whole.
- */
-static void fixed_part(const qn_q8_depthwise *d, const qn_q8_dwconv_args *call, size_t y, size_t x,
-                       size_t n, size_t c0, size_t channels, size_t rows, int32_t *sums)
-{
+typedef struct fixed_room {
+    _Alignas(ALIGN) int32_t sums[QN_Q8_SUMS + QN_Q8_FIXED_OVER];
     const uint8_t *in[ROWS * TAPS];
-    const size_t column = (size_t)(call->bias - d->bias) + c0;
-    qn_q8_dwconv_args args = *call;
-    for (size_t i = 0; i < rows * args.kh; i++)
-        in[i] = call->in[y * args.kh + i] + x * args.in_step + c0;
-    args.in = in;
-    args.rows = rows;
-    args.n = n;
-    args.channels = channels;
-    args.w += c0;
-    args.bias += c0;
-    args.scale += c0;
-    args.out = sums;
-    args.out_step = qn_q8_sums_stride(channels);
-    args.out_row = n * args.out_step;
+} fixed_room;
+
+/* Bytes made of sums, part by part. Where windows have edges rows of outputs are whole. */
+static __attribute__((noinline)) void call_in_parts(const qn_q8_depthwise *d,
+                                                    const qn_q8_dwconv_args *all, fixed_room *room)
+{
+    const size_t c = fixed_channels(d, all->channels), step = qn_q8_sums_stride(c);
+    const size_t fit = QN_Q8_SUMS / step, most_x = all->n < fit ? all->n : fit;
+    qn_q8_dwconv_args args = *all;
+    args.in = room->in;
+    args.channels = c;
+    args.out = room->sums;
+    args.out_step = step;
     args.format.is_float = args.format.is_sums = true;
-    d->kernel.fn(&args);
-    /* Rows that are whole are one. */
-    const size_t together = call->out_row == n * call->out_step ? rows : 1;
-    for (size_t r = 0; r < rows; r += together)
-        qn__q8_fixed_rows(&d->fixed, &d->format, sums + r * args.out_row, together * n, channels,
-                          column,
-                          (uint8_t *)call->out + (y + r) * call->out_row + x * call->out_step + c0,
-                          call->out_step);
+    for (size_t c0 = 0; c0 < all->channels; c0 += c) {
+        if (all->channels - c0 < c) /* the last ones overlap the ones before */
+            c0 = all->channels - c;
+        args.w = all->w + c0;
+        args.bias = all->bias + c0;
+        args.scale = all->scale + c0;
+        for (size_t y = 0; y < all->rows; y += args.rows)
+            for (size_t x = 0; x < all->n; x += args.n) {
+                uint8_t *to = (uint8_t *)all->out + y * all->out_row + x * all->out_step + c0;
+                args.n = all->n - x < most_x ? all->n - x : most_x;
+                args.rows = all->rows - y < fit / most_x ? all->rows - y : fit / most_x;
+                args.out_row = args.n * step;
+                for (size_t i = 0; i < args.rows * args.kh; i++)
+                    room->in[i] = all->in[y * args.kh + i] + x * args.in_step + c0;
+                d->kernel.fn(&args);
+                for (size_t r = 0; r < args.rows; r++, to += all->out_row)
+                    qn__q8_fixed_rows(&d->fixed, &d->format, room->sums + r * args.out_row, args.n,
+                                      c, (size_t)(args.bias - d->bias), to, all->out_step);
+            }
+    }
 }
 
-static void call_kernel(const qn_q8_depthwise *d, const qn_q8_dwconv_args *args)
+static __attribute__((noinline)) void call_kernel(const qn_q8_depthwise *d,
+                                                  const qn_q8_dwconv_args *args)
 {
-    _Alignas(64) int32_t sums[QN_Q8_SUMS + QN_Q8_FIXED_OVER];
-    if (d->fixed.columns == NULL) {
+    fixed_room room;
+    if (d->fixed.columns != NULL)
+        call_in_parts(d, args, &room);
+    else
         d->kernel.fn(args);
-        return;
-    }
-    const size_t c = fixed_channels(d, args->channels), fit = QN_Q8_SUMS / qn_q8_sums_stride(c);
-    const size_t most_x = args->n < fit ? args->n : fit, most_y = fit / most_x;
-    for (size_t c0 = 0; c0 < args->channels; c0 += c) {
-        /* The last channels overlap the ones before. */
-        const size_t from = args->channels - c0 < c ? args->channels - c : c0;
-        for (size_t y = 0; y < args->rows; y += most_y)
-            for (size_t x = 0; x < args->n; x += most_x)
-                fixed_part(d, args, y, x, args->n - x < most_x ? args->n - x : most_x, from, c,
-                           args->rows - y < most_y ? args->rows - y : most_y, sums);
-    }
 }
 
 /* The kernel's call for n outputs from the part's output x on. */

@@ -12,9 +12,8 @@ enum { WEIGHT_BLOCK_BYTES = 512 << 10, INPUT_BLOCK_BYTES = 512 << 10, TASKS_PER_
 enum { AHEAD_BYTES = 512 << 10 };
 /* Columns are cut at multiples of this many panels: what a kernel may take at once. */
 enum { PANEL_STEP = 3 };
-/* And at multiples of this many where sums are requantized: the rows of all kernels have room for
- * so many. */
-enum { FIXED_PANELS = 12 };
+/* And at multiples of this many where sums are held: there is room for so many of all kernels. */
+enum { HELD_PANELS = 12 };
 
 __attribute__((cold)) bool qn__q8_activations(const qn_plan *plan, const qn_qparams *x)
 {
@@ -179,6 +178,7 @@ typedef struct blocks {
     size_t panels, panels_per_block, column_blocks;
     bool rows_outer; /* task order: row blocks outside, column blocks inside */
     size_t threads;
+    size_t held_columns; /* whose sums are held at once */
 } blocks;
 
 static size_t div_up(size_t a, size_t b)
@@ -252,6 +252,10 @@ static blocks plan_blocks(const qn_q8_job *job, size_t threads)
 {
     const qn_q8_packed *const p = job->packed;
     blocks b = {.job = job, .threads = threads, .row_blocks = 1, .column_blocks = 1};
+    if (job->fixed.columns != NULL) {
+        const size_t unit = HELD_PANELS * p->kernel.nr;
+        b.held_columns = QN_Q8_SUMS / (p->kernel.mr + QN_Q8_SUMS_OVER) / unit * unit;
+    }
     b.cut = cut_runs(job);
     b.tiles = div_up(job->m, b.cut != 0 ? b.cut : p->kernel.mr);
     b.units = b.cut == 0 && p->kernel.unit != 0 ? div_up(job->m, p->kernel.unit) : b.tiles;
@@ -348,9 +352,10 @@ void qn__q8_fixed_rows(const qn_q8_by_fixed *fixed, const qn_q8_out *out, const 
     fixed->fn(&args);
 }
 
-/* Rows of sums of which no bytes are made yet. */
+/* Rows of sums of which no bytes are made yet, and room for pointers. */
 typedef struct held_rows {
     _Alignas(64) int32_t sums[QN_Q8_SUMS + QN_Q8_FIXED_OVER];
+    const uint8_t *pointers[QN_Q8_STACK_ROWS];
     size_t rows;
     uint8_t *c;
 } held_rows;
@@ -364,36 +369,34 @@ static void put_held(const qn_q8_job *job, held_rows *held, size_t n, size_t col
 }
 
 /* A tile of sums below those held; of very many columns some at a time. */
-static void fixed_tile(const qn_q8_job *job, size_t mr, size_t nc, const uint8_t *const *a,
-                       const uint8_t *packed, uint8_t *c, size_t column, qn_q8_out out,
+static void fixed_tile(const blocks *b, size_t mr, size_t nc, const uint8_t *const *a,
+                       const uint8_t *packed, uint8_t *c, size_t column, qn_q8_out *out,
                        held_rows *held)
 {
+    const qn_q8_job *const job = b->job;
     const qn_q8_packed *const p = job->packed;
-    const size_t unit = FIXED_PANELS * p->kernel.nr, most = QN_Q8_SUMS / mr / unit * unit;
-    const size_t ahead_bytes = out.ahead_bytes, stride = qn_q8_sums_stride(nc < most ? nc : most);
-    const uint8_t *const ahead = out.ahead;
-    out.is_float = out.is_sums = true;
-    if ((held->rows + mr) * stride > QN_Q8_SUMS)
+    const size_t stride = qn_q8_sums_stride(nc < b->held_columns ? nc : b->held_columns);
+    if ((held->rows + mr + QN_Q8_SUMS_OVER) * stride > QN_Q8_SUMS)
         put_held(job, held, nc, column);
     for (size_t n = 0, part; n < nc; n += part) {
-        part = nc - n < most ? nc - n : most;
-        if (ahead != NULL)
-            out.ahead = ahead + ahead_bytes * n / nc;
-        out.ahead_bytes = ahead_bytes * part / nc;
+        part = nc - n < b->held_columns ? nc - n : b->held_columns;
         if (held->rows == 0)
             held->c = c + n;
-        p->kernel.fn(mr, part, p->kc, p->ks, a, p->flip, p->safe,
-                     packed + n / p->kernel.nr * p->panel_bytes, held->sums + held->rows * stride,
-                     stride, &out);
+        p->kernel.fn(mr, part, p->kc, p->ks, a, p->flip, p->safe, packed,
+                     held->sums + held->rows * stride, stride, out);
         held->rows += mr;
-        if (part < nc)
-            put_held(job, held, part, column + n);
+        if (part == nc)
+            break;
+        put_held(job, held, part, column + n);
+        packed += b->held_columns / p->kernel.nr * p->panel_bytes;
+        out->ahead_bytes = 0;
     }
 }
 
 /* Tiles [begin, end) of a block of columns of a group; a thread's rows go on to tile `last`. */
-static void run_tiles(const blocks *b, size_t group, size_t column_block, size_t begin, size_t end,
-                      size_t last)
+static __attribute__((noinline)) void run_tiles(const blocks *b, size_t group, size_t column_block,
+                                                size_t begin, size_t end, size_t last,
+                                                held_rows *held)
 {
     const qn_q8_job *const job = b->job;
     const qn_q8_packed *const p = job->packed;
@@ -403,9 +406,6 @@ static void run_tiles(const blocks *b, size_t group, size_t column_block, size_t
     const size_t nc = p->n - n0 < n_block ? p->n - n0 : n_block;
     const uint8_t *const packed =
         p->data + group * p->group_bytes + column_block * b->panels_per_block * p->panel_bytes;
-    const uint8_t *stack_rows[QN_Q8_STACK_ROWS];
-    held_rows held;
-    held.rows = 0;
     even_cut unit = cut_from(begin, b->units, b->tiles), row;
     if (b->cut != 0)
         row = (even_cut){.at = unit.at * b->cut, .whole = b->cut, .parts = 1};
@@ -414,29 +414,31 @@ static void run_tiles(const blocks *b, size_t group, size_t column_block, size_t
     const size_t unit_end = last == b->tiles ? b->units : last * b->units / b->tiles;
     const look_ahead ahead = make_look_ahead(b, group, column_block, unit_end - unit.at);
     qn_q8_out out = job->out;
+    if (job->fixed.columns != NULL)
+        out.is_float = out.is_sums = true;
     for (size_t tile = begin; tile < end; tile++) {
         const size_t u0 = unit.at, m0 = row.at;
         cut_next(&unit, 1);
         cut_next(&row, unit.at - u0);
         const size_t mr = (row.at < job->m ? row.at : job->m) - m0;
         const uint8_t **const a =
-            job->row_buffer == NULL ? stack_rows
+            job->row_buffer == NULL ? held->pointers
                                     : job->row_buffer + (group * b->tiles + tile) * p->ks * mr_max;
         job->rows(job, group, m0, mr, a);
         uint8_t *const c =
             (uint8_t *)job->c + (group * job->c_group + m0 * job->c_stride + n0) * elem;
         set_ahead(&ahead, u0, unit.at, unit_end - u0, &out);
         if (job->fixed.columns != NULL)
-            fixed_tile(job, mr, nc, a, packed, c, group * p->n + n0, out, &held);
+            fixed_tile(b, mr, nc, a, packed, c, group * p->n + n0, &out, held);
         else
             p->kernel.fn(mr, nc, p->kc, p->ks, a, p->flip, p->safe, packed, c, job->c_stride, &out);
         if (job->finish != NULL)
             job->finish(job, m0, mr, n0, nc);
     }
-    put_held(job, &held, nc, group * p->n + n0);
+    put_held(job, held, nc, group * p->n + n0);
 }
 
-static __attribute__((cold, noinline)) void run_part(const blocks *b, size_t index)
+static __attribute__((cold, noinline)) void run_part(const blocks *b, size_t index, held_rows *held)
 {
     const size_t tasks = b->row_blocks * b->column_blocks;
     const size_t group = index / tasks, task = index % tasks;
@@ -448,17 +450,19 @@ static __attribute__((cold, noinline)) void run_part(const blocks *b, size_t ind
                             ? (row_block * b->threads / b->row_blocks + 1) * b->tiles / b->threads
                             : end;
     run_tiles(b, group, column_block, row_block * b->tiles / b->row_blocks, end,
-              last < end ? end : last);
+              last < end ? end : last, held);
 }
 
 /* Divisions take longer than all else that a small layer has to do. */
 static void run_task(void *arg, size_t index)
 {
     const blocks *const b = arg;
+    held_rows held;
+    held.rows = 0;
     if (b->row_blocks == 1 && b->column_blocks == 1)
-        run_tiles(b, index, 0, 0, b->tiles, b->tiles);
+        run_tiles(b, index, 0, 0, b->tiles, b->tiles, &held);
     else
-        run_part(b, index);
+        run_part(b, index, &held);
 }
 
 void qn__q8_run(const qn_q8_job *job, qn_pool *pool)

@@ -46,7 +46,7 @@ static inline qn_q8_by_fixed qn_q8_by_fixed_of(const qn_requant *requant)
     return (qn_q8_by_fixed){requant->fixed_fn, requant->fixed, qn_fixed_once(requant->kind)};
 }
 /* Sums on the stack: a row of outputs of a picture, or a tile of rows and some panels. */
-enum { QN_Q8_SUMS = 7168 };
+enum { QN_Q8_SUMS = 7680 };
 /* From one row of them to the next. */
 static inline size_t qn_q8_sums_stride(size_t n)
 {

@@ -175,6 +175,8 @@ static qn_status make_integers(const qn_plan *plan, const qn_step *step, qbinary
         const int32_t qb = qn_qload(&byte, b->dtype, 0) - b->zero;
         s->a_ints[i] = product ? qa : qn__fixed_apply(qa * (1 << SUM_BITS), fa, s->kind);
         s->b_ints[i] = product ? qb : qn__fixed_apply(qb * (1 << SUM_BITS), fb, s->kind);
+        if (step->node->op == QN_OP_SUB)
+            s->b_ints[i] = -s->b_ints[i];
     }
     return QN_OK;
 }
@@ -300,7 +302,7 @@ static int repeated_row(const qn_broadcast *b)
     return b->strides[1][0] == 0 && b->strides[0][0] == row ? 1 : -1;
 }
 
-static void integers_part(const qbinary_state *s, qn_op op, const uint8_t *a, const uint8_t *b,
+static void integers_part(const qbinary_state *s, bool product, const uint8_t *a, const uint8_t *b,
                           uint8_t *dst, size_t n)
 {
     const size_t axis = s->broadcast.rank - 1;
@@ -321,10 +323,12 @@ static void integers_part(const qbinary_state *s, qn_op op, const uint8_t *a, co
         fixed[i] = s->fixed;
     for (size_t i0 = 0, part; i0 < n; i0 += part) {
         part = n - i0 < PART ? n - i0 : PART;
-        for (size_t i = 0; i < part; i++, a += sa, b += sb) {
-            const int32_t x = s->a_ints[*a], y = s->b_ints[*b];
-            sums[i] = op == QN_OP_MUL ? x * y : op == QN_OP_SUB ? x - y : x + y;
-        }
+        if (product)
+            for (size_t i = 0; i < part; i++, a += sa, b += sb)
+                sums[i] = s->a_ints[*a] * s->b_ints[*b];
+        else
+            for (size_t i = 0; i < part; i++, a += sa, b += sb)
+                sums[i] = s->a_ints[*a] + s->b_ints[*b];
         /* Whole rows of SAME, then what is left. */
         args.n = SAME;
         args.rows = part / SAME;
@@ -349,7 +353,7 @@ static void qbinary_part(const qbinary_job *job, const uint8_t *a, const uint8_t
     }
     const size_t axis = s->broadcast.rank - 1;
     if (s->kind != QN_REQUANTIZE_DEFAULT) {
-        integers_part(s, job->op, a, b, dst, n);
+        integers_part(s, job->op == QN_OP_MUL, a, b, dst, n);
         return;
     }
     const ptrdiff_t sa = (ptrdiff_t)s->broadcast.strides[0][axis];

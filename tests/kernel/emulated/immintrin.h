@@ -30,6 +30,7 @@
 #undef _mm512_mask_storeu_epi8
 #undef _mm512_maskz_loadu_epi8
 #undef _mm512_maskz_loadu_epi64
+#undef _mm512_mask_loadu_epi64
 #undef _mm512_maskz_loadu_ps
 #undef _mm512_mask_storeu_ps
 #undef _mm512_cvtepi32_ps
@@ -159,6 +160,17 @@ EMULATED_MASKED(8xf, __m256, float)
 #define _mm256_maskz_loadu_epi8(mask, p) emulated_load_32x8(mask, p)
 #define _mm512_mask_storeu_epi8(p, mask, v) emulated_store_64x8(p, mask, v)
 #define _mm512_maskz_loadu_epi8(mask, p) emulated_load_64x8(mask, p)
+EMULATED simde__m512i emulated_or_load_8x64(simde__m512i rest, uint8_t mask, const void *p)
+{
+    uint64_t lanes[8];
+    memcpy(lanes, &rest, sizeof lanes);
+    for (size_t i = 0; i < 8; i++)
+        if (mask >> i & 1)
+            memcpy(&lanes[i], (const char *)p + i * sizeof lanes[0], sizeof lanes[0]);
+    memcpy(&rest, lanes, sizeof lanes);
+    return rest;
+}
+#define _mm512_mask_loadu_epi64(rest, mask, p) emulated_or_load_8x64(rest, mask, p)
 #define _mm512_maskz_loadu_epi64(mask, p) emulated_load_8x64(mask, p)
 #define _mm512_maskz_loadu_ps(mask, p) emulated_load_16xf(mask, p)
 #define _mm512_mask_storeu_ps(p, mask, v) emulated_store_16xf(p, mask, v)
