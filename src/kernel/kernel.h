@@ -126,8 +126,9 @@ typedef struct qn_f32_pool {
  * if lo < 0. The product is rounded to float once; a NaN becomes lo. With is_float:
  * c[m][n] = clamp((float)acc * scale[n]). Bits are the same on every instruction set.
  *
- * a: ks groups of MR row pointers (entries at and above mr repeat a valid row); each row has kc
- * bytes, no over-read. w: packed by qn__q8_gemm_pack: panels of NR columns: NR int32 bases, NR
+ * a: ks groups of MR row pointers (those at and above mr, up to a multiple of long_rows or to MR,
+ * repeat a valid row); each row has kc bytes, no over-read.
+ * w: packed by qn__q8_gemm_pack: panels of NR columns: NR int32 bases, NR
  * float scales, then for each p and each group of KR consecutive k, NR times KR bytes, zero padded.
  * safe: what qn__q8_gemm_safe tells and the packing was told: for every column no sum of two
  * neighbouring products of a tap (k = 2i, 2i + 1) leaves int16, whatever the activations: kernels
@@ -143,6 +144,9 @@ typedef struct qn_q8_out {
     int32_t zero, lo, hi; /* all of them values of one 8-bit type */
     bool is_float;
     bool small_scales;  /* all scales are between -1 and 1, which saves a bound; never needed */
+    /* lo is zero, no scale is negative, and all sums are below 2^23, which saves an instruction:
+     * never needed. */
+    bool rectified;
     qn_clamp_f32 clamp; /* of floats */
     /* GEMM: what the caller will read next, to be prefetched meanwhile: half of a panel's bytes for
      * each ahead_panels of the kernel. */
@@ -165,6 +169,9 @@ typedef struct qn_q8_igemm {
      * should cut for: halves of up to so many rows. */
     size_t run;
     size_t unit;          /* not 0: rows that calls are best cut to multiples of, evenly */
+    /* Not 0: rows that a call is best given where they are long. Pointers from mr on are then read
+     * up to a multiple of it only. */
+    size_t long_rows;
     size_t ahead_panels;  /* of qn_q8_out.ahead; 0: nothing is prefetched */
     qn_q8_pairs_fn pairs; /* NULL: panels have no tables */
     const char *name;

@@ -357,7 +357,7 @@ static void few_k(size_t mr, size_t nc, size_t kc, size_t ks, const uint8_t *con
 {
     const size_t elem = out->is_float ? sizeof(float) : 1;
     /* Cut evenly, as callers do; tiles of such halves end at most where 32 rows do. */
-    const size_t upper = mr > QN_Q8_VNNI_MR ? mr / 2 : mr;
+    const size_t upper = mr > QN_Q8_VNNI_PART ? mr / 2 : mr;
     qn__q8_igemm_vnni_rows(upper, nc, kc, ks, a, MR, flip, w, c, c_stride, out);
     if (upper < mr)
         qn__q8_igemm_vnni_rows(mr - upper, nc, kc, ks, a + upper, MR, flip, w,

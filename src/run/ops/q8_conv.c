@@ -279,12 +279,16 @@ static void spaced_rows(const uint8_t **a, const uint8_t *first, size_t step, si
         a[i] = (const uint8_t *)low[0] + i * step;
 }
 
-/* Entries behind the rows of each tap repeat the last one. */
-static void repeat_last(const uint8_t **a, size_t ks, size_t mr, size_t mr_max)
+/* Entries behind the rows of each tap repeat the last one, as far as the kernel asks. Returns how
+ * many there are. */
+static size_t repeat_last(const qn_q8_igemm *kernel, const uint8_t **a, size_t ks, size_t mr)
 {
-    for (size_t p = 0; mr < mr_max && p < ks; p++, a += mr_max)
-        for (size_t r = mr; r < mr_max; r++)
+    const size_t part = kernel->long_rows != 0 ? kernel->long_rows : kernel->mr;
+    const size_t end = qn_round_up(mr, part);
+    for (size_t p = 0; mr < end && p < ks; p++, a += kernel->mr)
+        for (size_t r = mr; r < end; r++)
             a[r] = a[mr - 1];
+    return end;
 }
 
 /* Output pixel i reads input pixel i. */
@@ -293,7 +297,7 @@ static void direct_rows(const qn_q8_job *job, size_t group, size_t m0, size_t mr
     const conv_call *const call = job->ctx;
     const size_t c = call->s->window.c;
     spaced_rows(a, call->in + group * call->s->cin + m0 * c, c, mr);
-    repeat_last(a, 1, mr, job->packed->kernel.mr);
+    repeat_last(&job->packed->kernel, a, 1, mr);
 }
 
 /* Row pointers of a window with taps outside the input. */
@@ -352,7 +356,7 @@ static void tap_rows(const qn_q8_job *job, size_t group, size_t m0, size_t mr, c
             image += w->h * w->w * w->c;
         }
     }
-    repeat_last(a, ks, mr, mr_max);
+    repeat_last(&job->packed->kernel, a, ks, mr);
 }
 
 /* With QN_Q8_ROWS no tap leaves the buffer: those of the first one, moved. */
@@ -376,13 +380,13 @@ static void buffer_rows(const qn_q8_job *job, size_t group, size_t m0, size_t mr
             at += (ptrdiff_t)(w->h * w->w * w->c) - (ptrdiff_t)(w->oh * row);
         }
     }
-    repeat_last(a, 1, mr, mr_max);
+    const size_t end = repeat_last(&job->packed->kernel, a, 1, mr);
     for (size_t p = 1; p < job->packed->ks; p++) {
         const uintptr_t tap = (uintptr_t)s->taps[p];
         pointers *const to = (pointers *)(void *)(a + p * mr_max);
         const pointers *const from = (const pointers *)(void *)a;
 #pragma GCC unroll 4
-        for (size_t r = 0; r < mr_max / 2; r++)
+        for (size_t r = 0; r < end / 2; r++)
             to[r] = from[r] + tap;
     }
 }

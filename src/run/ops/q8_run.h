@@ -34,7 +34,7 @@ typedef struct qn_q8_packed {
     size_t bytes, group_bytes, panel_bytes;
     size_t n, kc, ks, groups;
     uint8_t flip;
-    bool safe, small_scales; /* as the kernel has it */
+    bool safe, small_scales, rectified; /* as the kernel has them */
     qn_q8_igemm kernel;
 } qn_q8_packed;
 /* Sizes, flip and small_scales from what the caller has set (n, kc, ks, groups, kernel); false:
