@@ -13,7 +13,7 @@ enum { WEIGHT_BLOCK_BYTES = 512 << 10, INPUT_BLOCK_BYTES = 512 << 10, TASKS_PER_
 /* Of this product's columns so much is read ahead; more of what follows, twice as fast. */
 enum { AHEAD_BYTES = 512 << 10 };
 /* Rows of more bytes are long (qn_q8_igemm.long_rows). */
-enum { LONG_ROW = 160 };
+enum { LONG_ROW = 192 };
 /* Columns are cut at multiples of this many panels: what a kernel may take at once. */
 enum { PANEL_STEP = 3 };
 
@@ -265,7 +265,7 @@ bool qn__q8_buffer_bytes(size_t *out, const qn_q8_packed *packed, size_t m)
         *out = 0;
         return true;
     }
-    return qn_mul_size(&count, tile, div_up(m, call_rows(packed, packed->kc))) &&
+    return qn_mul_size(&count, tile, div_up(m, call_rows(packed, packed->ks * packed->kc))) &&
            qn_mul_size(&count, count, packed->groups) &&
            qn_mul_size(out, count, sizeof(const uint8_t *));
 }
@@ -290,7 +290,7 @@ static blocks plan_blocks(const qn_q8_job *job, size_t threads)
     blocks b = {.job = job, .threads = threads};
     b.cut = cut_runs(job);
     const size_t long_tiles = div_up(job->m, b.cut != 0 ? b.cut : call_rows(p, SIZE_MAX));
-    b.tiles = b.cut != 0 ? long_tiles : div_up(job->m, call_rows(p, p->kc));
+    b.tiles = b.cut != 0 ? long_tiles : div_up(job->m, call_rows(p, p->ks * p->kc));
     b.units = b.cut == 0 && p->kernel.unit != 0 ? div_up(job->m, p->kernel.unit) : b.tiles;
     b.panels = div_up(p->n, p->kernel.nr);
     const size_t input_bytes = job->m * p->kc, wanted = threads * TASKS_PER_THREAD;
