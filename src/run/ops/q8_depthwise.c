@@ -120,7 +120,9 @@ qn__q8_depthwise_prepare(const qn_context *ctx, const qn_window *window, const q
     out->scale = (float *)(out->bias + all);
     out->weights = (int8_t *)(out->scale + all);
     const uint32_t zero = out->zero ^ out->flip;
+    const int64_t most = (1 << 23) - (int64_t)taps * UINT8_MAX * 128;
     out->format.small_scales = true;
+    out->format.rectified = requant->lo == requant->zero;
     for (size_t i = 0; i < all; i++) {
         uint32_t sum = 0;
         for (size_t t = 0; t < taps; t++) {
@@ -131,6 +133,8 @@ qn__q8_depthwise_prepare(const qn_context *ctx, const qn_window *window, const q
         out->bias[i] = (int32_t)(bias - zero * sum);
         out->scale[i] = requant->scale[i % c];
         out->format.small_scales &= out->scale[i] > -1.0f && out->scale[i] < 1.0f;
+        out->format.rectified &=
+            out->scale[i] >= 0.0f && out->bias[i] > -most && out->bias[i] < most;
     }
     return QN_OK;
 }
