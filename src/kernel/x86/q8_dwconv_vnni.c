@@ -164,23 +164,36 @@ static inline __attribute__((always_inline)) void wide_row(const qn_q8_dwconv_ar
 #undef PUT
 }
 
+/* What is the same for all outputs of 64 channels. */
+typedef struct wide {
+    quad w[3];
+    quad_heads heads;
+    byte_bounds to;
+} wide;
+
+static __attribute__((noinline)) void make_block(const qn_q8_dwconv_args *args, size_t c, wide *b)
+{
+    const size_t row = 3 * args->w_step;
+    const int8_t *at = args->w + c;
+    for (size_t j = 0; j < 3; j++, at += args->w_step)
+        b->w[j] = column_of(at, at + row, at + 2 * row);
+    b->to = byte_bounds_of(&args->format);
+    b->heads.bias = load_quad(args->bias + c);
+    b->heads.scale = load_quad(args->scale + c);
+    for (size_t q = 0; b->to.rectified && q < 4; q++) {
+        b->heads.bias.v[q] = _mm512_add_epi32(b->heads.bias.v[q], SET1(RECTIFIED_BASE));
+        b->heads.less.v[q] = AS_INT(MULF(AS_FLOAT(b->heads.scale.v[q]), SET1F(-0x1p23f)));
+    }
+}
+
 static inline __attribute__((always_inline)) void wide_block(const qn_q8_dwconv_args *args,
                                                              const way_of_run way, size_t c)
 {
-    const size_t row = 3 * args->w_step;
-    quad w[3];
-    for (size_t j = 0; j < 3; j++) {
-        const int8_t *const at = args->w + j * args->w_step + c;
-        w[j] = column_of(at, at + row, at + 2 * row);
-    }
-    const byte_bounds to = byte_bounds_of(&args->format);
-    quad_heads h = {load_quad(args->bias + c), load_quad(args->scale + c), {{ZERO()}}};
-    for (size_t q = 0; to.rectified && q < 4; q++) {
-        h.bias.v[q] = _mm512_add_epi32(h.bias.v[q], SET1(RECTIFIED_BASE));
-        h.less.v[q] = AS_INT(MULF(AS_FLOAT(h.scale.v[q]), SET1F(-0x1p23f)));
-    }
+    wide made;
+    make_block(args, c, &made);
+    const wide b = made; /* as nobody else can know of it, compilers keep it in registers */
     for (size_t y = 0; y < args->rows; y++)
-        wide_row(args, way, c, y, w, &h, &to);
+        wide_row(args, way, c, y, b.w, &b.heads, &b.to);
 }
 
 #define WIDE_RUN(way)                                                                              \

@@ -182,8 +182,7 @@ tiles(const size_t mr, const size_t few, const size_t np, const product *g, cons
     {                                                                                              \
         tiles(mr, few, np, g, p);                                                                  \
     }
-TILE(8, 0, 1)
-TILE(12, 8, 1)
+TILE(12, 0, 1)
 TILE(8, 0, 2)
 TILE(12, 8, 2)
 TILE(7, 0, 3)
@@ -197,7 +196,7 @@ typedef struct shape {
     void (*full)(const product *g, const place *p);
     void (*less)(const product *g, const place *p);
 } shape;
-static const shape shapes[NP] = {{12, 8, tile_12_1, tile_8_1},
+static const shape shapes[NP] = {{12, 0, tile_12_1, tile_12_1},
                                  {12, 8, tile_12_2, tile_8_2},
                                  {8, 7, tile_8_3, tile_7_3},
                                  {6, 5, tile_6_4, tile_5_4}};
