@@ -512,6 +512,32 @@ static void bench_kernel_q8_table(const qn_q8_table *kernel)
     }
     free(table);
 }
+static void bench_kernel_q8_fixed(const qn_q8_fixed *kernel)
+{
+    static const size_t shapes[][2] = {{24, 192}, {24, 24}, {112, 64}, {7, 64}};
+    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
+        const size_t rows = shapes[i][0], n = shapes[i][1];
+        int32_t *const sums = (int32_t *)(void *)bytes((rows * n + QN_Q8_FIXED_OVER) * 4);
+        uint8_t *const out = bytes(rows * n);
+        qn_multiplier fixed[192];
+        for (size_t k = 0; k < n; k++)
+            fixed[k] = (qn_multiplier){1500000000 + (int32_t)k, -9};
+        for (int way = 0; way < 2; way++) {
+            const qn_q8_fixed_args args = {.rows = rows,
+                                           .n = n,
+                                           .sums = sums,
+                                           .sums_stride = n,
+                                           .fixed = fixed,
+                                           .zero = way == 0 ? 0 : 3,
+                                           .hi = 255,
+                                           .out = out,
+                                           .out_stride = n};
+            BENCH_LOOP(kernel, way == 0 ? "from zero up" : "ties away from zero", rows * n, 1.0,
+                       kernel->fn(&args));
+        }
+        free(sums), free(out);
+    }
+}
 static void bench_kernel_q8_quantize(const qn_q8_quantize *kernel)
 {
     static const size_t counts[][2] = {{4096, 1}, {150528, 1}, {50176, 3}, {9216, 3}, {9216, 4}};

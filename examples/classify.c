@@ -33,10 +33,11 @@ static bool read_picture(char **argv, const qn_rt_value *in, const double *pre, 
 static bool read_picture(char **argv, const qn_rt_value *in, const double *pre, qn_error *error)
 {
     static unsigned char pixels[3 * 4096 * 4096];
-    size_t w = 0, h = 0, rows = (size_t)in->dims[2], columns = (size_t)in->dims[3];
+    size_t w = 0, h = 0, top = 0, rows = (size_t)in->dims[2], columns = (size_t)in->dims[3];
     FILE *file = fopen(argv[2], "rb");
     snprintf(error->message, sizeof(error->message), "%s: no PPM for this model", argv[2]);
-    const bool ok = in->rank == 4 && file != NULL && fscanf(file, "P6 %zu %zu 255", &w, &h) == 2 &&
+    const bool ok = in->rank == 4 && file != NULL &&
+                    fscanf(file, "P6 %zu %zu %zu", &w, &h, &top) == 3 && top == 255 &&
                     w - 1 < 4096 && h - 1 < 4096 && fgetc(file) != EOF &&
                     fread(pixels, 3 * w, h, file) == h;
     for (size_t i = 0; ok && i < in->count; i++) {

@@ -6,6 +6,9 @@
  * immutable after creation and may be used by several threads at once; the objects made from it say
  * their own thread rules.
  *
+ * Structs of options begin with struct_size and are filled by their function *_init, of the library
+ * that is called: with another size they are INVALID_ARGUMENT, and nothing else of them is read.
+ *
  * @code
  *     qn_error error;
  *     qn_context *ctx = NULL;
@@ -106,7 +109,6 @@ typedef struct qn_limits {
 } qn_limits;
 QN_API void qn_limits_init(qn_limits *limits);
 
-/* Severity of a log line. */
 /* How sums of integers become steps of an output. */
 typedef enum qn_requantize {
     QN_REQUANTIZE_DEFAULT = 0,         /* as the model says, and float where it says nothing */
@@ -116,6 +118,7 @@ typedef enum qn_requantize {
     QN_REQUANTIZE_SHIFT = 4            /* a shift, half up: scales are powers of two */
 } qn_requantize;
 
+/* Severity of a log line. */
 typedef enum qn_log_level { QN_LOG_DEBUG = 0, QN_LOG_INFO = 1, QN_LOG_WARNING = 2 } qn_log_level;
 
 /* Receives warnings and progress text (one line, no newline). May be called from any thread, never

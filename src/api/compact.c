@@ -65,6 +65,8 @@ qn_status qn_model_save_compact(const qn_model *model, const char *path,
         qn_compact_options_init(&defaults);
         options = &defaults;
     }
+    QN_TRY(
+        qn__check_struct(options->struct_size, sizeof(*options), "qn_compact_options_init", error));
     const qn_source *const source = model->graph->source;
     QN_FAIL_IF(source != NULL && source->n_aside > 0, error, QN_UNSUPPORTED,
                "%s: a compact file cannot have the %zu nodes that were set aside, %s the first",

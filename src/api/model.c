@@ -143,6 +143,10 @@ qn_status qn_dataset_create(const qn_context *ctx, const qn_model *model,
 {
     QN_FAIL_IF(ctx == NULL || model == NULL || options == NULL || out == NULL, error,
                QN_INVALID_ARGUMENT, "qn_dataset_create: NULL argument");
+    const qn_preprocess *const p = &options->preprocess;
+    QN_TRY(
+        qn__check_struct(options->struct_size, sizeof(*options), "qn_dataset_options_init", error));
+    QN_TRY(qn__check_struct(p->struct_size, sizeof(*p), "qn_preprocess_init", error));
     const size_t n = model->graph->n_inputs;
     qn_input_spec *specs = qn__calloc(ctx, n, sizeof(*specs));
     if (specs == NULL)
@@ -163,7 +167,8 @@ qn_status qn_dataset_create(const qn_context *ctx, const qn_model *model,
 }
 
 /* --- graphs made from a model's ----------------------------------------------------------------*/
-static qn_status simplified(const qn_graph *graph, bool fold, qn_graph **out, qn_error *error)
+static qn_status simplified(const qn_graph *graph, bool fold, bool runs, qn_graph **out,
+                            qn_error *error)
 {
     qn_graph *clone = NULL;
     QN_TRY(qn__graph_clone(graph, &clone, error));
@@ -171,7 +176,9 @@ static qn_status simplified(const qn_graph *graph, bool fold, qn_graph **out, qn
     qn__pass_options_init(&options);
     options.resolve = qn__graph_resolve;
     options.fold_batch_norm = options.fuse_activations = fold;
-    const qn_status status = qn__passes_simplify(clone, &options, error);
+    qn_status status = runs ? qn__whole_numbers_to_bytes(clone, error) : QN_OK;
+    if (status == QN_OK)
+        status = qn__passes_simplify(clone, &options, error);
     if (status != QN_OK) {
         qn__graph_destroy(clone);
         return status;
@@ -182,7 +189,7 @@ static qn_status simplified(const qn_graph *graph, bool fold, qn_graph **out, qn
 
 qn_status qn__model_simplified(const qn_graph *graph, qn_graph **out, qn_error *error)
 {
-    return simplified(graph, true, out, error);
+    return simplified(graph, true, false, out, error);
 }
 
 /* A file whose scales are half floats says where it rounds to them: it runs node by node as it
@@ -205,14 +212,15 @@ static bool has_half_scales(const qn_graph *graph)
 
 qn_status qn__model_runnable(const qn_graph *graph, qn_graph **out, qn_error *error)
 {
-    const bool written_so = graph->source != NULL && strcmp(graph->source->format, "qnm") == 0;
-    return written_so || has_half_scales(graph) ? qn__graph_clone(graph, out, error)
-                                                : simplified(graph, true, out, error);
+    const char *const format = graph->source != NULL ? graph->source->format : "";
+    return strcmp(format, "qnm") == 0 || has_half_scales(graph)
+               ? qn__graph_clone(graph, out, error)
+               : simplified(graph, true, strcmp(format, "mnn") == 0, out, error);
 }
 
 qn_status qn__model_unfolded(const qn_graph *graph, qn_graph **out, qn_error *error)
 {
-    return simplified(graph, false, out, error);
+    return simplified(graph, false, false, out, error);
 }
 
 qn_status qn__graph_bound(const qn_graph *graph, const int64_t (*dims)[QN_MAX_RANK], int64_t batch,

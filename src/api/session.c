@@ -87,6 +87,8 @@ qn_status qn_session_create(const qn_model *model, const qn_session_options *opt
         qn_session_options_init(&defaults);
         options = &defaults;
     }
+    QN_TRY(
+        qn__check_struct(options->struct_size, sizeof(*options), "qn_session_options_init", error));
     qn_session *s = qn__calloc(model->ctx, 1, sizeof(*s));
     if (s == NULL)
         return QN_NOMEM(error);

@@ -26,8 +26,8 @@ qn_status qn_context_create(const qn_context_options *options, qn_context **out,
     if (options == NULL)
         options = &defaults;
     QN_FAIL_IF(out == NULL, error, QN_INVALID_ARGUMENT, "qn_context_create: out is NULL");
-    QN_FAIL_IF(options->struct_size != sizeof *options, error, QN_INVALID_ARGUMENT,
-               "qn_context_create: options were not made by qn_context_options_init");
+    QN_TRY(
+        qn__check_struct(options->struct_size, sizeof *options, "qn_context_options_init", error));
 
     const qn_allocator allocator = qn__allocator_of(options->allocator);
     toolkit_context *self = allocator.alloc(allocator.ctx, sizeof *self);

@@ -55,10 +55,12 @@ qn_status qn__context_init(qn_context *ctx, const qn_context_options *options, q
         ctx->io = *options->io;
     else
         qn_io_init(&ctx->io);
-    if (options->limits != NULL)
+    qn_limits_init(&ctx->limits);
+    if (options->limits != NULL) {
+        QN_TRY(qn__check_struct(options->limits->struct_size, sizeof ctx->limits, "qn_limits_init",
+                                error));
         ctx->limits = *options->limits;
-    else
-        qn_limits_init(&ctx->limits);
+    }
     if (ctx->limits.rank > QN_LIMIT_MAX_RANK)
         ctx->limits.rank = QN_LIMIT_MAX_RANK;
     QN_FAIL_IF(

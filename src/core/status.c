@@ -58,6 +58,13 @@ qn_status qn__error_set(qn_error *error, qn_status status, const char *format, .
     return status;
 }
 
+qn_status qn__check_struct(size_t struct_size, size_t wanted, const char *init, qn_error *error)
+{
+    QN_FAIL_IF(struct_size != wanted, error, QN_INVALID_ARGUMENT,
+               "struct_size is %zu, not %zu: call %s first", struct_size, wanted, init);
+    return QN_OK;
+}
+
 qn_status qn__error_prefix(qn_error *error, qn_status status, const char *format, ...)
 {
     if (error == NULL)

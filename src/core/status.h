@@ -10,6 +10,10 @@ qn_status qn__error_set(qn_error *error, qn_status status, const char *format, .
 qn_status qn__error_prefix(qn_error *error, qn_status status, const char *format, ...)
     QN_PRINTF(3, 4);
 
+/* INVALID_ARGUMENT where a struct of the caller is not one that init, of this very library, filled:
+ * nothing behind its first field may be read then. */
+qn_status qn__check_struct(size_t struct_size, size_t wanted, const char *init, qn_error *error);
+
 /* Names come from files: a message stays one printable line whatever they hold. */
 void qn__keep_one_line(char *text);
 

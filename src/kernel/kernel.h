@@ -13,6 +13,7 @@
 
 #include "core/cpu.h"
 #include "kernel/q8_binary.h"
+#include "kernel/q8_fixed.h"
 #include "kernel/q8_loops.h"
 #include "kernel/q8_maxpool.h"
 #include "kernel/q8_peak.h"
@@ -124,7 +125,9 @@ typedef struct qn_f32_pool {
  *
  * c[m][n] = saturate to lo..hi of round_half_even((float)acc * scale[n]) + zero, as a byte: signed
  * if lo < 0. The product is rounded to float once; a NaN becomes lo. With is_float:
- * c[m][n] = clamp((float)acc * scale[n]). Bits are the same on every instruction set.
+ * c[m][n] = clamp((float)acc * scale[n]); with is_sums, too, c[m][n] = acc, an int32: rows are then
+ * multiples of QN_Q8_SUMS_STEP apart, and what is behind their columns may be written. Bits are the
+ * same on every instruction set.
  *
  * a: ks groups of MR row pointers (those at and above mr, up to a multiple of long_rows or to MR,
  * repeat a valid row); each row has kc bytes, no over-read.
@@ -140,9 +143,11 @@ typedef struct qn_f32_pool {
  * multiple of 64 bytes.
  * c: rows of c_stride elements; the kernel walks all panels of nc. mr in 1..MR. */
 #define QN_Q8_PAIRS_K 2048
+enum { QN_Q8_SUMS_STEP = 32 };
 typedef struct qn_q8_out {
     int32_t zero, lo, hi; /* all of them values of one 8-bit type */
     bool is_float;
+    bool is_sums;       /* only with is_float */
     bool small_scales;  /* all scales are between -1 and 1, which saves a bound; never needed */
     /* lo is zero, no scale is negative, and all sums are below 2^23, which saves an instruction:
      * never needed. */
@@ -176,9 +181,15 @@ typedef struct qn_q8_igemm {
     qn_q8_pairs_fn pairs; /* NULL: panels have no tables */
     const char *name;
 } qn_q8_igemm;
+/* Pointers that a call of mr rows reads, of each tap. */
+static inline size_t qn_q8_rows_end(const qn_q8_igemm *kernel, size_t mr)
+{
+    const size_t part = kernel->long_rows;
+    return part != 0 ? (mr + part - 1) / part * part : kernel->mr;
+}
 /* Changes whenever the bytes that qn__q8_gemm_pack makes, or their meaning to kernels, change:
  * model files hold packed weights under this number (docs/qnm.md). */
-enum { QN_Q8_GEMM_LAYOUT_VERSION = 1 };
+enum { QN_Q8_GEMM_LAYOUT_VERSION = 2 };
 /* Packing id of one form: slot 1 (q8_igemm), version, NR, KR; 0x80 with KR: in pairs. */
 static inline uint32_t qn_q8_gemm_layout(const qn_q8_igemm *kernel)
 {

@@ -43,6 +43,7 @@ NULL_OF(q8_maxpool, qn_q8_maxpool_args)
 NULL_OF(q8_avgpool, qn_q8_avgpool_args)
 NULL_OF(q8_quantize, qn_q8_quantize_args)
 NULL_OF(q8_dequantize, qn_q8_dequantize_args)
+NULL_OF(q8_fixed, qn_q8_fixed_args)
 
 void qn__kernels_null(qn_kernels *kernels)
 {
@@ -64,4 +65,5 @@ void qn__kernels_null(qn_kernels *kernels)
     kernels->q8_quantize.fn = q8_quantize;
     kernels->q8_dequantize.fn = q8_dequantize;
     kernels->q8_table.fn = q8_table;
+    kernels->q8_fixed.fn = q8_fixed;
 }

@@ -1,7 +1,8 @@
 /* Loops between floats and bytes, and means of bytes, in pieces of fixed length that compilers
  * vectorize for the flags of the including file. It defines QUANTIZE, DEQUANTIZE and AVGPOOL (the
  * functions), VBYTES (bytes of a register, 0: no vector types) and, where four multiply-adds take
- * less time than a division, FMA(x, y, z). */
+ * less time than a division, or are of other units, FMA(x, y, z) and DIVIDED (how many of a block
+ * of 64 are divided nevertheless). */
 #include "kernel/kernel.h"
 #include "kernel/q8_round.h"
 
@@ -13,7 +14,7 @@ enum { BLOCK = 64, PIXELS = 512 };
 /* With the rounded reciprocal a first correction gives a neighbour of the quotient and the second
  * one the rounded quotient (Markstein), as long as nothing overflows or vanishes. */
 typedef struct divisor {
-    float reciprocal, least, most; /* of the dividend */
+    float reciprocal, least, most; /* of the dividend: the rounded quotient is within lo to hi */
     bool corrects;
 } divisor;
 
@@ -22,7 +23,7 @@ static divisor make_divisor(const qn_q8_quantize_args *args)
     const float scale = args->scale;
 #ifdef FMA
     if (scale > 0x1p-80f && scale < 0x1p80f)
-        return (divisor){1.0f / scale, (args->lo - 4.0f) * scale, (args->hi + 4.0f) * scale, true};
+        return (divisor){1.0f / scale, args->lo * scale, args->hi * scale, true};
 #endif
     (void)scale;
     return (divisor){.corrects = false};
@@ -36,14 +37,20 @@ static inline __attribute__((always_inline)) void quantize_block(const qn_q8_qua
     const int32_t zero = args->zero;
 #ifdef FMA
     if (d.corrects) {
-        for (size_t i = 0; i < BLOCK; i++) {
+        for (size_t i = 0; i != DIVIDED; i++) {
+            float x = src[i];
+            x = x > d.least ? x : d.least;
+            x = x < d.most ? x : d.most;
+            dst[i] = qn_rounded_byte(x / scale, zero);
+        }
+        for (size_t i = DIVIDED; i < BLOCK; i++) {
             float x = src[i];
             x = x > d.least ? x : d.least;
             x = x < d.most ? x : d.most;
             float v = x * d.reciprocal;
             v = FMA(FMA(-v, scale, x), d.reciprocal, v);
             v = FMA(FMA(-v, scale, x), d.reciprocal, v);
-            dst[i] = qn_round_byte(v, lo, hi, zero);
+            dst[i] = qn_rounded_byte(v, zero);
         }
         return;
     }

@@ -204,7 +204,7 @@ static bool pack_pairs(uint8_t **at, uint8_t **table, const columns *c, size_t k
 {
     for (size_t k0 = 0; k0 < kc; k0 += QN_Q8_PAIRS_K) {
         const size_t n = part_of(kc, k0), groups = (n + 3) / 4;
-        uint8_t plain[GROUPS * 4 * PAIRS_NR];
+        _Alignas(64) uint8_t plain[GROUPS * 4 * PAIRS_NR];
         uint16_t order[1 + GROUPS] = {0};
         if (most > 0) {
             pack_part(plain, c, k0, n, kernel->nr);
@@ -235,7 +235,7 @@ static size_t most_pairs(const columns *all, size_t kc, size_t ks, size_t stride
             const columns c = {all->w + n0 * all->stride_n + p * stride_p,
                                all->n - n0 < PAIRS_NR ? all->n - n0 : PAIRS_NR, all->stride_n,
                                all->stride_k};
-            uint8_t plain[SHORT_K * PAIRS_NR], packed[SHORT_K * PAIRS_NR];
+            _Alignas(64) uint8_t plain[SHORT_K * PAIRS_NR], packed[SHORT_K * PAIRS_NR];
             uint16_t order[1 + SHORT_K / 4] = {0};
             pack_part(plain, &c, 0, kc, PAIRS_NR);
             most = kernel->pairs(packed, order, plain, (kc + 3) / 4, most, NULL) ? order[0] : 0;
@@ -355,6 +355,23 @@ void qn__q8_gemm_pack(void *packed, const int8_t *w, const int32_t *base, const 
     qn__q8_gemm_pack_heads(packed, base, scale, n, panel_bytes, kernel);
 }
 
+/* A table's distances: of whole groups, all of them among the first n. */
+static bool distances_are_inside(const uint8_t *table, size_t n)
+{
+    const uint16_t most = (uint16_t)(4 * (n - 1));
+    unsigned_words wrong = {0};
+    for (; n >= 8; n -= 8, table += sizeof wrong) {
+        unsigned_words v;
+        memcpy(&v, table, sizeof v);
+        wrong |= (v & 3) | (unsigned_words)(v > most);
+    }
+    uint16_t all = 0, rest[8] = {0};
+    memcpy(rest, table, n * sizeof *rest);
+    for (size_t j = 0; j < 8; j++)
+        all |= wrong[j] | (rest[j] & 3) | (rest[j] > most);
+    return all == 0;
+}
+
 __attribute__((cold)) bool qn__q8_gemm_packed_ok(const void *packed, size_t n, size_t kc, size_t ks,
                                                  const qn_q8_igemm *kernel)
 {
@@ -371,12 +388,11 @@ __attribute__((cold)) bool qn__q8_gemm_packed_ok(const void *packed, size_t n, s
         for (size_t p = 0; p < ks; p++) {
             for (size_t k0 = 0; k0 < kc; k0 += QN_Q8_PAIRS_K) {
                 const size_t groups = (part_of(kc, k0) + 3) / 4;
-                uint16_t order[1 + GROUPS];
-                memcpy(order, table, (1 + groups) * sizeof *order);
-                table += (1 + groups) * sizeof *order;
-                bool fine = 2 * (size_t)order[0] <= groups;
-                for (size_t g = 0; g < groups; g++)
-                    fine &= order[1 + g] % 4 == 0 && order[1 + g] / 4 < groups;
+                uint16_t n_pairs;
+                memcpy(&n_pairs, table, sizeof n_pairs);
+                const bool fine = 2 * (size_t)n_pairs <= groups &&
+                                  distances_are_inside(table + sizeof n_pairs, groups);
+                table += (1 + groups) * sizeof n_pairs;
                 if (!fine)
                     return false;
             }

@@ -3,9 +3,10 @@
  *   PAIRS_NAME   the function
  *   NO_SUM_OVER(a, b, most)   whether no byte of a plus that of b is above `most`, of which neither
  *                alone is, and
+ *   SUM_SIGNS(v, up, down)   words: sums of the positive and of the negative bytes of every pair
  *   ADD_SQUARES(up, down)   every lane of 32 bits: the sum of the squares of its four words, and
- *   HALVE_SUMS(to, from, n)   n (a multiple of four) sums of eight lanes, >> HEAVY_SHIFT: where
- *                the instruction set has them in fewer steps than C
+ *   ADD_LANES(to, from, n)   n (a multiple of four) sums of eight lanes, and the result all of them
+ *                together by "or": where the instruction set has them in fewer steps than C
  * Integers only: every instruction set packs the same bytes. */
 #include "kernel/kernel.h"
 
@@ -19,19 +20,25 @@ enum {
     /* How groups find partners: rounds of all at once, then so many tries for each. */
     ROUNDS = 2,
     TRIES = 64,
-    /* Digits of a group's weight when they are sorted. */
-    HEAVY_SHIFT = 7,
-    DIGITS = 64,
+    /* Groups are sorted by so many leading bits of their weights. */
+    WEIGHT_BITS = 6,
     /* Groups whose sums of weights fit 16 bits. */
     WORD_GROUPS = 128,
 };
-_Static_assert((LANES / 2 * MOST * MOST) >> HEAVY_SHIFT < DIGITS * DIGITS, "two digits");
 
 typedef int16_t pair_words __attribute__((vector_size(LANES)));
 typedef uint16_t pair_uwords __attribute__((vector_size(LANES)));
 typedef uint32_t pair_dwords __attribute__((vector_size(LANES)));
 typedef uint8_t pair_bytes __attribute__((vector_size(LANES)));
 
+#ifndef SUM_SIGNS
+#define SUM_SIGNS(v, up, down)                                                                     \
+    do {                                                                                           \
+        const pair_words first = (pair_words)((pair_uwords)(v) << 8) >> 8, second = (v) >> 8;      \
+        (up) = (first & (first > 0)) + (second & (second > 0));                                    \
+        (down) = (up)-first - second;                                                              \
+    } while (0)
+#endif
 #ifndef ADD_SQUARES
 /* Of a pair that fits both squares do, too. */
 #define SQUARES(up, down)                                                                          \
@@ -40,10 +47,10 @@ typedef uint8_t pair_bytes __attribute__((vector_size(LANES)));
 #define ADD_SQUARES(up, down) ((SQUARES(up, down) & 0xFFFF) + (SQUARES(up, down) >> 16))
 #endif
 
-/* Sums of positive and of negative weights of the pairs of k of every column, how heavy groups are,
- * and the sums of columns; whether no pair leaves int16. */
-static bool weigh_groups(uint8_t (*sums)[LANES], uint16_t *heavy, const uint8_t *packed,
-                         size_t groups, uint32_t *columns)
+/* Sums of positive and of negative weights of the pairs of k of every column, how heavy groups are
+ * (*top: all of them together by "or"), and the sums of columns; whether no pair leaves int16. */
+static bool weigh_groups(uint8_t (*sums)[LANES], uint32_t *heavy, uint32_t *top,
+                         const uint8_t *packed, size_t groups, uint32_t *columns)
 {
     pair_words room = {0};
     pair_dwords parts[WORD_GROUPS];
@@ -51,27 +58,26 @@ static bool weigh_groups(uint8_t (*sums)[LANES], uint16_t *heavy, const uint8_t 
         const size_t end = groups - g0 < WORD_GROUPS ? groups : g0 + WORD_GROUPS;
         pair_words total = {0};
         for (size_t g = g0; g < end; g++) {
-            pair_words v;
+            pair_words v, up, down;
             memcpy(&v, packed + g * LANES, sizeof v);
-            const pair_words first = (pair_words)((pair_uwords)v << 8) >> 8, second = v >> 8;
-            const pair_words up = (first & (first > 0)) + (second & (second > 0));
-            const pair_words down = up - first - second;
+            SUM_SIGNS(v, up, down);
             const pair_words both = up | (pair_words)((pair_uwords)down << 8);
             memcpy(sums[g], &both, sizeof both);
             room |= (MOST - up) | (MOST - down); /* below zero: too much */
-            total += first + second;
+            total += up - down;
             parts[g - g0] = ADD_SQUARES(up, down);
         }
         size_t g = g0;
-#ifdef HALVE_SUMS
+#ifdef ADD_LANES
         g += (end - g0) / 4 * 4;
-        HALVE_SUMS(heavy + g0, parts, g - g0);
+        *top |= ADD_LANES(heavy + g0, parts, g - g0);
 #endif
         for (; g < end; g++) {
             uint64_t quarter[4];
             memcpy(quarter, &parts[g - g0], sizeof quarter);
             const uint64_t sum = quarter[0] + quarter[1] + quarter[2] + quarter[3];
-            heavy[g] = (uint16_t)(((uint32_t)sum + (uint32_t)(sum >> 32)) >> HEAVY_SHIFT);
+            heavy[g] = (uint32_t)sum + (uint32_t)(sum >> 32);
+            *top |= heavy[g];
         }
         for (size_t j = 0; columns != NULL && j < NR; j++)
             columns[j] += (uint32_t)total[2 * j] + (uint32_t)total[2 * j + 1];
@@ -97,26 +103,22 @@ static inline bool may_be_added(const uint8_t a[LANES], const uint8_t b[LANES])
 #endif
 }
 
-/* Groups from heavy to light, those that are as heavy as each other in order. */
-static void sort_groups(uint16_t *by_weight, const uint16_t *heavy, size_t groups)
+/* Groups from heavy to light, those that are about as heavy as each other in order. */
+static void sort_groups(uint16_t *by_weight, const uint32_t *heavy, uint32_t top, size_t groups)
 {
-    uint16_t other[GROUPS], low[DIGITS] = {0}, high[DIGITS] = {0};
-    for (size_t g = 0; g < groups; g++) {
-        low[heavy[g] % DIGITS]++;
-        high[heavy[g] / DIGITS]++;
-    }
-    uint16_t low_at = 0, high_at = 0;
-    for (size_t d = DIGITS; d-- > 0;) {
-        const uint16_t n_low = low[d], n_high = high[d];
-        low[d] = low_at;
-        high[d] = high_at;
-        low_at = (uint16_t)(low_at + n_low);
-        high_at = (uint16_t)(high_at + n_high);
+    uint16_t places[1 << WEIGHT_BITS] = {0}, at = 0;
+    unsigned shift = 0;
+    while (top >> shift >> WEIGHT_BITS != 0)
+        shift++;
+    for (size_t g = 0; g < groups; g++)
+        places[heavy[g] >> shift]++;
+    for (size_t d = 1 << WEIGHT_BITS; d-- > 0;) {
+        const uint16_t n = places[d];
+        places[d] = at;
+        at = (uint16_t)(at + n);
     }
     for (size_t g = 0; g < groups; g++)
-        other[low[heavy[g] % DIGITS]++] = (uint16_t)g;
-    for (size_t i = 0; i < groups; i++)
-        by_weight[high[heavy[other[i]] / DIGITS]++] = other[i];
+        by_weight[places[heavy[g] >> shift]++] = (uint16_t)g;
 }
 
 /* Pairs the i-th of n heavy groups with the i-th of as many light ones, then what is left with its
@@ -148,10 +150,10 @@ static size_t pair_halves(uint16_t *order, uint16_t *heavy, uint16_t *light, siz
 
 /* Fills order and returns how many pairs come first: a heavy group goes with a light one. */
 static size_t pair_groups(uint16_t order[GROUPS + 2], const uint8_t (*sums)[LANES],
-                          const uint16_t *heavy, size_t groups)
+                          const uint32_t *heavy, uint32_t top, size_t groups)
 {
     uint16_t list[GROUPS], light[GROUPS / 2 + 1], single[GROUPS];
-    sort_groups(list, heavy, groups);
+    sort_groups(list, heavy, top, groups);
     const uint16_t middle = list[groups / 2];
     size_t half = groups / 2, n_single = 0;
     for (size_t i = 0; i < half; i++)
@@ -183,11 +185,12 @@ static size_t pair_groups(uint16_t order[GROUPS + 2], const uint8_t (*sums)[LANE
 bool PAIRS_NAME(uint8_t *out, uint16_t *table, const uint8_t *packed, size_t groups, size_t most,
                 uint32_t *columns)
 {
-    uint8_t sums[GROUPS][LANES];
-    uint16_t heavy[GROUPS], order[GROUPS + 2];
-    if (!weigh_groups(sums, heavy, packed, groups, columns))
+    _Alignas(LANES) uint8_t sums[GROUPS][LANES];
+    uint32_t heavy[GROUPS], top = 0;
+    uint16_t order[GROUPS + 2];
+    if (!weigh_groups(sums, heavy, &top, packed, groups, columns))
         return false;
-    const size_t pairs = groups > 0 ? pair_groups(order, sums, heavy, groups) : 0;
+    const size_t pairs = groups > 0 ? pair_groups(order, sums, heavy, top, groups) : 0;
     table[0] = (uint16_t)(pairs < most ? pairs : most);
     for (size_t g = 0; g < groups; g++) {
         pair_bytes group; /* in one step where there are registers of its size */

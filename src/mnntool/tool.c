@@ -393,6 +393,7 @@ qn_status qn_mnn_quantize(const qn_context *ctx, const char *source, const char 
         qn_mnn_options_init(&defaults);
         options = &defaults;
     }
+    QN_TRY(qn__check_struct(options->struct_size, sizeof(*options), "qn_mnn_options_init", error));
     if (options->exact != NULL)
         QN_TRY(qn__mnn_exact_parse(options->exact, "--exact-mnn", &exact, error));
     job j = {.ctx = ctx, .source = source, .destination = destination};

@@ -30,6 +30,11 @@ qn_status qn__passes_simplify(qn_graph *graph, const qn_pass_options *options, q
 #include "pass/pass_list.def"
 #undef QN_PASS
 
+/* Tensors that are rounded and clipped to whole numbers of a byte become quantized ones of scale 1,
+ * convolutions between them integer ones, where that gives the same results. Not one of the list:
+ * only what is run, and never written as it was read, is rewritten so. */
+qn_status qn__whole_numbers_to_bytes(qn_graph *graph, qn_error *error);
+
 /* --- shared by passes -------------------------------------------------------------------------*/
 /* Node that makes `tensor` when its value has no other reader and is no graph output; else NULL. */
 qn_node *qn__pass_sole_producer(const qn_uses *uses, const qn_tensor *tensor);

@@ -203,6 +203,15 @@ static void run_free(qn_run *r)
     qn__stats_free(r->stats);
 }
 
+static qn_status check_options(const qn_quantize_options *options, qn_error *error)
+{
+    QN_TRY(qn__check_struct(options->struct_size, sizeof(*options), "qn_quantize_options_init",
+                            error));
+    const qn_preprocess *const p = options->stats_preprocess;
+    return p == NULL ? QN_OK
+                     : qn__check_struct(p->struct_size, sizeof(*p), "qn_preprocess_init", error);
+}
+
 qn_status qn_quantize(const qn_model *model, const qn_dataset *dataset,
                       const qn_quantize_options *options, qn_model **out, qn_report **report,
                       qn_error *error)
@@ -215,6 +224,7 @@ qn_status qn_quantize(const qn_model *model, const qn_dataset *dataset,
         qn_quantize_options_init(&defaults);
         options = &defaults;
     }
+    QN_TRY(check_options(options, error));
     qn_dataset *stored = NULL;
     qn_run r = {.ctx = model->ctx, .model = model, .dataset = dataset, .options = options};
     qn_status status = quantize(&r, &stored, error);
@@ -252,6 +262,8 @@ qn_status qn_stats_collect(const qn_model *model, const qn_dataset *dataset,
     qn_stats_options_init(&whole);
     options = options == NULL ? &defaults : options;
     how = how == NULL ? &whole : how;
+    QN_TRY(check_options(options, error));
+    QN_TRY(qn__check_struct(how->struct_size, sizeof(*how), "qn_stats_options_init", error));
     const qn_stats_collect_options collect = {path, how->part, how->n_parts, how->resume};
     qn_run r = {.ctx = model->ctx,
                 .model = model,

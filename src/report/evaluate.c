@@ -146,6 +146,9 @@ qn_status qn_evaluate(const qn_model *model, const qn_dataset *dataset,
     job j = {.dataset = dataset};
     QN_FAIL_IF(model == NULL || dataset == NULL || out == NULL, error, QN_INVALID_ARGUMENT,
                "qn_evaluate: NULL argument");
+    if (session != NULL)
+        QN_TRY(qn__check_struct(session->struct_size, sizeof(*session), "qn_session_options_init",
+                                error));
     const size_t n = qn_dataset_count(dataset);
     QN_FAIL_IF(n == 0, error, QN_INVALID_ARGUMENT, "no samples to evaluate");
     QN_FAIL_IF(qn_model_n_outputs(model) == 0, error, QN_UNSUPPORTED, "the model has no output");

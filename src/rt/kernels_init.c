@@ -2,7 +2,7 @@
  * without some that the next best one stands in for:
  *   - 8-bit products for AVX-512 without VNNI: such CPUs use the AVX2 ones, the same bytes
  *   - depthwise convolution for AVX-VNNI: as above
- *   - float kernels for AVX-512: the AVX2 ones
+ *   - float kernels, products of tensors, differences and average pools for AVX-512: the AVX2 ones
  * and without any implementation of what only the toolkit calls: the loops of calibration and of
  * pictures, and those that measure a machine's limit. */
 #include <stdbool.h>
@@ -18,7 +18,8 @@ static inline __attribute__((always_inline)) bool left_out(const char *slot, con
         return true;
     if (strcmp(isa, "avx512") == 0)
         return strncmp(slot, "f32_", 4) == 0 || strcmp(slot, "q8_igemm") == 0 ||
-               strcmp(slot, "q8_dwconv") == 0;
+               strcmp(slot, "q8_dwconv") == 0 || strcmp(slot, "q8_mul") == 0 ||
+               strcmp(slot, "q8_sub") == 0 || strcmp(slot, "q8_avgpool") == 0;
     return strcmp(isa, "avxvnni") == 0 && strcmp(slot, "q8_dwconv") == 0;
 }
 

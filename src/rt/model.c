@@ -10,22 +10,26 @@ void qn_rt_options_init(qn_rt_options *options)
     *options = (qn_rt_options){.struct_size = sizeof(*options)};
 }
 
-static qn_status model_new(const qn_rt_options *options, qn_rt_model **out, qn_error *error)
+/* source and wanted: what the caller passed, and may not be NULL. */
+static qn_status model_new(const void *source, const void *wanted, const qn_rt_options *options,
+                           qn_rt_model **out, qn_error *error)
 {
-    const qn_allocator allocator = qn__allocator_of(options != NULL ? options->allocator : NULL);
-    QN_FAIL_IF(options != NULL && options->struct_size != sizeof(*options), error,
-               QN_INVALID_ARGUMENT, "options were not made by qn_rt_options_init");
+    const qn_rt_options defaults = {.struct_size = sizeof(defaults)};
+    QN_FAIL_IF(source == NULL || wanted == NULL, error, QN_INVALID_ARGUMENT,
+               "qn_rt_model: NULL argument");
+    if (options == NULL)
+        options = &defaults;
+    QN_TRY(qn__check_struct(options->struct_size, sizeof(*options), "qn_rt_options_init", error));
+    const qn_allocator allocator = qn__allocator_of(options->allocator);
     qn_rt_model *const model = allocator.alloc(allocator.ctx, sizeof(*model));
     if (model == NULL)
         return QN_NOMEM(error);
     memset(model, 0, sizeof(*model));
-    qn_context_options context = {.struct_size = sizeof(context)};
-    if (options != NULL) {
-        context.allocator = options->allocator;
-        context.io = options->io;
-        context.limits = options->limits;
-        context.cpu_mask = options->cpu_mask;
-    }
+    const qn_context_options context = {.struct_size = sizeof(context),
+                                        .allocator = options->allocator,
+                                        .io = options->io,
+                                        .limits = options->limits,
+                                        .cpu_mask = options->cpu_mask};
     const qn_status status = qn__context_init(&model->ctx, &context, error);
     if (status != QN_OK) {
         allocator.free(allocator.ctx, model);
@@ -74,10 +78,8 @@ static qn_status load_file(qn_rt_model *model, const char *path, const qn_rt_opt
 qn_status qn_rt_model_load(const char *path, const qn_rt_options *options, qn_rt_model **out,
                            qn_error *error)
 {
-    QN_FAIL_IF(path == NULL || out == NULL, error, QN_INVALID_ARGUMENT,
-               "qn_rt_model_load: NULL argument");
     qn_rt_model *model = NULL;
-    QN_TRY(model_new(options, &model, error));
+    QN_TRY(model_new(path, out, options, &model, error));
     return finish(model, load_file(model, path, options, error), out);
 }
 
@@ -96,10 +98,8 @@ static qn_status load_memory(qn_rt_model *model, const void *data, size_t size_b
 qn_status qn_rt_model_from_memory(const void *data, size_t size_bytes, const qn_rt_options *options,
                                   qn_rt_model **out, qn_error *error)
 {
-    QN_FAIL_IF(data == NULL || out == NULL, error, QN_INVALID_ARGUMENT,
-               "qn_rt_model_from_memory: NULL argument");
     qn_rt_model *model = NULL;
-    QN_TRY(model_new(options, &model, error));
+    QN_TRY(model_new(data, out, options, &model, error));
     return finish(model, load_memory(model, data, size_bytes, options, error), out);
 }
 

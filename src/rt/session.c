@@ -48,8 +48,8 @@ static void lend_loop(qn_pool *pool, qn_parallel_worker_fn fn, void *arg, size_t
 static qn_status check_options(const qn_rt_model *model, const qn_rt_session_options *options,
                                qn_error *error)
 {
-    QN_FAIL_IF(options->struct_size != sizeof(*options), error, QN_INVALID_ARGUMENT,
-               "options were not made by qn_rt_session_options_init");
+    QN_TRY(qn__check_struct(options->struct_size, sizeof(*options), "qn_rt_session_options_init",
+                            error));
     QN_FAIL_IF(options->arena != NULL && options->arena_bytes < model->arena_bytes, error,
                QN_INVALID_ARGUMENT, "an arena of %zu bytes was given, the model needs %zu",
                options->arena_bytes, model->arena_bytes);
@@ -185,10 +185,11 @@ qn_status qn_rt_run(qn_rt_session *session, qn_error *error)
         QN_FAIL_IF(session->inputs[i] == INPUT_UNSET, error, QN_STATE,
                    "input \"%s\" was not set since the last run", graph->inputs[i]->name);
     session->ran = false;
-    QN_TRY(qn__exec_run(session->exec, session->places, error));
+    /* First: a run that fails half way has used their memory too. */
     for (size_t i = 0; i < graph->n_inputs; i++)
         if (session->inputs[i] == INPUT_SET)
             session->inputs[i] = INPUT_UNSET;
+    QN_TRY(qn__exec_run(session->exec, session->places, error));
     session->ran = true;
     return QN_OK;
 }

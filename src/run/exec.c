@@ -24,7 +24,7 @@ static void *value_data(const qn_exec *exec, uint32_t index)
     const qn_value *const value = &exec->plan->values[index];
     if (value->is_constant)
         return value->view.data;
-    return exec->arena + exec->plan->values[value->root].offset;
+    return exec->arena + exec->plan->values[value->root].offset + value->at;
 }
 
 static void fill_views(qn_exec *exec)
@@ -160,7 +160,7 @@ static double now_seconds(void)
 
 static qn_status run_hook(const qn_exec *exec, uint32_t value, qn_error *error)
 {
-    if (exec->hook == NULL || value == QN_NO_VALUE)
+    if (exec->hook == NULL || value == QN_NO_VALUE || exec->views[value].pitch != 0)
         return QN_OK;
     return exec->hook(exec->hook_ctx, &exec->views[value], error);
 }

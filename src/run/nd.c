@@ -3,7 +3,8 @@
 
 #include <string.h>
 
-void qn__layout_order(size_t rank, qn_layout layout, size_t order[QN_MAX_RANK])
+__attribute__((cold)) void qn__layout_order(size_t rank, qn_layout layout,
+                                            size_t order[QN_MAX_RANK])
 {
     for (size_t i = 0; i < rank; i++)
         order[i] = i;
@@ -14,14 +15,15 @@ void qn__layout_order(size_t rank, qn_layout layout, size_t order[QN_MAX_RANK])
     order[rank - 1] = 1;
 }
 
-size_t qn__layout_position(size_t rank, qn_layout layout, size_t axis)
+__attribute__((cold)) size_t qn__layout_position(size_t rank, qn_layout layout, size_t axis)
 {
     if (layout == QN_LAYOUT_ROW_MAJOR || rank < 3 || axis == 0)
         return axis;
     return axis == 1 ? rank - 1 : axis - 1;
 }
 
-void qn__layout_dims(size_t rank, const int64_t *dims, qn_layout layout, int64_t out[QN_MAX_RANK])
+__attribute__((cold)) void qn__layout_dims(size_t rank, const int64_t *dims, qn_layout layout,
+                                           int64_t out[QN_MAX_RANK])
 {
     size_t order[QN_MAX_RANK];
     qn__layout_order(rank, layout, order);
@@ -29,8 +31,8 @@ void qn__layout_dims(size_t rank, const int64_t *dims, qn_layout layout, int64_t
         out[i] = dims[order[i]];
 }
 
-void qn__layout_strides(size_t rank, const int64_t *dims, qn_layout layout,
-                        int64_t out[QN_MAX_RANK])
+__attribute__((cold)) void qn__layout_strides(size_t rank, const int64_t *dims, qn_layout layout,
+                                              int64_t out[QN_MAX_RANK])
 {
     size_t order[QN_MAX_RANK];
     qn__layout_order(rank, layout, order);
@@ -41,7 +43,7 @@ void qn__layout_strides(size_t rank, const int64_t *dims, qn_layout layout,
     }
 }
 
-bool qn__layout_trivial(size_t rank, const int64_t *dims)
+__attribute__((cold)) bool qn__layout_trivial(size_t rank, const int64_t *dims)
 {
     if (rank < 3 || dims[1] == 1)
         return true;
@@ -51,7 +53,8 @@ bool qn__layout_trivial(size_t rank, const int64_t *dims)
     return true;
 }
 
-qn_axis_view qn__axis_view(size_t rank, const int64_t *dims, qn_layout layout, size_t axis)
+__attribute__((cold)) qn_axis_view qn__axis_view(size_t rank, const int64_t *dims, qn_layout layout,
+                                                 size_t axis)
 {
     int64_t memory[QN_MAX_RANK] = {0};
     qn__layout_dims(rank, dims, layout, memory);
@@ -109,8 +112,9 @@ typedef struct copy_job {
 } copy_job;
 
 /* Removes axes of one element and joins neighbours that are one run in both arrays. */
-static size_t merge_axes(size_t rank, const int64_t *dims, const int64_t *strides,
-                         int64_t *out_dims, int64_t *out_strides)
+static __attribute__((cold)) size_t merge_axes(size_t rank, const int64_t *dims,
+                                               const int64_t *strides, int64_t *out_dims,
+                                               int64_t *out_strides)
 {
     size_t n = 0;
     for (size_t i = 0; i < rank; i++) {
@@ -337,8 +341,9 @@ static void move_axis(copy_job *job, size_t from, size_t to)
     job->dst_strides[to] = dst_stride;
 }
 
-void qn__strided_copy(qn_pool *pool, void *dst, const void *src, size_t rank, const int64_t *dims,
-                      const int64_t *strides, size_t elem_bytes)
+__attribute__((cold)) void qn__strided_copy(qn_pool *pool, void *dst, const void *src, size_t rank,
+                                            const int64_t *dims, const int64_t *strides,
+                                            size_t elem_bytes)
 {
     for (size_t i = 0; i < rank; i++)
         if (dims[i] == 0)
@@ -371,8 +376,9 @@ void qn__strided_copy(qn_pool *pool, void *dst, const void *src, size_t rank, co
     qn__parallel_ranges(pool, copy_rows, &job, rows, (size_t)job.dims[job.rank - 1] * elem_bytes);
 }
 
-void qn__convert_layout(qn_pool *pool, void *dst, qn_layout dst_layout, const void *src,
-                        qn_layout src_layout, size_t rank, const int64_t *dims, size_t elem_bytes)
+__attribute__((cold)) void qn__convert_layout(qn_pool *pool, void *dst, qn_layout dst_layout,
+                                              const void *src, qn_layout src_layout, size_t rank,
+                                              const int64_t *dims, size_t elem_bytes)
 {
     size_t order[QN_MAX_RANK];
     int64_t by_axis[QN_MAX_RANK], out_dims[QN_MAX_RANK], strides[QN_MAX_RANK];
@@ -443,7 +449,7 @@ __attribute__((cold)) qn_status qn__gather_create(const qn_context *ctx, qn_gath
     return QN_OK;
 }
 
-void qn__gather_free(const qn_context *ctx, qn_gather *gather)
+__attribute__((cold)) void qn__gather_free(const qn_context *ctx, qn_gather *gather)
 {
     qn__free(ctx, gather->storage);
     gather->storage = NULL;

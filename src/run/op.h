@@ -28,8 +28,13 @@ typedef struct qn_step {
     int8_t inplace_input; /* output 0 may reuse this input's memory; -1 (default): none */
     bool alias;           /* output 0 is the bytes of input 0 as they are: run only copies, and is
                              left out where the planner lets both share memory */
-    bool resizes;         /* output 0's shape is a bound: run says the true one (out_dims) */
-    void *state;          /* operator's own, from qn__alloc; freed by release */
+    /* Output 0 is the inputs one after another along join_axis: bit i: input i as it is, and run
+     * copies it only where it does not lie in its place already. */
+    uint64_t joins;
+    uint8_t join_axis;
+    bool strides_output; /* run heeds the pitch of output 0 */
+    bool resizes;        /* output 0's shape is a bound: run says the true one (out_dims) */
+    void *state;         /* operator's own, from qn__alloc; freed by release */
 } qn_step;
 
 typedef struct qn_run_env {

@@ -284,7 +284,7 @@ static qn_status plan_steps(qn_plan *plan, const uint8_t *needed, qn_error *erro
 
 /* --- sharing and placing memory -------------------------------------------------------------- */
 /* Step s happens at time s + 1; inputs are written at time 0. */
-static void find_last_uses(const qn_plan *plan, uint32_t *last)
+static void find_last_uses(const qn_plan *plan, uint32_t *last, uint32_t *uses)
 {
     for (size_t s = 0; s < plan->n_steps; s++) {
         const qn_plan_step *const step = &plan->steps[s];
@@ -292,8 +292,10 @@ static void find_last_uses(const qn_plan *plan, uint32_t *last)
             if (step->out[i] != QN_NO_VALUE)
                 last[step->out[i]] = (uint32_t)s + 1;
         for (uint32_t i = 0; i < step->n_in; i++)
-            if (step->in[i] != QN_NO_VALUE)
+            if (step->in[i] != QN_NO_VALUE) {
                 last[step->in[i]] = (uint32_t)s + 1;
+                uses[step->in[i]]++;
+            }
     }
     for (size_t i = 0; i < plan->graph->n_outputs; i++)
         last[plan->outputs[i]] = (uint32_t)plan->n_steps + 1;
@@ -322,7 +324,7 @@ static bool can_share(const qn_plan *plan, const qn_plan_step *step, uint32_t fr
     return dies && plan->values[to].bytes <= root->bytes && sole_reader_of_root(plan, step, from);
 }
 
-static void share_memory(qn_plan *plan, const uint32_t *last)
+static void share_memory(qn_plan *plan, const uint32_t *last, const uint32_t *uses)
 {
     for (size_t v = 0; v < plan->n_values; v++)
         plan->values[v].last = last[v];
@@ -332,6 +334,7 @@ static void share_memory(qn_plan *plan, const uint32_t *last)
         for (uint32_t i = 0; i < step->n_out; i++)
             if (step->out[i] != QN_NO_VALUE)
                 plan->values[step->out[i]].first = now;
+        qn__plan_join(plan, step, now, uses);
         const int source = step->op.alias ? 0 : step->op.inplace_input;
         if (source < 0 || (uint32_t)source >= step->n_in || step->in[source] == QN_NO_VALUE ||
             step->out[0] == QN_NO_VALUE)
@@ -341,6 +344,7 @@ static void share_memory(qn_plan *plan, const uint32_t *last)
             continue;
         const uint32_t root = plan->values[from].root;
         plan->values[to].root = root;
+        plan->values[to].at = plan->values[from].at;
         if (last[to] > plan->values[root].last)
             plan->values[root].last = last[to];
         step->skip = step->op.alias;
@@ -407,11 +411,12 @@ done:
 
 static qn_status lay_out(qn_plan *plan, qn_error *error)
 {
-    uint32_t *const last = qn__calloc(plan->ctx, plan->n_values + 1, sizeof(*last));
+    uint32_t *const last = qn__calloc(plan->ctx, plan->n_values + 1, 2 * sizeof(*last));
     if (last == NULL)
         return QN_NOMEM(error);
-    find_last_uses(plan, last);
-    share_memory(plan, last);
+    uint32_t *const uses = last + plan->n_values;
+    find_last_uses(plan, last, uses);
+    share_memory(plan, last, uses);
     find_borrowed(plan);
     qn__free(plan->ctx, last);
     return place_values(plan, error);

@@ -14,6 +14,7 @@ typedef struct qn_value {
     uint32_t root;
     uint32_t first, last; /* of a root: steps during which the memory is in use */
     size_t offset;        /* of a root, in the arena */
+    size_t at;            /* in the root's memory */
     bool is_constant;
     bool borrows; /* of an input: nothing is written to its memory, a run may use the caller's */
     void *owned;  /* aligned copy of constant data made for this plan */
@@ -65,6 +66,11 @@ qn_status qn__node_impl(const qn_node *node, const qn_run_op **out, qn_error *er
 /* Finds the implementation of step->node and prepares it; nodes on floats other than float32 that
  * it does not know are computed in float32 (widen.c). */
 qn_status qn__step_prepare(const qn_plan *plan, qn_step *step, qn_error *error);
+
+/* Places inputs of a step that joins them in its output's memory (join.c), and has the step skipped
+ * where all of them are. Values up to this step share memory already; uses: how often steps read
+ * each value. */
+void qn__plan_join(qn_plan *plan, qn_plan_step *step, uint32_t now, const uint32_t *uses);
 
 /* --- memory.c --------------------------------------------------------------------------------- */
 typedef struct qn_mem_item {

@@ -25,7 +25,8 @@ typedef struct qn_view {
     uint8_t rank;
     int64_t dims[QN_MAX_RANK]; /* bound, NCHW order whatever the layout */
     size_t count;
-    void *data; /* storage dtype */
+    size_t pitch; /* 0, or pixels, channels last, lie so many elements apart (op.h: joins) */
+    void *data;   /* storage dtype */
 } qn_view;
 
 /* Row-major real values (dequantized) of a view: dst is [count]. */
@@ -84,7 +85,8 @@ typedef struct qn_plan_memory {
 void qn__plan_memory(const qn_plan *plan, qn_plan_memory *out);
 
 /* Called for each tensor as it is produced (and for inputs), in execution order, in the session's
- * thread. It may change the values in place. A non-OK status stops the run. */
+ * thread; without keep_all not for those whose bytes do not lie together. It may change the values
+ * in place. A non-OK status stops the run. */
 typedef qn_status (*qn_hook_fn)(void *ctx, const qn_view *view, qn_error *error);
 
 typedef struct qn_exec qn_exec;

@@ -1,5 +1,6 @@
-/* Nodes on float16, bfloat16 and double whose operator knows float32 only: inputs are converted,
- * the operator computes in float32, results are rounded back. */
+/* Nodes on float16, bfloat16 and double whose operator knows float32 only, and nodes on quantized
+ * tensors that no operator on integers takes (windows over three axes, linear Resize of three):
+ * inputs are converted, the operator computes in float32, results are rounded back. */
 #include "run/nd.h"
 #include "run/plan.h"
 
@@ -13,10 +14,17 @@ typedef struct widened {
     size_t *offsets;      /* of each tensor's float32 values in scratch; SIZE_MAX: used as it is */
 } widened;
 
+static bool is_quant(const qn_tensor *t)
+{
+    return t != NULL && t->type.kind == QN_TYPE_QUANT;
+}
+
 static bool is_wide(const qn_node *node, const qn_tensor *t)
 {
-    if (t == NULL || t->type.kind != QN_TYPE_PLAIN)
+    if (t == NULL || t->type.kind == QN_TYPE_DYNAMIC)
         return false;
+    if (is_quant(t))
+        return true;
     switch (t->type.dtype) {
     case QN_DTYPE_F16:
     case QN_DTYPE_BF16:
@@ -65,8 +73,10 @@ static qn_status widen_constant(const qn_plan *plan, const qn_tensor *from, qn_t
     to->constant = qn__blob_create(plan->ctx, bytes, &data);
     if (to->constant == NULL)
         return QN_NOMEM(error);
-    for (size_t i = 0; i < count; i++)
-        ((float *)data)[i] = (float)qn__load_real(from->constant->data, from->type.dtype, i);
+    qn_view view = {
+        .tensor = from, .rank = from->rank, .count = count, .data = (void *)from->constant->data};
+    qn__tensor_dims(from, view.dims);
+    qn__view_to_f32(&view, data);
     return QN_OK;
 }
 
@@ -108,10 +118,14 @@ static qn_status copy_node(const qn_plan *plan, const qn_node *node, widened *w,
     return QN_OK;
 }
 
-static void convert(const qn_view *from, qn_dtype from_type, void *to, qn_dtype to_type)
+/* Elements in the order in which they lie, which has nothing to do with what they mean. */
+static qn_view in_order(const qn_view *view)
 {
-    for (size_t i = 0; i < from->count; i++)
-        qn__store_real(to, to_type, i, qn__load_real(from->data, from_type, i));
+    return (qn_view){.tensor = view->tensor,
+                     .rank = 1,
+                     .dims = {(int64_t)view->count},
+                     .count = view->count,
+                     .data = view->data};
 }
 
 static qn_status run(const qn_step *step, const qn_run_env *env, const qn_view *in,
@@ -135,15 +149,19 @@ static qn_status run(const qn_step *step, const qn_run_env *env, const qn_view *
             continue;
         }
         views[i].data = floats + w->offsets[i];
-        if (i < n_in)
-            convert(from, from->tensor->type.dtype, views[i].data, QN_DTYPE_F32);
+        if (i < n_in) {
+            const qn_view flat = in_order(from);
+            qn__view_to_f32(&flat, views[i].data);
+        }
     }
     const qn_run_env inner = {
         .plan = env->plan, .pool = env->pool, .scratch = env->scratch, .out_dims = env->out_dims};
     QN_TRY(w->inner.impl->run(&w->inner, &inner, views, views + n_in, error));
-    for (uint32_t i = n_in; i < n; i++)
+    for (uint32_t i = n_in; i < n; i++) {
+        const qn_view flat = in_order(&out[i - n_in]);
         if (w->pointers[i] != NULL && w->offsets[i] != SIZE_MAX)
-            convert(&views[i], QN_DTYPE_F32, out[i - n_in].data, out[i - n_in].tensor->type.dtype);
+            qn__view_from_f32(&flat, views[i].data);
+    }
     return QN_OK;
 }
 
@@ -166,6 +184,8 @@ static qn_status widen(const qn_plan *plan, qn_step *step, const qn_run_op *impl
     w->inner.alias = false;
     w->inner.scratch_bytes = 0;
     qn_status status = copy_node(plan, node, w, &scratch, error);
+    if (status == QN_OK && is_quant(qn__step_input(step, 0)))
+        status = qn__node_impl(&w->node, &impl, error); /* not the one on integers */
     if (status == QN_OK) {
         w->inner.impl = impl;
         status = impl->prepare(plan, &w->inner, error);
@@ -177,6 +197,8 @@ static qn_status widen(const qn_plan *plan, qn_step *step, const qn_run_op *impl
             if (t == NULL || t->constant == NULL || w->offsets[i] == SIZE_MAX ||
                 w->inner.in_layout[i] == QN_LAYOUT_ROW_MAJOR)
                 continue;
+            if (is_quant(t)) /* scales may follow an axis */
+                status = QN_UNSUPPORTED;
             w->offsets[i] = scratch;
             scratch += (qn__tensor_elements(t) * sizeof(float) + 63) & ~(size_t)63;
         }
@@ -200,15 +222,18 @@ qn_status qn__step_prepare(const qn_plan *plan, qn_step *step, qn_error *error)
 {
     const qn_node *const node = step->node;
     const qn_step before = *step;
-    bool wide = false;
+    bool wide = false, fits = true;
     QN_TRY(qn__node_impl(node, &step->impl, error));
     const qn_run_op *const other =
         plan->options.instead != NULL ? plan->options.instead(node) : NULL;
     const qn_run_op *const impl = step->impl = other != NULL ? other : step->impl;
     const qn_status status = impl->prepare(plan, step, error);
-    for (uint32_t i = 0; i < node->n_inputs + node->n_outputs; i++)
-        wide = wide || is_wide(node, tensor_at(node, i));
-    if (status != QN_UNSUPPORTED || !wide)
+    for (uint32_t i = 0; i < node->n_inputs + node->n_outputs; i++) {
+        const qn_tensor *const t = tensor_at(node, i);
+        wide = wide || is_wide(node, t);
+        fits = fits && (!is_quant(t) || t->constant != NULL || t->type.quant->axis < 0);
+    }
+    if (status != QN_UNSUPPORTED || !wide || !fits)
         return status;
     qn_error again = {0};
     *step = before;

@@ -58,6 +58,13 @@ def test_jpeg_with_the_whole_library_only(material):
     assert alone.returncode == 1 and "p.jpg" in alone.stderr and alone.stdout.startswith("input")
 
 
+def test_pictures_of_two_bytes_are_not_taken_for_one(material):
+    deep = material / "deep.ppm"
+    deep.write_bytes(b"P6\n8 8\n65535\n" + bytes(8 * 8 * 6))
+    result = classify("example_classify", material / "q.qnm", deep)
+    assert result.returncode == 1 and "deep.ppm" in result.stderr
+
+
 @pytest.mark.parametrize("program", ["example_classify", "example_classify_whole"])
 def test_what_it_cannot_do(material, program):
     assert "usage" in classify(program).stderr

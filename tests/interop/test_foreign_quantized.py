@@ -5,8 +5,9 @@ import json
 import numpy as np
 import onnx
 import pytest
-from conftest import small_classifier
+from conftest import make_model, small_classifier
 from networks import network, ort_outputs, quench_outputs
+from onnx import helper
 from onnxruntime.quantization import (
     CalibrationDataReader,
     QuantFormat,
@@ -100,3 +101,48 @@ def test_eval_and_run_accept_them(quench, prepared, kind, tmp_path):
     assert result.returncode == 0, result.stderr
     runs = json.loads(result.stdout)["runs"]
     assert [r["outputs"][0]["top"][0]["index"] for r in runs] == list(theirs.argmax(1))
+
+
+PADS = np.array([0, 0, 1, 2, 0, 0, 2, 1], np.int64)
+ON_INTEGERS = {
+    "pad": (["Pad", ["a", "pads"]], {}, {"pads": PADS}),
+    "pad-value": (["Pad", ["a", "pads", "value"]], {}, {"pads": PADS, "value": np.float32(0.7)}),
+    "pad-edge": (["Pad", ["a", "pads"]], {"mode": "edge"}, {"pads": PADS}),
+    "pad-reflect": (["Pad", ["a", "pads"]], {"mode": "reflect"}, {"pads": PADS}),
+    "resize": (["Resize", ["a", "", "scales"]], {"mode": "linear"},
+               {"scales": np.array([1, 1, 2, 3], np.float32)}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("activation", [QuantType.QUInt8, QuantType.QInt8])
+@pytest.mark.parametrize("name", ON_INTEGERS)
+def test_integer_operators_between_others(quench, name, activation, tmp_path):
+    """The tool writes Pad and linear Resize on the integers of QLinearConv."""
+    (op, inputs), attributes, constants = ON_INTEGERS[name]
+    rng = np.random.default_rng(3)
+    w = lambda *s: (rng.standard_normal(s) * 0.3).astype(np.float32)
+    nodes = [
+        helper.make_node("Conv", ["x", "w1", "b1"], ["a"], "first"),
+        helper.make_node(op, inputs, ["b"], "between", **attributes),
+        helper.make_node("Conv", ["b", "w2"], ["y"], "last"),
+    ]
+    constants = {**constants, "w1": w(4, 3, 3, 3), "b1": w(4, 1)[:, 0] + 1, "w2": w(5, 4, 1, 1)}
+    onnx.save(make_model(nodes, {"x": [1, 3, 9, 8]}, {"y": [1, 5, "h", "w"]}, constants), tmp_path / "m.onnx")
+    x = rng.uniform(-1, 1, (20, 3, 9, 8)).astype(np.float32)
+    out = tmp_path / "q.onnx"
+    quantize_static(str(tmp_path / "m.onnx"), str(out), Samples("x", x[:8]), activation_type=activation,
+                    quant_format=QuantFormat.QOperator, weight_type=QuantType.QInt8)  # fmt: skip
+    quantized = onnx.load(out).graph
+    assert [n.op_type for n in quantized.node][1:4] == ["QLinearConv", op, "QLinearConv"]
+    (scale,) = [onnx.numpy_helper.to_array(t) for t in quantized.initializer if t.name == "y_scale"]
+    theirs = ort_outputs(out, x)[0]
+    copies = [out, tmp_path / "qdq.onnx", tmp_path / "qop.onnx", tmp_path / "q.qnm"]
+    for to, *form in zip(copies[1:], ["--format"] * 2, ["qdq", "qoperator"]):
+        assert quench("convert", out, "-o", to, *form).returncode == 0
+    assert quench("convert", out, "-o", copies[3]).returncode == 0
+    for i, copy in enumerate(copies):
+        ours = quench_outputs(copy, x, tmp_path / f"run{i}")[0]
+        steps = np.abs(np.rint((ours - theirs) / scale))
+        # (onnxruntime cuts what it interpolates between bytes, and quench rounds it)
+        assert steps.max() <= (0 if op == "Pad" else 3) and (steps > 1).mean() <= 0.03
+    assert len({quench_outputs(c, x, tmp_path / "r")[0].tobytes() for c in copies}) == 1

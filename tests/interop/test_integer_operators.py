@@ -14,7 +14,7 @@ from onnxruntime import GraphOptimizationLevel
 ORT_DISABLE_ALL = GraphOptimizationLevel.ORT_DISABLE_ALL
 ORT_ENABLE_ALL = GraphOptimizationLevel.ORT_ENABLE_ALL
 F, I8, U8 = np.float32, np.int8, np.uint8
-SHAPE = (1, 8, 10, 12)
+SHAPE, BLOCK = (1, 8, 10, 12), (1, 8, 5, 6, 7)
 RNG = np.random.default_rng(3)
 
 
@@ -136,6 +136,14 @@ CASES = {
     "conv-transpose-groups": transposed((8, 3, 4, 4), group=2, strides=[2, 2]),
     "conv-transpose-depthwise": transposed((8, 1, 4, 4), group=8, strides=[2, 2], pads=[1] * 4),
     "conv-transpose-tensor": transposed((8, 13, 3, 3), axis=None, strides=[1, 1]),
+    "conv-3d": Case("Conv", {"pads": [1, 0, 1, 0, 1, 1], "strides": [1, 2, 1]},
+                    weights(13, 8, 3, 2, 3, axis=0), shape=BLOCK, out=(0.15, 120)),
+    "conv-3d-groups": Case("Conv", {"group": 4, "dilations": [2, 1, 2]},
+                           weights(12, 2, 2, 3, 2), Weights(RNG.integers(-3000, 3000, 12).astype(
+                               np.int32), F(0.02) * F(0.01)), shape=BLOCK, out=(0.0507, 120)),
+    "max-pool-3d": Case("MaxPool", {"kernel_shape": [2, 3, 1]}, shape=BLOCK, out=SAME),
+    "average-pool-3d": Case("AveragePool", {"kernel_shape": [2, 3, 1]}, shape=BLOCK, out=SAME,
+                            ties=0.1),
     "mean-pixels": Case("ReduceMean", {}, ints(2, 3), out=(0.005, 120)),
     "mean-pixels-flat": Case("ReduceMean", {"keepdims": 0}, ints(-1, -2), out=(0.005, 120)),
     "mean-channels": Case("ReduceMean", {"keepdims": 0}, ints(1), out=(0.0093, 120)),

@@ -1,6 +1,8 @@
 """Real .mnn files: float outputs of quench against MNN's runtime, and every way the converter stores
 weights."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -118,6 +120,18 @@ def test_integer_files_of_2019(file, quench, shared, tmp_path):
     for a, b in zip(exact, integers):
         cosine = np.sum(a * b) / np.linalg.norm(a) / np.linalg.norm(b)
         assert 0.99 < cosine < 0.999999
+    # In integers, with what its floats (not simplified, as it was read) give, in every kernel and
+    # as a compact file.
+    result = quench("bench", shared / file, "--layers", "--json", "--rounds", "1", "--threads", "1")
+    kernels = [layer["kernel"] for layer in json.loads(result.stdout)["layers"]]
+    assert not [k for k in kernels if "f32" in k or k in ("Round", "Clip")], kernels
+    assert sum("q8_igemm" in k or "q8_dwconv" in k for k in kernels) >= 50
+    plain = quench_outputs(shared / file, x, tmp_path / "plain", "--as-read")
+    scalar = quench_outputs(shared / file, x, tmp_path / "scalar", "--cpu", "scalar")
+    assert quench("convert", shared / file, "-o", tmp_path / "old.qnm").returncode == 0
+    compact = quench_outputs(tmp_path / "old.qnm", x, tmp_path / "compact")
+    for got in (plain, scalar, compact):
+        assert all(np.array_equal(a, b) for a, b in zip(integers, got, strict=True))
 
 
 QUANTIZED = ["rfb320-kl-maxabs", "rfb320-ema-nowino", "rfb320-admm-maxabs", "resnet8-kl-maxabs",

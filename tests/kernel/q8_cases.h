@@ -97,6 +97,7 @@ static qn_q8_out q8_out(q8_class kind)
     };
     qn_q8_out out = outs[rng() % (sizeof outs / sizeof outs[0])];
     out.is_float = kind != Q8_TIES && rng() % 4 == 0;
+    out.is_sums = out.is_float && rng() % 2 == 0;
     out.clamp = clamp_of(rng());
     return out;
 }
@@ -125,11 +126,18 @@ static bool q8_rectified(const qn_q8_out *out, const int8_t *w, const int32_t *b
 typedef struct q8_outputs {
     uint8_t *memory;
     size_t rows, columns, stride, elem;
+    bool is_float, is_sums;
 } q8_outputs;
 
-static q8_outputs q8_outputs_make(size_t rows, size_t columns, size_t stride, bool is_float)
+static q8_outputs q8_outputs_make(size_t rows, size_t columns, size_t stride, const qn_q8_out *out)
 {
-    q8_outputs o = {NULL, rows, columns, stride, is_float ? sizeof(float) : 1};
+    q8_outputs o = {.rows = rows,
+                    .columns = columns,
+                    .stride = stride,
+                    .elem = out->is_float ? sizeof(float) : 1,
+
+                    .is_sums = out->is_sums,
+                    .is_float = out->is_float && !out->is_sums};
     const size_t bytes = (rows + 2) * stride * o.elem;
     o.memory = need(malloc(bytes));
     for (size_t i = 0; i < bytes; i++)
@@ -156,15 +164,17 @@ static void q8_compare(const char *kernel, q8_class kind, const char *shape,
         const uint8_t *const e = expected->memory + i * elem, *const g = got->memory + i * elem;
         const bool inside =
             i >= got->stride && i < (got->rows + 1) * got->stride && i % got->stride < got->columns;
+        const bool behind = got->is_sums && i >= got->stride && i < (got->rows + 1) * got->stride;
+        const bool may_write = inside || behind;
         float ef = 0, gf = 0;
-        if (inside && elem == sizeof(float)) {
+        if (inside && got->is_float) {
             memcpy(&ef, e, sizeof ef);
             memcpy(&gf, g, sizeof gf);
             if (isnan(ef) && isnan(gf))
                 continue;
         }
         for (size_t b = 0; b < elem; b++) {
-            if (!inside && g[b] != (uint8_t)(0xa5 + (i * elem + b) * 7))
+            if (!may_write && g[b] != (uint8_t)(0xa5 + (i * elem + b) * 7))
                 q8_fail(kernel, kind, shape, "wrote outside its output");
         }
         if (inside && memcmp(e, g, elem) != 0) {
@@ -253,6 +263,13 @@ static void q8_igemm_run(const qn_q8_igemm *kernel, const q8_igemm_problem *p, v
     free(rows);
 }
 
+/* Rows of sums end with a step. */
+static size_t q8_sums_stride(size_t n)
+{
+    return (n + QN_Q8_SUMS_STEP - 1 + rng() % 2 * QN_Q8_SUMS_STEP) / QN_Q8_SUMS_STEP *
+           QN_Q8_SUMS_STEP;
+}
+
 static void q8_igemm_case(const qn_q8_igemm *kernel, const qn_q8_igemm *reference, size_t m,
                           size_t n, size_t kc, size_t ks, q8_class kind)
 {
@@ -260,12 +277,15 @@ static void q8_igemm_case(const qn_q8_igemm *kernel, const qn_q8_igemm *referenc
     uint64_t before = 0;
     for (size_t i = 0; i < p.n_rows; i++)
         before += q8_hash(p.rows[i], kc);
-    const size_t stride = n + rng() % 3;
+    const size_t stride = p.out.is_sums ? q8_sums_stride(n) : n + rng() % 3;
     char shape[128];
     snprintf(shape, sizeof shape, "m %zu n %zu kc %zu ks %zu stride %zu flip %d%s", m, n, kc, ks,
-             stride, p.flip, p.out.is_float ? " to float" : "");
-    const q8_outputs expected = q8_outputs_make(m, n, stride, p.out.is_float);
-    const q8_outputs got = q8_outputs_make(m, n, stride, p.out.is_float);
+             stride, p.flip,
+             p.out.is_sums    ? " sums"
+             : p.out.is_float ? " to float"
+                              : "");
+    const q8_outputs expected = q8_outputs_make(m, n, stride, &p.out);
+    const q8_outputs got = q8_outputs_make(m, n, stride, &p.out);
     q8_igemm_run(reference, &p, q8_outputs_begin(&expected), stride);
     q8_igemm_run(kernel, &p, q8_outputs_begin(&got), stride);
     q8_compare(kernel->name, kind, shape, &expected, &got);
@@ -426,7 +446,9 @@ static void q8_dwconv_case(const qn_q8_dwconv *kernel, const qn_q8_dwconv *refer
 {
     enum { ROWS = 3, TAPS = 7 };
     guard_used = 0;
-    const size_t c = s->channels, stride = c + rng() % 3, w_step = c + rng() % 2 * c;
+    const qn_q8_out format = q8_out(kind);
+    const size_t c = s->channels, stride = format.is_sums ? q8_sums_stride(c) : c + rng() % 3,
+                 w_step = c + rng() % 2 * c;
     const size_t rows = s->n == 0 ? 1 : 1 + rng() % ROWS;
     const uint8_t *in[ROWS * TAPS];
     size_t in_col[TAPS], in_step, pixels;
@@ -456,7 +478,7 @@ static void q8_dwconv_case(const qn_q8_dwconv *kernel, const qn_q8_dwconv *refer
                               .scale = q8_scales(c, s->kh * s->kw, kind),
                               .out_row = (s->n + rng() % 2) * stride,
                               .out_step = stride,
-                              .format = q8_out(kind),
+                              .format = format,
                               .left = left,
                               .right = right,
                               .edge = (uint8_t)rng()};
@@ -466,8 +488,8 @@ static void q8_dwconv_case(const qn_q8_dwconv *kernel, const qn_q8_dwconv *refer
     args.format.rectified =
         q8_rectified(&args.format, args.w, args.bias, args.scale, c, 1, s->kh * s->kw, w_step);
     const size_t pixels_out = rows * (s->n + 1);
-    const q8_outputs expected = q8_outputs_make(pixels_out, c, stride, args.format.is_float);
-    const q8_outputs got = q8_outputs_make(pixels_out, c, stride, args.format.is_float);
+    const q8_outputs expected = q8_outputs_make(pixels_out, c, stride, &args.format);
+    const q8_outputs got = q8_outputs_make(pixels_out, c, stride, &args.format);
     args.out = q8_outputs_begin(&expected);
     reference->fn(&args);
     args.out = q8_outputs_begin(&got);
@@ -506,6 +528,8 @@ static void test_q8_dwconv(const qn_q8_dwconv *kernel, const qn_q8_dwconv *refer
  */
 static double q8_expected(int64_t acc, float scale, const qn_q8_out *out)
 {
+    if (out->is_sums)
+        return (double)(int32_t)acc;
     const double v = (double)((float)acc * scale);
     if (out->is_float)
         return v < (double)out->clamp.lo   ? (double)out->clamp.lo
@@ -520,7 +544,9 @@ static void q8_check_reference(const char *name, int64_t acc, float scale, const
 {
     const double expected = q8_expected(acc, scale, out);
     double got = 0;
-    if (out->is_float)
+    if (out->is_sums)
+        got = (double)((const int32_t *)c)[at];
+    else if (out->is_float)
         got = (double)((const float *)c)[at];
     else if (out->lo < 0)
         got = ((const int8_t *)c)[at];

@@ -6,6 +6,7 @@
 #include "fault/fault.h"
 #include "quench/runtime.h"
 
+#include <math.h>
 #include <pthread.h>
 #include <stdatomic.h>
 
@@ -444,6 +445,49 @@ static void misuse_is_an_error(void **state)
     qn_rt_model_destroy(NULL);
 }
 
+/* Its inputs' memory was used: a second try with what is left there would give other values. */
+static void a_run_that_fails_has_used_its_inputs(void **state)
+{
+    builder b;
+    size_t bytes = 0;
+    qn_error error;
+    qn_rt_model *rt = NULL;
+    qn_rt_session *s = NULL;
+    float values[8] = {0, 1, 2, 3, 4, 5, 6, NAN};
+    uint8_t q[8];
+    (void)state;
+    build_start(&b);
+    qn_tensor *const x = build_input(&b, "x", DIMS(8));
+    static const char *const names[3] = {"q", "scale", "zero"};
+    qn_node *const ranged =
+        qn__graph_add_node(b.graph, SIZE_MAX, QN_OP_DYNAMIC_QUANTIZE_LINEAR, "ranged", 1, 3);
+    assert_non_null(ranged);
+    ranged->inputs[0] = x;
+    for (uint32_t i = 0; i < 3; i++) {
+        qn_tensor *const t =
+            qn__graph_add_tensor(b.graph, names[i], qn_type_plain_make(QN_DTYPE_NONE));
+        assert_non_null(t);
+        qn__node_set_output(ranged, i, t);
+    }
+    build_output(&b, ranged->outputs[0]);
+    uint8_t *const data = rt_compact(&b, &bytes);
+    assert_int_equal(qn_rt_model_from_memory(data, bytes, NULL, &rt, &error), QN_OK);
+    assert_int_equal(qn_rt_session_create(rt, NULL, &s, &error), QN_OK);
+    assert_int_equal(qn_rt_set_input(s, 0, values, 8, &error), QN_OK);
+    assert_int_equal(qn_rt_run(s, &error), QN_NONFINITE);
+    assert_int_equal(qn_rt_get_output_raw(s, 0, q, 8, &error), QN_STATE);
+    assert_int_equal(qn_rt_run(s, &error), QN_STATE);
+    values[7] = 7;
+    assert_int_equal(qn_rt_set_input(s, 0, values, 8, &error), QN_OK);
+    assert_int_equal(qn_rt_run(s, &error), QN_OK);
+    assert_int_equal(qn_rt_get_output_raw(s, 0, q, 8, &error), QN_OK);
+    assert_int_equal(q[7], 255);
+    qn_rt_session_destroy(s);
+    qn_rt_model_destroy(rt);
+    free(data);
+    build_end(&b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -457,6 +501,7 @@ int main(void)
         cmocka_unit_test(a_file_may_lie_anywhere),
         cmocka_unit_test(integers_go_in_and_out_as_they_are),
         cmocka_unit_test(misuse_is_an_error),
+        cmocka_unit_test(a_run_that_fails_has_used_its_inputs),
     };
     return cmocka_run_group_tests(tests, start, end);
 }

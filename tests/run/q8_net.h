@@ -7,6 +7,11 @@
 #include "core/context.h"
 #include "core/cpu.h"
 
+/* What any scales can be requantized by. */
+static const qn_requantize KINDS[] = {QN_REQUANTIZE_DEFAULT, QN_REQUANTIZE_GEMMLOWP,
+                                      QN_REQUANTIZE_GEMMLOWP_SINGLE};
+enum { N_KINDS = sizeof(KINDS) / sizeof(KINDS[0]) };
+
 enum { CASES = 400, MAX_IN = 1 << 18, MAX_W = 1 << 15, MAX_CHANNELS = 128 };
 
 /* --- random nodes ------------------------------------------------------------------------------*/
@@ -17,7 +22,8 @@ typedef struct sample {
     float scales[MAX_CHANNELS];
     int8_t w[MAX_W];
     int32_t bias[MAX_CHANNELS], zeros[MAX_CHANNELS];
-    bool integers; /* the integer kernels apply */
+    bool integers;      /* the integer kernels apply */
+    qn_requantize kind; /* of the plan */
 } sample;
 
 static inline int64_t between(int64_t lo, int64_t hi)
@@ -25,11 +31,18 @@ static inline int64_t between(int64_t lo, int64_t hi)
     return lo + (int64_t)net_random((uint32_t)(hi - lo + 1));
 }
 
+/* Of shifts: powers of two. */
+static inline float scale_of(const sample *s, float scale)
+{
+    return s->kind == QN_REQUANTIZE_SHIFT ? exp2f(rintf(log2f(scale))) : scale;
+}
+
 /* Bytes as a QuantizeLinear makes them, full range. */
 static inline qn_tensor *bytes_into(sample *s, float *data, size_t rank, const int64_t *dims,
                                     float scale)
 {
     net *const n = s->n;
+    scale = scale_of(s, scale);
     const bool s8 = net_random(2) != 0;
     const int32_t least = s8 ? -128 : 0, zeros[3] = {least, least + 128, least + 255};
     const uint32_t kind = net_random(8);
@@ -68,7 +81,7 @@ static inline qn_tensor *weights(sample *s, size_t rank, const int64_t *dims, si
     const size_t n_scales = per_channel ? (size_t)dims[axis] : 1;
     assert_true(n_scales <= MAX_CHANNELS);
     for (size_t i = 0; i < n_scales; i++) {
-        s->scales[i] = 0.001f + 0.0001f * (float)net_random(100);
+        s->scales[i] = scale_of(s, 0.001f + 0.0001f * (float)net_random(100));
         s->zeros[i] = is_signed ? 0 : zero;
     }
     s->integers = is_signed;
@@ -108,7 +121,9 @@ static inline void finish(sample *s, qn_tensor *y, size_t k, float x_scale)
     const float spread = sqrtf((float)k) * 75.0f * 75.0f * x_scale * 0.006f;
     if (kind != 0) {
         const bool s8 = kind % 2 != 0;
-        y->type = net_quant(s->n, s8 ? QN_DTYPE_I8 : QN_DTYPE_U8, spread / 50.0f,
+        /* Some multipliers are not below one. */
+        const float steps = s->kind != QN_REQUANTIZE_DEFAULT && net_random(8) == 0 ? 1e4f : 50.0f;
+        y->type = net_quant(s->n, s8 ? QN_DTYPE_I8 : QN_DTYPE_U8, scale_of(s, spread / steps),
                             s8 ? (int32_t)between(-128, 127) : (int32_t)between(0, 255));
     }
     qn_node *const node = y->producer;
@@ -205,6 +220,7 @@ static inline uint8_t *q8_reference(sample *s, bool scalar, size_t *bytes, char 
     qn_plan_options options;
     qn__plan_options_init(&options, s->n->b.ctx);
     options.reference = true;
+    options.requantize = s->kind;
     if (scalar)
         options.cpu_flags = 0;
     return run_sample(s, &options, 1, bytes, kernel);
@@ -220,6 +236,7 @@ static inline void q8_expect(sample *s, size_t index, const uint8_t *expected, s
     const size_t n_flags = masks(flags);
     qn_plan_options options;
     qn__plan_options_init(&options, s->n->b.ctx);
+    options.requantize = s->kind;
     for (size_t f = 0; f < n_flags; f++) {
         const uint32_t own = 1 + (uint32_t)f;
         options.cpu_flags = flags[f];
@@ -244,6 +261,15 @@ static inline void q8_expect_reference(sample *s, size_t index)
     uint8_t *const expected = q8_reference(s, true, &bytes, kernel);
     q8_expect(s, index, expected, bytes, NULL, 0, false);
     free(expected);
+}
+
+/* However sums are requantized. */
+static inline void q8_expect_kinds(sample *s, size_t index)
+{
+    for (size_t k = 0; k < N_KINDS; k++) {
+        s->kind = KINDS[k];
+        q8_expect_reference(s, index);
+    }
 }
 
 #endif

@@ -56,17 +56,17 @@ static __int128 bounded(__int128 v)
 static void check_product(int32_t a, int32_t b)
 {
     const __int128 wanted = bounded(nearest((__int128)a * b, (__int128)1 << 31, false));
-    assert_int_equal(qn__fixed_high_product(a, b), (int32_t)wanted);
+    assert_int_equal(qn_fixed_high_product(a, b), (int32_t)wanted);
 }
 
 static void high_products_round_ties_up_and_saturate(void **state)
 {
     (void)state;
-    assert_int_equal(qn__fixed_high_product(INT32_MIN, INT32_MIN), INT32_MAX);
-    assert_int_equal(qn__fixed_high_product(INT32_MIN, INT32_MAX), -INT32_MAX);
-    assert_int_equal(qn__fixed_high_product(1, 1 << 30), 1);   /* half: up */
-    assert_int_equal(qn__fixed_high_product(-1, 1 << 30), 0);  /* minus half: up */
-    assert_int_equal(qn__fixed_high_product(-3, 1 << 30), -1); /* minus one and a half */
+    assert_int_equal(qn_fixed_high_product(INT32_MIN, INT32_MIN), INT32_MAX);
+    assert_int_equal(qn_fixed_high_product(INT32_MIN, INT32_MAX), -INT32_MAX);
+    assert_int_equal(qn_fixed_high_product(1, 1 << 30), 1);   /* half: up */
+    assert_int_equal(qn_fixed_high_product(-1, 1 << 30), 0);  /* minus half: up */
+    assert_int_equal(qn_fixed_high_product(-3, 1 << 30), -1); /* minus one and a half */
     for (size_t i = 0; i < N_EDGES; i++)
         for (size_t j = 0; j < N_EDGES; j++)
             check_product(EDGES[i], EDGES[j]);
@@ -80,16 +80,16 @@ static void high_products_round_ties_up_and_saturate(void **state)
 static void check_division(int32_t x, int n)
 {
     const __int128 wanted = nearest(x, (__int128)1 << n, true);
-    assert_int_equal(qn__fixed_divide(x, n), (int32_t)wanted);
+    assert_int_equal(qn_fixed_divide(x, n), (int32_t)wanted);
 }
 
 static void divisions_round_ties_away_from_zero(void **state)
 {
     (void)state;
-    assert_int_equal(qn__fixed_divide(-1, 1), -1);
-    assert_int_equal(qn__fixed_divide(1, 1), 1);
-    assert_int_equal(qn__fixed_divide(-6, 2), -2);
-    assert_int_equal(qn__fixed_divide(-5, 2), -1);
+    assert_int_equal(qn_fixed_divide(-1, 1), -1);
+    assert_int_equal(qn_fixed_divide(1, 1), 1);
+    assert_int_equal(qn_fixed_divide(-6, 2), -2);
+    assert_int_equal(qn_fixed_divide(-5, 2), -1);
     uint64_t seed = 2;
     for (int n = 0; n <= 31; n++) {
         for (size_t i = 0; i < N_EDGES; i++)
@@ -128,7 +128,7 @@ static int32_t model(int32_t x, double real, qn_requantize kind)
 
 static void check(int32_t x, double real, qn_requantize kind)
 {
-    qn_fixed fixed;
+    qn_multiplier fixed;
     assert_true(qn__fixed_make(real, kind, &fixed));
     assert_int_equal(qn__fixed_apply(x, fixed, kind), model(x, real, kind));
 }
@@ -162,7 +162,7 @@ static void multipliers_of_every_size_are_the_models(void **state)
 static void what_has_no_multiplier_is_refused(void **state)
 {
     (void)state;
-    qn_fixed fixed;
+    qn_multiplier fixed;
     assert_false(qn__fixed_make(0.3, QN_REQUANTIZE_SHIFT, &fixed));
     assert_false(qn__fixed_make(-0.5, QN_REQUANTIZE_SHIFT, &fixed));
     assert_false(qn__fixed_make(0.0, QN_REQUANTIZE_SHIFT, &fixed));
@@ -177,7 +177,7 @@ static void the_two_roundings_differ_where_they_should(void **state)
 {
     (void)state;
     /* -0.5: the second rounding takes ties away from zero, the only one takes them up. */
-    qn_fixed half;
+    qn_multiplier half;
     assert_true(qn__fixed_make(0.25, QN_REQUANTIZE_GEMMLOWP, &half));
     assert_int_equal(qn__fixed_apply(-2, half, QN_REQUANTIZE_GEMMLOWP), -1);
     assert_int_equal(qn__fixed_apply(-2, half, QN_REQUANTIZE_GEMMLOWP_SINGLE), 0);

@@ -89,10 +89,11 @@ static qn_tensor *both_node(sample *s, size_t *k, float scale)
     return y;
 }
 
-static sample *sample_make(uint64_t seed)
+static sample *sample_make(uint64_t seed, qn_requantize requantize)
 {
     sample *const s = calloc(1, sizeof(*s));
     assert_non_null(s);
+    s->kind = requantize;
     net_random_state = seed * 7919 + 1;
     s->n = net_start();
     const float scale = 0.02f;
@@ -105,13 +106,13 @@ static sample *sample_make(uint64_t seed)
     return s;
 }
 
-static void integers_are_the_simulation(void **state)
+/* As kernels requantize, or by integers. */
+static void check_integers(qn_requantize kind)
 {
-    (void)state;
     static const uint32_t threads[] = {1, 2, 5};
     size_t in_integers = 0, distinct = 0, total = 0;
     for (size_t i = 0; i < CASES; i++) {
-        sample *const s = sample_make(i);
+        sample *const s = sample_make(i, kind);
         size_t bytes = 0;
         char kernel[64];
         uint8_t *const expected = q8_reference(s, false, &bytes, kernel);
@@ -133,6 +134,20 @@ static void integers_are_the_simulation(void **state)
     /* The cases are worth something: most run in integers, and outputs are not all saturated. */
     assert_true(in_integers > CASES * 3 / 4);
     assert_true(distinct > total * 16);
+}
+
+static void integers_are_the_simulation(void **state)
+{
+    (void)state;
+    check_integers(QN_REQUANTIZE_DEFAULT);
+}
+
+static void and_so_they_are_requantized_by_integers(void **state)
+{
+    (void)state;
+    check_integers(QN_REQUANTIZE_GEMMLOWP);
+    check_integers(QN_REQUANTIZE_GEMMLOWP_SINGLE);
+    check_integers(QN_REQUANTIZE_SHIFT);
 }
 
 /* Add, Mul and Sub, of equal shapes, of a picture and its channels, or broadcast along some axes,
@@ -174,12 +189,16 @@ static void sums_are_the_tables(void **state)
     (void)state;
     for (size_t i = 0; i < CASES; i++) {
         sample *const s = sums_make(i);
-        size_t bytes = 0;
-        char kernel[64];
-        uint8_t *const expected = q8_reference(s, false, &bytes, kernel);
-        assert_null(strstr(kernel, "q8_"));
-        q8_expect(s, i, expected, bytes, NULL, 0, false);
-        free(expected);
+        for (size_t k = 0; k < N_KINDS; k++) {
+            size_t bytes = 0;
+            char kernel[64];
+            s->kind = KINDS[k];
+            s->integers &= k == 0;
+            uint8_t *const expected = q8_reference(s, false, &bytes, kernel);
+            assert_null(strstr(kernel, "q8_"));
+            q8_expect(s, i, expected, bytes, NULL, 0, false);
+            free(expected);
+        }
         sample_free(s);
     }
 }
@@ -245,7 +264,7 @@ static void loops_do_not_depend_on_the_machine(void **state)
     (void)state;
     for (size_t i = 0; i < CASES; i++) {
         sample *const s = loops_make(i);
-        q8_expect_reference(s, i);
+        q8_expect_kinds(s, i);
         sample_free(s);
     }
 }
@@ -272,18 +291,21 @@ static void very_many_taps(void **state)
     finish(s, y, 10 * 16 * 18, 0.02f);
     qn_plan_options options;
     qn__plan_options_init(&options, s->n->b.ctx);
-    options.reference = true;
-    size_t bytes = 0, got_bytes = 0;
-    char kernel[64];
-    uint8_t *const expected = run_sample(s, &options, 1, &bytes, kernel);
-    options.reference = false;
-    for (uint32_t threads = 1; threads < 5; threads += 2) {
-        uint8_t *const got = run_sample(s, &options, threads, &got_bytes, kernel);
-        assert_non_null(strstr(kernel, "q8_"));
-        expect_same(got, got_bytes, expected, bytes, 0, kernel, threads);
-        free(got);
+    for (size_t k = 0; k < N_KINDS; k++) {
+        options.reference = true;
+        options.requantize = KINDS[k];
+        size_t bytes = 0, got_bytes = 0;
+        char kernel[64];
+        uint8_t *const expected = run_sample(s, &options, 1, &bytes, kernel);
+        options.reference = false;
+        for (uint32_t threads = 1; threads < 5; threads += 2) {
+            uint8_t *const got = run_sample(s, &options, threads, &got_bytes, kernel);
+            assert_non_null(strstr(kernel, "q8_"));
+            expect_same(got, got_bytes, expected, bytes, k, kernel, threads);
+            free(got);
+        }
+        free(expected);
     }
-    free(expected);
     free(values);
     sample_free(s);
 }
@@ -292,12 +314,15 @@ static void very_many_taps(void **state)
 static void expect_simulated(sample *s, size_t i)
 {
     static const uint32_t threads[] = {1, 2, 3};
-    size_t bytes = 0;
-    char kernel[64];
-    uint8_t *const expected = q8_reference(s, false, &bytes, kernel);
-    s->integers = true;
-    q8_expect(s, i, expected, bytes, threads, 3, false);
-    free(expected);
+    for (size_t k = 0; k < N_KINDS; k++) {
+        size_t bytes = 0;
+        char kernel[64];
+        s->kind = KINDS[k];
+        uint8_t *const expected = q8_reference(s, false, &bytes, kernel);
+        s->integers = true;
+        q8_expect(s, i, expected, bytes, threads, 3, false);
+        free(expected);
+    }
 }
 
 /* Widths of outputs at whose ends tiles are cut, where a kernel reads rows in place, and some that
@@ -484,6 +509,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(integers_are_the_simulation),
+        cmocka_unit_test(and_so_they_are_requantized_by_integers),
         cmocka_unit_test(sums_are_the_tables),
         cmocka_unit_test(loops_do_not_depend_on_the_machine),
         cmocka_unit_test(very_many_taps),

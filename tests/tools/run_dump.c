@@ -1,7 +1,7 @@
-/* run_dump [--requantize KIND] [--saturate16] [--cpu ISA] [--threads N] MODEL DATA PREFIX: runs the
- * model on every sample of DATA (a .npy of samples, or NAME=FILE,NAME=FILE for several inputs) and
- * writes all values of output i, sample after sample, as float32 to PREFIX.i. One line of
- * dimensions per output on stdout. */
+/* run_dump [--requantize KIND] [--saturate16] [--as-read] [--cpu ISA] [--threads N] MODEL DATA
+ * PREFIX: runs the model on every sample of DATA (a .npy of samples, or NAME=FILE,NAME=FILE for
+ * several inputs) and writes all values of output i, sample after sample, as float32 to PREFIX.i.
+ * One line of dimensions per output on stdout. */
 #include "quench/dataset.h"
 
 #include <stdio.h>
@@ -110,6 +110,8 @@ int main(int argc, char **argv)
             session.requantize = kind_of(argv[++at]);
         else if (strcmp(argv[at], "--saturate16") == 0)
             session.saturate16 = true;
+        else if (strcmp(argv[at], "--as-read") == 0)
+            session.simplify = false;
         else if (strcmp(argv[at], "--cpu") == 0 && at + 1 < argc)
             context.cpu_mask = argv[++at];
         else if (strcmp(argv[at], "--threads") == 0 && at + 1 < argc)

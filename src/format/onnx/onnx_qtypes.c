@@ -37,6 +37,28 @@ bool qn__onnx_keeps_bytes(const qn_node *node)
     return qn__onnx_is_mover(node) || node->op == QN_OP_GLOBAL_MAX_POOL || node->op == QN_OP_PAD;
 }
 
+bool qn__onnx_is_bilinear(qn_graph *graph, const qn_node *node)
+{
+    size_t n_axes = 0, moved = 0;
+    if (strcmp(qn__attr_string(node, "mode", "nearest"), "linear") != 0 ||
+        strcmp(qn__attr_string(node, "coordinate_transformation_mode", ""), "tf_crop_and_resize") ==
+            0 ||
+        qn__attr_int(node, "antialias", 0) != 0)
+        return false;
+    if (qn__attr_ints(node, "axes", &n_axes) && n_axes > 0)
+        return n_axes <= 2;
+    const qn_tensor *scales = node->n_inputs > 2 ? node->inputs[2] : NULL;
+    const float *values =
+        scales && scales->constant ? qn__tensor_floats(graph, scales, &n_axes) : NULL;
+    for (size_t i = 0; values && i < n_axes; i++)
+        moved += values[i] != 1.0f;
+    if (values && n_axes > 0)
+        return moved <= 2;
+    const qn_tensor *sizes = node->n_inputs > 3 ? node->inputs[3] : NULL;
+    return sizes && sizes->constant && sizes->has_shape && sizes->rank == 1 &&
+           sizes->dims[0].value <= 4;
+}
+
 bool qn__onnx_act_implied(qn_act act, float lo, float hi, qn_type type)
 {
     if (act == QN_ACT_NONE)

@@ -450,13 +450,38 @@ static bool is_quant(const qn_tensor *tensor)
     return tensor && tensor->type.kind == QN_TYPE_QUANT;
 }
 
+/* What a Pad of integers fills with is an integer too: that of its third input, or 0. */
+static qn_status read_pad_value(const qn_onnx_reader *r, qn_node *node, qn_error *error)
+{
+    static const uint8_t none[8] = {0};
+    const qn_type type = node->inputs[0]->type;
+    const qn_tensor *value = input_at(node, 2);
+    int64_t dims[QN_MAX_RANK] = {0};
+    if (strcmp(qn__attr_string(node, "mode", "constant"), "constant") != 0)
+        return QN_OK;
+    if (value && (!value->constant || value->type.kind != QN_TYPE_PLAIN ||
+                  value->type.dtype != type.dtype || !qn__tensor_static_dims(value, dims)))
+        return qn__onnx_node_fail(r, node, error, QN_UNSUPPORTED,
+                                  "fills integers with \"%s\", which is no constant of their type",
+                                  value->name);
+    qn_blob *blob =
+        value ? qn__blob_ref(value->constant) : qn__blob_copy(r->graph->ctx, none, sizeof(none));
+    qn_tensor *typed = blob ? qn__graph_add_constant(r->graph, value ? value->name : "pad", type,
+                                                     value ? value->rank : 0, dims, blob)
+                            : NULL;
+    qn__blob_unref(blob);
+    return typed && qn__onnx_set_input(r->graph, node, 2, typed) ? QN_OK : QN_NOMEM(error);
+}
+
 /* A node of ordinary operators: movers hand the type on, others must not see integers. */
 static qn_status pass_on(qn_onnx_reader *r, qn_node *node, qn_error *error)
 {
     for (uint32_t i = 0; i < node->n_inputs; i++) {
         if (!is_quant(node->inputs[i]) || node->op == QN_OP_SHAPE || node->op == QN_OP_SIZE)
             continue;
-        if (i > 0 || !qn__onnx_is_mover(node) || node->inputs[0]->type.quant->axis >= 0)
+        const bool works = qn__onnx_is_mover(node) || node->op == QN_OP_PAD ||
+                           (node->op == QN_OP_RESIZE && qn__onnx_is_bilinear(r->graph, node));
+        if (i > 0 || !works || node->inputs[0]->type.quant->axis >= 0)
             return qn__onnx_node_fail(r, node, error, QN_UNSUPPORTED,
                                       "computes on the integers of \"%s\"", node->inputs[i]->name);
         const uint32_t typed = node->op == QN_OP_SPLIT ? node->n_outputs : 1;
@@ -464,7 +489,9 @@ static qn_status pass_on(qn_onnx_reader *r, qn_node *node, qn_error *error)
             if (node->outputs[k])
                 node->outputs[k]->type = node->inputs[0]->type;
     }
-    return QN_OK;
+    return node->op == QN_OP_PAD && node->n_inputs > 0 && is_quant(node->inputs[0])
+               ? read_pad_value(r, node, error)
+               : QN_OK;
 }
 
 static qn_status read_node(qn_onnx_reader *r, qn_node *node, bool *folded, qn_error *error)

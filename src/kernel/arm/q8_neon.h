@@ -41,8 +41,10 @@ static inline void qn_q8_store8(void *c, size_t i, int32x4_t acc0, int32x4_t acc
     const size_t part = n < 8 ? n : 8;
     if (out->is_float) {
         float all[8];
-        vst1q_f32(all, qn_q8_scaled(acc0, scale0, out));
-        vst1q_f32(all + 4, qn_q8_scaled(acc1, scale1, out));
+        vst1q_f32(all,
+                  out->is_sums ? vreinterpretq_f32_s32(acc0) : qn_q8_scaled(acc0, scale0, out));
+        vst1q_f32(all + 4,
+                  out->is_sums ? vreinterpretq_f32_s32(acc1) : qn_q8_scaled(acc1, scale1, out));
         memcpy((float *)c + i, all, part * sizeof *all);
         return;
     }

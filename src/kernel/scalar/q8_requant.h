@@ -23,10 +23,12 @@ static inline float qn_q8_rescale(int32_t acc, float scale, const qn_q8_out *out
     return v > out->clamp.hi ? out->clamp.hi : v;
 }
 
-/* Output i of c, which holds bytes or floats. */
+/* Output i of c, which holds bytes, floats or sums. */
 static inline void qn_q8_store(void *c, size_t i, int32_t acc, float scale, const qn_q8_out *out)
 {
-    if (out->is_float)
+    if (out->is_sums)
+        ((int32_t *)c)[i] = acc;
+    else if (out->is_float)
         ((float *)c)[i] = qn_q8_rescale(acc, scale, out);
     else
         ((uint8_t *)c)[i] = qn_q8_requant(acc, scale, out);

@@ -15,7 +15,7 @@ four_sums(const qn_q8_binary_args *args, const uint8_t *a, const uint8_t *b, con
         const FVEC y = TO_FLOAT(is_signed ? WIDEN_S8(b) : WIDEN_U8(b));
         q[i] = TO_INT(FMAF(x, ra, FMAF(y, rb, fixed)));
     }
-    const VEC move = SET1_16((short)(args->lo < 0 ? 0 : -128));
+    const VEC move = SET1_16((short)(args->lo < 0 ? 128 : 0));
     const VEC low = ADD16(move, PACK32(q[0], q[1])), high = ADD16(move, PACK32(q[2], q[3]));
     return ROWS_TOGETHER(PACK16(low, high));
 }
@@ -23,10 +23,10 @@ four_sums(const qn_q8_binary_args *args, const uint8_t *a, const uint8_t *b, con
 static inline __attribute__((always_inline)) size_t add_whole(const qn_q8_binary_args *args,
                                                               const bool is_signed)
 {
-    const int lower = args->lo < 0 ? 0 : 128;
-    const VEC lo = SET1_8((char)((int)args->lo - lower)),
-              hi = SET1_8((char)((int)args->hi - lower));
-    const VEC sign = SET1_8((char)lower);
+    const int higher = args->lo < 0 ? 128 : 0;
+    const VEC lo = SET1_8((char)((int)args->lo + higher)),
+              hi = SET1_8((char)((int)args->hi + higher));
+    const VEC sign = SET1_8((char)higher);
     size_t i = 0;
     for (; i + sizeof(VEC) <= args->n; i += sizeof(VEC)) {
         const VEC bytes = four_sums(args, args->a + i, args->b + i, is_signed);

@@ -8,6 +8,7 @@
  *   ZERO(), SET1_16(x), SET1F(x)
  *   LOW16(a, b), HIGH16(a, b)      interleaved halves of every 128 bits
  *   LOW128(a, b), HIGH128(a, b)    from two vectors in order to low and high
+ *   FIRST_BLOCK(low, high), SECOND_BLOCK(low, high)   and back
  *   LOAD(p), STORE_ALL_F(p, v), AS_FLOAT(v), AS_INT(v)
  *   DOT16(acc, a, b)               acc + two products per lane
  *   TO_FLOAT, MULF, MINF, MAXF (second operand where one is NaN), TO_INT
@@ -75,12 +76,22 @@ static __attribute__((noinline)) void put_floats(const qn_q8_dwconv_args *args, 
         ((float *)args->out)[at + i] = parts[i / 4 % 2][i / 8 * 4 + i % 4];
 }
 
+static __attribute__((noinline)) void put_sums(float *out, VEC low, VEC high)
+{
+    STORE_ALL_F(out, AS_FLOAT(FIRST_BLOCK(low, high)));
+    STORE_ALL_F(out + BLOCK / 2, AS_FLOAT(SECOND_BLOCK(low, high)));
+}
+
 static inline __attribute__((always_inline)) void put(const qn_q8_dwconv_args *args, const block *b,
                                                       pair acc, size_t at, size_t left)
 {
     const qn_q8_out *const out = &args->format;
     const FVEC low = MULF(TO_FLOAT(acc.low), AS_FLOAT(b->scale.low));
     const FVEC high = MULF(TO_FLOAT(acc.high), AS_FLOAT(b->scale.high));
+    if (out->is_sums) {
+        put_sums((float *)args->out + at, acc.low, acc.high);
+        return;
+    }
     if (out->is_float) {
         const pair scaled = {AS_INT(low), AS_INT(high)};
         put_floats(args, at, &scaled, left);

@@ -67,6 +67,18 @@ static __attribute__((noinline)) void put_quad_floats(const qn_q8_out *out, floa
         c[i] = parts[i / 4 % 4][i / 16 * 4 + i % 4];
 }
 
+/* 128 bits i of v[j] are 128 bits j of output i. */
+static __attribute__((noinline)) void put_quad_sums(int32_t *c, __m512i v0, __m512i v1, __m512i v2,
+                                                    __m512i v3)
+{
+    const __m512i a = _mm512_shuffle_i32x4(v0, v1, 0x44), b = _mm512_shuffle_i32x4(v2, v3, 0x44);
+    const __m512i d = _mm512_shuffle_i32x4(v0, v1, 0xee), e = _mm512_shuffle_i32x4(v2, v3, 0xee);
+    _mm512_storeu_si512(c, _mm512_shuffle_i32x4(a, b, 0x88));
+    _mm512_storeu_si512(c + 16, _mm512_shuffle_i32x4(a, b, 0xdd));
+    _mm512_storeu_si512(c + 32, _mm512_shuffle_i32x4(d, e, 0x88));
+    _mm512_storeu_si512(c + 48, _mm512_shuffle_i32x4(d, e, 0xdd));
+}
+
 /* What sums begin with and what makes outputs of them; less: byte_bounds.rectified. */
 typedef struct quad_heads {
     quad bias, scale, less;
@@ -77,6 +89,10 @@ static inline __attribute__((always_inline)) void put_quad(const qn_q8_out *out,
                                                            size_t at, quad acc, const quad_heads *h)
 {
     __m512 v[4];
+    if (out->is_sums) {
+        put_quad_sums((int32_t *)c + at, acc.v[0], acc.v[1], acc.v[2], acc.v[3]);
+        return;
+    }
 #pragma GCC unroll 4
     for (size_t q = 0; q < 4; q++)
         v[q] = AS_FLOAT(acc.v[q]);

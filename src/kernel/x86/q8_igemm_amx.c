@@ -114,6 +114,11 @@ static void put(const int32_t *sums, size_t rows, size_t columns, const float *s
 {
     const __m512 scale = _mm512_loadu_ps(scales);
     const __mmask16 first = (__mmask16)(0xffffu >> (NR - columns));
+    if (out->is_sums) {
+        for (size_t m = 0; m < rows; m++)
+            _mm512_storeu_si512((int32_t *)c + m * c_stride, _mm512_loadu_si512(sums + m * NR));
+        return;
+    }
     if (out->is_float) {
         const __m512 lo = _mm512_set1_ps(out->clamp.lo), hi = _mm512_set1_ps(out->clamp.hi);
         for (size_t m = 0; m < rows; m++) {

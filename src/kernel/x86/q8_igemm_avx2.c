@@ -4,7 +4,7 @@
 #include "kernel/x86/q8_igemm_avx2.h"
 
 #define MR 8
-#define ROWS 32
+#define ROWS 64
 #define PAIRS 1
 #define ADD_PAIR(acc, a0, b0, a1, b1)                                                              \
     _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_add_epi16(_mm256_maddubs_epi16(a0, b0),         \
@@ -15,7 +15,6 @@
 #define DOT(acc, a, b)                                                                             \
     _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(a, b), _mm256_set1_epi16(1)))
 #define AND(a, b) _mm256_and_si256(a, b)
-#define ADD32(a, b) _mm256_add_epi32(a, b)
 #define MADD16(a, b) _mm256_madd_epi16(a, b)
 #define SLLI16(a, n) _mm256_slli_epi16(a, n)
 #define SRAI16(a, n) _mm256_srai_epi16(a, n)

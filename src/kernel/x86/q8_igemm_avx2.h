@@ -13,12 +13,17 @@ static __attribute__((noinline)) void store_some(uint8_t *p, uint64_t bytes, siz
         p[i] = (uint8_t)bytes;
 }
 
-static inline __attribute__((always_inline)) void store_row8(uint8_t *p, uint64_t bytes, size_t n)
+/* Half i of the bytes; extracting the upper one to memory would take another instruction. */
+static inline __attribute__((always_inline)) void store_row8(uint8_t *p, __m128i bytes,
+                                                             const size_t i, size_t n)
 {
-    if (n == 8)
-        memcpy(p, &bytes, 8);
+    if (n != 8)
+        store_some(p, (uint64_t)(i == 0 ? _mm_cvtsi128_si64(bytes) : _mm_extract_epi64(bytes, 1)),
+                   n);
+    else if (i == 0)
+        _mm_storel_epi64((void *)p, bytes);
     else
-        store_some(p, bytes, n);
+        _mm_storeh_pd((void *)p, _mm_castsi128_pd(bytes));
 }
 
 static inline void store_floats8(float *p, __m256 v, size_t n)
@@ -58,6 +63,7 @@ static inline void copy_end32(uint8_t *to, const uint8_t *from, size_t i, size_t
 #define SET1(x) _mm256_set1_epi32(x)
 #define SET1F(x) _mm256_set1_ps(x)
 #define XOR(a, b) _mm256_xor_si256(a, b)
+#define ADD32(a, b) _mm256_add_epi32(a, b)
 #define TO_FLOAT(v) _mm256_cvtepi32_ps(v)
 #define MULF(a, b) _mm256_mul_ps(a, b)
 #define MINF(a, b) _mm256_min_ps(a, b)
@@ -67,13 +73,13 @@ static inline void copy_end32(uint8_t *to, const uint8_t *from, size_t i, size_t
 #define SET1_16(x) _mm256_set1_epi16(x)
 #define TO_INT(v) _mm256_cvtps_epi32(v)
 #define PACK32(a, b) _mm256_packs_epi32(a, b)
-#define PACK16(a, b) _mm256_packs_epi16(a, b)
+#define PACK16(a, b) _mm256_packus_epi16(a, b)
 #define ADD16(a, b) _mm256_adds_epi16(a, b)
 #define SET1_8(x) _mm256_set1_epi8(x)
-#define MIN8(a, b) _mm256_min_epi8(a, b)
-#define MAX8(a, b) _mm256_max_epi8(a, b)
+#define MIN8(a, b) _mm256_min_epu8(a, b)
+#define MAX8(a, b) _mm256_max_epu8(a, b)
 #define ROWS_TOGETHER(v) _mm256_permutevar8x32_epi32(v, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7))
-#define STORE_ROW(p, v, i, n) store_row8(p, (uint64_t)_mm256_extract_epi64(v, i), n)
+#define STORE_ROW(p, v, i, n) store_row8(p, _mm256_extracti128_si256(v, (i) / 2), (i) % 2, n)
 #define STOREF(p, v, n) store_floats8(p, v, n)
 
 #endif

@@ -9,7 +9,6 @@
 #define DOT(acc, a, b)                                                                             \
     _mm512_add_epi32(acc, _mm512_madd_epi16(_mm512_maddubs_epi16(a, b), _mm512_set1_epi16(1)))
 #define AND(a, b) _mm512_and_si512(a, b)
-#define ADD32(a, b) _mm512_add_epi32(a, b)
 #define MADD16(a, b) _mm512_madd_epi16(a, b)
 #define SLLI16(a, n) _mm512_slli_epi16(a, n)
 #define SRAI16(a, n) _mm512_srai_epi16(a, n)

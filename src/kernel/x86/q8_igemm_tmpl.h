@@ -2,22 +2,27 @@
  * by np panels of LANES columns; a 32-bit lane takes four neighbouring k of one column at once,
  * and four bytes of a row are broadcast to all of them. The inner loops exist once per tile and
  * leave their sums in memory; everything else is code that all tiles share. The includer defines:
+ *
  *   VEC, FVEC, LANES      vectors of int32 and of float, and their elements
  *   MR, NP                rows and panels of a full tile
- *   ROWS                  rows of a call: tiles below each other, which find the weights of a panel
- * in the first level LOAD(p), LOADF(p), SET1(x), SET1F(x), XOR(a, b), STORE_ALL(p, v) DOT(acc, a,
- * b)        acc + four products per lane, a unsigned; exact if the weights are safe TO_FLOAT(v),
- * MULF, MINF, MAXF   the second operand where one is NaN TO_INT(v), PACK32, PACK16, ADD16
- * saturating; MIN8, MAX8, SET1_8(x), SET1_16(x) ROWS_TOGETHER(v)      brings 32-bit lane i of each
- * 128 bits to part i of the vector STORE_ROW(p, v, i, n) the first n bytes of that part
- *   COPY_END(to, from, i, n, sign)   the bytes from i on of a row of n, XOR sign, up to the next
+ *   ROWS                  rows of a call: tiles below each other, for which the weights of a panel
+ *                         are in the first level
+ *   LOAD(p), LOADF(p), SET1(x), SET1F(x), SET1_16(x), SET1_8(x), XOR(a, b), ADD32(a, b)
+ *   STORE_ALL(p, v), STOREF(p, v, n)   all of it; the first n floats
+ *   DOT(acc, a, b)        acc + four products per lane, a unsigned; exact if the weights are safe
+ *   TO_FLOAT(v), MULF, MINF, MAXF      the second operand where one is NaN
+ *   TO_INT(v), PACK32, ADD16           saturating
+ *   PACK16, MIN8, MAX8                 to and of unsigned bytes
+ *   ROWS_TOGETHER(v)      brings 32-bit lane i of each 128 bits to part i of the vector
+ *   STORE_ROW(p, v, i, n) the first n bytes of that part
+ *   COPY_END(to, from, i, n, sign)     the bytes from i on of a row of n, XOR sign, up to the next
  *                         multiple of KR; reads nothing outside of 0 to n
- *   STOREF(p, v, n)       the first n floats
- *   WIDE                  1: DOT may saturate, unsafe weights go through 16 bits:
- *   AND, ADD32, MADD16, SLLI16, SRAI16, SRLI16
+ *   WIDE                  1: DOT may saturate, unsafe weights go through 16 bits: AND, MADD16,
+ *                         SLLI16, SRAI16, SRLI16
  *   PAIRS                 1: safe weights are packed in pairs of groups (kernel.h), and
- * ADD_PAIR(acc, a0, b0, a1, b1) adds both products of a pair at once; safe tiles are MR rows by one
- * panel, others WIDE_MR rows by NP IGEMM                 name of the function */
+ *                         ADD_PAIR(acc, a0, b0, a1, b1) adds both products of a pair at once; safe
+ *                         tiles are MR rows by one panel, others WIDE_MR rows by NP
+ *   IGEMM                 name of the function */
 #include <string.h>
 
 enum { NR = LANES, KR = 4 };
@@ -86,18 +91,22 @@ static inline __attribute__((always_inline)) void group(const size_t mr, const s
 /* --- requantization --------------------------------------------------------------------------- */
 /* Products that an int32 may not hold are bounded as floats first. What is below all integers, and
  * a NaN, become the smallest integer, which saturation leads to the lower bound. Packing saturates
- * to signed bytes, and so are the bounds: unsigned bytes are 128 lower until the end. */
+ * to unsigned bytes, and so are the bounds: signed bytes are 128 higher until the end. */
 typedef struct bounds {
     FVEC most;
     VEC move, lo, hi, sign;
+    bool plain; /* those of unsigned bytes: packing is all */
 } bounds;
 
 static inline __attribute__((always_inline)) bounds bounds_of(const qn_q8_out *out)
 {
-    const int32_t lower = out->lo < 0 ? 0 : 128;
-    return (bounds){SET1F((float)(out->hi - out->zero)), SET1_16((short)(out->zero - lower)),
-                    SET1_8((char)(out->lo - lower)), SET1_8((char)(out->hi - lower)),
-                    SET1_8((char)lower)};
+    const int32_t higher = out->lo < 0 ? 128 : 0;
+    return (bounds){SET1F((float)(out->hi - out->zero)),
+                    SET1_16((short)(out->zero + higher)),
+                    SET1_8((char)(out->lo + higher)),
+                    SET1_8((char)(out->hi + higher)),
+                    SET1_8((char)higher),
+                    out->lo == 0 && out->hi == UINT8_MAX};
 }
 
 /* Up to four rows of a panel: every 128 bits of the result hold four columns of four rows. */
@@ -112,8 +121,10 @@ static inline __attribute__((always_inline)) VEC four_rows(const bool small, con
     }
     const VEC low = ADD16(to->move, PACK32(q[0], q[1]));
     const VEC high = ADD16(to->move, PACK32(q[2], q[3]));
-    const VEC bytes = MIN8(to->hi, MAX8(to->lo, PACK16(low, high)));
-    return XOR(to->sign, ROWS_TOGETHER(bytes));
+    VEC bytes = PACK16(low, high);
+    if (!to->plain)
+        bytes = XOR(to->sign, MIN8(to->hi, MAX8(to->lo, bytes)));
+    return ROWS_TOGETHER(bytes);
 }
 
 /* Stores the first n columns of four rows or fewer. */
@@ -129,11 +140,13 @@ static inline __attribute__((always_inline)) void put_rows(const size_t rows, VE
         STORE_ROW(at + 3 * c_stride, bytes, 3, n);
 }
 
-/* What a tile begins with: the bases of the panels, the same for all rows, or the sums so far. */
+/* What a tile begins with, the same for all rows: the bases of the panels, or zeros. */
 typedef struct start {
-    const void *at;
-    size_t row, panel; /* bytes from one to the next */
+    const uint8_t *at;
+    size_t panel; /* bytes from one to the next */
 } start;
+static const VEC no_base;
+static const start from_zero = {(const uint8_t *)&no_base, 0};
 
 /* Where whole columns of bytes with small scales go: `times` tiles beside each other of `below`
  * tiles of rows each; times 0: nowhere, and one tile. */
@@ -161,35 +174,28 @@ static inline __attribute__((always_inline)) const uint8_t *ahead_of(const weigh
     return from + bytes <= packed->ahead_bytes ? packed->ahead + from : packed->w;
 }
 
-#if PAIRS
-/* One tap of a panel of safe weights: its pairs of groups, then the others. */
-static inline __attribute__((always_inline)) void pairs_of_tap(const size_t mr, VEC acc[MR][NP],
-                                                               const uint8_t *const rows[MR],
-                                                               size_t groups, weights *at)
+/* Outputs of a tile of whole columns: mr rows, np panels, from `out` on. */
+static inline __attribute__((always_inline)) void put_tile(const size_t mr, const size_t np,
+                                                           VEC acc[MR][NP], const target *to,
+                                                           const uint8_t *scales,
+                                                           size_t panel_bytes, uint8_t *out)
 {
-    const uint8_t *w = at->w;
-    const uint16_t *order = at->order + 1;
-    const uint16_t *const end = order + groups, *const end_of_pairs = order + 2 * order[-1];
-    for (; order != end_of_pairs; order += 2, w += 2 * NR * KR) {
-        const size_t k0 = order[0], k1 = order[1];
-        const VEC b0 = LOAD(w), b1 = LOAD(w + NR * KR);
-        _mm_prefetch((const char *)(w + AHEAD(mr)), _MM_HINT_T0);
-#pragma GCC unroll 16
-        for (size_t m = 0; m < mr; m++)
-            acc[m][0] = ADD_PAIR(acc[m][0], SET1(row_bytes(rows[m] + k0)), b0,
-                                 SET1(row_bytes(rows[m] + k1)), b1);
+    const bounds limits = to->limits;
+    const size_t c_stride = to->c_stride;
+#pragma GCC unroll 4
+    for (size_t j = 0; j < np; j++) {
+        const FVEC scale = LOADF((const float *)(const void *)(scales + j * panel_bytes));
+        uint8_t *c = out + j * NR;
+#pragma GCC unroll 4
+        for (size_t m0 = 0; m0 < mr; m0 += 4, c += 4 * c_stride) {
+            VEC four[4];
+#pragma GCC unroll 4
+            for (size_t i = 0; i < 4; i++)
+                four[i] = acc[m0 + i < mr ? m0 + i : mr - 1][j];
+            put_rows(mr - m0, four_rows(true, four, scale, &limits), NR, c, c_stride);
+        }
     }
-    for (; order != end; order++, w += NR * KR) {
-        const size_t k = order[0];
-        const VEC b = LOAD(w);
-#pragma GCC unroll 16
-        for (size_t m = 0; m < mr; m++)
-            acc[m][0] = DOT(acc[m][0], SET1(row_bytes(rows[m] + k)), b);
-    }
-    at->w = w;
-    at->order = end;
 }
-#endif
 
 /* kc: whole groups. Returns whether the outputs were written, all of to->times * to->below, as only
  * tiles of many rows can, where the way through memory would show; otherwise the sums are, of
@@ -201,16 +207,13 @@ tile(const size_t mr, const size_t np, const bool wide, VEC sums[MR][NP], const 
     size_t step = packed->panel_bytes;
     for (size_t times = 0, below = 0;;) {
         const size_t offset = times * np * packed->panel_bytes;
-        const uint8_t *w = packed->w + offset, *const begin = (const uint8_t *)from->at + offset;
+        const uint8_t *w = packed->w + offset, *const begin = from->at + offset;
         VEC acc[MR][NP];
 #pragma GCC unroll 16
         for (size_t m = 0; m < mr; m++)
 #pragma GCC unroll 4
             for (size_t j = 0; j < np; j++)
-                acc[m][j] = LOAD(begin + m * from->row + j * from->panel);
-#if PAIRS
-        weights at = {.w = w, .order = packed->order + offset / sizeof(uint16_t)};
-#endif
+                acc[m][j] = LOAD(begin + j * from->panel);
         const uint8_t *const *tap = a + below * mr;
         const uint8_t *ahead =
             ahead_of(packed, times * to->below + below, ks * (kc / KR) * AHEAD_STEP);
@@ -219,13 +222,6 @@ tile(const size_t mr, const size_t np, const bool wide, VEC sums[MR][NP], const 
 #pragma GCC unroll 16
             for (size_t m = 0; m < mr; m++)
                 rows[m] = tap[m];
-#if PAIRS
-            if (!wide) {
-                if (kc > 0)
-                    pairs_of_tap(mr, acc, rows, kc / KR, &at);
-                continue;
-            }
-#endif
             for (size_t k = 0; k < kc; k += KR, w += NR * KR, ahead += AHEAD_STEP) {
                 /* One pointer, not one for each panel and prefetch: registers are short. */
                 __asm__("" : "+r"(w), "+r"(step), "+r"(ahead));
@@ -240,23 +236,8 @@ tile(const size_t mr, const size_t np, const bool wide, VEC sums[MR][NP], const 
                     sums[m][j] = acc[m][j];
             return false;
         }
-        const bounds limits = to->limits;
-        const uint8_t *const scales = packed->w + offset - NR * sizeof(float);
-        uint8_t *const out = to->c + below * mr * to->c_stride + times * np * NR;
-#pragma GCC unroll 4
-        for (size_t j = 0; j < np; j++) {
-            const uint8_t *const scale_at = scales + j * packed->panel_bytes;
-            const FVEC scale = LOADF((const float *)(const void *)scale_at);
-            uint8_t *c = out + j * NR;
-#pragma GCC unroll 4
-            for (size_t m0 = 0; m0 < mr; m0 += 4, c += 4 * to->c_stride) {
-                VEC four[4];
-#pragma GCC unroll 4
-                for (size_t i = 0; i < 4; i++)
-                    four[i] = acc[m0 + i < mr ? m0 + i : mr - 1][j];
-                put_rows(mr - m0, four_rows(true, four, scale, &limits), NR, c, to->c_stride);
-            }
-        }
+        put_tile(mr, np, acc, to, packed->w + offset - NR * sizeof(float), packed->panel_bytes,
+                 to->c + below * mr * to->c_stride + times * np * NR);
         if (++below < to->below)
             continue;
         below = 0;
@@ -265,15 +246,80 @@ tile(const size_t mr, const size_t np, const bool wide, VEC sums[MR][NP], const 
     }
 }
 
+#if PAIRS
+/* The same of a panel of safe weights: of each tap its pairs of groups, then the others. What a
+ * tile of few k does once counts as much as its products. */
+static inline __attribute__((always_inline)) bool
+tile_in_pairs(const size_t mr, VEC sums[MR][NP], const start *from, const target *to, size_t kc,
+              size_t ks, const uint8_t *const *a, const weights *packed)
+{
+    const uint8_t *const *const taps_end = a + (kc > 0 ? ks : 0) * ROWS;
+    const size_t groups = kc / KR;
+    for (size_t times = 0, offset = 0;; offset += packed->panel_bytes) {
+        uint8_t *c = to->c + times * NR;
+        for (size_t below = 0;;) {
+            const uint8_t *w = packed->w + offset;
+            const uint16_t *order = packed->order + offset / sizeof(uint16_t);
+            VEC acc[MR][NP];
+#pragma GCC unroll 16
+            for (size_t m = 0; m < mr; m++)
+                acc[m][0] = LOAD(from->at + offset);
+            for (const uint8_t *const *tap = a + below * mr; tap < taps_end; tap += ROWS) {
+                const uint8_t *rows[MR];
+#pragma GCC unroll 16
+                for (size_t m = 0; m < mr; m++)
+                    rows[m] = tap[m];
+                const uint16_t *const pairs_end = order + 1 + 2 * (size_t)order[0];
+                const uint16_t *const end = ++order + groups;
+                for (; order != pairs_end; order += 2, w += 2 * NR * KR) {
+                    const size_t k0 = order[0], k1 = order[1];
+                    const VEC b0 = LOAD(w), b1 = LOAD(w + NR * KR);
+                    _mm_prefetch((const char *)(w + AHEAD(mr)), _MM_HINT_T0);
+#pragma GCC unroll 16
+                    for (size_t m = 0; m < mr; m++)
+                        acc[m][0] = ADD_PAIR(acc[m][0], SET1(row_bytes(rows[m] + k0)), b0,
+                                             SET1(row_bytes(rows[m] + k1)), b1);
+                }
+                for (; order != end; order++, w += NR * KR) {
+                    const size_t k = order[0];
+                    const VEC b = LOAD(w);
+#pragma GCC unroll 16
+                    for (size_t m = 0; m < mr; m++)
+                        acc[m][0] = DOT(acc[m][0], SET1(row_bytes(rows[m] + k)), b);
+                }
+            }
+            if (mr < PUT_LEAST || to->times == 0) {
+#pragma GCC unroll 16
+                for (size_t m = 0; m < mr; m++)
+                    sums[m][0] = acc[m][0];
+                return false;
+            }
+            put_tile(mr, 1, acc, to, packed->w + offset - NR * sizeof(float), 0, c);
+            if (++below == to->below)
+                break;
+            c += mr * to->c_stride;
+        }
+        if (++times == to->times)
+            return true;
+    }
+}
+#endif
+
 typedef bool (*tile_fn)(VEC sums[MR][NP], const start *from, const target *to, size_t kc, size_t ks,
                         const uint8_t *const *a, const weights *packed);
 /* way: 0, as DOT says; 1, through 16 bits. */
+#if PAIRS
+#define RUN_TILE(mr, np, wide, ...)                                                                \
+    (wide ? tile(mr, np, wide, __VA_ARGS__) : tile_in_pairs(mr, __VA_ARGS__))
+#else
+#define RUN_TILE tile
+#endif
 #define TILE(mr, np, way)                                                                          \
     static bool tile_##mr##_##np##_##way(VEC sums[MR][NP], const start *from, const target *to,    \
                                          size_t kc, size_t ks, const uint8_t *const *a,            \
                                          const weights *packed)                                    \
     {                                                                                              \
-        return tile(mr, np, way != 0, sums, from, to, kc, ks, a, packed);                          \
+        return RUN_TILE(mr, np, way != 0, sums, from, to, kc, ks, a, packed);                      \
     }
 #define NAME(mr, np, way) tile_##mr##_##np##_##way
 #define SIX(do, way)                                                                               \
@@ -322,22 +368,32 @@ SIX(TILES_2, 0)
 static const tile_fn tiles[MR][NP] = {SIX(NAMES_2, 0)};
 #endif
 
+static void add_sums(size_t mr, size_t np, VEC sums[MR][NP], VEC more[MR][NP])
+{
+    for (size_t m = 0; m < mr; m++)
+        for (size_t j = 0; j < np; j++)
+            sums[m][j] = ADD32(sums[m][j], more[m][j]);
+}
+
 #if PAIRS
 /* Rows of more k than a table has: part by part, through memory. */
 static void long_rows(size_t mr, VEC sums[MR][NP], const start *from, size_t kc, size_t ks,
                       const uint8_t *const *a, const weights *packed)
 {
     const target none = {.times = 0};
-    const start sofar = {sums, NP * sizeof(VEC), sizeof(VEC)};
     weights at = *packed;
+    VEC more[MR][NP];
     for (size_t p = 0; p < ks; p++, a += ROWS) {
         for (size_t k = 0; k < kc; k += QN_Q8_PAIRS_K) {
             const size_t n = kc - k < QN_Q8_PAIRS_K ? kc - k : QN_Q8_PAIRS_K;
+            const bool first = p + k == 0;
             const uint8_t *rows[MR];
             for (size_t m = 0; m < MR; m++)
                 rows[m] = a[m] + k;
-            tiles[mr - 1][0](sums, from, &none, n, 1, rows, &at);
-            from = &sofar;
+            tiles[mr - 1][0](first ? sums : more, first ? from : &from_zero, &none, n, 1, rows,
+                             &at);
+            if (!first)
+                add_sums(mr, 1, sums, more);
             at.w += n * NR;
             at.order += 1 + n / KR;
         }
@@ -352,9 +408,8 @@ run_tile(bool wide, size_t mr, size_t np, VEC sums[MR][NP], const start *from, c
 #if WIDE
     if (wide) {
         for (size_t m = 0; m < mr; m += WIDE_MR) {
-            const start part = {(const uint8_t *)from->at + m * from->row, from->row, from->panel};
             const size_t rows = mr - m < WIDE_MR ? mr - m : WIDE_MR;
-            wide_tiles[rows - 1][np - 1](sums + m, &part, to, kc, ks, a + m, packed);
+            wide_tiles[rows - 1][np - 1](sums + m, from, to, kc, ks, a + m, packed);
         }
         return false;
     }
@@ -379,8 +434,11 @@ static void put_floats(size_t mr, size_t np, VEC sums[MR][NP], const uint8_t *sc
         const FVEC scale = LOADF((const float *)(const void *)(scales + j * panel_bytes));
         const size_t n = j + 1 == np ? columns - j * NR : NR;
         for (size_t m = 0; m < mr; m++) {
-            const FVEC v = MINF(hi, MAXF(lo, MULF(TO_FLOAT(sums[m][j]), scale)));
-            STOREF(c + m * c_stride + j * NR, v, n);
+            float *const at = c + m * c_stride + j * NR;
+            if (out->is_sums)
+                STORE_ALL(at, sums[m][j]);
+            else
+                STOREF(at, MINF(hi, MAXF(lo, MULF(TO_FLOAT(sums[m][j]), scale))), n);
         }
     }
 }
@@ -460,7 +518,7 @@ static void tile_in_parts(bool wide, VEC sums[MR][NP], start from, size_t mr, si
                           size_t ks, const uint8_t *const *a, weights packed, const copied *copy)
 {
     const target none = {.times = 0};
-    const start sofar = {sums, NP * sizeof(VEC), sizeof(VEC)};
+    VEC more[MR][NP];
     const size_t k_step = kc < COPY_MAX_K ? kc : COPY_MAX_K;
     const size_t p_step = k_step < kc ? 1 : taps_with_room(mr, kc);
     for (size_t p = 0; p < ks; p += p_step) {
@@ -468,8 +526,11 @@ static void tile_in_parts(bool wide, VEC sums[MR][NP], start from, size_t mr, si
         for (size_t k = 0; k < kc; k += k_step) {
             const size_t n = kc - k < k_step ? kc - k : k_step, n_up = (n + KR - 1) / KR * KR;
             copy_rows(copy, mr, k, n, taps, a + p * ROWS);
-            run_tile(wide, mr, np, sums, &from, &none, n_up, taps, copy->rows, &packed);
-            from = sofar;
+            const bool first = p + k == 0;
+            run_tile(wide, mr, np, first ? sums : more, first ? &from : &from_zero, &none, n_up,
+                     taps, copy->rows, &packed);
+            if (!first)
+                add_sums(mr, np, sums, more);
             packed.w += taps * n_up * NR;
             packed.order += taps * order_of(n_up);
         }
@@ -513,7 +574,7 @@ static void run_rows(const product *p, size_t mr, size_t below, const uint8_t *c
     const bool puts = p->puts && !in_parts && mr >= PUT_LEAST;
     const uint8_t *packed = p->packed;
     target to = {bounds_of(out), NULL, p->c_stride, 0, 1};
-    start from = {packed, 0, p->panel_bytes};
+    start from = {packed, p->panel_bytes};
     size_t nc = p->nc, panels = (nc + NR - 1) / NR;
     while (panels > 0) {
         /* One more panel than a full tile takes is two pairs rather than a slow single one. */

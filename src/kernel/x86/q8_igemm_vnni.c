@@ -213,6 +213,10 @@ static void put_sums(const product *g, const place *p, size_t np, const qn_q8_ou
         for (size_t m = 0; m < p->n; m++) {
             const __m512 v = _mm512_mul_ps(_mm512_cvtepi32_ps(p->sums[m][j]), scale);
             const size_t at = m * g->c_stride + j * NR;
+            if (out->is_sums) {
+                _mm512_storeu_si512((int32_t *)(void *)p->c + at, p->sums[m][j]);
+                continue;
+            }
             if (out->is_float) {
                 _mm512_mask_storeu_ps((float *)(void *)p->c + at, first16(n),
                                       _mm512_min_ps(hi, _mm512_max_ps(lo, v)));

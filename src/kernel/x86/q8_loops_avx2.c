@@ -1,4 +1,6 @@
 /* Loops between floats and bytes for AVX2. */
+#define FMA(x, y, z) __builtin_fmaf(x, y, z)
+#define DIVIDED 32
 #define VBYTES 32
 #define QUANTIZE qn__q8_quantize_avx2
 #define DEQUANTIZE qn__q8_dequantize_avx2

@@ -4,45 +4,29 @@
 #include <math.h>
 #include <string.h>
 
-typedef void (*row_fn)(void *out, const void *a, ptrdiff_t sa, const void *b, ptrdiff_t sb,
-                       size_t n);
+typedef void (*row_fn)(float *out, const float *a, const float *b, size_t n);
 /* x op y over x. Integers of every type are handled as these: exact, and wrapping when stored. */
 typedef void (*word_fn)(int64_t *x, const int64_t *y, size_t n, uint32_t bits);
 typedef void (*real_fn)(double *x, const double *y, size_t n);
 
-/* --- float rows: out may be a or b, same index only, so vectorizing is safe ---------------------
+/* --- float rows: out may be a or b, same index only, so vectorizing is safe; a loop of fixed
+ * length is a few vectors
+ * ------------------------------------------------------------------------------
  */
+enum { LANES = 16 };
 #define ROW(name, expr)                                                                            \
-    static void name(void *out_, const void *a_, ptrdiff_t sa, const void *b_, ptrdiff_t sb,       \
-                     size_t n)                                                                     \
+    static void name(float *out, const float *a, const float *b, size_t n)                         \
     {                                                                                              \
-        float *const out = out_;                                                                   \
-        const float *const a = a_, *const b = b_;                                                  \
-        if (sa == 1 && sb == 1) {                                                                  \
-            _Pragma("GCC ivdep") for (size_t i = 0; i < n; i++)                                    \
+        for (; n >= LANES; n -= LANES, out += LANES, a += LANES, b += LANES) {                     \
+            _Pragma("GCC ivdep") for (size_t i = 0; i < LANES; i++)                                \
             {                                                                                      \
                 const float x = a[i], y = b[i];                                                    \
                 out[i] = (expr);                                                                   \
             }                                                                                      \
-        } else if (sa == 1 && sb == 0) {                                                           \
-            const float y = b[0];                                                                  \
-            _Pragma("GCC ivdep") for (size_t i = 0; i < n; i++)                                    \
-            {                                                                                      \
-                const float x = a[i];                                                              \
-                out[i] = (expr);                                                                   \
-            }                                                                                      \
-        } else if (sa == 0 && sb == 1) {                                                           \
-            const float x = a[0];                                                                  \
-            _Pragma("GCC ivdep") for (size_t i = 0; i < n; i++)                                    \
-            {                                                                                      \
-                const float y = b[i];                                                              \
-                out[i] = (expr);                                                                   \
-            }                                                                                      \
-        } else {                                                                                   \
-            for (size_t i = 0; i < n; i++) {                                                       \
-                const float x = a[(ptrdiff_t)i * sa], y = b[(ptrdiff_t)i * sb];                    \
-                out[i] = (expr);                                                                   \
-            }                                                                                      \
+        }                                                                                          \
+        for (size_t i = 0; i < n; i++) {                                                           \
+            const float x = a[i], y = b[i];                                                        \
+            out[i] = (expr);                                                                       \
         }                                                                                          \
     }
 ROW(add_f32, x + y)
@@ -53,25 +37,22 @@ ROW(min_f32, (x < y || x != x) ? x : y)
 ROW(max_f32, (x > y || x != x) ? x : y)
 ROW(prelu_f32, x < 0.0f ? x * y : x)
 
-static void pow_f32(void *out_, const void *a_, ptrdiff_t sa, const void *b_, ptrdiff_t sb,
-                    size_t n)
+static void pow_f32(float *out, const float *a, const float *b, size_t n)
 {
-    float *const out = out_;
-    const float *const a = a_, *const b = b_;
     for (size_t i = 0; i < n; i++)
-        out[i] = powf(a[(ptrdiff_t)i * sa], b[(ptrdiff_t)i * sb]);
+        out[i] = powf(a[i], b[i]);
 }
 
 /* --- integers ----------------------------------------------------------------------------------
  */
 /* Truncating division as ONNX has it for integers; x / 0 and MIN / -1 must not trap. */
-static int64_t div_int(int64_t x, int64_t y)
+static __attribute__((cold)) int64_t div_int(int64_t x, int64_t y)
 {
     return y == 0 ? 0 : y == -1 ? (int64_t)(0 - (uint64_t)x) : x / y;
 }
 
 /* Mod: the sign of the divisor (integers), or of the dividend as C's fmod. */
-static int64_t mod_int(int64_t x, int64_t y)
+static __attribute__((cold)) int64_t mod_int(int64_t x, int64_t y)
 {
     if (y == 0 || y == -1)
         return 0;
@@ -79,13 +60,14 @@ static int64_t mod_int(int64_t x, int64_t y)
     return r != 0 && (r < 0) != (y < 0) ? r + y : r;
 }
 
-static int64_t fmod_int(int64_t x, int64_t y)
+static __attribute__((cold)) int64_t fmod_int(int64_t x, int64_t y)
 {
     return y == 0 || y == -1 ? 0 : x % y;
 }
 
 #define WORDS(name, T, expr)                                                                       \
-    static void name(int64_t *words, const int64_t *others, size_t n, uint32_t bits)               \
+    static __attribute__((cold)) void name(int64_t *words, const int64_t *others, size_t n,        \
+                                           uint32_t bits)                                          \
     {                                                                                              \
         (void)bits;                                                                                \
         for (size_t i = 0; i < n; i++) {                                                           \
@@ -157,14 +139,14 @@ static const struct bool_row {
 
 /* --- double, and what float does rarely: exact in double ---------------------------------------
  */
-static double mod_real(double x, double y)
+static __attribute__((cold)) double mod_real(double x, double y)
 {
     const double r = fmod(x, y);
     return r != 0.0 && (r < 0.0) != (y < 0.0) ? r + y : r;
 }
 
 #define REALS(name, expr)                                                                          \
-    static void name(double *reals, const double *others, size_t n)                                \
+    static __attribute__((cold)) void name(double *reals, const double *others, size_t n)          \
     {                                                                                              \
         for (size_t i = 0; i < n; i++) {                                                           \
             const double x = reals[i], y = others[i];                                              \
@@ -216,7 +198,7 @@ typedef struct binary_way {
     real_fn reals;
 } binary_way;
 
-static bool wants_other(const qn_node *node)
+static __attribute__((cold)) bool wants_other(const qn_node *node)
 {
     if (node->op == QN_OP_MOD)
         return qn__attr_int(node, "fmod", 0) != 0;
@@ -226,7 +208,7 @@ static bool wants_other(const qn_node *node)
 
 #define N_ROWS(rows) (sizeof(rows) / sizeof((rows)[0]))
 
-static bool find_way(const qn_node *node, qn_dtype dtype, binary_way *out)
+static __attribute__((cold)) bool find_way(const qn_node *node, qn_dtype dtype, binary_way *out)
 {
     const bool other = wants_other(node), is_signed = qn__dtype_is_signed(dtype);
     *out = (binary_way){0};
@@ -264,7 +246,7 @@ typedef struct binary_state {
     qn_broadcast broadcasts[];
 } binary_state;
 
-static qn_status check_inputs(const qn_step *step, qn_error *error)
+static __attribute__((cold)) qn_status check_inputs(const qn_step *step, qn_error *error)
 {
     const qn_node *const node = step->node;
     const bool variadic = node->op == QN_OP_MIN || node->op == QN_OP_MAX || node->op == QN_OP_SUM ||
@@ -281,7 +263,8 @@ static qn_status check_inputs(const qn_step *step, qn_error *error)
     return QN_OK;
 }
 
-static qn_status make_broadcasts(const qn_step *step, binary_state *s, qn_error *error)
+static __attribute__((cold)) qn_status make_broadcasts(const qn_step *step, binary_state *s,
+                                                       qn_error *error)
 {
     const qn_node *const node = step->node;
     for (size_t k = 0; k < s->n; k++) {
@@ -297,7 +280,7 @@ static qn_status make_broadcasts(const qn_step *step, binary_state *s, qn_error 
     return QN_OK;
 }
 
-static qn_status prepare(const qn_plan *plan, qn_step *step, qn_error *error)
+static __attribute__((cold)) qn_status prepare(const qn_plan *plan, qn_step *step, qn_error *error)
 {
     const qn_node *const node = step->node;
     QN_TRY(check_inputs(step, error));
@@ -360,8 +343,9 @@ static void clamp_row(float *x, size_t n, qn_clamp_f32 clamp)
 enum { BLOCK = 128 };
 
 /* n elements of any type as words or reals, and back, a block at a time. */
-static void convert_words(const binary_state *s, uint8_t *out, const uint8_t *a, ptrdiff_t sa,
-                          const uint8_t *c, ptrdiff_t sc, size_t n)
+static __attribute__((cold)) void convert_words(const binary_state *s, uint8_t *out,
+                                                const uint8_t *a, ptrdiff_t sa, const uint8_t *c,
+                                                ptrdiff_t sc, size_t n)
 {
     int64_t x[BLOCK], y[BLOCK];
     const uint32_t bits = qn__dtype_bits(s->in_dtype);
@@ -375,8 +359,9 @@ static void convert_words(const binary_state *s, uint8_t *out, const uint8_t *a,
         qn__store_int(out, s->out_dtype, i, x[i]);
 }
 
-static void convert_reals(const binary_state *s, uint8_t *out, const uint8_t *a, ptrdiff_t sa,
-                          const uint8_t *c, ptrdiff_t sc, size_t n)
+static __attribute__((cold)) void convert_reals(const binary_state *s, uint8_t *out,
+                                                const uint8_t *a, ptrdiff_t sa, const uint8_t *c,
+                                                ptrdiff_t sc, size_t n)
 {
     double x[BLOCK], y[BLOCK];
     size_t at = 0;
@@ -395,12 +380,38 @@ static void convert_reals(const binary_state *s, uint8_t *out, const uint8_t *a,
     }
 }
 
+/* Elements `stride` apart as neighbours. */
+static const float *gathered(float room[BLOCK], const float *x, ptrdiff_t stride, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        room[i] = x[(ptrdiff_t)i * stride];
+    return room;
+}
+
+/* A value that stays is repeated once for all blocks. */
+static void float_row(row_fn fn, float *out, const float *a, ptrdiff_t sa, const float *c,
+                      ptrdiff_t sc, size_t n)
+{
+    float x[BLOCK], y[BLOCK];
+    const size_t block = sa == 1 && sc == 1 ? n : BLOCK;
+    for (size_t i = 0; i < n; i += block) {
+        const size_t part = n - i < block ? n - i : block;
+        const float *left = a + (ptrdiff_t)i * sa, *right = c + (ptrdiff_t)i * sc;
+        if (sa != 1)
+            left = sa == 0 && i != 0 ? x : gathered(x, left, sa, part);
+        if (sc != 1)
+            right = sc == 0 && i != 0 ? y : gathered(y, right, sc, part);
+        fn(out + i, left, right, part);
+    }
+}
+
 /* Row of n elements; strides in elements. */
 static void run_row(const binary_state *s, uint8_t *out, const uint8_t *a, ptrdiff_t sa,
                     const uint8_t *c, ptrdiff_t sc, size_t n)
 {
     if (s->way.row != NULL) {
-        s->way.row(out, a, sa, c, sc, n);
+        float_row(s->way.row, (float *)(void *)out, (const float *)(const void *)a, sa,
+                  (const float *)(const void *)c, sc, n);
         return;
     }
     sa *= (ptrdiff_t)s->in_bytes;
@@ -460,7 +471,7 @@ static qn_status run(const qn_step *step, const qn_run_env *env, const qn_view *
     return QN_OK;
 }
 
-static void release(const qn_context *ctx, qn_step *step)
+static __attribute__((cold)) void release(const qn_context *ctx, qn_step *step)
 {
     qn__free(ctx, step->state);
     step->state = NULL;

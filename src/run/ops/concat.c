@@ -15,8 +15,9 @@ static bool read_axis(const qn_node *node, size_t rank, size_t *axis)
 }
 
 /* parts: tensors that together make `whole` along the axis. */
-static qn_status check_parts(const qn_step *step, const qn_tensor *whole, qn_tensor *const *parts,
-                             uint32_t n, size_t axis, qn_error *error)
+static __attribute__((cold)) qn_status check_parts(const qn_step *step, const qn_tensor *whole,
+                                                   qn_tensor *const *parts, uint32_t n, size_t axis,
+                                                   qn_error *error)
 {
     int64_t sum = 0;
     for (uint32_t i = 0; i < n; i++) {
@@ -34,7 +35,8 @@ static qn_status check_parts(const qn_step *step, const qn_tensor *whole, qn_ten
     return QN_OK;
 }
 
-static qn_status prepare_concat(const qn_plan *plan, qn_step *step, qn_error *error)
+static __attribute__((cold)) qn_status prepare_concat(const qn_plan *plan, qn_step *step,
+                                                      qn_error *error)
 {
     (void)plan;
     const qn_node *const node = step->node;
@@ -53,10 +55,13 @@ static qn_status prepare_concat(const qn_plan *plan, qn_step *step, qn_error *er
     for (uint32_t i = 0; i < node->n_inputs; i++)
         step->in_layout[i] = layout;
     step->out_layout[0] = layout;
+    step->joins = ~(uint64_t)0;
+    step->join_axis = (uint8_t)axis;
     return QN_OK;
 }
 
-static qn_status prepare_split(const qn_plan *plan, qn_step *step, qn_error *error)
+static __attribute__((cold)) qn_status prepare_split(const qn_plan *plan, qn_step *step,
+                                                     qn_error *error)
 {
     (void)plan;
     const qn_node *const node = step->node;
@@ -80,6 +85,15 @@ typedef struct parts_job {
     bool split;
 } parts_job;
 
+/* n runs of `bytes`, a constant after inlining where they are short. */
+static inline __attribute__((always_inline)) void copy_runs(uint8_t *to, size_t to_step,
+                                                            const uint8_t *from, size_t from_step,
+                                                            size_t n, const size_t bytes)
+{
+    for (; n > 0; n--, to += to_step, from += from_step)
+        memcpy(to, from, bytes);
+}
+
 static void move_rows(void *arg, size_t begin, size_t end)
 {
     const parts_job *const job = arg;
@@ -88,15 +102,21 @@ static void move_rows(void *arg, size_t begin, size_t end)
         const qn_view *const part = &job->parts[i];
         const qn_axis_view v = qn__axis_view(part->rank, part->dims, part->layout, job->axis);
         const size_t bytes = v.axis * v.inner * job->elem_bytes;
-        for (size_t row = begin; row < end && bytes > 0; row++) {
-            uint8_t *const whole = job->whole + row * job->row_bytes + at;
-            uint8_t *const mine = (uint8_t *)part->data + row * bytes;
-            if (job->split)
-                qn_copy_short(mine, whole, bytes);
-            else
-                qn_copy_short(whole, mine, bytes);
-        }
+        uint8_t *const whole = job->whole + at;
         at += bytes;
+        if (bytes == 0 || part->data == whole) /* a part of Concat may lie in its place */
+            continue;
+        uint8_t *const mine = (uint8_t *)part->data + begin * bytes;
+        uint8_t *const row = whole + begin * job->row_bytes;
+        uint8_t *const to = job->split ? mine : row, *const from = job->split ? row : mine;
+        const size_t to_step = job->split ? bytes : job->row_bytes;
+        const size_t from_step = job->split ? job->row_bytes : bytes;
+        if (bytes == 4)
+            copy_runs(to, to_step, from, from_step, end - begin, 4);
+        else if (bytes == 8)
+            copy_runs(to, to_step, from, from_step, end - begin, 8);
+        else
+            copy_runs(to, to_step, from, from_step, end - begin, bytes);
     }
 }
 

@@ -9,6 +9,7 @@
 #include "run/ops/conv_depthwise.h"
 #include "run/ops/igemm_run.h"
 #include "run/ops/window_nd.h"
+#include "run/ops/window_rows.h"
 
 #include "core/alloc.h"
 #include "core/checked.h"
@@ -30,7 +31,7 @@ typedef struct conv_state {
     bool direct; /* output pixel i reads input pixel i */
     float *packed;
     size_t packed_stride; /* floats per group */
-    ptrdiff_t *taps;      /* [ks] offsets of taps from a window's first element */
+    qn_tap_span *spans;   /* [inner.kw] */
     float *zeros;         /* [kc] */
     qn_f32_igemm igemm;
     qn_depthwise depthwise;
@@ -131,13 +132,11 @@ static qn_status make_taps(const qn_plan *plan, conv_state *s, qn_error *error)
 {
     const qn_context *const ctx = qn__plan_context(plan);
     const qn_window *const w = &s->inner;
-    s->taps = qn__calloc(ctx, s->ks, sizeof *s->taps);
+    s->spans = qn__calloc(ctx, w->kw, sizeof *s->spans);
     s->zeros = qn__calloc(ctx, s->kc, sizeof *s->zeros);
-    if (s->taps == NULL || s->zeros == NULL)
+    if (s->spans == NULL || s->zeros == NULL)
         return QN_NOMEM(error);
-    for (size_t i = 0; i < w->kh; i++)
-        for (size_t j = 0; j < w->kw; j++)
-            s->taps[i * w->kw + j] = (ptrdiff_t)((i * w->dh * w->w + j * w->dw) * w->c);
+    qn__tap_spans(w, s->spans);
     return QN_OK;
 }
 
@@ -197,7 +196,7 @@ static void conv_release(const qn_context *ctx, qn_step *step)
     if (s == NULL)
         return;
     qn__free_aligned(ctx, s->packed);
-    qn__free(ctx, s->taps);
+    qn__free(ctx, s->spans);
     qn__free(ctx, s->zeros);
     qn__free(ctx, s);
     step->state = NULL;
@@ -238,6 +237,7 @@ static qn_status prepare_state(const qn_plan *plan, qn_step *step, void *state, 
     if (s->way != CONV_ROWS)
         step->in_layout[0] = QN_LAYOUT_CHANNELS_LAST;
     step->out_layout[0] = QN_LAYOUT_CHANNELS_LAST;
+    step->strides_output = s->way != CONV_DEPTHWISE;
 done:
     qn__free(ctx, weights);
     qn__free(ctx, bias);
@@ -258,64 +258,25 @@ typedef struct conv_call {
     const float *in; /* what the GEMM reads, channels-last */
 } conv_call;
 
-static void fill_rest(const float **a, size_t ks, size_t mr, size_t mr_max)
-{
-    for (size_t r = mr; r < mr_max; r++)
-        for (size_t p = 0; p < ks; p++)
-            a[p * mr_max + r] = a[p * mr_max + mr - 1];
-}
-
 /* Output pixel i reads input pixel i. */
 static void direct_rows(const qn_igemm_job *job, size_t group, size_t m0, size_t mr,
                         const float **a)
 {
     const conv_call *const call = job->ctx;
-    const size_t c = call->s->window.c, mr_max = job->kernel->mr;
-    const float *const base = call->in + group * call->s->group_c + m0 * c;
-    for (size_t r = 0; r < mr_max; r++)
-        a[r] = base + (r < mr ? r : mr - 1) * c;
+    const size_t c = call->s->window.c;
+    qn_row *const rows = (qn_row *)(void *)a;
+    qn__spaced_rows(rows, call->in + group * call->s->group_c + m0 * c, c * sizeof(float), mr);
+    qn__repeat_last(rows, 1, mr, job->kernel->mr, job->kernel->mr);
 }
 
+/* CONV_ROWS: a tap is kw pixels wide, and the padded buffer holds every window. */
 static void tap_rows(const qn_igemm_job *job, size_t group, size_t m0, size_t mr, const float **a)
 {
     const conv_call *const call = job->ctx;
     const conv_state *const s = call->s;
-    const qn_window *const w = &s->inner;
-    const size_t mr_max = job->kernel->mr;
-    const ptrdiff_t y_end = (ptrdiff_t)w->h - (ptrdiff_t)((w->kh - 1) * w->dh);
-    /* CONV_ROWS: a tap is kw pixels wide, and the padded buffer holds every window. */
-    const ptrdiff_t x_end =
-        s->way == CONV_ROWS ? PTRDIFF_MAX : (ptrdiff_t)w->w - (ptrdiff_t)((w->kw - 1) * w->dw);
-    size_t ox = m0 % w->ow, oy = m0 / w->ow % w->oh;
-    const float *image = call->in + m0 / w->ow / w->oh * w->h * w->w * w->c + group * s->group_c;
-    for (size_t r = 0; r < mr; r++) {
-        const ptrdiff_t y0 = (ptrdiff_t)(oy * w->sh) - (ptrdiff_t)w->pt;
-        const ptrdiff_t x0 = (ptrdiff_t)(ox * w->sw) - (ptrdiff_t)w->pl;
-        if (y0 >= 0 && x0 >= 0 && y0 < y_end && x0 < x_end) {
-            const float *const origin = image + ((size_t)y0 * w->w + (size_t)x0) * w->c;
-            for (size_t p = 0; p < s->ks; p++)
-                a[p * mr_max + r] = origin + s->taps[p];
-        } else {
-            for (size_t i = 0, p = 0; i < w->kh; i++) {
-                const ptrdiff_t y = y0 + (ptrdiff_t)(i * w->dh);
-                for (size_t j = 0; j < w->kw; j++, p++) {
-                    const ptrdiff_t x = x0 + (ptrdiff_t)(j * w->dw);
-                    const bool inside =
-                        y >= 0 && y < (ptrdiff_t)w->h && x >= 0 && x < (ptrdiff_t)w->w;
-                    a[p * mr_max + r] =
-                        inside ? image + ((size_t)y * w->w + (size_t)x) * w->c : s->zeros;
-                }
-            }
-        }
-        if (++ox == w->ow) {
-            ox = 0;
-            if (++oy == w->oh) {
-                oy = 0;
-                image += w->h * w->w * w->c;
-            }
-        }
-    }
-    fill_rest(a, s->ks, mr, mr_max);
+    const qn_window_rows rows = {&s->inner, s->spans, s->zeros, s->inner.c * sizeof(float)};
+    qn__tap_rows(&rows, call->in + group * s->group_c, m0, mr, job->kernel->mr,
+                 job->kernel->mr, (qn_row *)(void *)a);
 }
 
 typedef struct pad_call {
@@ -389,7 +350,7 @@ static qn_status conv_run(const qn_step *step, const qn_run_env *env, const qn_v
             .c_group = s->group_oc,
             .packed = s->packed,
             .c = out[0].data,
-            .c_stride = w->oc,
+            .c_stride = out[0].pitch != 0 ? out[0].pitch : w->oc,
             .clamp = s->clamp,
             .rows = s->direct ? direct_rows : tap_rows,
             .ctx = &call,

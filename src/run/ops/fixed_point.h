@@ -4,36 +4,24 @@
 #define QN_RUN_OPS_FIXED_POINT_H
 
 #include "ir/graph.h"
-
-/* multiplier * 2^(exponent - 31), multiplier 0 or 2^30 .. 2^31 - 1; shifts: 2^exponent alone. */
-typedef struct qn_fixed {
-    int32_t multiplier;
-    int32_t exponent; /* -31 .. 30 */
-} qn_fixed;
+#include "kernel/q8_fixed.h"
 
 /* real: 0 or positive, or negative for gemmlowp (whose multiplier is negative then). false: kind
  * has no such multiplier. */
-bool qn__fixed_make(double real, qn_requantize kind, qn_fixed *out);
+bool qn__fixed_make(double real, qn_requantize kind, qn_multiplier *out);
 /* x times the multiplier, rounded as kind says; beyond int32: its ends. */
-int32_t qn__fixed_apply(int32_t x, qn_fixed fixed, qn_requantize kind);
-/* Bytes of a row: each x times its multiplier, plus zero, between lo and hi. */
-typedef struct qn_fixed_bytes {
-    qn_requantize kind;
-    int32_t zero, lo, hi;
-} qn_fixed_bytes;
-void qn__fixed_row(const qn_fixed_bytes *to, const qn_fixed *fixed, const int32_t *x, size_t n,
-                   uint8_t *out);
+int32_t qn__fixed_apply(int32_t x, qn_multiplier fixed, qn_requantize kind);
+/* A power of two is a multiplier that is rounded once, too. */
+static inline bool qn_fixed_once(qn_requantize kind)
+{
+    return kind != QN_REQUANTIZE_GEMMLOWP;
+}
 /* The same plus zero, between lo and hi. */
-static inline int32_t qn_fixed_byte(int32_t x, qn_fixed fixed, qn_requantize kind, int32_t zero,
-                                    int32_t lo, int32_t hi)
+static inline int32_t qn_fixed_byte(int32_t x, qn_multiplier fixed, qn_requantize kind,
+                                    int32_t zero, int32_t lo, int32_t hi)
 {
     const int64_t v = (int64_t)qn__fixed_apply(x, fixed, kind) + zero;
     return v < lo ? lo : v > hi ? hi : (int32_t)v;
 }
-
-/* Saturating rounding doubling high product: (a * b) / 2^31, ties up. */
-int32_t qn__fixed_high_product(int32_t a, int32_t b);
-/* x / 2^n, ties away from zero; n: 0 .. 31. */
-int32_t qn__fixed_divide(int32_t x, int n);
 
 #endif

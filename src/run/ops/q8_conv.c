@@ -13,7 +13,7 @@
 enum { ROWS_MAX_CHANNELS = 256, ROWS_MAX_CHANNELS_PAIRS = 64, ANY_LAYOUT_CHANNELS = 8 };
 
 /* --- preparing ---------------------------------------------------------------------------------*/
-static void choose_way(qn_q8_conv *s, size_t groups)
+static __attribute__((cold)) void choose_way(qn_q8_conv *s, size_t groups)
 {
     const qn_window *const w = &s->window;
     s->inner = *w;
@@ -54,14 +54,14 @@ static void choose_way(qn_q8_conv *s, size_t groups)
 /* Pairs of neighbouring weights that cannot leave int16 are counted through a whole filter of
  * height, width and channels. Where a row of it has an odd number of weights, every other row
  * begins inside a pair: it is read from one byte earlier, which meets a weight of zero. */
-static size_t row_shift(const qn_q8_conv *s, size_t y)
+static __attribute__((cold)) size_t row_shift(const qn_q8_conv *s, size_t y)
 {
     const size_t taken = (s->window.kw + (s->fold - 1) * s->window.sw) * s->window.c;
     return s->way == QN_Q8_ROWS && y % 2 == 1 && taken % 2 == 1 && taken < s->packed.kc;
 }
 
 /* [o][i][kh][kw] to [o][ks][kc], or for depthwise (i = 1) to [kh][kw][o]. */
-static void reorder(const qn_q8_conv *s, int8_t *to, const int8_t *values)
+static __attribute__((cold)) void reorder(const qn_q8_conv *s, int8_t *to, const int8_t *values)
 {
     const qn_window *const w = &s->window;
     const bool depthwise = s->way == QN_Q8_DEPTHWISE;
@@ -80,17 +80,21 @@ static void reorder(const qn_q8_conv *s, int8_t *to, const int8_t *values)
 }
 
 /* What every output of a fold has. */
-static bool repeat_numbers(const qn_context *ctx, qn_q8_conv *s, const qn_requant *requant)
+static __attribute__((cold)) bool repeat_numbers(const qn_context *ctx, qn_q8_conv *s,
+                                                 const qn_requant *requant)
 {
     const size_t oc = s->window.oc, all = s->fold * oc;
     if (s->fold == 1)
         return true;
-    s->scale = qn__calloc(ctx, all, sizeof(float) + sizeof(int32_t));
+    s->scale = qn__calloc(ctx, all, sizeof(float) + sizeof(int32_t) + sizeof(qn_multiplier));
     if (s->scale == NULL)
         return false;
     s->bias = requant->bias != NULL ? (int32_t *)(void *)(s->scale + all) : NULL;
+    s->fixed = requant->fixed != NULL ? (qn_multiplier *)(void *)(s->scale + 2 * all) : NULL;
     for (size_t i = 0; i < all; i++) {
         s->scale[i] = requant->scale[i % oc];
+        if (s->fixed != NULL)
+            s->fixed[i] = requant->fixed[i % oc];
         if (s->bias != NULL)
             s->bias[i] = requant->bias[i % oc];
     }
@@ -98,36 +102,27 @@ static bool repeat_numbers(const qn_context *ctx, qn_q8_conv *s, const qn_requan
 }
 
 /* The numbers of the columns of the product. */
-static qn_requant columns_of(const qn_q8_conv *s, const qn_requant *requant)
+static __attribute__((cold)) qn_requant columns_of(const qn_q8_conv *s, const qn_requant *requant)
 {
     qn_requant out = *requant;
     if (s->fold > 1) {
         out.scale = s->scale;
         out.bias = s->bias;
+        out.fixed = s->fixed;
     }
     return out;
 }
 
-/* Of which columns of outputs the windows lie between the left and the right edge. With QN_Q8_ROWS
- * a tap is kw pixels wide, and the padded buffer holds every window. */
-static void find_inside(qn_q8_conv *s)
+static __attribute__((cold)) qn_status make_taps(const qn_context *ctx, qn_q8_conv *s,
+                                                 qn_error *error)
 {
     const qn_window *const w = &s->inner;
-    const size_t reach = (w->kw - 1) * w->dw, end = w->w + w->pl;
-    s->inside_from = (w->pl + w->sw - 1) / w->sw;
-    s->inside_to = s->way == QN_Q8_ROWS ? w->ow
-                   : end > reach        ? (end - reach + w->sw - 1) / w->sw
-                                        : 0;
-}
-
-static qn_status make_taps(const qn_context *ctx, qn_q8_conv *s, qn_error *error)
-{
-    const qn_window *const w = &s->inner;
-    find_inside(s);
     s->taps = qn__calloc(ctx, s->packed.ks, sizeof *s->taps);
+    s->spans = qn__calloc(ctx, w->kw, sizeof *s->spans);
     s->zeros = qn__alloc(ctx, s->packed.kc);
-    if (s->taps == NULL || s->zeros == NULL)
+    if (s->taps == NULL || s->spans == NULL || s->zeros == NULL)
         return QN_NOMEM(error);
+    qn__tap_spans(w, s->spans);
     memset(s->zeros, s->zero, s->packed.kc);
     for (size_t i = 0; i < w->kh; i++)
         for (size_t j = 0; j < w->kw; j++)
@@ -137,14 +132,14 @@ static qn_status make_taps(const qn_context *ctx, qn_q8_conv *s, qn_error *error
 }
 
 /* Appends `bytes` to the scratch, 64-byte aligned. */
-static bool reserve(qn_step *step, size_t *at, size_t bytes)
+static __attribute__((cold)) bool reserve(qn_step *step, size_t *at, size_t bytes)
 {
     *at = step->scratch_bytes;
     return qn_align_size(&bytes, bytes, 64) &&
            qn_add_size(&step->scratch_bytes, step->scratch_bytes, bytes);
 }
 
-static bool reserve_scratch(qn_step *step, qn_q8_conv *s)
+static __attribute__((cold)) bool reserve_scratch(qn_step *step, qn_q8_conv *s)
 {
     const qn_window *const w = &s->window, *const p = &s->inner;
     size_t bytes = 0;
@@ -163,14 +158,15 @@ static bool reserve_scratch(qn_step *step, qn_q8_conv *s)
     return reserve(step, &s->rows_at, bytes);
 }
 
-static qn_q8_strides strides_of(const qn_q8_conv *s)
+static __attribute__((cold)) qn_q8_strides strides_of(const qn_q8_conv *s)
 {
     const size_t k = s->packed.ks * s->packed.kc;
     return (qn_q8_strides){s->packed.n * k, k, s->packed.kc, 1};
 }
 
-static qn_status pack(const qn_plan *plan, qn_step *step, qn_q8_conv *s, const qn_qparams *x,
-                      const qn_qweights *weights, const qn_requant *requant, qn_error *error)
+static __attribute__((cold)) qn_status pack(const qn_plan *plan, qn_step *step, qn_q8_conv *s,
+                                            const qn_qparams *x, const qn_qweights *weights,
+                                            const qn_requant *requant, qn_error *error)
 {
     const qn_context *const ctx = qn__plan_context(plan);
     const size_t k = s->packed.ks * s->packed.kc;
@@ -205,9 +201,10 @@ static qn_status pack(const qn_plan *plan, qn_step *step, qn_q8_conv *s, const q
     return status;
 }
 
-bool qn__q8_conv_find(const qn_plan *plan, const qn_step *step, const qn_window *window,
-                      size_t groups, const qn_qparams *x, const qn_requant *requant,
-                      qn_q8_conv *out)
+__attribute__((cold)) bool qn__q8_conv_find(const qn_plan *plan, const qn_step *step,
+                                            const qn_window *window, size_t groups,
+                                            const qn_qparams *x, const qn_requant *requant,
+                                            qn_q8_conv *out)
 {
     out->window = *window;
     out->zero = qn_q8_zero_byte(x);
@@ -220,9 +217,10 @@ bool qn__q8_conv_find(const qn_plan *plan, const qn_step *step, const qn_window 
     return qn__q8_find(plan, step, x, &columns, &strides, &out->packed);
 }
 
-qn_status qn__q8_conv_prepare(const qn_plan *plan, qn_step *step, const qn_qparams *x,
-                              const qn_qweights *weights, const qn_requant *requant,
-                              qn_q8_conv *out, qn_error *error)
+__attribute__((cold)) qn_status qn__q8_conv_prepare(const qn_plan *plan, qn_step *step,
+                                                    const qn_qparams *x, const qn_qweights *weights,
+                                                    const qn_requant *requant, qn_q8_conv *out,
+                                                    qn_error *error)
 {
     const qn_context *const ctx = qn__plan_context(plan);
     if (out->fold > 1 && out->scale == NULL)
@@ -245,12 +243,13 @@ qn_status qn__q8_conv_prepare(const qn_plan *plan, qn_step *step, const qn_qpara
     return QN_OK;
 }
 
-void qn__q8_conv_free(const qn_context *ctx, qn_q8_conv *conv)
+__attribute__((cold)) void qn__q8_conv_free(const qn_context *ctx, qn_q8_conv *conv)
 {
     qn__q8_packed_free(ctx, &conv->packed);
     qn__q8_depthwise_free(ctx, &conv->depthwise);
     qn__free(ctx, conv->scale);
     qn__free(ctx, conv->taps);
+    qn__free(ctx, conv->spans);
     qn__free(ctx, conv->zeros);
     *conv = (qn_q8_conv){0};
 }
@@ -264,99 +263,24 @@ typedef struct conv_call {
 typedef uintptr_t pointers
     __attribute__((vector_size(2 * sizeof(uintptr_t)), aligned(8), may_alias));
 
-/* Pointers to n rows `step` apart. */
-static void spaced_rows(const uint8_t **a, const uint8_t *first, size_t step, size_t n)
-{
-    const uintptr_t at = (uintptr_t)first;
-    pointers low = {at, at + step}, high = {at + 2 * step, at + 3 * step};
-    for (; n >= 4; n -= 4, a += 4) {
-        *(pointers *)(void *)a = low;
-        *(pointers *)(void *)(a + 2) = high;
-        low += 4 * step;
-        high += 4 * step;
-    }
-    for (size_t i = 0; i < n; i++)
-        a[i] = (const uint8_t *)low[0] + i * step;
-}
-
-/* Entries behind the rows of each tap repeat the last one, as far as the kernel asks. Returns how
- * many there are. */
-static size_t repeat_last(const qn_q8_igemm *kernel, const uint8_t **a, size_t ks, size_t mr)
-{
-    const size_t part = kernel->long_rows != 0 ? kernel->long_rows : kernel->mr;
-    const size_t end = qn_round_up(mr, part);
-    for (size_t p = 0; mr < end && p < ks; p++, a += kernel->mr)
-        for (size_t r = mr; r < end; r++)
-            a[r] = a[mr - 1];
-    return end;
-}
-
 /* Output pixel i reads input pixel i. */
 static void direct_rows(const qn_q8_job *job, size_t group, size_t m0, size_t mr, const uint8_t **a)
 {
     const conv_call *const call = job->ctx;
     const size_t c = call->s->window.c;
-    spaced_rows(a, call->in + group * call->s->cin + m0 * c, c, mr);
-    repeat_last(&job->packed->kernel, a, 1, mr);
-}
-
-/* Row pointers of a window with taps outside the input. */
-static void edge_rows(const qn_q8_conv *s, const uint8_t *image, ptrdiff_t y0, ptrdiff_t x0,
-                      const uint8_t **a, size_t step)
-{
-    const qn_window *const w = &s->inner;
-    for (size_t i = 0; i < w->kh; i++) {
-        const ptrdiff_t y = y0 + (ptrdiff_t)(i * w->dh);
-        for (size_t j = 0; j < w->kw; j++, a += step) {
-            const ptrdiff_t x = x0 + (ptrdiff_t)(j * w->dw);
-            const bool inside = y >= 0 && y < (ptrdiff_t)w->h && x >= 0 && x < (ptrdiff_t)w->w;
-            *a = inside ? image + ((size_t)y * w->w + (size_t)x) * w->c : s->zeros;
-        }
-    }
+    qn__spaced_rows(a, call->in + group * call->s->cin + m0 * c, c, mr);
+    const qn_q8_igemm *const kernel = &job->packed->kernel;
+    qn__repeat_last(a, 1, mr, qn_q8_rows_end(kernel, mr), kernel->mr);
 }
 
 static void tap_rows(const qn_q8_job *job, size_t group, size_t m0, size_t mr, const uint8_t **a)
 {
     const conv_call *const call = job->ctx;
     const qn_q8_conv *const s = call->s;
-    const qn_window *const w = &s->inner;
-    const size_t mr_max = job->packed->kernel.mr, ks = job->packed->ks;
-    const ptrdiff_t y_end = (ptrdiff_t)w->h - (ptrdiff_t)((w->kh - 1) * w->dh);
-    size_t ox = m0 % w->ow, oy = m0 / w->ow % w->oh;
-    const uint8_t *image = call->in + m0 / w->ow / w->oh * w->h * w->w * w->c + group * s->cin;
-    for (size_t r = 0; r < mr;) {
-        /* A run of outputs of one row; those from `first` to `last` have windows inside. */
-        const size_t n = mr - r < w->ow - ox ? mr - r : w->ow - ox;
-        const ptrdiff_t y0 = (ptrdiff_t)(oy * w->sh) - (ptrdiff_t)w->pt;
-        const ptrdiff_t x0 = (ptrdiff_t)(ox * w->sw) - (ptrdiff_t)w->pl;
-        size_t first = n, last = n;
-        if (y0 >= 0 && y0 < y_end) {
-            first = s->inside_from > ox ? s->inside_from - ox : 0;
-            last = s->inside_to > ox ? s->inside_to - ox : 0;
-            first = first < n ? first : n;
-            last = last < first ? first : last < n ? last : n;
-        }
-        if (first < last) {
-            const uint8_t *const origin =
-                image + ((size_t)y0 * w->w + (size_t)(x0 + (ptrdiff_t)(first * w->sw))) * w->c;
-            for (size_t p = 0; p < ks; p++)
-                spaced_rows(a + p * mr_max + r + first, origin + s->taps[p], w->sw * w->c,
-                            last - first);
-        }
-        for (size_t i = 0; i < n; i++) {
-            if (i == first)
-                i = last;
-            if (i < n)
-                edge_rows(s, image, y0, x0 + (ptrdiff_t)(i * w->sw), a + r + i, mr_max);
-        }
-        r += n;
-        ox = 0;
-        if (++oy == w->oh) {
-            oy = 0;
-            image += w->h * w->w * w->c;
-        }
-    }
-    repeat_last(&job->packed->kernel, a, ks, mr);
+    const qn_window_rows rows = {&s->inner, s->spans, s->zeros, s->inner.c};
+    const qn_q8_igemm *const kernel = &job->packed->kernel;
+    qn__tap_rows(&rows, call->in + group * s->cin, m0, mr, qn_q8_rows_end(kernel, mr), kernel->mr,
+                 a);
 }
 
 /* With QN_Q8_ROWS no tap leaves the buffer: those of the first one, moved. */
@@ -372,7 +296,7 @@ static void buffer_rows(const qn_q8_job *job, size_t group, size_t m0, size_t mr
     (void)group; /* there is one */
     for (size_t r = 0, n; r < mr; r += n) {
         n = mr - r < w->ow - ox ? mr - r : w->ow - ox;
-        spaced_rows(a + r, at + ox * step, step, n);
+        qn__spaced_rows(a + r, at + ox * step, step, n);
         ox = 0;
         at += row;
         if (++oy == w->oh) {
@@ -380,7 +304,8 @@ static void buffer_rows(const qn_q8_job *job, size_t group, size_t m0, size_t mr
             at += (ptrdiff_t)(w->h * w->w * w->c) - (ptrdiff_t)(w->oh * row);
         }
     }
-    const size_t end = repeat_last(&job->packed->kernel, a, 1, mr);
+    const size_t end = qn_q8_rows_end(&job->packed->kernel, mr);
+    qn__repeat_last(a, 1, mr, end, mr_max);
     for (size_t p = 1; p < job->packed->ks; p++) {
         const uintptr_t tap = (uintptr_t)s->taps[p];
         pointers *const to = (pointers *)(void *)(a + p * mr_max);
@@ -454,13 +379,15 @@ void qn__q8_conv_run(const qn_q8_conv *s, const qn_run_env *env, const qn_view *
         x = padded;
     }
     const conv_call call = {s, x};
+    const qn_requant columns = columns_of(s, requant);
     const qn_q8_job job = {
         .packed = &s->packed,
         .m = w->n * w->oh * s->inner.ow,
         .c = out->data,
-        .c_stride = s->inner.oc,
+        .c_stride = out->pitch != 0 ? out->pitch : s->inner.oc,
         .c_group = s->packed.n,
         .out = qn__q8_format(requant),
+        .fixed = qn_q8_by_fixed_of(&columns),
         .rows = s->direct              ? direct_rows
                 : s->way == QN_Q8_ROWS ? buffer_rows
                                        : tap_rows,

@@ -5,6 +5,7 @@
 
 #include "run/ops/q8_depthwise.h"
 #include "run/ops/q8_run.h"
+#include "run/ops/window_rows.h"
 
 typedef enum qn_q8_way { QN_Q8_DEPTHWISE, QN_Q8_ROWS, QN_Q8_TAPS } qn_q8_way;
 
@@ -21,14 +22,15 @@ typedef struct qn_q8_conv {
     /* QN_Q8_ROWS: neighbouring outputs that are one of so many times the channels, because a panel
      * of weights is at most half full: weights are repeated where the next window lies. */
     size_t fold;
-    float *scale;  /* [fold * oc] or NULL; bias behind it */
-    int32_t *bias; /* or NULL */
-    bool direct;   /* output pixel i reads input pixel i */
+    float *scale;         /* [fold * oc] or NULL; bias and fixed behind it */
+    int32_t *bias;        /* or NULL */
+    qn_multiplier *fixed; /* or NULL */
+    bool direct;          /* output pixel i reads input pixel i */
     qn_q8_packed packed;
-    size_t inside_from, inside_to; /* columns of outputs whose windows no left or right edge cuts */
-    ptrdiff_t *taps;               /* [ks] offsets of taps from a window's first element */
-    uint8_t *zeros;                /* [kc] zero points */
-    uint8_t zero;                  /* their byte */
+    ptrdiff_t *taps;    /* [ks] offsets of taps from a window's first element */
+    qn_tap_span *spans; /* [inner.kw] */
+    uint8_t *zeros;     /* [kc] zero points */
+    uint8_t zero;       /* their byte */
     qn_q8_depthwise depthwise;
     /* Parts of the scratch: offsets in bytes. */
     size_t padded_at, rows_at;

@@ -33,7 +33,7 @@ static size_t row_bytes(const qn_window *w, size_t phases, size_t n, size_t c)
     return qn_round_up(qn_round_up(columns_of(w, n), phases) * c, ALIGN);
 }
 
-bool qn__q8_depthwise_fits(const qn_window *w)
+__attribute__((cold)) bool qn__q8_depthwise_fits(const qn_window *w)
 {
     size_t extent, bytes;
     const size_t c = w->c < MIN_CHANNELS ? w->c : MIN_CHANNELS;
@@ -44,7 +44,7 @@ bool qn__q8_depthwise_fits(const qn_window *w)
 }
 
 /* As many pixels as make whole blocks of channels with the fewest blocks per row. */
-static size_t fold_of(const qn_window *w, size_t block)
+static __attribute__((cold)) size_t fold_of(const qn_window *w, size_t block)
 {
     size_t best = 1, least = SIZE_MAX;
     if (w->c >= block || row_bytes(w, w->sw, w->ow, w->c) * ((w->kh - 1) * w->dh + 1) > ROOM)
@@ -90,6 +90,13 @@ static __attribute__((cold)) void choose_parts(qn_q8_depthwise *d)
 #undef ROW
 }
 
+/* Channels of sums that are requantized at once: what a kernel takes together, or all. */
+static size_t fixed_channels(const qn_q8_depthwise *d, size_t channels)
+{
+    const size_t block = d->kernel.block > QN_Q8_SUMS_STEP ? d->kernel.block : QN_Q8_SUMS_STEP;
+    return block < channels ? block : channels;
+}
+
 __attribute__((cold)) qn_status
 qn__q8_depthwise_prepare(const qn_context *ctx, const qn_window *window, const qn_kernels *kernels,
                          const int8_t *weights, const qn_qparams *x, const qn_requant *requant,
@@ -106,17 +113,22 @@ qn__q8_depthwise_prepare(const qn_context *ctx, const qn_window *window, const q
     choose_parts(out);
     const ptrdiff_t after =
         (ptrdiff_t)columns_of(window, window->ow) - (ptrdiff_t)(window->pl + window->w);
+    out->fixed = qn_q8_by_fixed_of(requant);
     out->in_place = out->kernel.edges && out->flip == 0 && c >= out->kernel.block &&
                     window->kh == 3 && window->kw == 3 && window->dh == 1 && window->dw == 1 &&
-                    window->sw <= 2 && window->pl <= 1 && after <= 1 && window->w * c <= ROOM;
+                    window->sw <= 2 && window->pl <= 1 && after <= 1 && window->w * c <= ROOM &&
+                    (requant->fixed == NULL ||
+                     window->ow * qn_q8_sums_stride(fixed_channels(out, c)) <= QN_Q8_SUMS);
     out->right = after == 1;
     const size_t all = out->fold * c;
-    if (!qn_mul_size(&out->bytes, all, taps + sizeof(int32_t) + sizeof(float)))
+    if (!qn_mul_size(&out->bytes, all,
+                     taps + sizeof(qn_multiplier) + sizeof(int32_t) + sizeof(float)))
         return QN_NOMEM(error);
     out->memory = qn__alloc(ctx, out->bytes);
     if (out->memory == NULL)
         return QN_NOMEM(error);
-    out->bias = out->memory;
+    qn_multiplier *const fixed = out->memory;
+    out->bias = (int32_t *)(fixed + all);
     out->scale = (float *)(out->bias + all);
     out->weights = (int8_t *)(out->scale + all);
     const uint32_t zero = out->zero ^ out->flip;
@@ -132,14 +144,18 @@ qn__q8_depthwise_prepare(const qn_context *ctx, const qn_window *window, const q
         const uint32_t bias = requant->bias != NULL ? (uint32_t)requant->bias[i % c] : 0;
         out->bias[i] = (int32_t)(bias - zero * sum);
         out->scale[i] = requant->scale[i % c];
+        if (requant->fixed != NULL)
+            fixed[i] = requant->fixed[i % c];
         out->format.small_scales &= out->scale[i] > -1.0f && out->scale[i] < 1.0f;
         out->format.rectified &=
             out->scale[i] >= 0.0f && out->bias[i] > -most && out->bias[i] < most;
     }
+    if (requant->fixed != NULL)
+        out->fixed.columns = fixed;
     return QN_OK;
 }
 
-void qn__q8_depthwise_free(const qn_context *ctx, qn_q8_depthwise *depthwise)
+__attribute__((cold)) void qn__q8_depthwise_free(const qn_context *ctx, qn_q8_depthwise *depthwise)
 {
     qn__free(ctx, depthwise->memory);
     depthwise->memory = NULL;
@@ -232,6 +248,56 @@ static void copy_row(const qn_q8_depthwise *d, const part *p, ptrdiff_t y, uint8
                 to[j] ^= 0x80;
 }
 
+/* Part of a call with its bytes made of sums. Where windows have edges rows of outputs are whole.
+ */
+static void fixed_part(const qn_q8_depthwise *d, const qn_q8_dwconv_args *call, size_t y, size_t x,
+                       size_t n, size_t c0, size_t channels, size_t rows, int32_t *sums)
+{
+    const uint8_t *in[ROWS * TAPS];
+    const size_t column = (size_t)(call->bias - d->bias) + c0;
+    qn_q8_dwconv_args args = *call;
+    for (size_t i = 0; i < rows * args.kh; i++)
+        in[i] = call->in[y * args.kh + i] + x * args.in_step + c0;
+    args.in = in;
+    args.rows = rows;
+    args.n = n;
+    args.channels = channels;
+    args.w += c0;
+    args.bias += c0;
+    args.scale += c0;
+    args.out = sums;
+    args.out_step = qn_q8_sums_stride(channels);
+    args.out_row = n * args.out_step;
+    args.format.is_float = args.format.is_sums = true;
+    d->kernel.fn(&args);
+    /* Rows that are whole are one. */
+    const size_t together = call->out_row == n * call->out_step ? rows : 1;
+    for (size_t r = 0; r < rows; r += together)
+        qn__q8_fixed_rows(&d->fixed, &d->format, sums + r * args.out_row, together * n, channels,
+                          column,
+                          (uint8_t *)call->out + (y + r) * call->out_row + x * call->out_step + c0,
+                          call->out_step);
+}
+
+static void call_kernel(const qn_q8_depthwise *d, const qn_q8_dwconv_args *args)
+{
+    _Alignas(64) int32_t sums[QN_Q8_SUMS + QN_Q8_FIXED_OVER];
+    if (d->fixed.columns == NULL) {
+        d->kernel.fn(args);
+        return;
+    }
+    const size_t c = fixed_channels(d, args->channels), fit = QN_Q8_SUMS / qn_q8_sums_stride(c);
+    const size_t most_x = args->n < fit ? args->n : fit, most_y = fit / most_x;
+    for (size_t c0 = 0; c0 < args->channels; c0 += c) {
+        /* The last channels overlap the ones before. */
+        const size_t from = args->channels - c0 < c ? args->channels - c : c0;
+        for (size_t y = 0; y < args->rows; y += most_y)
+            for (size_t x = 0; x < args->n; x += most_x)
+                fixed_part(d, args, y, x, args->n - x < most_x ? args->n - x : most_x, from, c,
+                           args->rows - y < most_y ? args->rows - y : most_y, sums);
+    }
+}
+
 /* The kernel's call for n outputs from the part's output x on. */
 static void run_kernel(const qn_q8_depthwise *d, const part *p, const qn_q8_dwconv_args *rows,
                        size_t x, size_t n, size_t fold)
@@ -247,7 +313,7 @@ static void run_kernel(const qn_q8_depthwise *d, const part *p, const qn_q8_dwco
     args.in_step *= fold;
     args.out = p->out + x * args.out_step * elem;
     args.out_step *= fold;
-    d->kernel.fn(&args);
+    call_kernel(d, &args);
 }
 
 /* Rows [y0, y1) of a part. */
@@ -349,7 +415,7 @@ static void run_in_place(const depthwise_call *call, size_t image, size_t y0, si
             in[i] = row < w->h ? input + row * width : outside;
         }
         args.out = call->out + ((image * w->oh + y) * args.out_row + c0) * elem;
-        d->kernel.fn(&args);
+        call_kernel(d, &args);
     }
 }
 

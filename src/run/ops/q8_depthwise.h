@@ -18,9 +18,10 @@ typedef struct qn_q8_depthwise {
     bool in_place, right;  /* nothing is copied; whether the last window ends behind its row */
     void *memory;
     size_t bytes;
-    int32_t *bias;   /* [fold * c], with what the zero point adds */
-    float *scale;    /* [fold * c] */
-    int8_t *weights; /* [taps][fold * c] */
+    int32_t *bias;        /* [fold * c], with what the zero point adds */
+    float *scale;         /* [fold * c] */
+    qn_q8_by_fixed fixed; /* columns: [fold * c] */
+    int8_t *weights;      /* [taps][fold * c] */
 } qn_q8_depthwise;
 
 /* Whether windows are small enough for qn__q8_depthwise_run's memory. */

@@ -110,6 +110,7 @@ void qn__q8_product_run(const qn_q8_product *p, const qn_run_env *env, const uin
                            .c = c,
                            .c_stride = p->n,
                            .out = qn__q8_format(p->requant),
+                           .fixed = qn_q8_by_fixed_of(p->requant),
                            .rows = same_rows,
                            .ctx = &left};
     qn__q8_run(&job, env->pool);

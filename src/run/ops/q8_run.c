@@ -16,21 +16,24 @@ enum { AHEAD_BYTES = 512 << 10 };
 enum { LONG_ROW = 192 };
 /* Columns are cut at multiples of this many panels: what a kernel may take at once. */
 enum { PANEL_STEP = 3 };
+/* And at multiples of this many where sums are requantized: the rows of all kernels have room for
+ * so many. */
+enum { FIXED_PANELS = 12 };
 
-bool qn__q8_activations(const qn_plan *plan, const qn_qparams *x)
+__attribute__((cold)) bool qn__q8_activations(const qn_plan *plan, const qn_qparams *x)
 {
     const int32_t lo = x->dtype == QN_DTYPE_I8 ? -128 : 0;
-    return !qn__plan_get_options(plan)->reference &&
-           qn__plan_requantize(plan) == QN_REQUANTIZE_DEFAULT && x->zero >= lo &&
-           x->zero <= lo + 255;
+    return !qn__plan_get_options(plan)->reference && x->zero >= lo && x->zero <= lo + 255;
 }
 
-bool qn__q8_applies(const qn_plan *plan, const qn_qparams *x, const qn_qweights *w)
+__attribute__((cold)) bool qn__q8_applies(const qn_plan *plan, const qn_qparams *x,
+                                          const qn_qweights *w)
 {
     return w->fits_i8 && qn__q8_activations(plan, x);
 }
 
-const int8_t *qn__q8_values(const qn_context *ctx, const qn_qweights *w, size_t count, int8_t **own)
+__attribute__((cold)) const int8_t *qn__q8_values(const qn_context *ctx, const qn_qweights *w,
+                                                  size_t count, int8_t **own)
 {
     *own = NULL;
     if (w->bytes != NULL)
@@ -51,7 +54,8 @@ qn_q8_out qn__q8_format(const qn_requant *requant)
                        .clamp = requant->clamp};
 }
 
-bool qn__q8_set_sizes(qn_q8_packed *out, const qn_qparams *x, const qn_requant *requant)
+__attribute__((cold)) bool qn__q8_set_sizes(qn_q8_packed *out, const qn_qparams *x,
+                                            const qn_requant *requant)
 {
     const qn_q8_igemm *const kernel = &out->kernel;
     out->flip = x->dtype == QN_DTYPE_I8 ? 0x80 : 0;
@@ -81,13 +85,13 @@ static __attribute__((cold)) bool rectified(const qn_q8_packed *p, const qn_requ
 /* --- packed ahead of time --------------------------------------------------------------------- */
 enum { PACKED_SAFE = 1 }; /* qn_packed_entry.flags */
 
-static uint64_t mix(uint64_t key, uint64_t value)
+static __attribute__((cold)) uint64_t mix(uint64_t key, uint64_t value)
 {
     key = (key ^ value) * 0x9E3779B97F4A7C15u;
     return key ^ key >> 29;
 }
 
-static uint64_t mix_words(uint64_t key, const void *data, size_t count)
+static __attribute__((cold)) uint64_t mix_words(uint64_t key, const void *data, size_t count)
 {
     const uint8_t *const bytes = data;
     for (size_t i = 0; i < count; i++) {
@@ -99,14 +103,16 @@ static uint64_t mix_words(uint64_t key, const void *data, size_t count)
 }
 
 /* Packed bytes of a constant are kept under what describes them only where a node packs it once. */
-static bool may_share(const qn_step *step, const qn_tensor *w)
+static __attribute__((cold)) bool may_share(const qn_step *step, const qn_tensor *w)
 {
     return w->type.kind == QN_TYPE_QUANT && step->node->op != QN_OP_CONV_TRANSPOSE;
 }
 
 /* All that the packed bytes depend on, apart from the weights' own. */
-static uint64_t packed_key(const qn_tensor *w, const qn_qparams *x, const qn_requant *requant,
-                           const qn_q8_strides *strides, const qn_q8_packed *p)
+static __attribute__((cold)) uint64_t packed_key(const qn_tensor *w, const qn_qparams *x,
+                                                 const qn_requant *requant,
+                                                 const qn_q8_strides *strides,
+                                                 const qn_q8_packed *p)
 {
     const size_t columns = p->n * p->groups;
     const qn_quant *const q = w->type.quant;
@@ -133,8 +139,9 @@ static uint64_t packed_key(const qn_tensor *w, const qn_qparams *x, const qn_req
     return q->zero_points != NULL ? mix_words(mix(key, 1), q->zero_points, q->n_scales) : key;
 }
 
-bool qn__q8_find(const qn_plan *plan, const qn_step *step, const qn_qparams *x,
-                 const qn_requant *requant, const qn_q8_strides *strides, qn_q8_packed *out)
+__attribute__((cold)) bool qn__q8_find(const qn_plan *plan, const qn_step *step,
+                                       const qn_qparams *x, const qn_requant *requant,
+                                       const qn_q8_strides *strides, qn_q8_packed *out)
 {
     const qn_tensor *const w = qn__step_input(step, 1);
     const qn_packed_store *const store = qn__plan_packed(plan);
@@ -158,8 +165,9 @@ bool qn__q8_find(const qn_plan *plan, const qn_step *step, const qn_qparams *x,
     return true;
 }
 
-static bool collect(const qn_plan *plan, const qn_step *step, const qn_qparams *x,
-                    const qn_requant *requant, const qn_q8_strides *strides, const qn_q8_packed *p)
+static __attribute__((cold)) bool collect(const qn_plan *plan, const qn_step *step,
+                                          const qn_qparams *x, const qn_requant *requant,
+                                          const qn_q8_strides *strides, const qn_q8_packed *p)
 {
     const qn_tensor *const w = qn__step_input(step, 1);
     qn_packed_list *const list = qn__plan_get_options(plan)->collect;
@@ -176,9 +184,9 @@ static bool collect(const qn_plan *plan, const qn_step *step, const qn_qparams *
 
 /* Packs every group, with or without pairs; base: room for numbers of columns. Whether the weights
  * are safe; where they are not, pairs were asked for and the kernel has such, nothing is of use. */
-static bool pack_all(const qn_q8_packed *p, const int8_t *w, const qn_qparams *x,
-                     const qn_requant *requant, const qn_q8_strides *strides, int32_t *base,
-                     bool pairs)
+static __attribute__((cold)) bool pack_all(const qn_q8_packed *p, const int8_t *w,
+                                           const qn_qparams *x, const qn_requant *requant,
+                                           const qn_q8_strides *strides, int32_t *base, bool pairs)
 {
     const uint32_t zero = (uint32_t)x->zero + p->flip;
     bool safe = true;
@@ -198,9 +206,10 @@ static bool pack_all(const qn_q8_packed *p, const int8_t *w, const qn_qparams *x
     return safe;
 }
 
-qn_status qn__q8_pack(const qn_plan *plan, const qn_step *step, const qn_qparams *x,
-                      const qn_requant *requant, const int8_t *w, const qn_q8_strides *strides,
-                      qn_q8_packed *out, qn_error *error)
+__attribute__((cold)) qn_status qn__q8_pack(const qn_plan *plan, const qn_step *step,
+                                            const qn_qparams *x, const qn_requant *requant,
+                                            const int8_t *w, const qn_q8_strides *strides,
+                                            qn_q8_packed *out, qn_error *error)
 {
     const qn_context *const ctx = qn__plan_context(plan);
     if (!qn__q8_set_sizes(out, x, requant))
@@ -224,7 +233,7 @@ qn_status qn__q8_pack(const qn_plan *plan, const qn_step *step, const qn_qparams
     return collect(plan, step, x, requant, strides, out) ? QN_OK : QN_NOMEM(error);
 }
 
-void qn__q8_packed_free(const qn_context *ctx, qn_q8_packed *packed)
+__attribute__((cold)) void qn__q8_packed_free(const qn_context *ctx, qn_q8_packed *packed)
 {
     if (!packed->in_room)
         qn__free_aligned(ctx, packed->own);
@@ -255,7 +264,7 @@ static size_t call_rows(const qn_q8_packed *p, size_t k)
     return p->kernel.long_rows != 0 && k > LONG_ROW ? p->kernel.long_rows : p->kernel.mr;
 }
 
-bool qn__q8_buffer_bytes(size_t *out, const qn_q8_packed *packed, size_t m)
+__attribute__((cold)) bool qn__q8_buffer_bytes(size_t *out, const qn_q8_packed *packed, size_t m)
 {
     const size_t mr = packed->kernel.mr;
     size_t tile, count;
@@ -265,7 +274,7 @@ bool qn__q8_buffer_bytes(size_t *out, const qn_q8_packed *packed, size_t m)
         *out = 0;
         return true;
     }
-    return qn_mul_size(&count, tile, div_up(m, call_rows(packed, packed->ks * packed->kc))) &&
+    return qn_mul_size(&count, tile, div_up(m, call_rows(packed, SIZE_MAX))) &&
            qn_mul_size(&count, count, packed->groups) &&
            qn_mul_size(out, count, sizeof(const uint8_t *));
 }
@@ -284,44 +293,54 @@ static size_t cut_runs(const qn_q8_job *job)
 /* Threads share the rows, as they do those of other layers: what one of them wrote it reads, and
  * bytes from another core's cache are slow. Where weights are much more than rows, or rows few,
  * they share the columns. */
-static blocks plan_blocks(const qn_q8_job *job, size_t threads)
+static __attribute__((cold, noinline)) void cut_blocks(blocks *b)
 {
+    const qn_q8_job *const job = b->job;
     const qn_q8_packed *const p = job->packed;
-    blocks b = {.job = job, .threads = threads};
-    b.cut = cut_runs(job);
-    const size_t long_tiles = div_up(job->m, b.cut != 0 ? b.cut : call_rows(p, SIZE_MAX));
-    b.tiles = b.cut != 0 ? long_tiles : div_up(job->m, call_rows(p, p->ks * p->kc));
-    b.units = b.cut == 0 && p->kernel.unit != 0 ? div_up(job->m, p->kernel.unit) : b.tiles;
-    b.panels = div_up(p->n, p->kernel.nr);
+    const size_t threads = b->threads;
     const size_t input_bytes = job->m * p->kc, wanted = threads * TASKS_PER_THREAD;
+    const size_t long_tiles = div_up(job->m, b->cut != 0 ? b->cut : call_rows(p, SIZE_MAX));
     const bool by_columns = long_tiles < 2 * threads || p->group_bytes > 4 * input_bytes;
-    b.panels_per_block = b.panels;
-    b.row_blocks = 1;
     /* A private row buffer per tile is written by whoever runs the tile: columns stay together. */
     if (job->row_buffer == NULL) {
         if (p->group_bytes > WEIGHT_BLOCK_BYTES)
-            b.panels_per_block = WEIGHT_BLOCK_BYTES / p->panel_bytes;
-        const size_t most = div_up(b.panels, by_columns ? wanted : TASKS_PER_THREAD);
-        if (threads > 1 && b.panels_per_block > most &&
+            b->panels_per_block = WEIGHT_BLOCK_BYTES / p->panel_bytes;
+        const size_t most = div_up(b->panels, by_columns ? wanted : TASKS_PER_THREAD);
+        if (threads > 1 && b->panels_per_block > most &&
             (by_columns || p->group_bytes > WEIGHT_BLOCK_BYTES))
-            b.panels_per_block = most;
-        b.panels_per_block =
-            div_up(b.panels_per_block == 0 ? 1 : b.panels_per_block, PANEL_STEP) * PANEL_STEP;
-        if (b.panels > b.panels_per_block)
-            b.row_blocks = div_up(input_bytes, INPUT_BLOCK_BYTES);
-        b.rows_outer = input_bytes > p->group_bytes;
+            b->panels_per_block = most;
+        b->panels_per_block =
+            div_up(b->panels_per_block == 0 ? 1 : b->panels_per_block, PANEL_STEP) * PANEL_STEP;
+        if (b->panels > b->panels_per_block)
+            b->row_blocks = div_up(input_bytes, INPUT_BLOCK_BYTES);
+        b->rows_outer = input_bytes > p->group_bytes;
         if (threads > 1 && !by_columns) {
-            b.rows_outer = true;
-            b.row_blocks = div_up(b.row_blocks, threads) * threads;
-            if (b.cut == 0 && p->kernel.unit != 0)
-                b.tiles = div_up(b.tiles, threads) * threads;
+            b->rows_outer = true;
+            b->row_blocks = div_up(b->row_blocks, threads) * threads;
+            if (b->cut == 0 && p->kernel.unit != 0)
+                b->tiles = div_up(b->tiles, threads) * threads;
         }
     }
-    b.column_blocks = div_up(b.panels, b.panels_per_block);
-    const size_t tasks = b.column_blocks * p->groups;
-    if (threads > 1 && tasks * b.row_blocks < wanted)
-        b.row_blocks = div_up(wanted, tasks);
-    b.row_blocks = b.row_blocks < b.tiles ? b.row_blocks : b.tiles;
+    b->column_blocks = div_up(b->panels, b->panels_per_block);
+    const size_t tasks = b->column_blocks * p->groups;
+    if (threads > 1 && tasks * b->row_blocks < wanted)
+        b->row_blocks = div_up(wanted, tasks);
+    b->row_blocks = b->row_blocks < b->tiles ? b->row_blocks : b->tiles;
+}
+
+static blocks plan_blocks(const qn_q8_job *job, size_t threads)
+{
+    const qn_q8_packed *const p = job->packed;
+    blocks b = {.job = job, .threads = threads, .row_blocks = 1, .column_blocks = 1};
+    b.cut = cut_runs(job);
+    /* Sums that are requantized have room for a few rows. */
+    const size_t k = job->fixed.columns != NULL ? SIZE_MAX : p->ks * p->kc;
+    b.tiles = div_up(job->m, b.cut != 0 ? b.cut : call_rows(p, k));
+    b.units = b.cut == 0 && p->kernel.unit != 0 ? div_up(job->m, p->kernel.unit) : b.tiles;
+    b.panels = div_up(p->n, p->kernel.nr);
+    b.panels_per_block = b.panels;
+    if (threads > 1 || (job->row_buffer == NULL && p->group_bytes > WEIGHT_BLOCK_BYTES))
+        cut_blocks(&b);
     return b;
 }
 
@@ -333,7 +352,8 @@ typedef struct look_ahead {
     bool twice;                /* as fast */
 } look_ahead;
 
-static look_ahead make_look_ahead(const blocks *b, size_t group, size_t column_block, size_t units)
+static __attribute__((cold, noinline)) look_ahead make_look_ahead(const blocks *b, size_t group,
+                                                                  size_t column_block, size_t units)
 {
     const qn_q8_packed *const p = b->job->packed;
     const size_t block_bytes = b->panels_per_block * p->panel_bytes;
@@ -357,18 +377,27 @@ static look_ahead make_look_ahead(const blocks *b, size_t group, size_t column_b
     return l;
 }
 
-/* The first unit of a tile, and the first row of a unit. Even cuts, as in igemm_run.c. */
-static size_t unit_of(const blocks *b, size_t tile)
+/* i * count / parts for rising i, without a division for each: cuts as even as igemm_run.c's. */
+typedef struct even_cut {
+    size_t at, rest, whole, more, parts; /* at: the quotient, rest: what is left over */
+} even_cut;
+
+static even_cut cut_from(size_t i, size_t count, size_t parts)
 {
-    return tile * b->units / b->tiles;
+    even_cut cut = {.whole = count / parts, .parts = parts};
+    cut.more = count - cut.whole * parts;
+    if (i != 0) {
+        cut.at = i * count / parts;
+        cut.rest = i * count - cut.at * parts;
+    }
+    return cut;
 }
 
-static size_t row_of(const blocks *b, size_t unit)
+static inline void cut_next(even_cut *cut, size_t by)
 {
-    const size_t m = b->job->m;
-    if (b->cut == 0)
-        return unit * m / b->units;
-    return unit * b->cut < m ? unit * b->cut : m;
+    cut->at += by * cut->whole;
+    for (cut->rest += by * cut->more; cut->rest >= cut->parts; cut->rest -= cut->parts)
+        cut->at++;
 }
 
 /* Of units u0 to u1, of which `left` are to come with them. */
@@ -384,47 +413,134 @@ static void set_ahead(const look_ahead *l, size_t u0, size_t u1, size_t left, qn
         l->at + (l->bytes - begin < out->ahead_bytes ? l->bytes - out->ahead_bytes : begin);
 }
 
-static void run_task(void *arg, size_t index)
+void qn__q8_fixed_rows(const qn_q8_by_fixed *fixed, const qn_q8_out *out, const int32_t *sums,
+                       size_t rows, size_t n, size_t column, uint8_t *to, size_t to_stride)
 {
-    const blocks *const b = arg;
+    const qn_q8_fixed_args args = {.rows = rows,
+                                   .n = n,
+                                   .sums = sums,
+                                   .sums_stride = qn_q8_sums_stride(n),
+                                   .fixed = fixed->columns + column,
+                                   .once = fixed->once,
+                                   .zero = out->zero,
+                                   .lo = out->lo,
+                                   .hi = out->hi,
+                                   .out = to,
+                                   .out_stride = to_stride};
+    fixed->fn(&args);
+}
+
+/* Rows of sums of which no bytes are made yet. */
+typedef struct held_rows {
+    _Alignas(64) int32_t sums[QN_Q8_SUMS + QN_Q8_FIXED_OVER];
+    size_t rows;
+    uint8_t *c;
+} held_rows;
+
+static void put_held(const qn_q8_job *job, held_rows *held, size_t n, size_t column)
+{
+    if (held->rows > 0)
+        qn__q8_fixed_rows(&job->fixed, &job->out, held->sums, held->rows, n, column, held->c,
+                          job->c_stride);
+    held->rows = 0;
+}
+
+/* A tile of sums below those held; of very many columns some at a time. */
+static void fixed_tile(const qn_q8_job *job, size_t mr, size_t nc, const uint8_t *const *a,
+                       const uint8_t *packed, uint8_t *c, size_t column, qn_q8_out out,
+                       held_rows *held)
+{
+    const qn_q8_packed *const p = job->packed;
+    const size_t unit = FIXED_PANELS * p->kernel.nr, most = QN_Q8_SUMS / mr / unit * unit;
+    const size_t ahead_bytes = out.ahead_bytes, stride = qn_q8_sums_stride(nc < most ? nc : most);
+    const uint8_t *const ahead = out.ahead;
+    out.is_float = out.is_sums = true;
+    if ((held->rows + mr) * stride > QN_Q8_SUMS)
+        put_held(job, held, nc, column);
+    for (size_t n = 0, part; n < nc; n += part) {
+        part = nc - n < most ? nc - n : most;
+        if (ahead != NULL)
+            out.ahead = ahead + ahead_bytes * n / nc;
+        out.ahead_bytes = ahead_bytes * part / nc;
+        if (held->rows == 0)
+            held->c = c + n;
+        p->kernel.fn(mr, part, p->kc, p->ks, a, p->flip, p->safe,
+                     packed + n / p->kernel.nr * p->panel_bytes, held->sums + held->rows * stride,
+                     stride, &out);
+        held->rows += mr;
+        if (part < nc)
+            put_held(job, held, part, column + n);
+    }
+}
+
+/* Tiles [begin, end) of a block of columns of a group; a thread's rows go on to tile `last`. */
+static void run_tiles(const blocks *b, size_t group, size_t column_block, size_t begin, size_t end,
+                      size_t last)
+{
     const qn_q8_job *const job = b->job;
     const qn_q8_packed *const p = job->packed;
     const size_t mr_max = p->kernel.mr, elem = job->out.is_float ? sizeof(float) : 1;
-    const size_t group = index / (b->row_blocks * b->column_blocks);
-    const size_t task = index % (b->row_blocks * b->column_blocks);
-    const size_t row_block = b->rows_outer ? task / b->column_blocks : task % b->row_blocks;
-    const size_t column_block = b->rows_outer ? task % b->column_blocks : task / b->row_blocks;
     const size_t n_block = b->panels_per_block * p->kernel.nr;
     const size_t n0 = column_block * n_block;
     const size_t nc = p->n - n0 < n_block ? p->n - n0 : n_block;
     const uint8_t *const packed =
         p->data + group * p->group_bytes + column_block * b->panels_per_block * p->panel_bytes;
     const uint8_t *stack_rows[QN_Q8_STACK_ROWS];
-    const size_t tile_begin = row_block * b->tiles / b->row_blocks;
-    const size_t tile_end = (row_block + 1) * b->tiles / b->row_blocks;
-    /* Of one block of columns, a thread's rows are one run. */
-    const size_t last_tile =
-        b->column_blocks == 1 ? (row_block * b->threads / b->row_blocks + 1) * b->tiles / b->threads
-                              : tile_end;
-    const size_t unit_end = unit_of(b, last_tile < tile_end ? tile_end : last_tile);
-    const look_ahead ahead =
-        make_look_ahead(b, group, column_block, unit_end - unit_of(b, tile_begin));
+    held_rows held;
+    held.rows = 0;
+    even_cut unit = cut_from(begin, b->units, b->tiles), row;
+    if (b->cut != 0)
+        row = (even_cut){.at = unit.at * b->cut, .whole = b->cut, .parts = 1};
+    else
+        row = cut_from(unit.at, job->m, b->units);
+    const size_t unit_end = last == b->tiles ? b->units : last * b->units / b->tiles;
+    const look_ahead ahead = make_look_ahead(b, group, column_block, unit_end - unit.at);
     qn_q8_out out = job->out;
-    size_t u0 = unit_of(b, tile_begin), m0 = row_of(b, u0);
-    for (size_t tile = tile_begin, u1, mr; tile < tile_end; tile++, u0 = u1, m0 += mr) {
-        u1 = unit_of(b, tile + 1);
-        mr = row_of(b, u1) - m0;
+    for (size_t tile = begin; tile < end; tile++) {
+        const size_t u0 = unit.at, m0 = row.at;
+        cut_next(&unit, 1);
+        cut_next(&row, unit.at - u0);
+        const size_t mr = (row.at < job->m ? row.at : job->m) - m0;
         const uint8_t **const a =
             job->row_buffer == NULL ? stack_rows
                                     : job->row_buffer + (group * b->tiles + tile) * p->ks * mr_max;
         job->rows(job, group, m0, mr, a);
         uint8_t *const c =
             (uint8_t *)job->c + (group * job->c_group + m0 * job->c_stride + n0) * elem;
-        set_ahead(&ahead, u0, u1, unit_end - u0, &out);
-        p->kernel.fn(mr, nc, p->kc, p->ks, a, p->flip, p->safe, packed, c, job->c_stride, &out);
+        set_ahead(&ahead, u0, unit.at, unit_end - u0, &out);
+        if (job->fixed.columns != NULL)
+            fixed_tile(job, mr, nc, a, packed, c, group * p->n + n0, out, &held);
+        else
+            p->kernel.fn(mr, nc, p->kc, p->ks, a, p->flip, p->safe, packed, c, job->c_stride, &out);
         if (job->finish != NULL)
             job->finish(job, m0, mr, n0, nc);
     }
+    put_held(job, &held, nc, group * p->n + n0);
+}
+
+static __attribute__((cold, noinline)) void run_part(const blocks *b, size_t index)
+{
+    const size_t tasks = b->row_blocks * b->column_blocks;
+    const size_t group = index / tasks, task = index % tasks;
+    const size_t row_block = b->rows_outer ? task / b->column_blocks : task % b->row_blocks;
+    const size_t column_block = b->rows_outer ? task % b->column_blocks : task / b->row_blocks;
+    const size_t end = (row_block + 1) * b->tiles / b->row_blocks;
+    /* Of one block of columns, a thread's rows are one run. */
+    const size_t last = b->column_blocks == 1
+                            ? (row_block * b->threads / b->row_blocks + 1) * b->tiles / b->threads
+                            : end;
+    run_tiles(b, group, column_block, row_block * b->tiles / b->row_blocks, end,
+              last < end ? end : last);
+}
+
+/* Divisions take longer than all else that a small layer has to do. */
+static void run_task(void *arg, size_t index)
+{
+    const blocks *const b = arg;
+    if (b->row_blocks == 1 && b->column_blocks == 1)
+        run_tiles(b, index, 0, 0, b->tiles, b->tiles);
+    else
+        run_part(b, index);
 }
 
 void qn__q8_run(const qn_q8_job *job, qn_pool *pool)

@@ -26,6 +26,28 @@ static inline uint8_t qn_q8_zero_byte(const qn_qparams *x)
 /* Output format of a requantization. */
 qn_q8_out qn__q8_format(const qn_requant *requant);
 
+/* Requantization by integers: kernels leave sums, some on the stack at a time, of which fn makes
+ * bytes. */
+typedef struct qn_q8_by_fixed {
+    qn_q8_fixed_fn fn;
+    const qn_multiplier *columns; /* NULL: by floats, in the kernels */
+    bool once;
+} qn_q8_by_fixed;
+static inline qn_q8_by_fixed qn_q8_by_fixed_of(const qn_requant *requant)
+{
+    return (qn_q8_by_fixed){requant->fixed_fn, requant->fixed, qn_fixed_once(requant->kind)};
+}
+/* Sums on the stack: a row of outputs of a picture, or a tile of rows and some panels. */
+enum { QN_Q8_SUMS = 7168 };
+/* From one row of them to the next. */
+static inline size_t qn_q8_sums_stride(size_t n)
+{
+    return (n + QN_Q8_SUMS_STEP - 1) / QN_Q8_SUMS_STEP * QN_Q8_SUMS_STEP;
+}
+/* Bytes of `rows` rows of n columns from `column` on: out says their range. */
+void qn__q8_fixed_rows(const qn_q8_by_fixed *fixed, const qn_q8_out *out, const int32_t *sums,
+                       size_t rows, size_t n, size_t column, uint8_t *to, size_t to_stride);
+
 /* Weights of `groups` products of n columns each, packed one after another. */
 typedef struct qn_q8_packed {
     const uint8_t *data; /* 64-byte aligned: own, or a model file's */
@@ -61,6 +83,7 @@ typedef struct qn_q8_job {
     void *c;
     size_t c_stride, c_group; /* elements: between rows; from one group's columns to the next's */
     qn_q8_out out;
+    qn_q8_by_fixed fixed; /* of all groups' columns */
     /* Writes ks groups of kernel->mr row pointers for output rows m0 .. m0 + mr, entries from mr on
      * repeating a valid row. */
     void (*rows)(const struct qn_q8_job *job, size_t group, size_t m0, size_t mr,

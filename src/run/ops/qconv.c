@@ -127,8 +127,10 @@ static qn_status prepare_state(const qn_plan *plan, qn_step *step, qconv_state *
     s->integers = known || (!s->saturates && qn__q8_applies(plan, &s->x, &s->weights));
     for (uint32_t i = 1; i < step->node->n_inputs; i++)
         step->in_layout[i] = QN_LAYOUT_ROW_MAJOR;
-    if (s->integers)
+    if (s->integers) {
+        step->strides_output = s->q8.way != QN_Q8_DEPTHWISE && s->q8.fold == 1;
         return qn__q8_conv_prepare(plan, step, &s->x, &s->weights, &s->requant, &s->q8, error);
+    }
     step->in_layout[0] = step->out_layout[0] = QN_LAYOUT_CHANNELS_LAST;
     step->scratch_bytes = (s->in_count + s->win.c) * sizeof(float);
     step->kernel_name = s->depthwise   ? "qconv_depthwise"

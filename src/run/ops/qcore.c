@@ -57,7 +57,7 @@ void qn__table_run(qn_pool *pool, qn_q8_table_fn fn, const uint8_t table[256], c
 bool qn__table_requantize(uint8_t table[256], const qn_qparams *from, const qn_qparams *to,
                           qn_requantize kind)
 {
-    qn_fixed fixed = {0};
+    qn_multiplier fixed = {0};
     if (kind != QN_REQUANTIZE_DEFAULT &&
         !qn__fixed_make((double)from->scale / (double)to->scale, kind, &fixed))
         return false;
@@ -127,8 +127,16 @@ void qn__requant_row(const qn_requant *r, const int32_t *acc, size_t c0, size_t 
         }
         uint8_t *const dst = (uint8_t *)row + c0 + i0; /* both signednesses: low byte */
         if (r->kind != QN_REQUANTIZE_DEFAULT) {
-            const qn_fixed_bytes to = {r->kind, r->zero, r->lo, r->hi};
-            qn__fixed_row(&to, r->fixed + c0 + i0, sums, part, dst);
+            const qn_q8_fixed_args args = {.rows = 1,
+                                           .n = part,
+                                           .sums = sums,
+                                           .fixed = r->fixed + c0 + i0,
+                                           .once = qn_fixed_once(r->kind),
+                                           .zero = r->zero,
+                                           .lo = r->lo,
+                                           .hi = r->hi,
+                                           .out = dst};
+            qn__q8_fixed_scalar(&args);
             continue;
         }
         for (size_t i = 0; i < part; i++) {

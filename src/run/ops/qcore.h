@@ -47,7 +47,8 @@ typedef struct qn_requant {
     int32_t zero, lo, hi;
     qn_clamp_f32 clamp; /* float output */
     qn_requantize kind; /* other than the default: fixed, per column, in place of scale */
-    const qn_fixed *fixed;
+    const qn_multiplier *fixed;
+    qn_q8_fixed_fn fixed_fn; /* for rows of sums */
 } qn_requant;
 void qn__requant_row(const qn_requant *r, const int32_t *acc, size_t c0, size_t n, void *row);
 

@@ -62,7 +62,8 @@ typedef struct qbinary_state {
      * times `fixed`. */
     qn_requantize kind;
     int32_t a_ints[256], b_ints[256];
-    qn_fixed fixed;
+    qn_multiplier fixed;
+    qn_q8_fixed_fn fixed_fn;
     qn_broadcast broadcast;
     /* A kernel with its arguments, where rows advance by one or stay on one element. */
     qn_q8_binary_fn kernel;
@@ -161,7 +162,7 @@ static qn_status make_integers(const qn_plan *plan, const qn_step *step, qbinary
     const double sa = (double)a->scale, sb = (double)b->scale, sy = (double)s->y.scale;
     const bool product = step->node->op == QN_OP_MUL;
     const double twice = 2.0 * (sa > sb ? sa : sb);
-    qn_fixed fa = {0}, fb = {0};
+    qn_multiplier fa = {0}, fb = {0};
     if (!product) {
         QN_TRY(qn__qfixed(plan, step, sa / twice, &fa, error));
         QN_TRY(qn__qfixed(plan, step, sb / twice, &fb, error));
@@ -206,6 +207,8 @@ static qn_status prepare_binary(const qn_plan *plan, qn_step *step, qn_error *er
     s->y = y;
     qn__qact_bounds(step, &y, &s->lo, &s->hi);
     s->kind = qn__plan_requantize(plan);
+    s->fixed_fn =
+        qn__plan_get_options(plan)->reference ? qn__q8_fixed_scalar : step->kernels->q8_fixed.fn;
     if (s->kind != QN_REQUANTIZE_DEFAULT) {
         const qn_status status = make_integers(plan, step, s, &from[0], &from[1], error);
         if (status != QN_OK) {
@@ -234,7 +237,8 @@ typedef struct qbinary_job {
     qn_op op;
 } qbinary_job;
 
-enum { PART = 256 };
+/* SAME: as many sums as kernels take at once are a row with the same multipliers. */
+enum { PART = 256, SAME = 16 };
 
 static void call_kernel(const qbinary_state *s, const uint8_t *a, const uint8_t *b, uint8_t *dst,
                         size_t n)
@@ -302,10 +306,36 @@ static void integers_part(const qbinary_state *s, qn_op op, const uint8_t *a, co
     const size_t axis = s->broadcast.rank - 1;
     const ptrdiff_t sa = (ptrdiff_t)s->broadcast.strides[0][axis];
     const ptrdiff_t sb = (ptrdiff_t)s->broadcast.strides[1][axis];
-    for (size_t i = 0; i < n; i++, a += sa, b += sb) {
-        const int32_t x = s->a_ints[*a], y = s->b_ints[*b];
-        const int32_t v = op == QN_OP_MUL ? x * y : op == QN_OP_SUB ? x - y : x + y;
-        dst[i] = (uint8_t)qn_fixed_byte(v, s->fixed, s->kind, s->y.zero, s->lo, s->hi);
+    int32_t sums[PART + QN_Q8_FIXED_OVER];
+    qn_multiplier fixed[SAME];
+    qn_q8_fixed_args args = {.sums = sums,
+                             .sums_stride = SAME,
+                             .fixed = fixed,
+                             .once = qn_fixed_once(s->kind),
+                             .zero = s->y.zero,
+                             .lo = s->lo,
+                             .hi = s->hi,
+                             .out = dst,
+                             .out_stride = SAME};
+    for (size_t i = 0; i < SAME; i++)
+        fixed[i] = s->fixed;
+    for (size_t i0 = 0, part; i0 < n; i0 += part) {
+        part = n - i0 < PART ? n - i0 : PART;
+        for (size_t i = 0; i < part; i++, a += sa, b += sb) {
+            const int32_t x = s->a_ints[*a], y = s->b_ints[*b];
+            sums[i] = op == QN_OP_MUL ? x * y : op == QN_OP_SUB ? x - y : x + y;
+        }
+        /* Whole rows of SAME, then what is left. */
+        args.n = SAME;
+        args.rows = part / SAME;
+        s->fixed_fn(&args);
+        args.out += part / SAME * SAME;
+        args.sums += part / SAME * SAME;
+        args.n = part % SAME;
+        args.rows = 1;
+        s->fixed_fn(&args);
+        args.out += part % SAME;
+        args.sums = sums;
     }
 }
 
@@ -417,6 +447,7 @@ static qn_status prepare_concat(const qn_plan *plan, qn_step *step, qn_error *er
     s->axis = (size_t)axis;
     s->table = step->kernels->q8_table.fn;
     size_t last = 0, total = 0;
+    uint64_t joins = 0;
     qn_status status = QN_OK;
     int64_t sum = 0;
     for (uint32_t i = 0; i < node->n_inputs && status == QN_OK; i++) {
@@ -436,6 +467,7 @@ static qn_status prepare_concat(const qn_plan *plan, qn_step *step, qn_error *er
         s->parts[i].same = true;
         for (size_t k = 0; k < 256; k++)
             s->parts[i].same &= s->parts[i].bytes[k] == k;
+        joins |= (uint64_t)s->parts[i].same << i;
         sum += x->dims[s->axis].value;
         total += qn__tensor_elements(x);
         last += step->in_layout[i] == QN_LAYOUT_CHANNELS_LAST ? qn__tensor_elements(x) : 0;
@@ -450,6 +482,8 @@ static qn_status prepare_concat(const qn_plan *plan, qn_step *step, qn_error *er
     for (uint32_t i = 0; i < node->n_inputs; i++)
         step->in_layout[i] = layout;
     step->out_layout[0] = layout;
+    step->joins = joins;
+    step->join_axis = (uint8_t)s->axis;
     step->state = s;
     return QN_OK;
 }
@@ -471,16 +505,19 @@ static void concat_rows(void *arg, size_t begin, size_t end)
         const qn_axis_view v = qn__axis_view(part->rank, part->dims, part->layout, job->s->axis);
         const qconcat_part *const table = &job->s->parts[k];
         const size_t n = v.axis * v.inner;
-        for (size_t o = begin; o < end && n > 0; o++) {
+        uint8_t *const place = (uint8_t *)out->data + at;
+        at += n;
+        if (n == 0 || place == part->data)
+            continue;
+        for (size_t o = begin; o < end; o++) {
             const uint8_t *const src = (const uint8_t *)part->data + o * n;
-            uint8_t *const dst = (uint8_t *)out->data + o * whole.axis * whole.inner + at;
+            uint8_t *const dst = place + o * whole.axis * whole.inner;
             if (table->same) {
                 memcpy(dst, src, n);
                 continue;
             }
             job->s->table(table->bytes, src, dst, n);
         }
-        at += n;
     }
 }
 

@@ -181,7 +181,7 @@ static qn_status read_right(const qn_plan *plan, qn_step *step, qgemm_state *s, 
         for (size_t i = 0; i < s->n; i++)
             s->scale[i] = s_y > 0.0f ? scale / s_y : scale;
         if (s->requant.kind != QN_REQUANTIZE_DEFAULT) {
-            qn_fixed one;
+            qn_multiplier one;
             const double real = (double)alpha * (double)s->a.scale * (double)s->b.scale;
             QN_TRY(qn__qfixed(plan, step, real / (double)s_y, &one, error));
             s->weights.fixed = qn__calloc(ctx, s->n, sizeof(one));
@@ -335,6 +335,7 @@ static void run_integers(const qn_step *step, const qgemm_state *s, const qn_run
                            .c = dst,
                            .c_stride = s->n,
                            .out = qn__q8_format(&s->requant),
+                           .fixed = qn_q8_by_fixed_of(&s->requant),
                            .rows = byte_rows,
                            .ctx = a};
     qn__q8_run(&job, env->pool);

@@ -18,11 +18,11 @@ void qn__qweights_free(const qn_context *ctx, qn_qweights *w)
     *w = (qn_qweights){0};
 }
 
-qn_status qn__qfixed(const qn_plan *plan, const qn_step *step, double real, qn_fixed *out,
+qn_status qn__qfixed(const qn_plan *plan, const qn_step *step, double real, qn_multiplier *out,
                      qn_error *error)
 {
     const qn_requantize kind = qn__plan_requantize(plan);
-    qn_fixed unused;
+    qn_multiplier unused;
     if (qn__fixed_make(real, kind, out != NULL ? out : &unused))
         return QN_OK;
     return qn__step_fail(step, error, QN_UNSUPPORTED,
@@ -31,7 +31,7 @@ qn_status qn__qfixed(const qn_plan *plan, const qn_step *step, double real, qn_f
 }
 
 qn_status qn__qoutput(const qn_plan *plan, const qn_step *step, const float *scale,
-                      const int32_t *bias, const qn_fixed *fixed, qn_requant *out, float *s_y,
+                      const int32_t *bias, const qn_multiplier *fixed, qn_requant *out, float *s_y,
                       qn_error *error)
 {
     const qn_tensor *const y = step->node->outputs[0];
@@ -46,6 +46,7 @@ qn_status qn__qoutput(const qn_plan *plan, const qn_step *step, const float *sca
     out->zero = p.zero;
     out->kind = qn__plan_requantize(plan);
     out->fixed = fixed;
+    out->fixed_fn = step->kernels->q8_fixed.fn;
     qn__qact_bounds(step, &p, &out->lo, &out->hi);
     *s_y = p.scale;
     return QN_OK;

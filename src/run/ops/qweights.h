@@ -5,13 +5,13 @@
 #include "run/ops/qcore.h"
 
 typedef struct qn_qweights {
-    float *values;       /* q - zero, row-major as the tensor */
-    const int8_t *bytes; /* the same where the tensor's own bytes are just that, or NULL */
-    int32_t max;         /* largest magnitude */
-    bool fits_i8;        /* every value is in -128..127 */
-    float *scale;        /* [columns] s_x * s_w, over s_y for quantized output */
-    int32_t *bias;       /* [columns] */
-    qn_fixed *fixed;     /* [columns], or NULL: requantization by floats, or no quantized output */
+    float *values;        /* q - zero, row-major as the tensor */
+    const int8_t *bytes;  /* the same where the tensor's own bytes are just that, or NULL */
+    int32_t max;          /* largest magnitude */
+    bool fits_i8;         /* every value is in -128..127 */
+    float *scale;         /* [columns] s_x * s_w, over s_y for quantized output */
+    int32_t *bias;        /* [columns] */
+    qn_multiplier *fixed; /* [columns], or NULL: requantization by floats, or no quantized output */
     bool is_signed;
 } qn_qweights;
 /* axis: of the weight tensor, whose index is the output column; columns: their number over all
@@ -31,10 +31,10 @@ void qn__qweights_drop_values(const qn_context *ctx, qn_qweights *w);
 void qn__qweights_free(const qn_context *ctx, qn_qweights *w);
 /* Requantization of the node's output with these scales; fixed: NULL, or their multipliers. */
 qn_status qn__qoutput(const qn_plan *plan, const qn_step *step, const float *scale,
-                      const int32_t *bias, const qn_fixed *fixed, qn_requant *out, float *s_y,
+                      const int32_t *bias, const qn_multiplier *fixed, qn_requant *out, float *s_y,
                       qn_error *error);
 /* Multiplier of a real number, as the plan requantizes; UNSUPPORTED where there is none. */
-qn_status qn__qfixed(const qn_plan *plan, const qn_step *step, double real, qn_fixed *out,
+qn_status qn__qfixed(const qn_plan *plan, const qn_step *step, double real, qn_multiplier *out,
                      qn_error *error);
 
 #endif

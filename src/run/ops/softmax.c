@@ -38,11 +38,25 @@ static __attribute__((cold)) qn_status prepare(const qn_plan *plan, qn_step *ste
     return QN_OK;
 }
 
-static void contiguous_row(const softmax_job *job, const float *src, float *dst, size_t n)
+/* In any order it is the same. */
+static float largest(const float *src, size_t n)
 {
-    float top = -INFINITY;
+    float tops[LANES], top = -INFINITY;
+    for (size_t i = 0; i < LANES; i++)
+        tops[i] = top;
+    for (; n >= LANES; n -= LANES, src += LANES)
+        for (size_t i = 0; i < LANES; i++)
+            tops[i] = src[i] > tops[i] ? src[i] : tops[i];
+    for (size_t i = 0; i < LANES; i++)
+        top = tops[i] > top ? tops[i] : top;
     for (size_t i = 0; i < n; i++)
         top = src[i] > top ? src[i] : top;
+    return top;
+}
+
+static void contiguous_row(const softmax_job *job, const float *src, float *dst, size_t n)
+{
+    const float top = largest(src, n);
     if (job->log) {
         double sum = 0.0;
         for (size_t i = 0; i < n; i++)
@@ -62,57 +76,72 @@ static void contiguous_row(const softmax_job *job, const float *src, float *dst,
         dst[i] /= sum;
 }
 
-/* `n` neighbouring positions (a constant after inlining), axis elements `stride` apart. */
-static inline __attribute__((always_inline)) void some_columns(const softmax_job *job,
-                                                               const float *src, float *dst,
-                                                               size_t axis, size_t stride,
-                                                               const size_t n)
+/* Neighbouring positions, axis elements `stride` apart; of LANES at a time the first n exist. */
+static void columns(const softmax_job *job, const float *src, float *dst, size_t axis,
+                    size_t stride, size_t count)
 {
     const bool log = job->log;
-    float top[LANES], sum[LANES] = {0}, part[LANES];
-    for (size_t i = 0; i < n; i++)
-        top[i] = -INFINITY;
-    for (size_t k = 0; k < axis; k++)
-        for (size_t i = 0; i < n; i++)
-            top[i] = src[k * stride + i] > top[i] ? src[k * stride + i] : top[i];
-    for (size_t k = 0; k < axis; k++) {
-        for (size_t i = 0; i < n; i++)
-            part[i] = src[k * stride + i] - top[i];
-        job->exp(part, part, n);
-        for (size_t i = 0; i < n; i++)
-            sum[i] += part[i];
-        if (!log)
+    for (size_t n; count > 0; count -= n, src += n, dst += n) {
+        float top[LANES], sum[LANES] = {0}, part[LANES] = {0};
+        n = count < LANES ? count : LANES;
+        for (size_t i = 0; i < LANES; i++)
+            top[i] = -INFINITY;
+        for (size_t k = 0; k < axis; k++) {
+            memcpy(part, src + k * stride, n * sizeof *part);
+            for (size_t i = 0; i < LANES; i++)
+                top[i] = part[i] > top[i] ? part[i] : top[i];
+        }
+        for (size_t k = 0; k < axis; k++) {
+            memcpy(part, src + k * stride, n * sizeof *part);
+            for (size_t i = 0; i < LANES; i++)
+                part[i] -= top[i];
+            job->exp(part, part, LANES);
+            for (size_t i = 0; i < LANES; i++)
+                sum[i] += part[i];
+            if (!log)
+                memcpy(dst + k * stride, part, n * sizeof *part);
+        }
+        for (size_t i = 0; log && i < n; i++)
+            sum[i] = logf(sum[i]);
+        for (size_t k = 0; k < axis; k++) {
+            memcpy(part, (log ? src : dst) + k * stride, n * sizeof *part);
+            for (size_t i = 0; i < LANES; i++)
+                part[i] = log ? part[i] - top[i] - sum[i] : part[i] / sum[i];
             memcpy(dst + k * stride, part, n * sizeof *part);
+        }
     }
-    for (size_t i = 0; log && i < n; i++)
-        sum[i] = logf(sum[i]);
-    for (size_t k = 0; k < axis; k++) {
-        for (size_t i = 0; i < n; i++)
-            part[i] = log ? src[k * stride + i] - top[i] - sum[i] : dst[k * stride + i] / sum[i];
-        memcpy(dst + k * stride, part, n * sizeof *part);
-    }
-}
-
-static void columns(const softmax_job *job, const float *src, float *dst, size_t axis,
-                    size_t stride, size_t n)
-{
-    for (; n >= LANES; n -= LANES, src += LANES, dst += LANES)
-        some_columns(job, src, dst, axis, stride, LANES);
-    for (; n > 0; n--, src++, dst++)
-        some_columns(job, src, dst, axis, stride, 1);
 }
 
 /* Several short rows at once, turned so that loops run over rows: the same operations in the same
  * order. */
 static void short_rows(const softmax_job *job, const float *src, float *dst, size_t axis, size_t n)
 {
-    float turned[MAX_SHORT * COLUMNS];
-    for (size_t i = 0; i < n; i++)
-        for (size_t k = 0; k < axis; k++)
-            turned[k * COLUMNS + i] = src[i * axis + k];
-    columns(job, turned, turned, axis, COLUMNS, n);
-    for (size_t i = 0; i < n; i++)
-        for (size_t k = 0; k < axis; k++)
+    float turned[MAX_SHORT * COLUMNS], part[COLUMNS];
+    for (size_t k = 0; k < axis; k++) {
+        float *const to = turned + k * COLUMNS;
+        for (size_t i = 0; i < n; i++)
+            to[i] = src[i * axis + k];
+        for (size_t i = n; i < COLUMNS; i++)
+            to[i] = 0.0f;
+    }
+    for (size_t i = 0; i < COLUMNS; i++)
+        part[i] = -INFINITY;
+    for (size_t k = 0; k < axis; k++)
+        for (size_t i = 0; i < COLUMNS; i++)
+            part[i] = turned[k * COLUMNS + i] > part[i] ? turned[k * COLUMNS + i] : part[i];
+    for (size_t k = 0; k < axis; k++)
+        for (size_t i = 0; i < COLUMNS; i++)
+            turned[k * COLUMNS + i] -= part[i];
+    job->exp(turned, turned, axis * COLUMNS);
+    memset(part, 0, sizeof part);
+    for (size_t k = 0; k < axis; k++)
+        for (size_t i = 0; i < COLUMNS; i++)
+            part[i] += turned[k * COLUMNS + i];
+    for (size_t k = 0; k < axis; k++)
+        for (size_t i = 0; i < COLUMNS; i++)
+            turned[k * COLUMNS + i] /= part[i];
+    for (size_t k = 0; k < axis; k++)
+        for (size_t i = 0; i < n; i++)
             dst[i * axis + k] = turned[k * COLUMNS + i];
 }
 
@@ -120,19 +149,20 @@ static void run_range(void *arg, size_t begin, size_t end)
 {
     const softmax_job *const job = arg;
     const qn_axis_view v = job->v;
-    if (v.inner == 1 && v.axis <= MAX_SHORT && !job->log) {
-        for (size_t o = begin; o < end; o += COLUMNS)
-            short_rows(job, job->src + o * v.axis, job->dst + o * v.axis, v.axis,
-                       end - o < COLUMNS ? end - o : COLUMNS);
-        return;
-    }
-    for (size_t o = begin; o < end; o++) {
-        const size_t at = o * v.axis * v.inner;
-        if (v.inner == 1) {
-            contiguous_row(job, job->src + at, job->dst + at, v.axis);
+    const size_t size = v.axis * v.inner;
+    for (size_t o = begin, n; o < end; o += n) {
+        const float *const src = job->src + o * size;
+        float *const dst = job->dst + o * size;
+        n = end - o < COLUMNS ? end - o : COLUMNS;
+        if (v.inner == 1 && v.axis <= MAX_SHORT && !job->log && n >= COLUMNS / 4) {
+            short_rows(job, src, dst, v.axis, n);
             continue;
         }
-        columns(job, job->src + at, job->dst + at, v.axis, v.inner, v.inner);
+        n = 1;
+        if (v.inner == 1)
+            contiguous_row(job, src, dst, v.axis);
+        else
+            columns(job, src, dst, v.axis, v.inner, v.inner);
     }
 }
 

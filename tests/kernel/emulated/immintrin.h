@@ -43,6 +43,7 @@
 #undef _mm512_mask_cvtepi32_storeu_epi8
 #undef _mm512_cvtusepi16_epi8
 #undef _mm512_madd_epi16
+#undef _mm512_srav_epi32
 #undef __mmask8
 #undef __mmask16
 #undef __mmask32
@@ -54,6 +55,18 @@
 #define _mm512_madd_epi16(a, b) simde_mm512_madd_epi16(a, b)
 
 #define EMULATED static inline __attribute__((unused))
+
+EMULATED simde__m512i emulated_srav(simde__m512i v, simde__m512i n)
+{
+    int32_t values[16], counts[16];
+    memcpy(values, &v, sizeof values);
+    memcpy(counts, &n, sizeof counts);
+    for (size_t i = 0; i < 16; i++)
+        values[i] >>= (uint32_t)counts[i] < 31 ? counts[i] : 31;
+    memcpy(&v, values, sizeof values);
+    return v;
+}
+#define _mm512_srav_epi32(v, n) emulated_srav(v, n)
 
 /* --- floats: one lane after the other, as the instruction defines it --- */
 EMULATED int32_t emulated_to_int(float x)

@@ -1,0 +1,68 @@
+/* Steps that put their inputs one after another (Concat) have nothing to do where the inputs are
+ * computed in their places in the output. */
+#include "run/nd.h"
+#include "run/plan.h"
+
+/* Written by one step, read by no other than this one, and its memory is nobody else's. */
+static bool is_simple(const qn_plan *plan, uint32_t part, const uint32_t *uses)
+{
+    if (uses[part] != 1)
+        return false;
+    for (size_t v = 0; v < plan->n_values; v++)
+        if (v != part && plan->values[v].root == part)
+            return false;
+    return true;
+}
+
+static bool producer_strides(const qn_plan *plan, uint32_t part)
+{
+    const qn_plan_step *const step = &plan->steps[plan->values[part].first - 1];
+    return step->op.strides_output && step->n_out > 0 && step->out[0] == part;
+}
+
+/* The memory of `root` becomes that at `at` in the memory of `whole`. */
+static void move_into(qn_plan *plan, uint32_t root, uint32_t whole, size_t at)
+{
+    qn_value *const to = &plan->values[whole];
+    const uint32_t first = plan->values[root].first;
+    to->first = first < to->first ? first : to->first;
+    for (size_t v = 0; v < plan->n_values; v++) {
+        if (plan->values[v].root != root)
+            continue;
+        plan->values[v].root = whole;
+        plan->values[v].at += at;
+    }
+}
+
+void qn__plan_join(qn_plan *plan, qn_plan_step *step, uint32_t now, const uint32_t *uses)
+{
+    const uint32_t whole = step->out[0];
+    const qn_view *const view = &plan->values[whole].view;
+    const size_t bits = qn__dtype_bits(view->tensor->type.dtype);
+    size_t at = 0;
+    bool all = true;
+    if (step->op.joins == 0 || bits < 8 || plan->options.keep_all || view->count == 0)
+        return;
+    const qn_axis_view v = qn__axis_view(view->rank, view->dims, view->layout, step->op.join_axis);
+    for (uint32_t i = 0; i < step->n_in; i++) {
+        qn_value *const part = &plan->values[step->in[i]];
+        const uint32_t root = part->root;
+        const qn_value *const memory = &plan->values[root];
+        const size_t bytes = part->view.count * (bits / 8);
+        /* Inputs of the graph, which begin at 0, are the caller's. */
+        bool fits = (step->op.joins >> i & 1) != 0 && !memory->is_constant && root != whole &&
+                    memory->first > 0 && memory->last == now && memory->bytes == bytes &&
+                    part->bytes == bytes;
+        if (fits && v.outer > 1) {
+            fits = v.inner == 1 && view->layout == QN_LAYOUT_CHANNELS_LAST && root == step->in[i] &&
+                   is_simple(plan, root, uses) && producer_strides(plan, root);
+            if (fits)
+                part->view.pitch = v.axis;
+        }
+        if (fits)
+            move_into(plan, root, whole, at);
+        all = all && fits;
+        at += bytes / v.outer;
+    }
+    step->skip = all;
+}
