@@ -213,9 +213,17 @@ static bool has_half_scales(const qn_graph *graph)
 qn_status qn__model_runnable(const qn_graph *graph, qn_graph **out, qn_error *error)
 {
     const char *const format = graph->source != NULL ? graph->source->format : "";
-    return strcmp(format, "qnm") == 0 || has_half_scales(graph)
-               ? qn__graph_clone(graph, out, error)
-               : simplified(graph, true, strcmp(format, "mnn") == 0, out, error);
+    if (strcmp(format, "qnm") == 0 || has_half_scales(graph))
+        return qn__graph_clone(graph, out, error);
+    qn_graph *made = NULL;
+    QN_TRY(simplified(graph, true, strcmp(format, "mnn") == 0, &made, error));
+    const qn_status status = qn__signed_bytes_to_unsigned(made, error);
+    if (status != QN_OK) {
+        qn__graph_destroy(made);
+        return status;
+    }
+    *out = made;
+    return QN_OK;
 }
 
 qn_status qn__model_unfolded(const qn_graph *graph, qn_graph **out, qn_error *error)

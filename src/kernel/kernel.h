@@ -46,7 +46,9 @@ typedef struct qn_f32_igemm {
 
 /* Floats needed to pack n columns of ks * kc weights. */
 size_t qn__f32_gemm_packed_count(size_t n, size_t kc, size_t ks, size_t nr);
-/* Packs weights given as w[n * stride_n + p * stride_p + k * stride_k]; bias NULL: zeros. */
+/* Packs weights given as w[n * stride_n + p * stride_p + k * stride_k]; bias NULL: zeros. Model
+ * files hold what it makes under a version that changes with it. */
+enum { QN_F32_GEMM_LAYOUT_VERSION = 1 };
 void qn__f32_gemm_pack(float *packed, const float *w, const float *bias, size_t n, size_t kc,
                        size_t ks, size_t stride_n, size_t stride_p, size_t stride_k, size_t nr);
 
@@ -147,11 +149,11 @@ enum { QN_Q8_SUMS_STEP = 32 };
 typedef struct qn_q8_out {
     int32_t zero, lo, hi; /* all of them values of one 8-bit type */
     bool is_float;
-    bool is_sums;       /* only with is_float */
-    bool small_scales;  /* all scales are between -1 and 1, which saves a bound; never needed */
-    /* lo is zero, no scale is negative, and all sums are below 2^23, which saves an instruction:
+    bool is_sums;      /* only with is_float */
+    bool small_scales; /* all scales are between -1 and 1, which saves a bound; never needed */
+    /* All scales are above zero, and sums and what they begin with lie between -2^23 and 2^23;
      * never needed. */
-    bool rectified;
+    bool short_sums;
     qn_clamp_f32 clamp; /* of floats */
     /* GEMM: what the caller will read next, to be prefetched meanwhile: half of a panel's bytes for
      * each ahead_panels of the kernel. */
@@ -190,12 +192,17 @@ static inline size_t qn_q8_rows_end(const qn_q8_igemm *kernel, size_t mr)
 /* Changes whenever the bytes that qn__q8_gemm_pack makes, or their meaning to kernels, change:
  * model files hold packed weights under this number (docs/qnm.md). */
 enum { QN_Q8_GEMM_LAYOUT_VERSION = 2 };
-/* Packing id of one form: slot 1 (q8_igemm), version, NR, KR; 0x80 with KR: in pairs. */
+/* Packing ids of files: slot, version of its layout, two sizes. */
+enum { QN_PACKED_Q8_GEMM = 1, QN_PACKED_Q8_DWCONV, QN_PACKED_F32_GEMM, QN_PACKED_F32_DWCONV };
+static inline uint32_t qn_packing_id(uint32_t slot, uint32_t version, size_t a, size_t b)
+{
+    return slot << 24 | version << 16 | ((uint32_t)a & 255) << 8 | ((uint32_t)b & 255);
+}
+/* NR, KR; 0x80 with KR: in pairs. */
 static inline uint32_t qn_q8_gemm_layout(const qn_q8_igemm *kernel)
 {
-    return 1u << 24 | (uint32_t)QN_Q8_GEMM_LAYOUT_VERSION << 16 |
-           ((uint32_t)kernel->nr & 255) << 8 | ((uint32_t)kernel->kr & 127) |
-           (kernel->pairs != NULL ? 0x80u : 0);
+    return qn_packing_id(QN_PACKED_Q8_GEMM, QN_Q8_GEMM_LAYOUT_VERSION, kernel->nr,
+                         kernel->kr | (kernel->pairs != NULL ? 0x80u : 0));
 }
 /* Bytes needed to pack n columns of ks * kc weights; false on overflow. */
 bool qn__q8_gemm_packed_bytes(size_t *out, size_t n, size_t kc, size_t ks,

@@ -2,7 +2,8 @@
  * vectorize for the flags of the including file. It defines QUANTIZE, DEQUANTIZE and AVGPOOL (the
  * functions), VBYTES (bytes of a register, 0: no vector types) and, where four multiply-adds take
  * less time than a division, or are of other units, FMA(x, y, z) and DIVIDED (how many of a block
- * of 64 are divided nevertheless). */
+ * of 64 are divided nevertheless), and where there are registers of 32 bytes SHUFFLE(p, order) (32
+ * bytes at p, each half by 16 numbers), OR3(a, b, c) and STORE_HALVES(p, q, v). */
 #include "kernel/kernel.h"
 #include "kernel/q8_round.h"
 
@@ -12,71 +13,85 @@ enum { BLOCK = 64, PIXELS = 512 };
 
 /* --- floats to bytes ---------------------------------------------------------------------------*/
 /* With the rounded reciprocal a first correction gives a neighbour of the quotient and the second
- * one the rounded quotient (Markstein), as long as nothing overflows or vanishes. */
+ * one the rounded quotient (Markstein), as long as nothing overflows or vanishes: with other scales
+ * the reference does it. */
 typedef struct divisor {
-    float reciprocal, least, most; /* of the dividend: the rounded quotient is within lo to hi */
-    bool corrects;
+    float scale, reciprocal;
+    float least, most; /* of the dividend: the rounded quotient is within lo to hi */
+    float lo, hi;
+    int32_t zero;
 } divisor;
 
-static divisor make_divisor(const qn_q8_quantize_args *args)
-{
-    const float scale = args->scale;
-#ifdef FMA
-    if (scale > 0x1p-80f && scale < 0x1p80f)
-        return (divisor){1.0f / scale, args->lo * scale, args->hi * scale, true};
-#endif
-    (void)scale;
-    return (divisor){.corrects = false};
-}
-
-static inline __attribute__((always_inline)) void quantize_block(const qn_q8_quantize_args *args,
-                                                                 const divisor d, const float *src,
+static inline __attribute__((always_inline)) void quantize_block(const divisor d, const float *src,
                                                                  uint8_t *restrict dst)
 {
-    const float scale = args->scale, lo = args->lo, hi = args->hi;
-    const int32_t zero = args->zero;
 #ifdef FMA
-    if (d.corrects) {
-        for (size_t i = 0; i != DIVIDED; i++) {
-            float x = src[i];
-            x = x > d.least ? x : d.least;
-            x = x < d.most ? x : d.most;
-            dst[i] = qn_rounded_byte(x / scale, zero);
-        }
-        for (size_t i = DIVIDED; i < BLOCK; i++) {
-            float x = src[i];
-            x = x > d.least ? x : d.least;
-            x = x < d.most ? x : d.most;
-            float v = x * d.reciprocal;
-            v = FMA(FMA(-v, scale, x), d.reciprocal, v);
-            v = FMA(FMA(-v, scale, x), d.reciprocal, v);
-            dst[i] = qn_rounded_byte(v, zero);
-        }
-        return;
+#if DIVIDED
+    for (size_t i = 0; i < DIVIDED; i++) {
+        float x = src[i];
+        x = x > d.least ? x : d.least;
+        x = x < d.most ? x : d.most;
+        dst[i] = qn_rounded_byte(x / d.scale, d.zero);
     }
 #endif
-    (void)d;
+    for (size_t i = DIVIDED; i < BLOCK; i++) {
+        float x = src[i];
+        x = x > d.least ? x : d.least;
+        x = x < d.most ? x : d.most;
+        float v = x * d.reciprocal;
+        v = FMA(FMA(-v, d.scale, x), d.reciprocal, v);
+        v = FMA(FMA(-v, d.scale, x), d.reciprocal, v);
+        dst[i] = qn_rounded_byte(v, d.zero);
+    }
+#else
     for (size_t i = 0; i < BLOCK; i++)
-        dst[i] = qn_round_byte(src[i] / scale, lo, hi, zero);
+        dst[i] = qn_round_byte(src[i] / d.scale, d.lo, d.hi, d.zero);
+#endif
 }
 
 static void quantize_part(const qn_q8_quantize_args *args, const float *src, uint8_t *dst, size_t n)
 {
-    const divisor d = make_divisor(args);
-    size_t i = 0;
-    for (; i + BLOCK <= n; i += BLOCK)
-        quantize_block(args, d, src + i, dst + i);
-    if (i == n)
-        return;
-    float rest[BLOCK] = {0.0f};
+    const float scale = args->scale, lo = args->lo, hi = args->hi;
+    const divisor d = {scale, 1.0f / scale, lo * scale, hi * scale, lo, hi, args->zero};
+    float rest[BLOCK];
     uint8_t out[BLOCK];
-    memcpy(rest, src + i, (n - i) * sizeof(float));
-    quantize_block(args, d, rest, out);
-    memcpy(dst + i, out, n - i);
+    for (size_t i = 0; i < n; i += BLOCK) {
+        const bool whole = n - i >= BLOCK;
+        if (!whole) {
+            memset(rest, 0, sizeof(rest));
+            memcpy(rest, src + i, (n - i) * sizeof(float));
+        }
+        quantize_block(d, whole ? src + i : rest, whole ? dst + i : out);
+        if (!whole)
+            memcpy(dst + i, out, n - i);
+    }
 }
 
-#if VBYTES > 0
+#ifdef SHUFFLE
+/* Byte i of 16 pixels of three channels is of pixel i / 3: where it lies in its plane, other
+ * planes' bytes are zeros. */
+#define FROM(c, i) (uint8_t)((i) % 3 == (c) ? (i) / 3 : 128)
+#define FOUR(c, i) FROM(c, i), FROM(c, (i) + 1), FROM(c, (i) + 2), FROM(c, (i) + 3)
+#define ORDER(c, i)                                                                                \
+    {                                                                                              \
+        FOUR(c, i), FOUR(c, (i) + 4), FOUR(c, (i) + 8), FOUR(c, (i) + 12)                          \
+    }
+enum { MERGED = 32 };
+/* Three planes of 32 bytes to two times 16 pixels. */
+static inline void merge_planes(const uint8_t *r, const uint8_t *g, const uint8_t *b, uint8_t *dst)
+{
+    static const uint8_t order[3][3][16] = {{ORDER(0, 0), ORDER(1, 0), ORDER(2, 0)},
+                                            {ORDER(0, 16), ORDER(1, 16), ORDER(2, 16)},
+                                            {ORDER(0, 32), ORDER(1, 32), ORDER(2, 32)}};
+#pragma GCC unroll 3
+    for (size_t i = 0; i < 3; i++, dst += 16)
+        STORE_HALVES(
+            dst, dst + 48,
+            OR3(SHUFFLE(r, order[i][0]), SHUFFLE(g, order[i][1]), SHUFFLE(b, order[i][2])));
+}
+#elif VBYTES > 0
 typedef uint8_t bytes16 __attribute__((vector_size(16), aligned(1), may_alias));
+enum { MERGED = 16 };
 #ifdef __clang__
 #define MERGE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
 #else
@@ -94,15 +109,17 @@ static inline void merge_planes(const uint8_t *r8, const uint8_t *g8, const uint
     *(bytes16 *)(dst + 16) = MERGE(y, b, 0, 21, 2, 3, 22, 5, 6, 23, 8, 9, 24, 11, 12, 25, 14, 15);
     *(bytes16 *)(dst + 32) = MERGE(z, b, 26, 1, 2, 27, 4, 5, 28, 7, 8, 29, 10, 11, 30, 13, 14, 31);
 }
+#endif
 
+#if VBYTES > 0
 static void merge_3(const uint8_t *planes, uint8_t *dst, size_t n)
 {
     size_t i = 0;
-    for (; i + 16 <= n; i += 16)
+    for (; i + MERGED <= n; i += MERGED)
         merge_planes(planes + i, planes + PIXELS + i, planes + 2 * PIXELS + i, dst + 3 * i);
     if (i == n)
         return;
-    uint8_t rest[48];
+    uint8_t rest[3 * MERGED];
     merge_planes(planes + i, planes + PIXELS + i, planes + 2 * PIXELS + i, rest);
     memcpy(dst + 3 * i, rest, 3 * (n - i));
 }
@@ -112,6 +129,12 @@ void QUANTIZE(const qn_q8_quantize_args *args)
 {
     const size_t channels = args->channels;
     uint8_t planes[3 * PIXELS];
+#ifdef FMA
+    if (!(args->scale > 0x1p-80f && args->scale < 0x1p80f)) {
+        qn__q8_quantize_scalar(args);
+        return;
+    }
+#endif
     if (channels == 1) {
         quantize_part(args, args->src, args->dst, args->n);
         return;

@@ -58,8 +58,8 @@ static size_t part_of(size_t kc, size_t k0)
     return kc - k0 < QN_Q8_PAIRS_K ? kc - k0 : QN_Q8_PAIRS_K;
 }
 
-bool qn__q8_gemm_packed_bytes(size_t *out, size_t n, size_t kc, size_t ks,
-                              const qn_q8_igemm *kernel)
+__attribute__((cold)) bool qn__q8_gemm_packed_bytes(size_t *out, size_t n, size_t kc, size_t ks,
+                                                    const qn_q8_igemm *kernel)
 {
     const size_t nr = kernel->nr, kr = kernel->kr;
     size_t bytes, order, k_up, panels;
@@ -224,8 +224,8 @@ static bool pack_pairs(uint8_t **at, uint8_t **table, const columns *c, size_t k
 
 /* Pairs that every part of every panel may have: where rows are short they are as many everywhere,
  * as loops of a new length each time would cost more than pairs save. */
-static size_t most_pairs(const columns *all, size_t kc, size_t ks, size_t stride_p,
-                         const qn_q8_igemm *kernel)
+static __attribute__((cold, noinline)) size_t most_pairs(const columns *all, size_t kc, size_t ks,
+                                                         size_t stride_p, const qn_q8_igemm *kernel)
 {
     size_t most = GROUPS;
     if (kc > SHORT_K)
@@ -246,7 +246,8 @@ static size_t most_pairs(const columns *all, size_t kc, size_t ks, size_t stride
 
 /* Adds the sums of a tap's columns, packed from `packed` on by four k, and tells whether they are
  * safe. */
-static bool sum_packed(uint32_t *sums, const uint8_t *packed, size_t kc, const qn_q8_igemm *kernel)
+static __attribute__((noinline)) bool sum_packed(uint32_t *sums, const uint8_t *packed, size_t kc,
+                                                 const qn_q8_igemm *kernel)
 {
     const size_t groups = (kc + 3) / 4, group_bytes = 4 * kernel->nr;
     words room = {0};
@@ -268,8 +269,8 @@ static bool sum_packed(uint32_t *sums, const uint8_t *packed, size_t kc, const q
     return all_positive(room);
 }
 
-/* The same of columns as they lie. */
-static bool sum_columns(uint32_t *sums, const columns *c, size_t kc)
+/* The same of columns as they lie: of forms that are packed byte by byte anyway. */
+static __attribute__((cold, noinline)) bool sum_columns(uint32_t *sums, const columns *c, size_t kc)
 {
     bool safe = true;
     for (size_t j = 0; j < c->n; j++) {
@@ -281,16 +282,18 @@ static bool sum_columns(uint32_t *sums, const columns *c, size_t kc)
 }
 
 /* The columns of a tap are on their way from memory while those before are packed. */
-static void fetch_columns(const columns *c, size_t kc)
+static __attribute__((noinline)) void fetch_columns(const columns *c, size_t kc)
 {
     for (size_t j = 0; j < c->n && c->stride_k == 1; j++)
         for (size_t k = 0; k < kc; k += 64)
             __builtin_prefetch(c->w + j * c->stride_n + k);
 }
 
-bool qn__q8_gemm_pack_weights(void *packed, const int8_t *w, size_t n, size_t kc, size_t ks,
-                              size_t stride_n, size_t stride_p, size_t stride_k,
-                              const qn_q8_igemm *kernel, bool pairs, uint32_t *sums)
+__attribute__((cold)) bool qn__q8_gemm_pack_weights(void *packed, const int8_t *w, size_t n,
+                                                    size_t kc, size_t ks, size_t stride_n,
+                                                    size_t stride_p, size_t stride_k,
+                                                    const qn_q8_igemm *kernel, bool pairs,
+                                                    uint32_t *sums)
 {
     const size_t nr = kernel->nr, kr = kernel->kr;
     const columns all = {w, n, stride_n, stride_k};
@@ -330,8 +333,9 @@ bool qn__q8_gemm_pack_weights(void *packed, const int8_t *w, size_t n, size_t kc
     return safe;
 }
 
-void qn__q8_gemm_pack_heads(void *packed, const int32_t *base, const float *scale, size_t n,
-                            size_t panel_bytes, const qn_q8_igemm *kernel)
+__attribute__((cold)) void qn__q8_gemm_pack_heads(void *packed, const int32_t *base,
+                                                  const float *scale, size_t n, size_t panel_bytes,
+                                                  const qn_q8_igemm *kernel)
 {
     const size_t nr = kernel->nr;
     uint8_t *panel = packed;

@@ -35,6 +35,10 @@ qn_status qn__passes_simplify(qn_graph *graph, const qn_pass_options *options, q
  * only what is run, and never written as it was read, is rewritten so. */
 qn_status qn__whole_numbers_to_bytes(qn_graph *graph, qn_error *error);
 
+/* Signed bytes between nodes become unsigned ones of the same values, inputs and outputs of the
+ * graph stay. Not one of the list, for the same reason. */
+qn_status qn__signed_bytes_to_unsigned(qn_graph *graph, qn_error *error);
+
 /* --- shared by passes -------------------------------------------------------------------------*/
 /* Node that makes `tensor` when its value has no other reader and is no graph output; else NULL. */
 qn_node *qn__pass_sole_producer(const qn_uses *uses, const qn_tensor *tensor);

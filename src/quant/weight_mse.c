@@ -7,13 +7,14 @@
 
 enum { CANDIDATES = 64, FINE = 63 };
 
-/* Sums in a few lanes of float32 over blocks short enough to keep six digits. */
-static double squared_error(const float *w, size_t count, float scale, float qmax)
+/* Sums in a few lanes of float32 over blocks short enough to keep six digits; no further than to
+ * `most`, as a sum only grows. */
+static double squared_error(const float *w, size_t count, float scale, float qmax, double most)
 {
     enum { LANES = 8, BLOCK = 512 };
     const float inv = 1.0f / scale, magic = 12582912.0f; /* rounds half to even */
     double total = 0;
-    for (size_t i = 0; i < count; i += BLOCK) {
+    for (size_t i = 0; i < count && !(total >= most); i += BLOCK) {
         const size_t n = count - i < BLOCK ? count - i : BLOCK;
         float sums[LANES] = {0};
         for (size_t j = 0; j < n; j += LANES)
@@ -43,8 +44,9 @@ static bool scale(const qn_context *ctx, const float *w, size_t count, const qn_
     double best_error = INFINITY;
     for (int i = 0; i < CANDIDATES; i++) {
         const float s = max * (1.0f - reach * (float)i / CANDIDATES) / qmax;
-        const double e = levels->set == QN_LEVELS_POW2 ? qn__levels_error(levels, w, count, s)
-                                                       : squared_error(w, count, s, qmax);
+        const double e = levels->set == QN_LEVELS_POW2
+                             ? qn__levels_error(levels, w, count, s)
+                             : squared_error(w, count, s, qmax, best_error);
         if (e < best_error) {
             best_error = e;
             *out = s;

@@ -1,8 +1,7 @@
 /* Kernels of the stand-alone runtime, linked in place of kernel/kernels_init.c. For size it does
  * without some that the next best one stands in for:
- *   - 8-bit products for AVX-512 without VNNI: such CPUs use the AVX2 ones, the same bytes
+ *   - AVX-512 without VNNI and AMX, but for sums of two tensors: the AVX2 ones
  *   - depthwise convolution for AVX-VNNI: as above
- *   - float kernels, products of tensors, differences and average pools for AVX-512: the AVX2 ones
  * and without any implementation of what only the toolkit calls: the loops of calibration and of
  * pictures, and those that measure a machine's limit. */
 #include <stdbool.h>
@@ -17,9 +16,7 @@ static inline __attribute__((always_inline)) bool left_out(const char *slot, con
     if (strcmp(slot, "f32_ints") == 0 && strcmp(isa, "scalar") == 0) /* never called */
         return true;
     if (strcmp(isa, "avx512") == 0)
-        return strncmp(slot, "f32_", 4) == 0 || strcmp(slot, "q8_igemm") == 0 ||
-               strcmp(slot, "q8_dwconv") == 0 || strcmp(slot, "q8_mul") == 0 ||
-               strcmp(slot, "q8_sub") == 0 || strcmp(slot, "q8_avgpool") == 0;
+        return strcmp(slot, "q8_add") != 0;
     return strcmp(isa, "avxvnni") == 0 && strcmp(slot, "q8_dwconv") == 0;
 }
 

@@ -3,6 +3,7 @@
 #include "ir/packed.h"
 #include "run/nd.h"
 #include "run/dynamic.h"
+#include "run/prepacked.h"
 #include "run/plan.h"
 
 #include <string.h>
@@ -532,9 +533,12 @@ qn_status qn__plan_make(const qn_graph *graph, const qn_graph *source,
         qn__kernels_init(&plan->kernels, plan->options.cpu_flags);
     plan->options.kernels = NULL;
     if (plan->options.collect != NULL) {
-        plan->kernels.q8_igemm.nr = plan->options.collect_for->nr;
-        plan->kernels.q8_igemm.kr = plan->options.collect_for->kr;
-        plan->kernels.q8_igemm.pairs = plan->options.collect_for->pairs;
+        const qn_packing_form *const form = plan->options.collect_for;
+        plan->kernels.q8_igemm.nr = form->nr;
+        plan->kernels.q8_igemm.kr = form->kr;
+        plan->kernels.q8_igemm.pairs = form->pairs;
+        plan->kernels.q8_dwconv.block = form->block;
+        plan->kernels.f32_igemm.nr = form->f32_nr;
         plan->options.collect_for = NULL; /* borrowed for the call only, too */
     }
     const qn_status status = build(plan, error);

@@ -15,6 +15,7 @@
 
 #include "core/threads.h"
 #include "ir/graph.h"
+#include "ir/packed.h"
 
 typedef enum qn_layout { QN_LAYOUT_ROW_MAJOR = 0, QN_LAYOUT_CHANNELS_LAST = 1 } qn_layout;
 
@@ -56,10 +57,11 @@ typedef struct qn_plan_options {
     /* NULL, or instead of the best that cpu_flags allow; borrowed for the call. */
     const struct qn_kernels *kernels;
     uint32_t cpu_flags; /* from the context by default (qn__plan_options_init) */
-    /* Only to pack weights for other machines (run/packing.h): the 8-bit GEMM to pack for instead
-     * of this machine's, borrowed for the call; such a plan cannot run. */
+    /* Only to pack weights for other machines (run/packing.h): where they are put, and what to pack
+     * for instead of this machine, borrowed for the call; such a plan cannot run. */
     struct qn_packed_list *collect;
-    const struct qn_q8_igemm *collect_for;
+    bool (*collect_add)(struct qn_packed_list *list, const qn_packed_entry *entry);
+    const struct qn_packing_form *collect_for;
 } qn_plan_options;
 void qn__plan_options_init(qn_plan_options *options, const qn_context *ctx);
 

@@ -231,7 +231,9 @@ qn_status qn__step_prepare(const qn_plan *plan, qn_step *step, qn_error *error)
     for (uint32_t i = 0; i < node->n_inputs + node->n_outputs; i++) {
         const qn_tensor *const t = tensor_at(node, i);
         wide = wide || is_wide(node, t);
-        fits = fits && (!is_quant(t) || t->constant != NULL || t->type.quant->axis < 0);
+        /* (targets that requantize in integers do nothing in float32) */
+        fits = fits && (!is_quant(t) || (qn__plan_requantize(plan) == QN_REQUANTIZE_DEFAULT &&
+                                         (t->constant != NULL || t->type.quant->axis < 0)));
     }
     if (status != QN_UNSUPPORTED || !wide || !fits)
         return status;

@@ -479,6 +479,8 @@ static void test_checksum_is_zlibs(void **state)
 }
 
 /* --- packed weights --------------------------------------------------------------------------- */
+static size_t packed_bytes; /* of the last run */
+
 static void run_graph(const qn_graph *graph, uint32_t cpu_flags, size_t *mapped, float out[6])
 {
     enum { VALUES = 4 * 4 * 4 };
@@ -493,6 +495,7 @@ static void run_graph(const qn_graph *graph, uint32_t cpu_flags, size_t *mapped,
     options.cpu_flags = cpu_flags;
     assert_ok(qn__plan_create(graph, &options, &plan, &error));
     *mapped = qn__plan_mapped_bytes(plan);
+    packed_bytes = qn__plan_packed_bytes(plan);
     assert_ok(qn__exec_create(plan, NULL, &exec, &error));
     assert_ok(qn__exec_run(exec, inputs, &error));
     memcpy(out, qn__exec_output(exec, 0)->data, 6 * sizeof(float));
@@ -500,14 +503,15 @@ static void run_graph(const qn_graph *graph, uint32_t cpu_flags, size_t *mapped,
     qn__plan_destroy(plan);
 }
 
-static void test_packed_weights_are_used_and_equal(void **state)
+/* Weights of seed `which` are read from the file, all of them, and answers are those of weights
+ * that are packed. */
+static void check_packed(int which, size_t n_entries)
 {
-    (void)state;
     static const uint32_t FLAGS[] = {QN_ISA_scalar, QN_ISA_avx2, QN_ISA_avx512};
-    qn_graph *const plain = qnm_seed_graph(ctx, 1);
-    assert_true(plain != NULL && qnm_seed(ctx, 1));
+    qn_graph *const plain = qnm_seed_graph(ctx, which);
+    assert_true(plain != NULL && qnm_seed(ctx, which));
     qn_graph *const packed = read_back(true);
-    assert_int_equal(packed->source->packed->count, 6);
+    assert_int_equal(packed->source->packed->count, n_entries);
     for (size_t i = 0; i < 3; i++) {
         if ((ctx->cpu_flags & FLAGS[i]) != FLAGS[i])
             continue;
@@ -516,11 +520,52 @@ static void test_packed_weights_are_used_and_equal(void **state)
         run_graph(plain, FLAGS[i], &none, a);
         run_graph(packed, FLAGS[i], &mapped, b);
         assert_int_equal(none, 0);
-        assert_true(mapped > 0);
+        assert_int_equal(mapped, packed_bytes);
         assert_memory_equal(a, b, sizeof(a));
     }
     qn__graph_destroy(packed);
     qn__graph_destroy(plain);
+}
+
+static void test_packed_weights_are_used_and_equal(void **state)
+{
+    (void)state;
+    check_packed(1, 2 * 3);
+    /* floats of two sizes of panels, depthwise windows of bytes in two folds, of floats in one form
+     */
+    check_packed(3, 2 * 2 + 2 + 1);
+}
+
+/* Other constants of the same shape, scale or bias: what was packed is left alone. */
+static void test_packed_floats_only_where_they_fit(void **state)
+{
+    (void)state;
+    float a[6], b[6];
+    size_t mapped;
+    assert_true(qnm_seed(ctx, 3));
+    qn_graph *graph = read_back(false);
+    run_graph(graph, QN_ISA_scalar, &mapped, a);
+    const size_t all = mapped;
+    static const int64_t B[] = {6};
+    qn_node *const conv = qn__graph_find_tensor(graph, "h")->producer;
+    conv->inputs[2] = qnm_constant(graph, "other", qn_type_plain_make(QN_DTYPE_F32), 1, B, 77);
+    run_graph(graph, QN_ISA_scalar, &mapped, b);
+    assert_int_equal(mapped,
+                     all - (size_t)8 * (1 + 36) * 4); /* the convolution's: two panels of four */
+    assert_memory_not_equal(a, b, sizeof(a));
+    qn__node_set_float(graph, qn__graph_find_tensor(graph, "y")->producer, "alpha", 0.25f);
+    run_graph(graph, QN_ISA_scalar, &mapped, b);
+    assert_int_equal(mapped, all - (size_t)8 * (1 + 36) * 4 - (size_t)8 * (1 + 24) * 4);
+    qn__graph_destroy(graph);
+
+    const size_t at = (size_t)qn_qnm_u64_at(file.data + 64 + 2 * 32 + 8); /* packed section */
+    for (size_t i = at + 16 + 7 * 48; i < file.size; i++)
+        file.data[i] ^= 1;
+    graph = read_back(false);
+    run_graph(graph, QN_ISA_scalar, &mapped, b);
+    assert_int_equal(mapped, all);
+    assert_memory_not_equal(a, b, sizeof(a));
+    qn__graph_destroy(graph);
 }
 
 /* Bytes in the packed section are what kernels read: changing them changes the result, changing the
@@ -569,8 +614,9 @@ static void test_forms_are_the_kernels(void **state)
         uint32_t flags;
         size_t nr, kr;
         bool pairs;
+        size_t block, f32_nr;
     } FORMS[] = {
-#define QN_PACKING(isa, nr, kr, pairs) {QN_ISA_##isa, nr, kr, pairs},
+#define QN_PACKING(isa, ...) {QN_ISA_##isa, __VA_ARGS__},
 #include "run/packings.def"
 #undef QN_PACKING
     };
@@ -587,6 +633,8 @@ static void test_forms_are_the_kernels(void **state)
         assert_int_equal(kernels.q8_igemm.nr, FORMS[i].nr);
         assert_int_equal(kernels.q8_igemm.kr, FORMS[i].kr);
         assert_int_equal(kernels.q8_igemm.pairs != NULL, FORMS[i].pairs);
+        assert_int_equal(kernels.q8_dwconv.block, FORMS[i].block);
+        assert_int_equal(kernels.f32_igemm.nr, FORMS[i].f32_nr);
     }
 }
 
@@ -601,6 +649,7 @@ int main(void)
         cmocka_unit_test(test_checksum_is_zlibs),
         cmocka_unit_test(test_packed_weights_are_used_and_equal),
         cmocka_unit_test(test_packed_weights_only_where_they_fit),
+        cmocka_unit_test(test_packed_floats_only_where_they_fit),
         cmocka_unit_test(test_forms_are_the_kernels),
     };
     return cmocka_run_group_tests(tests, setup, teardown);

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 from conftest import make_model, small_classifier
-from networks import network, ort_outputs, quench_outputs
+from networks import network, ort_outputs, quantize, quench_outputs
 from onnx import helper
 from onnxruntime.quantization import (
     CalibrationDataReader,
@@ -80,6 +80,27 @@ def test_outputs_are_those_of_onnxruntime(quench, prepared, name, kind, tmp_path
     # Equal bytes at the end make ties of the best answer: either of the two is right then.
     best = np.take_along_axis(theirs, ours.argmax(1)[:, None], 1)[:, 0]
     assert (best >= theirs.max(1) - 1e-5 * np.abs(theirs).max()).mean() >= 0.99
+
+
+@pytest.mark.parametrize("name", ["small", "mobilenet"])
+def test_activations_are_bounds_of_symmetric_integers(quench, prepared, name, tmp_path):
+    """Zero is in the middle of these: the Relu or Clip between Conv and QuantizeLinear does
+    something, and must not leave the convolution in float."""
+    path, _, calibration, x = prepared(name)
+    out = tmp_path / "q.onnx"
+    quantize(quench, path, calibration, out, "--activations", "s8sym")
+    kinds = [n.op_type for n in onnx.load(out).graph.node]
+    assert "Relu" in kinds or "Clip" in kinds
+    result = quench("bench", out, "--layers", "--json", "--rounds", "1", "--threads", "1")
+    kernels = [layer["kernel"] for layer in json.loads(result.stdout)["layers"]]
+    assert not [k for k in kernels if "f32_" in k or k in ("Relu", "Clip")], kernels
+    theirs, ours = ort_outputs(out, x)[0], quench_outputs(out, x, tmp_path / "run")[0]
+    # Sums of theirs, in float here, fall to the other side of ties.
+    assert np.abs(ours - theirs).max() <= 0.1 * np.abs(theirs).max()
+    assert np.abs(ours - theirs).mean() <= 0.001 * np.abs(theirs).max()
+    copy = tmp_path / "copy.onnx"
+    assert quench("convert", out, "-o", copy).returncode == 0
+    assert np.array_equal(quench_outputs(copy, x, tmp_path / "copied")[0], ours)
 
 
 @pytest.mark.parametrize("kind", ["qdq-channel", "qoperator"])

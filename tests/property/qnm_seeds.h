@@ -15,7 +15,7 @@
 #include "quant/model.h"
 #include "run/packing.h"
 
-enum { N_QNM_SEEDS = 3, QNM_MOST_BYTES = 1 << 22 };
+enum { N_QNM_SEEDS = 4, QNM_MOST_BYTES = 1 << 22 };
 
 /* A context whose files are all `file`, to be written only; limits hold hostile models small. */
 static inline qn_context *qnm_context(memory_file *file, const qn_allocator *allocator)
@@ -159,6 +159,53 @@ static inline bool qnm_seed_quantized(qn_graph *g)
            qnm_node(g, QN_OP_DEQUANTIZE_LINEAR, "dequantize", 1, &z, y, &node) && qnm_ends(g, x, y);
 }
 
+/* What is packed in other forms: depthwise convolution of bytes and of floats, float convolution
+ * and product. */
+static inline bool qnm_seed_forms(qn_graph *g)
+{
+    static const int64_t X[] = {1, 4, 4, 4}, D[] = {4, 1, 3, 3}, W[] = {6, 4, 3, 3}, B[] = {6};
+    static const int64_t H[] = {1, 6, 2, 2}, V[] = {6, 1, 3, 3}, F[] = {1, 24}, M[] = {6, 24};
+    static const int64_t Z[] = {1, 6}, PADS[] = {1, 1, 1, 1}, STRIDES[] = {2, 2};
+    static const float SCALES[] = {.01f, .02f, .03f, .04f};
+    const qn_quant per_channel = {.bits = 8,
+                                  .is_signed = true,
+                                  .axis = 0,
+                                  .qmin = -128,
+                                  .qmax = 127,
+                                  .n_scales = 4,
+                                  .scales = SCALES};
+    const qn_type f32 = qn_type_plain_make(QN_DTYPE_F32);
+    qn_node *node, *first, *second, *third, *last;
+    qn_tensor *const x = qnm_tensor(g, "x", f32, 4, X);
+    qn_tensor *const q = qnm_tensor(g, "q", qnm_act(g, 0.05f, 100), 4, X);
+    qn_tensor *const d = qnm_tensor(g, "d", qnm_act(g, 0.25f, 30), 4, X);
+    qn_tensor *const e = qnm_tensor(g, "e", f32, 4, X), *const h = qnm_tensor(g, "h", f32, 4, H);
+    qn_tensor *const v = qnm_tensor(g, "v", f32, 4, H), *const f = qnm_tensor(g, "f", f32, 2, F);
+    qn_tensor *const y = qnm_tensor(g, "y", f32, 2, Z);
+    qn_tensor *const bytes[] = {
+        q, qnm_constant(g, "wd", qnm_quant(g, QN_DTYPE_I8, &per_channel), 4, D, 11)};
+    qn_tensor *const conv[] = {e, qnm_constant(g, "w", f32, 4, W, 12),
+                               qnm_constant(g, "b", f32, 1, B, 13)};
+    qn_tensor *const depthwise[] = {h, qnm_constant(g, "wv", f32, 4, V, 14)};
+    qn_tensor *const gemm[] = {f, qnm_constant(g, "m", f32, 2, M, 15),
+                               qnm_constant(g, "c", f32, 1, B, 16)};
+    return bytes[1] != NULL && conv[1] != NULL && conv[2] != NULL && depthwise[1] != NULL &&
+           gemm[1] != NULL && gemm[2] != NULL &&
+           qnm_node(g, QN_OP_QUANTIZE_LINEAR, "quantize", 1, &x, q, &node) &&
+           qnm_node(g, QN_OP_CONV, "bytes", 2, bytes, d, &first) &&
+           qnm_node(g, QN_OP_DEQUANTIZE_LINEAR, "dequantize", 1, &d, e, &node) &&
+           qnm_node(g, QN_OP_CONV, "conv", 3, conv, h, &second) &&
+           qnm_node(g, QN_OP_CONV, "depthwise", 2, depthwise, v, &third) &&
+           qnm_node(g, QN_OP_FLATTEN, "flatten", 1, &v, f, &node) &&
+           qnm_node(g, QN_OP_GEMM, "gemm", 3, gemm, y, &last) &&
+           qn__node_set_ints(g, first, "pads", PADS, 4) && qn__node_set_int(g, first, "group", 4) &&
+           qn__node_set_ints(g, second, "pads", PADS, 4) &&
+           qn__node_set_ints(g, second, "strides", STRIDES, 2) &&
+           qn__node_set_ints(g, third, "pads", PADS, 4) && qn__node_set_int(g, third, "group", 6) &&
+           qn__node_set_int(g, last, "transB", 1) && qn__node_set_float(g, last, "alpha", 0.5f) &&
+           qnm_ends(g, x, y);
+}
+
 /* Every kind of type and of attribute, which need not make sense. */
 static inline bool qnm_seed_kinds(qn_graph *g)
 {
@@ -223,22 +270,25 @@ static inline qn_graph *qnm_seed_graph(const qn_context *ctx, int which)
     g->opset = 21;
     const bool ok = which == 0   ? qnm_seed_float(g)
                     : which == 1 ? qnm_seed_quantized(g)
-                                 : qnm_seed_kinds(g);
+                    : which == 2 ? qnm_seed_kinds(g)
+                                 : qnm_seed_forms(g);
     if (ok)
         return g;
     qn__graph_destroy(g);
     return NULL;
 }
 
-/* Writes seed number `which` into the context's file; the second one with packed weights. */
+/* Writes seed number `which` into the context's file; the second one and the last with packed
+ * weights. */
 static inline bool qnm_seed(const qn_context *ctx, int which)
 {
     qn_graph *const g = qnm_seed_graph(ctx, which);
     qn_packed_list list = {.ctx = ctx};
     qn_error error = {0};
     bool ok = g != NULL;
-    if (ok && which == 1)
-        ok = qn__graph_pack(g, "scalar,avx2,avx512", &list, &error) == QN_OK;
+    if (ok && (which == 1 || which == 3))
+        ok = qn__graph_pack(g, which == 1 ? "scalar,avx2,avx512" : "scalar,avx2", &list, &error) ==
+             QN_OK;
     const qn_packed_store store = {list.count, list.entries};
     const qn_qnm_write_options options = {&store, which == 0};
     ok = ok && qn__qnm_write(g, &options, "o.qnm", NULL, &error) == QN_OK;

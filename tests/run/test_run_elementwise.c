@@ -2,6 +2,8 @@
  * both layouts. */
 #include "run_net.h"
 
+#include <float.h>
+
 #define COUNT (2 * 5 * 3 * 7)
 static const int64_t DIMS4[4] = {2, 5, 3, 7};
 static float A[COUNT], B[COUNT];
@@ -225,6 +227,57 @@ static void binary_operators(void **state)
     }
 }
 
+/* The quotients of C, whatever the divisor: some are computed as products. */
+static void quotients_are_exact(void **state)
+{
+    (void)state;
+    static const float divisors[] = {2.0f,    -0.25f,    1.0f,     0x1p-119f, -0x1p119f, 0x1p120f,
+                                     0x1p-3f, 0x1p-126f, 0x1p127f, 3.0f,      0.0f,      -0.0f,
+                                     1e-40f,  INFINITY,  NAN,      0x1.8p1f,  0x1p-149f};
+    float data[77];
+    net_fill(data, 77);
+    const float odd[] = {0.0f,     -0.0f,     INFINITY, -INFINITY, NAN,
+                         0x1p127f, 0x1p-149f, 1e-42f,   FLT_MAX,   0x1.fffffep-126f};
+    memcpy(data, odd, sizeof(odd));
+    for (size_t d = 0; d < sizeof(divisors) / sizeof(divisors[0]); d++) {
+        for (int64_t count = 1; count <= 77; count += 4) {
+            net *n = net_start();
+            qn_tensor *x = net_input(n, data, false, 1, &count);
+            net_run(n, NODE(&n->b, DIV, "y", x,
+                            build_const(&n->b, "d", QN_DTYPE_F32, &divisors[d], 0, NULL)));
+            for (int64_t i = 0; i < count; i++) {
+                const float expected = data[i] / divisors[d];
+                assert_true(isnan(expected) ? isnan(n->result[i])
+                                            : memcmp(&expected, &n->result[i], 4) == 0);
+            }
+            net_end(n);
+        }
+    }
+}
+
+/* Rows give the same bits alone and among others. */
+static void softmax_of_many_rows(void **state)
+{
+    (void)state;
+    net_fill(A, COUNT);
+    for (int64_t axis = 2; axis <= 5; axis++) {
+        for (int64_t rows = 1; rows * axis <= COUNT; rows += rows < 20 ? 1 : 11) {
+            const int64_t dims[2] = {rows, axis}, row[2] = {1, axis};
+            net *n = net_start();
+            net_run(n, NODE(&n->b, SOFTMAX, "y", net_input(n, A, false, 2, dims)));
+            for (int64_t r = 0; r < rows; r++) {
+                net *one = net_start();
+                net_run(one,
+                        NODE(&one->b, SOFTMAX, "y", net_input(one, A + r * axis, false, 2, row)));
+                assert_memory_equal(one->result, n->result + r * axis,
+                                    (size_t)axis * sizeof(float));
+                net_end(one);
+            }
+            net_end(n);
+        }
+    }
+}
+
 static void softmax_both_ways(void **state)
 {
     (void)state;
@@ -368,9 +421,10 @@ static void normalizations(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(unary_operators),   cmocka_unit_test(exp_at_the_ends),
-        cmocka_unit_test(binary_operators),  cmocka_unit_test(clip_and_fused_activation),
-        cmocka_unit_test(softmax_both_ways), cmocka_unit_test(reductions),
+        cmocka_unit_test(unary_operators),     cmocka_unit_test(exp_at_the_ends),
+        cmocka_unit_test(binary_operators),    cmocka_unit_test(clip_and_fused_activation),
+        cmocka_unit_test(softmax_both_ways),   cmocka_unit_test(softmax_of_many_rows),
+        cmocka_unit_test(quotients_are_exact), cmocka_unit_test(reductions),
         cmocka_unit_test(normalizations),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

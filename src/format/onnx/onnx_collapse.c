@@ -73,7 +73,7 @@ static bool find_tail(const collapser *c, const qn_tensor *out, bool may_act, ta
     if (!next || next->op != QN_OP_QUANTIZE_LINEAR || qn__node_attr(next, "precision"))
         return false;
     t->q = next;
-    return qn__onnx_act_implied(t->kind, t->lo, t->hi, next->outputs[0]->type);
+    return true;
 }
 
 static bool is_8bit(const qn_tensor *tensor)

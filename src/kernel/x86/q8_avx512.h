@@ -68,6 +68,7 @@ static inline __m256i load_bytes32(const void *p, size_t n)
 #define HIGH16(a, b) _mm512_unpackhi_epi16(a, b)
 #define LOW128(a, b) _mm512_shuffle_i32x4(a, b, 0x88)
 #define HIGH128(a, b) _mm512_shuffle_i32x4(a, b, 0xdd)
+#define FMADDF(a, b, c) _mm512_fmadd_ps(a, b, c)
 static inline __m512i whole_block(__m512i halves)
 {
     return _mm512_shuffle_i32x4(halves, halves, 0xd8);

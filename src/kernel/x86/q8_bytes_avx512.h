@@ -24,7 +24,7 @@ static inline byte_bounds byte_bounds_of(const qn_q8_out *out)
 {
     const int32_t lower = out->lo < 0 ? 128 : 0;
     return (byte_bounds){.plain = out->zero == 0 && out->lo == 0 && out->hi == UINT8_MAX,
-                         .rectified = out->rectified && out->small_scales && !out->is_float &&
+                         .rectified = out->short_sums && out->small_scales && !out->is_float &&
                                       out->lo == out->zero,
                          .move = _mm512_set1_epi16((short)(out->zero + lower)),
                          .lo = _mm512_set1_epi8((char)(out->lo + lower)),

@@ -11,7 +11,7 @@
  *   FIRST_BLOCK(low, high), SECOND_BLOCK(low, high)   and back
  *   LOAD(p), STORE_ALL_F(p, v), AS_FLOAT(v), AS_INT(v)
  *   DOT16(acc, a, b)               acc + two products per lane
- *   TO_FLOAT, MULF, MINF, MAXF (second operand where one is NaN), TO_INT
+ *   TO_FLOAT, MULF, FMADDF, MINF, MAXF (second operand where one is NaN), TO_INT, ADD32, SET1(x)
  *   PACK32(a, b), ADD16(a, b)      saturating; MAX16
  *   STORE_LOW_BYTES(p, words, n)   low bytes of the first min(n, BLOCK) words
  *   STORE_UNSIGNED(p, words)       BLOCK words, saturating
@@ -29,16 +29,26 @@ typedef struct pair {
 /* What all outputs of a block of channels share. */
 typedef struct block {
     pair bias, scale; /* scale: floats */
+    pair lower;       /* what is added to lifted sums' products */
+    VEC zero;         /* of outputs */
     size_t c;
     bool plain; /* whole blocks, whose bounds are those of unsigned bytes */
+    bool lifted;
 } block;
+/* Where what is below zero becomes zero, short sums are LIFT higher: as floats those that were not
+ * below zero are 2^23 higher then, others lower, and one multiply-add gives the product. */
+enum { LIFT = 0x4b000000 };
+
+static inline __attribute__((always_inline)) pair interleaved(VEC first, VEC second)
+{
+    return (pair){LOW16(first, second), HIGH16(first, second)};
+}
 
 /* Two rows of a column, or one and zeros (b NULL). */
 static inline __attribute__((always_inline)) pair column(const uint8_t *a, const uint8_t *b,
                                                          size_t n)
 {
-    const VEC first = WIDEN_U(a, n), second = b != NULL ? WIDEN_U(b, n) : ZERO();
-    return (pair){LOW16(first, second), HIGH16(first, second)};
+    return interleaved(WIDEN_U(a, n), b != NULL ? WIDEN_U(b, n) : ZERO());
 }
 
 static inline __attribute__((always_inline)) pair add_products(pair acc, pair x, pair w)
@@ -52,7 +62,7 @@ weights_at(const qn_q8_dwconv_args *args, const block *b, size_t i, size_t j, si
     const int8_t *const w = args->w + (i * args->kw + j) * args->w_step + b->c;
     const VEC v = WIDEN_S(w, left);
     const VEC next = i + 1 < args->kh ? WIDEN_S(w + args->kw * args->w_step, left) : ZERO();
-    return (pair){LOW16(v, next), HIGH16(v, next)};
+    return interleaved(v, next);
 }
 
 static pair load_pair(const void *p, size_t c, size_t left)
@@ -86,15 +96,21 @@ static inline __attribute__((always_inline)) void put(const qn_q8_dwconv_args *a
                                                       pair acc, size_t at, size_t left)
 {
     const qn_q8_out *const out = &args->format;
-    const FVEC low = MULF(TO_FLOAT(acc.low), AS_FLOAT(b->scale.low));
-    const FVEC high = MULF(TO_FLOAT(acc.high), AS_FLOAT(b->scale.high));
-    if (out->is_sums) {
-        put_sums((float *)args->out + at, acc.low, acc.high);
+    if (b->lifted) {
+        const FVEC low = FMADDF(AS_FLOAT(acc.low), AS_FLOAT(b->scale.low), AS_FLOAT(b->lower.low));
+        const FVEC high =
+            FMADDF(AS_FLOAT(acc.high), AS_FLOAT(b->scale.high), AS_FLOAT(b->lower.high));
+        STORE_UNSIGNED((uint8_t *)args->out + at, PACK32(TO_INT(low), TO_INT(high)));
         return;
     }
+    const FVEC low = MULF(TO_FLOAT(acc.low), AS_FLOAT(b->scale.low));
+    const FVEC high = MULF(TO_FLOAT(acc.high), AS_FLOAT(b->scale.high));
     if (out->is_float) {
         const pair scaled = {AS_INT(low), AS_INT(high)};
-        put_floats(args, at, &scaled, left);
+        if (out->is_sums)
+            put_sums((float *)args->out + at, acc.low, acc.high);
+        else
+            put_floats(args, at, &scaled, left);
         return;
     }
     /* What is below all integers, and a NaN, become the smallest integer, and saturation leads them
@@ -107,7 +123,7 @@ static inline __attribute__((always_inline)) void put(const qn_q8_dwconv_args *a
         const FVEC hi = SET1F((float)(out->hi - out->zero));
         words = PACK32(TO_INT(MINF(hi, low)), TO_INT(MINF(hi, high)));
     }
-    words = ADD16(words, SET1_16((short)out->zero));
+    words = ADD16(words, b->zero);
     if (!plain)
         words = MAX16(words, SET1_16((short)out->lo));
     if (plain)
@@ -140,7 +156,7 @@ static inline __attribute__((always_inline)) void run_3x3(const qn_q8_dwconv_arg
     VEC ahead = outside;
 /* x: a column of two rows; z: the third row there and in the column behind, which is outside or
  * not wanted where `out`. */
-#define COLUMN() (x = column(r0, r1, BLOCK), r0 += col, r1 += col)
+#define COLUMN() (x = interleaved(WIDEN_U(r0, BLOCK), WIDEN_U(r1, BLOCK)), r0 += col, r1 += col)
 #define AHEAD(out)                                                                                 \
     do {                                                                                           \
         ahead = outside;                                                                           \
@@ -153,7 +169,7 @@ static inline __attribute__((always_inline)) void run_3x3(const qn_q8_dwconv_arg
     do {                                                                                           \
         const VEC here = ahead;                                                                    \
         AHEAD(out);                                                                                \
-        z = (pair){LOW16(here, ahead), HIGH16(here, ahead)};                                       \
+        z = interleaved(here, ahead);                                                              \
     } while (0)
 #define BEGIN() add_products(add_products(b->bias, x, w->column[0]), z, w->third[0])
 #define END(acc) add_products(add_products(acc, x, w->column[2]), z, w->third[1])
@@ -228,23 +244,37 @@ static inline __attribute__((always_inline)) void run_window(const qn_q8_dwconv_
 
 /* All outputs of the channels from c on, `left` of them. */
 static inline __attribute__((always_inline)) block block_at(const qn_q8_dwconv_args *args, size_t c,
-                                                            size_t left)
+                                                            size_t left, const bool may_lift)
 {
     const qn_q8_out *const out = &args->format;
     const bool plain = out->small_scales && out->lo == 0 && out->hi == UINT8_MAX && left == BLOCK;
-    return (block){load_pair(args->bias, c, left), load_pair(args->scale, c, left), c, plain};
+    const bool lifted = may_lift && plain && out->short_sums && out->zero == 0 && !out->is_float;
+    block b = {load_pair(args->bias, c, left),
+               load_pair(args->scale, c, left),
+               {ZERO(), ZERO()},
+               SET1_16((short)out->zero),
+               c,
+               plain,
+               lifted};
+    if (lifted) {
+        b.bias.low = ADD32(b.bias.low, SET1(LIFT));
+        b.bias.high = ADD32(b.bias.high, SET1(LIFT));
+        b.lower.low = AS_INT(MULF(AS_FLOAT(b.scale.low), SET1F(-0x1p23f)));
+        b.lower.high = AS_INT(MULF(AS_FLOAT(b.scale.high), SET1F(-0x1p23f)));
+    }
+    return b;
 }
 
 static void block_window(const qn_q8_dwconv_args *args, size_t c)
 {
-    const block b = block_at(args, c, BLOCK);
+    const block b = block_at(args, c, BLOCK, false);
     run_window(args, &b, BLOCK);
 }
 
 #ifndef FEW_CHANNELS
 static void block_3x3(const qn_q8_dwconv_args *args, size_t c)
 {
-    const block b = block_at(args, c, BLOCK);
+    const block b = block_at(args, c, BLOCK, true);
     const int8_t *const third = args->w + 6 * args->w_step + c;
     weights_3x3 w;
 #pragma GCC unroll 3
@@ -252,8 +282,8 @@ static void block_3x3(const qn_q8_dwconv_args *args, size_t c)
         w.column[j] = weights_at(args, &b, 0, j, BLOCK);
     const VEC w20 = WIDEN_S(third, BLOCK), w21 = WIDEN_S(third + args->w_step, BLOCK);
     const VEC w22 = WIDEN_S(third + 2 * args->w_step, BLOCK);
-    w.third[0] = (pair){LOW16(w20, w21), HIGH16(w20, w21)};
-    w.third[1] = (pair){LOW16(w22, ZERO()), HIGH16(w22, ZERO())};
+    w.third[0] = interleaved(w20, w21);
+    w.third[1] = interleaved(w22, ZERO());
     for (size_t y = 0; y < args->rows; y++) {
         if (args->in_step == args->in_col[1])
             run_3x3(args, &b, &w, 1, y);
@@ -270,14 +300,20 @@ static bool shares_columns(const qn_q8_dwconv_args *args)
 }
 #endif
 
+/* Less than a block, which callers avoid by taking several pixels for one. */
+static __attribute__((noinline, cold)) void few_channels(const qn_q8_dwconv_args *args)
+{
+    const block b = block_at(args, 0, args->channels, false);
+    run_window(args, &b, args->channels);
+}
+
 static void dwconv_small(const qn_q8_dwconv_args *args)
 {
     const size_t channels = args->channels;
     if (args->n == 0)
         return;
     if (channels < BLOCK) {
-        const block b = block_at(args, 0, channels);
-        run_window(args, &b, channels);
+        few_channels(args);
         return;
     }
     void (*run)(const qn_q8_dwconv_args *, size_t) = block_window;

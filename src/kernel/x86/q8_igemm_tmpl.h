@@ -106,7 +106,7 @@ static inline __attribute__((always_inline)) bounds bounds_of(const qn_q8_out *o
                     SET1_8((char)(out->lo + higher)),
                     SET1_8((char)(out->hi + higher)),
                     SET1_8((char)higher),
-                    out->lo == 0 && out->hi == UINT8_MAX};
+                    out->lo == 0 && out->hi == UINT8_MAX && out->zero == 0};
 }
 
 /* Up to four rows of a panel: every 128 bits of the result hold four columns of four rows. */
@@ -119,11 +119,13 @@ static inline __attribute__((always_inline)) VEC four_rows(const bool small, con
         const FVEC v = MULF(TO_FLOAT(sums[i]), scale);
         q[i] = TO_INT(small ? v : MINF(to->most, v));
     }
-    const VEC low = ADD16(to->move, PACK32(q[0], q[1]));
-    const VEC high = ADD16(to->move, PACK32(q[2], q[3]));
-    VEC bytes = PACK16(low, high);
-    if (!to->plain)
+    VEC low = PACK32(q[0], q[1]), high = PACK32(q[2], q[3]), bytes;
+    if (to->plain) {
+        bytes = PACK16(low, high);
+    } else {
+        bytes = PACK16(ADD16(to->move, low), ADD16(to->move, high));
         bytes = XOR(to->sign, MIN8(to->hi, MAX8(to->lo, bytes)));
+    }
     return ROWS_TOGETHER(bytes);
 }
 
@@ -286,6 +288,7 @@ tile_in_pairs(const size_t mr, VEC sums[MR][NP], const start *from, const target
 #pragma GCC unroll 16
                     for (size_t m = 0; m < mr; m++)
                         acc[m][0] = DOT(acc[m][0], SET1(row_bytes(rows[m] + k)), b);
+                    __asm__("" : "+r"(w)); /* counted here, not from the order */
                 }
             }
             if (mr < PUT_LEAST || to->times == 0) {
@@ -368,7 +371,8 @@ SIX(TILES_2, 0)
 static const tile_fn tiles[MR][NP] = {SIX(NAMES_2, 0)};
 #endif
 
-static void add_sums(size_t mr, size_t np, VEC sums[MR][NP], VEC more[MR][NP])
+static __attribute__((noinline, cold)) void add_sums(size_t mr, size_t np, VEC sums[MR][NP],
+                                                     VEC more[MR][NP])
 {
     for (size_t m = 0; m < mr; m++)
         for (size_t j = 0; j < np; j++)
@@ -377,8 +381,10 @@ static void add_sums(size_t mr, size_t np, VEC sums[MR][NP], VEC more[MR][NP])
 
 #if PAIRS
 /* Rows of more k than a table has: part by part, through memory. */
-static void long_rows(size_t mr, VEC sums[MR][NP], const start *from, size_t kc, size_t ks,
-                      const uint8_t *const *a, const weights *packed)
+static __attribute__((noinline, cold)) void long_rows(size_t mr, VEC sums[MR][NP],
+                                                      const start *from, size_t kc, size_t ks,
+                                                      const uint8_t *const *a,
+                                                      const weights *packed)
 {
     const target none = {.times = 0};
     weights at = *packed;
@@ -514,8 +520,10 @@ static size_t order_of(size_t kc)
     return kc / KR + (kc + QN_Q8_PAIRS_K - 1) / QN_Q8_PAIRS_K;
 }
 
-static void tile_in_parts(bool wide, VEC sums[MR][NP], start from, size_t mr, size_t np, size_t kc,
-                          size_t ks, const uint8_t *const *a, weights packed, const copied *copy)
+static __attribute__((noinline, cold)) void tile_in_parts(bool wide, VEC sums[MR][NP], start from,
+                                                          size_t mr, size_t np, size_t kc,
+                                                          size_t ks, const uint8_t *const *a,
+                                                          weights packed, const copied *copy)
 {
     const target none = {.times = 0};
     VEC more[MR][NP];
@@ -541,7 +549,7 @@ static void tile_in_parts(bool wide, VEC sums[MR][NP], start from, size_t mr, si
  * One panel more than a tile takes is left to two pairs. */
 static size_t tiles_at_once(size_t nc, size_t panels, size_t np)
 {
-    const size_t times = nc / NR / np;
+    const size_t times = np == 1 ? nc / NR : nc / NR / np;
     return NP > 2 && np == NP && times > 1 && panels - times * np == 1 ? times - 1 : times;
 }
 
@@ -634,11 +642,14 @@ void IGEMM(size_t mr, size_t nc, size_t kc, size_t ks, const uint8_t *const *a, 
         nc,          kc,       ks,   k_up, weight_bytes,
         panel_bytes, c_stride, flip, wide, out->small_scales && !out->is_float && !wide && !long_k,
         w,           out};
-    const size_t parts = (mr + MR - 1) / MR, more = mr % parts;
-    const size_t near = NEAR_BYTES / (weight_bytes / NR * MR + 1), most = near > 2 ? near - 1 : 1;
+    /* Divisions of 32 bits: others take longer than a small tile. */
+    const uint32_t parts = (uint32_t)(mr + MR - 1) / MR, more = (uint32_t)mr % parts;
+    const size_t tile_bytes = weight_bytes / NR * MR + 1;
+    const size_t near = tile_bytes < NEAR_BYTES ? NEAR_BYTES / (uint32_t)tile_bytes : 1;
+    const size_t most = near > 2 ? near - 1 : 1, least = (uint32_t)mr / parts;
     size_t ahead = 0;
     for (size_t tile = 0, count; tile < parts; tile += count) {
-        const size_t rows = mr / parts + (tile < more);
+        const size_t rows = least + (tile < more);
         const size_t same = tile < more ? more - tile : parts - tile;
         count = same < most ? same : most;
         run_rows(&p, rows, count, a, c, &ahead);

@@ -1,5 +1,5 @@
 /* Loops between floats and bytes for AVX2. */
-#define FMA(x, y, z) __builtin_fmaf(x, y, z)
+#include "kernel/x86/q8_loops_x86.h"
 #define DIVIDED 32
 #define VBYTES 32
 #define QUANTIZE qn__q8_quantize_avx2

@@ -388,11 +388,23 @@ static const float *gathered(float room[BLOCK], const float *x, ptrdiff_t stride
     return room;
 }
 
+/* Whether x / y is x * (1 / y) for every x: both are the nearest to the same number. */
+static bool is_power_of_two(float y)
+{
+    int exponent;
+    return fabsf(frexpf(y, &exponent)) == 0.5f && exponent > -120 && exponent < 120;
+}
+
 /* A value that stays is repeated once for all blocks. */
 static void float_row(row_fn fn, float *out, const float *a, ptrdiff_t sa, const float *c,
                       ptrdiff_t sc, size_t n)
 {
-    float x[BLOCK], y[BLOCK];
+    float x[BLOCK], y[BLOCK], inverse;
+    if (fn == div_f32 && sc == 0 && is_power_of_two(*c)) { /* divisions take their time */
+        fn = mul_f32;
+        inverse = 1.0f / *c;
+        c = &inverse;
+    }
     const size_t block = sa == 1 && sc == 1 ? n : BLOCK;
     for (size_t i = 0; i < n; i += block) {
         const size_t part = n - i < block ? n - i : block;

@@ -1,6 +1,7 @@
-/* Concat and Split along any axis in either layout. */
+/* Concat and Split along any axis in either layout. Bytes whose scales are not the whole's go
+ * through a table for each part. */
 #include "run/nd.h"
-#include "run/op.h"
+#include "run/ops/qweights.h"
 
 #include <string.h>
 
@@ -14,6 +15,11 @@ static bool read_axis(const qn_node *node, size_t rank, size_t *axis)
     return true;
 }
 
+typedef struct part_table {
+    uint8_t bytes[256]; /* by the part's byte */
+    bool same;          /* every byte stays what it is */
+} part_table;
+
 /* parts: tensors that together make `whole` along the axis. */
 static __attribute__((cold)) qn_status check_parts(const qn_step *step, const qn_tensor *whole,
                                                    qn_tensor *const *parts, uint32_t n, size_t axis,
@@ -21,8 +27,9 @@ static __attribute__((cold)) qn_status check_parts(const qn_step *step, const qn
 {
     int64_t sum = 0;
     for (uint32_t i = 0; i < n; i++) {
-        bool fits = parts[i] != NULL && parts[i]->rank == whole->rank &&
-                    parts[i]->type.dtype == whole->type.dtype;
+        bool fits =
+            parts[i] != NULL && parts[i]->rank == whole->rank &&
+            (whole->type.kind == QN_TYPE_QUANT || parts[i]->type.dtype == whole->type.dtype);
         for (size_t d = 0; d < whole->rank && fits; d++)
             fits = d == axis || parts[i]->dims[d].value == whole->dims[d].value;
         if (!fits)
@@ -60,6 +67,40 @@ static __attribute__((cold)) qn_status prepare_concat(const qn_plan *plan, qn_st
     return QN_OK;
 }
 
+static __attribute__((cold)) qn_status make_tables(const qn_plan *plan, qn_step *step, void *state,
+                                                   qn_error *error)
+{
+    part_table *const tables = state;
+    const qn_node *const node = step->node;
+    qn_qparams to, from;
+    QN_TRY(qn__qparams_read(step, node->outputs[0], &to, error));
+    for (uint32_t i = 0; i < node->n_inputs; i++) {
+        QN_TRY(qn__qparams_read(step, node->inputs[i], &from, error));
+        if (!qn__table_requantize(tables[i].bytes, &from, &to, qn__plan_requantize(plan)))
+            return qn__qfixed(plan, step, (double)from.scale / (double)to.scale, NULL, error);
+        tables[i].same = true;
+        for (size_t k = 0; k < 256; k++)
+            tables[i].same &= tables[i].bytes[k] == k;
+        if (!tables[i].same)
+            step->joins &= ~((uint64_t)1 << i);
+    }
+    return QN_OK;
+}
+
+static void release(const qn_context *ctx, qn_step *step)
+{
+    qn__free(ctx, step->state);
+    step->state = NULL;
+}
+
+static __attribute__((cold)) qn_status prepare_qconcat(const qn_plan *plan, qn_step *step,
+                                                       qn_error *error)
+{
+    QN_TRY(prepare_concat(plan, step, error));
+    return qn__step_make_state(plan, step, step->node->n_inputs * sizeof(part_table), make_tables,
+                               release, error);
+}
+
 static __attribute__((cold)) qn_status prepare_split(const qn_plan *plan, qn_step *step,
                                                      qn_error *error)
 {
@@ -79,6 +120,8 @@ static __attribute__((cold)) qn_status prepare_split(const qn_plan *plan, qn_ste
 
 typedef struct parts_job {
     const qn_view *parts;
+    const part_table *tables; /* NULL: nothing changes */
+    qn_q8_table_fn table;
     uint32_t n;
     uint8_t *whole;
     size_t axis, row_bytes, elem_bytes;
@@ -111,7 +154,10 @@ static void move_rows(void *arg, size_t begin, size_t end)
         uint8_t *const to = job->split ? mine : row, *const from = job->split ? row : mine;
         const size_t to_step = job->split ? bytes : job->row_bytes;
         const size_t from_step = job->split ? job->row_bytes : bytes;
-        if (bytes == 4)
+        if (job->tables != NULL && !job->tables[i].same)
+            for (size_t k = 0; k < end - begin; k++)
+                job->table(job->tables[i].bytes, mine + k * bytes, row + k * job->row_bytes, bytes);
+        else if (bytes == 4)
             copy_runs(to, to_step, from, from_step, end - begin, 4);
         else if (bytes == 8)
             copy_runs(to, to_step, from, from_step, end - begin, 8);
@@ -123,7 +169,12 @@ static void move_rows(void *arg, size_t begin, size_t end)
 static void run_parts(const qn_step *step, qn_pool *pool, const qn_view *whole,
                       const qn_view *parts, uint32_t n, bool split)
 {
-    parts_job job = {.parts = parts, .n = n, .whole = whole->data, .split = split};
+    parts_job job = {.parts = parts,
+                     .tables = step->state,
+                     .table = step->kernels->q8_table.fn,
+                     .n = n,
+                     .whole = whole->data,
+                     .split = split};
     read_axis(step->node, whole->rank, &job.axis);
     job.elem_bytes = qn__dtype_bits(whole->tensor->type.dtype) / 8;
     const qn_axis_view v = qn__axis_view(whole->rank, whole->dims, whole->layout, job.axis);
@@ -148,4 +199,5 @@ static qn_status run_split(const qn_step *step, const qn_run_env *env, const qn_
 }
 
 const qn_run_op qn__op_concat = {QN_OP_CONCAT, prepare_concat, run_concat, NULL};
+const qn_run_op qn__op_qconcat = {QN_OP_CONCAT, prepare_qconcat, run_concat, release};
 const qn_run_op qn__op_split = {QN_OP_SPLIT, prepare_split, run_split, NULL};

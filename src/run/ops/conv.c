@@ -10,6 +10,7 @@
 #include "run/ops/igemm_run.h"
 #include "run/ops/window_nd.h"
 #include "run/ops/window_rows.h"
+#include "run/prepacked.h"
 
 #include "core/alloc.h"
 #include "core/checked.h"
@@ -29,7 +30,7 @@ typedef struct conv_state {
     size_t groups, group_c, group_oc;
     size_t kc, ks;
     bool direct; /* output pixel i reads input pixel i */
-    float *packed;
+    qn_prepacked_f32 packed;
     size_t packed_stride; /* floats per group */
     qn_tap_span *spans;   /* [inner.kw] */
     float *zeros;         /* [kc] */
@@ -51,57 +52,72 @@ static void reorder_weights(float *to, const float *from, size_t oc, size_t c, s
                 *to++ = from[(o * c + i) * taps + t];
 }
 
-static qn_status pack_depthwise(const qn_plan *plan, qn_step *step, conv_state *s,
-                                const float *weights, const float *bias, qn_error *error)
+static void fill_depthwise(const conv_state *s, const float *weights, const float *bias)
 {
     const qn_window *const w = &s->window;
     const size_t taps = w->kh * w->kw;
-    s->packed = qn__alloc_aligned(qn__plan_context(plan), w->c * (taps + 1) * sizeof(float));
-    if (s->packed == NULL)
-        return QN_NOMEM(error);
     for (size_t c = 0; c < w->c; c++) {
         for (size_t t = 0; t < taps; t++)
-            s->packed[t * w->c + c] = weights[c * taps + t];
-        s->packed[taps * w->c + c] = bias == NULL ? 0.0f : bias[c];
+            s->packed.own[t * w->c + c] = weights[c * taps + t];
+        s->packed.own[taps * w->c + c] = bias == NULL ? 0.0f : bias[c];
     }
-    s->depthwise = (qn_depthwise){s->window, step->kernels->f32_dwconv, s->packed, s->clamp};
-    step->packed_bytes = w->c * (taps + 1) * sizeof(float);
-    step->kernel_name = step->kernels->f32_dwconv.name;
-    return QN_OK;
 }
 
-static qn_status pack_gemm(const qn_plan *plan, qn_step *step, conv_state *s, const float *weights,
+static qn_status fill_gemm(const qn_context *ctx, const conv_state *s, const float *weights,
                            const float *bias, qn_error *error)
 {
-    const qn_context *const ctx = qn__plan_context(plan);
-    const size_t nr = s->igemm.nr, taps = s->window.kh * s->window.kw;
+    const size_t nr = s->igemm.nr, taps = s->window.kh * s->window.kw, floats = s->packed_stride;
     const size_t k = s->kc * s->ks; /* = group_c * taps */
-    size_t columns, floats, bytes;
-    if (!qn_align_size(&columns, s->group_oc, nr) || !qn_mul_size(&floats, columns, k + 1) ||
-        !qn_mul_size(&bytes, floats, s->groups) || !qn_mul_size(&bytes, bytes, sizeof(float)))
-        return qn__step_fail(step, error, QN_LIMIT, "packed weights are too large");
-    float *ordered = NULL;
-    s->packed = qn__alloc_aligned(ctx, bytes);
-    if (taps > 1)
+    float *ordered = NULL, *const packed = s->packed.own;
+    if (taps > 1) {
         ordered = qn__alloc(ctx, s->window.oc * k * sizeof(float));
-    if (s->packed == NULL || (taps > 1 && ordered == NULL)) {
-        qn__free(ctx, ordered);
-        return QN_NOMEM(error);
-    }
-    if (taps > 1)
+        if (ordered == NULL)
+            return QN_NOMEM(error);
         reorder_weights(ordered, weights, s->window.oc, s->group_c, taps);
+    }
     const float *const source = taps > 1 ? ordered : weights;
-    s->packed_stride = floats;
     for (size_t g = 0; g < s->groups; g++)
-        qn__igemm_pack(ctx->pool, s->packed + g * floats, source + g * s->group_oc * k,
+        qn__igemm_pack(ctx->pool, packed + g * floats, source + g * s->group_oc * k,
                        bias == NULL ? NULL : bias + g * s->group_oc, s->group_oc, s->kc, s->ks, k,
                        s->kc, 1, nr);
     for (size_t g = 0; s->igemm.repack != NULL && g < s->groups; g++)
-        s->igemm.repack(s->packed + g * floats, s->group_oc, k);
+        s->igemm.repack(packed + g * floats, s->group_oc, k);
     qn__free(ctx, ordered);
-    step->packed_bytes = bytes;
-    step->kernel_name = s->igemm.name;
     return QN_OK;
+}
+
+/* bias: NULL or [oc]. */
+static qn_status pack(const qn_plan *plan, qn_step *step, conv_state *s, const float *bias,
+                      qn_error *error)
+{
+    const qn_window *const w = &s->window;
+    const bool depthwise = s->way == CONV_DEPTHWISE;
+    const size_t nr = depthwise ? w->c : s->igemm.nr, k = depthwise ? w->kh * w->kw : s->kc * s->ks;
+    const size_t numbers[] = {s->groups, s->kc, s->ks, w->kw};
+    const uint32_t layout =
+        depthwise ? qn_packing_id(QN_PACKED_F32_DWCONV, 1, 0, 0)
+        : s->igemm.repack != NULL
+            ? 0
+            : qn_packing_id(QN_PACKED_F32_GEMM, QN_F32_GEMM_LAYOUT_VERSION, nr, 1);
+    size_t columns, bytes;
+    float *weights = NULL;
+    if (!qn_align_size(&columns, s->group_oc, nr) ||
+        !qn_mul_size(&s->packed_stride, columns, k + 1) ||
+        !qn_mul_size(&bytes, s->packed_stride, depthwise ? 1 : s->groups) ||
+        !qn_mul_size(&bytes, bytes, sizeof(float)))
+        return qn__step_fail(step, error, QN_LIMIT, "packed weights are too large");
+    QN_TRY(qn__f32_packed_begin(plan, step, layout, numbers, sizeof(numbers) / sizeof(numbers[0]),
+                                bias, w->oc, bytes, &s->packed, error));
+    if (s->packed.own == NULL)
+        return QN_OK;
+    QN_TRY(qn__step_const_f32(plan, step, 1, &weights, NULL, error));
+    qn_status status = QN_OK;
+    if (depthwise)
+        fill_depthwise(s, weights, bias);
+    else
+        status = fill_gemm(qn__plan_context(plan), s, weights, bias, error);
+    qn__free(qn__plan_context(plan), weights);
+    return status == QN_OK ? qn__prepacked_keep(plan, step, &s->packed.entry, error) : status;
 }
 
 /* Chooses the way; for CONV_ROWS describes the padded buffer. */
@@ -195,7 +211,7 @@ static void conv_release(const qn_context *ctx, qn_step *step)
     conv_state *const s = step->state;
     if (s == NULL)
         return;
-    qn__free_aligned(ctx, s->packed);
+    qn__free_aligned(ctx, s->packed.own);
     qn__free(ctx, s->spans);
     qn__free(ctx, s->zeros);
     qn__free(ctx, s);
@@ -213,20 +229,22 @@ static qn_status prepare_state(const qn_plan *plan, qn_step *step, void *state, 
     const qn_split_igemm *const split = qn__plan_get_options(plan)->split;
     if (split != NULL && split->takes(s->group_oc, s->kc, s->ks))
         s->igemm = split->kernel;
-    float *weights = NULL, *bias = NULL;
+    float *bias = NULL;
     size_t n_bias = 0;
     qn_status status;
-    QN_TRY_GOTO(qn__step_const_f32(plan, step, 1, &weights, NULL, error));
     QN_TRY_GOTO(qn__step_const_f32(plan, step, 2, &bias, &n_bias, error));
     if (bias != NULL && n_bias != s->window.oc) {
         status = qn__step_fail(step, error, QN_CORRUPT, "bias of %zu values for %zu channels",
                                n_bias, s->window.oc);
         goto done;
     }
+    QN_TRY_GOTO(pack(plan, step, s, bias, error));
     if (s->way == CONV_DEPTHWISE) {
-        QN_TRY_GOTO(pack_depthwise(plan, step, s, weights, bias, error));
+        s->depthwise =
+            (qn_depthwise){s->window, step->kernels->f32_dwconv, s->packed.data, s->clamp};
+        step->kernel_name = step->kernels->f32_dwconv.name;
     } else {
-        QN_TRY_GOTO(pack_gemm(plan, step, s, weights, bias, error));
+        step->kernel_name = s->igemm.name;
         QN_TRY_GOTO(make_taps(plan, s, error));
     }
     if (!reserve_scratch(step, s)) {
@@ -239,7 +257,6 @@ static qn_status prepare_state(const qn_plan *plan, qn_step *step, void *state, 
     step->out_layout[0] = QN_LAYOUT_CHANNELS_LAST;
     step->strides_output = s->way != CONV_DEPTHWISE;
 done:
-    qn__free(ctx, weights);
     qn__free(ctx, bias);
     return status;
 }
@@ -348,7 +365,7 @@ static qn_status conv_run(const qn_step *step, const qn_run_env *env, const qn_v
             .groups = s->groups,
             .packed_stride = s->packed_stride,
             .c_group = s->group_oc,
-            .packed = s->packed,
+            .packed = s->packed.data,
             .c = out[0].data,
             .c_stride = out[0].pitch != 0 ? out[0].pitch : w->oc,
             .clamp = s->clamp,

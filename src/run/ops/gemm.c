@@ -3,6 +3,7 @@
  * into their biases, any other C is added afterwards. */
 #include "run/ops/igemm_run.h"
 #include "run/ops/int_weights.h"
+#include "run/prepacked.h"
 
 #include "core/alloc.h"
 #include "core/checked.h"
@@ -19,7 +20,7 @@ typedef struct gemm_state {
     size_t *a_at, *b_at;  /* [batch] offsets in floats; NULL when batch is 1 */
     size_t n_packed;      /* matrices in packed; 0: packed at run time */
     size_t packed_stride; /* floats */
-    float *packed;
+    qn_prepacked_f32 packed;
     qn_int_weights ints;    /* instead of packed */
     float *bias;            /* [n] of weights packed at run time, or NULL */
     bool add_c;             /* C is added afterwards */
@@ -37,7 +38,7 @@ static void gemm_release(const qn_context *ctx, qn_step *step)
         return;
     qn__free(ctx, s->a_at);
     qn__free(ctx, s->b_at);
-    qn__free_aligned(ctx, s->packed);
+    qn__free_aligned(ctx, s->packed.own);
     qn__int_weights_free(ctx, &s->ints);
     qn__free(ctx, s->bias);
     qn__free(ctx, s);
@@ -136,18 +137,22 @@ static qn_status prepare_weights(const qn_plan *plan, qn_step *step, gemm_state 
     }
     if (!constant)
         return QN_OK;
+    const uint32_t layout =
+        qn_packing_id(QN_PACKED_F32_GEMM, QN_F32_GEMM_LAYOUT_VERSION, s->igemm.nr, 1);
+    uint32_t alpha;
+    memcpy(&alpha, &s->alpha, sizeof alpha);
+    const size_t numbers[] = {n_b, s->n, s->k, s->trans_b, alpha};
     float *b = NULL;
-    QN_TRY(qn__step_const_f32(plan, step, 1, &b, NULL, error));
-    s->packed = qn__alloc_aligned(ctx, bytes);
-    if (s->packed != NULL)
-        for (size_t i = 0; i < n_b; i++)
-            pack_matrix(s, s->packed + i * s->packed_stride, b + i * s->k * s->n, bias);
-    qn__free(ctx, b);
-    if (s->packed == NULL)
-        return QN_NOMEM(error);
     s->n_packed = n_b;
-    step->packed_bytes = bytes;
-    return QN_OK;
+    QN_TRY(qn__f32_packed_begin(plan, step, layout, numbers, sizeof numbers / sizeof numbers[0],
+                                bias, s->n, bytes, &s->packed, error));
+    if (s->packed.own == NULL)
+        return QN_OK;
+    QN_TRY(qn__step_const_f32(plan, step, 1, &b, NULL, error));
+    for (size_t i = 0; i < n_b; i++)
+        pack_matrix(s, s->packed.own + i * s->packed_stride, b + i * s->k * s->n, bias);
+    qn__free(ctx, b);
+    return qn__prepacked_keep(plan, step, &s->packed.entry, error);
 }
 
 static qn_status new_state(const qn_plan *plan, qn_step *step, gemm_state **out, qn_error *error)
@@ -438,7 +443,7 @@ static qn_status gemm_run(const qn_step *step, const qn_run_env *env, const qn_v
         run_ints(s, env, a, y);
     for (size_t i = 0; i < s->batch && s->ints.data == NULL; i++) {
         const size_t b_at = s->b_at == NULL ? 0 : s->b_at[i];
-        const float *packed = s->packed;
+        const float *packed = s->packed.data;
         if (s->n_packed > 1) {
             packed += b_at / (s->k * s->n == 0 ? 1 : s->k * s->n) * s->packed_stride;
         } else if (s->n_packed == 0) {

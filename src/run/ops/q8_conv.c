@@ -11,6 +11,9 @@
  * most pairs anyway where there are many. With few channels the input may lie as it likes: it is
  * copied value by value. */
 enum { ROWS_MAX_CHANNELS = 256, ROWS_MAX_CHANNELS_PAIRS = 64, ANY_LAYOUT_CHANNELS = 8 };
+/* Such kernels find the most pairs where a window is one tap: windows of up to GATHER_MAX_K values,
+ * in rows of less than a vector, are copied behind the row pointers. */
+enum { GATHER_MAX_K = 128, GATHER_BYTES = 16 };
 
 /* --- preparing ---------------------------------------------------------------------------------*/
 static __attribute__((cold)) void choose_way(qn_q8_conv *s, size_t groups)
@@ -24,6 +27,7 @@ static __attribute__((cold)) void choose_way(qn_q8_conv *s, size_t groups)
     s->packed.kc = s->cin;
     s->way = QN_Q8_TAPS;
     s->fold = 1;
+    s->gathers = false;
     const size_t most = s->packed.kernel.pairs ? ROWS_MAX_CHANNELS_PAIRS : ROWS_MAX_CHANNELS;
     if (s->cin == 1 && s->packed.n == 1 && qn__q8_depthwise_fits(w)) {
         s->way = QN_Q8_DEPTHWISE;
@@ -36,8 +40,11 @@ static __attribute__((cold)) void choose_way(qn_q8_conv *s, size_t groups)
         if (w->ow % 2 == 0 && 2 * w->oc <= s->packed.kernel.nr && w->sw * w->c % 2 == 0 &&
             two < 2 * one)
             s->fold = 2;
-        s->packed.ks = w->kh;
-        s->packed.kc = s->fold == 2 ? two : one;
+        const size_t all = w->kw * w->c < GATHER_BYTES ? w->kh * w->kw * w->c : SIZE_MAX;
+        s->gathers =
+            s->packed.kernel.pairs != NULL && s->fold == 1 && w->kh > 2 && all <= GATHER_MAX_K;
+        s->packed.ks = s->gathers ? 1 : w->kh;
+        s->packed.kc = s->gathers ? qn_round_up(all, kr) : s->fold == 2 ? two : one;
         s->packed.n *= s->fold;
         s->inner.ow /= s->fold;
         s->inner.sw *= s->fold;
@@ -57,7 +64,8 @@ static __attribute__((cold)) void choose_way(qn_q8_conv *s, size_t groups)
 static __attribute__((cold)) size_t row_shift(const qn_q8_conv *s, size_t y)
 {
     const size_t taken = (s->window.kw + (s->fold - 1) * s->window.sw) * s->window.c;
-    return s->way == QN_Q8_ROWS && y % 2 == 1 && taken % 2 == 1 && taken < s->packed.kc;
+    return s->way == QN_Q8_ROWS && !s->gathers && y % 2 == 1 && taken % 2 == 1 &&
+           taken < s->packed.kc;
 }
 
 /* [o][i][kh][kw] to [o][ks][kc], or for depthwise (i = 1) to [kh][kw][o]. */
@@ -67,7 +75,7 @@ static __attribute__((cold)) void reorder(const qn_q8_conv *s, int8_t *to, const
     const bool depthwise = s->way == QN_Q8_DEPTHWISE;
     const size_t stride_o = depthwise ? 1 : s->packed.ks * s->packed.kc;
     const size_t stride_x = depthwise ? w->oc : s->cin;
-    const size_t stride_y = s->way == QN_Q8_ROWS ? s->packed.kc : w->kw * stride_x;
+    const size_t stride_y = s->way == QN_Q8_ROWS && !s->gathers ? s->packed.kc : w->kw * stride_x;
     for (size_t f = 0; f < s->fold; f++, to += w->oc * stride_o + w->sw * stride_x) {
         const int8_t *from = values;
         for (size_t o = 0; o < w->oc; o++)
@@ -102,7 +110,7 @@ static __attribute__((cold)) bool repeat_numbers(const qn_context *ctx, qn_q8_co
 }
 
 /* The numbers of the columns of the product. */
-static __attribute__((cold)) qn_requant columns_of(const qn_q8_conv *s, const qn_requant *requant)
+static qn_requant columns_of(const qn_q8_conv *s, const qn_requant *requant)
 {
     qn_requant out = *requant;
     if (s->fold > 1) {
@@ -117,7 +125,7 @@ static __attribute__((cold)) qn_status make_taps(const qn_context *ctx, qn_q8_co
                                                  qn_error *error)
 {
     const qn_window *const w = &s->inner;
-    s->taps = qn__calloc(ctx, s->packed.ks, sizeof *s->taps);
+    s->taps = qn__calloc(ctx, w->kh * w->kw, sizeof *s->taps);
     s->spans = qn__calloc(ctx, w->kw, sizeof *s->spans);
     s->zeros = qn__alloc(ctx, s->packed.kc);
     if (s->taps == NULL || s->spans == NULL || s->zeros == NULL)
@@ -139,6 +147,12 @@ static __attribute__((cold)) bool reserve(qn_step *step, size_t *at, size_t byte
            qn_add_size(&step->scratch_bytes, step->scratch_bytes, bytes);
 }
 
+/* What the last window's rows may end behind the last pixel. */
+static size_t slack_bytes(const qn_q8_conv *s)
+{
+    return s->gathers ? GATHER_BYTES : s->packed.kernel.kr;
+}
+
 static __attribute__((cold)) bool reserve_scratch(qn_step *step, qn_q8_conv *s)
 {
     const qn_window *const w = &s->window, *const p = &s->inner;
@@ -147,8 +161,7 @@ static __attribute__((cold)) bool reserve_scratch(qn_step *step, qn_q8_conv *s)
         if (!qn_mul_size(&s->slack_at, p->h, p->w) ||
             !qn_mul_size(&s->slack_at, s->slack_at, p->c) ||
             !qn_mul_size(&s->slack_at, s->slack_at, p->n) ||
-            !qn_add_size(&bytes, s->slack_at,
-                         QN_Q8_ROWS_FRONT + s->packed.kernel.kr + w->pl * w->c) ||
+            !qn_add_size(&bytes, s->slack_at, QN_Q8_ROWS_FRONT + slack_bytes(s) + w->pl * w->c) ||
             !reserve(step, &s->padded_at, bytes))
             return false;
     }
@@ -188,10 +201,7 @@ static __attribute__((cold)) qn_status pack(const qn_plan *plan, qn_step *step, 
         values = own = ordered;
     }
     if (s->way == QN_Q8_DEPTHWISE) {
-        status = qn__q8_depthwise_prepare(ctx, &s->window, step->kernels, values, x, requant,
-                                          &s->depthwise, error);
-        step->packed_bytes = s->depthwise.bytes;
-        step->kernel_name = step->kernels->q8_dwconv.name;
+        status = qn__q8_depthwise_prepare(plan, step, values, requant, &s->depthwise, error);
     } else {
         const qn_q8_strides strides = strides_of(s);
         const qn_requant columns = columns_of(s, requant);
@@ -211,7 +221,9 @@ __attribute__((cold)) bool qn__q8_conv_find(const qn_plan *plan, const qn_step *
     out->packed.kernel = step->kernels->q8_igemm;
     choose_way(out, groups);
     const qn_q8_strides strides = strides_of(out);
-    if (out->way == QN_Q8_DEPTHWISE || !repeat_numbers(qn__plan_context(plan), out, requant))
+    if (out->way == QN_Q8_DEPTHWISE)
+        return qn__q8_depthwise_find(plan, step, window, x, requant, &out->depthwise);
+    if (!repeat_numbers(qn__plan_context(plan), out, requant))
         return false;
     const qn_requant columns = columns_of(out, requant);
     return qn__q8_find(plan, step, x, &columns, &strides, &out->packed);
@@ -225,9 +237,13 @@ __attribute__((cold)) qn_status qn__q8_conv_prepare(const qn_plan *plan, qn_step
     const qn_context *const ctx = qn__plan_context(plan);
     if (out->fold > 1 && out->scale == NULL)
         return QN_NOMEM(error);
-    if (out->packed.data == NULL)
+    if (out->packed.data == NULL && out->depthwise.bias == NULL)
         QN_TRY(pack(plan, step, out, x, weights, requant, error));
-    if (out->way != QN_Q8_DEPTHWISE) {
+    if (out->way == QN_Q8_DEPTHWISE) {
+        step->packed_bytes = out->depthwise.entry.bytes;
+        step->mapped_bytes = out->depthwise.memory == NULL ? out->depthwise.entry.bytes : 0;
+        step->kernel_name = step->kernels->q8_dwconv.name;
+    } else {
         step->packed_bytes = out->packed.bytes;
         step->weights = out->packed.data;
         step->mapped_bytes = out->packed.own == NULL ? out->packed.bytes : 0;
@@ -283,6 +299,23 @@ static void tap_rows(const qn_q8_job *job, size_t group, size_t m0, size_t mr, c
                  a);
 }
 
+/* Copies whole windows, of three rows or more, behind the pointers to their first rows, which then
+ * point there. */
+static void gather(const qn_q8_conv *s, const uint8_t **a, size_t mr, size_t mr_max)
+{
+    const size_t row = s->window.kw * s->window.c, kh = s->window.kh, kc = s->packed.kc;
+    const size_t pitch = (size_t)s->taps[1];
+    uint8_t *to = (uint8_t *)(void *)(a + mr_max);
+    for (size_t r = 0; r < mr; r++, to += kc) {
+        const uint8_t *const from = a[r];
+        a[r] = to;
+        memcpy(to, from, GATHER_BYTES);
+        memcpy(to + row, from + pitch, GATHER_BYTES);
+        for (size_t i = 2; i < kh; i++)
+            memcpy(to + i * row, from + i * pitch, GATHER_BYTES);
+    }
+}
+
 /* With QN_Q8_ROWS no tap leaves the buffer: those of the first one, moved. */
 static void buffer_rows(const qn_q8_job *job, size_t group, size_t m0, size_t mr, const uint8_t **a)
 {
@@ -305,6 +338,8 @@ static void buffer_rows(const qn_q8_job *job, size_t group, size_t m0, size_t mr
         }
     }
     const size_t end = qn_q8_rows_end(&job->packed->kernel, mr);
+    if (s->gathers)
+        gather(s, a, mr, mr_max);
     qn__repeat_last(a, 1, mr, end, mr_max);
     for (size_t p = 1; p < job->packed->ks; p++) {
         const uintptr_t tap = (uintptr_t)s->taps[p];
@@ -374,8 +409,7 @@ void qn__q8_conv_run(const qn_q8_conv *s, const qn_run_env *env, const qn_view *
         memset(padded - QN_Q8_ROWS_FRONT, s->zero, QN_Q8_ROWS_FRONT + w->pl * w->c);
         pad_call pad = {w, &s->inner, x, padded, s->zero, in->layout == QN_LAYOUT_CHANNELS_LAST};
         qn__parallel(env->pool, pad_row, &pad, w->n * s->inner.h);
-        /* The last window's run may end behind the last pixel. */
-        memset(padded + s->slack_at, s->zero, s->packed.kernel.kr);
+        memset(padded + s->slack_at, s->zero, slack_bytes(s));
         x = padded;
     }
     const conv_call call = {s, x};

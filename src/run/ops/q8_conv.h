@@ -22,12 +22,14 @@ typedef struct qn_q8_conv {
     /* QN_Q8_ROWS: neighbouring outputs that are one of so many times the channels, because a panel
      * of weights is at most half full: weights are repeated where the next window lies. */
     size_t fold;
+    /* QN_Q8_ROWS: a window of few values is one tap, copied by who makes row pointers. */
+    bool gathers;
     float *scale;         /* [fold * oc] or NULL; bias and fixed behind it */
     int32_t *bias;        /* or NULL */
     qn_multiplier *fixed; /* or NULL */
     bool direct;          /* output pixel i reads input pixel i */
     qn_q8_packed packed;
-    ptrdiff_t *taps;    /* [ks] offsets of taps from a window's first element */
+    ptrdiff_t *taps;    /* offsets of taps from a window's first element */
     qn_tap_span *spans; /* [inner.kw] */
     uint8_t *zeros;     /* [kc] zero points */
     uint8_t zero;       /* their byte */

@@ -11,14 +11,19 @@
 #include <string.h>
 
 /* Bytes of copied rows, within the first-level cache; rows of them; rows of outputs computed at
- * once; taps of a window along an axis. */
-enum { ROOM = 32 << 10, SLOTS = 40, ROWS = 8, TAPS = 32 };
+ * once; taps of a window along an axis. In place more rows, of few bytes, are computed at once. */
+enum { ROOM = 32 << 10, SLOTS = 40, ROWS = 8, SMALL_ROWS = 28, TAPS = 32 };
 /* Rows lie at multiples of this; copying writes up to COPY_OVER bytes behind a row. */
 enum { ALIGN = 64, COPY_OVER = 16 };
 /* More channels than this are not taken at once where rows are long, and fewer never. */
 enum { MANY_CHANNELS = 256, MIN_CHANNELS = 16, FOLD_MOST = 16, TASKS_PER_THREAD = 4 };
+/* Sums of products of so many taps stay below 2^22. */
+enum { SHORT_TAPS = 128 };
 /* Fewer rows are no task of their own where none are copied. */
 enum { MIN_ROWS = 3 };
+
+/* Of what model files hold: numbers as qn_q8_depthwise says, behind each other. */
+enum { QN_Q8_DWCONV_LAYOUT_VERSION = 1 };
 
 /* --- preparing ---------------------------------------------------------------------------------*/
 /* Input columns under n outputs. */
@@ -97,12 +102,12 @@ static size_t fixed_channels(const qn_q8_depthwise *d, size_t channels)
     return block < channels ? block : channels;
 }
 
-__attribute__((cold)) qn_status
-qn__q8_depthwise_prepare(const qn_context *ctx, const qn_window *window, const qn_kernels *kernels,
-                         const int8_t *weights, const qn_qparams *x, const qn_requant *requant,
-                         qn_q8_depthwise *out, qn_error *error)
+/* Everything but what files hold; false: too large, or no memory. */
+static __attribute__((cold)) bool begin(const qn_context *ctx, const qn_window *window,
+                                        const qn_kernels *kernels, const qn_qparams *x,
+                                        const qn_requant *requant, qn_q8_depthwise *out)
 {
-    const size_t c = window->c, taps = window->kh * window->kw;
+    const size_t c = window->c;
     *out = (qn_q8_depthwise){.window = *window,
                              .kernel = kernels->q8_dwconv,
                              .format = qn__q8_format(requant),
@@ -120,45 +125,84 @@ qn__q8_depthwise_prepare(const qn_context *ctx, const qn_window *window, const q
                     (requant->fixed == NULL ||
                      window->ow * qn_q8_sums_stride(fixed_channels(out, c)) <= QN_Q8_SUMS);
     out->right = after == 1;
-    const size_t all = out->fold * c;
-    if (!qn_mul_size(&out->bytes, all,
-                     taps + sizeof(qn_multiplier) + sizeof(int32_t) + sizeof(float)))
-        return QN_NOMEM(error);
-    out->memory = qn__alloc(ctx, out->bytes);
-    if (out->memory == NULL)
-        return QN_NOMEM(error);
-    qn_multiplier *const fixed = out->memory;
-    out->bias = (int32_t *)(fixed + all);
-    out->scale = (float *)(out->bias + all);
-    out->weights = (int8_t *)(out->scale + all);
-    const uint32_t zero = out->zero ^ out->flip;
-    const int64_t most = (1 << 23) - (int64_t)taps * UINT8_MAX * 128;
+    if (requant->fixed != NULL) {
+        out->fixed.columns = out->multipliers =
+            qn__calloc(ctx, out->fold * c, sizeof *out->multipliers);
+        for (size_t i = 0; out->multipliers != NULL && i < out->fold * c; i++)
+            out->multipliers[i] = requant->fixed[i % c];
+        if (out->multipliers == NULL)
+            return false;
+    }
     out->format.small_scales = true;
-    out->format.rectified = requant->lo == requant->zero;
+    for (size_t i = 0; i < c; i++)
+        out->format.small_scales &= requant->scale[i] > -1.0f && requant->scale[i] < 1.0f;
+    return qn_mul_size(&out->entry.bytes, out->fold * c,
+                       window->kh * window->kw + sizeof(int32_t) + sizeof(float));
+}
+
+static void set_numbers(qn_q8_depthwise *d, const void *memory)
+{
+    const size_t all = d->fold * d->window.c;
+    d->bias = memory;
+    d->scale = (const float *)(d->bias + all);
+    d->weights = (const int8_t *)(d->scale + all);
+    d->format.short_sums = d->window.kh * d->window.kw <= SHORT_TAPS;
+    for (size_t i = 0; i < all; i++)
+        d->format.short_sums &=
+            d->scale[i] > 0.0f && d->bias[i] >= -(1 << 22) && d->bias[i] <= 1 << 22;
+}
+
+__attribute__((cold)) bool qn__q8_depthwise_find(const qn_plan *plan, const qn_step *step,
+                                                 const qn_window *window, const qn_qparams *x,
+                                                 const qn_requant *requant, qn_q8_depthwise *out)
+{
+    const size_t numbers[] = {window->c, 1, window->kh, window->kw};
+    if (!begin(qn__plan_context(plan), window, step->kernels, x, requant, out))
+        return false;
+    out->entry.layout =
+        qn_packing_id(QN_PACKED_Q8_DWCONV, QN_Q8_DWCONV_LAYOUT_VERSION, 0, out->fold);
+    if (!qn__q8_look_up(plan, step, x, requant, numbers, sizeof(numbers) / sizeof(numbers[0]),
+                        &out->entry))
+        return false;
+    set_numbers(out, out->entry.data);
+    return true;
+}
+
+__attribute__((cold)) qn_status qn__q8_depthwise_prepare(const qn_plan *plan, const qn_step *step,
+                                                         const int8_t *weights,
+                                                         const qn_requant *requant,
+                                                         qn_q8_depthwise *out, qn_error *error)
+{
+    const size_t c = out->window.c, taps = out->window.kh * out->window.kw, all = out->fold * c;
+    if (out->entry.bytes == 0)
+        return QN_NOMEM(error);
+    int32_t *const bias = out->memory = qn__alloc(qn__plan_context(plan), out->entry.bytes);
+    if (bias == NULL)
+        return QN_NOMEM(error);
+    float *const scale = (float *)(bias + all);
+    int8_t *const to = (int8_t *)(scale + all);
+    const uint32_t zero = out->zero ^ out->flip;
     for (size_t i = 0; i < all; i++) {
         uint32_t sum = 0;
         for (size_t t = 0; t < taps; t++) {
-            out->weights[t * all + i] = weights[t * c + i % c];
+            to[t * all + i] = weights[t * c + i % c];
             sum += (uint32_t)weights[t * c + i % c];
         }
-        const uint32_t bias = requant->bias != NULL ? (uint32_t)requant->bias[i % c] : 0;
-        out->bias[i] = (int32_t)(bias - zero * sum);
-        out->scale[i] = requant->scale[i % c];
-        if (requant->fixed != NULL)
-            fixed[i] = requant->fixed[i % c];
-        out->format.small_scales &= out->scale[i] > -1.0f && out->scale[i] < 1.0f;
-        out->format.rectified &=
-            out->scale[i] >= 0.0f && out->bias[i] > -most && out->bias[i] < most;
+        bias[i] =
+            (int32_t)((requant->bias != NULL ? (uint32_t)requant->bias[i % c] : 0) - zero * sum);
+        scale[i] = requant->scale[i % c];
     }
-    if (requant->fixed != NULL)
-        out->fixed.columns = fixed;
-    return QN_OK;
+    set_numbers(out, bias);
+    out->entry.data = out->memory;
+    return qn__prepacked_keep(plan, step, &out->entry, error);
 }
 
 __attribute__((cold)) void qn__q8_depthwise_free(const qn_context *ctx, qn_q8_depthwise *depthwise)
 {
     qn__free(ctx, depthwise->memory);
+    qn__free(ctx, depthwise->multipliers);
     depthwise->memory = NULL;
+    depthwise->multipliers = NULL;
 }
 
 /* --- running -----------------------------------------------------------------------------------*/
@@ -386,7 +430,9 @@ static void run_in_place(const depthwise_call *call, size_t image, size_t y0, si
     const size_t in_col[] = {0, w->c, 2 * w->c};
     const uint8_t *const input = call->in + image * w->h * width + c0;
     uint8_t outside[ROOM];
-    const uint8_t *in[3 * ROWS];
+    const uint8_t *in[3 * SMALL_ROWS];
+    const size_t fit = ROOM / (w->sh * width);
+    const size_t most = fit < ROWS ? ROWS : fit < SMALL_ROWS ? fit : SMALL_ROWS;
     qn_q8_dwconv_args args = {
         .n = w->ow,
         .channels = (share + 1 == call->shares ? w->c : c1) - c0,
@@ -409,11 +455,12 @@ static void run_in_place(const depthwise_call *call, size_t image, size_t y0, si
     if (y0 * w->sh < w->pt || (y1 - 1) * w->sh + 3 > w->h + w->pt)
         memset(outside, d->zero, width);
     for (size_t y = y0; y < y1; y += args.rows) {
-        args.rows = y1 - y < ROWS ? y1 - y : ROWS;
-        for (size_t i = 0; i < 3 * args.rows; i++) {
-            const size_t row = (y + i / 3) * w->sh + i % 3 - w->pt; /* before the first: huge */
-            in[i] = row < w->h ? input + row * width : outside;
-        }
+        args.rows = y1 - y < most ? y1 - y : most;
+        const uint8_t **at = in;
+        size_t row = y * w->sh - w->pt; /* before the first: huge */
+        for (size_t r = 0; r < args.rows; r++, row += w->sh)
+            for (size_t i = row; i != row + 3; i++)
+                *at++ = i < w->h ? input + i * width : outside;
         args.out = call->out + ((image * w->oh + y) * args.out_row + c0) * elem;
         call_kernel(d, &args);
     }

@@ -16,21 +16,25 @@ typedef struct qn_q8_depthwise {
     size_t slots, ring;    /* copied rows; whether they stay until they are overwritten */
     size_t rows;           /* of outputs computed together */
     bool in_place, right;  /* nothing is copied; whether the last window ends behind its row */
-    void *memory;
-    size_t bytes;
-    int32_t *bias;        /* [fold * c], with what the zero point adds */
-    float *scale;         /* [fold * c] */
-    qn_q8_by_fixed fixed; /* columns: [fold * c] */
-    int8_t *weights;      /* [taps][fold * c] */
+    void *memory;          /* own, of what follows; NULL: a model file's */
+    qn_multiplier *multipliers; /* own: of fixed, or NULL */
+    qn_packed_entry entry;      /* what files keep it under; bytes: its size */
+    const int32_t *bias;        /* [fold * c], with what the zero point adds */
+    const float *scale;         /* [fold * c] */
+    qn_q8_by_fixed fixed;       /* columns: [fold * c] */
+    const int8_t *weights;      /* [taps][fold * c] */
 } qn_q8_depthwise;
 
 /* Whether windows are small enough for qn__q8_depthwise_run's memory. */
 bool qn__q8_depthwise_fits(const qn_window *window);
-/* weights: [taps][c]. All is copied. */
-qn_status qn__q8_depthwise_prepare(const qn_context *ctx, const qn_window *window,
-                                   const qn_kernels *kernels, const int8_t *weights,
-                                   const qn_qparams *x, const qn_requant *requant,
-                                   qn_q8_depthwise *out, qn_error *error);
+/* What the model file has packed of constant input 1 of the node; false: it has not. Begins `out`
+ * either way. */
+bool qn__q8_depthwise_find(const qn_plan *plan, const qn_step *step, const qn_window *window,
+                           const qn_qparams *x, const qn_requant *requant, qn_q8_depthwise *out);
+/* After that. weights: [taps][c]. All is copied. */
+qn_status qn__q8_depthwise_prepare(const qn_plan *plan, const qn_step *step, const int8_t *weights,
+                                   const qn_requant *requant, qn_q8_depthwise *out,
+                                   qn_error *error);
 void qn__q8_depthwise_run(const qn_q8_depthwise *depthwise, const void *in, void *out,
                           qn_pool *pool);
 void qn__q8_depthwise_free(const qn_context *ctx, qn_q8_depthwise *depthwise);

@@ -2,8 +2,6 @@
 
 #include "core/alloc.h"
 #include "core/checked.h"
-#include "ir/packed.h"
-#include "run/packing.h"
 
 #include <string.h>
 
@@ -68,16 +66,16 @@ __attribute__((cold)) bool qn__q8_set_sizes(qn_q8_packed *out, const qn_qparams 
 }
 
 /* Whether no sum of a column, which begins with its base, can reach 2^23 whatever is multiplied. */
-static __attribute__((cold)) bool rectified(const qn_q8_packed *p, const qn_requant *requant)
+static __attribute__((cold)) bool has_short_sums(const qn_q8_packed *p, const qn_requant *requant)
 {
     const size_t k = p->ks * p->kc, most = (1u << 23) / (UINT8_MAX * 128);
-    bool fine = requant->lo == requant->zero && requant->dtype != QN_DTYPE_F32 && k <= most;
+    bool fine = requant->dtype != QN_DTYPE_F32 && k <= most;
     for (size_t i = 0; fine && i < p->groups * p->n; i++) {
         const size_t panel = i % p->n / p->kernel.nr, column = i % p->n % p->kernel.nr;
         int32_t base;
         memcpy(&base, p->data + i / p->n * p->group_bytes + panel * p->panel_bytes + 4 * column, 4);
         const int64_t high = base < 0 ? -(int64_t)base : base;
-        fine = requant->scale[i] >= 0.0f && high + (int64_t)k * UINT8_MAX * 128 < 1 << 23;
+        fine = requant->scale[i] > 0.0f && high + (int64_t)k * UINT8_MAX * 128 < 1 << 23;
     }
     return fine;
 }
@@ -85,101 +83,48 @@ static __attribute__((cold)) bool rectified(const qn_q8_packed *p, const qn_requ
 /* --- packed ahead of time --------------------------------------------------------------------- */
 enum { PACKED_SAFE = 1 }; /* qn_packed_entry.flags */
 
-static __attribute__((cold)) uint64_t mix(uint64_t key, uint64_t value)
+__attribute__((cold)) bool qn__q8_look_up(const qn_plan *plan, const qn_step *step,
+                                          const qn_qparams *x, const qn_requant *requant,
+                                          const size_t *numbers, size_t n_numbers,
+                                          qn_packed_entry *entry)
 {
-    key = (key ^ value) * 0x9E3779B97F4A7C15u;
-    return key ^ key >> 29;
-}
-
-static __attribute__((cold)) uint64_t mix_words(uint64_t key, const void *data, size_t count)
-{
-    const uint8_t *const bytes = data;
-    for (size_t i = 0; i < count; i++) {
-        uint32_t word;
-        memcpy(&word, bytes + 4 * i, 4);
-        key = mix(key, word);
+    const qn_tensor *const w = qn__step_input(step, 1);
+    if (w->type.kind != QN_TYPE_QUANT || step->node->op == QN_OP_CONV_TRANSPOSE ||
+        !qn__q8_activations(plan, x) || !qn__prepacked_wanted(plan, step, entry->layout)) {
+        entry->layout = 0;
+        return false;
     }
-    return key;
-}
-
-/* Packed bytes of a constant are kept under what describes them only where a node packs it once. */
-static __attribute__((cold)) bool may_share(const qn_step *step, const qn_tensor *w)
-{
-    return w->type.kind == QN_TYPE_QUANT && step->node->op != QN_OP_CONV_TRANSPOSE;
-}
-
-/* All that the packed bytes depend on, apart from the weights' own. */
-static __attribute__((cold)) uint64_t packed_key(const qn_tensor *w, const qn_qparams *x,
-                                                 const qn_requant *requant,
-                                                 const qn_q8_strides *strides,
-                                                 const qn_q8_packed *p)
-{
-    const size_t columns = p->n * p->groups;
     const qn_quant *const q = w->type.quant;
-    const uint64_t sizes[] = {p->n,
-                              p->kc,
-                              p->ks,
-                              p->groups,
-                              strides->group,
-                              strides->n,
-                              strides->p,
-                              strides->k,
-                              (uint32_t)x->zero,
-                              p->flip,
-                              w->type.dtype == QN_DTYPE_I8,
-                              qn__dtype_bits(w->type.dtype),
-                              w->rank};
-    uint64_t key = 0;
-    for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++)
-        key = mix(key, sizes[i]);
-    for (size_t i = 0; i < w->rank; i++)
-        key = mix(key, (uint64_t)w->dims[i].value);
-    key = mix_words(key, requant->scale, columns);
-    key = requant->bias != NULL ? mix_words(key, requant->bias, columns) : mix(key, 0);
-    return q->zero_points != NULL ? mix_words(mix(key, 1), q->zero_points, q->n_scales) : key;
+    const size_t columns = numbers[0] * numbers[1];
+    const uint32_t zero = (uint32_t)x->zero << 1 | (x->dtype == QN_DTYPE_I8);
+    uint64_t key = qn__prepacked_key(w, numbers, n_numbers, requant->bias, columns);
+    key = qn__prepacked_mix(qn__prepacked_mix(key, &zero, 1), requant->scale, columns);
+    if (q->zero_points != NULL)
+        key = qn__prepacked_mix(~key, q->zero_points, q->n_scales);
+    entry->key = key;
+    return qn__prepacked_find(plan, step, entry);
 }
 
 __attribute__((cold)) bool qn__q8_find(const qn_plan *plan, const qn_step *step,
                                        const qn_qparams *x, const qn_requant *requant,
                                        const qn_q8_strides *strides, qn_q8_packed *out)
 {
-    const qn_tensor *const w = qn__step_input(step, 1);
-    const qn_packed_store *const store = qn__plan_packed(plan);
-    const uint32_t layout = qn_q8_gemm_layout(&out->kernel);
-    if (qn__plan_get_options(plan)->collect != NULL) /* which wants them made */
+    const size_t numbers[] = {out->groups,    out->n,     out->kc,    out->ks,
+                              strides->group, strides->n, strides->p, strides->k};
+    if (!qn__q8_set_sizes(out, x, requant))
         return false;
-    if (!may_share(step, w) || !qn__q8_activations(plan, x) ||
-        !qn__packed_known(store, w->constant->data, layout) || !qn__q8_set_sizes(out, x, requant))
-        return false;
-    const uint64_t key = packed_key(w, x, requant, strides, out);
-    const qn_packed_entry *const e = qn__packed_find(store, w->constant->data, layout, key);
-    if (e == NULL || e->bytes != out->bytes || (uintptr_t)e->data % 64 != 0)
+    out->entry = (qn_packed_entry){.layout = qn_q8_gemm_layout(&out->kernel), .bytes = out->bytes};
+    if (!qn__q8_look_up(plan, step, x, requant, numbers, sizeof(numbers) / sizeof(numbers[0]),
+                        &out->entry))
         return false;
     for (size_t g = 0; g < out->groups; g++)
-        if (!qn__q8_gemm_packed_ok((const uint8_t *)e->data + g * out->group_bytes, out->n, out->kc,
-                                   out->ks, &out->kernel))
+        if (!qn__q8_gemm_packed_ok(out->entry.data + g * out->group_bytes, out->n, out->kc, out->ks,
+                                   &out->kernel))
             return false;
-    out->data = e->data;
-    out->safe = (e->flags & PACKED_SAFE) != 0;
-    out->rectified = rectified(out, requant);
+    out->data = out->entry.data;
+    out->safe = (out->entry.flags & PACKED_SAFE) != 0;
+    out->short_sums = has_short_sums(out, requant);
     return true;
-}
-
-static __attribute__((cold)) bool collect(const qn_plan *plan, const qn_step *step,
-                                          const qn_qparams *x, const qn_requant *requant,
-                                          const qn_q8_strides *strides, const qn_q8_packed *p)
-{
-    const qn_tensor *const w = qn__step_input(step, 1);
-    qn_packed_list *const list = qn__plan_get_options(plan)->collect;
-    if (list == NULL || !may_share(step, w))
-        return true;
-    const qn_packed_entry entry = {.weights = w->constant->data,
-                                   .key = packed_key(w, x, requant, strides, p),
-                                   .layout = qn_q8_gemm_layout(&p->kernel),
-                                   .flags = p->safe ? PACKED_SAFE : 0,
-                                   .data = p->data,
-                                   .bytes = p->bytes};
-    return qn__packed_list_add(list, &entry);
 }
 
 /* Packs every group, with or without pairs; base: room for numbers of columns. Whether the weights
@@ -229,8 +174,10 @@ __attribute__((cold)) qn_status qn__q8_pack(const qn_plan *plan, const qn_step *
     if (!out->safe && out->kernel.pairs != NULL)
         pack_all(out, w, x, requant, strides, base, false);
     qn__free(ctx, base);
-    out->rectified = rectified(out, requant);
-    return collect(plan, step, x, requant, strides, out) ? QN_OK : QN_NOMEM(error);
+    out->short_sums = has_short_sums(out, requant);
+    out->entry.data = out->data;
+    out->entry.flags = out->safe ? PACKED_SAFE : 0;
+    return qn__prepacked_keep(plan, step, &out->entry, error);
 }
 
 __attribute__((cold)) void qn__q8_packed_free(const qn_context *ctx, qn_q8_packed *packed)
@@ -549,7 +496,7 @@ void qn__q8_run(const qn_q8_job *job, qn_pool *pool)
         return;
     qn_q8_job copy = *job;
     copy.out.small_scales = job->packed->small_scales;
-    copy.out.rectified = job->packed->rectified;
+    copy.out.short_sums = job->packed->short_sums;
     blocks b = plan_blocks(&copy, qn__pool_size(pool));
     qn__parallel(pool, run_task, &b, b.row_blocks * b.column_blocks * job->packed->groups);
 }

@@ -5,6 +5,7 @@
 #define QN_RUN_OPS_Q8_RUN_H
 
 #include "run/ops/qweights.h"
+#include "run/prepacked.h"
 
 /* Kernels of up to this many taps times rows keep their row pointers on the stack. */
 #define QN_Q8_STACK_ROWS 2048
@@ -23,6 +24,13 @@ static inline uint8_t qn_q8_zero_byte(const qn_qparams *x)
 {
     return (uint8_t)x->zero;
 }
+/* Bytes packed for such columns (numbers: groups, columns of one, and whatever else the bytes
+ * depend on) that the model file has under the entry's layout; false: it has not. Then the entry
+ * says what they may be kept under. Only of constants that a node packs once, with these
+ * activations. */
+bool qn__q8_look_up(const qn_plan *plan, const qn_step *step, const qn_qparams *x,
+                    const qn_requant *requant, const size_t *numbers, size_t n_numbers,
+                    qn_packed_entry *entry);
 /* Output format of a requantization. */
 qn_q8_out qn__q8_format(const qn_requant *requant);
 
@@ -56,8 +64,9 @@ typedef struct qn_q8_packed {
     size_t bytes, group_bytes, panel_bytes;
     size_t n, kc, ks, groups;
     uint8_t flip;
-    bool safe, small_scales, rectified; /* as the kernel has them */
+    bool safe, small_scales, short_sums; /* as the kernel has them */
     qn_q8_igemm kernel;
+    qn_packed_entry entry; /* what files keep it under */
 } qn_q8_packed;
 /* Sizes, flip and small_scales from what the caller has set (n, kc, ks, groups, kernel); false:
  * too large. */
@@ -71,8 +80,8 @@ typedef struct qn_q8_strides {
 qn_status qn__q8_pack(const qn_plan *plan, const qn_step *step, const qn_qparams *x,
                       const qn_requant *requant, const int8_t *w, const qn_q8_strides *strides,
                       qn_q8_packed *out, qn_error *error);
-/* The same from what the model file has packed of constant input 1 of the node; false: it has not.
- */
+/* The same from what the model file has packed of constant input 1 of the node; false: it has not,
+ * and what qn__q8_pack makes is kept where packed weights are gathered. */
 bool qn__q8_find(const qn_plan *plan, const qn_step *step, const qn_qparams *x,
                  const qn_requant *requant, const qn_q8_strides *strides, qn_q8_packed *out);
 void qn__q8_packed_free(const qn_context *ctx, qn_q8_packed *packed);
@@ -85,7 +94,7 @@ typedef struct qn_q8_job {
     qn_q8_out out;
     qn_q8_by_fixed fixed; /* of all groups' columns */
     /* Writes ks groups of kernel->mr row pointers for output rows m0 .. m0 + mr, entries from mr on
-     * repeating a valid row. */
+     * repeating a valid row. Without row_buffer there is room for QN_Q8_STACK_ROWS pointers. */
     void (*rows)(const struct qn_q8_job *job, size_t group, size_t m0, size_t mr,
                  const uint8_t **a);
     const void *ctx; /* of rows */

@@ -1,6 +1,6 @@
 /* Quantized element operators. Unary ones are tables over the 256 bytes; Sub and Mul are computed
- * on real values of both bytes and quantized, Add in steps of its result; Concat moves bytes
- * through a table per input; Softmax is computed on real values. */
+ * on real values of both bytes and quantized, Add in steps of its result; Softmax is computed on
+ * real values. */
 #include "run/nd.h"
 #include "run/ops/broadcast.h"
 #include "run/ops/qweights.h"
@@ -418,119 +418,6 @@ static qn_status run_binary(const qn_step *step, const qn_run_env *env, const qn
     return QN_OK;
 }
 
-/* --- Concat ---------------------------------------------------------------------------------- */
-typedef struct qconcat_part {
-    uint8_t bytes[256]; /* by the part's byte */
-    bool same;          /* every byte stays what it is */
-} qconcat_part;
-
-typedef struct qconcat_state {
-    size_t axis;
-    qn_q8_table_fn table;
-    qconcat_part parts[];
-} qconcat_state;
-
-static qn_status prepare_concat(const qn_plan *plan, qn_step *step, qn_error *error)
-{
-    const qn_node *const node = step->node;
-    const qn_tensor *const y = node->outputs[0];
-    int64_t axis = qn__attr_int(node, "axis", 0);
-    axis += axis < 0 ? y->rank : 0;
-    if (axis < 0 || axis >= y->rank)
-        return qn__step_fail(step, error, QN_CORRUPT, "axis out of range");
-    qn_qparams to;
-    QN_TRY(qn__qparams_read(step, y, &to, error));
-    qconcat_state *const s = qn__calloc(qn__plan_context(plan), 1,
-                                        sizeof(*s) + (size_t)node->n_inputs * sizeof(s->parts[0]));
-    if (s == NULL)
-        return QN_NOMEM(error);
-    s->axis = (size_t)axis;
-    s->table = step->kernels->q8_table.fn;
-    size_t last = 0, total = 0;
-    uint64_t joins = 0;
-    qn_status status = QN_OK;
-    int64_t sum = 0;
-    for (uint32_t i = 0; i < node->n_inputs && status == QN_OK; i++) {
-        const qn_tensor *const x = node->inputs[i];
-        qn_qparams from;
-        bool fits = x != NULL && x->rank == y->rank;
-        for (size_t d = 0; fits && d < y->rank; d++)
-            fits = d == s->axis || x->dims[d].value == y->dims[d].value;
-        status = fits ? qn__qparams_read(step, x, &from, error)
-                      : qn__step_fail(step, error, QN_CORRUPT, "part %u does not fit", (unsigned)i);
-        if (status != QN_OK)
-            break;
-        if (!qn__table_requantize(s->parts[i].bytes, &from, &to, qn__plan_requantize(plan))) {
-            status = qn__qfixed(plan, step, (double)from.scale / (double)to.scale, NULL, error);
-            break;
-        }
-        s->parts[i].same = true;
-        for (size_t k = 0; k < 256; k++)
-            s->parts[i].same &= s->parts[i].bytes[k] == k;
-        joins |= (uint64_t)s->parts[i].same << i;
-        sum += x->dims[s->axis].value;
-        total += qn__tensor_elements(x);
-        last += step->in_layout[i] == QN_LAYOUT_CHANNELS_LAST ? qn__tensor_elements(x) : 0;
-    }
-    if (status == QN_OK && sum != y->dims[s->axis].value)
-        status = qn__step_fail(step, error, QN_CORRUPT, "parts do not make up the output");
-    if (status != QN_OK) {
-        qn__free(qn__plan_context(plan), s);
-        return status;
-    }
-    const qn_layout layout = last * 2 > total ? QN_LAYOUT_CHANNELS_LAST : QN_LAYOUT_ROW_MAJOR;
-    for (uint32_t i = 0; i < node->n_inputs; i++)
-        step->in_layout[i] = layout;
-    step->out_layout[0] = layout;
-    step->joins = joins;
-    step->join_axis = (uint8_t)s->axis;
-    step->state = s;
-    return QN_OK;
-}
-
-typedef struct qconcat_job {
-    const qconcat_state *s;
-    const qn_view *parts, *whole;
-    uint32_t n;
-} qconcat_job;
-
-static void concat_rows(void *arg, size_t begin, size_t end)
-{
-    const qconcat_job *const job = arg;
-    const qn_view *const out = job->whole;
-    const qn_axis_view whole = qn__axis_view(out->rank, out->dims, out->layout, job->s->axis);
-    size_t at = 0;
-    for (uint32_t k = 0; k < job->n; k++) {
-        const qn_view *const part = &job->parts[k];
-        const qn_axis_view v = qn__axis_view(part->rank, part->dims, part->layout, job->s->axis);
-        const qconcat_part *const table = &job->s->parts[k];
-        const size_t n = v.axis * v.inner;
-        uint8_t *const place = (uint8_t *)out->data + at;
-        at += n;
-        if (n == 0 || place == part->data)
-            continue;
-        for (size_t o = begin; o < end; o++) {
-            const uint8_t *const src = (const uint8_t *)part->data + o * n;
-            uint8_t *const dst = place + o * whole.axis * whole.inner;
-            if (table->same) {
-                memcpy(dst, src, n);
-                continue;
-            }
-            job->s->table(table->bytes, src, dst, n);
-        }
-    }
-}
-
-static qn_status run_concat(const qn_step *step, const qn_run_env *env, const qn_view *in,
-                            const qn_view *out, qn_error *error)
-{
-    (void)error;
-    qconcat_job job = {step->state, in, out, step->node->n_inputs};
-    const qn_axis_view v = qn__axis_view(out->rank, out->dims, out->layout, job.s->axis);
-    qn__parallel_ranges(env->pool, concat_rows, &job, v.outer, v.axis * v.inner);
-    return QN_OK;
-}
-
 /* --- Softmax --------------------------------------------------------------------------------- */
 /* As onnxruntime computes it: exponentials as 32-bit integers, scaled so that no sum overflows, and
  * an integer division that rounds to nearest. */
@@ -633,5 +520,4 @@ static qn_status run_softmax(const qn_step *step, const qn_run_env *env, const q
 
 const qn_run_op qn__op_qunary = {QN_OP_NONE, prepare_unary, run_unary, release};
 const qn_run_op qn__op_qbinary = {QN_OP_NONE, prepare_binary, run_binary, release};
-const qn_run_op qn__op_qconcat = {QN_OP_CONCAT, prepare_concat, run_concat, release};
 const qn_run_op qn__op_qsoftmax = {QN_OP_SOFTMAX, prepare_softmax, run_softmax, release};

@@ -117,7 +117,12 @@ static void columns(const softmax_job *job, const float *src, float *dst, size_t
 static void short_rows(const softmax_job *job, const float *src, float *dst, size_t axis, size_t n)
 {
     float turned[MAX_SHORT * COLUMNS], part[COLUMNS];
-    for (size_t k = 0; k < axis; k++) {
+    const bool pairs = axis == 2 && n == COLUMNS; /* of detectors: shuffles of vectors */
+    for (size_t i = 0; pairs && i < COLUMNS; i++) {
+        turned[i] = src[2 * i];
+        turned[COLUMNS + i] = src[2 * i + 1];
+    }
+    for (size_t k = 0; !pairs && k < axis; k++) {
         float *const to = turned + k * COLUMNS;
         for (size_t i = 0; i < n; i++)
             to[i] = src[i * axis + k];
@@ -140,7 +145,11 @@ static void short_rows(const softmax_job *job, const float *src, float *dst, siz
     for (size_t k = 0; k < axis; k++)
         for (size_t i = 0; i < COLUMNS; i++)
             turned[k * COLUMNS + i] /= part[i];
-    for (size_t k = 0; k < axis; k++)
+    for (size_t i = 0; pairs && i < COLUMNS; i++) {
+        dst[2 * i] = turned[i];
+        dst[2 * i + 1] = turned[COLUMNS + i];
+    }
+    for (size_t k = 0; !pairs && k < axis; k++)
         for (size_t i = 0; i < n; i++)
             dst[i * axis + k] = turned[k * COLUMNS + i];
 }

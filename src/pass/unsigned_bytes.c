@@ -1,0 +1,161 @@
+/* Signed bytes that nodes hand to each other become unsigned ones, zero points moved by 128: the
+ * same values, which kernels that multiply unsigned bytes read as they lie. For running only. */
+#include "pass/pass.h"
+
+#include <string.h>
+
+#include "core/context.h"
+
+static bool is_signed_byte(const qn_tensor *t)
+{
+    if (t == NULL || t->type.kind != QN_TYPE_QUANT || t->type.dtype != QN_DTYPE_I8)
+        return false;
+    const qn_quant *const q = t->type.quant;
+    return q->bits == 8 && q->is_signed && q->axis < 0 && q->block == 0 && q->n_codebook == 0;
+}
+
+static qn_status unsigned_type(qn_graph *graph, const qn_tensor *t, qn_type *out, qn_error *error)
+{
+    const qn_quant *const q = t->type.quant;
+    const int32_t zero = (q->zero_points != NULL ? q->zero_points[0] : 0) + 128;
+    const qn_quant moved = {.bits = 8,
+                            .axis = -1,
+                            .qmin = q->qmin + 128,
+                            .qmax = q->qmax + 128,
+                            .n_scales = 1,
+                            .scales = q->scales,
+                            .zero_points = &zero};
+    const qn_quant *const kept = qn__graph_quant(graph, &moved);
+    if (kept == NULL)
+        return QN_NOMEM(error);
+    *out = qn_type_quant_make(QN_DTYPE_U8, kept);
+    return QN_OK;
+}
+
+/* Like t, unsigned. */
+static qn_status add_twin(qn_graph *graph, const qn_tensor *t, qn_tensor **out, qn_error *error)
+{
+    qn_type type;
+    QN_TRY(unsigned_type(graph, t, &type, error));
+    const char *const name = qn__arena_printf(&graph->arena, "%s_unsigned", t->name);
+    qn_tensor *const twin = name != NULL ? qn__graph_add_tensor(graph, name, type) : NULL;
+    if (twin == NULL)
+        return QN_NOMEM(error);
+    twin->has_shape = t->has_shape;
+    twin->rank = t->rank;
+    memcpy(twin->dims, t->dims, sizeof(twin->dims));
+    *out = twin;
+    return QN_OK;
+}
+
+static void read_instead(qn_graph *graph, size_t n_nodes, const qn_tensor *from, qn_tensor *to)
+{
+    for (size_t i = 0; i < n_nodes; i++)
+        for (uint32_t k = 0; k < graph->nodes[i]->n_inputs; k++)
+            if (graph->nodes[i]->inputs[k] == from)
+                graph->nodes[i]->inputs[k] = to;
+}
+
+static qn_status requantize(qn_graph *graph, qn_tensor *from, qn_tensor *to, qn_error *error)
+{
+    const char *const name = qn__arena_printf(&graph->arena, "%s_Requantize", to->name);
+    qn_node *const node =
+        name != NULL ? qn__graph_add_node(graph, SIZE_MAX, QN_OP_REQUANTIZE, name, 1, 1) : NULL;
+    if (node == NULL)
+        return QN_NOMEM(error);
+    node->inputs[0] = from;
+    qn__node_set_output(node, 0, to);
+    return QN_OK;
+}
+
+/* What comes into the graph and goes out of it stays what it is; a node stands between. */
+static qn_status change_borders(qn_graph *graph, uint8_t *border, qn_error *error)
+{
+    const size_t n_nodes = graph->n_nodes;
+    for (size_t i = 0; i < graph->n_inputs; i++) {
+        qn_tensor *const x = graph->inputs[i];
+        qn_tensor *twin;
+        if (!is_signed_byte(x) || border[x->id])
+            continue;
+        border[x->id] = 1;
+        QN_TRY(add_twin(graph, x, &twin, error));
+        read_instead(graph, n_nodes, x, twin);
+        QN_TRY(requantize(graph, x, twin, error));
+    }
+    for (size_t i = 0; i < graph->n_outputs; i++) {
+        qn_tensor *const y = graph->outputs[i];
+        qn_tensor *twin;
+        if (!is_signed_byte(y) || border[y->id] || y->producer == NULL)
+            continue;
+        border[y->id] = 1;
+        QN_TRY(add_twin(graph, y, &twin, error));
+        read_instead(graph, n_nodes, y, twin);
+        qn__node_set_output(y->producer, y->producer_output, twin);
+        QN_TRY(requantize(graph, twin, y, error));
+    }
+    return QN_OK;
+}
+
+/* Operands beside activations, and what is moved, are of the output's type; weights stay. */
+static bool is_value(const qn_node *node, uint32_t slot)
+{
+    return node->op == QN_OP_ADD || node->op == QN_OP_SUB || node->op == QN_OP_MUL ||
+           node->op == QN_OP_CONCAT ||
+           (slot == 0 && (qn__op_flags(node->op) & QN_OPF_SAME_VALUES) != 0);
+}
+
+static qn_status change_constant(qn_graph *graph, qn_tensor **t, qn_error *error)
+{
+    const qn_tensor *const from = *t;
+    const uint8_t *const bytes = from->constant->data;
+    const size_t n = from->constant->size_bytes;
+    int64_t dims[QN_MAX_RANK];
+    qn_type type;
+    void *data;
+    if (!qn__tensor_static_dims(from, dims))
+        return QN_OK;
+    QN_TRY(unsigned_type(graph, from, &type, error));
+    qn_blob *const blob = qn__blob_create(graph->ctx, n, &data);
+    const char *const name = qn__arena_printf(&graph->arena, "%s_unsigned", from->name);
+    if (blob == NULL || name == NULL) {
+        qn__blob_unref(blob);
+        return QN_NOMEM(error);
+    }
+    for (size_t i = 0; i < n; i++)
+        ((uint8_t *)data)[i] = bytes[i] ^ 0x80;
+    *t = qn__graph_add_constant(graph, name, type, from->rank, dims, blob);
+    qn__blob_unref(blob);
+    return *t != NULL ? QN_OK : QN_NOMEM(error);
+}
+
+static qn_status change_all(qn_graph *graph, uint8_t *border, qn_error *error)
+{
+    const size_t n_tensors = graph->n_tensors;
+    QN_TRY(change_borders(graph, border, error));
+    for (size_t i = 0; i < n_tensors; i++) {
+        qn_tensor *const t = graph->tensors[i];
+        if (is_signed_byte(t) && t->constant == NULL && !border[t->id])
+            QN_TRY(unsigned_type(graph, t, &t->type, error));
+    }
+    for (size_t i = 0; i < graph->n_nodes; i++) {
+        qn_node *const node = graph->nodes[i];
+        for (uint32_t k = 0; k < node->n_inputs; k++)
+            if (is_signed_byte(node->inputs[k]) && node->inputs[k]->constant != NULL &&
+                is_value(node, k))
+                QN_TRY(change_constant(graph, &node->inputs[k], error));
+    }
+    return qn__graph_sort(graph, error);
+}
+
+qn_status qn__signed_bytes_to_unsigned(qn_graph *graph, qn_error *error)
+{
+    bool any = false;
+    for (size_t i = 0; i < graph->n_tensors && !any; i++)
+        any = is_signed_byte(graph->tensors[i]) && graph->tensors[i]->constant == NULL;
+    if (!any)
+        return QN_OK;
+    uint8_t *const border = qn__calloc(graph->ctx, graph->n_tensors + 1, 1);
+    const qn_status status = border != NULL ? change_all(graph, border, error) : QN_NOMEM(error);
+    qn__free(graph->ctx, border);
+    return status;
+}
