@@ -175,7 +175,7 @@ typedef struct qn_q8_igemm {
     /* Not 0: each half of a call's rows is read in place if it lies evenly spaced, which callers
      * should cut for: halves of up to so many rows. */
     size_t run;
-    size_t unit;          /* not 0: rows that calls are best cut to multiples of, evenly */
+    size_t unit; /* not 0: rows that calls are best cut to multiples of, evenly */
     /* Not 0: rows that a call is best given where they are long. Pointers from mr on are then read
      * up to a multiple of it only. */
     size_t long_rows;

@@ -292,8 +292,8 @@ static void tap_rows(const qn_igemm_job *job, size_t group, size_t m0, size_t mr
     const conv_call *const call = job->ctx;
     const conv_state *const s = call->s;
     const qn_window_rows rows = {&s->inner, s->spans, s->zeros, s->inner.c * sizeof(float)};
-    qn__tap_rows(&rows, call->in + group * s->group_c, m0, mr, job->kernel->mr,
-                 job->kernel->mr, (qn_row *)(void *)a);
+    qn__tap_rows(&rows, call->in + group * s->group_c, m0, mr, job->kernel->mr, job->kernel->mr,
+                 (qn_row *)(void *)a);
 }
 
 typedef struct pad_call {
