@@ -131,8 +131,9 @@ typedef struct qn_f32_pool {
  * multiples of QN_Q8_SUMS_STEP apart from a multiple of 64 bytes on, and what is behind their
  * columns and QN_Q8_SUMS_OVER rows more may be written. Bits are the same on every instruction set.
  *
- * a: ks groups of MR row pointers (entries at and above mr repeat a valid row); each row has kc
- * bytes, no over-read. w: packed by qn__q8_gemm_pack: panels of NR columns: NR int32 bases, NR
+ * a: ks groups of MR row pointers (those at and above mr, up to a multiple of long_rows or to MR,
+ * repeat a valid row); each row has kc bytes, no over-read.
+ * w: packed by qn__q8_gemm_pack: panels of NR columns: NR int32 bases, NR
  * float scales, then for each p and each group of KR consecutive k, NR times KR bytes, zero padded.
  * safe: what qn__q8_gemm_safe tells and the packing was told: for every column no sum of two
  * neighbouring products of a tap (k = 2i, 2i + 1) leaves int16, whatever the activations: kernels
@@ -144,14 +145,14 @@ typedef struct qn_f32_pool {
  * multiple of 64 bytes.
  * c: rows of c_stride elements; the kernel walks all panels of nc. mr in 1..MR. */
 #define QN_Q8_PAIRS_K 2048
-enum { QN_Q8_SUMS_STEP = 32, QN_Q8_SUMS_OVER = 7 };
+enum { QN_Q8_SUMS_STEP = 32, QN_Q8_SUMS_OVER = 11 };
 typedef struct qn_q8_out {
     int32_t zero, lo, hi; /* all of them values of one 8-bit type */
     bool is_float;
     bool is_sums;      /* only with is_float */
     bool small_scales; /* all scales are between -1 and 1, which saves a bound; never needed */
-    /* Depthwise: all scales are above zero, and no sum, nor bias, leaves -2^23 to 2^23; never
-     * needed. */
+    /* All scales are above zero, and sums and what they begin with lie between -2^23 and 2^23;
+     * never needed. */
     bool short_sums;
     qn_clamp_f32 clamp; /* of floats */
     /* GEMM: what the caller will read next, to be prefetched meanwhile: half of a panel's bytes for
@@ -174,11 +175,20 @@ typedef struct qn_q8_igemm {
     /* Not 0: each half of a call's rows is read in place if it lies evenly spaced, which callers
      * should cut for: halves of up to so many rows. */
     size_t run;
-    size_t unit;          /* not 0: rows that calls are best cut to multiples of, evenly */
+    size_t unit; /* not 0: rows that calls are best cut to multiples of, evenly */
+    /* Not 0: rows that a call is best given where they are long. Pointers from mr on are then read
+     * up to a multiple of it only. */
+    size_t long_rows;
     size_t ahead_panels;  /* of qn_q8_out.ahead; 0: nothing is prefetched */
     qn_q8_pairs_fn pairs; /* NULL: panels have no tables */
     const char *name;
 } qn_q8_igemm;
+/* Pointers that a call of mr rows reads, of each tap. */
+static inline size_t qn_q8_rows_end(const qn_q8_igemm *kernel, size_t mr)
+{
+    const size_t part = kernel->long_rows;
+    return part != 0 ? (mr + part - 1) / part * part : kernel->mr;
+}
 /* Changes whenever the bytes that qn__q8_gemm_pack makes, or their meaning to kernels, change:
  * model files hold packed weights under this number (docs/qnm.md). */
 enum { QN_Q8_GEMM_LAYOUT_VERSION = 2 };

@@ -102,6 +102,24 @@ static qn_q8_out q8_out(q8_class kind)
     return out;
 }
 
+/* What qn_q8_out.short_sums says of n columns of `terms` weights. */
+static bool q8_short_sums(const int8_t *w, const int32_t *base, const float *scale, size_t n,
+                          size_t stride_n, size_t terms, size_t stride_terms)
+{
+    const int64_t most = 1 << 23;
+    bool fine = true;
+    for (size_t i = 0; i < n; i++) {
+        int64_t low = base[i], high = base[i];
+        for (size_t t = 0; t < terms; t++) {
+            const int64_t product = UINT8_MAX * (int64_t)w[i * stride_n + t * stride_terms];
+            low += product < 0 ? product : 0;
+            high += product > 0 ? product : 0;
+        }
+        fine = fine && low > -most && high < most && scale[i] > 0.0f;
+    }
+    return fine;
+}
+
 /* --- outputs ---------------------------------------------------------------------------------- */
 /* Rows of columns elements, stride apart, with a guard row before and after. */
 typedef struct q8_outputs {
@@ -207,6 +225,7 @@ static q8_igemm_problem q8_igemm_problem_make(size_t m, size_t n, size_t kc, siz
     p.out.small_scales = true;
     for (size_t i = 0; i < n; i++)
         p.out.small_scales &= p.scale[i] > -1.0f && p.scale[i] < 1.0f;
+    p.out.short_sums = q8_short_sums(p.w, p.base, p.scale, n, kc * ks, kc * ks, 1);
     /* Rows evenly spaced, as guarded memory is, or in no regular order. */
     const bool even = rng() % 2 == 0;
     p.row_step = even ? 1 : 7;

@@ -62,4 +62,13 @@ static inline __attribute__((always_inline)) __m512i maddubs512_step(__m512i acc
     return acc;
 }
 
+/* A load that stays where it is, in a register of its own: as an operand of what it is for it takes
+ * a third of another instruction. */
+static inline __attribute__((always_inline)) __m512 load512_here(const void *p)
+{
+    __m512 v;
+    __asm__ volatile("vmovups %1, %0" : "=v"(v) : "m"(*(const float(*)[16])p));
+    return v;
+}
+
 #endif

@@ -4,16 +4,15 @@
  *   WIDEN_U8(p), WIDEN_S8(p)   LANES bytes as int32
  *   FMAF(a, b, c) */
 /* Four vectors of sums. */
-static inline __attribute__((always_inline)) VEC four_sums(const qn_q8_binary_args *args,
-                                                           const uint8_t *a, const uint8_t *b,
-                                                           const bool a_signed, const bool b_signed)
+static inline __attribute__((always_inline)) VEC
+four_sums(const qn_q8_binary_args *args, const uint8_t *a, const uint8_t *b, const bool is_signed)
 {
     const FVEC ra = SET1F(args->ra), rb = SET1F(args->rb), fixed = SET1F(args->fixed);
     VEC q[4];
 #pragma GCC unroll 4
     for (size_t i = 0; i < 4; i++, a += LANES, b += LANES) {
-        const FVEC x = TO_FLOAT(a_signed ? WIDEN_S8(a) : WIDEN_U8(a));
-        const FVEC y = TO_FLOAT(b_signed ? WIDEN_S8(b) : WIDEN_U8(b));
+        const FVEC x = TO_FLOAT(is_signed ? WIDEN_S8(a) : WIDEN_U8(a));
+        const FVEC y = TO_FLOAT(is_signed ? WIDEN_S8(b) : WIDEN_U8(b));
         q[i] = TO_INT(FMAF(x, ra, FMAF(y, rb, fixed)));
     }
     const VEC move = SET1_16((short)(args->lo < 0 ? 128 : 0));
@@ -21,8 +20,8 @@ static inline __attribute__((always_inline)) VEC four_sums(const qn_q8_binary_ar
     return ROWS_TOGETHER(PACK16(low, high));
 }
 
-static inline __attribute__((always_inline)) size_t
-add_whole(const qn_q8_binary_args *args, const bool a_signed, const bool b_signed)
+static inline __attribute__((always_inline)) size_t add_whole(const qn_q8_binary_args *args,
+                                                              const bool is_signed)
 {
     const int higher = args->lo < 0 ? 128 : 0;
     const VEC lo = SET1_8((char)((int)args->lo + higher)),
@@ -30,7 +29,7 @@ add_whole(const qn_q8_binary_args *args, const bool a_signed, const bool b_signe
     const VEC sign = SET1_8((char)higher);
     size_t i = 0;
     for (; i + sizeof(VEC) <= args->n; i += sizeof(VEC)) {
-        const VEC bytes = four_sums(args, args->a + i, args->b + i, a_signed, b_signed);
+        const VEC bytes = four_sums(args, args->a + i, args->b + i, is_signed);
         STORE_ALL(args->out + i, XOR(sign, MIN8(hi, MAX8(lo, bytes))));
     }
     return i;
@@ -41,13 +40,14 @@ static bool plain_bytes(uint8_t flip, float off)
     return flip == 0 ? off == 0.0f : off == 128.0f;
 }
 
-/* Sums of which int32 holds every one, and a type that has both bounds. */
+/* Operands of one type, sums of which int32 holds every one, and a type that has both bounds. */
 static bool adds_in_registers(const qn_q8_binary_args *args)
 {
     const float most = 1024.0f, most_fixed = 1e9f;
-    return plain_bytes(args->a_flip, args->a_off) && plain_bytes(args->b_flip, args->b_off) &&
-           args->ra <= most && args->ra >= -most && args->rb <= most && args->rb >= -most &&
-           args->fixed <= most_fixed && args->fixed >= -most_fixed && args->zero == 0 &&
+    return args->a_flip == args->b_flip && plain_bytes(args->a_flip, args->a_off) &&
+           plain_bytes(args->b_flip, args->b_off) && args->ra <= most && args->ra >= -most &&
+           args->rb <= most && args->rb >= -most && args->fixed <= most_fixed &&
+           args->fixed >= -most_fixed && args->zero == 0 &&
            (args->lo < 0.0f ? args->lo >= -128.0f && args->hi <= 127.0f : args->hi <= 255.0f) &&
            args->lo <= args->hi;
 }
@@ -57,7 +57,5 @@ static size_t add_bytes(const qn_q8_binary_args *args)
 {
     if (!adds_in_registers(args))
         return 0;
-    if (args->a_flip == 0)
-        return args->b_flip == 0 ? add_whole(args, false, false) : add_whole(args, false, true);
-    return args->b_flip == 0 ? add_whole(args, true, false) : add_whole(args, true, true);
+    return args->a_flip == 0 ? add_whole(args, false) : add_whole(args, true);
 }

@@ -22,7 +22,9 @@ static inline __attribute__((always_inline)) quad column_of(const void *p0, cons
                                                             const void *p2)
 {
     const __m512i none = _mm512_setzero_si512();
-    const __m512i a = LOAD(p0), b = LOAD(p1), c = LOAD(p2);
+    /* Loaded once, as most of them reach into a second line. */
+    const __m512i a = AS_INT(load512_here(p0)), b = AS_INT(load512_here(p1));
+    const __m512i c = AS_INT(load512_here(p2));
     const __m512i ab_low = _mm512_unpacklo_epi8(a, b), ab_high = _mm512_unpackhi_epi8(a, b);
     const __m512i c_low = _mm512_unpacklo_epi8(c, none), c_high = _mm512_unpackhi_epi8(c, none);
     return (quad){{LOW16(ab_low, c_low), HIGH16(ab_low, c_low), LOW16(ab_high, c_high),
@@ -77,9 +79,14 @@ static __attribute__((noinline)) void put_quad_sums(int32_t *c, __m512i v0, __m5
     _mm512_storeu_si512(c + 48, _mm512_shuffle_i32x4(d, e, 0xdd));
 }
 
+/* What sums begin with and what makes outputs of them; less: byte_bounds.rectified. */
+typedef struct quad_heads {
+    quad bias, scale, less;
+} quad_heads;
+
 static inline __attribute__((always_inline)) void put_quad(const qn_q8_out *out,
                                                            const byte_bounds *to, void *c,
-                                                           size_t at, quad acc, const quad *scale)
+                                                           size_t at, quad acc, const quad_heads *h)
 {
     __m512 v[4];
     if (out->is_sums) {
@@ -88,7 +95,16 @@ static inline __attribute__((always_inline)) void put_quad(const qn_q8_out *out,
     }
 #pragma GCC unroll 4
     for (size_t q = 0; q < 4; q++)
-        v[q] = MULF(TO_FLOAT(acc.v[q]), AS_FLOAT(scale->v[q]));
+        v[q] = AS_FLOAT(acc.v[q]);
+    if (to->rectified) {
+#pragma GCC unroll 4
+        for (size_t q = 0; q < 4; q++)
+            v[q] = _mm512_fmadd_ps(v[q], AS_FLOAT(h->scale.v[q]), AS_FLOAT(h->less.v[q]));
+    } else {
+#pragma GCC unroll 4
+        for (size_t q = 0; q < 4; q++)
+            v[q] = MULF(TO_FLOAT(AS_INT(v[q])), AS_FLOAT(h->scale.v[q]));
+    }
     if (out->is_float) {
         const __m512 copy[4] = {v[0], v[1], v[2], v[3]}; /* or v would always be stored */
         put_quad_floats(out, (float *)c + at, copy);
@@ -108,8 +124,8 @@ typedef enum way_of_run { APART, STEP1, STEP2 } way_of_run;
 /* Outputs are one or two columns apart, or share none. */
 static inline __attribute__((always_inline)) void wide_row(const qn_q8_dwconv_args *args,
                                                            const way_of_run way, size_t c, size_t y,
-                                                           const quad w[3], const quad *bias,
-                                                           const quad *scale, const byte_bounds *to)
+                                                           const quad w[3], const quad_heads *h,
+                                                           const byte_bounds *to)
 {
     const uint8_t *r0 = args->in[3 * y] + c, *r1 = args->in[3 * y + 1] + c;
     const uint8_t *r2 = args->in[3 * y + 2] + c;
@@ -118,10 +134,10 @@ static inline __attribute__((always_inline)) void wide_row(const qn_q8_dwconv_ar
     size_t at = y * args->out_row + c;
 #define NEXT(step) (r0 += (step), r1 += (step), r2 += (step))
 #define COLUMN(j) column_of(r0 + (j), r1 + (j), r2 + (j))
-#define PUT(acc) put_quad(&args->format, to, args->out, at, acc, scale)
+#define PUT(acc) put_quad(&args->format, to, args->out, at, acc, h)
     if (way == APART) {
         for (size_t i = 0; i < n; i++, at += out_step) {
-            quad now = add_column(*bias, COLUMN(0), w[0]);
+            quad now = add_column(h->bias, COLUMN(0), w[0]);
             now = add_column(now, COLUMN(j1), w[1]);
             PUT(add_column(now, COLUMN(j2), w[2]));
             NEXT(args->in_step);
@@ -130,16 +146,16 @@ static inline __attribute__((always_inline)) void wide_row(const qn_q8_dwconv_ar
     }
     const __m512i outside = _mm512_set1_epi32(args->edge * 0x10101);
     const quad edge = {{outside, outside, outside, outside}};
-    quad x = edge, now, next = *bias;
+    quad x = edge, now, next = h->bias;
     if (!args->left) {
         x = COLUMN(0);
         NEXT(j1);
     }
-    now = add_column(*bias, x, w[0]);
+    now = add_column(h->bias, x, w[0]);
     x = COLUMN(0);
     now = add_column(now, x, w[1]);
     if (way == STEP1)
-        next = add_column(*bias, x, w[0]);
+        next = add_column(h->bias, x, w[0]);
     for (size_t i = 0;; at += out_step) {
         x = edge;
         if (++i < n || !args->right) {
@@ -151,9 +167,9 @@ static inline __attribute__((always_inline)) void wide_row(const qn_q8_dwconv_ar
             break;
         if (way == STEP1) {
             now = add_column(next, x, w[1]);
-            next = add_column(*bias, x, w[0]);
+            next = add_column(h->bias, x, w[0]);
         } else {
-            now = add_column(*bias, x, w[0]);
+            now = add_column(h->bias, x, w[0]);
             NEXT(j1);
             x = COLUMN(0);
             now = add_column(now, x, w[1]);
@@ -164,19 +180,36 @@ static inline __attribute__((always_inline)) void wide_row(const qn_q8_dwconv_ar
 #undef PUT
 }
 
+/* What is the same for all outputs of 64 channels. */
+typedef struct wide {
+    quad w[3];
+    quad_heads heads;
+    byte_bounds to;
+} wide;
+
+static __attribute__((noinline)) void make_block(const qn_q8_dwconv_args *args, size_t c, wide *b)
+{
+    const size_t row = 3 * args->w_step;
+    const int8_t *at = args->w + c;
+    for (size_t j = 0; j < 3; j++, at += args->w_step)
+        b->w[j] = column_of(at, at + row, at + 2 * row);
+    b->to = byte_bounds_of(&args->format);
+    b->heads.bias = load_quad(args->bias + c);
+    b->heads.scale = load_quad(args->scale + c);
+    for (size_t q = 0; b->to.rectified && q < 4; q++) {
+        b->heads.bias.v[q] = _mm512_add_epi32(b->heads.bias.v[q], SET1(RECTIFIED_BASE));
+        b->heads.less.v[q] = AS_INT(MULF(AS_FLOAT(b->heads.scale.v[q]), SET1F(-0x1p23f)));
+    }
+}
+
 static inline __attribute__((always_inline)) void wide_block(const qn_q8_dwconv_args *args,
                                                              const way_of_run way, size_t c)
 {
-    const size_t row = 3 * args->w_step;
-    quad w[3];
-    for (size_t j = 0; j < 3; j++) {
-        const int8_t *const at = args->w + j * args->w_step + c;
-        w[j] = column_of(at, at + row, at + 2 * row);
-    }
-    const byte_bounds to = byte_bounds_of(&args->format);
-    const quad scale = load_quad(args->scale + c), bias = load_quad(args->bias + c);
+    wide made;
+    make_block(args, c, &made);
+    const wide b = made; /* as nobody else can know of it, compilers keep it in registers */
     for (size_t y = 0; y < args->rows; y++)
-        wide_row(args, way, c, y, w, &bias, &scale, &to);
+        wide_row(args, way, c, y, b.w, &b.heads, &b.to);
 }
 
 #define WIDE_RUN(way)                                                                              \

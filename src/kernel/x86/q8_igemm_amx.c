@@ -361,8 +361,8 @@ static void few_k(size_t mr, size_t nc, size_t kc, size_t ks, const uint8_t *con
                   const void *w, uint8_t *c, size_t c_stride, const qn_q8_out *out)
 {
     const size_t elem = out->is_float ? sizeof(float) : 1;
-    /* Cut evenly, as callers do; tiles of such halves end at most where 32 rows do. */
-    const size_t upper = mr > QN_Q8_VNNI_MR ? mr / 2 : mr;
+    /* So many rows end with a tile's last one: nothing is read behind the pointers. */
+    const size_t upper = mr > QN_Q8_VNNI_PART ? mr - QN_Q8_VNNI_PART : mr;
     qn__q8_igemm_vnni_rows(upper, nc, kc, ks, a, MR, flip, w, c, c_stride, out);
     if (upper < mr)
         qn__q8_igemm_vnni_rows(mr - upper, nc, kc, ks, a + upper, MR, flip, w,

@@ -1,4 +1,4 @@
-/* 8-bit indirect GEMM for AVX-512 with VNNI: vpdpbusd is exact for all weights. A call has up to 24
+/* 8-bit indirect GEMM for AVX-512 with VNNI: vpdpbusd is exact for all weights. A call has up to 48
  * rows, which are cut into tiles of 6 rows x 4 panels, 8 x 3, 12 x 2 or 12 x 1: all but the last
  * have 24 accumulators for 10 to 14 loads, and the weights of a tile's panels stay in the first
  * level for the rows below. */
@@ -11,6 +11,8 @@
 #include <string.h>
 
 enum { MR = QN_Q8_VNNI_MR, NR = 16, KR = 4, NP = 4, GROUP_BYTES = NR * KR };
+/* Rows of a tile; of rows that are copied. */
+enum { MOST = 12, COPIED = QN_Q8_VNNI_PART };
 /* Bytes of what follows this product that are read ahead for each group of k: as fast as a third
  * level delivers. Weights of more k are read ahead too, so many bytes; products of fewer with
  * nothing to read ahead do without prefetches, which cost a twentieth. */
@@ -26,6 +28,13 @@ typedef struct product {
     byte_bounds bounds;
 } product;
 
+/* What the sums of a tile's columns begin with, and what makes outputs of them: less is 0, or 2^23
+ * times the scale (byte_bounds.rectified). */
+typedef struct heads {
+    __m512i base[NP];
+    __m512 scale[NP], less[NP];
+} heads;
+
 /* Tiles of n rows below each other: pointers to rows, the first of `columns` outputs, the first
  * panel. Tiles may have more rows than n, which are computed for nothing. */
 typedef struct place {
@@ -35,29 +44,42 @@ typedef struct place {
     size_t ahead_step;
     uint8_t *c;
     size_t times, n, columns;
-    const uint8_t *from; /* what every row begins with, panel by panel */
-    __m512i *sums;       /* where tiles end unless bytes are written */
-    size_t sums_step;    /* vectors from one row to the next */
+    const heads *heads;
+    __m512i *sums;    /* where tiles end unless bytes are written */
+    size_t sums_step; /* vectors from one row to the next */
 } place;
 
 /* The first n rows as bytes, more than `few`. */
 static inline __attribute__((always_inline)) void
 put_bytes(const product *g, const size_t mr, const size_t few, const size_t np, size_t n,
-          const uint8_t *scales, size_t step, __mmask64 first, uint8_t *c, __m512i acc[MR / 2][NP])
+          const heads *h, __mmask64 first, uint8_t *c, __m512i acc[MOST][NP])
 {
     const size_t rows = np >= 3 ? 1 : 4 / np; /* of four sums */
     const size_t stride = g->c_stride;
+    __m512 scale[NP], less[NP];
+#pragma GCC unroll 4
+    for (size_t j = 0; j < np; j++) {
+        scale[j] = load512_here(&h->scale[j]);
+        less[j] = load512_here(&h->less[j]);
+    }
 #pragma GCC unroll 16
     for (size_t m0 = 0; m0 < mr; m0 += rows) {
-        __m512i v[4];
-        __m512 by[4];
+        __m512 v[4];
 #pragma GCC unroll 4
         for (size_t i = 0; i < 4; i++) {
             const size_t m = m0 + (np >= 3 ? 0 : i / np), j = np >= 3 ? i : i % np;
-            v[i] = acc[m < mr ? m : mr - 1][j < np ? j : np - 1];
-            by[i] = _mm512_loadu_ps(scales + (j < np ? j : np - 1) * step);
+            v[i] = _mm512_castsi512_ps(acc[m < mr ? m : mr - 1][j < np ? j : np - 1]);
         }
-        const __m512i bytes = to_bytes(&g->bounds, v, by);
+        if (!g->bounds.rectified)
+#pragma GCC unroll 4
+            for (size_t i = 0; i < 4; i++)
+                v[i] = _mm512_cvtepi32_ps(_mm512_castps_si512(v[i]));
+#pragma GCC unroll 4
+        for (size_t i = 0; i < 4; i++) {
+            const size_t j = np >= 3 ? i < np ? i : np - 1 : i % np;
+            v[i] = _mm512_fmadd_ps(v[i], scale[j], less[j]);
+        }
+        const __m512i bytes = products_to_bytes(&g->bounds, v);
 #pragma GCC unroll 4
         for (size_t i = 0; i < rows; i++, c += stride) {
             if (m0 + i >= mr || (m0 + i > few && m0 + i >= n))
@@ -79,9 +101,9 @@ put_bytes(const product *g, const size_t mr, const size_t few, const size_t np, 
 }
 
 static inline __attribute__((always_inline)) const uint8_t *
-one_tap(const size_t mr, const size_t np, __m512i acc[MR / 2][NP],
-        const uint8_t *const rows[MR / 2], size_t kc, const uint8_t **next, size_t step,
-        const bool look_ahead, const uint8_t *ahead, size_t ahead_step)
+one_tap(const size_t mr, const size_t np, __m512i acc[MOST][NP], const uint8_t *const rows[MOST],
+        size_t kc, const uint8_t **next, size_t step, const bool look_ahead, const uint8_t *ahead,
+        size_t ahead_step)
 {
     const uint8_t *w = *next;
     for (size_t k = 0; k < kc; k += KR, w += GROUP_BYTES) {
@@ -122,17 +144,17 @@ tiles(const size_t mr, const size_t few, const size_t np, const product *g, cons
     for (size_t times = p->times;;) {
         const uint8_t *w = begin;
         const uint8_t *const *tap = a;
-        __m512i acc[MR / 2][NP];
+        __m512i acc[MOST][NP];
 #pragma GCC unroll 4
         for (size_t j = 0; j < np; j++)
-            acc[0][j] = _mm512_loadu_si512(p->from + j * step);
+            acc[0][j] = p->heads->base[j];
 #pragma GCC unroll 16
         for (size_t m = 1; m < mr; m++)
 #pragma GCC unroll 4
             for (size_t j = 0; j < np; j++)
                 acc[m][j] = acc[0][j];
         for (size_t t = g->ks; t > 0; t--, tap += a_step) {
-            const uint8_t *rows[MR / 2];
+            const uint8_t *rows[MOST];
 #pragma GCC unroll 16
             for (size_t m = 0; m < mr; m++)
                 rows[m] = tap[m];
@@ -152,7 +174,7 @@ tiles(const size_t mr, const size_t few, const size_t np, const product *g, cons
             }
             sums += n * p->sums_step;
         } else {
-            put_bytes(g, mr, few, np, n, begin - NR * sizeof(float), step, first, c, acc);
+            put_bytes(g, mr, few, np, n, p->heads, first, c, acc);
         }
         if (--times == 0)
             return;
@@ -166,8 +188,7 @@ tiles(const size_t mr, const size_t few, const size_t np, const product *g, cons
     {                                                                                              \
         tiles(mr, few, np, g, p);                                                                  \
     }
-TILE(8, 0, 1)
-TILE(12, 8, 1)
+TILE(12, 0, 1)
 TILE(8, 0, 2)
 TILE(12, 8, 2)
 TILE(7, 0, 3)
@@ -181,7 +202,7 @@ typedef struct shape {
     void (*full)(const product *g, const place *p);
     void (*less)(const product *g, const place *p);
 } shape;
-static const shape shapes[NP] = {{12, 8, tile_12_1, tile_8_1},
+static const shape shapes[NP] = {{12, 0, tile_12_1, tile_12_1},
                                  {12, 8, tile_12_2, tile_8_2},
                                  {8, 7, tile_8_3, tile_7_3},
                                  {6, 5, tile_6_4, tile_5_4}};
@@ -270,18 +291,33 @@ static void rows_of_tiles(const product *g, place *p, size_t np, ahead *next, co
     }
 }
 
+/* Of np panels. */
+static void make_heads(const product *g, const uint8_t *w, size_t np, heads *h)
+{
+    const bool rectified = g->bounds.rectified;
+    const __m512i higher = _mm512_set1_epi32(rectified ? RECTIFIED_BASE : 0);
+    const __m512 less = _mm512_set1_ps(rectified ? -0x1p23f : 0.0f);
+    for (size_t j = 0; j < np; j++, w += g->panel_bytes) {
+        h->base[j] = _mm512_add_epi32(higher, _mm512_loadu_si512(w));
+        h->scale[j] = _mm512_loadu_ps(w + NR * sizeof(int32_t));
+        h->less[j] = _mm512_mul_ps(less, h->scale[j]);
+    }
+}
+
 static void all_columns(const product *g, size_t mr, size_t nc, const uint8_t *const *a,
                         const uint8_t *w, uint8_t *c, const qn_q8_out *out)
 {
     const size_t elem = out->is_float ? sizeof(float) : 1;
     const size_t step = out->ahead_twice ? 2 * AHEAD_STEP : AHEAD_STEP;
     ahead next = {out->ahead, out->ahead_bytes, step, g->ks * (g->kc / KR) * step};
-    __m512i sums[MR / 2 * NP];
+    __m512i sums[MOST * NP];
+    heads h;
     for (size_t panels = (nc + NR - 1) / NR, np; panels > 0; panels -= np) {
         np = panels_at_once(mr, panels, g->ks * g->kc);
         const size_t columns = nc < np * NR ? nc : np * NR;
         const uint32_t most = shapes[np - 1].most, cuts = ((uint32_t)mr + most - 1) / most;
         const uint32_t longer = (uint32_t)mr % cuts;
+        make_heads(g, w, np, &h);
         /* `most` divides MR: no tile reads pointers behind it. */
         place p = {.a = a,
                    .w = w,
@@ -289,7 +325,7 @@ static void all_columns(const product *g, size_t mr, size_t nc, const uint8_t *c
                    .times = cuts - longer,
                    .n = (uint32_t)mr / cuts,
                    .columns = columns,
-                   .from = w,
+                   .heads = &h,
                    .sums = sums,
                    .sums_step = out->is_sums ? g->c_stride / NR : NP};
         rows_of_tiles(g, &p, np, &next, out);
@@ -307,10 +343,10 @@ static void all_columns(const product *g, size_t mr, size_t nc, const uint8_t *c
 /* --- copied rows ------------------------------------------------------------------------------ */
 /* Rows that need flipping, or that end inside a group, are copied to the stack: once for all
  * columns, or what has room for it part by part. */
-enum { ROOM = 40960, ROOM_TAPS = 128, PART = ROOM / MR / 64 * 64 };
+enum { ROOM = 40960, ROOM_TAPS = 128, PART = ROOM / COPIED / 64 * 64 };
 typedef struct copies {
     uint8_t bytes[ROOM];
-    const uint8_t *rows[ROOM_TAPS * MR];
+    const uint8_t *rows[ROOM_TAPS * COPIED];
 } copies;
 
 static size_t row_step(size_t kc)
@@ -326,7 +362,7 @@ static void copy_rows(copies *to, size_t mr, size_t k, size_t kc, size_t ks,
     const __m512i sign = SET1_8((char)flip);
     uint8_t *room = to->bytes;
     for (size_t t = 0; t < ks; t++, a += a_step) {
-        const uint8_t **const rows = to->rows + t * MR;
+        const uint8_t **const rows = to->rows + t * COPIED;
         for (size_t m = 0; m < mr; m++) {
             const uint8_t *const from = a[m] + k;
             size_t i = 0;
@@ -337,7 +373,7 @@ static void copy_rows(copies *to, size_t mr, size_t k, size_t kc, size_t ks,
                 COPY_END(room, from, i, kc, sign);
             room += row_step(kc);
         }
-        for (size_t m = mr; m < MR; m++)
+        for (size_t m = mr; m < COPIED; m++)
             rows[m] = rows[mr - 1];
     }
 }
@@ -348,10 +384,11 @@ static void long_row(product *g, size_t nc, size_t kc, const uint8_t *const *a, 
 {
     const size_t ks = g->ks, a_step = g->a_step;
     const size_t elem = out->is_float ? sizeof(float) : 1;
-    __m512i sums[MR / 2 * NP];
-    g->in_bytes = false;
+    __m512i sums[MOST * NP];
+    heads h;
+    g->in_bytes = g->bounds.rectified = false;
     g->ks = 1;
-    g->a_step = MR;
+    g->a_step = COPIED;
     for (size_t n = 0; n < nc; n += NR, w += g->panel_bytes, c += NR * elem) {
         place p = {.a = room->rows,
                    .w = w,
@@ -359,9 +396,10 @@ static void long_row(product *g, size_t nc, size_t kc, const uint8_t *const *a, 
                    .times = 1,
                    .n = 1,
                    .columns = nc - n < NR ? nc - n : NR,
-                   .from = w,
+                   .heads = &h,
                    .sums = sums,
                    .sums_step = NP};
+        make_heads(g, w, 1, &h);
         for (size_t t = 0; t < ks; t++) {
             for (size_t k = 0; k < kc; k += PART) {
                 const size_t part = kc - k < PART ? kc - k : PART;
@@ -369,7 +407,7 @@ static void long_row(product *g, size_t nc, size_t kc, const uint8_t *const *a, 
                 copy_rows(room, 1, k, part, 1, a + t * a_step, a_step, flip);
                 run_tiles(g, &p, 1);
                 p.w += g->kc * NR;
-                p.from = (const uint8_t *)sums;
+                h.base[0] = sums[0];
             }
         }
         p.w = w;
@@ -398,7 +436,7 @@ void qn__q8_igemm_vnni_rows(size_t mr, size_t nc, size_t kc, size_t ks, const ui
         copies room;
         const size_t row_bytes = ks * row_step(kc);
         const size_t fit = ks > ROOM_TAPS || row_bytes > ROOM ? 0 : ROOM / row_bytes;
-        const size_t most = fit < 1 ? 1 : fit < mr ? fit : mr;
+        const size_t most = fit < 1 ? 1 : fit < COPIED ? fit : COPIED;
         for (size_t m = 0, n; m < mr; m += n) {
             uint8_t *const to = (uint8_t *)c + m * c_stride * elem;
             n = mr - m < most ? mr - m : most;
@@ -408,7 +446,7 @@ void qn__q8_igemm_vnni_rows(size_t mr, size_t nc, size_t kc, size_t ks, const ui
                 long_row(&g, nc, kc, a + m, flip, w, to, out, &room);
                 continue;
             }
-            g.a_step = MR;
+            g.a_step = COPIED;
             copy_rows(&room, n, 0, kc, ks, a + m, a_step, flip);
             all_columns(&g, n, nc, room.rows, w, to, out);
         }
@@ -417,7 +455,7 @@ void qn__q8_igemm_vnni_rows(size_t mr, size_t nc, size_t kc, size_t ks, const ui
     _mm256_zeroupper();
 }
 
-void qn__q8_igemm_24x64_vnni(size_t mr, size_t nc, size_t kc, size_t ks, const uint8_t *const *a,
+void qn__q8_igemm_48x64_vnni(size_t mr, size_t nc, size_t kc, size_t ks, const uint8_t *const *a,
                              uint8_t flip, bool safe, const void *w, void *c, size_t c_stride,
                              const qn_q8_out *out)
 {

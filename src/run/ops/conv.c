@@ -283,7 +283,7 @@ static void direct_rows(const qn_igemm_job *job, size_t group, size_t m0, size_t
     const size_t c = call->s->window.c;
     qn_row *const rows = (qn_row *)(void *)a;
     qn__spaced_rows(rows, call->in + group * call->s->group_c + m0 * c, c * sizeof(float), mr);
-    qn__repeat_last(rows, 1, mr, job->kernel->mr);
+    qn__repeat_last(rows, 1, mr, job->kernel->mr, job->kernel->mr);
 }
 
 /* CONV_ROWS: a tap is kw pixels wide, and the padded buffer holds every window. */
@@ -292,7 +292,7 @@ static void tap_rows(const qn_igemm_job *job, size_t group, size_t m0, size_t mr
     const conv_call *const call = job->ctx;
     const conv_state *const s = call->s;
     const qn_window_rows rows = {&s->inner, s->spans, s->zeros, s->inner.c * sizeof(float)};
-    qn__tap_rows(&rows, call->in + group * s->group_c, m0, mr, job->kernel->mr,
+    qn__tap_rows(&rows, call->in + group * s->group_c, m0, mr, job->kernel->mr, job->kernel->mr,
                  (qn_row *)(void *)a);
 }
 

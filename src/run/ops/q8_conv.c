@@ -285,7 +285,8 @@ static void direct_rows(const qn_q8_job *job, size_t group, size_t m0, size_t mr
     const conv_call *const call = job->ctx;
     const size_t c = call->s->window.c;
     qn__spaced_rows(a, call->in + group * call->s->cin + m0 * c, c, mr);
-    qn__repeat_last(a, 1, mr, job->packed->kernel.mr);
+    const qn_q8_igemm *const kernel = &job->packed->kernel;
+    qn__repeat_last(a, 1, mr, qn_q8_rows_end(kernel, mr), kernel->mr);
 }
 
 static void tap_rows(const qn_q8_job *job, size_t group, size_t m0, size_t mr, const uint8_t **a)
@@ -293,7 +294,9 @@ static void tap_rows(const qn_q8_job *job, size_t group, size_t m0, size_t mr, c
     const conv_call *const call = job->ctx;
     const qn_q8_conv *const s = call->s;
     const qn_window_rows rows = {&s->inner, s->spans, s->zeros, s->inner.c};
-    qn__tap_rows(&rows, call->in + group * s->cin, m0, mr, job->packed->kernel.mr, a);
+    const qn_q8_igemm *const kernel = &job->packed->kernel;
+    qn__tap_rows(&rows, call->in + group * s->cin, m0, mr, qn_q8_rows_end(kernel, mr), kernel->mr,
+                 a);
 }
 
 /* Copies whole windows, of three rows or more, behind the pointers to their first rows, which then
@@ -334,15 +337,16 @@ static void buffer_rows(const qn_q8_job *job, size_t group, size_t m0, size_t mr
             at += (ptrdiff_t)(w->h * w->w * w->c) - (ptrdiff_t)(w->oh * row);
         }
     }
+    const size_t end = qn_q8_rows_end(&job->packed->kernel, mr);
     if (s->gathers)
         gather(s, a, mr, mr_max);
-    qn__repeat_last(a, 1, mr, mr_max);
+    qn__repeat_last(a, 1, mr, end, mr_max);
     for (size_t p = 1; p < job->packed->ks; p++) {
         const uintptr_t tap = (uintptr_t)s->taps[p];
         pointers *const to = (pointers *)(void *)(a + p * mr_max);
         const pointers *const from = (const pointers *)(void *)a;
 #pragma GCC unroll 4
-        for (size_t r = 0; r < mr_max / 2; r++)
+        for (size_t r = 0; r < end / 2; r++)
             to[r] = from[r] + tap;
     }
 }

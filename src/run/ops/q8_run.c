@@ -10,6 +10,8 @@
 enum { WEIGHT_BLOCK_BYTES = 512 << 10, INPUT_BLOCK_BYTES = 512 << 10, TASKS_PER_THREAD = 8 };
 /* Of this product's columns so much is read ahead; more of what follows, twice as fast. */
 enum { AHEAD_BYTES = 512 << 10 };
+/* Rows of more bytes are long (qn_q8_igemm.long_rows). */
+enum { LONG_ROW = 192 };
 /* Columns are cut at multiples of this many panels: what a kernel may take at once. */
 enum { PANEL_STEP = 3 };
 /* And at multiples of this many where sums are held: there is room for so many of all kernels. */
@@ -62,6 +64,21 @@ __attribute__((cold)) bool qn__q8_set_sizes(qn_q8_packed *out, const qn_qparams 
            qn_mul_size(&out->bytes, out->group_bytes, out->groups);
 }
 
+/* Whether no sum of a column, which begins with its base, can reach 2^23 whatever is multiplied. */
+static __attribute__((cold)) bool has_short_sums(const qn_q8_packed *p, const qn_requant *requant)
+{
+    const size_t k = p->ks * p->kc, most = (1u << 23) / (UINT8_MAX * 128);
+    bool fine = requant->dtype != QN_DTYPE_F32 && k <= most;
+    for (size_t i = 0; fine && i < p->groups * p->n; i++) {
+        const size_t panel = i % p->n / p->kernel.nr, column = i % p->n % p->kernel.nr;
+        int32_t base;
+        memcpy(&base, p->data + i / p->n * p->group_bytes + panel * p->panel_bytes + 4 * column, 4);
+        const int64_t high = base < 0 ? -(int64_t)base : base;
+        fine = requant->scale[i] > 0.0f && high + (int64_t)k * UINT8_MAX * 128 < 1 << 23;
+    }
+    return fine;
+}
+
 /* --- packed ahead of time --------------------------------------------------------------------- */
 enum { PACKED_SAFE = 1 }; /* qn_packed_entry.flags */
 
@@ -105,6 +122,7 @@ __attribute__((cold)) bool qn__q8_find(const qn_plan *plan, const qn_step *step,
             return false;
     out->data = out->entry.data;
     out->safe = (out->entry.flags & PACKED_SAFE) != 0;
+    out->short_sums = has_short_sums(out, requant);
     return true;
 }
 
@@ -155,6 +173,7 @@ __attribute__((cold)) qn_status qn__q8_pack(const qn_plan *plan, const qn_step *
     if (!out->safe && out->kernel.pairs != NULL)
         pack_all(out, w, x, requant, strides, base, false);
     qn__free(ctx, base);
+    out->short_sums = has_short_sums(out, requant);
     out->entry.data = out->data;
     out->entry.flags = out->safe ? PACKED_SAFE : 0;
     return qn__prepacked_keep(plan, step, &out->entry, error);
@@ -186,6 +205,12 @@ static size_t div_up(size_t a, size_t b)
     return (a + b - 1) / b;
 }
 
+/* Rows of a call. */
+static size_t call_rows(const qn_q8_packed *p, size_t k)
+{
+    return p->kernel.long_rows != 0 && k > LONG_ROW ? p->kernel.long_rows : p->kernel.mr;
+}
+
 __attribute__((cold)) bool qn__q8_buffer_bytes(size_t *out, const qn_q8_packed *packed, size_t m)
 {
     const size_t mr = packed->kernel.mr;
@@ -196,7 +221,8 @@ __attribute__((cold)) bool qn__q8_buffer_bytes(size_t *out, const qn_q8_packed *
         *out = 0;
         return true;
     }
-    return qn_mul_size(&count, tile, div_up(m, mr)) && qn_mul_size(&count, count, packed->groups) &&
+    return qn_mul_size(&count, tile, div_up(m, call_rows(packed, SIZE_MAX))) &&
+           qn_mul_size(&count, count, packed->groups) &&
            qn_mul_size(out, count, sizeof(const uint8_t *));
 }
 
@@ -220,7 +246,8 @@ static __attribute__((cold, noinline)) void cut_blocks(blocks *b)
     const qn_q8_packed *const p = job->packed;
     const size_t threads = b->threads;
     const size_t input_bytes = job->m * p->kc, wanted = threads * TASKS_PER_THREAD;
-    const bool by_columns = b->tiles < 2 * threads || p->group_bytes > 4 * input_bytes;
+    const size_t long_tiles = div_up(job->m, b->cut != 0 ? b->cut : call_rows(p, SIZE_MAX));
+    const bool by_columns = long_tiles < 2 * threads || p->group_bytes > 4 * input_bytes;
     /* A private row buffer per tile is written by whoever runs the tile: columns stay together. */
     if (job->row_buffer == NULL) {
         if (p->group_bytes > WEIGHT_BLOCK_BYTES)
@@ -257,7 +284,9 @@ static blocks plan_blocks(const qn_q8_job *job, size_t threads)
         b.held_columns = QN_Q8_SUMS / (p->kernel.mr + QN_Q8_SUMS_OVER) / unit * unit;
     }
     b.cut = cut_runs(job);
-    b.tiles = div_up(job->m, b.cut != 0 ? b.cut : p->kernel.mr);
+    /* Sums that are requantized have room for a few rows. */
+    const size_t k = job->fixed.columns != NULL ? SIZE_MAX : p->ks * p->kc;
+    b.tiles = div_up(job->m, b.cut != 0 ? b.cut : call_rows(p, k));
     b.units = b.cut == 0 && p->kernel.unit != 0 ? div_up(job->m, p->kernel.unit) : b.tiles;
     b.panels = div_up(p->n, p->kernel.nr);
     b.panels_per_block = b.panels;
@@ -471,6 +500,7 @@ void qn__q8_run(const qn_q8_job *job, qn_pool *pool)
         return;
     qn_q8_job copy = *job;
     copy.out.small_scales = job->packed->small_scales;
+    copy.out.short_sums = job->packed->short_sums;
     blocks b = plan_blocks(&copy, qn__pool_size(pool));
     qn__parallel(pool, run_task, &b, b.row_blocks * b.column_blocks * job->packed->groups);
 }

@@ -64,7 +64,7 @@ typedef struct qn_q8_packed {
     size_t bytes, group_bytes, panel_bytes;
     size_t n, kc, ks, groups;
     uint8_t flip;
-    bool safe, small_scales; /* as the kernel has it */
+    bool safe, small_scales, short_sums; /* as the kernel has them */
     qn_q8_igemm kernel;
     qn_packed_entry entry; /* what files keep it under */
 } qn_q8_packed;

@@ -30,10 +30,10 @@ void qn__spaced_rows(qn_row *a, const void *first, size_t step, size_t n)
         a[i] = (const uint8_t *)low[0] + i * step;
 }
 
-void qn__repeat_last(qn_row *a, size_t ks, size_t mr, size_t mr_max)
+void qn__repeat_last(qn_row *a, size_t ks, size_t mr, size_t end, size_t mr_max)
 {
-    for (size_t p = 0; mr < mr_max && p < ks; p++, a += mr_max)
-        for (size_t r = mr; r < mr_max; r++)
+    for (size_t p = 0; mr < end && p < ks; p++, a += mr_max)
+        for (size_t r = mr; r < end; r++)
             a[r] = a[mr - 1];
 }
 
@@ -59,8 +59,8 @@ static void tap_run(const qn_window_rows *rows, size_t tap, const uint8_t *row, 
     same_rows(a + to, rows->zeros, n - to);
 }
 
-void qn__tap_rows(const qn_window_rows *rows, const void *in, size_t m0, size_t mr, size_t mr_max,
-                  qn_row *a)
+void qn__tap_rows(const qn_window_rows *rows, const void *in, size_t m0, size_t mr, size_t end,
+                  size_t mr_max, qn_row *a)
 {
     const qn_window *const w = rows->window;
     const size_t line = m0 / w->ow, image = w->n == 1 ? 0 : line / w->oh;
@@ -84,5 +84,5 @@ void qn__tap_rows(const qn_window_rows *rows, const void *in, size_t m0, size_t 
             at += w->h * w->w * rows->pixel;
         }
     }
-    qn__repeat_last(a, w->kh * w->kw, mr, mr_max);
+    qn__repeat_last(a, w->kh * w->kw, mr, end, mr_max);
 }

@@ -21,13 +21,13 @@ typedef struct qn_window_rows {
 } qn_window_rows;
 
 void qn__tap_spans(const qn_window *window, qn_tap_span *spans);
-/* kh * kw groups of mr_max pointers for outputs m0 .. m0 + mr of all pictures; entries from mr on
- * repeat the last one. in: the first pixel, or a group's part of it. */
-void qn__tap_rows(const qn_window_rows *rows, const void *in, size_t m0, size_t mr, size_t mr_max,
-                  qn_row *a);
+/* kh * kw groups of mr_max pointers for outputs m0 .. m0 + mr of all pictures; entries from mr to
+ * `end` repeat the last one. in: the first pixel, or a group's part of it. */
+void qn__tap_rows(const qn_window_rows *rows, const void *in, size_t m0, size_t mr, size_t end,
+                  size_t mr_max, qn_row *a);
 /* n pointers `step` bytes apart. */
 void qn__spaced_rows(qn_row *a, const void *first, size_t step, size_t n);
-/* Of ks groups of mr_max pointers, the last one of the first mr again. */
-void qn__repeat_last(qn_row *a, size_t ks, size_t mr, size_t mr_max);
+/* Of ks groups of mr_max pointers, the last one of the first mr again, up to `end`. */
+void qn__repeat_last(qn_row *a, size_t ks, size_t mr, size_t end, size_t mr_max);
 
 #endif

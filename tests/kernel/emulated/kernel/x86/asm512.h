@@ -13,4 +13,9 @@ EMULATED void dpbusd512_row(size_t np, __m512i *acc, const uint8_t *row, const _
     for (size_t i = 0; i < np; i++)
         acc[i] = dpbusd512(acc[i], _mm512_set1_epi32(four), b[i]);
 }
+
+EMULATED __m512 load512_here(const void *p)
+{
+    return _mm512_loadu_ps(p);
+}
 #endif
