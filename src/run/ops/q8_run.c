@@ -404,11 +404,11 @@ static void fixed_tile(const blocks *b, size_t mr, size_t nc, const uint8_t *con
 {
     const qn_q8_job *const job = b->job;
     const qn_q8_packed *const p = job->packed;
-    const size_t stride = qn_q8_sums_stride(nc < b->held_columns ? nc : b->held_columns);
-    if ((held->rows + mr + QN_Q8_SUMS_OVER) * stride > QN_Q8_SUMS)
+    if ((held->rows + mr + QN_Q8_SUMS_OVER) * qn_q8_sums_stride(nc) > QN_Q8_SUMS)
         put_held(job, held, nc, column);
     for (size_t n = 0, part; n < nc; n += part) {
         part = nc - n < b->held_columns ? nc - n : b->held_columns;
+        const size_t stride = qn_q8_sums_stride(part);
         if (held->rows == 0)
             held->c = c + n;
         p->kernel.fn(mr, part, p->kc, p->ks, a, p->flip, p->safe, packed,
