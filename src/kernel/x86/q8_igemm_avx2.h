@@ -23,7 +23,7 @@ static inline __attribute__((always_inline)) void store_row8(uint8_t *p, __m128i
     else if (i == 0)
         _mm_storel_epi64((void *)p, bytes);
     else
-        _mm_storeh_pd((void *)p, _mm_castsi128_pd(bytes));
+        _mm_storeh_pi((void *)p, _mm_castsi128_ps(bytes));
 }
 
 static inline void store_floats8(float *p, __m256 v, size_t n)
