@@ -281,7 +281,7 @@ static blocks plan_blocks(const qn_q8_job *job, size_t threads)
     blocks b = {.job = job, .threads = threads, .row_blocks = 1, .column_blocks = 1};
     if (job->fixed.columns != NULL) {
         const size_t unit = HELD_PANELS * p->kernel.nr;
-        b.held_columns = QN_Q8_SUMS / (p->kernel.mr + QN_Q8_SUMS_OVER) / unit * unit;
+        b.held_columns = QN_Q8_SUMS / (call_rows(p, SIZE_MAX) + QN_Q8_SUMS_OVER) / unit * unit;
     }
     b.cut = cut_runs(job);
     /* Sums that are requantized have room for a few rows. */
