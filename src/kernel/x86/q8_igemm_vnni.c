@@ -1,4 +1,4 @@
-/* 8-bit indirect GEMM for AVX-512 with VNNI: vpdpbusd is exact for all weights. A call has up to 48
+/* 8-bit indirect GEMM for AVX-512 with VNNI: vpdpbusd is exact for all weights. A call has up to 96
  * rows, which are cut into tiles of 6 rows x 4 panels, 8 x 3, 12 x 2 or 12 x 1: all but the last
  * have 24 accumulators for 10 to 14 loads, and the weights of a tile's panels stay in the first
  * level for the rows below. */
@@ -455,7 +455,7 @@ void qn__q8_igemm_vnni_rows(size_t mr, size_t nc, size_t kc, size_t ks, const ui
     _mm256_zeroupper();
 }
 
-void qn__q8_igemm_48x64_vnni(size_t mr, size_t nc, size_t kc, size_t ks, const uint8_t *const *a,
+void qn__q8_igemm_96x64_vnni(size_t mr, size_t nc, size_t kc, size_t ks, const uint8_t *const *a,
                              uint8_t flip, bool safe, const void *w, void *c, size_t c_stride,
                              const qn_q8_out *out)
 {

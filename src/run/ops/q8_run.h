@@ -45,8 +45,9 @@ static inline qn_q8_by_fixed qn_q8_by_fixed_of(const qn_requant *requant)
 {
     return (qn_q8_by_fixed){requant->fixed_fn, requant->fixed, qn_fixed_once(requant->kind)};
 }
-/* Sums on the stack: a row of outputs of a picture, or a tile of rows and some panels. */
-enum { QN_Q8_SUMS = 7680 };
+/* Sums on the stack: a row of outputs of a picture, or a tile of rows and some panels: of kernels
+ * with 32 rows twelve panels of 16 columns. */
+enum { QN_Q8_SUMS = (32 + QN_Q8_SUMS_OVER) * 12 * 16 };
 /* From one row of them to the next. */
 static inline size_t qn_q8_sums_stride(size_t n)
 {
