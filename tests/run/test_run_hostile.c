@@ -218,12 +218,64 @@ static void global_pools_of_nothing_have_a_value(void **state)
     }
 }
 
+/* A file says what its tensors are, and may say so of quantized parts, too. */
+static void parts_of_other_types_are_refused(void **state)
+{
+    (void)state;
+    static const qn_dtype OTHERS[] = {QN_DTYPE_U8, QN_DTYPE_I16, QN_DTYPE_F32, QN_DTYPE_I8};
+    for (size_t i = 0; i < 4; i++) {
+        net *const n = net_start();
+        builder *const b = &n->b;
+        qn_tensor *const x = build_input(b, "x", DIMS(2, 64));
+        x->type = net_quant(n, QN_DTYPE_I8, 0.5f, 0);
+        qn_node *const split = qn__graph_add_node(b->graph, SIZE_MAX, QN_OP_SPLIT, "split", 1, 2);
+        assert_non_null(split);
+        split->inputs[0] = x;
+        for (uint32_t k = 0; k < 2; k++) {
+            const qn_type type = k == 0 ? x->type : qn_type_plain_make(OTHERS[i]);
+            qn_tensor *const y = qn__graph_add_tensor(b->graph, k == 0 ? "y0" : "y1", type);
+            assert_non_null(y);
+            qn__node_set_output(split, k, y);
+            build_output(b, y);
+        }
+        set_int(b, split->outputs[0], "axis", 1);
+        qn_plan *plan = NULL;
+        assert_int_equal(qn__plan_create(b->graph, NULL, &plan, &b->error),
+                         i < 3 ? QN_CORRUPT : QN_OK);
+        qn__plan_destroy(plan);
+        net_end(n);
+    }
+}
+
+/* However many rows of nothing there are. */
+static void rows_of_nothing_take_no_time(void **state)
+{
+    (void)state;
+    builder b;
+    build_start(&b);
+    qn_tensor *operands[1] = {build_input(&b, "x", DIMS(INT64_C(1) << 40, 0))};
+    build_output(&b, build_node(&b, QN_OP_SOFTMAX, "softmax", 1, operands));
+    qn_plan *plan = NULL;
+    qn_exec *exec = NULL;
+    assert_ok(&b, qn__plan_create(b.graph, NULL, &plan, &b.error));
+    assert_ok(&b, qn__exec_create(plan, NULL, &exec, &b.error));
+    const float nothing = 0;
+    const void *const data[1] = {&nothing};
+    assert_ok(&b, qn__exec_run(exec, data, &b.error));
+    assert_int_equal(qn__exec_output(exec, 0)->count, 0);
+    qn__exec_destroy(exec);
+    qn__plan_destroy(plan);
+    build_end(&b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(anything_is_refused_or_runs),
         cmocka_unit_test(indices_are_checked_when_running),
         cmocka_unit_test(global_pools_of_nothing_have_a_value),
+        cmocka_unit_test(parts_of_other_types_are_refused),
+        cmocka_unit_test(rows_of_nothing_take_no_time),
         cmocka_unit_test(top_k_takes_at_most_what_is_there),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -20,16 +20,15 @@ typedef struct part_table {
     bool same;          /* every byte stays what it is */
 } part_table;
 
-/* parts: tensors that together make `whole` along the axis. */
+/* parts: tensors that together make `whole` along the axis, of any type where `any`. */
 static __attribute__((cold)) qn_status check_parts(const qn_step *step, const qn_tensor *whole,
                                                    qn_tensor *const *parts, uint32_t n, size_t axis,
-                                                   qn_error *error)
+                                                   bool any, qn_error *error)
 {
     int64_t sum = 0;
     for (uint32_t i = 0; i < n; i++) {
-        bool fits =
-            parts[i] != NULL && parts[i]->rank == whole->rank &&
-            (whole->type.kind == QN_TYPE_QUANT || parts[i]->type.dtype == whole->type.dtype);
+        bool fits = parts[i] != NULL && parts[i]->rank == whole->rank &&
+                    (any || parts[i]->type.dtype == whole->type.dtype);
         for (size_t d = 0; d < whole->rank && fits; d++)
             fits = d == axis || parts[i]->dims[d].value == whole->dims[d].value;
         if (!fits)
@@ -42,15 +41,13 @@ static __attribute__((cold)) qn_status check_parts(const qn_step *step, const qn
     return QN_OK;
 }
 
-static __attribute__((cold)) qn_status prepare_concat(const qn_plan *plan, qn_step *step,
-                                                      qn_error *error)
+static __attribute__((cold)) qn_status prepare_join(qn_step *step, bool any, qn_error *error)
 {
-    (void)plan;
     const qn_node *const node = step->node;
     size_t axis;
     if (!read_axis(node, node->outputs[0]->rank, &axis))
         return qn__step_fail(step, error, QN_CORRUPT, "axis out of range");
-    QN_TRY(check_parts(step, node->outputs[0], node->inputs, node->n_inputs, axis, error));
+    QN_TRY(check_parts(step, node->outputs[0], node->inputs, node->n_inputs, axis, any, error));
     /* The layout that most of the bytes already have. */
     size_t last = 0, total = 0;
     for (uint32_t i = 0; i < node->n_inputs; i++) {
@@ -67,6 +64,14 @@ static __attribute__((cold)) qn_status prepare_concat(const qn_plan *plan, qn_st
     return QN_OK;
 }
 
+static __attribute__((cold)) qn_status prepare_concat(const qn_plan *plan, qn_step *step,
+                                                      qn_error *error)
+{
+    (void)plan;
+    return prepare_join(step, false, error);
+}
+
+/* Which checks that all are bytes. */
 static __attribute__((cold)) qn_status make_tables(const qn_plan *plan, qn_step *step, void *state,
                                                    qn_error *error)
 {
@@ -96,7 +101,7 @@ static void release(const qn_context *ctx, qn_step *step)
 static __attribute__((cold)) qn_status prepare_qconcat(const qn_plan *plan, qn_step *step,
                                                        qn_error *error)
 {
-    QN_TRY(prepare_concat(plan, step, error));
+    QN_TRY(prepare_join(step, true, error));
     return qn__step_make_state(plan, step, step->node->n_inputs * sizeof(part_table), make_tables,
                                release, error);
 }
@@ -110,7 +115,7 @@ static __attribute__((cold)) qn_status prepare_split(const qn_plan *plan, qn_ste
     size_t axis;
     if (x == NULL || !read_axis(node, x->rank, &axis))
         return qn__step_fail(step, error, QN_CORRUPT, "axis out of range");
-    QN_TRY(check_parts(step, x, node->outputs, node->n_outputs, axis, error));
+    QN_TRY(check_parts(step, x, node->outputs, node->n_outputs, axis, false, error));
     for (uint32_t i = 0; i < node->n_outputs; i++)
         step->out_layout[i] = step->in_layout[0];
     if (node->n_inputs > 1)

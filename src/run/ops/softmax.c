@@ -180,6 +180,8 @@ static qn_status run(const qn_step *step, const qn_run_env *env, const qn_view *
 {
     size_t axis = 0;
     QN_TRY(read_axis(step, &axis, error));
+    if (in[0].count == 0)
+        return QN_OK;
     softmax_job job = {in[0].data, out[0].data,
                        qn__axis_view(in[0].rank, in[0].dims, in[0].layout, axis),
                        step->node->op == QN_OP_LOG_SOFTMAX, step->kernels->f32_exp.fn};
