@@ -412,10 +412,11 @@ static void edges_and_folds(void **state)
 {
     (void)state;
     static const int64_t sizes[][2] = {{1, 1}, {1, 2}, {2, 1}, {5, 2}, {7, 7}, {9, 16}, {13, 28}};
-    static const int64_t layers[][4] = {
-        /* c, oc (0: depthwise), kernel, stride */
-        {64, 0, 3, 1}, {64, 0, 3, 2}, {70, 0, 3, 1}, {200, 0, 3, 2}, {144, 0, 3, 1}, {3, 8, 3, 2},
-        {3, 5, 3, 1},  {4, 8, 5, 1},  {2, 7, 3, 1},  {1, 8, 3, 2},   {2, 8, 4, 3}};
+    static const int64_t layers[][5] = {
+        /* c, oc (0: depthwise), kernel, stride, that of rows (0: the same) */
+        {64, 0, 3, 1},  {64, 0, 3, 2}, {70, 0, 3, 1}, {200, 0, 3, 2},
+        {144, 0, 3, 1}, {3, 8, 3, 2},  {3, 5, 3, 1},  {4, 8, 5, 1},
+        {2, 7, 3, 1},   {1, 8, 3, 2},  {2, 8, 4, 3},  {64, 0, 3, 1, 9}};
     enum { SIZES = sizeof(sizes) / sizeof(sizes[0]) };
     for (size_t i = 0; i < sizeof(layers) / sizeof(layers[0]) * SIZES * 4; i++) {
         const int64_t *const layer = layers[i / 4 / SIZES], *const size = sizes[i / 4 % SIZES];
@@ -429,7 +430,7 @@ static void edges_and_folds(void **state)
         s->n = net_start();
         const int64_t x[4] = {1 + (int64_t)(i % 3 == 0), c, size[0], size[1]};
         const int64_t w[4] = {oc, layer[1] == 0 ? 1 : c, k, k};
-        const int64_t strides[2] = {layer[3], layer[3]};
+        const int64_t strides[2] = {layer[4] == 0 ? layer[3] : layer[4], layer[3]};
         qn_tensor *in[2] = {bytes_input(s, 4, x, 0.02f), NULL};
         int8_t values[8 * 4 * 5 * 5 + 200 * 9];
         for (size_t j = 0; j < sizeof(values); j++)

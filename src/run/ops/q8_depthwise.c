@@ -508,7 +508,8 @@ void qn__q8_depthwise_run(const qn_q8_depthwise *depthwise, const void *in, void
     const qn_window *const w = &depthwise->window;
     depthwise_call call = {depthwise, in, out, w->n * w->oh, 1, 1};
     const size_t threads = qn__pool_size(pool);
-    const size_t most = depthwise->in_place ? call.rows / MIN_ROWS : call.rows;
+    const size_t most =
+        depthwise->in_place && call.rows >= MIN_ROWS ? call.rows / MIN_ROWS : call.rows;
     if (threads > 1)
         call.tasks = threads * TASKS_PER_THREAD < most ? threads * TASKS_PER_THREAD : most;
     /* Few rows come from a product whose columns were shared. */
