@@ -2,6 +2,7 @@
  * bytes for random shapes, on every instruction set of the machine and any number of threads. */
 #include "plan_fault.h"
 #include "q8_net.h"
+#include "run/packing.h"
 
 static qn_tensor *conv_node(sample *s, size_t *k, float scale)
 {
@@ -447,6 +448,40 @@ static void edges_and_folds(void **state)
     }
 }
 
+/* Two outputs that are one have weights repeated a stride apart: what is packed for one stride is
+ * not taken for another, whatever else is the same. */
+static void folds_are_packed_by_stride(void **state)
+{
+    (void)state;
+    sample *const s = calloc(1, sizeof(*s));
+    assert_non_null(s);
+    net_random_state = 11;
+    s->n = net_start();
+    builder *const b = &s->n->b;
+    const int64_t x[4] = {1, 2, 6, 16}, w[4] = {4, 2, 1, 4}, pads[4] = {0, 1, 0, 2};
+    int8_t values[4 * 2 * 4];
+    for (size_t i = 0; i < sizeof(values); i++)
+        values[i] = (int8_t)between(-128, 127);
+    qn_tensor *const q = bytes_input(s, 4, x, 0.02f);
+    qn_tensor *const weight = build_const(b, "w", QN_DTYPE_I8, values, 4, w);
+    weight->type = net_quant(s->n, QN_DTYPE_I8, 0.005f, 0);
+    for (int64_t stride = 1; stride <= 2; stride++) {
+        const int64_t strides[2] = {1, stride};
+        qn_tensor *const y = NODE(b, CONV, stride == 1 ? "y1" : "y2", q, weight);
+        set_ints(b, y, "pads", 4, pads);
+        set_ints(b, y, "strides", 2, strides);
+        y->type = net_quant(s->n, QN_DTYPE_U8, 0.05f, 100);
+        build_output(b, y);
+    }
+    qn_packed_list list = {.ctx = b->ctx};
+    assert_ok(b, qn__graph_infer(b->graph, &b->error));
+    assert_ok(b, qn__graph_pack(b->graph, "vnni", &list, &b->error));
+    assert_int_equal(list.count, 2);
+    assert_int_equal(list.entries[0].bytes, list.entries[1].bytes);
+    qn__packed_list_free(&list);
+    sample_free(s);
+}
+
 /* Integer weights and bytes take a quarter of the memory of the simulation's. */
 static void memory_shrinks(void **state)
 {
@@ -523,6 +558,7 @@ int main(void)
         cmocka_unit_test(tiles_end_with_rows),
         cmocka_unit_test(depthwise_in_parts),
         cmocka_unit_test(edges_and_folds),
+        cmocka_unit_test(folds_are_packed_by_stride),
         cmocka_unit_test(memory_shrinks),
         cmocka_unit_test(planning_survives_lack_of_memory),
     };

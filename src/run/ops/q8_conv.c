@@ -171,10 +171,12 @@ static __attribute__((cold)) bool reserve_scratch(qn_step *step, qn_q8_conv *s)
     return reserve(step, &s->rows_at, bytes);
 }
 
+/* Those of groups, of which a fold has one, tell folds apart whose weights are repeated at other
+ * places (qn__q8_find). */
 static __attribute__((cold)) qn_q8_strides strides_of(const qn_q8_conv *s)
 {
     const size_t k = s->packed.ks * s->packed.kc;
-    return (qn_q8_strides){s->packed.n * k, k, s->packed.kc, 1};
+    return (qn_q8_strides){s->packed.n * k + (s->fold - 1) * s->window.sw, k, s->packed.kc, 1};
 }
 
 static __attribute__((cold)) qn_status pack(const qn_plan *plan, qn_step *step, qn_q8_conv *s,
