@@ -13,8 +13,8 @@
 /* Bytes of copied rows, within the first-level cache; rows of them; rows of outputs computed at
  * once; taps of a window along an axis. In place more rows, of few bytes, are computed at once. */
 enum { ROOM = 32 << 10, SLOTS = 40, ROWS = 8, SMALL_ROWS = 28, TAPS = 32 };
-/* Rows lie at multiples of this; copying writes up to COPY_OVER bytes behind a row. */
-enum { ALIGN = 64, COPY_OVER = 16 };
+/* Rows lie at multiples of this. */
+enum { ALIGN = 64 };
 /* More channels than this are not taken at once where rows are long, and fewer never. */
 enum { MANY_CHANNELS = 256, MIN_CHANNELS = 16, FOLD_MOST = 16, TASKS_PER_THREAD = 4 };
 /* Sums of products of so many taps stay below 2^22. */
@@ -235,7 +235,7 @@ static inline __attribute__((always_inline)) void copy_vectors(uint8_t *to, cons
             *(bytes16 *)(to + 16 * i) = *(const bytes16 *)(from + 16 * i);
 }
 
-/* n pixels of c bytes; may write COPY_OVER bytes behind them, never reads there. */
+/* n pixels of c bytes; nothing is read or written behind them: another row may lie there. */
 static void copy_pixels(uint8_t *to, const uint8_t *from, size_t n, size_t c, size_t step)
 {
     size_t done = 0;
@@ -244,7 +244,8 @@ static void copy_pixels(uint8_t *to, const uint8_t *from, size_t n, size_t c, si
         return;
     }
     if (n > 1 && c <= 32 && qn_round_up(c, 16) <= step) {
-        done = n - 1;
+        for (done = n - 1; done > 0 && (n - done + 1) * c < 16;)
+            done--;
         if (c <= 16)
             copy_vectors(to, from, done, c, step, 1);
         else
