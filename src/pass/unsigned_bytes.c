@@ -1,5 +1,7 @@
 /* Signed bytes that nodes hand to each other become unsigned ones, zero points moved by 128: the
- * same values, which kernels that multiply unsigned bytes read as they lie. For running only. */
+ * same values, which kernels that multiply unsigned bytes read as they lie. What nodes make of them
+ * is the same, too, but that sums of Add within float32's error of a tie may round to the other
+ * side. For running only. */
 #include "pass/pass.h"
 
 #include <string.h>
