@@ -78,6 +78,8 @@ def test_what_is_between_is_unsigned(quench, tmp_path):
     path, compact = tmp_path / "m.onnx", tmp_path / "m.qnm"
     integers_in_and_out(path)
     assert quench("convert", path, "-o", compact).returncode == 0
+    assert quench("convert", compact, "-o", tmp_path / "back.onnx").returncode == 0
+    onnx.checker.check_model(str(tmp_path / "back.onnx"))
     found = json.loads(quench("inspect", compact, "--json").stdout)
     outer = {v["name"] for v in found["inputs"] + found["outputs"]}
     made = {name for n in found["nodes"] for name in n["outputs"]} - outer
