@@ -1,5 +1,7 @@
 /* Signed bytes that nodes hand to each other become unsigned ones, zero points moved by 128: the
- * same values, which kernels that multiply unsigned bytes read as they lie. For running only. */
+ * same values, which kernels that multiply unsigned bytes read as they lie. What nodes make of them
+ * is the same, too: Add, whose float32 sums begin with the zero points, is told. For running only.
+ */
 #include "pass/pass.h"
 
 #include <string.h>
@@ -128,9 +130,20 @@ static qn_status change_constant(qn_graph *graph, qn_tensor **t, qn_error *error
     return *t != NULL ? QN_OK : QN_NOMEM(error);
 }
 
+/* Float32 sums round near ties as those of the bytes that were read. */
+static qn_status mark_sum(qn_graph *graph, qn_node *node, qn_error *error)
+{
+    if (node->op != QN_OP_ADD || node->n_inputs != 2 || !is_signed_byte(node->inputs[0]) ||
+        !is_signed_byte(node->inputs[1]) || !is_signed_byte(node->outputs[0]))
+        return QN_OK;
+    return qn__node_set_int(graph, node, "signed", 1) ? QN_OK : QN_NOMEM(error);
+}
+
 static qn_status change_all(qn_graph *graph, uint8_t *border, qn_error *error)
 {
     const size_t n_tensors = graph->n_tensors;
+    for (size_t i = 0; i < graph->n_nodes; i++)
+        QN_TRY(mark_sum(graph, graph->nodes[i], error));
     QN_TRY(change_borders(graph, border, error));
     for (size_t i = 0; i < n_tensors; i++) {
         qn_tensor *const t = graph->tensors[i];

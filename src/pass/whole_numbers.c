@@ -56,12 +56,12 @@ static const float *constant(qn_graph *graph, const qn_tensor *t, size_t *count)
     return fits ? qn__tensor_floats(graph, t, count) : NULL;
 }
 
-/* One number, or one per channel along axis 1. */
-static bool along_channels(const qn_tensor *scale, size_t count, size_t channels)
+/* One number, or one per channel along axis 1, of a product of `rank` axes, which stay as many. */
+static bool along_channels(const qn_tensor *scale, size_t count, size_t channels, size_t rank)
 {
     if (count == 1)
-        return true;
-    return count == channels && scale->rank >= 2 && scale->dims[1].kind == QN_DIM_CONST &&
+        return scale->rank <= rank;
+    return count == channels && scale->rank == rank && scale->dims[1].kind == QN_DIM_CONST &&
            (size_t)scale->dims[1].value == channels;
 }
 
@@ -105,7 +105,7 @@ static bool find_product(const rewriter *r, const qn_tensor *sum, product *p)
         return false;
     p->channels = (size_t)w->dims[0].value;
     if ((b != NULL && n_bias != p->channels) ||
-        !along_channels(p->mul->inputs[1], p->n_scales, p->channels))
+        !along_channels(p->mul->inputs[1], p->n_scales, p->channels, w->rank))
         return false;
     for (size_t i = 0; i < p->n_scales; i++)
         if (!(p->scales[i] > 0.0f) || !isfinite(p->scales[i]))

@@ -1,6 +1,6 @@
 /* Kernels of the stand-alone runtime, linked in place of kernel/kernels_init.c. For size it does
  * without some that the next best one stands in for:
- *   - AVX-512 without VNNI and AMX, but for sums of two tensors: the AVX2 ones
+ *   - AVX-512, but for what has VNNI or AMX and for sums of two tensors: the AVX2 ones
  *   - depthwise convolution for AVX-VNNI: as above
  * and without any implementation of what only the toolkit calls: the loops of calibration and of
  * pictures, and those that measure a machine's limit. */

@@ -167,3 +167,21 @@ def test_integer_operators_between_others(quench, name, activation, tmp_path):
         # (onnxruntime cuts what it interpolates between bytes, and quench rounds it)
         assert steps.max() <= (0 if op == "Pad" else 3) and (steps > 1).mean() <= 0.03
     assert len({quench_outputs(c, x, tmp_path / "r")[0].tobytes() for c in copies}) == 1
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8])
+def test_padding_of_integers_without_a_value(quench, dtype, tmp_path):
+    """It is the integer 0, whatever the zero point."""
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["a"]),
+        helper.make_node("Pad", ["a", "pads"], ["b"]),
+        helper.make_node("Pad", ["b", "pads"], ["c"]),
+        helper.make_node("DequantizeLinear", ["c", "scale", "zero"], ["y"]),
+    ]
+    constants = {"scale": np.array(0.02, np.float32), "zero": np.array(57, dtype), "pads": PADS}
+    onnx.save(make_model(nodes, {"x": [1, 2, 4, 3]}, {"y": [1, 2, "h", "w"]}, constants), tmp_path / "m.onnx")
+    x = np.random.default_rng(6).uniform(-1, 1, (2, 2, 4, 3)).astype(np.float32)
+    assert quench("convert", tmp_path / "m.onnx", "-o", tmp_path / "m.qnm").returncode == 0
+    for copy in ("m.onnx", "m.qnm"):
+        ours = quench_outputs(tmp_path / copy, x, tmp_path / "run")[0]
+        assert np.array_equal(ours, ort_outputs(tmp_path / "m.onnx", x)[0])

@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import onnx
+import pytest
 from networks import ort_outputs, quench_outputs
 from onnx import TensorProto, helper, numpy_helper
 
@@ -77,6 +78,8 @@ def test_what_is_between_is_unsigned(quench, tmp_path):
     path, compact = tmp_path / "m.onnx", tmp_path / "m.qnm"
     integers_in_and_out(path)
     assert quench("convert", path, "-o", compact).returncode == 0
+    assert quench("convert", compact, "-o", tmp_path / "back.onnx").returncode == 0
+    onnx.checker.check_model(str(tmp_path / "back.onnx"))
     found = json.loads(quench("inspect", compact, "--json").stdout)
     outer = {v["name"] for v in found["inputs"] + found["outputs"]}
     made = {name for n in found["nodes"] for name in n["outputs"]} - outer
@@ -86,3 +89,29 @@ def test_what_is_between_is_unsigned(quench, tmp_path):
     ours = quench_outputs(path, x, tmp_path / "run")
     signed = quench_outputs(path, x, tmp_path / "signed", "--as-read")
     assert all(np.array_equal(a, b) for a, b in zip(ours, signed, strict=True))
+
+
+@pytest.mark.parametrize("op", [("MaxPool", {"kernel_shape": [2, 2]}), ("GlobalMaxPool", {})])
+@pytest.mark.parametrize("kind", ["channels", "int16"])
+def test_pools_of_other_integers_stay_float(quench, op, kind, tmp_path):
+    """Kernels of pools read bytes of one scale: the pool of anything else stays between its D and Q."""
+    scales, zeros = np.float32([0.02, 0.03, 0.04]), np.int8([1, -2, 3])
+    if kind == "int16":
+        scales, zeros = np.float32(0.001), np.int16(-70)
+    constants = [numpy_helper.from_array(np.asarray(v), n) for n, v in (("s", scales), ("z", zeros))]
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["d"]),
+        helper.make_node(op[0], ["d"], ["p"], **op[1]),
+        helper.make_node("QuantizeLinear", ["p", "s", "z"], ["r"]),
+        helper.make_node("DequantizeLinear", ["r", "s", "z"], ["y"]),
+    ]
+    info = lambda name, shape: helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+    graph = helper.make_graph(nodes, "g", [info("x", [1, 3, 6, 5])], [info("y", None)], constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    onnx.save(model, tmp_path / "m.onnx")
+    x = np.random.default_rng(5).standard_normal((2, 3, 6, 5)).astype(np.float32)
+    (theirs,) = ort_outputs(tmp_path / "m.onnx", x)
+    for kind in ("float", "gemmlowp"):
+        (ours,) = quench_outputs(tmp_path / "m.onnx", x, tmp_path / "run", "--requantize", kind)
+        assert np.array_equal(ours, theirs)

@@ -47,9 +47,22 @@ static void start(builder *b, fault *f)
     assert_int_equal(qn__graph_create(b->ctx, &b->graph, &b->error), QN_OK);
 }
 
+static qn_tensor *whole(builder *b, qn_tensor *x, const char *round, const char *clip)
+{
+    static const float lo = -127.0f, hi = 127.0f;
+    return NODE(b, CLIP, clip, NODE(b, ROUND, round, x),
+                build_const(b, "lo", QN_DTYPE_F32, &lo, 0, NULL),
+                build_const(b, "hi", QN_DTYPE_F32, &hi, 0, NULL));
+}
+
 static void build(builder *b)
 {
+    static const float ints[4] = {1, -2, 3, 4};
     qn_tensor *x = build_input(b, "x", DIMS(-1, 4, 3, 3));
+    qn_tensor *i = NODE(b, CONV, "iconv", whole(b, x, "iround", "iclip"),
+                        build_const(b, "iw", QN_DTYPE_F32, ints, DIMS(1, 4, 1, 1)));
+    i = NODE(b, MUL, "imul", i, build_const(b, "is", QN_DTYPE_F32, &ints[0], 0, NULL));
+    build_output(b, whole(b, i, "iround2", "iclip2"));
     qn_tensor *p = build_weights(b, "p", DIMS(4));
     const float ones[4] = {1, 1, 1, 1};
     qn_tensor *var = build_floats(b, "var", 4, ones);
@@ -74,6 +87,12 @@ static qn_status scenario(builder *b)
     qn__pass_options_init(&options);
     QN_TRY(qn__graph_clone(b->graph, &copy, &b->error));
     qn_status status = qn__graph_sort(copy, &b->error);
+    if (status == QN_OK)
+        status = qn__graph_infer(copy, &b->error);
+    if (status == QN_OK)
+        status = qn__whole_numbers_to_bytes(copy, &b->error);
+    if (status == QN_OK)
+        status = qn__signed_bytes_to_unsigned(copy, &b->error);
     if (status == QN_OK)
         status = qn__passes_simplify(copy, &options, &b->error);
     if (status == QN_OK)

@@ -218,6 +218,8 @@ static bool inputs_fit(const collapser *c, const qn_node *node)
         return node->n_inputs > 0;
     case QN_OP_AVERAGE_POOL:
     case QN_OP_GLOBAL_AVERAGE_POOL:
+    case QN_OP_MAX_POOL:
+    case QN_OP_GLOBAL_MAX_POOL:
     case QN_OP_SOFTMAX:
         return is_activation(x);
     case QN_OP_RESIZE:

@@ -166,6 +166,8 @@ qn_status qn__onnx_encode_node(const qn_onnx_writer *w, const qn_node *node, qn_
     qn__out_string(out, NODE_OP_TYPE, op.name);
     for (uint32_t i = 0; i < node->n_attrs; i++) {
         bool copied = false;
+        if (node->op == QN_OP_ADD && strcmp(node->attrs[i].name, "signed") == 0)
+            continue; /* of a compact file, and none of ONNX (pass/unsigned_bytes.c) */
         if (source)
             QN_TRY(copy_attr(w, source, &node->attrs[i], out, &copied, error));
         if (!copied)

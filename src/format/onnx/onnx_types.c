@@ -457,6 +457,7 @@ static qn_status read_pad_value(const qn_onnx_reader *r, qn_node *node, qn_error
     const qn_type type = node->inputs[0]->type;
     const qn_tensor *value = input_at(node, 2);
     int64_t dims[QN_MAX_RANK] = {0};
+    size_t size = 0;
     if (strcmp(qn__attr_string(node, "mode", "constant"), "constant") != 0)
         return QN_OK;
     if (value && (!value->constant || value->type.kind != QN_TYPE_PLAIN ||
@@ -464,8 +465,10 @@ static qn_status read_pad_value(const qn_onnx_reader *r, qn_node *node, qn_error
         return qn__onnx_node_fail(r, node, error, QN_UNSUPPORTED,
                                   "fills integers with \"%s\", which is no constant of their type",
                                   value->name);
+    if (!value && (!qn__dtype_bytes(&size, type.dtype, 1) || size > sizeof(none)))
+        return QN_NOMEM(error);
     qn_blob *blob =
-        value ? qn__blob_ref(value->constant) : qn__blob_copy(r->graph->ctx, none, sizeof(none));
+        value ? qn__blob_ref(value->constant) : qn__blob_copy(r->graph->ctx, none, size);
     qn_tensor *typed = blob ? qn__graph_add_constant(r->graph, value ? value->name : "pad", type,
                                                      value ? value->rank : 0, dims, blob)
                             : NULL;

@@ -58,6 +58,7 @@ typedef struct qbinary_state {
     float ratio;                       /* Mul: steps of the result per unit of the product */
     qn_qparams y;
     int32_t lo, hi;
+    int32_t moved; /* Add: 128 where bytes were signed ones, as which they are added; else 0 */
     /* Other than the default: by integers, these of each byte, their sum, difference or product
      * times `fixed`. */
     qn_requantize kind;
@@ -91,14 +92,15 @@ static bool repeats(const qn_tensor *t, const qn_tensor *y)
  * integers go one way or the other by these roundings. A product of a byte and a float is exact in
  * double, and rounding their sum once more to float is the outer fma. */
 static void add_tables(const qn_qparams *outer, const qn_qparams *inner, const qn_qparams *y,
-                       double outer_steps[256], double inner_steps[256])
+                       int32_t moved, double outer_steps[256], double inner_steps[256])
 {
     const float ro = outer->scale / y->scale, ri = inner->scale / y->scale;
-    const float fixed = (float)y->zero - fmaf(ro, (float)outer->zero, ri * (float)inner->zero);
+    const float fixed = (float)(y->zero - moved) -
+                        fmaf(ro, (float)(outer->zero - moved), ri * (float)(inner->zero - moved));
     for (size_t i = 0; i < 256; i++) {
         const uint8_t byte = (uint8_t)i;
-        outer_steps[i] = (double)ro * qn_qload(&byte, outer->dtype, 0);
-        inner_steps[i] = (double)fmaf((float)qn_qload(&byte, inner->dtype, 0), ri, fixed);
+        outer_steps[i] = (double)ro * (qn_qload(&byte, outer->dtype, 0) - moved);
+        inner_steps[i] = (double)fmaf((float)(qn_qload(&byte, inner->dtype, 0) - moved), ri, fixed);
     }
 }
 
@@ -139,7 +141,14 @@ static void choose_kernel(const qn_plan *plan, qn_step *step, qbinary_state *s, 
                                   .lo = (float)s->lo,
                                   .hi = (float)s->hi};
     if (add) {
-        s->args.fixed = (float)s->y.zero - fmaf(ra, (float)a->zero, rb * (float)b->zero);
+        const int32_t moved = s->moved;
+        s->args.a_off += (float)moved;
+        s->args.b_off += (float)moved;
+        s->args.fixed = (float)(s->y.zero - moved) -
+                        fmaf(ra, (float)(a->zero - moved), rb * (float)(b->zero - moved));
+        s->args.zero = moved;
+        s->args.lo = (float)(s->lo - moved);
+        s->args.hi = (float)(s->hi - moved);
     } else {
         s->args.a_off += (float)a->zero;
         s->args.b_off += (float)b->zero;
@@ -194,11 +203,15 @@ static qn_status prepare_binary(const qn_plan *plan, qn_step *step, qn_error *er
     qbinary_state *const s = qn__calloc(qn__plan_context(plan), 1, sizeof(*s));
     if (s == NULL)
         return QN_NOMEM(error);
+    s->moved = node->op == QN_OP_ADD && a.dtype == QN_DTYPE_U8 && b.dtype == QN_DTYPE_U8 &&
+                       y.dtype == QN_DTYPE_U8 && qn__attr_int(node, "signed", 0) != 0
+                   ? 128
+                   : 0;
     s->swapped = node->op == QN_OP_ADD && repeats(node->inputs[0], node->outputs[0]);
     if (s->swapped)
-        add_tables(&b, &a, &y, s->b_steps, s->a_steps);
+        add_tables(&b, &a, &y, s->moved, s->b_steps, s->a_steps);
     else
-        add_tables(&a, &b, &y, s->a_steps, s->b_steps);
+        add_tables(&a, &b, &y, s->moved, s->a_steps, s->b_steps);
     /* Mul, as onnxruntime: the exact product of (q - zero) times one rounded ratio, plus zero. */
     s->ratio = a.scale * b.scale / y.scale;
     const qn_qparams from[2] = {a, b};
@@ -360,7 +373,7 @@ static void qbinary_part(const qbinary_job *job, const uint8_t *a, const uint8_t
     const ptrdiff_t sb = (ptrdiff_t)s->broadcast.strides[1][axis];
     const bool adds = job->op == QN_OP_ADD, in_steps = job->op != QN_OP_SUB;
     const float scale = in_steps ? 1.0f : s->y.scale;
-    const int32_t zero = in_steps ? 0 : s->y.zero;
+    const int32_t zero = in_steps ? s->moved : s->y.zero;
     const float lo = (float)(s->lo - zero), hi = (float)(s->hi - zero);
     float x[PART], y[PART];
     for (size_t i0 = 0; i0 < n; i0 += PART) {
