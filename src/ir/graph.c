@@ -95,6 +95,19 @@ qn_tensor *qn__graph_add_tensor(qn_graph *graph, const char *name, qn_type type)
     return tensor;
 }
 
+qn_tensor *qn__graph_add_twin(qn_graph *graph, const qn_tensor *of, const char *suffix,
+                              qn_type type)
+{
+    const char *name = qn__arena_printf(&graph->arena, "%s_%s", of->name, suffix);
+    qn_tensor *twin = name == NULL ? NULL : qn__graph_add_tensor(graph, name, type);
+    if (twin == NULL)
+        return NULL;
+    twin->has_shape = of->has_shape;
+    twin->rank = of->rank;
+    memcpy(twin->dims, of->dims, sizeof(twin->dims));
+    return twin;
+}
+
 qn_tensor *qn__graph_add_constant(qn_graph *graph, const char *name, qn_type type, size_t rank,
                                   const int64_t *dims, qn_blob *blob)
 {
@@ -283,6 +296,18 @@ qn_node *qn__graph_add_node(qn_graph *graph, size_t at, qn_op op, const char *na
     memmove(graph->nodes + at + 1, graph->nodes + at, (graph->n_nodes - at) * sizeof(qn_node *));
     graph->nodes[at] = node;
     graph->n_nodes++;
+    return node;
+}
+
+qn_node *qn__graph_add_between(qn_graph *graph, size_t at, qn_op op, qn_tensor *from, qn_tensor *to,
+                               const qn_tensor *named_for)
+{
+    const char *name = qn__arena_printf(&graph->arena, "%s_%s", named_for->name, qn__op_name(op));
+    qn_node *node = name == NULL ? NULL : qn__graph_add_node(graph, at, op, name, 1, 1);
+    if (node == NULL)
+        return NULL;
+    node->inputs[0] = from;
+    qn__node_set_output(node, 0, to);
     return node;
 }
 

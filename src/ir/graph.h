@@ -129,6 +129,9 @@ qn_status qn__graph_clone(const qn_graph *graph, qn_graph **out, qn_error *error
 /* New tensor; name NULL or taken: made unique by appending "_1", "_2"... NULL when out of memory.
  */
 qn_tensor *qn__graph_add_tensor(qn_graph *graph, const char *name, qn_type type);
+/* Tensor of the shape of another, called NAME_SUFFIX after it. NULL when out of memory. */
+qn_tensor *qn__graph_add_twin(qn_graph *graph, const qn_tensor *of, const char *suffix,
+                              qn_type type);
 /* Constant; takes its own reference on blob. */
 qn_tensor *qn__graph_add_constant(qn_graph *graph, const char *name, qn_type type, size_t rank,
                                   const int64_t *dims, qn_blob *blob);
@@ -140,6 +143,9 @@ const char *qn__graph_intern(qn_graph *graph, const char *text);
 /* New node appended at position `at` (SIZE_MAX: the end) with NULL inputs and outputs. */
 qn_node *qn__graph_add_node(qn_graph *graph, size_t at, qn_op op, const char *name,
                             uint32_t n_inputs, uint32_t n_outputs);
+/* New node of one input and one output, called NAME_OP after a tensor. NULL when out of memory. */
+qn_node *qn__graph_add_between(qn_graph *graph, size_t at, qn_op op, qn_tensor *from, qn_tensor *to,
+                               const qn_tensor *named_for);
 void qn__node_set_output(qn_node *node, uint32_t index, qn_tensor *tensor); /* sets producer */
 /* Takes node out of graph->nodes; its outputs lose their producer. */
 void qn__graph_remove_node(qn_graph *graph, qn_node *node);

@@ -7,7 +7,6 @@
 
 #include <float.h>
 #include <math.h>
-#include <string.h>
 
 enum {
     ONNX_FLOAT = 1,
@@ -96,27 +95,14 @@ static qn_status convert_attributes(qn_graph *graph, qn_node *node, qn_error *er
 
 static qn_tensor *twin(qn_graph *graph, const qn_tensor *of, const char *suffix, qn_dtype dtype)
 {
-    const char *name = qn__arena_printf(&graph->arena, "%s_%s", of->name, suffix);
-    qn_tensor *made =
-        name == NULL ? NULL : qn__graph_add_tensor(graph, name, qn_type_plain_make(dtype));
-    if (made != NULL) {
-        made->has_shape = of->has_shape;
-        made->rank = of->rank;
-        memcpy(made->dims, of->dims, sizeof(made->dims));
-    }
-    return made;
+    return qn__graph_add_twin(graph, of, suffix, qn_type_plain_make(dtype));
 }
 
 static qn_status add_cast(qn_graph *graph, size_t at, qn_tensor *from, qn_tensor *to, int64_t code,
                           qn_error *error)
 {
-    const char *name = qn__arena_printf(&graph->arena, "%s_Cast", to->name);
-    qn_node *node = name == NULL ? NULL : qn__graph_add_node(graph, at, QN_OP_CAST, name, 1, 1);
-    if (node == NULL || !qn__node_set_int(graph, node, "to", code))
-        return QN_NOMEM(error);
-    node->inputs[0] = from;
-    qn__node_set_output(node, 0, to);
-    return QN_OK;
+    qn_node *node = qn__graph_add_between(graph, at, QN_OP_CAST, from, to, to);
+    return node != NULL && qn__node_set_int(graph, node, "to", code) ? QN_OK : QN_NOMEM(error);
 }
 
 /* Readers of `old`, but not the graph's outputs, read `now`. */

@@ -4,8 +4,6 @@
  */
 #include "pass/pass.h"
 
-#include <string.h>
-
 #include "core/context.h"
 
 static bool is_signed_byte(const qn_tensor *t)
@@ -39,15 +37,8 @@ static qn_status add_twin(qn_graph *graph, const qn_tensor *t, qn_tensor **out, 
 {
     qn_type type;
     QN_TRY(unsigned_type(graph, t, &type, error));
-    const char *const name = qn__arena_printf(&graph->arena, "%s_unsigned", t->name);
-    qn_tensor *const twin = name != NULL ? qn__graph_add_tensor(graph, name, type) : NULL;
-    if (twin == NULL)
-        return QN_NOMEM(error);
-    twin->has_shape = t->has_shape;
-    twin->rank = t->rank;
-    memcpy(twin->dims, t->dims, sizeof(twin->dims));
-    *out = twin;
-    return QN_OK;
+    *out = qn__graph_add_twin(graph, t, "unsigned", type);
+    return *out != NULL ? QN_OK : QN_NOMEM(error);
 }
 
 static void read_instead(qn_graph *graph, size_t n_nodes, const qn_tensor *from, qn_tensor *to)
@@ -60,14 +51,9 @@ static void read_instead(qn_graph *graph, size_t n_nodes, const qn_tensor *from,
 
 static qn_status requantize(qn_graph *graph, qn_tensor *from, qn_tensor *to, qn_error *error)
 {
-    const char *const name = qn__arena_printf(&graph->arena, "%s_Requantize", to->name);
-    qn_node *const node =
-        name != NULL ? qn__graph_add_node(graph, SIZE_MAX, QN_OP_REQUANTIZE, name, 1, 1) : NULL;
-    if (node == NULL)
-        return QN_NOMEM(error);
-    node->inputs[0] = from;
-    qn__node_set_output(node, 0, to);
-    return QN_OK;
+    return qn__graph_add_between(graph, SIZE_MAX, QN_OP_REQUANTIZE, from, to, to) != NULL
+               ? QN_OK
+               : QN_NOMEM(error);
 }
 
 /* What comes into the graph and goes out of it stays what it is; a node stands between. */

@@ -4,7 +4,6 @@
 #include "pass/pass.h"
 
 #include <math.h>
-#include <string.h>
 
 #include "core/context.h"
 
@@ -145,25 +144,12 @@ static qn_status add_integers(const rewriter *r, const product *p, const qn_tens
     return *out != NULL ? QN_OK : QN_NOMEM(r->error);
 }
 
-static void put_output(qn_node *node, qn_tensor *tensor)
-{
-    if (node->outputs[0] != NULL)
-        node->outputs[0]->producer = NULL;
-    qn__node_set_output(node, 0, tensor);
-}
-
 static qn_status add_cast(const rewriter *r, qn_op op, qn_tensor *from, qn_tensor *to,
                           const qn_tensor *named_for)
 {
-    const char *const name =
-        qn__arena_printf(&r->graph->arena, "%s_%s", named_for->name, qn__op_name(op));
-    qn_node *const node =
-        name != NULL ? qn__graph_add_node(r->graph, SIZE_MAX, op, name, 1, 1) : NULL;
-    if (node == NULL)
-        return QN_NOMEM(r->error);
-    node->inputs[0] = from;
-    put_output(node, to);
-    return QN_OK;
+    return qn__graph_add_between(r->graph, SIZE_MAX, op, from, to, named_for) != NULL
+               ? QN_OK
+               : QN_NOMEM(r->error);
 }
 
 static qn_status make_integer(const rewriter *r, const product *p, qn_tensor *bytes)
@@ -178,7 +164,7 @@ static qn_status make_integer(const rewriter *r, const product *p, qn_tensor *by
     if (b != NULL)
         conv->inputs[2] = b;
     r->marks[p->mul->id] = 1;
-    put_output(conv, bytes);
+    qn__node_set_output(conv, 0, bytes);
     return QN_OK;
 }
 
@@ -196,21 +182,16 @@ static qn_status rewrite(rewriter *r, qn_node *clip, qn_node *round, float lo, f
     qn_graph *const graph = r->graph;
     qn_tensor *const y = clip->outputs[0], *const sum = round->inputs[0];
     const qn_quant *const kept = qn__graph_quant(graph, &levels);
-    const char *const name = qn__arena_printf(&graph->arena, "%s_quantized", y->name);
     qn_tensor *const bytes =
-        kept != NULL && name != NULL
-            ? qn__graph_add_tensor(graph, name, qn_type_quant_make(QN_DTYPE_I8, kept))
+        kept != NULL
+            ? qn__graph_add_twin(graph, y, "quantized", qn_type_quant_make(QN_DTYPE_I8, kept))
             : NULL;
     product p = {0};
     if (bytes == NULL)
         return QN_NOMEM(r->error);
-    bytes->has_shape = y->has_shape;
-    bytes->rank = y->rank;
-    memcpy(bytes->dims, y->dims, sizeof(bytes->dims));
     r->of[y->id] = bytes;
     r->marks[clip->id] = r->marks[round->id] = 1;
-    clip->outputs[0] = NULL;
-    y->producer = NULL;
+    qn__node_set_output(clip, 0, NULL);
     QN_TRY(add_cast(r, QN_OP_DEQUANTIZE_LINEAR, bytes, y, y));
     return find_product(r, sum, &p) ? make_integer(r, &p, bytes)
                                     : add_cast(r, QN_OP_QUANTIZE_LINEAR, sum, bytes, y);

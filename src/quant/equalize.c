@@ -268,14 +268,10 @@ static qn_status scale_constant(qn_graph *g, qn_tensor *t, const qn_eq_end *at, 
 /* A scaled tensor gets a name of its own: its values are no longer the ones the old name means. */
 static qn_status rename_tensor(qn_graph *g, qn_tensor *t, qn_error *error)
 {
-    const char *name = qn__arena_printf(&g->arena, "%s_equalized", t->name);
-    qn_tensor *fresh = name == NULL ? NULL : qn__graph_add_tensor(g, name, t->type);
+    qn_tensor *fresh = qn__graph_add_twin(g, t, "equalized", t->type);
     if (fresh == NULL)
         return QN_NOMEM(error);
     fresh->source = t->source;
-    fresh->has_shape = t->has_shape;
-    fresh->rank = t->rank;
-    memcpy(fresh->dims, t->dims, sizeof(fresh->dims));
     qn__node_set_output(t->producer, t->producer_output, fresh);
     qn__graph_replace_uses(g, t, fresh);
     return QN_OK;

@@ -5,7 +5,6 @@
 #include "quant/rewrite.h"
 
 #include <math.h>
-#include <string.h>
 
 /* --- types of activations ----------------------------------------------------------------------*/
 static bool absorbed(const qn_node *node, float scale, int32_t zero_point, int32_t qmin,
@@ -144,32 +143,10 @@ static qn_status quantize_constant(qn_rewriter *r, qn_node *node, uint32_t index
 }
 
 /* --- activations -------------------------------------------------------------------------------*/
-static void copy_shape(qn_tensor *to, const qn_tensor *from)
-{
-    to->has_shape = from->has_shape;
-    to->rank = from->rank;
-    memcpy(to->dims, from->dims, sizeof(to->dims));
-}
-
-static qn_tensor *add_twin(qn_rewriter *r, const qn_tensor *of, const char *suffix, qn_type type)
-{
-    const char *name = qn__arena_printf(&r->graph->arena, "%s_%s", of->name, suffix);
-    qn_tensor *twin = name == NULL ? NULL : qn__graph_add_tensor(r->graph, name, type);
-    if (twin != NULL)
-        copy_shape(twin, of);
-    return twin;
-}
-
-static bool add_cast(qn_rewriter *r, qn_op op, const char *suffix, qn_tensor *from, qn_tensor *to,
+static bool add_cast(qn_rewriter *r, qn_op op, qn_tensor *from, qn_tensor *to,
                      const qn_tensor *named_for)
 {
-    const char *name = qn__arena_printf(&r->graph->arena, "%s_%s", named_for->name, suffix);
-    qn_node *node = name == NULL ? NULL : qn__graph_add_node(r->graph, SIZE_MAX, op, name, 1, 1);
-    if (node == NULL)
-        return false;
-    node->inputs[0] = from;
-    qn__node_set_output(node, 0, to);
-    return true;
+    return qn__graph_add_between(r->graph, SIZE_MAX, op, from, to, named_for) != NULL;
 }
 
 /* Makes the twins of one tensor. Integer tensors keep their name unless they are graph outputs,
@@ -183,17 +160,17 @@ static qn_status convert_tensor(qn_rewriter *r, uint32_t id, bool has_float_read
         return QN_OK;
     QN_TRY(qn__activation_type(r->plan, id, r->graph, &type, r->error));
     if (!p->integer || r->plan->uses.is_output[id]) {
-        qn_tensor *twin = add_twin(r, t, "quantized", type);
+        qn_tensor *twin = qn__graph_add_twin(r->graph, t, "quantized", type);
         if (twin == NULL)
             return QN_NOMEM(r->error);
         r->quantized[id] = twin;
         if (p->integer) {
             qn_node *producer = t->producer;
             qn__node_set_output(producer, t->producer_output, twin);
-            if (!add_cast(r, QN_OP_DEQUANTIZE_LINEAR, "DequantizeLinear", twin, t, t))
+            if (!add_cast(r, QN_OP_DEQUANTIZE_LINEAR, twin, t, t))
                 return QN_NOMEM(r->error);
             r->dequantized[id] = t;
-        } else if (!add_cast(r, QN_OP_QUANTIZE_LINEAR, "QuantizeLinear", t, twin, t)) {
+        } else if (!add_cast(r, QN_OP_QUANTIZE_LINEAR, t, twin, t)) {
             return QN_NOMEM(r->error);
         }
         return QN_OK;
@@ -201,8 +178,9 @@ static qn_status convert_tensor(qn_rewriter *r, uint32_t id, bool has_float_read
     t->type = type;
     r->quantized[id] = t;
     if (has_float_reader) {
-        qn_tensor *twin = add_twin(r, t, "dequantized", qn_type_plain_make(QN_DTYPE_F32));
-        if (twin == NULL || !add_cast(r, QN_OP_DEQUANTIZE_LINEAR, "DequantizeLinear", t, twin, t))
+        qn_tensor *twin =
+            qn__graph_add_twin(r->graph, t, "dequantized", qn_type_plain_make(QN_DTYPE_F32));
+        if (twin == NULL || !add_cast(r, QN_OP_DEQUANTIZE_LINEAR, t, twin, t))
             return QN_NOMEM(r->error);
         r->dequantized[id] = twin;
     }

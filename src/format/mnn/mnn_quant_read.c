@@ -8,7 +8,6 @@
 #include "format/mnn/mnn_quant_read.h"
 
 #include <math.h>
-#include <string.h>
 
 #include "core/context.h"
 
@@ -419,28 +418,9 @@ static qn_status integer_constant(typer *t, const qn_tensor *from, qn_tensor **o
 }
 
 /* --- the rewrite ------------------------------------------------------------------------------*/
-static qn_tensor *add_twin(typer *t, const qn_tensor *of, const char *suffix, qn_type type)
-{
-    const char *name = qn__arena_printf(&t->graph->arena, "%s_%s", of->name, suffix);
-    qn_tensor *twin = name ? qn__graph_add_tensor(t->graph, name, type) : NULL;
-    if (twin) {
-        twin->has_shape = of->has_shape;
-        twin->rank = of->rank;
-        memcpy(twin->dims, of->dims, sizeof(twin->dims));
-    }
-    return twin;
-}
-
 static bool add_cast(typer *t, qn_op op, qn_tensor *from, qn_tensor *to, const qn_tensor *named_for)
 {
-    const char *name =
-        qn__arena_printf(&t->graph->arena, "%s_%s", named_for->name, qn__op_name(op));
-    qn_node *node = name ? qn__graph_add_node(t->graph, SIZE_MAX, op, name, 1, 1) : NULL;
-    if (!node)
-        return false;
-    node->inputs[0] = from;
-    qn__node_set_output(node, 0, to);
-    return true;
+    return qn__graph_add_between(t->graph, SIZE_MAX, op, from, to, named_for) != NULL;
 }
 
 /* Twins of a tensor: the float one keeps the name, so that outputs and records stay what they are.
@@ -454,7 +434,7 @@ static qn_status convert_tensor(typer *t, qn_tensor *tensor, bool made_integer, 
         t->quantized[tensor->id] = tensor;
         return QN_OK;
     }
-    qn_tensor *q = add_twin(t, tensor, "quantized", type);
+    qn_tensor *q = qn__graph_add_twin(t->graph, tensor, "quantized", type);
     if (!q)
         return QN_NOMEM(t->error);
     t->quantized[tensor->id] = q;
@@ -465,7 +445,8 @@ static qn_status convert_tensor(typer *t, qn_tensor *tensor, bool made_integer, 
     }
     if (!t->rounded[tensor->id] || !read_float)
         return add_cast(t, QN_OP_QUANTIZE_LINEAR, tensor, q, tensor) ? QN_OK : QN_NOMEM(t->error);
-    qn_tensor *raw = add_twin(t, tensor, "unrounded", qn_type_plain_make(QN_DTYPE_F32));
+    qn_tensor *raw =
+        qn__graph_add_twin(t->graph, tensor, "unrounded", qn_type_plain_make(QN_DTYPE_F32));
     if (!raw)
         return QN_NOMEM(t->error);
     qn__node_set_output(tensor->producer, tensor->producer_output, raw);
