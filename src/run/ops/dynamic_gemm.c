@@ -252,9 +252,8 @@ static void byte_rows(const qn_q8_job *job, size_t group, size_t m0, size_t mr, 
 {
     (void)group;
     const gemm_call *const call = job->ctx;
-    const size_t k = call->s->k, mr_max = job->packed->kernel.mr;
-    for (size_t r = 0; r < mr_max; r++)
-        a[r] = call->a + (m0 + (r < mr ? r : mr - 1)) * k;
+    const size_t k = call->s->k;
+    qn__q8_spaced_rows(job, call->a + m0 * k, k, mr, a);
 }
 
 static void finish_row(const gemm_call *call, size_t n0, size_t nc, float *restrict y)

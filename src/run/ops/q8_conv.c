@@ -286,9 +286,7 @@ static void direct_rows(const qn_q8_job *job, size_t group, size_t m0, size_t mr
 {
     const conv_call *const call = job->ctx;
     const size_t c = call->s->window.c;
-    qn__spaced_rows(a, call->in + group * call->s->cin + m0 * c, c, mr);
-    const qn_q8_igemm *const kernel = &job->packed->kernel;
-    qn__repeat_last(a, 1, mr, qn_q8_rows_end(kernel, mr), kernel->mr);
+    qn__q8_spaced_rows(job, call->in + group * call->s->cin + m0 * c, c, mr, a);
 }
 
 static void tap_rows(const qn_q8_job *job, size_t group, size_t m0, size_t mr, const uint8_t **a)

@@ -92,11 +92,8 @@ static void same_rows(const qn_q8_job *job, size_t group, size_t m0, size_t mr, 
 {
     (void)group;
     const left_side *const left = job->ctx;
-    const size_t mr_max = job->packed->kernel.mr;
-    for (size_t i = 0; i < job->packed->ks * mr_max; i++) {
-        const size_t r = i % mr_max;
-        a[i] = left->a + (m0 + (r < mr ? r : mr - 1)) * left->k;
-    }
+    for (size_t p = 0; p < job->packed->ks; p++, a += job->packed->kernel.mr)
+        qn__q8_spaced_rows(job, left->a + m0 * left->k, left->k, mr, a);
 }
 
 void qn__q8_product_run(const qn_q8_product *p, const qn_run_env *env, const uint8_t *a, size_t m,

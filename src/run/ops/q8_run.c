@@ -1,4 +1,5 @@
 #include "run/ops/q8_run.h"
+#include "run/ops/window_rows.h"
 
 #include "core/alloc.h"
 #include "core/checked.h"
@@ -492,6 +493,14 @@ static void run_task(void *arg, size_t index)
         run_tiles(b, index, 0, 0, b->tiles, b->tiles, &held);
     else
         run_part(b, index, &held);
+}
+
+void qn__q8_spaced_rows(const qn_q8_job *job, const uint8_t *first, size_t step, size_t mr,
+                        const uint8_t **a)
+{
+    const qn_q8_igemm *const kernel = &job->packed->kernel;
+    qn__spaced_rows(a, first, step, mr);
+    qn__repeat_last(a, 1, mr, qn_q8_rows_end(kernel, mr), kernel->mr);
 }
 
 void qn__q8_run(const qn_q8_job *job, qn_pool *pool)

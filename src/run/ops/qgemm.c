@@ -282,9 +282,8 @@ static void saturating_range(void *arg, size_t begin, size_t end)
 static void byte_rows(const qn_q8_job *job, size_t group, size_t m0, size_t mr, const uint8_t **a)
 {
     (void)group;
-    const size_t k = job->packed->kc, mr_max = job->packed->kernel.mr;
-    for (size_t r = 0; r < mr_max; r++)
-        a[r] = (const uint8_t *)job->ctx + (m0 + (r < mr ? r : mr - 1)) * k;
+    const size_t k = job->packed->kc;
+    qn__q8_spaced_rows(job, (const uint8_t *)job->ctx + m0 * k, k, mr, a);
 }
 
 /* Matrices of a and b that output matrix i is made of. */
