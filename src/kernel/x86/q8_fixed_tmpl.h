@@ -5,13 +5,19 @@
  * n)), s being 2^31 for negative x, which takes ties away from zero, else 0. No s is needed where
  * results below zero become the lower bound. Products are those of even and of odd columns, and
  * their quotients the upper halves of sums of 64 bits, shifted. Columns with other exponents or
- * negative multipliers, which sums of products hardly have, are left to the reference. The includer
- * defines, beside what q8_igemm_avx2.h or q8_avx512.h do: EVENS(a, b), ODDS(a, b)    64-bit lanes
- * of a and b, every second one LOWS(a, b), HIGHS(a, b)    halves of 64-bit lanes; in each 128 bits
- * two of a, then two of b MUL_EVEN(a, b)             products of lower halves ADD64, SLLV64(v, n),
- * SHR64(v, n), SET1_64(x), OR, ANDNOT(a, b) SUB32, SRAV(v, n) SIGNS(v)                   a bit for
- * each sign of a 32-bit lane SWAP_MIDDLE(v)             bytes 1 and 2 of every four FIXED name of
- * the function */
+ * negative multipliers, which sums of products hardly have, are left to the reference.
+ *
+ * The includer defines, beside what q8_igemm_avx2.h or q8_avx512.h do:
+ *
+ *   FIRST_PAIRS(p, n), LAST_PAIRS(p, n)    multipliers of n columns, both halves
+ *   EVENS(a, b), ODDS(a, b)    64-bit lanes of a and b, every second one
+ *   LOWS(a, b), HIGHS(a, b)    halves of 64-bit lanes; in each 128 bits two of a, then two of b
+ *   MUL_EVEN(a, b)             products of lower halves
+ *   ADD64, SLLV64(v, n), SHR64(v, n), SET1_64(x), OR, ANDNOT(a, b), SUB32, SRAV(v, n)
+ *   SIGNS(v)                   a bit for each sign of a 32-bit lane
+ *   SWAP_MIDDLE(v)             bytes 1 and 2 of every four
+ *   PUT(p, v, i, n)            stores row i, of n bytes
+ *   FIXED                      name of the function */
 enum { ROWS = 4 };
 
 /* Lower halves: multipliers of even and of odd columns. shift: in the order of HIGHS. */

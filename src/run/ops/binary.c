@@ -9,10 +9,9 @@ typedef void (*row_fn)(float *out, const float *a, const float *b, size_t n);
 typedef void (*word_fn)(int64_t *x, const int64_t *y, size_t n, uint32_t bits);
 typedef void (*real_fn)(double *x, const double *y, size_t n);
 
-/* --- float rows: out may be a or b, same index only, so vectorizing is safe; a loop of fixed
- * length is a few vectors
- * ------------------------------------------------------------------------------
- */
+/* --- float rows --------------------------------------------------------------------------------
+ * out may be a or b, same index only, so vectorizing is safe; a loop of fixed length is a few
+ * vectors */
 enum { LANES = 16 };
 #define ROW(name, expr)                                                                            \
     static void name(float *out, const float *a, const float *b, size_t n)                         \
