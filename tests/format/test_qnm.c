@@ -536,6 +536,21 @@ static void test_packed_weights_are_used_and_equal(void **state)
     check_packed(3, 2 * 2 + 3 + 2 + 1);
 }
 
+/* Other bytes behind the packed section's entries: as many are mapped, and give other outputs. */
+static void check_packed_is_read(size_t entries, uint8_t change, size_t all, const float before[6])
+{
+    const size_t at = (size_t)qn_qnm_u64_at(file.data + 64 + 2 * 32 + 8); /* packed section */
+    for (size_t i = at + 16 + entries * 48; i < file.size; i++)
+        file.data[i] ^= change;
+    float after[6];
+    size_t mapped;
+    qn_graph *const graph = read_back(false);
+    run_graph(graph, QN_ISA_scalar, &mapped, after);
+    assert_int_equal(mapped, all);
+    assert_memory_not_equal(before, after, sizeof(after));
+    qn__graph_destroy(graph);
+}
+
 /* Other constants of the same shape, scale or bias: what was packed is left alone. */
 static void test_packed_floats_only_where_they_fit(void **state)
 {
@@ -558,14 +573,7 @@ static void test_packed_floats_only_where_they_fit(void **state)
     assert_int_equal(mapped, all - (size_t)8 * (1 + 36) * 4 - (size_t)8 * (1 + 24) * 4);
     qn__graph_destroy(graph);
 
-    const size_t at = (size_t)qn_qnm_u64_at(file.data + 64 + 2 * 32 + 8); /* packed section */
-    for (size_t i = at + 16 + 10 * 48; i < file.size; i++)
-        file.data[i] ^= 1;
-    graph = read_back(false);
-    run_graph(graph, QN_ISA_scalar, &mapped, b);
-    assert_int_equal(mapped, all);
-    assert_memory_not_equal(a, b, sizeof(a));
-    qn__graph_destroy(graph);
+    check_packed_is_read(10, 1, all, a);
 }
 
 /* Bytes in the packed section are what kernels read: changing them changes the result, changing the
@@ -588,14 +596,7 @@ static void test_packed_weights_only_where_they_fit(void **state)
     assert_true(mapped > 0 && mapped < all);
     qn__graph_destroy(graph);
 
-    const size_t at = (size_t)qn_qnm_u64_at(file.data + 64 + 2 * 32 + 8); /* packed section */
-    for (size_t i = at + 16 + 6 * 48; i < file.size; i++)
-        file.data[i] ^= 0x55;
-    graph = read_back(false);
-    run_graph(graph, QN_ISA_scalar, &mapped, b);
-    assert_int_equal(mapped, all);
-    assert_memory_not_equal(a, b, sizeof(a));
-    qn__graph_destroy(graph);
+    check_packed_is_read(6, 0x55, all, a);
 }
 
 static void test_forms_are_the_kernels(void **state)

@@ -118,26 +118,25 @@ static inline bool qnm_seed_float(qn_graph *g)
     return qnm_ends(g, x, y);
 }
 
+static inline qn_quant qnm_signed_bytes(int32_t axis, size_t n_scales, const float *scales)
+{
+    return (qn_quant){.bits = 8,
+                      .is_signed = true,
+                      .axis = axis,
+                      .qmin = -128,
+                      .qmax = 127,
+                      .n_scales = n_scales,
+                      .scales = scales};
+}
+
 /* Quantized convolution and product, weights per channel. */
 static inline bool qnm_seed_quantized(qn_graph *g)
 {
     static const int64_t X[] = {1, 4, 4, 4}, W[] = {8, 4, 1, 1}, B[] = {8}, Y[] = {1, 8, 4, 4};
     static const int64_t F[] = {1, 128}, M[] = {128, 6}, Z[] = {1, 6};
     static const float SCALES[] = {.01f, .02f, .03f, .04f, .05f, .06f, .07f, .08f};
-    const qn_quant per_channel = {.bits = 8,
-                                  .is_signed = true,
-                                  .axis = 0,
-                                  .qmin = -128,
-                                  .qmax = 127,
-                                  .n_scales = 8,
-                                  .scales = SCALES};
-    const qn_quant per_tensor = {.bits = 8,
-                                 .is_signed = true,
-                                 .axis = -1,
-                                 .qmin = -128,
-                                 .qmax = 127,
-                                 .n_scales = 1,
-                                 .scales = SCALES};
+    const qn_quant per_channel = qnm_signed_bytes(0, 8, SCALES);
+    const qn_quant per_tensor = qnm_signed_bytes(-1, 1, SCALES);
     const qn_type f32 = qn_type_plain_make(QN_DTYPE_F32);
     qn_node *node;
     qn_tensor *const x = qnm_tensor(g, "x", f32, 4, X);
@@ -167,20 +166,8 @@ static inline bool qnm_seed_forms(qn_graph *g)
     static const int64_t H[] = {1, 6, 2, 2}, V[] = {6, 1, 3, 3}, F[] = {1, 24}, M[] = {6, 24};
     static const int64_t Z[] = {1, 6}, P[] = {6, 6}, PADS[] = {1, 1, 1, 1}, STRIDES[] = {2, 2};
     static const float SCALES[] = {.01f, .02f, .03f, .04f};
-    const qn_quant per_channel = {.bits = 8,
-                                  .is_signed = true,
-                                  .axis = 0,
-                                  .qmin = -128,
-                                  .qmax = 127,
-                                  .n_scales = 4,
-                                  .scales = SCALES};
-    const qn_quant per_tensor = {.bits = 8,
-                                 .is_signed = true,
-                                 .axis = -1,
-                                 .qmin = -128,
-                                 .qmax = 127,
-                                 .n_scales = 1,
-                                 .scales = SCALES};
+    const qn_quant per_channel = qnm_signed_bytes(0, 4, SCALES);
+    const qn_quant per_tensor = qnm_signed_bytes(-1, 1, SCALES);
     const qn_quant at_run = {.bits = 8, .axis = -1, .qmax = 255};
     const qn_type f32 = qn_type_plain_make(QN_DTYPE_F32);
     qn_node *node, *first, *second, *third, *last;

@@ -188,6 +188,16 @@ static void top_k_takes_at_most_what_is_there(void **state)
     }
 }
 
+/* Runs a graph whose one input has no elements. */
+static void run_nothing(builder *b, qn_plan **plan, qn_exec **exec)
+{
+    const float nothing = 0;
+    const void *const data[1] = {&nothing};
+    assert_ok(b, qn__plan_create(b->graph, NULL, plan, &b->error));
+    assert_ok(b, qn__exec_create(*plan, NULL, exec, &b->error));
+    assert_ok(b, qn__exec_run(*exec, data, &b->error));
+}
+
 /* Pictures without a pixel: every value of the output is written. */
 static void global_pools_of_nothing_have_a_value(void **state)
 {
@@ -201,11 +211,7 @@ static void global_pools_of_nothing_have_a_value(void **state)
         build_output(&b, out);
         qn_plan *plan = NULL;
         qn_exec *exec = NULL;
-        assert_ok(&b, qn__plan_create(b.graph, NULL, &plan, &b.error));
-        assert_ok(&b, qn__exec_create(plan, NULL, &exec, &b.error));
-        const float nothing = 0;
-        const void *const data[1] = {&nothing};
-        assert_ok(&b, qn__exec_run(exec, data, &b.error));
+        run_nothing(&b, &plan, &exec);
         const qn_view *const view = qn__exec_output(exec, 0);
         assert_int_equal(view->count, 3);
         for (int k = 0; k < 3; k++) {
@@ -257,11 +263,7 @@ static void rows_of_nothing_take_no_time(void **state)
     build_output(&b, build_node(&b, QN_OP_SOFTMAX, "softmax", 1, operands));
     qn_plan *plan = NULL;
     qn_exec *exec = NULL;
-    assert_ok(&b, qn__plan_create(b.graph, NULL, &plan, &b.error));
-    assert_ok(&b, qn__exec_create(plan, NULL, &exec, &b.error));
-    const float nothing = 0;
-    const void *const data[1] = {&nothing};
-    assert_ok(&b, qn__exec_run(exec, data, &b.error));
+    run_nothing(&b, &plan, &exec);
     assert_int_equal(qn__exec_output(exec, 0)->count, 0);
     qn__exec_destroy(exec);
     qn__plan_destroy(plan);
