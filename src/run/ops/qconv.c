@@ -4,7 +4,6 @@
  * of their own. With saturate16 the sums of neighbouring products saturate to int16. */
 #include "run/nd.h"
 #include "run/ops/q8_conv.h"
-#include "run/ops/q8_winograd.h"
 #include "run/ops/window.h"
 
 #include <math.h>
@@ -20,8 +19,7 @@ typedef struct qconv_state {
     float *packed; /* product: per group; depthwise: [tap][channel]; saturating: [pairs][2][cout] */
     int32_t *base; /* saturating: -zero * sum of weights per output channel */
     bool depthwise, saturates, integers;
-    qn_q8_conv q8;   /* integers */
-    qn_q8_wino wino; /* these, another way */
+    qn_q8_conv q8; /* integers */
     size_t in_count;
 } qconv_state;
 
@@ -33,7 +31,6 @@ static void release(const qn_context *ctx, qn_step *step)
     qn__qweights_free(ctx, &s->weights);
     qn__qproduct_free(ctx, &s->product);
     qn__q8_conv_free(ctx, &s->q8);
-    qn__q8_wino_free(ctx, &s->wino);
     qn__free_aligned(ctx, s->packed);
     qn__free(ctx, s->base);
     qn__free(ctx, s);
@@ -121,12 +118,6 @@ static qn_status prepare_state(const qn_plan *plan, qn_step *step, qconv_state *
                        &s_y, error));
     s->depthwise = s->cin == 1 && s->cout == 1;
     s->saturates = qn__plan_get_options(plan)->saturate16 && s->weights.is_signed && !s->depthwise;
-    for (uint32_t i = 1; i < step->node->n_inputs; i++)
-        step->in_layout[i] = QN_LAYOUT_ROW_MAJOR;
-    QN_TRY(qn__q8_wino_prepare(plan, step, &s->win, s->groups, &s->x, &s->weights, &s->requant,
-                               &s->wino, error));
-    if (s->wino.packed != NULL)
-        return QN_OK;
     const bool found =
         qn__q8_conv_find(plan, step, &s->win, s->groups, &s->x, &s->requant, &s->q8) &&
         !s->saturates;
@@ -134,6 +125,8 @@ static qn_status prepare_state(const qn_plan *plan, qn_step *step, qconv_state *
     if (!known)
         QN_TRY(qn__qweights_values(plan, step, 1, 0, &s->weights, error));
     s->integers = known || (!s->saturates && qn__q8_applies(plan, &s->x, &s->weights));
+    for (uint32_t i = 1; i < step->node->n_inputs; i++)
+        step->in_layout[i] = QN_LAYOUT_ROW_MAJOR;
     if (s->integers) {
         step->strides_output = s->q8.way != QN_Q8_DEPTHWISE && s->q8.fold == 1;
         return qn__q8_conv_prepare(plan, step, &s->x, &s->weights, &s->requant, &s->q8, error);
@@ -301,10 +294,6 @@ static qn_status run(const qn_step *step, const qn_run_env *env, const qn_view *
 {
     (void)error;
     const qconv_state *const s = step->state;
-    if (s->wino.packed != NULL) {
-        qn__q8_wino_run(&s->wino, env, &in[0], &out[0], &s->requant);
-        return QN_OK;
-    }
     if (s->integers) {
         qn__q8_conv_run(&s->q8, env, &in[0], &out[0], &s->requant);
         return QN_OK;

@@ -1,11 +1,15 @@
-#include "run/ops/q8_winograd.h"
-
+/* Quantized convolution of windows of 3x3 by Winograd's algorithm (kernel/q8_winograd.h): the bytes
+ * of the GEMM with a quarter of its products, for kernels that multiply 16 bits fast enough.
+ * Weights take eight times the memory. Whatever does not fit is left to qconv.c. */
 #include "core/alloc.h"
 #include "run/ops/q8_run.h"
+#include "run/ops/window.h"
+#include "run/ops/window_nd.h"
 
 #include <string.h>
 
 enum { TILE = QN_WINOGRAD_TILE, IN = QN_WINOGRAD_IN, OUT = QN_WINOGRAD_OUT };
+enum { CH = QN_WINOGRAD_CHANNELS };
 /* Tiles that share one reading of the weights, and how many of them times channels fit a task's
  * stack: of 128 channels six. With more channels inputs are transformed in scratch memory, so many
  * tiles at once. */
@@ -13,7 +17,20 @@ enum { BLOCK = 12, STACK_VALUES = 768, SCRATCH_BLOCK = 24 };
 enum { MAX_COLUMNS = 1024, TASKS_PER_THREAD = 4 };
 /* Larger weights, which are read whole for every block of tiles, are better read as they are: this
  * is 256 channels of 256. */
-enum { MAX_WEIGHTS = 36 * 2 * 256 * 256 };
+enum { MAX_VALUES = IN * 256 * 256 };
+
+extern const qn_run_op qn__op_qconv;
+
+typedef struct winograd_state {
+    qn_q8_winograd kernel;
+    qn_window window;
+    qn_qweights weights;
+    qn_requant requant;
+    uint8_t *packed;                /* NULL: not this way */
+    uint8_t *zeros;                 /* [c] zero points */
+    size_t tiles_y, tiles_x, tiles; /* of a picture; of all */
+    size_t block; /* tiles that a task transforms for itself; 0: all threads in turns, in scratch */
+} winograd_state;
 
 static size_t div_up(size_t a, size_t b)
 {
@@ -21,31 +38,51 @@ static size_t div_up(size_t a, size_t b)
 }
 
 /* --- preparing ---------------------------------------------------------------------------------*/
-static __attribute__((cold)) bool fits(const qn_plan *plan, const qn_step *step, const qn_window *w,
-                                       size_t groups, const qn_qparams *x,
-                                       const qn_requant *requant)
+static __attribute__((cold)) void release(const qn_context *ctx, qn_step *step)
+{
+    winograd_state *const s = step->state;
+    if (s == NULL)
+        return;
+    qn__qweights_free(ctx, &s->weights);
+    qn__free_aligned(ctx, s->packed);
+    qn__free(ctx, s->zeros);
+    qn__free(ctx, s);
+    step->state = NULL;
+}
+
+/* By what does not have to be read. */
+static __attribute__((cold)) bool may_fit(const qn_plan *plan, const qn_step *step)
 {
     const qn_plan_options *const options = qn__plan_get_options(plan);
+    const qn_tensor *const x = step->node->inputs[0], *const w = qn__step_input(step, 1);
+    const qn_tensor *const y = step->node->outputs[0];
+    return step->kernels->q8_winograd.tiles > 1 && step->kernels->q8_igemm.pairs != NULL &&
+           options->collect == NULL && !options->saturate16 &&
+           qn__plan_requantize(plan) == QN_REQUANTIZE_DEFAULT && w != NULL && x->rank == 4 &&
+           w->rank == 4 && w->dims[2].value == 3 && w->dims[3].value == 3 &&
+           x->type.dtype == QN_DTYPE_U8 && y->type.kind == QN_TYPE_QUANT &&
+           w->dims[1].value == x->dims[1].value && w->dims[1].value % CH == 0 &&
+           w->dims[0].value % CH == 0 && w->dims[0].value > 0 && w->dims[0].value <= MAX_COLUMNS &&
+           w->dims[1].value <= MAX_VALUES / IN / w->dims[0].value &&
+           qn__attr_int(step->node, "group", 1) == 1;
+}
+
+static __attribute__((cold)) bool fits(const qn_plan *plan, const qn_window *w, const qn_qparams *x)
+{
     const size_t tiles = div_up(w->oh, TILE) * div_up(w->ow, TILE);
-    return step->kernels->q8_igemm.pairs != NULL && step->kernels->q8_winograd.tiles > 1 &&
-           options->collect == NULL && !options->saturate16 && qn__q8_activations(plan, x) &&
-           x->dtype == QN_DTYPE_U8 && requant->dtype != QN_DTYPE_F32 && requant->fixed == NULL &&
-           groups == 1 && w->kh == 3 && w->kw == 3 && w->sh == 1 && w->sw == 1 && w->dh == 1 &&
-           w->dw == 1 && w->c % QN_WINOGRAD_CHANNELS == 0 && w->oc % QN_WINOGRAD_CHANNELS == 0 &&
-           w->oc <= MAX_COLUMNS && w->c <= MAX_WEIGHTS / (2 * IN) / w->oc &&
-           /* A tile is worth as much as half of its outputs. */
-           2 * w->oh * w->ow >= tiles * OUT && w->oh >= TILE && w->ow >= TILE;
+    return qn__q8_activations(plan, x) && w->sh == 1 && w->sw == 1 && w->dh == 1 && w->dw == 1 &&
+           w->oh >= TILE && w->ow >= TILE &&
+           2 * w->oh * w->ow >= tiles * OUT; /* a tile is worth half of its outputs */
 }
 
 static __attribute__((cold)) qn_status pack(const qn_plan *plan, qn_step *step, const qn_qparams *x,
-                                            const qn_qweights *weights, const qn_requant *requant,
-                                            qn_q8_wino *s, qn_error *error)
+                                            winograd_state *s, qn_error *error)
 {
     const qn_context *const ctx = qn__plan_context(plan);
     const qn_window *const w = &s->window;
-    const size_t bytes = w->oc / QN_WINOGRAD_CHANNELS * qn_q8_winograd_panel_bytes(w->c);
+    const size_t bytes = w->oc / CH * qn_q8_winograd_panel_bytes(w->c);
     int8_t *own;
-    const int8_t *const values = qn__q8_values(ctx, weights, w->oc * w->c * 9, &own);
+    const int8_t *const values = qn__q8_values(ctx, &s->weights, w->oc * w->c * 9, &own);
     s->packed = qn__alloc_aligned(ctx, bytes);
     s->zeros = qn__alloc(ctx, w->c);
     if (values == NULL || s->packed == NULL || s->zeros == NULL) {
@@ -54,17 +91,20 @@ static __attribute__((cold)) qn_status pack(const qn_plan *plan, qn_step *step, 
     }
     memset(s->zeros, x->zero, w->c);
     qn__will_write(s->packed, bytes);
-    const bool fine = qn__q8_winograd_pack(s->packed, values, w->oc, w->c, requant->bias, x->zero,
-                                           requant->scale);
+    const bool fine = qn__q8_winograd_pack(s->packed, values, w->oc, w->c, s->requant.bias, x->zero,
+                                           s->requant.scale);
     qn__free(ctx, own);
     if (!fine) {
-        qn__q8_wino_free(ctx, s);
+        qn__free_aligned(ctx, s->packed);
+        s->packed = NULL;
         return QN_OK;
     }
     step->packed_bytes = bytes;
     step->weights = s->packed;
     step->kernel_name = s->kernel.name;
     step->in_layout[0] = step->out_layout[0] = QN_LAYOUT_CHANNELS_LAST;
+    for (uint32_t i = 1; i < step->node->n_inputs; i++)
+        step->in_layout[i] = QN_LAYOUT_ROW_MAJOR;
     step->strides_output = true;
     if (s->block == 0) {
         const size_t most = s->tiles < SCRATCH_BLOCK ? s->tiles : SCRATCH_BLOCK;
@@ -73,38 +113,50 @@ static __attribute__((cold)) qn_status pack(const qn_plan *plan, qn_step *step, 
     return QN_OK;
 }
 
-__attribute__((cold)) qn_status qn__q8_wino_prepare(const qn_plan *plan, qn_step *step,
-                                                    const qn_window *window, size_t groups,
-                                                    const qn_qparams *x, qn_qweights *weights,
-                                                    const qn_requant *requant, qn_q8_wino *out,
-                                                    qn_error *error)
+/* Leaves packed NULL where the algorithm does not fit. */
+static __attribute__((cold)) qn_status prepare_state(const qn_plan *plan, qn_step *step,
+                                                     void *state, qn_error *error)
 {
-    if (!fits(plan, step, window, groups, x, requant))
+    winograd_state *const s = state;
+    qn_window *const w = &s->window;
+    const int64_t kernel[QN_MAX_RANK] = {3, 3};
+    qn_qparams x;
+    float s_y;
+    QN_TRY(qn__qparams_read(step, step->node->inputs[0], &x, error));
+    QN_TRY(qn__window_read(step, kernel, false, false, w, error));
+    if (w->oc != (size_t)step->node->inputs[1]->dims[0].value || !fits(plan, w, &x))
         return QN_OK;
-    if (weights->bytes == NULL && weights->values == NULL)
-        QN_TRY(qn__qweights_values(plan, step, 1, 0, weights, error));
-    if (!weights->fits_i8)
-        return QN_OK;
-    const size_t most = STACK_VALUES / window->c;
-    out->window = *window;
-    out->kernel = step->kernels->q8_winograd;
-    out->tiles_y = div_up(window->oh, TILE);
-    out->tiles_x = div_up(window->ow, TILE);
-    out->tiles = window->n * out->tiles_y * out->tiles_x;
-    out->block = most >= BLOCK / 2 ? (most < BLOCK ? most : BLOCK) : 0;
-    return pack(plan, step, x, weights, requant, out, error);
+    QN_TRY(qn__qweights_scales(plan, step, 1, 0, w->oc, &x, 1.0f, 2, &s->weights, error));
+    if (s->weights.bytes == NULL)
+        QN_TRY(qn__qweights_values(plan, step, 1, 0, &s->weights, error));
+    QN_TRY(qn__qoutput(plan, step, s->weights.scale, s->weights.bias, s->weights.fixed, &s->requant,
+                       &s_y, error));
+    s->kernel = step->kernels->q8_winograd;
+    s->tiles_y = div_up(w->oh, TILE);
+    s->tiles_x = div_up(w->ow, TILE);
+    s->tiles = w->n * s->tiles_y * s->tiles_x;
+    const size_t most = STACK_VALUES / w->c;
+    s->block = most < BLOCK / 2 ? 0 : most < BLOCK ? most : BLOCK;
+    const qn_status status = s->weights.fits_i8 ? pack(plan, step, &x, s, error) : QN_OK;
+    qn__qweights_drop_values(qn__plan_context(plan), &s->weights);
+    return status;
 }
 
-__attribute__((cold)) void qn__q8_wino_free(const qn_context *ctx, qn_q8_wino *s)
+static __attribute__((cold)) qn_status prepare(const qn_plan *plan, qn_step *step, qn_error *error)
 {
-    qn__free_aligned(ctx, s->packed);
-    qn__free(ctx, s->zeros);
-    *s = (qn_q8_wino){0};
+    if (!may_fit(plan, step))
+        return qn_prepare_as(&qn__op_qconv, plan, step, error);
+    QN_TRY(qn__step_make_state(plan, step, sizeof(winograd_state), prepare_state, release, error));
+    const winograd_state *const s = step->state;
+    if (s->packed != NULL)
+        return QN_OK;
+    release(qn__plan_context(plan), step);
+    return qn_prepare_as(&qn__op_qconv, plan, step, error);
 }
 
 /* --- running -----------------------------------------------------------------------------------*/
 typedef struct wino_call {
-    const qn_q8_wino *s;
+    const winograd_state *s;
     const uint8_t *in;
     uint8_t *out;
     size_t pitch; /* of outputs */
@@ -120,13 +172,13 @@ typedef struct place {
     size_t image, y, x;
 } place;
 
-static place place_of(const qn_q8_wino *s, size_t tile)
+static place place_of(const winograd_state *s, size_t tile)
 {
     const size_t row = tile / s->tiles_x, image = row / s->tiles_y;
     return (place){image, (row - image * s->tiles_y) * TILE, (tile - row * s->tiles_x) * TILE};
 }
 
-static void next_place(const qn_q8_wino *s, place *p)
+static void next_place(const winograd_state *s, place *p)
 {
     p->x += TILE;
     if (p->x >= s->window.ow) {
@@ -174,14 +226,14 @@ static void point_out(const wino_call *call, const place *at, size_t n, uint8_t 
 static void run_panels(const wino_call *call, qn_q8_winograd_args *args, size_t t0, size_t t1,
                        size_t p0, size_t p1)
 {
-    const qn_q8_wino *const s = call->s;
+    const winograd_state *const s = call->s;
     uint8_t *out[SCRATCH_BLOCK * OUT];
     uint8_t nowhere[MAX_COLUMNS];
     place at = place_of(s, t0);
     for (size_t t = 0; t < t1 - t0; t++, next_place(s, &at))
-        point_out(call, &at, p0 * QN_WINOGRAD_CHANNELS, nowhere, out + t * OUT);
+        point_out(call, &at, p0 * CH, nowhere, out + t * OUT);
     args->out = out;
-    args->n = (p1 - p0) * QN_WINOGRAD_CHANNELS;
+    args->n = (p1 - p0) * CH;
     args->w = s->packed + p0 * qn_q8_winograd_panel_bytes(s->window.c);
     args->format = &call->format;
     s->kernel.fn(args);
@@ -191,7 +243,7 @@ static void run_panels(const wino_call *call, qn_q8_winograd_args *args, size_t 
 static void run_block(void *arg, size_t index)
 {
     const wino_call *const call = arg;
-    const qn_q8_wino *const s = call->s;
+    const winograd_state *const s = call->s;
     _Alignas(64) int16_t v[IN * (STACK_VALUES + 32)];
     const uint8_t *in[BLOCK * IN];
     const size_t task = index / call->shares, share = index - task * call->shares;
@@ -217,7 +269,7 @@ static void run_block(void *arg, size_t index)
 static void run_inputs(void *arg, size_t index)
 {
     const wino_call *const call = arg;
-    const qn_q8_wino *const s = call->s;
+    const winograd_state *const s = call->s;
     const uint8_t *in[IN];
     const place at = place_of(s, call->first + index);
     point_in(call, &at, in);
@@ -242,22 +294,24 @@ static void run_panel(void *arg, size_t index)
     run_panels(call, &args, call->first, call->last, index, index + 1);
 }
 
-void qn__q8_wino_run(const qn_q8_wino *s, const qn_run_env *env, const qn_view *in,
-                     const qn_view *out, const qn_requant *requant)
+static qn_status run(const qn_step *step, const qn_run_env *env, const qn_view *in,
+                     const qn_view *out, qn_error *error)
 {
+    (void)error;
+    const winograd_state *const s = step->state;
     const qn_window *const w = &s->window;
     const size_t threads = qn__pool_size(env->pool);
     wino_call call = {.s = s,
-                      .in = in->data,
-                      .out = out->data,
-                      .pitch = out->pitch != 0 ? out->pitch : w->oc,
-                      .format = qn__q8_format(requant),
-                      .panels = w->oc / QN_WINOGRAD_CHANNELS,
+                      .in = in[0].data,
+                      .out = out[0].data,
+                      .pitch = out[0].pitch != 0 ? out[0].pitch : w->oc,
+                      .format = qn__q8_format(&s->requant),
+                      .panels = w->oc / CH,
                       .tasks = 1,
                       .shares = 1,
                       .v = env->scratch};
     if (s->tiles == 0)
-        return;
+        return QN_OK;
     if (s->block == 0) {
         const size_t parts = div_up(s->tiles, SCRATCH_BLOCK);
         for (size_t i = 0; i < parts; i++) {
@@ -266,7 +320,7 @@ void qn__q8_wino_run(const qn_q8_wino *s, const qn_run_env *env, const qn_view *
             qn__parallel(env->pool, run_inputs, &call, call.last - call.first);
             qn__parallel(env->pool, run_panel, &call, call.panels);
         }
-        return;
+        return QN_OK;
     }
     if (threads > 1) {
         const size_t blocks = div_up(s->tiles, s->block), most = div_up(s->tiles, s->block / 2);
@@ -277,4 +331,7 @@ void qn__q8_wino_run(const qn_q8_wino *s, const qn_run_env *env, const qn_view *
             call.shares = threads / call.tasks < call.panels ? threads / call.tasks : call.panels;
     }
     qn__parallel(env->pool, run_block, &call, call.tasks * call.shares);
+    return QN_OK;
 }
+
+const qn_run_op qn__op_qconv_winograd = {QN_OP_CONV, prepare, run, release};
