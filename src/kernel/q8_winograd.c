@@ -4,37 +4,41 @@
 
 enum { CH = QN_WINOGRAD_CHANNELS };
 
-/* G's rows times three vectors of a line. */
-static inline void weights6(const int16_t w[3][CH], int16_t u[6][CH])
+/* Two channels of four columns, as they lie in a packed line. */
+typedef int16_t lanes __attribute__((vector_size(16)));
+enum { LANES = 8 };
+
+/* G times three vectors. */
+static inline void three_to_six(const lanes w[3], lanes u[6])
 {
-    for (size_t n = 0; n < CH; n++) {
-        const int a = w[0][n], b = w[1][n], c = w[2][n];
-        u[0][n] = (int16_t)(6 * a);
-        u[1][n] = (int16_t)(-4 * (a + c + b));
-        u[2][n] = (int16_t)(-4 * (a + c - b));
-        u[3][n] = (int16_t)(a + 4 * c + 2 * b);
-        u[4][n] = (int16_t)(a + 4 * c - 2 * b);
-        u[5][n] = (int16_t)(12 * c);
-    }
+    const lanes ends = w[0] + w[2], far = w[0] + 4 * w[2], twice = w[1] + w[1];
+    u[0] = 6 * w[0];
+    u[1] = -4 * (ends + w[1]);
+    u[2] = -4 * (ends - w[1]);
+    u[3] = far + twice;
+    u[4] = far - twice;
+    u[5] = 12 * w[2];
 }
 
-/* One channel of 16 columns, whose weights of a column are `step` apart. */
-static void pack_channel(int16_t *to, const int8_t *w, size_t step, size_t products_step)
+/* w: of the first column and channel; k weights a column. to: lines of products `step` apart. */
+static void pack_lanes(int16_t *to, const int8_t *w, size_t k, size_t step)
 {
-    int16_t line[3][CH], lines[6][3][CH], all[6][CH], u[6][CH];
+    int16_t all[9][LANES];
+    lanes line[3], lines[3][6], u[6];
+    for (size_t n = 0; n < LANES; n++, w += n % 2 != 0 ? 9 : k - 9)
+        for (size_t i = 0; i < 9; i++)
+            all[i][n] = w[i];
     for (size_t j = 0; j < 3; j++) {
         for (size_t i = 0; i < 3; i++)
-            for (size_t n = 0; n < CH; n++)
-                line[i][n] = w[n * step + i * 3 + j];
-        weights6((const int16_t(*)[CH])line, u);
-        for (size_t i = 0; i < 6; i++)
-            memcpy(lines[i][j], u[i], sizeof(u[i]));
+            memcpy(&line[i], all[i * 3 + j], sizeof(line[i]));
+        three_to_six(line, lines[j]);
     }
     for (size_t i = 0; i < 6; i++) {
-        weights6((const int16_t(*)[CH])lines[i], all);
-        for (size_t j = 0; j < 6; j++, to += products_step)
-            for (size_t n = 0; n < CH; n++)
-                to[2 * n] = all[j][n];
+        for (size_t j = 0; j < 3; j++)
+            line[j] = lines[j][i];
+        three_to_six(line, u);
+        for (size_t j = 0; j < 6; j++, to += step)
+            memcpy(to, &u[j], sizeof(u[j]));
     }
 }
 
@@ -65,9 +69,15 @@ bool qn__q8_winograd_pack(void *packed, const int8_t *w, size_t n, size_t channe
         }
         memcpy(panel, base, sizeof(base));
         memcpy(panel + sizeof(base), scale + n0, CH * sizeof(float));
-        int16_t *const u = (int16_t *)(void *)(panel + sizeof(base) + CH * sizeof(float));
-        for (size_t c = 0; c < channels; c++)
-            pack_channel(u + c / 2 * 2 * CH + c % 2, w + c * 9, k, channels * CH);
+        int16_t *u = (int16_t *)(void *)(panel + sizeof(base) + CH * sizeof(float));
+        for (size_t c = 0; c < channels; c += 2, u += 2 * CH) {
+            /* Lines of products are far apart, often in the same set of the cache. */
+            int16_t all[QN_WINOGRAD_IN][2 * CH];
+            for (size_t i = 0; i < CH; i += LANES / 2)
+                pack_lanes(all[0] + 2 * i, w + i * k + c * 9, k, 2 * CH);
+            for (size_t i = 0; i < QN_WINOGRAD_IN; i++)
+                memcpy(u + i * channels * CH, all[i], sizeof(all[i]));
+        }
         panel += qn_q8_winograd_panel_bytes(channels);
     }
     return true;

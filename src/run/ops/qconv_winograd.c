@@ -197,13 +197,22 @@ static void point_in(const wino_call *call, const place *at, const uint8_t **in)
     const qn_window *const w = &call->s->window;
     const uint8_t *const zeros = call->s->zeros;
     const uint8_t *const image = call->in + at->image * w->h * w->w * w->c;
+    const size_t y0 = at->y - w->pt, x0 = at->x - w->pl; /* before the picture: very large */
+    const bool whole = x0 < w->w && w->w - x0 >= 6;
     for (size_t i = 0; i < 6; i++, in += 6) {
-        const size_t y = at->y + i - w->pt; /* above the picture: very large */
-        const uint8_t *const row = image + (y < w->h ? y : 0) * w->w * w->c;
-        for (size_t j = 0; j < 6; j++) {
-            const size_t x = at->x + j - w->pl;
-            in[j] = y < w->h && x < w->w ? row + x * w->c : zeros;
+        const size_t y = y0 + i;
+        if (y >= w->h) {
+            for (size_t j = 0; j < 6; j++)
+                in[j] = zeros;
+            continue;
         }
+        const size_t first = (y * w->w + x0) * w->c; /* modulo the size of memory, too */
+        if (whole)
+            for (size_t j = 0; j < 6; j++)
+                in[j] = image + first + j * w->c;
+        else
+            for (size_t j = 0; j < 6; j++)
+                in[j] = x0 + j < w->w ? image + (first + j * w->c) : zeros;
     }
 }
 
@@ -212,13 +221,12 @@ static void point_out(const wino_call *call, const place *at, size_t n, uint8_t 
                       uint8_t **out)
 {
     const qn_window *const w = &call->s->window;
-    for (size_t i = 0; i < TILE; i++, out += TILE) {
-        const size_t y = at->y + i;
-        uint8_t *const row = call->out + (at->image * w->oh + y) * w->ow * call->pitch + n;
-        for (size_t j = 0; j < TILE; j++) {
-            const size_t x = at->x + j;
-            out[j] = y < w->oh && x < w->ow ? row + x * call->pitch : nowhere;
-        }
+    const size_t columns = w->ow - at->x < TILE ? w->ow - at->x : TILE;
+    uint8_t *row = call->out + ((at->image * w->oh + at->y) * w->ow + at->x) * call->pitch + n;
+    for (size_t i = 0; i < TILE; i++, out += TILE, row += w->ow * call->pitch) {
+        const size_t there = at->y + i < w->oh ? columns : 0;
+        for (size_t j = 0; j < TILE; j++)
+            out[j] = j < there ? row + j * call->pitch : nowhere;
     }
 }
 
