@@ -29,19 +29,19 @@ enum {
     QN_WINOGRAD_TILE = 4,
     QN_WINOGRAD_IN = 36, /* inputs of a tile, and products by which they are reached */
     QN_WINOGRAD_OUT = 16,
-    QN_WINOGRAD_CHANNELS = 16,      /* channels and columns are multiples of this */
+    QN_WINOGRAD_MAX_NR = 32,
     QN_WINOGRAD_INVERSE = 954437177 /* of 9 */
 };
 
-/* Packed: for each 16 columns 16 int32 bases, 16 float scales, then for each of 36 products and
- * each two channels 16 times two int16. */
-static inline size_t qn_q8_winograd_panel_bytes(size_t channels)
+/* Packed: for each NR columns NR int32 bases, NR float scales, then for each of 36 products and
+ * each two channels NR times two int16. */
+static inline size_t qn_q8_winograd_panel_bytes(size_t channels, size_t nr)
 {
-    return QN_WINOGRAD_CHANNELS * (8 + QN_WINOGRAD_IN * sizeof(int16_t) * channels);
+    return nr * (8 + QN_WINOGRAD_IN * sizeof(int16_t) * channels);
 }
-/* Weights w[n][channels][3][3]; base[n]: what is added to all sums of a column, less `zero` times
- * the sum of its weights. false: some sum may be too large, nothing is of use. */
-bool qn__q8_winograd_pack(void *packed, const int8_t *w, size_t n, size_t channels,
+/* Weights w[n][channels][3][3]; bias NULL: zeros. A column's sums begin with its bias less `zero`
+ * times the sum of its weights. false: some sum may be too large, nothing is of use. */
+bool qn__q8_winograd_pack(void *packed, const int8_t *w, size_t n, size_t channels, size_t nr,
                           const int32_t *bias, int32_t zero, const float *scale);
 
 typedef struct qn_q8_winograd_args {
@@ -58,6 +58,7 @@ typedef void (*qn_q8_winograd_fn)(const qn_q8_winograd_args *args);
 typedef struct qn_q8_winograd {
     qn_q8_winograd_fn fn;     /* from V to outputs */
     qn_q8_winograd_fn inputs; /* from inputs to V; does not read out, w, n and format */
+    size_t nr;                /* channels and columns are multiples of this, up to the maximum */
     size_t tiles;             /* that one call is best given; 1: slower than the GEMM */
     const char *name;
 } qn_q8_winograd;

@@ -9,7 +9,6 @@
 #include <string.h>
 
 enum { TILE = QN_WINOGRAD_TILE, IN = QN_WINOGRAD_IN, OUT = QN_WINOGRAD_OUT };
-enum { CH = QN_WINOGRAD_CHANNELS };
 /* Tiles that share one reading of the weights, and how many of them times channels fit a task's
  * stack: of 128 channels six. With more channels inputs are transformed in scratch memory, so many
  * tiles at once. */
@@ -54,17 +53,17 @@ static __attribute__((cold)) void release(const qn_context *ctx, qn_step *step)
 static __attribute__((cold)) bool may_fit(const qn_plan *plan, const qn_step *step)
 {
     const qn_plan_options *const options = qn__plan_get_options(plan);
+    const qn_q8_winograd *const kernel = &step->kernels->q8_winograd;
     const qn_tensor *const x = step->node->inputs[0], *const w = qn__step_input(step, 1);
-    const qn_tensor *const y = step->node->outputs[0];
-    return step->kernels->q8_winograd.tiles > 1 && step->kernels->q8_igemm.pairs != NULL &&
-           options->collect == NULL && !options->saturate16 &&
-           qn__plan_requantize(plan) == QN_REQUANTIZE_DEFAULT && w != NULL && x->rank == 4 &&
-           w->rank == 4 && w->dims[2].value == 3 && w->dims[3].value == 3 &&
-           x->type.dtype == QN_DTYPE_U8 && y->type.kind == QN_TYPE_QUANT &&
-           w->dims[1].value == x->dims[1].value && w->dims[1].value % CH == 0 &&
-           w->dims[0].value % CH == 0 && w->dims[0].value > 0 && w->dims[0].value <= MAX_COLUMNS &&
-           w->dims[1].value <= MAX_VALUES / IN / w->dims[0].value &&
-           qn__attr_int(step->node, "group", 1) == 1;
+    if (kernel->tiles <= 1 || options->collect != NULL || options->saturate16 ||
+        qn__plan_requantize(plan) != QN_REQUANTIZE_DEFAULT || x->type.dtype != QN_DTYPE_U8 ||
+        step->node->outputs[0]->type.kind != QN_TYPE_QUANT || x->rank != 4 || w == NULL ||
+        w->rank != 4 || w->dims[2].value != 3 || w->dims[3].value != 3 ||
+        w->dims[1].value != x->dims[1].value || qn__attr_int(step->node, "group", 1) != 1)
+        return false;
+    const int64_t n = w->dims[0].value, c = w->dims[1].value, nr = (int64_t)kernel->nr;
+    return n > 0 && c > 0 && n % nr == 0 && c % nr == 0 && n <= MAX_COLUMNS &&
+           c <= MAX_VALUES / IN / n;
 }
 
 static __attribute__((cold)) bool fits(const qn_plan *plan, const qn_window *w, const qn_qparams *x)
@@ -80,7 +79,7 @@ static __attribute__((cold)) qn_status pack(const qn_plan *plan, qn_step *step, 
 {
     const qn_context *const ctx = qn__plan_context(plan);
     const qn_window *const w = &s->window;
-    const size_t bytes = w->oc / CH * qn_q8_winograd_panel_bytes(w->c);
+    const size_t nr = s->kernel.nr, bytes = w->oc / nr * qn_q8_winograd_panel_bytes(w->c, nr);
     int8_t *own;
     const int8_t *const values = qn__q8_values(ctx, &s->weights, w->oc * w->c * 9, &own);
     s->packed = qn__alloc_aligned(ctx, bytes);
@@ -91,8 +90,8 @@ static __attribute__((cold)) qn_status pack(const qn_plan *plan, qn_step *step, 
     }
     memset(s->zeros, x->zero, w->c);
     qn__will_write(s->packed, bytes);
-    const bool fine = qn__q8_winograd_pack(s->packed, values, w->oc, w->c, s->requant.bias, x->zero,
-                                           s->requant.scale);
+    const bool fine = qn__q8_winograd_pack(s->packed, values, w->oc, w->c, nr, s->requant.bias,
+                                           x->zero, s->requant.scale);
     qn__free(ctx, own);
     if (!fine) {
         qn__free_aligned(ctx, s->packed);
@@ -239,10 +238,10 @@ static void run_panels(const wino_call *call, qn_q8_winograd_args *args, size_t 
     uint8_t nowhere[MAX_COLUMNS];
     place at = place_of(s, t0);
     for (size_t t = 0; t < t1 - t0; t++, next_place(s, &at))
-        point_out(call, &at, p0 * CH, nowhere, out + t * OUT);
+        point_out(call, &at, p0 * s->kernel.nr, nowhere, out + t * OUT);
     args->out = out;
-    args->n = (p1 - p0) * CH;
-    args->w = s->packed + p0 * qn_q8_winograd_panel_bytes(s->window.c);
+    args->n = (p1 - p0) * s->kernel.nr;
+    args->w = s->packed + p0 * qn_q8_winograd_panel_bytes(s->window.c, s->kernel.nr);
     args->format = &call->format;
     s->kernel.fn(args);
 }
@@ -314,7 +313,7 @@ static qn_status run(const qn_step *step, const qn_run_env *env, const qn_view *
                       .out = out[0].data,
                       .pitch = out[0].pitch != 0 ? out[0].pitch : w->oc,
                       .format = qn__q8_format(&s->requant),
-                      .panels = w->oc / CH,
+                      .panels = w->oc / s->kernel.nr,
                       .tasks = 1,
                       .shares = 1,
                       .v = env->scratch};
