@@ -404,7 +404,7 @@ static void bench_kernel_q8_dwconv(const qn_q8_dwconv *kernel)
 static void bench_q8_winograd(const qn_q8_winograd *kernel, size_t tiles, size_t c, size_t n)
 {
     enum { TILES = 24 };
-    const size_t nr = kernel->nr, panels = n / nr * qn_q8_winograd_panel_bytes(c, nr);
+    const size_t panels = n / QN_WINOGRAD_CHANNELS * qn_q8_winograd_panel_bytes(c);
     int8_t *const w = (int8_t *)bytes(n * c * 9);
     float *const scale = floats(n);
     uint8_t *const in = bytes(TILES * QN_WINOGRAD_IN * c), *const out = bytes(QN_WINOGRAD_OUT * n);
@@ -426,7 +426,7 @@ static void bench_q8_winograd(const qn_q8_winograd *kernel, size_t tiles, size_t
                                       .v_step = qn_q8_winograd_step(tiles, c),
                                       .format = &bench_out};
     double best = 1e30;
-    qn__q8_winograd_pack(packed, w, n, c, nr, NULL, 128, scale);
+    qn__q8_winograd_pack(packed, w, n, c, NULL, 128, scale);
     const double stop = now() + 0.1;
     while (now() < stop) {
         const double start = now();
@@ -445,8 +445,7 @@ static void bench_kernel_q8_winograd(const qn_q8_winograd *kernel)
     static const size_t shapes[][3] = {
         {12, 16, 16}, {12, 32, 32}, {12, 64, 64}, {6, 128, 128}, {16, 256, 256}};
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++)
-        if (shapes[i][1] % kernel->nr == 0)
-            bench_q8_winograd(kernel, shapes[i][0], shapes[i][1], shapes[i][2]);
+        bench_q8_winograd(kernel, shapes[i][0], shapes[i][1], shapes[i][2]);
 }
 
 static void bench_binary(const qn_q8_binary *kernel)

@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+enum { CH = QN_WINOGRAD_CHANNELS };
+
 /* Two channels of four columns, as they lie in a packed line. */
 typedef int16_t lanes __attribute__((vector_size(16)));
 enum { LANES = 8 };
@@ -52,31 +54,31 @@ static bool column_sum(const int8_t *w, size_t count, int32_t *sum)
     return high * UINT8_MAX < 1 << 25 && low * UINT8_MAX > -(1 << 25);
 }
 
-bool qn__q8_winograd_pack(void *packed, const int8_t *w, size_t n, size_t channels, size_t nr,
+bool qn__q8_winograd_pack(void *packed, const int8_t *w, size_t n, size_t channels,
                           const int32_t *bias, int32_t zero, const float *scale)
 {
     const size_t k = channels * 9;
     uint8_t *panel = packed;
-    for (size_t n0 = 0; n0 < n; n0 += nr, w += nr * k) {
-        int32_t base[QN_WINOGRAD_MAX_NR];
-        for (size_t i = 0; i < nr; i++) {
+    for (size_t n0 = 0; n0 < n; n0 += CH, w += CH * k) {
+        int32_t base[CH];
+        for (size_t i = 0; i < CH; i++) {
             if (!column_sum(w + i * k, k, &base[i]))
                 return false;
             const uint32_t first = bias != NULL ? (uint32_t)bias[n0 + i] : 0;
             base[i] = (int32_t)(first - (uint32_t)zero * (uint32_t)base[i]);
         }
-        memcpy(panel, base, nr * sizeof(*base));
-        memcpy(panel + nr * sizeof(*base), scale + n0, nr * sizeof(*scale));
-        int16_t *u = (int16_t *)(void *)(panel + nr * 8);
-        for (size_t c = 0; c < channels; c += 2, u += 2 * nr) {
+        memcpy(panel, base, sizeof(base));
+        memcpy(panel + sizeof(base), scale + n0, CH * sizeof(float));
+        int16_t *u = (int16_t *)(void *)(panel + sizeof(base) + CH * sizeof(float));
+        for (size_t c = 0; c < channels; c += 2, u += 2 * CH) {
             /* Lines of products are far apart, often in the same set of the cache. */
-            int16_t all[QN_WINOGRAD_IN][2 * QN_WINOGRAD_MAX_NR];
-            for (size_t i = 0; i < nr; i += LANES / 2)
-                pack_lanes(all[0] + 2 * i, w + i * k + c * 9, k, 2 * QN_WINOGRAD_MAX_NR);
+            int16_t all[QN_WINOGRAD_IN][2 * CH];
+            for (size_t i = 0; i < CH; i += LANES / 2)
+                pack_lanes(all[0] + 2 * i, w + i * k + c * 9, k, 2 * CH);
             for (size_t i = 0; i < QN_WINOGRAD_IN; i++)
-                memcpy(u + i * channels * nr, all[i], 2 * nr * sizeof(**all));
+                memcpy(u + i * channels * CH, all[i], sizeof(all[i]));
         }
-        panel += qn_q8_winograd_panel_bytes(channels, nr);
+        panel += qn_q8_winograd_panel_bytes(channels);
     }
     return true;
 }

@@ -29,19 +29,20 @@ enum {
     QN_WINOGRAD_TILE = 4,
     QN_WINOGRAD_IN = 36, /* inputs of a tile, and products by which they are reached */
     QN_WINOGRAD_OUT = 16,
-    QN_WINOGRAD_MAX_NR = 32,
+    QN_WINOGRAD_CHANNELS = 16,      /* channels and columns are multiples of this */
+    QN_WINOGRAD_STEP_OVER = 32,     /* lines are not all in the same sets of the cache */
     QN_WINOGRAD_INVERSE = 954437177 /* of 9 */
 };
 
-/* Packed: for each NR columns NR int32 bases, NR float scales, then for each of 36 products and
- * each two channels NR times two int16. */
-static inline size_t qn_q8_winograd_panel_bytes(size_t channels, size_t nr)
+/* Packed: for each 16 columns 16 int32 bases, 16 float scales, then for each of 36 products and
+ * each two channels 16 times two int16. */
+static inline size_t qn_q8_winograd_panel_bytes(size_t channels)
 {
-    return nr * (8 + QN_WINOGRAD_IN * sizeof(int16_t) * channels);
+    return QN_WINOGRAD_CHANNELS * (8 + QN_WINOGRAD_IN * sizeof(int16_t) * channels);
 }
-/* Weights w[n][channels][3][3]; bias NULL: zeros. A column's sums begin with its bias less `zero`
- * times the sum of its weights. false: some sum may be too large, nothing is of use. */
-bool qn__q8_winograd_pack(void *packed, const int8_t *w, size_t n, size_t channels, size_t nr,
+/* Weights w[n][channels][3][3]; bias NULL: zeros. A column's base is its bias less `zero` times the
+ * sum of its weights. false: some sum may be too large, nothing is of use. */
+bool qn__q8_winograd_pack(void *packed, const int8_t *w, size_t n, size_t channels,
                           const int32_t *bias, int32_t zero, const float *scale);
 
 typedef struct qn_q8_winograd_args {
@@ -58,13 +59,12 @@ typedef void (*qn_q8_winograd_fn)(const qn_q8_winograd_args *args);
 typedef struct qn_q8_winograd {
     qn_q8_winograd_fn fn;     /* from V to outputs */
     qn_q8_winograd_fn inputs; /* from inputs to V; does not read out, w, n and format */
-    size_t nr;                /* channels and columns are multiples of this, up to the maximum */
     size_t tiles;             /* that one call is best given; 1: slower than the GEMM */
     const char *name;
 } qn_q8_winograd;
 static inline size_t qn_q8_winograd_step(size_t tiles, size_t channels)
 {
-    return tiles * channels + 32; /* not all of them in the same sets of the cache */
+    return tiles * channels + QN_WINOGRAD_STEP_OVER;
 }
 
 #endif

@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-enum { IN = QN_WINOGRAD_IN, OUT = QN_WINOGRAD_OUT, NR = 16 };
+enum { IN = QN_WINOGRAD_IN, OUT = QN_WINOGRAD_OUT, CH = QN_WINOGRAD_CHANNELS };
 
 static void six_to_six(const int32_t *d, size_t step, int32_t *to)
 {
@@ -47,18 +47,18 @@ void qn__q8_winograd_inputs_scalar(const qn_q8_winograd_args *args)
 
 static void column(const qn_q8_winograd_args *args, size_t t, size_t n, const uint8_t *panel)
 {
-    const int16_t *const u = (const int16_t *)(const void *)(panel + NR * 8);
+    const int16_t *const u = (const int16_t *)(const void *)(panel + CH * 8);
     const size_t channels = args->channels;
     uint32_t m[IN], lines[4 * 6], out[OUT];
     int32_t base;
     float scale;
-    memcpy(&base, panel + n % NR * 4, 4);
-    memcpy(&scale, panel + (NR + n % NR) * 4, 4);
+    memcpy(&base, panel + n % CH * 4, 4);
+    memcpy(&scale, panel + (CH + n % CH) * 4, 4);
     for (size_t i = 0; i < IN; i++) {
         m[i] = 0;
         for (size_t c = 0; c < channels; c++)
             m[i] += (uint32_t)(args->v[i * args->v_step + t * channels + c] *
-                               u[(i * channels / 2 + c / 2) * 2 * NR + n % NR * 2 + c % 2]);
+                               u[(i * channels / 2 + c / 2) * 2 * CH + n % CH * 2 + c % 2]);
     }
     for (size_t j = 0; j < 6; j++)
         six_to_four(m + j, 6, lines + j);
@@ -77,7 +77,7 @@ void qn__q8_winograd_scalar(const qn_q8_winograd_args *args)
     for (size_t n = 0; n < args->n; n++) {
         for (size_t t = 0; t < args->tiles; t++)
             column(args, t, n, panel);
-        if (n % NR == NR - 1)
-            panel += qn_q8_winograd_panel_bytes(args->channels, NR);
+        if (n % CH == CH - 1)
+            panel += qn_q8_winograd_panel_bytes(args->channels);
     }
 }

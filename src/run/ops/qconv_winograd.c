@@ -9,14 +9,13 @@
 #include <string.h>
 
 enum { TILE = QN_WINOGRAD_TILE, IN = QN_WINOGRAD_IN, OUT = QN_WINOGRAD_OUT };
+enum { CH = QN_WINOGRAD_CHANNELS };
 /* Tiles that share one reading of the weights, and how many of them times channels fit a task's
- * stack: of 128 channels six. With more channels inputs are transformed in scratch memory, so many
- * tiles at once. */
-enum { BLOCK = 12, STACK_VALUES = 768, SCRATCH_BLOCK = 24 };
-enum { MAX_COLUMNS = 1024, TASKS_PER_THREAD = 4 };
-/* Larger weights, which are read whole for every block of tiles, are better read as they are: this
- * is 256 channels of 256. */
-enum { MAX_VALUES = IN * 256 * 256 };
+ * stack: of 128 channels six. */
+enum { BLOCK = 12, STACK_VALUES = 768 };
+/* Weights of 256 channels of 256, 4.7 MB of them, were no gain worth their memory: they come from
+ * the third-level cache for every picture. */
+enum { MAX_CHANNELS = 128, MAX_WEIGHTS = 128 * 128, MAX_COLUMNS = 1024, TASKS_PER_THREAD = 4 };
 
 extern const qn_run_op qn__op_qconv;
 
@@ -28,7 +27,7 @@ typedef struct winograd_state {
     uint8_t *packed;                /* NULL: not this way */
     uint8_t *zeros;                 /* [c] zero points */
     size_t tiles_y, tiles_x, tiles; /* of a picture; of all */
-    size_t block; /* tiles that a task transforms for itself; 0: all threads in turns, in scratch */
+    size_t block;                   /* most tiles at once */
 } winograd_state;
 
 static size_t div_up(size_t a, size_t b)
@@ -53,17 +52,17 @@ static __attribute__((cold)) void release(const qn_context *ctx, qn_step *step)
 static __attribute__((cold)) bool may_fit(const qn_plan *plan, const qn_step *step)
 {
     const qn_plan_options *const options = qn__plan_get_options(plan);
-    const qn_q8_winograd *const kernel = &step->kernels->q8_winograd;
     const qn_tensor *const x = step->node->inputs[0], *const w = qn__step_input(step, 1);
-    if (kernel->tiles <= 1 || options->collect != NULL || options->saturate16 ||
-        qn__plan_requantize(plan) != QN_REQUANTIZE_DEFAULT || x->type.dtype != QN_DTYPE_U8 ||
-        step->node->outputs[0]->type.kind != QN_TYPE_QUANT || x->rank != 4 || w == NULL ||
-        w->rank != 4 || w->dims[2].value != 3 || w->dims[3].value != 3 ||
-        w->dims[1].value != x->dims[1].value || qn__attr_int(step->node, "group", 1) != 1)
-        return false;
-    const int64_t n = w->dims[0].value, c = w->dims[1].value, nr = (int64_t)kernel->nr;
-    return n > 0 && c > 0 && n % nr == 0 && c % nr == 0 && n <= MAX_COLUMNS &&
-           c <= MAX_VALUES / IN / n;
+    const qn_tensor *const y = step->node->outputs[0];
+    return step->kernels->q8_winograd.tiles > 1 && options->collect == NULL &&
+           !options->saturate16 && qn__plan_requantize(plan) == QN_REQUANTIZE_DEFAULT &&
+           w != NULL && x->rank == 4 && w->rank == 4 && w->dims[2].value == 3 &&
+           w->dims[3].value == 3 && x->type.dtype == QN_DTYPE_U8 && y->type.kind == QN_TYPE_QUANT &&
+           w->dims[1].value == x->dims[1].value && w->dims[1].value > 0 &&
+           w->dims[1].value % CH == 0 && w->dims[0].value % CH == 0 && w->dims[0].value > 0 &&
+           w->dims[0].value <= MAX_COLUMNS && w->dims[1].value <= MAX_CHANNELS &&
+           w->dims[1].value * w->dims[0].value <= MAX_WEIGHTS &&
+           qn__attr_int(step->node, "group", 1) == 1;
 }
 
 static __attribute__((cold)) bool fits(const qn_plan *plan, const qn_window *w, const qn_qparams *x)
@@ -79,7 +78,7 @@ static __attribute__((cold)) qn_status pack(const qn_plan *plan, qn_step *step, 
 {
     const qn_context *const ctx = qn__plan_context(plan);
     const qn_window *const w = &s->window;
-    const size_t nr = s->kernel.nr, bytes = w->oc / nr * qn_q8_winograd_panel_bytes(w->c, nr);
+    const size_t bytes = w->oc / CH * qn_q8_winograd_panel_bytes(w->c);
     int8_t *own;
     const int8_t *const values = qn__q8_values(ctx, &s->weights, w->oc * w->c * 9, &own);
     s->packed = qn__alloc_aligned(ctx, bytes);
@@ -90,8 +89,8 @@ static __attribute__((cold)) qn_status pack(const qn_plan *plan, qn_step *step, 
     }
     memset(s->zeros, x->zero, w->c);
     qn__will_write(s->packed, bytes);
-    const bool fine = qn__q8_winograd_pack(s->packed, values, w->oc, w->c, nr, s->requant.bias,
-                                           x->zero, s->requant.scale);
+    const bool fine = qn__q8_winograd_pack(s->packed, values, w->oc, w->c, s->requant.bias, x->zero,
+                                           s->requant.scale);
     qn__free(ctx, own);
     if (!fine) {
         qn__free_aligned(ctx, s->packed);
@@ -105,10 +104,6 @@ static __attribute__((cold)) qn_status pack(const qn_plan *plan, qn_step *step, 
     for (uint32_t i = 1; i < step->node->n_inputs; i++)
         step->in_layout[i] = QN_LAYOUT_ROW_MAJOR;
     step->strides_output = true;
-    if (s->block == 0) {
-        const size_t most = s->tiles < SCRATCH_BLOCK ? s->tiles : SCRATCH_BLOCK;
-        step->scratch_bytes = IN * qn_q8_winograd_step(most, w->c) * sizeof(int16_t);
-    }
     return QN_OK;
 }
 
@@ -135,7 +130,7 @@ static __attribute__((cold)) qn_status prepare_state(const qn_plan *plan, qn_ste
     s->tiles_x = div_up(w->ow, TILE);
     s->tiles = w->n * s->tiles_y * s->tiles_x;
     const size_t most = STACK_VALUES / w->c;
-    s->block = most < BLOCK / 2 ? 0 : most < BLOCK ? most : BLOCK;
+    s->block = most < BLOCK ? most : BLOCK;
     const qn_status status = s->weights.fits_i8 ? pack(plan, step, &x, s, error) : QN_OK;
     qn__qweights_drop_values(qn__plan_context(plan), &s->weights);
     return status;
@@ -162,8 +157,6 @@ typedef struct wino_call {
     qn_q8_out format;
     size_t tasks, shares; /* of tiles; of each task's columns */
     size_t panels;
-    int16_t *v; /* scratch: tiles first to last */
-    size_t first, last;
 } wino_call;
 
 /* Where a tile is: its picture and its first output. */
@@ -229,76 +222,44 @@ static void point_out(const wino_call *call, const place *at, size_t n, uint8_t 
     }
 }
 
-/* Panels p0 to p1 of tiles t0 to t1, whose inputs are in args. */
-static void run_panels(const wino_call *call, qn_q8_winograd_args *args, size_t t0, size_t t1,
-                       size_t p0, size_t p1)
+/* Tiles t0 to t1, at most a block, and columns of panels p0 to p1. */
+static void run_block(const wino_call *call, size_t t0, size_t t1, size_t p0, size_t p1)
 {
     const winograd_state *const s = call->s;
-    uint8_t *out[SCRATCH_BLOCK * OUT];
-    uint8_t nowhere[MAX_COLUMNS];
+    _Alignas(64) int16_t v[IN * (STACK_VALUES + QN_WINOGRAD_STEP_OVER)];
+    const uint8_t *in[BLOCK * IN];
+    uint8_t *out[BLOCK * OUT], nowhere[MAX_COLUMNS];
+    const size_t tiles = t1 - t0;
     place at = place_of(s, t0);
-    for (size_t t = 0; t < t1 - t0; t++, next_place(s, &at))
-        point_out(call, &at, p0 * s->kernel.nr, nowhere, out + t * OUT);
-    args->out = out;
-    args->n = (p1 - p0) * s->kernel.nr;
-    args->w = s->packed + p0 * qn_q8_winograd_panel_bytes(s->window.c, s->kernel.nr);
-    args->format = &call->format;
-    s->kernel.fn(args);
+    for (size_t t = 0; t < tiles; t++, next_place(s, &at)) {
+        point_in(call, &at, in + t * IN);
+        point_out(call, &at, p0 * CH, nowhere, out + t * OUT);
+    }
+    const qn_q8_winograd_args args = {.tiles = tiles,
+                                      .channels = s->window.c,
+                                      .n = (p1 - p0) * CH,
+                                      .in = in,
+                                      .out = out,
+                                      .w = s->packed + p0 * qn_q8_winograd_panel_bytes(s->window.c),
+                                      .v = v,
+                                      .v_step = qn_q8_winograd_step(tiles, s->window.c),
+                                      .format = &call->format};
+    s->kernel.inputs(&args);
+    s->kernel.fn(&args);
 }
 
-/* Some tiles, in blocks, and a share of their columns. */
-static void run_block(void *arg, size_t index)
+static void run_task(void *arg, size_t index)
 {
     const wino_call *const call = arg;
     const winograd_state *const s = call->s;
-    _Alignas(64) int16_t v[IN * (STACK_VALUES + 32)];
-    const uint8_t *in[BLOCK * IN];
     const size_t task = index / call->shares, share = index - task * call->shares;
     const size_t p0 = share * call->panels / call->shares;
     const size_t p1 = (share + 1) * call->panels / call->shares;
     const size_t end = (task + 1) * s->tiles / call->tasks;
     for (size_t t0 = task * s->tiles / call->tasks, t1; t0 < end; t0 = t1) {
         t1 = end - t0 < s->block ? end : t0 + s->block;
-        place at = place_of(s, t0);
-        for (size_t t = 0; t < t1 - t0; t++, next_place(s, &at))
-            point_in(call, &at, in + t * IN);
-        qn_q8_winograd_args args = {.tiles = t1 - t0,
-                                    .channels = s->window.c,
-                                    .in = in,
-                                    .v = v,
-                                    .v_step = qn_q8_winograd_step(t1 - t0, s->window.c)};
-        s->kernel.inputs(&args);
-        run_panels(call, &args, t0, t1, p0, p1);
+        run_block(call, t0, t1, p0, p1);
     }
-}
-
-/* The inputs of a tile, to scratch. */
-static void run_inputs(void *arg, size_t index)
-{
-    const wino_call *const call = arg;
-    const winograd_state *const s = call->s;
-    const uint8_t *in[IN];
-    const place at = place_of(s, call->first + index);
-    point_in(call, &at, in);
-    const qn_q8_winograd_args args = {
-        .tiles = 1,
-        .channels = s->window.c,
-        .in = in,
-        .v = call->v + index * s->window.c,
-        .v_step = qn_q8_winograd_step(call->last - call->first, s->window.c)};
-    s->kernel.inputs(&args);
-}
-
-/* A panel of the tiles in scratch. */
-static void run_panel(void *arg, size_t index)
-{
-    const wino_call *const call = arg;
-    const size_t tiles = call->last - call->first, channels = call->s->window.c;
-    qn_q8_winograd_args args = {.tiles = tiles,
-                                .channels = channels,
-                                .v = call->v,
-                                .v_step = qn_q8_winograd_step(tiles, channels)};
-    run_panels(call, &args, call->first, call->last, index, index + 1);
 }
 
 static qn_status run(const qn_step *step, const qn_run_env *env, const qn_view *in,
@@ -306,38 +267,26 @@ static qn_status run(const qn_step *step, const qn_run_env *env, const qn_view *
 {
     (void)error;
     const winograd_state *const s = step->state;
-    const qn_window *const w = &s->window;
     const size_t threads = qn__pool_size(env->pool);
     wino_call call = {.s = s,
                       .in = in[0].data,
                       .out = out[0].data,
-                      .pitch = out[0].pitch != 0 ? out[0].pitch : w->oc,
+                      .pitch = out[0].pitch != 0 ? out[0].pitch : s->window.oc,
                       .format = qn__q8_format(&s->requant),
-                      .panels = w->oc / s->kernel.nr,
+                      .panels = s->window.oc / CH,
                       .tasks = 1,
-                      .shares = 1,
-                      .v = env->scratch};
+                      .shares = 1};
     if (s->tiles == 0)
         return QN_OK;
-    if (s->block == 0) {
-        const size_t parts = div_up(s->tiles, SCRATCH_BLOCK);
-        for (size_t i = 0; i < parts; i++) {
-            call.first = i * s->tiles / parts;
-            call.last = (i + 1) * s->tiles / parts;
-            qn__parallel(env->pool, run_inputs, &call, call.last - call.first);
-            qn__parallel(env->pool, run_panel, &call, call.panels);
-        }
-        return QN_OK;
-    }
     if (threads > 1) {
-        const size_t blocks = div_up(s->tiles, s->block), most = div_up(s->tiles, s->block / 2);
-        call.tasks = threads * TASKS_PER_THREAD < blocks ? threads * TASKS_PER_THREAD
-                     : blocks >= 2 * threads             ? blocks
-                                                         : most;
+        const size_t blocks = div_up(s->tiles, s->block), wanted = threads * TASKS_PER_THREAD;
+        call.tasks = wanted < blocks         ? wanted
+                     : blocks >= 2 * threads ? blocks
+                                             : div_up(s->tiles, div_up(s->block, 2));
         if (call.tasks < threads)
             call.shares = threads / call.tasks < call.panels ? threads / call.tasks : call.panels;
     }
-    qn__parallel(env->pool, run_block, &call, call.tasks * call.shares);
+    qn__parallel(env->pool, run_task, &call, call.tasks * call.shares);
     return QN_OK;
 }
 
