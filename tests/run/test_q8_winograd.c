@@ -98,6 +98,7 @@ static void bytes_are_the_simulation(void **state)
         {128, 16, 14, 14, 1, {1, 1, 1, 1}, false, 0},
         {16, 128, 23, 25, 2, {1, 0, 1, 2}, false, 0},
         {96, 16, 4, 4, 1, {1, 1, 1, 1}, false, 0},
+        {16, 16, 3, 40, 1, {1, 1, 1, 1}, false, 0},
         /* The largest weights that may be, and larger ones. */
         {112, 16, 8, 8, 1, {1, 1, 1, 1}, false, 127},
         {112, 16, 8, 8, 1, {1, 1, 1, 1}, false, -128},
@@ -106,7 +107,7 @@ static void bytes_are_the_simulation(void **state)
         /* Too few outputs in a tile; too many channels, and numbers of them that are no
          * multiples of 16. */
         {16, 16, 5, 5, 1, {1, 1, 1, 1}, true, 0},
-        {16, 16, 3, 40, 1, {1, 1, 1, 1}, true, 0},
+        {16, 16, 1, 40, 1, {1, 1, 1, 1}, true, 0},
         {24, 16, 8, 8, 1, {1, 1, 1, 1}, true, 0},
         {16, 20, 8, 8, 1, {1, 1, 1, 1}, true, 0},
         {144, 16, 8, 8, 1, {1, 1, 1, 1}, true, 0},
