@@ -1,9 +1,9 @@
 /* Loops between floats and bytes, and means of bytes, in pieces of fixed length that compilers
  * vectorize for the flags of the including file. It defines QUANTIZE, DEQUANTIZE and AVGPOOL (the
- * functions), VBYTES (bytes of a register, 0: no vector types) and, where four multiply-adds take
- * less time than a division, or are of other units, FMA(x, y, z) and DIVIDED (how many of a block
- * of 64 are divided nevertheless), and where there are registers of 32 bytes SHUFFLE(p, order) (32
- * bytes at p, each half by 16 numbers), OR3(a, b, c) and STORE_HALVES(p, q, v). */
+ * functions) and VBYTES (bytes of a register, 0: no vector types), may have quantize_part and
+ * then defines QUANTIZES(args) (whether it is right for these), and where there are registers of 32
+ * bytes SHUFFLE(p, order) (32 bytes at p, each half by 16 numbers), OR3(a, b, c) and
+ * STORE_HALVES(p, q, v). */
 #include "kernel/kernel.h"
 #include "kernel/q8_round.h"
 
@@ -12,47 +12,18 @@
 enum { BLOCK = 64, PIXELS = 512 };
 
 /* --- floats to bytes ---------------------------------------------------------------------------*/
-/* With the rounded reciprocal a first correction gives a neighbour of the quotient and the second
- * one the rounded quotient (Markstein), as long as nothing overflows or vanishes: with other scales
- * the reference does it. */
-typedef struct divisor {
-    float scale, reciprocal;
-    float least, most; /* of the dividend: the rounded quotient is within lo to hi */
-    float lo, hi;
-    int32_t zero;
-} divisor;
-
-static inline __attribute__((always_inline)) void quantize_block(const divisor d, const float *src,
-                                                                 uint8_t *restrict dst)
+#ifndef QUANTIZES
+static inline __attribute__((always_inline)) void
+quantize_block(const qn_q8_quantize_args *args, const float *src, uint8_t *restrict dst)
 {
-#ifdef FMA
-#if DIVIDED
-    for (size_t i = 0; i < DIVIDED; i++) {
-        float x = src[i];
-        x = x > d.least ? x : d.least;
-        x = x < d.most ? x : d.most;
-        dst[i] = qn_rounded_byte(x / d.scale, d.zero);
-    }
-#endif
-    for (size_t i = DIVIDED; i < BLOCK; i++) {
-        float x = src[i];
-        x = x > d.least ? x : d.least;
-        x = x < d.most ? x : d.most;
-        float v = x * d.reciprocal;
-        v = FMA(FMA(-v, d.scale, x), d.reciprocal, v);
-        v = FMA(FMA(-v, d.scale, x), d.reciprocal, v);
-        dst[i] = qn_rounded_byte(v, d.zero);
-    }
-#else
+    const float scale = args->scale, lo = args->lo, hi = args->hi;
+    const int32_t zero = args->zero;
     for (size_t i = 0; i < BLOCK; i++)
-        dst[i] = qn_round_byte(src[i] / d.scale, d.lo, d.hi, d.zero);
-#endif
+        dst[i] = qn_round_byte(src[i] / scale, lo, hi, zero);
 }
 
 static void quantize_part(const qn_q8_quantize_args *args, const float *src, uint8_t *dst, size_t n)
 {
-    const float scale = args->scale, lo = args->lo, hi = args->hi;
-    const divisor d = {scale, 1.0f / scale, lo * scale, hi * scale, lo, hi, args->zero};
     float rest[BLOCK];
     uint8_t out[BLOCK];
     for (size_t i = 0; i < n; i += BLOCK) {
@@ -61,11 +32,12 @@ static void quantize_part(const qn_q8_quantize_args *args, const float *src, uin
             memset(rest, 0, sizeof(rest));
             memcpy(rest, src + i, (n - i) * sizeof(float));
         }
-        quantize_block(d, whole ? src + i : rest, whole ? dst + i : out);
+        quantize_block(args, whole ? src + i : rest, whole ? dst + i : out);
         if (!whole)
             memcpy(dst + i, out, n - i);
     }
 }
+#endif
 
 #ifdef SHUFFLE
 /* Byte i of 16 pixels of three channels is of pixel i / 3: where it lies in its plane, other
@@ -114,14 +86,13 @@ static inline void merge_planes(const uint8_t *r8, const uint8_t *g8, const uint
 #if VBYTES > 0
 static void merge_3(const uint8_t *planes, uint8_t *dst, size_t n)
 {
-    size_t i = 0;
-    for (; i + MERGED <= n; i += MERGED)
-        merge_planes(planes + i, planes + PIXELS + i, planes + 2 * PIXELS + i, dst + 3 * i);
-    if (i == n)
-        return;
     uint8_t rest[3 * MERGED];
-    merge_planes(planes + i, planes + PIXELS + i, planes + 2 * PIXELS + i, rest);
-    memcpy(dst + 3 * i, rest, 3 * (n - i));
+    for (size_t i = 0; i < n; i += MERGED, planes += MERGED) {
+        const bool whole = n - i >= MERGED;
+        merge_planes(planes, planes + PIXELS, planes + 2 * PIXELS, whole ? dst + 3 * i : rest);
+        if (!whole)
+            memcpy(dst + 3 * i, rest, 3 * (n - i));
+    }
 }
 #endif
 
@@ -129,8 +100,8 @@ void QUANTIZE(const qn_q8_quantize_args *args)
 {
     const size_t channels = args->channels;
     uint8_t planes[3 * PIXELS];
-#ifdef FMA
-    if (!(args->scale > 0x1p-80f && args->scale < 0x1p80f)) {
+#ifdef QUANTIZES
+    if (!QUANTIZES(args)) {
         qn__q8_quantize_scalar(args);
         return;
     }
@@ -171,16 +142,16 @@ dequantize_block(const qn_q8_dequantize_args *args, const uint8_t *src, float *r
 
 void DEQUANTIZE(const qn_q8_dequantize_args *args)
 {
-    size_t i = 0;
-    for (; i + BLOCK <= args->n; i += BLOCK)
-        dequantize_block(args, args->src + i, args->dst + i);
-    if (i == args->n)
-        return;
     uint8_t rest[BLOCK] = {0};
     float out[BLOCK];
-    memcpy(rest, args->src + i, args->n - i);
-    dequantize_block(args, rest, out);
-    memcpy(args->dst + i, out, (args->n - i) * sizeof(float));
+    for (size_t i = 0; i < args->n; i += BLOCK) {
+        const bool whole = args->n - i >= BLOCK;
+        if (!whole)
+            memcpy(rest, args->src + i, args->n - i);
+        dequantize_block(args, whole ? args->src + i : rest, whole ? args->dst + i : out);
+        if (!whole)
+            memcpy(args->dst + i, out, (args->n - i) * sizeof(float));
+    }
 }
 
 /* --- means -------------------------------------------------------------------------------------*/

@@ -136,6 +136,7 @@ static void columns(const softmax_job *job, const float *src, float *dst, size_t
 static void short_rows(const softmax_job *job, const float *src, float *dst, size_t axis, size_t n)
 {
     float turned[MAX_SHORT * COLUMNS];
+    turned[0] = 0.0f; /* for compilers that fear a row of nothing */
     for (size_t k = 0; k < axis; k++)
         for (size_t i = 0; i < n; i++)
             turned[k * COLUMNS + i] = src[i * axis + k];
