@@ -40,6 +40,7 @@ static qn_tensor *conv_node(sample *s, size_t *k, float scale)
         set_ints(&s->n->b, y, "strides", axes, strides);
         set_ints(&s->n->b, y, "dilations", axes, dilations);
         set_int(&s->n->b, y, "group", groups);
+        s->integers = true; /* weights that do not fit in parts */
         return y;
     }
 }
@@ -58,10 +59,12 @@ static qn_tensor *matrix_node(sample *s, size_t *k, float scale)
         qn_tensor *y = build_node(&s->n->b, QN_OP_GEMM, "y", net_random(2) != 0 ? 3 : 2, in);
         set_int(&s->n->b, y, "transA", trans_a);
         set_int(&s->n->b, y, "transB", trans_b);
+        s->integers = true;
         return y;
     }
     const int64_t a[3] = {between(1, 4), m, depth}, b[2] = {depth, n};
     qn_tensor *const in[2] = {bytes_input(s, 3, a, scale), weights(s, 2, b, 1)};
+    s->integers = true;
     return build_node(&s->n->b, QN_OP_MATMUL, "y", 2, in);
 }
 

@@ -121,7 +121,7 @@ static qn_status pack_integers(const qn_plan *plan, qn_step *step, qgemm_state *
                                qn_error *error)
 {
     const qn_context *const ctx = qn__plan_context(plan);
-    const qn_q8_strides strides = {0, s->trans_b ? s->k : 1, 0, s->trans_b ? 1 : s->n};
+    const qn_q8_strides strides = {0, s->trans_b ? s->k : 1, s->b_count, s->trans_b ? 1 : s->n};
     s->q8 = (qn_q8_packed){
         .n = s->n, .kc = s->k, .ks = 1, .groups = 1, .kernel = step->kernels->q8_igemm};
     *done = !s->saturates && qn__q8_find(plan, step, &s->a, &s->requant, &strides, &s->q8);
@@ -137,6 +137,10 @@ static qn_status pack_integers(const qn_plan *plan, qn_step *step, qgemm_state *
             return QN_OK;
     } else {
         *done = true;
+    }
+    if (s->weights.parts > 1) { /* which are not packed ahead */
+        s->q8.ks = s->q8.parts = s->weights.parts;
+        s->q8.entry.layout = 0;
     }
     int8_t *own;
     const int8_t *const values = qn__q8_values(ctx, &s->weights, s->b_count, &own);

@@ -116,6 +116,10 @@ static void center_values(const qn_tensor *w, int axis, qn_qweights *out)
     }
     out->max = hi > -lo ? hi : -lo;
     out->fits_i8 = lo >= INT8_MIN && hi <= INT8_MAX;
+    out->parts = 1;
+    while (out->parts < 4 && (out->parts * INT8_MIN > lo || out->parts * INT8_MAX < hi))
+        out->parts++;
+    out->parts &= 3;
 }
 
 /* int32 as it is; float is rounded into steps of s_x * s_w, as runtimes do when loading. Gemm's
