@@ -1,5 +1,6 @@
 /* Quantized weights, their scales and bias. */
 #include "run/ops/qweights.h"
+#include "run/ops/simulated.h"
 
 #include <math.h>
 
@@ -237,4 +238,12 @@ qn_status qn__qweights_read(const qn_plan *plan, const qn_step *step, uint32_t i
     }
     *out = r;
     return QN_OK;
+}
+
+qn_status qn__prepare_simulated(const qn_plan *plan, qn_step *step, qn_error *error)
+{
+    step->impl = qn__run_simulated_find(step->node->op);
+    if (step->impl == NULL)
+        return qn__step_fail(step, error, QN_UNSUPPORTED, "a zero point is no byte");
+    return step->impl->prepare(plan, step, error);
 }
