@@ -2,6 +2,7 @@
  * is left to the simulation. */
 #include "run/ops/q8_conv.h"
 #include "run/ops/simulated.h"
+#include "run/ops/window_nd.h"
 
 typedef struct qconv_state {
     qn_qweights weights;
@@ -73,6 +74,8 @@ static qn_status prepare_state(const qn_plan *plan, qn_step *step, void *state, 
 
 static qn_status prepare(const qn_plan *plan, qn_step *step, qn_error *error)
 {
+    if (step->node->inputs[0]->rank > 4)
+        return qn_prepare_as(&qn__op_qconv_nd, plan, step, error);
     return qn__step_make_state(plan, step, sizeof(qconv_state), prepare_state, release, error);
 }
 
