@@ -24,15 +24,18 @@ typedef struct product {
     size_t a_step; /* row pointers of a tap */
     size_t panel_bytes;
     size_t c_stride;
-    bool in_bytes; /* and small_scales: written without a detour */
+    bool in_bytes;  /* and small_scales: written without a detour */
+    bool bounded;   /* by other numbers than the bytes' type is */
+    bool rectified; /* so may sums be: byte_bounds; zero is 0 */
     byte_bounds bounds;
 } product;
 
-/* What the sums of a tile's columns begin with, and what makes outputs of them: less is 0, or 2^23
- * times the scale (byte_bounds.rectified). */
+/* What the sums of a tile's columns begin with, and what makes outputs of them; less: -2^23 times
+ * the scale (byte_bounds.rectified). */
 typedef struct heads {
     __m512i base[NP];
     __m512 scale[NP], less[NP];
+    bool rectified;
 } heads;
 
 /* Tiles of n rows below each other: pointers to rows, the first of `columns` outputs, the first
@@ -49,54 +52,82 @@ typedef struct place {
     size_t sums_step; /* vectors from one row to the next */
 } place;
 
-/* The first n rows as bytes, more than `few`. */
-static inline __attribute__((always_inline)) void
-put_bytes(const product *g, const size_t mr, const size_t few, const size_t np, size_t n,
-          const heads *h, __mmask64 first, uint8_t *c, __m512i acc[MOST][NP])
+/* Bytes of the rows from m0 on, four, two or one of them: vectors of 16 bytes of a row below each
+ * other. The first n rows exist, more than `few`; whole: all columns of the tile do, too, as stores
+ * of some take one more instruction. Returns whether more rows may follow. */
+static inline __attribute__((always_inline)) bool
+put_rows(const size_t mr, const size_t few, const size_t np, const bool whole, size_t m0, size_t n,
+         __mmask64 first, uint8_t **c, size_t stride, __m512i bytes)
+{
+    const size_t rows = np >= 3 ? 1 : 4 / np;
+#pragma GCC unroll 4
+    for (size_t i = 0; i < rows; i++, *c += stride) {
+        if (m0 + i >= mr || (m0 + i > few && m0 + i >= n))
+            return false;
+        const __m256i two =
+            i == 0 ? _mm512_castsi512_si256(bytes) : _mm512_extracti64x4_epi64(bytes, 1);
+        const __m128i one = i == 0   ? _mm512_castsi512_si128(bytes)
+                            : i == 1 ? _mm512_extracti32x4_epi32(bytes, 1)
+                            : i == 2 ? _mm512_extracti32x4_epi32(bytes, 2)
+                                     : _mm512_extracti32x4_epi32(bytes, 3);
+        if (np == 4 && whole)
+            _mm512_storeu_si512(*c, bytes);
+        else if (np >= 3)
+            _mm512_mask_storeu_epi8(*c, first, bytes);
+        else if (np == 2 && whole)
+            _mm256_storeu_si256((__m256i *)(void *)*c, two);
+        else if (np == 2)
+            _mm256_mask_storeu_epi8(*c, (__mmask32)first, two);
+        else if (whole)
+            _mm_storeu_si128((__m128i *)(void *)*c, one);
+        else
+            _mm_mask_storeu_epi8(*c, (__mmask16)first, one);
+    }
+    return true;
+}
+
+/* The first n rows as bytes, more than `few`, with no bounds but those of their type. rectified: as
+ * sums of these heads are, of which all columns exist and bytes are unsigned ones from zero on.
+ * With anything to decide in here outputs took a tenth longer. */
+static inline __attribute__((always_inline)) void put_bytes(const product *g, const size_t mr,
+                                                            const size_t few, const size_t np,
+                                                            const bool rectified, size_t n,
+                                                            const heads *h, __mmask64 first,
+                                                            uint8_t *c, __m512i acc[MOST][NP])
 {
     const size_t rows = np >= 3 ? 1 : 4 / np; /* of four sums */
     const size_t stride = g->c_stride;
+    const __m512i order = rows_order();
     __m512 scale[NP], less[NP];
 #pragma GCC unroll 4
     for (size_t j = 0; j < np; j++) {
         scale[j] = load512_here(&h->scale[j]);
-        less[j] = load512_here(&h->less[j]);
+        if (rectified)
+            less[j] = load512_here(&h->less[j]);
     }
 #pragma GCC unroll 16
     for (size_t m0 = 0; m0 < mr; m0 += rows) {
-        __m512 v[4];
+        __m512i q[4];
 #pragma GCC unroll 4
         for (size_t i = 0; i < 4; i++) {
-            const size_t m = m0 + (np >= 3 ? 0 : i / np), j = np >= 3 ? i : i % np;
-            v[i] = _mm512_castsi512_ps(acc[m < mr ? m : mr - 1][j < np ? j : np - 1]);
+            const size_t m = m0 + (np >= 3 ? 0 : i / np);
+            const size_t j = np < 3 ? i % np : i < np ? i : np - 1;
+            const __m512i sum = acc[m < mr ? m : mr - 1][j];
+            q[i] = _mm512_cvtps_epi32(
+                rectified ? _mm512_fmadd_ps(_mm512_castsi512_ps(sum), scale[j], less[j])
+                          : _mm512_mul_ps(_mm512_cvtepi32_ps(sum), scale[j]));
         }
-        if (!g->bounds.rectified)
-#pragma GCC unroll 4
-            for (size_t i = 0; i < 4; i++)
-                v[i] = _mm512_cvtepi32_ps(_mm512_castps_si512(v[i]));
-#pragma GCC unroll 4
-        for (size_t i = 0; i < 4; i++) {
-            const size_t j = np >= 3 ? i < np ? i : np - 1 : i % np;
-            v[i] = _mm512_fmadd_ps(v[i], scale[j], less[j]);
+        __m512i low = _mm512_packs_epi32(q[0], q[1]), high = _mm512_packs_epi32(q[2], q[3]);
+        if (!rectified) {
+            low = _mm512_adds_epi16(g->bounds.move, low);
+            high = _mm512_adds_epi16(g->bounds.move, high);
         }
-        const __m512i bytes = products_to_bytes(&g->bounds, v);
-#pragma GCC unroll 4
-        for (size_t i = 0; i < rows; i++, c += stride) {
-            if (m0 + i >= mr || (m0 + i > few && m0 + i >= n))
-                return;
-            if (np >= 3)
-                _mm512_mask_storeu_epi8(c, first, bytes);
-            else if (np == 2)
-                _mm256_mask_storeu_epi8(c, (__mmask32)first,
-                                        i == 0 ? _mm512_castsi512_si256(bytes)
-                                               : _mm512_extracti64x4_epi64(bytes, 1));
-            else
-                _mm_mask_storeu_epi8(c, (__mmask16)first,
-                                     i == 0   ? _mm512_castsi512_si128(bytes)
-                                     : i == 1 ? _mm512_extracti32x4_epi32(bytes, 1)
-                                     : i == 2 ? _mm512_extracti32x4_epi32(bytes, 2)
-                                              : _mm512_extracti32x4_epi32(bytes, 3));
-        }
+        __m512i bytes = _mm512_packus_epi16(low, high);
+        if (!rectified)
+            bytes = _mm512_xor_si512(g->bounds.sign, bytes);
+        bytes = _mm512_permutexvar_epi32(order, bytes);
+        if (!put_rows(mr, few, np, rectified, m0, n, first, &c, stride, bytes))
+            return;
     }
 }
 
@@ -173,8 +204,10 @@ tiles(const size_t mr, const size_t few, const size_t np, const product *g, cons
                     to[j] = acc[m][j];
             }
             sums += n * p->sums_step;
+        } else if (p->heads->rectified) {
+            put_bytes(g, mr, few, np, true, n, p->heads, first, c, acc);
         } else {
-            put_bytes(g, mr, few, np, n, p->heads, first, c, acc);
+            put_bytes(g, mr, few, np, false, n, p->heads, first, c, acc);
         }
         if (--times == 0)
             return;
@@ -231,6 +264,17 @@ static void put_sums(const product *g, const place *p, size_t np, const qn_q8_ou
     }
 }
 
+static __attribute__((noinline)) void bound_bytes(const byte_bounds *to, uint8_t *c, size_t rows,
+                                                  size_t columns, size_t stride)
+{
+    const __mmask64 first = ~0ull >> (64 - columns);
+    for (; rows > 0; rows--, c += stride) {
+        const __m512i v = _mm512_xor_si512(to->sign, _mm512_maskz_loadu_epi8(first, c));
+        const __m512i bounded = _mm512_min_epu8(to->hi, _mm512_max_epu8(to->lo, v));
+        _mm512_mask_storeu_epi8(c, first, _mm512_xor_si512(to->sign, bounded));
+    }
+}
+
 /* --- columns ---------------------------------------------------------------------------------- */
 /* Panels of the next tile: four where their weights stay in the first level for the rows below
  * (outputs of four take the fewest steps), else three: more rows share what is loaded. Of few k
@@ -278,6 +322,8 @@ static void rows_of_tiles(const product *g, place *p, size_t np, ahead *next, co
         p->sums = (__m512i *)(void *)p->c;
     if (g->in_bytes || out->is_sums) {
         run_tiles(g, p, np);
+        if (g->in_bytes && g->bounded)
+            bound_bytes(&g->bounds, p->c, times * p->n, p->columns, g->c_stride);
         p->a += times * p->n;
         p->c += times * p->n * g->c_stride * elem;
         return;
@@ -291,12 +337,12 @@ static void rows_of_tiles(const product *g, place *p, size_t np, ahead *next, co
     }
 }
 
-/* Of np panels. */
-static void make_heads(const product *g, const uint8_t *w, size_t np, heads *h)
+/* Of np panels, which have so many columns. */
+static void make_heads(const product *g, const uint8_t *w, size_t np, size_t columns, heads *h)
 {
-    const bool rectified = g->bounds.rectified;
-    const __m512i higher = _mm512_set1_epi32(rectified ? RECTIFIED_BASE : 0);
-    const __m512 less = _mm512_set1_ps(rectified ? -0x1p23f : 0.0f);
+    h->rectified = g->rectified && columns == np * NR;
+    const __m512i higher = _mm512_set1_epi32(h->rectified ? RECTIFIED_BASE : 0);
+    const __m512 less = _mm512_set1_ps(-0x1p23f);
     for (size_t j = 0; j < np; j++, w += g->panel_bytes) {
         h->base[j] = _mm512_add_epi32(higher, _mm512_loadu_si512(w));
         h->scale[j] = _mm512_loadu_ps(w + NR * sizeof(int32_t));
@@ -317,7 +363,7 @@ static void all_columns(const product *g, size_t mr, size_t nc, const uint8_t *c
         const size_t columns = nc < np * NR ? nc : np * NR;
         const uint32_t most = shapes[np - 1].most, cuts = ((uint32_t)mr + most - 1) / most;
         const uint32_t longer = (uint32_t)mr % cuts;
-        make_heads(g, w, np, &h);
+        make_heads(g, w, np, columns, &h);
         /* `most` divides MR: no tile reads pointers behind it. */
         place p = {.a = a,
                    .w = w,
@@ -386,7 +432,7 @@ static void long_row(product *g, size_t nc, size_t kc, const uint8_t *const *a, 
     const size_t elem = out->is_float ? sizeof(float) : 1;
     __m512i sums[MOST * NP];
     heads h;
-    g->in_bytes = g->bounds.rectified = false;
+    g->in_bytes = g->rectified = false;
     g->ks = 1;
     g->a_step = COPIED;
     for (size_t n = 0; n < nc; n += NR, w += g->panel_bytes, c += NR * elem) {
@@ -399,7 +445,7 @@ static void long_row(product *g, size_t nc, size_t kc, const uint8_t *const *a, 
                    .heads = &h,
                    .sums = sums,
                    .sums_step = NP};
-        make_heads(g, w, 1, &h);
+        make_heads(g, w, 1, NR, &h);
         for (size_t t = 0; t < ks; t++) {
             for (size_t k = 0; k < kc; k += PART) {
                 const size_t part = kc - k < PART ? kc - k : PART;
@@ -429,7 +475,9 @@ void qn__q8_igemm_vnni_rows(size_t mr, size_t nc, size_t kc, size_t ks, const ui
                  .panel_bytes = NR * (sizeof(int32_t) + sizeof(float) + ks * k_up),
                  .c_stride = c_stride,
                  .in_bytes = out->small_scales && !out->is_float,
+                 .bounded = out->hi - out->lo != UINT8_MAX,
                  .bounds = byte_bounds_of(out)};
+    g.rectified = g.bounds.rectified && out->zero == 0;
     if ((flip == 0 && k_up == kc) || kc == 0 || ks == 0) {
         all_columns(&g, mr, nc, a, w, c, out);
     } else {
