@@ -61,3 +61,17 @@ const qn_run_op *qn__run_qop_find(qn_op op)
 {
     return (unsigned)op < QN_OP_COUNT ? RUN_QOPS[op] : NULL;
 }
+
+#if QN_TABLE_FOLDED
+extern const qn_run_op qn__op_qconv_simulated, qn__op_qgemm_simulated;
+#endif
+
+const qn_run_op *qn__run_simulated_find(qn_op op)
+{
+#if QN_TABLE_FOLDED
+    return op == QN_OP_CONV ? &qn__op_qconv_simulated : &qn__op_qgemm_simulated;
+#else
+    (void)op;
+    return NULL;
+#endif
+}
