@@ -11,8 +11,7 @@
 enum { TILE = QN_WINOGRAD_TILE, IN = QN_WINOGRAD_IN, OUT = QN_WINOGRAD_OUT };
 enum { CH = QN_WINOGRAD_CHANNELS };
 /* Tiles that share one reading of the weights, and how many of them times channels fit a task's
- * stack: of 128 channels six. Kernels like an even number of
- * them. */
+ * stack: of 128 channels six. Kernels like an even number of them. */
 enum { BLOCK = 12, STACK_VALUES = 768, UNIT = 2 };
 /* Weights of 256 channels of 256, 4.7 MB of them, were no gain worth their memory: they come from
  * the third-level cache for every picture. */
