@@ -41,7 +41,8 @@ def test_convolutions(quench, name, kind, tmp_path):
     b.pair("f", "y", step, np.uint8(120) if kind != "s8" else np.int8(3))
     path = tmp_path / "m.onnx"
     b.save(path, [("x", dims)], [None] * len(dims))
-    assert "q8_igemm" in dict(layers_of(quench, path))["conv"]
+    kernel = "q8_dwconv" if name == "depthwise" else "q8_igemm"
+    assert kernel in dict(layers_of(quench, path))["conv"]
     x = rng.uniform(-2.6, 2.4, dims).astype(np.float32)
     theirs, ours = ort_outputs(path, x)[0], quench_outputs(path, x, tmp_path / "run")[0]
     steps = np.rint((ours - theirs) / step)
