@@ -519,6 +519,39 @@ static void memory_shrinks(void **state)
 }
 
 /* Every allocation of planning fails once, for every way that a product can go. */
+static void other_weights_survive_it(void **state)
+{
+    (void)state;
+    /* a matrix, a window and channels in parts; the latter two over three axes */
+    for (int kind = 0; kind < 5; kind++) {
+        fault f = {0};
+        net *const n = calloc(1, sizeof(*n));
+        assert_non_null(n);
+        builder *const b = &n->b;
+        plan_fault_start(&f, b);
+        static uint8_t values[8 * 8 * 27];
+        for (size_t i = 0; i < sizeof(values); i++)
+            values[i] = (uint8_t)between(0, 255);
+        const bool deep = kind > 2, channels = kind % 2 == 0;
+        const int64_t x[5] = {1, 8, 5, 5, 5}, w[5] = {8, channels ? 1 : 8, 3, 3, 3};
+        const size_t rank = kind == 0 ? 2 : deep ? 5 : 4;
+        const int64_t matrix[2] = {8, 8};
+        const int64_t *const dims = kind == 0 ? matrix : w;
+        qn_tensor *const q = build_input(b, "x", rank, kind == 0 ? matrix : x);
+        q->type = net_quant(n, QN_DTYPE_U8, 0.02f, 120);
+        qn_tensor *const weight = build_const(b, "w", QN_DTYPE_U8, values, rank, dims);
+        weight->type = net_quant(n, QN_DTYPE_U8, 0.005f, 77);
+        qn_tensor *const y =
+            kind == 0 ? NODE(b, MATMUL, "y", q, weight) : NODE(b, CONV, "y", q, weight);
+        if (kind != 0)
+            set_int(b, y, "group", channels ? 8 : 1);
+        y->type = net_quant(n, QN_DTYPE_U8, 0.3f, 7);
+        build_output(b, y);
+        plan_fault_sweep(&f, b, NULL, 15);
+        free(n);
+    }
+}
+
 static void planning_survives_lack_of_memory(void **state)
 {
     (void)state;
@@ -565,6 +598,7 @@ int main(void)
         cmocka_unit_test(folds_are_packed_by_stride),
         cmocka_unit_test(memory_shrinks),
         cmocka_unit_test(planning_survives_lack_of_memory),
+        cmocka_unit_test(other_weights_survive_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -416,8 +416,8 @@ static void run_part(const qn_q8_depthwise *d, part p, size_t y0, size_t y1)
                 slot += d->ring ? w->dh : 1;
                 slot -= d->ring && slot >= d->slots ? d->slots : 0;
             }
-            for (size_t i = w->kh; i < args.kh; i++, at++)
-                *at = at[-(ptrdiff_t)w->kh];
+            for (size_t i = 1; i < d->parts; i++, at += w->kh)
+                memcpy(at, at - w->kh, w->kh * sizeof(*at));
             first_slot += next_slot;
             first_slot -= first_slot >= d->slots ? d->slots : 0;
         }

@@ -37,12 +37,9 @@ __attribute__((cold)) const int8_t *qn__q8_values(const qn_context *ctx, const q
     if (w->bytes != NULL)
         return w->bytes;
     int8_t *const out = qn__reallocarray(ctx, NULL, count, w->parts);
-    /* Evenly, so that neighbouring products are small: halves rounded down, halves rounded up. 768
-     * is a multiple of all parts, and makes quotients of positive numbers. */
     for (int32_t part = 0; out != NULL && part < w->parts; part++)
         for (size_t i = 0; i < count; i++)
-            out[(size_t)part * count + i] =
-                (int8_t)(((int32_t)w->values[i] + 768 + part) / w->parts - 768 / w->parts);
+            out[(size_t)part * count + i] = qn_q8_part((int32_t)w->values[i], w->parts, part);
     *own = out;
     return out;
 }
