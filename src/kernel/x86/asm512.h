@@ -46,8 +46,8 @@ dpbusd512_row(const size_t np, __m512i *acc, const uint8_t *row, const __m512i *
 }
 
 /* dpbusd of eight bytes of a row, of which lanes take four in turn, and of three vectors. */
-static inline __attribute__((always_inline)) void
-dpbusd512_row8(__m512i acc[3], const uint8_t *row, const __m512i b[3])
+static inline __attribute__((always_inline)) void dpbusd512_row8(__m512i acc[3], const uint8_t *row,
+                                                                 const __m512i b[3])
 {
     __m512i a;
     __asm__("vpbroadcastq %4, %3\n\tvpdpbusd %5, %3, %0\n\tvpdpbusd %6, %3, %1\n\t"
