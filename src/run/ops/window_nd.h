@@ -14,8 +14,8 @@ typedef struct qn_window_nd {
     int64_t stride[QN_ND_AXES], dilation[QN_ND_AXES], begin[QN_ND_AXES], end[QN_ND_AXES];
 } qn_window_nd;
 
-/* Row-major float32 tensors of rank 3 and more, or quantized ones. kernel: from the weights, or NULL: the attribute.
- * Positions may lie outside the input, also after the last pad. */
+/* Row-major float32 tensors of rank 3 and more, or quantized ones. kernel: from the weights, or
+ * NULL: the attribute. Positions may lie outside the input, also after the last pad. */
 qn_status qn__window_nd_read(const qn_step *step, const int64_t *kernel, qn_window_nd *out,
                              qn_error *error);
 /* Coordinates of element `index` of an array with these dims. */
