@@ -475,7 +475,7 @@ static void q8_dwconv_case(const qn_q8_dwconv *kernel, const qn_q8_dwconv *refer
     uint64_t before = 0;
     const bool even = rng() % 3 != 0;
     q8_columns(s, even, in_col, &in_step, &pixels);
-    const bool edges = kernel->edges && even && c >= kernel->block && s->n > 0 && s->kh == 3 &&
+    const bool edges = kernel->edges && even && c >= kernel->least && s->n > 0 && s->kh == 3 &&
                        s->kw == 3 && s->dilation == 1 && s->stride <= 2;
     const bool left = edges && rng() % 2, right = edges && rng() % 2;
     pixels -= (left ? 1u : 0u) + (right ? 1u : 0u);
@@ -529,7 +529,7 @@ static void q8_dwconv_case(const qn_q8_dwconv *kernel, const qn_q8_dwconv *refer
 static void test_q8_dwconv(const qn_q8_dwconv *kernel, const qn_q8_dwconv *reference)
 {
     static const size_t ns[] = {0, 1, 2, 3, 4, 5, 8, 13};
-    static const size_t more[] = {47, 63, 64, 65, 96, 144};
+    static const size_t more[] = {47, 63, 64, 65, 80, 96, 97, 127, 144};
     static const size_t ks[][2] = {{1, 1}, {1, 2}, {2, 1}, {2, 2}, {2, 3}, {3, 2}, {3, 3},
                                    {1, 3}, {3, 1}, {5, 5}, {3, 5}, {4, 4}, {7, 7}};
     size_t cs[40 + sizeof more / sizeof more[0]];

@@ -265,13 +265,13 @@ static inline __attribute__((always_inline)) block block_at(const qn_q8_dwconv_a
     return b;
 }
 
+#ifndef FEW_CHANNELS
 static void block_window(const qn_q8_dwconv_args *args, size_t c)
 {
     const block b = block_at(args, c, BLOCK, false);
     run_window(args, &b, BLOCK);
 }
 
-#ifndef FEW_CHANNELS
 static void block_3x3(const qn_q8_dwconv_args *args, size_t c)
 {
     const block b = block_at(args, c, BLOCK, true);
@@ -292,35 +292,51 @@ static void block_3x3(const qn_q8_dwconv_args *args, size_t c)
     }
 }
 
+#endif
+
 /* Neighbouring windows of 3x3 share columns. */
 static bool shares_columns(const qn_q8_dwconv_args *args)
 {
     return args->kh == 3 && args->kw == 3 && args->in_col[2] == 2 * args->in_col[1] &&
            (args->in_step == args->in_col[1] || args->in_step == args->in_col[2]);
 }
-#endif
 
+#ifdef FEW_CHANNELS
+static void any_block(const qn_q8_dwconv_args *args, size_t c, size_t n)
+{
+    const block b = block_at(args, c, n, false);
+    run_window(args, &b, n);
+}
+#else
 /* Less than a block, which callers avoid by taking several pixels for one. */
 static __attribute__((noinline, cold)) void few_channels(const qn_q8_dwconv_args *args)
 {
     const block b = block_at(args, 0, args->channels, false);
     run_window(args, &b, args->channels);
 }
+#endif
 
 static void dwconv_small(const qn_q8_dwconv_args *args)
 {
     const size_t channels = args->channels;
     if (args->n == 0)
         return;
+#ifdef FEW_CHANNELS
+    if (channels < BLOCK) {
+        any_block(args, 0, channels);
+        return;
+    }
+    for (size_t c = 0; c < channels; c += BLOCK)
+        any_block(args, channels - c < BLOCK ? channels - BLOCK : c, BLOCK);
+#else
     if (channels < BLOCK) {
         few_channels(args);
         return;
     }
     void (*run)(const qn_q8_dwconv_args *, size_t) = block_window;
-#ifndef FEW_CHANNELS
     if (shares_columns(args))
         run = block_3x3;
-#endif
     for (size_t c = 0; c < channels; c += BLOCK)
         run(args, channels - c < BLOCK ? channels - BLOCK : c);
+#endif
 }

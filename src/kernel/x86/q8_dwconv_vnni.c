@@ -1,7 +1,8 @@
 /* 8-bit depthwise convolution for AVX-512 with VNNI. Windows of 3x3, 64 channels at once: the bytes
  * of a column and zeros are brought together, so that one instruction multiplies and adds all of a
- * column; the last channels overlap the ones before. Other windows, and fewer channels, go through
- * 16 bits. */
+ * column. Up to 32 channels that are left over, and pictures of fewer than 64, are taken 16 at
+ * once, all of them in one register; the last channels overlap the ones before. Other windows, and
+ * fewer channels, go through 16 bits. */
 #include "kernel/x86/asm512.h"
 #include "kernel/x86/q8_avx512.h"
 #include "kernel/x86/q8_bytes_avx512.h"
@@ -10,7 +11,7 @@
 #define FEW_CHANNELS
 #include "kernel/x86/q8_dwconv_tmpl.h"
 
-enum { WIDE_BLOCK = 64 };
+enum { WIDE_BLOCK = 64, NARROW_BLOCK = 16, MOST_NARROW = 32, TOGETHER = 4 };
 
 /* 64 channels in the order in which packing expects them: vector q holds channels 4q to 4q + 3 of
  * every sixteen. */
@@ -119,65 +120,58 @@ static inline __attribute__((always_inline)) void put_quad(const qn_q8_out *out,
     _mm512_storeu_si512((uint8_t *)c + at, rounded_bytes(to, v[0], v[1], v[2], v[3]));
 }
 
-typedef enum way_of_run { APART, STEP1, STEP2 } way_of_run;
-
-/* Outputs are one or two columns apart, or share none. */
+/* Outputs are one column apart, or else any number; if two, they share one. */
 static inline __attribute__((always_inline)) void wide_row(const qn_q8_dwconv_args *args,
-                                                           const way_of_run way, size_t c, size_t y,
+                                                           const bool step1, size_t c, size_t y,
                                                            const quad w[3], const quad_heads *h,
                                                            const byte_bounds *to)
 {
     const uint8_t *r0 = args->in[3 * y] + c, *r1 = args->in[3 * y + 1] + c;
     const uint8_t *r2 = args->in[3 * y + 2] + c;
     const size_t n = args->n, out_step = args->out_step;
-    const size_t j1 = args->in_col[1], j2 = args->in_col[2];
-    size_t at = y * args->out_row + c;
-#define NEXT(step) (r0 += (step), r1 += (step), r2 += (step))
-#define COLUMN(j) column_of(r0 + (j), r1 + (j), r2 + (j))
-#define PUT(acc) put_quad(&args->format, to, args->out, at, acc, h)
-    if (way == APART) {
-        for (size_t i = 0; i < n; i++, at += out_step) {
-            quad now = add_column(h->bias, COLUMN(0), w[0]);
-            now = add_column(now, COLUMN(j1), w[1]);
-            PUT(add_column(now, COLUMN(j2), w[2]));
-            NEXT(args->in_step);
-        }
-        return;
-    }
+    const size_t j1 = args->in_col[1], j2 = args->in_col[2] - j1;
+    const bool shared = args->in_step == args->in_col[2];
+    const size_t next_window = args->in_step - args->in_col[2];
     const __m512i outside = _mm512_set1_epi32(args->edge * 0x10101);
     const quad edge = {{outside, outside, outside, outside}};
     quad x = edge, now, next = h->bias;
+    size_t at = y * args->out_row + c;
+#define NEXT(step) (r0 += (step), r1 += (step), r2 += (step))
+#define COLUMN() column_of(r0, r1, r2)
     if (!args->left) {
-        x = COLUMN(0);
+        x = COLUMN();
         NEXT(j1);
     }
     now = add_column(h->bias, x, w[0]);
-    x = COLUMN(0);
+    x = COLUMN();
     now = add_column(now, x, w[1]);
-    if (way == STEP1)
+    if (step1)
         next = add_column(h->bias, x, w[0]);
     for (size_t i = 0;; at += out_step) {
         x = edge;
         if (++i < n || !args->right) {
-            NEXT(j1);
-            x = COLUMN(0);
+            NEXT(j2);
+            x = COLUMN();
         }
-        PUT(add_column(now, x, w[2]));
+        put_quad(&args->format, to, args->out, at, add_column(now, x, w[2]), h);
         if (i == n)
             break;
-        if (way == STEP1) {
+        if (step1) {
             now = add_column(next, x, w[1]);
             next = add_column(h->bias, x, w[0]);
         } else {
+            if (!shared) {
+                NEXT(next_window);
+                x = COLUMN();
+            }
             now = add_column(h->bias, x, w[0]);
             NEXT(j1);
-            x = COLUMN(0);
+            x = COLUMN();
             now = add_column(now, x, w[1]);
         }
     }
 #undef NEXT
 #undef COLUMN
-#undef PUT
 }
 
 /* What is the same for all outputs of 64 channels. */
@@ -203,38 +197,181 @@ static __attribute__((noinline)) void make_block(const qn_q8_dwconv_args *args, 
 }
 
 static inline __attribute__((always_inline)) void wide_block(const qn_q8_dwconv_args *args,
-                                                             const way_of_run way, size_t c)
+                                                             const bool step1, size_t c)
 {
     wide made;
     make_block(args, c, &made);
     const wide b = made; /* as nobody else can know of it, compilers keep it in registers */
     for (size_t y = 0; y < args->rows; y++)
-        wide_row(args, way, c, y, b.w, &b.heads, &b.to);
+        wide_row(args, step1, c, y, b.w, &b.heads, &b.to);
 }
 
-#define WIDE_RUN(way)                                                                              \
-    static void wide_##way(const qn_q8_dwconv_args *args, size_t c)                                \
-    {                                                                                              \
-        wide_block(args, way, c);                                                                  \
-    }
-WIDE_RUN(APART)
-WIDE_RUN(STEP1)
-WIDE_RUN(STEP2)
+static void wide_1(const qn_q8_dwconv_args *args, size_t c)
+{
+    wide_block(args, true, c);
+}
 
+static void wide_2(const qn_q8_dwconv_args *args, size_t c)
+{
+    wide_block(args, false, c);
+}
+
+/* --- 16 channels -------------------------------------------------------------------------------*/
+/* The bytes of a column in the lane of each. What the fourth one holds does not matter: its weight
+ * is zero. */
+static inline __attribute__((always_inline)) __m512i narrow_column(const void *p0, const void *p1,
+                                                                   const void *p2)
+{
+    const __m512i words = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    const __m512i bytes =
+        _mm512_broadcast_i32x4(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
+    __m512i rows = _mm512_castsi128_si512(_mm_loadu_si128(p0));
+    rows = _mm512_inserti32x4(rows, _mm_loadu_si128(p1), 1);
+    rows = _mm512_inserti32x4(rows, _mm_loadu_si128(p2), 2);
+    return _mm512_shuffle_epi8(_mm512_permutexvar_epi32(words, rows), bytes);
+}
+
+typedef struct narrow {
+    __m512i w[3], bias, scale, less;
+    byte_bounds to;
+} narrow;
+
+static __attribute__((noinline)) void make_narrow(const qn_q8_dwconv_args *args, size_t c,
+                                                  narrow *b)
+{
+    const size_t row = 3 * args->w_step;
+    const int8_t *at = args->w + c;
+    for (size_t j = 0; j < 3; j++, at += args->w_step)
+        b->w[j] = _mm512_and_si512(narrow_column(at, at + row, at + 2 * row), SET1(0xffffff));
+    b->to = byte_bounds_of(&args->format);
+    b->bias = LOAD(args->bias + c);
+    b->scale = LOAD(args->scale + c);
+    b->less = AS_INT(MULF(AS_FLOAT(b->scale), SET1F(-0x1p23f)));
+    if (b->to.rectified)
+        b->bias = _mm512_add_epi32(b->bias, SET1(RECTIFIED_BASE));
+}
+
+/* acc: sums; v: products of them and scales. */
+static __attribute__((noinline)) void put_narrow_floats(const qn_q8_dwconv_args *args, size_t at,
+                                                        const __m512i *acc, const __m512 *v,
+                                                        size_t count)
+{
+    const qn_q8_out *const out = &args->format;
+    const __m512 lo = SET1F(out->clamp.lo), hi = SET1F(out->clamp.hi);
+    float *const c = (float *)args->out + at;
+    for (size_t p = 0; p < count && p < TOGETHER; p++)
+        _mm512_storeu_ps(c + p * args->out_step,
+                         out->is_sums ? AS_FLOAT(acc[p]) : MINF(hi, MAXF(lo, v[p])));
+}
+
+/* Up to four outputs, a vector each. */
+static inline __attribute__((always_inline)) void put_narrow(const qn_q8_dwconv_args *args,
+                                                             const narrow *b,
+                                                             const __m512i acc[TOGETHER], size_t at,
+                                                             size_t count)
+{
+    const qn_q8_out *const out = &args->format;
+    const size_t step = args->out_step;
+    __m512 v[TOGETHER];
+#pragma GCC unroll 4
+    for (size_t p = 0; p < TOGETHER; p++)
+        v[p] = b->to.rectified
+                   ? _mm512_fmadd_ps(AS_FLOAT(acc[p]), AS_FLOAT(b->scale), AS_FLOAT(b->less))
+                   : MULF(TO_FLOAT(acc[p]), AS_FLOAT(b->scale));
+    if (out->is_float) { /* copies, or they would always be stored */
+        const __m512i sums[TOGETHER] = {acc[0], acc[1], acc[2], acc[3]};
+        const __m512 floats[TOGETHER] = {v[0], v[1], v[2], v[3]};
+        put_narrow_floats(args, at, sums, floats, count);
+        return;
+    }
+    if (!out->small_scales) {
+        const __m512 most = SET1F((float)(out->hi - out->zero));
+#pragma GCC unroll 4
+        for (size_t p = 0; p < TOGETHER; p++)
+            v[p] = MINF(most, v[p]);
+    }
+    const __m512i bytes = products_to_bytes(&b->to, v);
+    uint8_t *const c = (uint8_t *)args->out + at;
+    _mm_storeu_si128((void *)c, _mm512_castsi512_si128(bytes));
+    if (count > 1)
+        _mm_storeu_si128((void *)(c + step), _mm512_extracti32x4_epi32(bytes, 1));
+    if (count > 2)
+        _mm_storeu_si128((void *)(c + 2 * step), _mm512_extracti32x4_epi32(bytes, 2));
+    if (count > 3)
+        _mm_storeu_si128((void *)(c + 3 * step), _mm512_extracti32x4_epi32(bytes, 3));
+}
+
+static inline __attribute__((always_inline)) void
+narrow_row(const qn_q8_dwconv_args *args, const bool step1, size_t c, size_t y, const narrow *b)
+{
+    const uint8_t *r0 = args->in[3 * y] + c, *r1 = args->in[3 * y + 1] + c;
+    const uint8_t *r2 = args->in[3 * y + 2] + c;
+    const size_t n = args->n, col = args->in_col[1], out_step = args->out_step;
+    const size_t whole = args->right ? n - 1 : n; /* windows that have a third column */
+    const __m512i edge = _mm512_set1_epi32(args->edge * 0x10101);
+    __m512i x0 = edge, x1 = edge;
+    size_t at = y * args->out_row + c;
+#define COLUMN(to) (to = narrow_column(r0, r1, r2), r0 += col, r1 += col, r2 += col)
+    if (!args->left)
+        COLUMN(x0);
+    if (step1)
+        COLUMN(x1);
+    for (size_t i = 0; i < n; i += TOGETHER, at += TOGETHER * out_step) {
+        __m512i acc[TOGETHER];
+#pragma GCC unroll 4
+        for (size_t p = 0; p < TOGETHER; p++) {
+            __m512i x2 = edge;
+            if (!step1 && i + p < n)
+                COLUMN(x1);
+            if (i + p < whole)
+                COLUMN(x2);
+            acc[p] = dpbusd512(b->bias, x0, b->w[0]);
+            acc[p] = dpbusd512(acc[p], x1, b->w[1]);
+            acc[p] = dpbusd512(acc[p], x2, b->w[2]);
+            x0 = step1 ? x1 : x2;
+            x1 = x2;
+        }
+        put_narrow(args, b, acc, at, n - i);
+    }
+#undef COLUMN
+}
+
+static inline __attribute__((always_inline)) void narrow_block(const qn_q8_dwconv_args *args,
+                                                               const bool step1, size_t c)
+{
+    narrow made;
+    make_narrow(args, c, &made);
+    const narrow b = made; /* as of wide blocks */
+    for (size_t y = 0; y < args->rows; y++)
+        narrow_row(args, step1, c, y, &b);
+}
+
+static void narrow_1(const qn_q8_dwconv_args *args, size_t c)
+{
+    narrow_block(args, true, c);
+}
+
+static void narrow_2(const qn_q8_dwconv_args *args, size_t c)
+{
+    narrow_block(args, false, c);
+}
+
+/* --- any channels ------------------------------------------------------------------------------*/
 void qn__q8_dwconv_vnni(const qn_q8_dwconv_args *args)
 {
-    const size_t channels = args->channels;
-    if (args->kh != 3 || args->kw != 3 || channels < WIDE_BLOCK || args->n == 0) {
+    const size_t channels = args->channels, rest = channels % WIDE_BLOCK;
+    const bool whole = args->kh == 3 && args->kw == 3, shared = shares_columns(args);
+    const bool step1 = shared && args->in_step == args->in_col[1];
+    if (args->n == 0 || !whole || channels < (shared ? NARROW_BLOCK : WIDE_BLOCK)) {
         dwconv_small(args);
     } else {
-        void (*run)(const qn_q8_dwconv_args *, size_t) = wide_APART;
-        const size_t *const col = args->in_col;
-        if (col[2] == 2 * col[1] && args->in_step == col[1])
-            run = wide_STEP1;
-        else if (col[2] == 2 * col[1] && args->in_step == col[2])
-            run = wide_STEP2;
-        for (size_t c = 0; c < channels; c += WIDE_BLOCK)
-            run(args, channels - c < WIDE_BLOCK ? channels - WIDE_BLOCK : c);
+        const bool tail = shared && (rest <= MOST_NARROW || channels < WIDE_BLOCK);
+        const size_t end = tail ? channels - rest : channels;
+        for (size_t c = 0; c < end; c += WIDE_BLOCK)
+            (step1 ? wide_1 : wide_2)(args, channels - c < WIDE_BLOCK ? channels - WIDE_BLOCK : c);
+        for (size_t c = end; c < channels; c += NARROW_BLOCK)
+            (step1 ? narrow_1
+                   : narrow_2)(args, channels - c < NARROW_BLOCK ? channels - NARROW_BLOCK : c);
     }
     _mm256_zeroupper();
 }

@@ -113,18 +113,20 @@ static __attribute__((cold)) bool begin(const qn_context *ctx, const qn_window *
                              .format = qn__q8_format(requant),
                              .flip = x->dtype == QN_DTYPE_I8 ? 0x80 : 0,
                              .zero = qn_q8_zero_byte(x)};
-    out->fold = fold_of(window, out->kernel.block);
-    out->phases = out->fold > 1 ? window->sw : 1;
-    choose_parts(out);
     const ptrdiff_t after =
         (ptrdiff_t)columns_of(window, window->ow) - (ptrdiff_t)(window->pl + window->w);
     out->fixed = qn_q8_by_fixed_of(requant);
-    out->in_place = out->kernel.edges && out->flip == 0 && c >= out->kernel.block &&
-                    window->kh == 3 && window->kw == 3 && window->dh == 1 && window->dw == 1 &&
-                    window->sw <= 2 && window->pl <= 1 && after <= 1 && window->w * c <= ROOM &&
-                    (requant->fixed == NULL ||
-                     window->ow * qn_q8_sums_stride(fixed_channels(out, c)) <= QN_Q8_SUMS);
+    /* The same for all kernels of the form that files hold. */
+    const bool whole = out->flip == 0 && c >= out->kernel.least && window->kh == 3 &&
+                       window->kw == 3 && window->dh == 1 && window->dw == 1 && window->sw <= 2 &&
+                       window->pl <= 1 && after <= 1 && window->w * c <= ROOM &&
+                       (requant->fixed == NULL ||
+                        window->ow * qn_q8_sums_stride(fixed_channels(out, c)) <= QN_Q8_SUMS);
+    out->in_place = out->kernel.edges && whole;
     out->right = after == 1;
+    out->fold = whole ? 1 : fold_of(window, out->kernel.block);
+    out->phases = out->fold > 1 ? window->sw : 1;
+    choose_parts(out);
     if (requant->fixed != NULL) {
         out->fixed.columns = out->multipliers =
             qn__calloc(ctx, out->fold * c, sizeof *out->multipliers);
@@ -417,15 +419,21 @@ static void run_part(const qn_q8_depthwise *d, part p, size_t y0, size_t y1)
     }
 }
 
+/* Channels that threads do not share in place. */
+static size_t block_of(const qn_q8_depthwise *d)
+{
+    return d->kernel.block < d->window.c ? d->kernel.block : d->window.c;
+}
+
 /* Rows [y0, y1) of an image, nothing copied, of one share of the channels. */
 static void run_in_place(const depthwise_call *call, size_t image, size_t y0, size_t y1,
                          size_t share)
 {
     const qn_q8_depthwise *const d = call->d;
     const qn_window *const w = &d->window;
-    const size_t blocks = w->c / d->kernel.block, width = w->w * w->c;
-    const size_t c0 = share * blocks / call->shares * d->kernel.block;
-    const size_t c1 = (share + 1) * blocks / call->shares * d->kernel.block;
+    const size_t block = block_of(d), blocks = w->c / block, width = w->w * w->c;
+    const size_t c0 = share * blocks / call->shares * block;
+    const size_t c1 = (share + 1) * blocks / call->shares * block;
     const size_t elem = d->format.is_float ? sizeof(float) : 1;
     const size_t in_col[] = {0, w->c, 2 * w->c};
     const uint8_t *const input = call->in + image * w->h * width + c0;
@@ -515,7 +523,7 @@ void qn__q8_depthwise_run(const qn_q8_depthwise *depthwise, const void *in, void
         call.tasks = threads * TASKS_PER_THREAD < most ? threads * TASKS_PER_THREAD : most;
     /* Few rows come from a product whose columns were shared. */
     if (threads > 1 && depthwise->in_place && w->n * w->h < 2 * MIN_ROWS * threads) {
-        const size_t blocks = w->c / depthwise->kernel.block;
+        const size_t blocks = w->c / block_of(depthwise);
         call.tasks = 1;
         call.shares = threads * TASKS_PER_THREAD < blocks ? threads * TASKS_PER_THREAD : blocks;
     }
