@@ -464,7 +464,7 @@ static void q8_make_short(qn_q8_out *out, int32_t *bias, float *scale, size_t ch
 static void q8_dwconv_case(const qn_q8_dwconv *kernel, const qn_q8_dwconv *reference,
                            const window_shape *s, q8_class kind)
 {
-    enum { ROWS = 3, TAPS = 7 };
+    enum { ROWS = 5, TAPS = 7 };
     guard_used = 0;
     const qn_q8_out format = q8_out(kind);
     const size_t c = s->channels, stride = format.is_sums ? q8_sums_stride(c) : c + rng() % 3,
@@ -479,9 +479,15 @@ static void q8_dwconv_case(const qn_q8_dwconv *kernel, const qn_q8_dwconv *refer
                        s->kw == 3 && s->dilation == 1 && s->stride <= 2;
     const bool left = edges && rng() % 2, right = edges && rng() % 2;
     pixels -= (left ? 1u : 0u) + (right ? 1u : 0u);
+    /* Some rows are in several windows: as in a picture, or any. */
+    const size_t step = 1 + rng() % 2;
+    const bool picture = rng() % 2 && step < s->kh;
     for (size_t i = 0; i < rows * s->kh; i++) {
-        /* Some rows are in several windows. */
-        in[i] = i > 0 && rng() % 2 ? in[rng() % i] : q8_activations(pixels * c, kind);
+        if (picture && i >= s->kh && i % s->kh + step < s->kh)
+            in[i] = in[i - s->kh + step];
+        else
+            in[i] =
+                !picture && i > 0 && rng() % 2 ? in[rng() % i] : q8_activations(pixels * c, kind);
         before += q8_hash(in[i], pixels * c);
     }
     int32_t *const bias = q8_bases(c, kind);

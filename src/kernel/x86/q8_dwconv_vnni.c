@@ -19,18 +19,18 @@ typedef struct quad {
     __m512i v[4];
 } quad;
 
-static inline __attribute__((always_inline)) quad column_of(const void *p0, const void *p1,
-                                                            const void *p2)
+/* a b c d of every channel. */
+static inline __attribute__((always_inline)) quad interleaved_rows(__m512i a, __m512i b, __m512i c,
+                                                                   __m512i d)
 {
-    const __m512i none = _mm512_setzero_si512();
-    /* Loaded once, as most of them reach into a second line. */
-    const __m512i a = AS_INT(load512_here(p0)), b = AS_INT(load512_here(p1));
-    const __m512i c = AS_INT(load512_here(p2));
     const __m512i ab_low = _mm512_unpacklo_epi8(a, b), ab_high = _mm512_unpackhi_epi8(a, b);
-    const __m512i c_low = _mm512_unpacklo_epi8(c, none), c_high = _mm512_unpackhi_epi8(c, none);
-    return (quad){{LOW16(ab_low, c_low), HIGH16(ab_low, c_low), LOW16(ab_high, c_high),
-                   HIGH16(ab_high, c_high)}};
+    const __m512i cd_low = _mm512_unpacklo_epi8(c, d), cd_high = _mm512_unpackhi_epi8(c, d);
+    return (quad){{LOW16(ab_low, cd_low), HIGH16(ab_low, cd_low), LOW16(ab_high, cd_high),
+                   HIGH16(ab_high, cd_high)}};
 }
+
+/* Loaded once each, as most of them reach into a second line. */
+#define LOAD_HERE(p) AS_INT(load512_here(p))
 
 static inline __attribute__((always_inline)) quad add_column(quad acc, quad x, quad w)
 {
@@ -120,14 +120,38 @@ static inline __attribute__((always_inline)) void put_quad(const qn_q8_out *out,
     _mm512_storeu_si512((uint8_t *)c + at, rounded_bytes(to, v[0], v[1], v[2], v[3]));
 }
 
-/* Outputs are one column apart, or else any number; if two, they share one. */
-static inline __attribute__((always_inline)) void wide_row(const qn_q8_dwconv_args *args,
-                                                           const bool step1, size_t c, size_t y,
-                                                           const quad w[3], const quad_heads *h,
-                                                           const byte_bounds *to)
+/* What is the same for all outputs of the channels from c on. */
+typedef struct wide {
+    quad w[3];
+    quad_heads heads;
+    byte_bounds to;
+    size_t c;
+} wide;
+
+static __attribute__((noinline)) void make_wide(const qn_q8_dwconv_args *args, size_t c, wide *b)
 {
-    const uint8_t *r0 = args->in[3 * y] + c, *r1 = args->in[3 * y + 1] + c;
-    const uint8_t *r2 = args->in[3 * y + 2] + c;
+    const size_t row = 3 * args->w_step;
+    const int8_t *at = args->w + c;
+    for (size_t j = 0; j < 3; j++, at += args->w_step)
+        b->w[j] = interleaved_rows(LOAD(at), LOAD(at + row), LOAD(at + 2 * row), ZERO());
+    b->c = c;
+    b->to = byte_bounds_of(&args->format);
+    b->heads.bias = load_quad(args->bias + c);
+    b->heads.scale = load_quad(args->scale + c);
+    for (size_t q = 0; b->to.rectified && q < 4; q++) {
+        b->heads.bias.v[q] = _mm512_add_epi32(b->heads.bias.v[q], SET1(RECTIFIED_BASE));
+        b->heads.less.v[q] = AS_INT(MULF(AS_FLOAT(b->heads.scale.v[q]), SET1F(-0x1p23f)));
+    }
+}
+
+/* Outputs are one column apart, or else any number; if two, they share one. */
+static inline __attribute__((always_inline)) void
+wide_row(const qn_q8_dwconv_args *args, const bool step1, size_t y, const wide *b)
+{
+    const quad_heads *const h = &b->heads;
+    const quad *const w = b->w;
+    const uint8_t *r0 = args->in[3 * y] + b->c, *r1 = args->in[3 * y + 1] + b->c;
+    const uint8_t *r2 = args->in[3 * y + 2] + b->c;
     const size_t n = args->n, out_step = args->out_step;
     const size_t j1 = args->in_col[1], j2 = args->in_col[2] - j1;
     const bool shared = args->in_step == args->in_col[2];
@@ -135,9 +159,9 @@ static inline __attribute__((always_inline)) void wide_row(const qn_q8_dwconv_ar
     const __m512i outside = _mm512_set1_epi32(args->edge * 0x10101);
     const quad edge = {{outside, outside, outside, outside}};
     quad x = edge, now, next = h->bias;
-    size_t at = y * args->out_row + c;
+    size_t at = y * args->out_row + b->c;
 #define NEXT(step) (r0 += (step), r1 += (step), r2 += (step))
-#define COLUMN() column_of(r0, r1, r2)
+#define COLUMN() interleaved_rows(LOAD_HERE(r0), LOAD_HERE(r1), LOAD_HERE(r2), ZERO())
     if (!args->left) {
         x = COLUMN();
         NEXT(j1);
@@ -153,7 +177,7 @@ static inline __attribute__((always_inline)) void wide_row(const qn_q8_dwconv_ar
             NEXT(j2);
             x = COLUMN();
         }
-        put_quad(&args->format, to, args->out, at, add_column(now, x, w[2]), h);
+        put_quad(&args->format, &b->to, args->out, at, add_column(now, x, w[2]), h);
         if (i == n)
             break;
         if (step1) {
@@ -174,63 +198,43 @@ static inline __attribute__((always_inline)) void wide_row(const qn_q8_dwconv_ar
 #undef COLUMN
 }
 
-/* What is the same for all outputs of 64 channels. */
-typedef struct wide {
-    quad w[3];
-    quad_heads heads;
-    byte_bounds to;
-} wide;
-
-static __attribute__((noinline)) void make_block(const qn_q8_dwconv_args *args, size_t c, wide *b)
-{
-    const size_t row = 3 * args->w_step;
-    const int8_t *at = args->w + c;
-    for (size_t j = 0; j < 3; j++, at += args->w_step)
-        b->w[j] = column_of(at, at + row, at + 2 * row);
-    b->to = byte_bounds_of(&args->format);
-    b->heads.bias = load_quad(args->bias + c);
-    b->heads.scale = load_quad(args->scale + c);
-    for (size_t q = 0; b->to.rectified && q < 4; q++) {
-        b->heads.bias.v[q] = _mm512_add_epi32(b->heads.bias.v[q], SET1(RECTIFIED_BASE));
-        b->heads.less.v[q] = AS_INT(MULF(AS_FLOAT(b->heads.scale.v[q]), SET1F(-0x1p23f)));
-    }
-}
-
-static inline __attribute__((always_inline)) void wide_block(const qn_q8_dwconv_args *args,
-                                                             const bool step1, size_t c)
+static inline __attribute__((always_inline)) void wide_rows(const qn_q8_dwconv_args *args,
+                                                            const bool step1, size_t c)
 {
     wide made;
-    make_block(args, c, &made);
+    make_wide(args, c, &made);
     const wide b = made; /* as nobody else can know of it, compilers keep it in registers */
     for (size_t y = 0; y < args->rows; y++)
-        wide_row(args, step1, c, y, b.w, &b.heads, &b.to);
+        wide_row(args, step1, y, &b);
 }
 
 static void wide_1(const qn_q8_dwconv_args *args, size_t c)
 {
-    wide_block(args, true, c);
+    wide_rows(args, true, c);
 }
 
 static void wide_2(const qn_q8_dwconv_args *args, size_t c)
 {
-    wide_block(args, false, c);
+    wide_rows(args, false, c);
 }
 
 /* --- 16 channels -------------------------------------------------------------------------------*/
-/* The bytes of a column in the lane of each. What the fourth one holds does not matter: its weight
- * is zero. */
-static inline __attribute__((always_inline)) __m512i narrow_column(const void *p0, const void *p1,
-                                                                   const void *p2)
+/* The bytes of a column of three or four rows in the lane of each channel. */
+static inline __attribute__((always_inline)) __m512i
+narrow_column(const void *p0, const void *p1, const void *p2, const void *p3, const bool four)
 {
-    const __m512i words = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-    const __m512i bytes =
-        _mm512_broadcast_i32x4(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
     __m512i rows = _mm512_castsi128_si512(_mm_loadu_si128(p0));
     rows = _mm512_inserti32x4(rows, _mm_loadu_si128(p1), 1);
     rows = _mm512_inserti32x4(rows, _mm_loadu_si128(p2), 2);
+    if (four)
+        rows = _mm512_inserti32x4(rows, _mm_loadu_si128(p3), 3);
+    const __m512i words = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    const __m512i bytes =
+        _mm512_broadcast_i32x4(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
     return _mm512_shuffle_epi8(_mm512_permutexvar_epi32(words, rows), bytes);
 }
 
+/* The fourth byte of weights is zero. */
 typedef struct narrow {
     __m512i w[3], bias, scale, less;
     byte_bounds to;
@@ -242,7 +246,8 @@ static __attribute__((noinline)) void make_narrow(const qn_q8_dwconv_args *args,
     const size_t row = 3 * args->w_step;
     const int8_t *at = args->w + c;
     for (size_t j = 0; j < 3; j++, at += args->w_step)
-        b->w[j] = _mm512_and_si512(narrow_column(at, at + row, at + 2 * row), SET1(0xffffff));
+        b->w[j] = _mm512_and_si512(narrow_column(at, at + row, at + 2 * row, NULL, false),
+                                   SET1(0xffffff));
     b->to = byte_bounds_of(&args->format);
     b->bias = LOAD(args->bias + c);
     b->scale = LOAD(args->scale + c);
@@ -301,59 +306,70 @@ static inline __attribute__((always_inline)) void put_narrow(const qn_q8_dwconv_
         _mm_storeu_si128((void *)(c + 3 * step), _mm512_extracti32x4_epi32(bytes, 3));
 }
 
-static inline __attribute__((always_inline)) void
-narrow_row(const qn_q8_dwconv_args *args, const bool step1, size_t c, size_t y, const narrow *b)
+static inline __attribute__((always_inline)) __m512i
+narrow_window(__m512i acc, __m512i x0, __m512i x1, __m512i x2, const __m512i w[3])
 {
-    const uint8_t *r0 = args->in[3 * y] + c, *r1 = args->in[3 * y + 1] + c;
-    const uint8_t *r2 = args->in[3 * y + 2] + c;
-    const size_t n = args->n, col = args->in_col[1], out_step = args->out_step;
-    const size_t whole = args->right ? n - 1 : n; /* windows that have a third column */
-    const __m512i edge = _mm512_set1_epi32(args->edge * 0x10101);
-    __m512i x0 = edge, x1 = edge;
-    size_t at = y * args->out_row + c;
-#define COLUMN(to) (to = narrow_column(r0, r1, r2), r0 += col, r1 += col, r2 += col)
-    if (!args->left)
-        COLUMN(x0);
-    if (step1)
-        COLUMN(x1);
-    for (size_t i = 0; i < n; i += TOGETHER, at += TOGETHER * out_step) {
-        __m512i acc[TOGETHER];
-#pragma GCC unroll 4
-        for (size_t p = 0; p < TOGETHER; p++) {
-            __m512i x2 = edge;
-            if (!step1 && i + p < n)
-                COLUMN(x1);
-            if (i + p < whole)
-                COLUMN(x2);
-            acc[p] = dpbusd512(b->bias, x0, b->w[0]);
-            acc[p] = dpbusd512(acc[p], x1, b->w[1]);
-            acc[p] = dpbusd512(acc[p], x2, b->w[2]);
-            x0 = step1 ? x1 : x2;
-            x1 = x2;
-        }
-        put_narrow(args, b, acc, at, n - i);
-    }
-#undef COLUMN
+    return dpbusd512(dpbusd512(dpbusd512(acc, x0, w[0]), x1, w[1]), x2, w[2]);
 }
 
-static inline __attribute__((always_inline)) void narrow_block(const qn_q8_dwconv_args *args,
-                                                               const bool step1, size_t c)
+/* Outputs are one column apart, or else two. If one, two rows of them are computed at once where
+ * their windows share two rows of input: weights are a byte higher for the second. */
+static inline __attribute__((always_inline)) void narrow_rows(const qn_q8_dwconv_args *args,
+                                                              const bool step1, size_t c)
 {
     narrow made;
     make_narrow(args, c, &made);
     const narrow b = made; /* as of wide blocks */
-    for (size_t y = 0; y < args->rows; y++)
-        narrow_row(args, step1, c, y, &b);
+    const __m512i higher[3] = {_mm512_slli_epi32(b.w[0], 8), _mm512_slli_epi32(b.w[1], 8),
+                               _mm512_slli_epi32(b.w[2], 8)};
+    const size_t n = args->n, col = args->in_col[1], out_step = args->out_step;
+    const size_t whole = args->right ? n - 1 : n; /* windows that have a third column */
+    const __m512i edge = _mm512_set1_epi32(args->edge * 0x1010101);
+    for (size_t y = 0, rows = 1; y < args->rows; y += rows) {
+        const uint8_t *const *const in = args->in + 3 * y;
+        if (step1)
+            rows = y + 1 < args->rows && in[3] == in[1] && in[4] == in[2] ? 2 : 1;
+        const uint8_t *r0 = in[0] + c, *r1 = in[1] + c, *r2 = in[2] + c;
+        const uint8_t *r3 = in[rows == 2 ? 5 : 2] + c;
+        __m512i x0 = edge, x1 = edge;
+        size_t at = y * args->out_row + c;
+#define COLUMN(to)                                                                                 \
+    (to = narrow_column(r0, r1, r2, r3, step1), r0 += col, r1 += col, r2 += col, r3 += col)
+        if (!args->left)
+            COLUMN(x0);
+        if (step1)
+            COLUMN(x1);
+        for (size_t i = 0; i < n; i += TOGETHER, at += TOGETHER * out_step) {
+            __m512i acc[TOGETHER], below[TOGETHER];
+#pragma GCC unroll 4
+            for (size_t p = 0; p < TOGETHER; p++) {
+                __m512i x2 = edge;
+                if (!step1 && i + p < n)
+                    COLUMN(x1);
+                if (i + p < whole)
+                    COLUMN(x2);
+                acc[p] = narrow_window(b.bias, x0, x1, x2, b.w);
+                if (step1)
+                    below[p] = narrow_window(b.bias, x0, x1, x2, higher);
+                x0 = step1 ? x1 : x2;
+                x1 = x2;
+            }
+            put_narrow(args, &b, acc, at, n - i);
+            if (rows == 2)
+                put_narrow(args, &b, below, at + args->out_row, n - i);
+        }
+#undef COLUMN
+    }
 }
 
 static void narrow_1(const qn_q8_dwconv_args *args, size_t c)
 {
-    narrow_block(args, true, c);
+    narrow_rows(args, true, c);
 }
 
 static void narrow_2(const qn_q8_dwconv_args *args, size_t c)
 {
-    narrow_block(args, false, c);
+    narrow_rows(args, false, c);
 }
 
 /* --- any channels ------------------------------------------------------------------------------*/

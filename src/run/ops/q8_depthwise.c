@@ -12,7 +12,7 @@
 
 /* Bytes of copied rows, within the first-level cache; rows of them; rows of outputs computed at
  * once; taps of a window along an axis. In place more rows, of few bytes, are computed at once. */
-enum { ROOM = 32 << 10, SLOTS = 40, ROWS = 8, SMALL_ROWS = 28, TAPS = 32 };
+enum { ROOM = 32 << 10, SLOTS = 40, ROWS = 8, SMALL_ROWS = 28, SMALL = 128 << 10, TAPS = 32 };
 /* Rows lie at multiples of this. */
 enum { ALIGN = 64 };
 /* More channels than this are not taken at once where rows are long, and fewer never. */
@@ -439,8 +439,9 @@ static void run_in_place(const depthwise_call *call, size_t image, size_t y0, si
     const uint8_t *const input = call->in + image * w->h * width + c0;
     uint8_t outside[ROOM];
     const uint8_t *in[3 * SMALL_ROWS];
-    const size_t fit = ROOM / (w->sh * width);
+    const size_t fit = SMALL / (w->sh * width);
     const size_t most = fit < ROWS ? ROWS : fit < SMALL_ROWS ? fit : SMALL_ROWS;
+    const size_t calls = (y1 - y0 + most - 1) / most, even = (y1 - y0 + calls - 1) / calls;
     qn_q8_dwconv_args args = {
         .n = w->ow,
         .channels = (share + 1 == call->shares ? w->c : c1) - c0,
@@ -463,7 +464,7 @@ static void run_in_place(const depthwise_call *call, size_t image, size_t y0, si
     if (y0 * w->sh < w->pt || (y1 - 1) * w->sh + 3 > w->h + w->pt)
         memset(outside, d->zero, width);
     for (size_t y = y0; y < y1; y += args.rows) {
-        args.rows = y1 - y < most ? y1 - y : most;
+        args.rows = y1 - y < even ? y1 - y : even;
         const uint8_t **at = in;
         size_t row = y * w->sh - w->pt; /* before the first: huge */
         for (size_t r = 0; r < args.rows; r++, row += w->sh)
