@@ -80,9 +80,28 @@ static __attribute__((noinline)) void put_quad_sums(int32_t *c, __m512i v0, __m5
     _mm512_storeu_si512(c + 48, _mm512_shuffle_i32x4(d, e, 0xdd));
 }
 
+/* How sums become bytes: as byte_bounds.rectified and plain say, or only the former, or any. A
+ * number, as compilers keep bools in mask registers, which take what multiplies and adds to test.
+ */
+typedef enum way_out { PLAIN, RECTIFIED, ANY } way_out;
+
+static way_out way_of(const byte_bounds *to)
+{
+    return to->rectified ? to->plain ? PLAIN : RECTIFIED : ANY;
+}
+
+static inline __attribute__((always_inline)) __m512i bytes_of(way_out way, const byte_bounds *to,
+                                                              const __m512 v[4])
+{
+    byte_bounds bounds = *to;
+    bounds.plain = way == PLAIN;
+    return rounded_bytes(&bounds, v[0], v[1], v[2], v[3]);
+}
+
 /* What sums begin with and what makes outputs of them; less: byte_bounds.rectified. */
 typedef struct quad_heads {
     quad bias, scale, less;
+    way_out way;
 } quad_heads;
 
 static inline __attribute__((always_inline)) void put_quad(const qn_q8_out *out,
@@ -90,34 +109,34 @@ static inline __attribute__((always_inline)) void put_quad(const qn_q8_out *out,
                                                            size_t at, quad acc, const quad_heads *h)
 {
     __m512 v[4];
-    if (out->is_sums) {
-        put_quad_sums((int32_t *)c + at, acc.v[0], acc.v[1], acc.v[2], acc.v[3]);
-        return;
-    }
 #pragma GCC unroll 4
     for (size_t q = 0; q < 4; q++)
         v[q] = AS_FLOAT(acc.v[q]);
-    if (to->rectified) {
+    if (h->way != ANY) {
 #pragma GCC unroll 4
         for (size_t q = 0; q < 4; q++)
             v[q] = _mm512_fmadd_ps(v[q], AS_FLOAT(h->scale.v[q]), AS_FLOAT(h->less.v[q]));
     } else {
+        if (out->is_sums) {
+            put_quad_sums((int32_t *)c + at, acc.v[0], acc.v[1], acc.v[2], acc.v[3]);
+            return;
+        }
 #pragma GCC unroll 4
         for (size_t q = 0; q < 4; q++)
             v[q] = MULF(TO_FLOAT(AS_INT(v[q])), AS_FLOAT(h->scale.v[q]));
-    }
-    if (out->is_float) {
-        const __m512 copy[4] = {v[0], v[1], v[2], v[3]}; /* or v would always be stored */
-        put_quad_floats(out, (float *)c + at, copy);
-        return;
-    }
-    if (!out->small_scales) {
-        const __m512 most = SET1F((float)(out->hi - out->zero));
+        if (out->is_float) {
+            const __m512 copy[4] = {v[0], v[1], v[2], v[3]}; /* or v would always be stored */
+            put_quad_floats(out, (float *)c + at, copy);
+            return;
+        }
+        if (!out->small_scales) {
+            const __m512 most = SET1F((float)(out->hi - out->zero));
 #pragma GCC unroll 4
-        for (size_t i = 0; i < 4; i++)
-            v[i] = MINF(most, v[i]);
+            for (size_t i = 0; i < 4; i++)
+                v[i] = MINF(most, v[i]);
+        }
     }
-    _mm512_storeu_si512((uint8_t *)c + at, rounded_bytes(to, v[0], v[1], v[2], v[3]));
+    _mm512_storeu_si512((uint8_t *)c + at, bytes_of(h->way, to, v));
 }
 
 /* What is the same for all outputs of the channels from c on. */
@@ -138,6 +157,7 @@ static __attribute__((noinline)) void make_wide(const qn_q8_dwconv_args *args, s
     b->to = byte_bounds_of(&args->format);
     b->heads.bias = load_quad(args->bias + c);
     b->heads.scale = load_quad(args->scale + c);
+    b->heads.way = way_of(&b->to);
     for (size_t q = 0; b->to.rectified && q < 4; q++) {
         b->heads.bias.v[q] = _mm512_add_epi32(b->heads.bias.v[q], SET1(RECTIFIED_BASE));
         b->heads.less.v[q] = AS_INT(MULF(AS_FLOAT(b->heads.scale.v[q]), SET1F(-0x1p23f)));
@@ -154,6 +174,7 @@ wide_row(const qn_q8_dwconv_args *args, const bool step1, size_t y, const wide *
     const uint8_t *r2 = args->in[3 * y + 2] + b->c;
     const size_t n = args->n, out_step = args->out_step;
     const size_t j1 = args->in_col[1], j2 = args->in_col[2] - j1;
+    const size_t whole = args->right ? n : SIZE_MAX; /* the last window's third column */
     const bool shared = args->in_step == args->in_col[2];
     const size_t next_window = args->in_step - args->in_col[2];
     const __m512i outside = _mm512_set1_epi32(args->edge * 0x10101);
@@ -173,7 +194,7 @@ wide_row(const qn_q8_dwconv_args *args, const bool step1, size_t y, const wide *
         next = add_column(h->bias, x, w[0]);
     for (size_t i = 0;; at += out_step) {
         x = edge;
-        if (++i < n || !args->right) {
+        if (++i < whole) {
             NEXT(j2);
             x = COLUMN();
         }
@@ -238,6 +259,7 @@ narrow_column(const void *p0, const void *p1, const void *p2, const void *p3, co
 typedef struct narrow {
     __m512i w[3], bias, scale, less;
     byte_bounds to;
+    way_out way;
 } narrow;
 
 static __attribute__((noinline)) void make_narrow(const qn_q8_dwconv_args *args, size_t c,
@@ -249,6 +271,7 @@ static __attribute__((noinline)) void make_narrow(const qn_q8_dwconv_args *args,
         b->w[j] = _mm512_and_si512(narrow_column(at, at + row, at + 2 * row, NULL, false),
                                    SET1(0xffffff));
     b->to = byte_bounds_of(&args->format);
+    b->way = way_of(&b->to);
     b->bias = LOAD(args->bias + c);
     b->scale = LOAD(args->scale + c);
     b->less = AS_INT(MULF(AS_FLOAT(b->scale), SET1F(-0x1p23f)));
@@ -280,22 +303,29 @@ static inline __attribute__((always_inline)) void put_narrow(const qn_q8_dwconv_
     __m512 v[TOGETHER];
 #pragma GCC unroll 4
     for (size_t p = 0; p < TOGETHER; p++)
-        v[p] = b->to.rectified
-                   ? _mm512_fmadd_ps(AS_FLOAT(acc[p]), AS_FLOAT(b->scale), AS_FLOAT(b->less))
-                   : MULF(TO_FLOAT(acc[p]), AS_FLOAT(b->scale));
-    if (out->is_float) { /* copies, or they would always be stored */
-        const __m512i sums[TOGETHER] = {acc[0], acc[1], acc[2], acc[3]};
-        const __m512 floats[TOGETHER] = {v[0], v[1], v[2], v[3]};
-        put_narrow_floats(args, at, sums, floats, count);
-        return;
-    }
-    if (!out->small_scales) {
-        const __m512 most = SET1F((float)(out->hi - out->zero));
+        v[p] = AS_FLOAT(acc[p]);
+    if (b->way != ANY) {
 #pragma GCC unroll 4
         for (size_t p = 0; p < TOGETHER; p++)
-            v[p] = MINF(most, v[p]);
+            v[p] = _mm512_fmadd_ps(v[p], AS_FLOAT(b->scale), AS_FLOAT(b->less));
+    } else {
+#pragma GCC unroll 4
+        for (size_t p = 0; p < TOGETHER; p++)
+            v[p] = MULF(TO_FLOAT(acc[p]), AS_FLOAT(b->scale));
+        if (out->is_float) { /* copies, or they would always be stored */
+            const __m512i sums[TOGETHER] = {acc[0], acc[1], acc[2], acc[3]};
+            const __m512 floats[TOGETHER] = {v[0], v[1], v[2], v[3]};
+            put_narrow_floats(args, at, sums, floats, count);
+            return;
+        }
+        if (!out->small_scales) {
+            const __m512 most = SET1F((float)(out->hi - out->zero));
+#pragma GCC unroll 4
+            for (size_t p = 0; p < TOGETHER; p++)
+                v[p] = MINF(most, v[p]);
+        }
     }
-    const __m512i bytes = products_to_bytes(&b->to, v);
+    const __m512i bytes = rows_together(bytes_of(b->way, &b->to, v));
     uint8_t *const c = (uint8_t *)args->out + at;
     _mm_storeu_si128((void *)c, _mm512_castsi512_si128(bytes));
     if (count > 1)
