@@ -439,7 +439,10 @@ static void run_in_place(const depthwise_call *call, size_t image, size_t y0, si
     const uint8_t *const input = call->in + image * w->h * width + c0;
     uint8_t outside[ROOM];
     const uint8_t *in[3 * SMALL_ROWS];
-    const size_t fit = SMALL / (w->sh * width);
+    /* As many as the first level holds; where these are too few, what the second one gives at once.
+     */
+    const size_t room = ROOM / (w->sh * width) < ROWS ? SMALL : ROOM;
+    const size_t fit = room / (w->sh * width);
     const size_t most = fit < ROWS ? ROWS : fit < SMALL_ROWS ? fit : SMALL_ROWS;
     const size_t calls = (y1 - y0 + most - 1) / most, even = (y1 - y0 + calls - 1) / calls;
     qn_q8_dwconv_args args = {
