@@ -15,7 +15,8 @@
  *   PACK32(a, b), ADD16(a, b)      saturating; MAX16
  *   STORE_LOW_BYTES(p, words, n)   low bytes of the first min(n, BLOCK) words
  *   STORE_UNSIGNED(p, words)       BLOCK words, saturating
- *   FEW_CHANNELS (optional)        other windows than 3x3, or few channels, come here: less code
+ *   FEW_CHANNELS(args) (optional)  takes less than BLOCK channels, and what comes here are other
+ *                                  windows than 3x3: less code
  * and calls dwconv_small. */
 #include <string.h>
 
@@ -265,13 +266,13 @@ static inline __attribute__((always_inline)) block block_at(const qn_q8_dwconv_a
     return b;
 }
 
-#ifndef FEW_CHANNELS
 static void block_window(const qn_q8_dwconv_args *args, size_t c)
 {
     const block b = block_at(args, c, BLOCK, false);
     run_window(args, &b, BLOCK);
 }
 
+#ifndef FEW_CHANNELS
 static void block_3x3(const qn_q8_dwconv_args *args, size_t c)
 {
     const block b = block_at(args, c, BLOCK, true);
@@ -301,13 +302,7 @@ static bool shares_columns(const qn_q8_dwconv_args *args)
            (args->in_step == args->in_col[1] || args->in_step == args->in_col[2]);
 }
 
-#ifdef FEW_CHANNELS
-static void any_block(const qn_q8_dwconv_args *args, size_t c, size_t n)
-{
-    const block b = block_at(args, c, n, false);
-    run_window(args, &b, n);
-}
-#else
+#ifndef FEW_CHANNELS
 /* Less than a block, which callers avoid by taking several pixels for one. */
 static __attribute__((noinline, cold)) void few_channels(const qn_q8_dwconv_args *args)
 {
@@ -321,22 +316,19 @@ static void dwconv_small(const qn_q8_dwconv_args *args)
     const size_t channels = args->channels;
     if (args->n == 0)
         return;
+    if (channels < BLOCK) {
 #ifdef FEW_CHANNELS
-    if (channels < BLOCK) {
-        any_block(args, 0, channels);
-        return;
-    }
-    for (size_t c = 0; c < channels; c += BLOCK)
-        any_block(args, channels - c < BLOCK ? channels - BLOCK : c, BLOCK);
+        FEW_CHANNELS(args);
 #else
-    if (channels < BLOCK) {
         few_channels(args);
+#endif
         return;
     }
     void (*run)(const qn_q8_dwconv_args *, size_t) = block_window;
+#ifndef FEW_CHANNELS
     if (shares_columns(args))
         run = block_3x3;
+#endif
     for (size_t c = 0; c < channels; c += BLOCK)
         run(args, channels - c < BLOCK ? channels - BLOCK : c);
-#endif
 }

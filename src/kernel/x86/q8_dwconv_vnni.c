@@ -8,7 +8,9 @@
 #include "kernel/x86/q8_bytes_avx512.h"
 
 #define DOT16(acc, a, b) dpwssd512(acc, a, b)
-#define FEW_CHANNELS
+/* Fewer than 32 channels of other windows are taken 16 at once. */
+void qn__q8_dwconv_avx2(const qn_q8_dwconv_args *args);
+#define FEW_CHANNELS(args) qn__q8_dwconv_avx2(args)
 #include "kernel/x86/q8_dwconv_tmpl.h"
 
 enum { WIDE_BLOCK = 64, NARROW_BLOCK = 16, MOST_NARROW = 32, TOGETHER = 4 };
@@ -56,28 +58,20 @@ static inline quad load_quad(const void *p)
                    _mm512_shuffle_i32x4(b01_high, b23_high, 0xdd)}};
 }
 
-/* v: products of sums and scales. */
-static __attribute__((noinline)) void put_quad_floats(const qn_q8_out *out, float *c,
-                                                      const __m512 v[4])
+/* 128 bits i of v[j] are 128 bits j of output i. v: sums, or products of them and scales. */
+static __attribute__((noinline)) void put_quad_floats(const qn_q8_out *out, float *c, __m512 v0,
+                                                      __m512 v1, __m512 v2, __m512 v3)
 {
+#define PARTS(a, b, order) _mm512_shuffle_i32x4(AS_INT(a), AS_INT(b), order)
+    const __m512i a = PARTS(v0, v1, 0x44), b = PARTS(v2, v3, 0x44);
+    const __m512i d = PARTS(v0, v1, 0xee), e = PARTS(v2, v3, 0xee);
+#undef PARTS
+    const __m512i all[4] = {_mm512_shuffle_i32x4(a, b, 0x88), _mm512_shuffle_i32x4(a, b, 0xdd),
+                            _mm512_shuffle_i32x4(d, e, 0x88), _mm512_shuffle_i32x4(d, e, 0xdd)};
     const __m512 lo = SET1F(out->clamp.lo), hi = SET1F(out->clamp.hi);
-    float parts[4][16];
-    for (size_t q = 0; q < 4; q++)
-        _mm512_storeu_ps(parts[q], MINF(hi, MAXF(lo, v[q])));
-    for (size_t i = 0; i < WIDE_BLOCK; i++)
-        c[i] = parts[i / 4 % 4][i / 16 * 4 + i % 4];
-}
-
-/* 128 bits i of v[j] are 128 bits j of output i. */
-static __attribute__((noinline)) void put_quad_sums(int32_t *c, __m512i v0, __m512i v1, __m512i v2,
-                                                    __m512i v3)
-{
-    const __m512i a = _mm512_shuffle_i32x4(v0, v1, 0x44), b = _mm512_shuffle_i32x4(v2, v3, 0x44);
-    const __m512i d = _mm512_shuffle_i32x4(v0, v1, 0xee), e = _mm512_shuffle_i32x4(v2, v3, 0xee);
-    _mm512_storeu_si512(c, _mm512_shuffle_i32x4(a, b, 0x88));
-    _mm512_storeu_si512(c + 16, _mm512_shuffle_i32x4(a, b, 0xdd));
-    _mm512_storeu_si512(c + 32, _mm512_shuffle_i32x4(d, e, 0x88));
-    _mm512_storeu_si512(c + 48, _mm512_shuffle_i32x4(d, e, 0xdd));
+    for (size_t i = 0; i < 4; i++)
+        _mm512_storeu_ps(c + 16 * i,
+                         out->is_sums ? AS_FLOAT(all[i]) : MINF(hi, MAXF(lo, AS_FLOAT(all[i]))));
 }
 
 /* How sums become bytes: as byte_bounds.rectified and plain say, or only the former, or any. A
@@ -117,16 +111,12 @@ static inline __attribute__((always_inline)) void put_quad(const qn_q8_out *out,
         for (size_t q = 0; q < 4; q++)
             v[q] = _mm512_fmadd_ps(v[q], AS_FLOAT(h->scale.v[q]), AS_FLOAT(h->less.v[q]));
     } else {
-        if (out->is_sums) {
-            put_quad_sums((int32_t *)c + at, acc.v[0], acc.v[1], acc.v[2], acc.v[3]);
-            return;
-        }
+        if (!out->is_sums)
 #pragma GCC unroll 4
-        for (size_t q = 0; q < 4; q++)
-            v[q] = MULF(TO_FLOAT(AS_INT(v[q])), AS_FLOAT(h->scale.v[q]));
+            for (size_t q = 0; q < 4; q++)
+                v[q] = MULF(TO_FLOAT(AS_INT(v[q])), AS_FLOAT(h->scale.v[q]));
         if (out->is_float) {
-            const __m512 copy[4] = {v[0], v[1], v[2], v[3]}; /* or v would always be stored */
-            put_quad_floats(out, (float *)c + at, copy);
+            put_quad_floats(out, (float *)c + at, v[0], v[1], v[2], v[3]);
             return;
         }
         if (!out->small_scales) {
@@ -279,54 +269,12 @@ static __attribute__((noinline)) void make_narrow(const qn_q8_dwconv_args *args,
         b->bias = _mm512_add_epi32(b->bias, SET1(RECTIFIED_BASE));
 }
 
-/* acc: sums; v: products of them and scales. */
-static __attribute__((noinline)) void put_narrow_floats(const qn_q8_dwconv_args *args, size_t at,
-                                                        const __m512i *acc, const __m512 *v,
-                                                        size_t count)
+static inline __attribute__((always_inline)) void
+store_narrow(const qn_q8_dwconv_args *args, size_t at, __m512i bytes, size_t count)
 {
-    const qn_q8_out *const out = &args->format;
-    const __m512 lo = SET1F(out->clamp.lo), hi = SET1F(out->clamp.hi);
-    float *const c = (float *)args->out + at;
-    for (size_t p = 0; p < count && p < TOGETHER; p++)
-        _mm512_storeu_ps(c + p * args->out_step,
-                         out->is_sums ? AS_FLOAT(acc[p]) : MINF(hi, MAXF(lo, v[p])));
-}
-
-/* Up to four outputs, a vector each. */
-static inline __attribute__((always_inline)) void put_narrow(const qn_q8_dwconv_args *args,
-                                                             const narrow *b,
-                                                             const __m512i acc[TOGETHER], size_t at,
-                                                             size_t count)
-{
-    const qn_q8_out *const out = &args->format;
     const size_t step = args->out_step;
-    __m512 v[TOGETHER];
-#pragma GCC unroll 4
-    for (size_t p = 0; p < TOGETHER; p++)
-        v[p] = AS_FLOAT(acc[p]);
-    if (b->way != ANY) {
-#pragma GCC unroll 4
-        for (size_t p = 0; p < TOGETHER; p++)
-            v[p] = _mm512_fmadd_ps(v[p], AS_FLOAT(b->scale), AS_FLOAT(b->less));
-    } else {
-#pragma GCC unroll 4
-        for (size_t p = 0; p < TOGETHER; p++)
-            v[p] = MULF(TO_FLOAT(acc[p]), AS_FLOAT(b->scale));
-        if (out->is_float) { /* copies, or they would always be stored */
-            const __m512i sums[TOGETHER] = {acc[0], acc[1], acc[2], acc[3]};
-            const __m512 floats[TOGETHER] = {v[0], v[1], v[2], v[3]};
-            put_narrow_floats(args, at, sums, floats, count);
-            return;
-        }
-        if (!out->small_scales) {
-            const __m512 most = SET1F((float)(out->hi - out->zero));
-#pragma GCC unroll 4
-            for (size_t p = 0; p < TOGETHER; p++)
-                v[p] = MINF(most, v[p]);
-        }
-    }
-    const __m512i bytes = rows_together(bytes_of(b->way, &b->to, v));
     uint8_t *const c = (uint8_t *)args->out + at;
+    bytes = rows_together(bytes);
     _mm_storeu_si128((void *)c, _mm512_castsi512_si128(bytes));
     if (count > 1)
         _mm_storeu_si128((void *)(c + step), _mm512_extracti32x4_epi32(bytes, 1));
@@ -334,6 +282,44 @@ static inline __attribute__((always_inline)) void put_narrow(const qn_q8_dwconv_
         _mm_storeu_si128((void *)(c + 2 * step), _mm512_extracti32x4_epi32(bytes, 2));
     if (count > 3)
         _mm_storeu_si128((void *)(c + 3 * step), _mm512_extracti32x4_epi32(bytes, 3));
+}
+
+/* Up to four outputs, a vector each, of sums as they are. */
+static __attribute__((noinline)) void put_narrow_any(const qn_q8_dwconv_args *args, const narrow *b,
+                                                     size_t at, size_t count, __m512i a0,
+                                                     __m512i a1, __m512i a2, __m512i a3)
+{
+    const qn_q8_out *const out = &args->format;
+    const __m512i acc[TOGETHER] = {a0, a1, a2, a3};
+    const __m512 lo = SET1F(out->clamp.lo), hi = SET1F(out->clamp.hi);
+    const __m512 most = SET1F((float)(out->hi - out->zero));
+    float *const c = (float *)args->out + at;
+    __m512 v[TOGETHER];
+    for (size_t p = 0; p < TOGETHER; p++) {
+        v[p] = MULF(TO_FLOAT(acc[p]), AS_FLOAT(b->scale));
+        if (out->is_float && p < count)
+            _mm512_storeu_ps(c + p * args->out_step,
+                             out->is_sums ? AS_FLOAT(acc[p]) : MINF(hi, MAXF(lo, v[p])));
+        v[p] = MINF(most, v[p]);
+    }
+    if (!out->is_float)
+        store_narrow(args, at, bytes_of(ANY, &b->to, v), count);
+}
+
+static inline __attribute__((always_inline)) void put_narrow(const qn_q8_dwconv_args *args,
+                                                             const narrow *b, const narrow *seen,
+                                                             const __m512i acc[TOGETHER], size_t at,
+                                                             size_t count)
+{
+    __m512 v[TOGETHER];
+    if (b->way == ANY) {
+        put_narrow_any(args, seen, at, count, acc[0], acc[1], acc[2], acc[3]);
+        return;
+    }
+#pragma GCC unroll 4
+    for (size_t p = 0; p < TOGETHER; p++)
+        v[p] = _mm512_fmadd_ps(AS_FLOAT(acc[p]), AS_FLOAT(b->scale), AS_FLOAT(b->less));
+    store_narrow(args, at, bytes_of(b->way, &b->to, v), count);
 }
 
 static inline __attribute__((always_inline)) __m512i
@@ -384,9 +370,9 @@ static inline __attribute__((always_inline)) void narrow_rows(const qn_q8_dwconv
                 x0 = step1 ? x1 : x2;
                 x1 = x2;
             }
-            put_narrow(args, &b, acc, at, n - i);
+            put_narrow(args, &b, &made, acc, at, n - i);
             if (rows == 2)
-                put_narrow(args, &b, below, at + args->out_row, n - i);
+                put_narrow(args, &b, &made, below, at + args->out_row, n - i);
         }
 #undef COLUMN
     }

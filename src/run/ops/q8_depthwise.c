@@ -52,7 +52,10 @@ __attribute__((cold)) bool qn__q8_depthwise_fits(const qn_window *w)
 static __attribute__((cold)) size_t fold_of(const qn_window *w, size_t block)
 {
     size_t best = 1, least = SIZE_MAX;
-    if (w->c >= block || row_bytes(w, w->sw, w->ow, w->c) * ((w->kh - 1) * w->dh + 1) > ROOM)
+    /* Parts of a row must have room for some pixels of all channels. */
+    const size_t x = w->ow < 2 * FOLD_MOST ? w->ow : 2 * FOLD_MOST;
+    if (w->c >= block || w->dh >= SLOTS ||
+        row_bytes(w, w->sw, x, w->c) * ((w->kh - 1) * w->dh + 1) > ROOM)
         return 1;
     for (size_t f = 1; f <= FOLD_MOST && f <= w->ow; f++) {
         const size_t blocks = (w->ow + f - 1) / f * ((f * w->c + block - 1) / block);
