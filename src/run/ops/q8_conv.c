@@ -29,7 +29,7 @@ static __attribute__((cold)) void choose_way(qn_q8_conv *s, size_t groups)
     s->fold = 1;
     s->gathers = false;
     const size_t most = s->packed.kernel.pairs ? ROWS_MAX_CHANNELS_PAIRS : ROWS_MAX_CHANNELS;
-    if (s->cin == 1 && s->packed.n == 1 && qn__q8_depthwise_fits(w)) {
+    if (s->cin == 1 && s->packed.n == 1 && qn__q8_depthwise_fits(w, s->packed.parts)) {
         s->way = QN_Q8_DEPTHWISE;
     } else if (groups == 1 && w->kw > 1 && w->c <= most && w->dw == 1 && w->pl < w->kw &&
                w->pr < w->kw && w->pt < w->kh * w->dh && w->pb < w->kh * w->dh) {
@@ -41,8 +41,8 @@ static __attribute__((cold)) void choose_way(qn_q8_conv *s, size_t groups)
             two < 2 * one)
             s->fold = 2;
         const size_t all = w->kw * w->c < GATHER_BYTES ? w->kh * w->kw * w->c : SIZE_MAX;
-        s->gathers =
-            s->packed.kernel.pairs != NULL && s->fold == 1 && w->kh > 2 && all <= GATHER_MAX_K;
+        s->gathers = s->packed.kernel.pairs != NULL && s->fold == 1 && w->kh > 2 &&
+                     all <= GATHER_MAX_K && s->packed.parts <= 1;
         s->packed.ks = s->gathers ? 1 : w->kh;
         s->packed.kc = s->gathers ? qn_round_up(all, kr) : s->fold == 2 ? two : one;
         s->packed.n *= s->fold;
@@ -56,6 +56,7 @@ static __attribute__((cold)) void choose_way(qn_q8_conv *s, size_t groups)
     }
     s->direct = s->way == QN_Q8_TAPS && s->packed.ks == 1 && w->sh == 1 && w->sw == 1 &&
                 w->oh == w->h && w->ow == w->w && w->pt == 0 && w->pl == 0;
+    s->packed.ks *= s->packed.parts;
 }
 
 /* Pairs of neighbouring weights that cannot leave int16 are counted through a whole filter of
@@ -186,6 +187,7 @@ static __attribute__((cold)) qn_status pack(const qn_plan *plan, qn_step *step, 
     const qn_context *const ctx = qn__plan_context(plan);
     const size_t k = s->packed.ks * s->packed.kc;
     const size_t count = s->window.oc * s->window.kh * s->window.kw * s->cin;
+    const size_t parts = s->packed.parts;
     /* Of a 1x1 window the weights lie as they are read. */
     const bool as_they_lie = s->way == QN_Q8_TAPS && s->packed.ks == 1;
     qn_status status;
@@ -198,12 +200,14 @@ static __attribute__((cold)) qn_status pack(const qn_plan *plan, qn_step *step, 
         return QN_NOMEM(error);
     }
     if (!as_they_lie) {
-        reorder(s, ordered, values);
+        for (size_t i = 0; i < parts; i++)
+            reorder(s, ordered + i * (k / parts) * (s->way == QN_Q8_DEPTHWISE ? s->window.oc : 1),
+                    values + i * count);
         qn__free(ctx, own);
         values = own = ordered;
     }
     if (s->way == QN_Q8_DEPTHWISE) {
-        status = qn__q8_depthwise_prepare(plan, step, values, requant, &s->depthwise, error);
+        status = qn__q8_depthwise_prepare(plan, step, values, parts, requant, &s->depthwise, error);
     } else {
         const qn_q8_strides strides = strides_of(s);
         const qn_requant columns = columns_of(s, requant);
@@ -221,6 +225,7 @@ __attribute__((cold)) bool qn__q8_conv_find(const qn_plan *plan, const qn_step *
     out->window = *window;
     out->zero = qn_q8_zero_byte(x);
     out->packed.kernel = step->kernels->q8_igemm;
+    out->packed.parts = 1;
     choose_way(out, groups);
     const qn_q8_strides strides = strides_of(out);
     if (out->way == QN_Q8_DEPTHWISE)
@@ -239,6 +244,11 @@ __attribute__((cold)) qn_status qn__q8_conv_prepare(const qn_plan *plan, qn_step
     const qn_context *const ctx = qn__plan_context(plan);
     if (out->fold > 1 && out->scale == NULL)
         return QN_NOMEM(error);
+    if (weights->parts > 1) { /* which are not packed ahead */
+        out->packed.parts = weights->parts;
+        choose_way(out, out->packed.groups);
+        out->packed.entry.layout = 0;
+    }
     if (out->packed.data == NULL && out->depthwise.bias == NULL)
         QN_TRY(pack(plan, step, out, x, weights, requant, error));
     if (out->way == QN_Q8_DEPTHWISE) {
@@ -341,7 +351,7 @@ static void buffer_rows(const qn_q8_job *job, size_t group, size_t m0, size_t mr
     if (s->gathers)
         gather(s, a, mr, mr_max);
     qn__repeat_last(a, 1, mr, end, mr_max);
-    for (size_t p = 1; p < job->packed->ks; p++) {
+    for (size_t p = 1; p < job->packed->taps; p++) {
         const uintptr_t tap = (uintptr_t)s->taps[p];
         pointers *const to = (pointers *)(void *)(a + p * mr_max);
         const pointers *const from = (const pointers *)(void *)a;

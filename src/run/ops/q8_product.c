@@ -22,6 +22,7 @@ __attribute__((cold)) bool qn__q8_product_plan(const qn_plan *plan, const qn_ste
     p.rest = (int8_t)(rest == 128 ? 64 : rest);
     p.packed = (qn_q8_packed){
         .n = n, .kc = k, .ks = 1 + p.taps, .groups = 1, .kernel = step->kernels->q8_igemm};
+    p.packed.parts = p.packed.ks;
     if (!qn__q8_set_sizes(&p.packed, a, requant))
         return false;
     p.zero = (uint32_t)a->zero + p.packed.flip;
@@ -92,8 +93,7 @@ static void same_rows(const qn_q8_job *job, size_t group, size_t m0, size_t mr, 
 {
     (void)group;
     const left_side *const left = job->ctx;
-    for (size_t p = 0; p < job->packed->ks; p++, a += job->packed->kernel.mr)
-        qn__q8_spaced_rows(job, left->a + m0 * left->k, left->k, mr, a);
+    qn__q8_spaced_rows(job, left->a + m0 * left->k, left->k, mr, a);
 }
 
 void qn__q8_product_run(const qn_q8_product *p, const qn_run_env *env, const uint8_t *a, size_t m,
