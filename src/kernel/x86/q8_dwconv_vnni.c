@@ -163,11 +163,11 @@ wide_row(const qn_q8_dwconv_args *args, const bool step1, size_t y, const wide *
     const uint8_t *r0 = args->in[3 * y] + b->c, *r1 = args->in[3 * y + 1] + b->c;
     const uint8_t *r2 = args->in[3 * y + 2] + b->c;
     const size_t n = args->n, out_step = args->out_step;
-    const size_t j1 = args->in_col[1], j2 = args->in_col[2] - j1;
+    const ptrdiff_t j1 = (ptrdiff_t)args->in_col[1], j2 = (ptrdiff_t)args->in_col[2] - j1;
     const size_t whole = args->right ? n : SIZE_MAX; /* the last window's third column */
     const bool shared = args->in_step == args->in_col[2];
-    const size_t next_window = args->in_step - args->in_col[2];
-    const __m512i outside = _mm512_set1_epi32(args->edge * 0x10101);
+    const ptrdiff_t next_window = (ptrdiff_t)args->in_step - (ptrdiff_t)args->in_col[2];
+    const __m512i outside = _mm512_set1_epi8((char)args->edge);
     const quad edge = {{outside, outside, outside, outside}};
     quad x = edge, now, next = h->bias;
     size_t at = y * args->out_row + b->c;
@@ -340,7 +340,7 @@ static inline __attribute__((always_inline)) void narrow_rows(const qn_q8_dwconv
                                _mm512_slli_epi32(b.w[2], 8)};
     const size_t n = args->n, col = args->in_col[1], out_step = args->out_step;
     const size_t whole = args->right ? n - 1 : n; /* windows that have a third column */
-    const __m512i edge = _mm512_set1_epi32(args->edge * 0x1010101);
+    const __m512i edge = _mm512_set1_epi8((char)args->edge);
     for (size_t y = 0, rows = 1; y < args->rows; y += rows) {
         const uint8_t *const *const in = args->in + 3 * y;
         if (step1)
