@@ -6,6 +6,8 @@
 
 #include "core/context.h"
 
+enum { TABLE_BYTES = 256 };
+
 static bool is_signed_byte(const qn_tensor *t)
 {
     if (t == NULL || t->type.kind != QN_TYPE_QUANT || t->type.dtype != QN_DTYPE_I8)
@@ -125,11 +127,36 @@ static qn_status mark_sum(qn_graph *graph, qn_node *node, qn_error *error)
     return qn__node_set_int(graph, node, "signed", 1) ? QN_OK : QN_NOMEM(error);
 }
 
+/* A table of bytes is by bytes as they will be. */
+static qn_status change_table(qn_graph *graph, qn_node *node, qn_error *error)
+{
+    qn_tensor *const from = node->op == QN_OP_TABLE && node->n_inputs == 2 ? node->inputs[1] : NULL;
+    if (from == NULL || from->constant == NULL || from->constant->size_bytes != TABLE_BYTES ||
+        node->inputs[0] == NULL || node->inputs[0]->constant != NULL)
+        return QN_OK;
+    const uint8_t turn = is_signed_byte(node->inputs[0]) ? 0x80 : 0;
+    const uint8_t flip = is_signed_byte(node->outputs[0]) ? 0x80 : 0;
+    void *data;
+    if (turn == 0 && flip == 0)
+        return QN_OK;
+    qn_blob *const blob = qn__blob_create(graph->ctx, TABLE_BYTES, &data);
+    if (blob == NULL)
+        return QN_NOMEM(error);
+    for (size_t i = 0; i < TABLE_BYTES; i++)
+        ((uint8_t *)data)[i ^ turn] = (uint8_t)(((const uint8_t *)from->constant->data)[i] ^ flip);
+    node->inputs[1] =
+        qn__graph_add_constant(graph, from->name, from->type, 1, (int64_t[]){TABLE_BYTES}, blob);
+    qn__blob_unref(blob);
+    return node->inputs[1] != NULL ? QN_OK : QN_NOMEM(error);
+}
+
 static qn_status change_all(qn_graph *graph, uint8_t *border, qn_error *error)
 {
     const size_t n_tensors = graph->n_tensors;
-    for (size_t i = 0; i < graph->n_nodes; i++)
+    for (size_t i = 0; i < graph->n_nodes; i++) {
         QN_TRY(mark_sum(graph, graph->nodes[i], error));
+        QN_TRY(change_table(graph, graph->nodes[i], error));
+    }
     QN_TRY(change_borders(graph, border, error));
     for (size_t i = 0; i < n_tensors; i++) {
         qn_tensor *const t = graph->tensors[i];

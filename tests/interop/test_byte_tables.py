@@ -85,6 +85,88 @@ def test_a_chain_is_one_table(quench, name, signed, tmp_path):
     assert result.returncode == 0, result.stderr
     onnx.checker.check_model(onnx.load(back))
     assert np.array_equal(ort_outputs(back, x)[0], ours)
+    assert len(layers_of(quench, back)) == len(layers)
+    assert np.array_equal(quench_outputs(back, x, tmp_path / "back")[0], ours)
+
+
+MOVERS = {
+    "none": None,
+    "MaxPool": ("MaxPool", [], {"kernel_shape": [2, 2]}),
+    "Transpose": ("Transpose", [], {"perm": [0, 1, 3, 2]}),
+    "Slice": ("Slice", [[0], [4], [1]], {}),
+}
+
+
+@pytest.mark.parametrize("style", ["qdq", "qoperator"])
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("mover", MOVERS)
+def test_a_written_table_is_read_again(quench, mover, signed, style, tmp_path):
+    """Of a compact file as ONNX, also where only bytes are moved before an operator on integers."""
+    rng = np.random.default_rng(5)
+    kind, zero = (np.int8, -30) if signed else (np.uint8, 100)
+    b = Builder()
+    h = chain(b, b.pair("x", "a", SCALE, kind(zero)), *CHAINS["silu"])
+    h = b.pair(h, "h", SCALE, kind(zero))
+    if MOVERS[mover]:
+        op, more, attributes = MOVERS[mover]
+        more = [b.constant(f"m{i}", np.array(value)) for i, value in enumerate(more)]
+        b.nodes.append(helper.make_node(op, [h, *more], ["moved"], **attributes))
+        h = b.pair("moved", "m", SCALE, kind(zero))
+    w = rng.integers(-99, 99, (5, 4 if mover == "Slice" else 8, 1, 1)).astype(np.int8)
+    inputs = [b.constant("w_q", w), b.constant("w_s", np.float32(0.01)), b.constant("w_z", np.int8(0))]
+    b.nodes.append(helper.make_node("DequantizeLinear", inputs, ["w"]))
+    b.nodes.append(helper.make_node("Conv", [h, "w"], ["f"]))
+    b.pair("f", "y", 0.1, kind(zero))
+    path, compact, back = (tmp_path / name for name in ["m.onnx", "m.qnm", "back.onnx"])
+    b.save(path, [("x", [1, 8, 8, 8])], [None] * 4)
+    assert quench("convert", path, "-o", compact).returncode == 0
+    assert quench("convert", compact, "-o", back, "--format", style).returncode == 0
+    x = rng.uniform(-3, 4, (1, 8, 8, 8)).astype(np.float32)
+    ours = quench_outputs(path, x, tmp_path / "run")[0]
+    assert np.array_equal(quench_outputs(back, x, tmp_path / "back")[0], ours)
+
+
+@pytest.mark.parametrize("style", ["qdq", "qoperator"])
+@pytest.mark.parametrize("kind", [np.uint8, np.int8])
+def test_a_table_of_a_model_s_own_bytes(quench, kind, style, tmp_path):
+    """Input and output are integers, which have no other node to say their scales."""
+    zero = kind(100 if kind == np.uint8 else -30)
+    b = Builder()
+    s, z, to = (b.constant("s", np.float32(SCALE)), b.constant("z", zero),
+                b.constant("to", np.float32(STEP)))  # fmt: skip
+    b.nodes.append(helper.make_node("DequantizeLinear", ["x", s, z], ["d"]))
+    h = chain(b, "d", *CHAINS["silu"])
+    b.nodes.append(helper.make_node("QuantizeLinear", [h, to, z], ["y"]))
+    element = helper.np_dtype_to_tensor_dtype(np.dtype(kind))
+    graph = helper.make_graph(
+        b.nodes, "g", [helper.make_tensor_value_info("x", element, [1, 256])],
+        [helper.make_tensor_value_info("y", element, [1, 256])], b.constants,
+    )  # fmt: skip
+    path, compact, back = (tmp_path / name for name in ["m.onnx", "m.qnm", "back.onnx"])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9), path)
+    assert quench("convert", path, "-o", compact).returncode == 0
+    assert quench("convert", compact, "-o", back, "--format", style).returncode == 0
+    x = np.arange(256).astype(np.uint8).view(kind)[None]
+    assert np.array_equal(ort_outputs(back, x)[0], ort_outputs(path, x)[0])
+    ours = quench_outputs(path, x, tmp_path / "run")[0]
+    assert np.array_equal(quench_outputs(back, x, tmp_path / "back")[0], ours)
+
+
+def test_integers_as_other_indices(quench, tmp_path):
+    """A Gather of 255 bytes, or a second reader of the indices, is refused by name."""
+    for table, reader in [(255, None), (256, "Add")]:
+        b = Builder()
+        b.pair("x", "a", SCALE, np.uint8(100))
+        b.nodes.append(helper.make_node("Cast", ["a_q"], ["i"], name="cast", to=6))
+        t = b.constant("t", np.zeros(table, np.uint8))
+        b.nodes.append(helper.make_node("Gather", [t, "i"], ["g"]))
+        b.nodes.append(helper.make_node("DequantizeLinear", ["g", "a_s", "a_z"], ["y"]))
+        if reader:
+            b.nodes.append(helper.make_node(reader, ["i", "i"], ["unread"]))
+        path = tmp_path / "m.onnx"
+        b.save(path, [("x", [1, 8])], [1, 8])
+        result = quench("inspect", path)
+        assert result.returncode != 0 and 'computes on the integers of "a_q"' in result.stderr
 
 
 def test_what_others_read_stays(quench, tmp_path):

@@ -171,8 +171,8 @@ static bool set_axis(qn_graph *graph, qn_node *node, const qn_quant *quant)
     return quant->block == 0 || qn__node_set_int(graph, node, "block_size", quant->block);
 }
 
-static qn_node *pair_node(qn_lower *l, qn_op op, const char *name, const qn_quant *quant,
-                          qn_tensor *in, const qn_params *params, qn_tensor *out)
+qn_node *qn__onnx_pair_node(qn_lower *l, qn_op op, const char *name, const qn_quant *quant,
+                            qn_tensor *in, const qn_params *params, qn_tensor *out)
 {
     qn_graph *graph = l->w->graph;
     if (!name || !in || !out)
@@ -276,15 +276,17 @@ qn_status qn__onnx_float_of(qn_lower *l, qn_tensor *tensor, qn_tensor **out, qn_
     if (e->dq && dedicated && e->from) { /* a pair of its own */
         q = qn__onnx_fresh(graph, qn__onnx_named(graph, e->base, "_quantized"),
                            qn_type_plain_make(e->type.dtype));
-        if (!pair_node(l, QN_OP_QUANTIZE_LINEAR, qn__onnx_named(graph, e->base, "_QuantizeLinear"),
-                       e->type.quant, e->from, &e->params, q))
+        if (!qn__onnx_pair_node(l, QN_OP_QUANTIZE_LINEAR,
+                                qn__onnx_named(graph, e->base, "_QuantizeLinear"), e->type.quant,
+                                e->from, &e->params, q))
             return QN_NOMEM(error);
     }
     qn_tensor *dq =
         qn__onnx_fresh(graph, qn__onnx_named(graph, e->base, "_DequantizeLinear_Output"),
                        qn_type_plain_make(QN_DTYPE_F32));
-    if (!pair_node(l, QN_OP_DEQUANTIZE_LINEAR, qn__onnx_named(graph, e->base, "_DequantizeLinear"),
-                   e->type.quant, q, &e->params, dq))
+    if (!qn__onnx_pair_node(l, QN_OP_DEQUANTIZE_LINEAR,
+                            qn__onnx_named(graph, e->base, "_DequantizeLinear"), e->type.quant, q,
+                            &e->params, dq))
         return QN_NOMEM(error);
     e->dq = dq;
     *out = dq;
@@ -355,39 +357,52 @@ qn_status qn__onnx_lower_float(qn_lower *l, qn_node *node, qn_error *error)
         if (!quantized)
             continue;
         e->from = made;
-        if (!pair_node(l, QN_OP_QUANTIZE_LINEAR, qn__onnx_named(graph, e->base, "_QuantizeLinear"),
-                       e->type.quant, made, &e->params, e->q))
+        if (!qn__onnx_pair_node(l, QN_OP_QUANTIZE_LINEAR,
+                                qn__onnx_named(graph, e->base, "_QuantizeLinear"), e->type.quant,
+                                made, &e->params, e->q))
             return QN_NOMEM(error);
     }
     return QN_OK;
 }
 
-/* An operator on integers made its result in e->q, but its activation is more than saturation. */
-qn_status qn__onnx_act_on_integers(qn_lower *l, qn_node *node, qn_tensor *tensor, qn_error *error)
+/* The node's integers on their way to e->q are floats, which its activation, if any, works on: they
+ * also say what scale integers have that nothing else does. */
+qn_status qn__onnx_pair_behind(qn_lower *l, qn_node *node, qn_tensor *tensor, qn_error *error)
 {
     qn_graph *graph = l->w->graph;
     qn_lowered *e = entry_of(l, tensor);
-    if (qn__onnx_act_implied(node->act, node->act_lo, node->act_hi, e->type)) {
-        node->act = QN_ACT_NONE;
-        return QN_OK;
-    }
+    const bool acts = node->act != QN_ACT_NONE;
     const qn_type f32 = qn_type_plain_make(QN_DTYPE_F32);
     qn_tensor *raw = qn__onnx_fresh(graph, qn__onnx_named(graph, e->base, "_linear_quantized"),
                                     qn_type_plain_make(e->type.dtype));
     qn_tensor *before = qn__onnx_fresh(graph, qn__onnx_named(graph, e->base, "_linear"), f32);
-    qn_tensor *after = qn__onnx_fresh(graph, qn__onnx_named(graph, e->base, "_act"), f32);
+    qn_tensor *after =
+        acts ? qn__onnx_fresh(graph, qn__onnx_named(graph, e->base, "_act"), f32) : before;
     if (!raw || !before || !after)
         return QN_NOMEM(error);
     qn__node_set_output(node, 0, raw);
-    if (!pair_node(l, QN_OP_DEQUANTIZE_LINEAR,
-                   qn__onnx_named(graph, e->base, "_linear_DequantizeLinear"), e->type.quant, raw,
-                   &e->params, before))
+    if (!qn__onnx_pair_node(l, QN_OP_DEQUANTIZE_LINEAR,
+                            qn__onnx_named(graph, e->base, "_linear_DequantizeLinear"),
+                            e->type.quant, raw, &e->params, before))
         return QN_NOMEM(error);
-    QN_TRY(qn__onnx_emit_act(l, node, before, after, error));
-    return pair_node(l, QN_OP_QUANTIZE_LINEAR, qn__onnx_named(graph, e->base, "_QuantizeLinear"),
-                     e->type.quant, after, &e->params, e->q)
+    if (acts)
+        QN_TRY(qn__onnx_emit_act(l, node, before, after, error));
+    return qn__onnx_pair_node(l, QN_OP_QUANTIZE_LINEAR,
+                              qn__onnx_named(graph, e->base, "_QuantizeLinear"), e->type.quant,
+                              after, &e->params, e->q)
                ? QN_OK
                : QN_NOMEM(error);
+}
+
+/* An operator on integers made its result in e->q, but its activation may be more than saturation.
+ */
+qn_status qn__onnx_act_on_integers(qn_lower *l, qn_node *node, qn_tensor *tensor, qn_error *error)
+{
+    const qn_lowered *e = entry_of(l, tensor);
+    if (!qn__onnx_act_implied(node->act, node->act_lo, node->act_hi, e->type))
+        return qn__onnx_pair_behind(l, node, tensor, error);
+    node->act = QN_ACT_NONE;
+    return QN_OK;
 }
 
 /* QUANTIZE_LINEAR and REQUANTIZE: the parameters of the output's type become inputs. */

@@ -39,9 +39,13 @@ qn_status qn__onnx_make_params(qn_lower *l, const qn_tensor *tensor, qn_type typ
                                qn_params *out, qn_error *error);
 qn_status qn__onnx_integers_of(qn_lower *l, qn_tensor *tensor, qn_lowered **out, qn_error *error);
 qn_status qn__onnx_float_of(qn_lower *l, qn_tensor *tensor, qn_tensor **out, qn_error *error);
+/* A QuantizeLinear or DequantizeLinear; NULL without memory, or where an argument is NULL. */
+qn_node *qn__onnx_pair_node(qn_lower *l, qn_op op, const char *name, const qn_quant *quant,
+                            qn_tensor *in, const qn_params *params, qn_tensor *out);
 qn_status qn__onnx_split_output(qn_lower *l, qn_tensor *tensor, bool want_float, qn_tensor **made,
                                 qn_error *error);
 qn_status qn__onnx_lower_float(qn_lower *l, qn_node *node, qn_error *error);
+qn_status qn__onnx_pair_behind(qn_lower *l, qn_node *node, qn_tensor *tensor, qn_error *error);
 qn_status qn__onnx_act_on_integers(qn_lower *l, qn_node *node, qn_tensor *tensor, qn_error *error);
 bool qn__onnx_push_node(qn_graph *graph, qn_node *node);
 /* The tensor in front of a node's activation, and the activation as a node behind it. */

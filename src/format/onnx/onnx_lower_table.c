@@ -1,7 +1,26 @@
 /* A table of bytes as ONNX has it: Gather by the bytes as integers. Those of signed bytes count
- * from the end, as negative indices do. */
+ * from the end, as negative indices do. Readers know scales from other nodes: an input's, and an
+ * output's, or where operators are on integers, are said by a pair that changes nothing. */
 #include "core/context.h"
 #include "format/onnx/onnx_lower.h"
+
+/* The integers of an input of the graph behind such a pair. */
+static qn_status with_scale(qn_lower *l, const qn_lowered *e, qn_tensor **out, qn_error *error)
+{
+    qn_graph *graph = l->w->graph;
+    qn_tensor *value = qn__onnx_fresh(graph, qn__onnx_named(graph, e->base, "_value"),
+                                      qn_type_plain_make(QN_DTYPE_F32));
+    *out = qn__onnx_fresh(graph, qn__onnx_named(graph, e->base, "_again"),
+                          qn_type_plain_make(e->type.dtype));
+    return qn__onnx_pair_node(l, QN_OP_DEQUANTIZE_LINEAR,
+                              qn__onnx_named(graph, e->base, "_value_DequantizeLinear"),
+                              e->type.quant, e->q, &e->params, value) &&
+                   qn__onnx_pair_node(l, QN_OP_QUANTIZE_LINEAR,
+                                      qn__onnx_named(graph, e->base, "_again_QuantizeLinear"),
+                                      e->type.quant, value, &e->params, *out)
+               ? QN_OK
+               : QN_NOMEM(error);
+}
 
 qn_status qn__onnx_lower_table(qn_lower *l, qn_node *node, qn_error *error)
 {
@@ -18,11 +37,14 @@ qn_status qn__onnx_lower_table(qn_lower *l, qn_node *node, qn_error *error)
     QN_TRY(qn__onnx_split_output(l, y, false, &unused, error));
     qn_tensor *to = l->entries[y->id].q;
     const char *base = l->entries[y->id].base;
+    qn_tensor *integers = from->q;
+    if (!integers->producer)
+        QN_TRY(with_scale(l, from, &integers, error));
     qn_tensor *index = qn__onnx_fresh(graph, qn__onnx_named(graph, base, "_index"),
                                       qn_type_plain_make(QN_DTYPE_I32));
     qn_tensor *bytes = qn__onnx_constant(graph, qn__onnx_named(graph, base, "_bytes"), made, 1,
                                          (int64_t[]){256}, node->inputs[1]->constant);
-    qn_node *cast = qn__graph_add_between(graph, graph->n_nodes, QN_OP_CAST, from->q, index, y);
+    qn_node *cast = qn__graph_add_between(graph, graph->n_nodes, QN_OP_CAST, integers, index, y);
     if (!index || !bytes || !cast ||
         !qn__node_set_int(graph, cast, "to", qn__dtype_onnx(QN_DTYPE_I32)) ||
         !qn__onnx_push_node(graph, node))
@@ -30,6 +52,8 @@ qn_status qn__onnx_lower_table(qn_lower *l, qn_node *node, qn_error *error)
     node->op = QN_OP_GATHER;
     node->inputs[0] = bytes;
     node->inputs[1] = index;
+    if (l->w->options->format == QN_WRITE_QOPERATOR || l->entries[y->id].is_output)
+        return qn__onnx_pair_behind(l, node, y, error);
     qn__node_set_output(node, 0, to);
     return QN_OK;
 }

@@ -450,6 +450,13 @@ static bool is_quant(const qn_tensor *tensor)
     return tensor && tensor->type.kind == QN_TYPE_QUANT;
 }
 
+static qn_status computes_on_integers(const qn_onnx_reader *r, const qn_node *node,
+                                      const qn_tensor *integers, qn_error *error)
+{
+    return qn__onnx_node_fail(r, node, error, QN_UNSUPPORTED, "computes on the integers of \"%s\"",
+                              integers->name);
+}
+
 /* What a Pad of integers fills with is an integer too: that of its third input, or 0. */
 static qn_status read_pad_value(const qn_onnx_reader *r, qn_node *node, qn_error *error)
 {
@@ -476,17 +483,80 @@ static qn_status read_pad_value(const qn_onnx_reader *r, qn_node *node, qn_error
     return typed && qn__onnx_set_input(r->graph, node, 2, typed) ? QN_OK : QN_NOMEM(error);
 }
 
+/* Integers as indices: only a table of bytes may have them (read_table). */
+static bool is_index(const qn_node *node)
+{
+    const int64_t to = qn__attr_int(node, "to", 0);
+    return node->op == QN_OP_CAST && node->n_inputs == 1 && node->n_outputs == 1 &&
+           is_quant(node->inputs[0]) && node->inputs[0]->type.quant->axis < 0 &&
+           qn__dtype_bits(node->inputs[0]->type.dtype) == 8 &&
+           (to == qn__dtype_onnx(QN_DTYPE_I32) || to == qn__dtype_onnx(QN_DTYPE_I64));
+}
+
+/* A Gather of 256 bytes by the integers of a tensor, as onnx_lower_table.c writes it. Who reads its
+ * output says what scale that has. */
+static qn_status read_table(qn_onnx_reader *r, qn_node *node, bool *read, qn_error *error)
+{
+    qn_tensor *bytes = input_at(node, 0), *index = input_at(node, 1);
+    const qn_node *cast = index ? index->producer : NULL;
+    const int64_t axis = qn__attr_int(node, "axis", 0);
+    *read = node->op == QN_OP_GATHER && node->n_inputs == 2 && node->n_outputs == 1 &&
+            node->outputs[0] && cast && is_index(cast) && bytes && bytes->constant &&
+            bytes->type.kind == QN_TYPE_PLAIN && bytes->has_shape && bytes->rank == 1 &&
+            bytes->dims[0].value == 256 && bytes->constant->size_bytes == 256 &&
+            (bytes->type.dtype == QN_DTYPE_U8 || bytes->type.dtype == QN_DTYPE_I8) &&
+            (axis == 0 || axis == -1);
+    if (!*read)
+        return QN_OK;
+    qn_tensor *table =
+        qn__graph_add_constant(r->graph, bytes->name, qn_type_plain_make(QN_DTYPE_U8), 1,
+                               (int64_t[]){256}, bytes->constant);
+    if (!table)
+        return QN_NOMEM(error);
+    node->outputs[0]->type = bytes->type;
+    node->op = QN_OP_TABLE;
+    node->inputs[0] = cast->inputs[0];
+    node->inputs[1] = table;
+    qn__node_remove_attr(node, "axis");
+    return QN_OK;
+}
+
+/* Nobody else reads indices, and all tables know what they make. */
+static qn_status check_tables(const qn_onnx_reader *r, qn_error *error)
+{
+    const qn_graph *graph = r->graph;
+    for (size_t i = 0; i < graph->n_nodes; i++) {
+        const qn_node *node = graph->nodes[i];
+        if (node->op == QN_OP_TABLE && (node->n_outputs != 1 || !is_quant(node->outputs[0])))
+            return qn__onnx_node_fail(r, node, error, QN_UNSUPPORTED,
+                                      "makes integers of unknown scale");
+        for (uint32_t k = 0; k < node->n_inputs; k++) {
+            const qn_node *from = node->inputs[k] ? node->inputs[k]->producer : NULL;
+            if (from && is_index(from))
+                return computes_on_integers(r, from, from->inputs[0], error);
+        }
+    }
+    for (size_t i = 0; i < graph->n_outputs; i++) {
+        const qn_node *from = graph->outputs[i]->producer;
+        if (from && is_index(from))
+            return computes_on_integers(r, from, from->inputs[0], error);
+    }
+    return QN_OK;
+}
+
 /* A node of ordinary operators: movers hand the type on, others must not see integers. */
 static qn_status pass_on(qn_onnx_reader *r, qn_node *node, qn_error *error)
 {
     for (uint32_t i = 0; i < node->n_inputs; i++) {
+        const qn_node *from = node->inputs[i] ? node->inputs[i]->producer : NULL;
+        if (from && is_index(from))
+            return computes_on_integers(r, from, from->inputs[0], error);
         if (!is_quant(node->inputs[i]) || node->op == QN_OP_SHAPE || node->op == QN_OP_SIZE)
             continue;
         const bool works = qn__onnx_is_mover(node) || node->op == QN_OP_PAD ||
                            (node->op == QN_OP_RESIZE && qn__onnx_is_bilinear(r->graph, node));
         if (i > 0 || !works || node->inputs[0]->type.quant->axis >= 0)
-            return qn__onnx_node_fail(r, node, error, QN_UNSUPPORTED,
-                                      "computes on the integers of \"%s\"", node->inputs[i]->name);
+            return computes_on_integers(r, node, node->inputs[i], error);
         const uint32_t typed = node->op == QN_OP_SPLIT ? node->n_outputs : 1;
         for (uint32_t k = 0; k < typed && k < node->n_outputs; k++)
             if (node->outputs[k])
@@ -507,7 +577,10 @@ static qn_status read_node(qn_onnx_reader *r, qn_node *node, bool *folded, qn_er
         return read_quantize(r, node, folded, error);
     if (node->op == QN_OP_DEQUANTIZE_LINEAR)
         return read_dequantize(r, node, error);
-    return pass_on(r, node, error);
+    bool done = is_index(node);
+    if (!done)
+        QN_TRY(read_table(r, node, &done, error));
+    return done ? QN_OK : pass_on(r, node, error);
 }
 
 qn_status qn__onnx_read_types(qn_onnx_reader *r, qn_error *error)
@@ -523,6 +596,10 @@ qn_status qn__onnx_read_types(qn_onnx_reader *r, qn_error *error)
         marks[node->id] = folded;
         any = any || node->op == QN_OP_QUANTIZE_LINEAR || node->op == QN_OP_DEQUANTIZE_LINEAR;
     }
+    if (status == QN_OK)
+        status = check_tables(r, error);
+    for (size_t i = 0; i < graph->n_nodes && status == QN_OK; i++)
+        marks[graph->nodes[i]->id] |= is_index(graph->nodes[i]);
     if (status == QN_OK)
         qn__graph_remove_marked(graph, marks);
     qn__free(graph->ctx, marks);
