@@ -120,7 +120,9 @@ static bool one_position(qn_graph *graph, const qn_node *node, const char *name,
     return true;
 }
 
-/* Detectors put coordinates together and take them apart again. */
+/* Detectors put coordinates together and take them apart again. Each slice looks at the parts. */
+enum { MAX_PARTS = 64 };
+
 static qn_tensor *sliced_part(qn_graph *graph, const qn_node *node)
 {
     const qn_tensor *x = node->n_inputs > 0 ? node->inputs[0] : NULL;
@@ -128,7 +130,7 @@ static qn_tensor *sliced_part(qn_graph *graph, const qn_node *node)
     int64_t axis, start, end, at = 0;
     if (node->op != QN_OP_SLICE || node->act != QN_ACT_NONE || node->n_outputs == 0 ||
         node->outputs[0] == NULL || concat == NULL || concat->op != QN_OP_CONCAT ||
-        concat->act != QN_ACT_NONE || !x->has_shape ||
+        concat->act != QN_ACT_NONE || concat->n_inputs > MAX_PARTS || !x->has_shape ||
         !one_position(graph, node, "axes", 3, (int64_t)x->rank, &axis) ||
         axis >= (int64_t)x->rank || x->dims[axis].kind != QN_DIM_CONST ||
         !all_equal(graph, node, "steps", 4, 1, true))

@@ -137,6 +137,27 @@ static void other_slices_of_what_was_joined_stay(void **state)
     build_end(&b);
 }
 
+/* Time grows with the nodes, not with their square. */
+static void slices_of_very_many_parts_stay(void **state)
+{
+    (void)state;
+    for (uint32_t parts = 64; parts <= 65; parts++) {
+        builder b;
+        build_start(&b);
+        qn_tensor *part = NODE(&b, RELU, "p", build_input(&b, "x", DIMS(1, 4)));
+        qn_node *node = qn__graph_add_node(b.graph, SIZE_MAX, QN_OP_CONCAT, "all", parts, 1);
+        qn_tensor *all = qn__graph_add_tensor(b.graph, "all", qn_type_plain_make(QN_DTYPE_NONE));
+        for (uint32_t i = 0; i < parts; i++)
+            node->inputs[i] = part;
+        qn__node_set_output(node, 0, all);
+        set_int(&b, all, "axis", 1);
+        build_output(&b, NODE(&b, NEG, "last", slice(&b, "s", all, -4, INT64_MAX, 1)));
+        simplify(&b);
+        assert_int_equal(b.graph->n_nodes, parts <= 64 ? 2 : 4);
+        build_end(&b);
+    }
+}
+
 static void dropout_with_a_read_mask_stays(void **state)
 {
     (void)state;
@@ -367,6 +388,7 @@ int main(void)
         cmocka_unit_test(what_only_looks_like_a_no_op_stays),
         cmocka_unit_test(parts_sliced_off_again_are_what_was_joined),
         cmocka_unit_test(other_slices_of_what_was_joined_stay),
+        cmocka_unit_test(slices_of_very_many_parts_stay),
         cmocka_unit_test(dropout_with_a_read_mask_stays),
         cmocka_unit_test(two_outputs_of_one_value_keep_both_names),
         cmocka_unit_test(dead_nodes_go),
