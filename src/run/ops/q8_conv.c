@@ -11,11 +11,55 @@
  * most pairs anyway where there are many. With few channels the input may lie as it likes: it is
  * copied value by value. */
 enum { ROWS_MAX_CHANNELS = 256, ROWS_MAX_CHANNELS_PAIRS = 64, ANY_LAYOUT_CHANNELS = 8 };
-/* Such kernels find the most pairs where a window is one tap: windows of up to GATHER_MAX_K values,
- * in rows of less than a vector, are copied behind the row pointers. */
-enum { GATHER_MAX_K = 128, GATHER_BYTES = 16 };
+enum { VECTOR = 16 };
 
 /* --- preparing ---------------------------------------------------------------------------------*/
+/* The copy. Where it is too large sizes are of no use, which reserve_scratch tells. */
+static __attribute__((cold)) void lay_out(qn_q8_conv *s)
+{
+    const qn_window *const w = &s->window;
+    qn_q8_padded *const p = &s->copy;
+    /* A row may be read from one byte earlier; tails in whole vectors. */
+    p->front = qn_round_up(w->pl * w->c + 1, VECTOR);
+    p->back = qn_round_up(w->pr * w->c + (s->tail > 0 ? 2 * VECTOR : s->packed.kernel.kr), VECTOR);
+    p->pitch = p->front + qn_round_up(w->w * w->c, VECTOR) + p->back;
+    p->tails_at = (w->sh < s->inner.h ? w->sh : s->inner.h) * p->pitch;
+    p->block = p->tails_at;
+    if (s->tail > 0)
+        p->block += qn_round_up(p->front + w->ow * w->sw * w->c + s->packed.kernel.kr, VECTOR);
+    p->blocks = (s->inner.h + w->sh - 1) / w->sh;
+}
+
+/* From a window's first row to row y. */
+static size_t row_at(const qn_q8_conv *s, size_t y)
+{
+    y *= s->window.dh;
+    return y / s->window.sh * s->copy.block + y % s->window.sh * s->copy.pitch;
+}
+
+/* Makes a window one tap, if distances within it fit the kernel's tables. */
+static __attribute__((cold)) void spread(qn_q8_conv *s)
+{
+    const qn_window *const w = &s->window;
+    const size_t kr = s->packed.kernel.kr, row = w->kw * w->c, tail = row % kr, step = w->sw * w->c;
+    const size_t whole = w->kh * qn_round_up(row, kr), split = w->kh * (row - tail);
+    size_t kc = whole;
+    if (w->kh == QN_Q8_TAIL_ROWS && w->kh * tail <= step && step <= QN_Q8_TAIL_STEP &&
+        qn_round_up(split + w->kh * tail, kr) < whole) {
+        s->tail = tail;
+        kc = qn_round_up(split + w->kh * tail, kr);
+        lay_out(s);
+    }
+    s->spread = kc <= QN_Q8_PAIRS_K && row_at(s, w->kh - 1) + s->copy.block + row <= UINT16_MAX;
+    if (s->spread) {
+        s->packed.ks = 1;
+        s->packed.kc = kc;
+    } else {
+        s->tail = 0;
+        lay_out(s);
+    }
+}
+
 static __attribute__((cold)) void choose_way(qn_q8_conv *s, size_t groups)
 {
     const qn_window *const w = &s->window;
@@ -27,7 +71,8 @@ static __attribute__((cold)) void choose_way(qn_q8_conv *s, size_t groups)
     s->packed.kc = s->cin;
     s->way = QN_Q8_TAPS;
     s->fold = 1;
-    s->gathers = false;
+    s->spread = false;
+    s->tail = 0;
     const size_t most = s->packed.kernel.pairs ? ROWS_MAX_CHANNELS_PAIRS : ROWS_MAX_CHANNELS;
     if (s->cin == 1 && s->packed.n == 1 && qn__q8_depthwise_fits(w)) {
         s->way = QN_Q8_DEPTHWISE;
@@ -40,11 +85,8 @@ static __attribute__((cold)) void choose_way(qn_q8_conv *s, size_t groups)
         if (w->ow % 2 == 0 && 2 * w->oc <= s->packed.kernel.nr && w->sw * w->c % 2 == 0 &&
             two < 2 * one)
             s->fold = 2;
-        const size_t all = w->kw * w->c < GATHER_BYTES ? w->kh * w->kw * w->c : SIZE_MAX;
-        s->gathers =
-            s->packed.kernel.pairs != NULL && s->fold == 1 && w->kh > 2 && all <= GATHER_MAX_K;
-        s->packed.ks = s->gathers ? 1 : w->kh;
-        s->packed.kc = s->gathers ? qn_round_up(all, kr) : s->fold == 2 ? two : one;
+        s->packed.ks = w->kh;
+        s->packed.kc = s->fold == 2 ? two : one;
         s->packed.n *= s->fold;
         s->inner.ow /= s->fold;
         s->inner.sw *= s->fold;
@@ -53,6 +95,9 @@ static __attribute__((cold)) void choose_way(qn_q8_conv *s, size_t groups)
         s->inner.w += w->pl + w->pr;
         s->inner.kw = 1;
         s->inner.pt = s->inner.pl = s->inner.pb = s->inner.pr = 0;
+        lay_out(s);
+        if (s->packed.kernel.pairs != NULL && s->fold == 1)
+            spread(s);
     }
     s->direct = s->way == QN_Q8_TAPS && s->packed.ks == 1 && w->sh == 1 && w->sw == 1 &&
                 w->oh == w->h && w->ow == w->w && w->pt == 0 && w->pl == 0;
@@ -64,8 +109,24 @@ static __attribute__((cold)) void choose_way(qn_q8_conv *s, size_t groups)
 static __attribute__((cold)) size_t row_shift(const qn_q8_conv *s, size_t y)
 {
     const size_t taken = (s->window.kw + (s->fold - 1) * s->window.sw) * s->window.c;
-    return s->way == QN_Q8_ROWS && !s->gathers && y % 2 == 1 && taken % 2 == 1 &&
-           taken < s->packed.kc;
+    return s->way == QN_Q8_ROWS && s->tail == 0 && y % 2 == 1 && taken % 2 == 1 &&
+           taken % s->packed.kernel.kr != 0;
+}
+
+/* With tails, for the same reason: those of such rows are their first bytes. */
+static bool tail_is_first(const qn_q8_conv *s, size_t y)
+{
+    return y % 2 == 1 && s->tail % 2 == 1;
+}
+
+/* Where value j of row y of a window is in the packed order: behind whole groups, or there. */
+static __attribute__((cold)) size_t split_place(const qn_q8_conv *s, size_t y, size_t j)
+{
+    const qn_window *const w = &s->window;
+    const size_t whole = w->kw * w->c - s->tail, first = tail_is_first(s, y) ? s->tail : 0;
+    if (j >= first && j < first + whole)
+        return y * whole + j - first;
+    return w->kh * whole + y * s->tail + (first > 0 ? j : j - whole);
 }
 
 /* [o][i][kh][kw] to [o][ks][kc], or for depthwise (i = 1) to [kh][kw][o]. */
@@ -75,15 +136,18 @@ static __attribute__((cold)) void reorder(const qn_q8_conv *s, int8_t *to, const
     const bool depthwise = s->way == QN_Q8_DEPTHWISE;
     const size_t stride_o = depthwise ? 1 : s->packed.ks * s->packed.kc;
     const size_t stride_x = depthwise ? w->oc : s->cin;
-    const size_t stride_y = s->way == QN_Q8_ROWS && !s->gathers ? s->packed.kc : w->kw * stride_x;
-    for (size_t f = 0; f < s->fold; f++, to += w->oc * stride_o + w->sw * stride_x) {
+    const size_t stride_y = s->way != QN_Q8_ROWS ? w->kw * stride_x
+                            : s->spread          ? s->packed.kc / w->kh
+                                                 : s->packed.kc;
+    for (size_t f = 0; f < s->fold; f++, to += w->oc * stride_o + w->sw * s->cin) {
         const int8_t *from = values;
         for (size_t o = 0; o < w->oc; o++)
             for (size_t i = 0; i < s->cin; i++)
                 for (size_t y = 0; y < w->kh; y++)
                     for (size_t x = 0; x < w->kw; x++)
-                        to[o * stride_o + y * stride_y + row_shift(s, y) + x * stride_x + i] =
-                            *from++;
+                        to[o * stride_o + (s->tail > 0 ? split_place(s, y, x * s->cin + i)
+                                                       : y * stride_y + row_shift(s, y) +
+                                                             x * stride_x + i)] = *from++;
     }
 }
 
@@ -134,8 +198,9 @@ static __attribute__((cold)) qn_status make_taps(const qn_context *ctx, qn_q8_co
     memset(s->zeros, s->zero, s->packed.kc);
     for (size_t i = 0; i < w->kh; i++)
         for (size_t j = 0; j < w->kw; j++)
-            s->taps[i * w->kw + j] =
-                (ptrdiff_t)((i * w->dh * w->w + j * w->dw) * w->c) - (ptrdiff_t)row_shift(s, i);
+            s->taps[i * w->kw + j] = s->way == QN_Q8_ROWS
+                                         ? (ptrdiff_t)row_at(s, i) - (ptrdiff_t)row_shift(s, i)
+                                         : (ptrdiff_t)((i * w->dh * w->w + j * w->dw) * w->c);
     return QN_OK;
 }
 
@@ -147,24 +212,17 @@ static __attribute__((cold)) bool reserve(qn_step *step, size_t *at, size_t byte
            qn_add_size(&step->scratch_bytes, step->scratch_bytes, bytes);
 }
 
-/* What the last window's rows may end behind the last pixel. */
-static size_t slack_bytes(const qn_q8_conv *s)
-{
-    return s->gathers ? GATHER_BYTES : s->packed.kernel.kr;
-}
-
 static __attribute__((cold)) bool reserve_scratch(qn_step *step, qn_q8_conv *s)
 {
-    const qn_window *const w = &s->window, *const p = &s->inner;
+    const qn_window *const w = &s->window;
+    const qn_q8_padded *const p = &s->copy;
     size_t bytes = 0;
-    if (s->way == QN_Q8_ROWS) {
-        if (!qn_mul_size(&s->slack_at, p->h, p->w) ||
-            !qn_mul_size(&s->slack_at, s->slack_at, p->c) ||
-            !qn_mul_size(&s->slack_at, s->slack_at, p->n) ||
-            !qn_add_size(&bytes, s->slack_at, QN_Q8_ROWS_FRONT + slack_bytes(s) + w->pl * w->c) ||
-            !reserve(step, &s->padded_at, bytes))
-            return false;
-    }
+    if (s->way == QN_Q8_ROWS &&
+        (!qn_mul_size(&bytes, w->sh < s->inner.h ? w->sh : s->inner.h, p->pitch) ||
+         !qn_add_size(&bytes, bytes, p->block - p->tails_at) ||
+         !qn_mul_size(&bytes, bytes, p->blocks) || !qn_mul_size(&bytes, bytes, w->n) ||
+         !reserve(step, &s->padded_at, bytes)))
+        return false;
     if (!qn__q8_buffer_bytes(&bytes, &s->packed, w->n * w->oh * w->ow))
         return false;
     s->has_rows = bytes != 0;
@@ -172,11 +230,12 @@ static __attribute__((cold)) bool reserve_scratch(qn_step *step, qn_q8_conv *s)
 }
 
 /* Those of groups, of which a fold has one, tell folds apart whose weights are repeated at other
- * places (qn__q8_find). */
+ * places (qn__q8_find); those of taps, of which there is one, orders of a window that is one. */
 static __attribute__((cold)) qn_q8_strides strides_of(const qn_q8_conv *s)
 {
     const size_t k = s->packed.ks * s->packed.kc;
-    return (qn_q8_strides){s->packed.n * k + (s->fold - 1) * s->window.sw, k, s->packed.kc, 1};
+    return (qn_q8_strides){s->packed.n * k + (s->fold - 1) * s->window.sw, k,
+                           s->spread ? k + 1 + s->tail : s->packed.kc, 1};
 }
 
 static __attribute__((cold)) qn_status pack(const qn_plan *plan, qn_step *step, qn_q8_conv *s,
@@ -213,6 +272,52 @@ static __attribute__((cold)) qn_status pack(const qn_plan *plan, qn_step *step, 
     return status;
 }
 
+/* Distances of groups in the copy, in place of those in the order they were packed from; weights of
+ * a model file are copied for it. */
+static __attribute__((cold)) qn_status set_distances(const qn_context *ctx, qn_q8_conv *s,
+                                                     qn_error *error)
+{
+    qn_q8_packed *const p = &s->packed;
+    const size_t row = s->window.kw * s->window.c - s->tail, groups = p->kc / p->kernel.kr;
+    const size_t of_row = (row + p->kernel.kr - 1) / p->kernel.kr;
+    if (p->own == NULL) {
+        p->own = qn__alloc_aligned(ctx, p->bytes);
+        if (p->own == NULL)
+            return QN_NOMEM(error);
+        memcpy(p->own, p->data, p->bytes);
+        p->data = p->own;
+    }
+    for (size_t at = p->kernel.nr * (sizeof(int32_t) + sizeof(float) + p->kc) + sizeof(uint16_t);
+         at < p->bytes; at += p->panel_bytes) {
+        for (size_t g = 0; g < groups; g++) {
+            uint16_t *const distance = (uint16_t *)(void *)(p->own + at) + g;
+            const size_t k = *distance, y = k / p->kernel.kr / of_row;
+            size_t to = s->copy.tails_at + k - QN_Q8_TAIL_ROWS * row;
+            if (y < s->window.kh)
+                to = row_at(s, y) - row_shift(s, y) + (tail_is_first(s, y) ? s->tail : 0) + k -
+                     y * of_row * p->kernel.kr;
+            *distance = (uint16_t)to;
+        }
+    }
+    return QN_OK;
+}
+
+/* Which bytes of a row of tails, by their place from a whole number of steps on, are of row y, and
+ * where they come from. */
+static __attribute__((cold)) void make_masks(qn_q8_conv *s)
+{
+    const size_t step = s->window.sw * s->window.c;
+    for (size_t i = 0; i < step * QN_Q8_TAIL_VECTOR; i++)
+        for (size_t y = 0; y < QN_Q8_TAIL_ROWS; y++)
+            s->masks[i / QN_Q8_TAIL_VECTOR][y][i % QN_Q8_TAIL_VECTOR] =
+                i % step / s->tail == y ? 0xff : 0;
+    for (size_t y = 0; y < QN_Q8_TAIL_ROWS; y++)
+        s->tails[y] =
+            (ptrdiff_t)(row_at(s, y) +
+                        (tail_is_first(s, y) ? 0 : s->window.kw * s->window.c - s->tail)) -
+            (ptrdiff_t)(y * s->tail);
+}
+
 __attribute__((cold)) bool qn__q8_conv_find(const qn_plan *plan, const qn_step *step,
                                             const qn_window *window, size_t groups,
                                             const qn_qparams *x, const qn_requant *requant,
@@ -220,6 +325,7 @@ __attribute__((cold)) bool qn__q8_conv_find(const qn_plan *plan, const qn_step *
 {
     out->window = *window;
     out->zero = qn_q8_zero_byte(x);
+    out->flip = 0;
     out->packed.kernel = step->kernels->q8_igemm;
     choose_way(out, groups);
     const qn_q8_strides strides = strides_of(out);
@@ -250,6 +356,15 @@ __attribute__((cold)) qn_status qn__q8_conv_prepare(const qn_plan *plan, qn_step
         step->weights = out->packed.data;
         step->mapped_bytes = out->packed.own == NULL ? out->packed.bytes : 0;
         step->kernel_name = out->packed.kernel.name;
+        /* What is copied anyway is flipped then. */
+        if (out->way == QN_Q8_ROWS) {
+            out->flip = out->packed.flip;
+            out->packed.flip = 0;
+        }
+        if (out->spread)
+            QN_TRY(set_distances(ctx, out, error));
+        if (out->tail > 0)
+            make_masks(out);
         QN_TRY(make_taps(ctx, out, error));
         if (!reserve_scratch(step, out))
             return qn__step_fail(step, error, QN_LIMIT, "scratch memory is too large");
@@ -281,14 +396,6 @@ typedef struct conv_call {
 typedef uintptr_t pointers
     __attribute__((vector_size(2 * sizeof(uintptr_t)), aligned(8), may_alias));
 
-/* Output pixel i reads input pixel i. */
-static void direct_rows(const qn_q8_job *job, size_t group, size_t m0, size_t mr, const uint8_t **a)
-{
-    const conv_call *const call = job->ctx;
-    const size_t c = call->s->window.c;
-    qn__q8_spaced_rows(job, call->in + group * call->s->cin + m0 * c, c, mr, a);
-}
-
 static void tap_rows(const qn_q8_job *job, size_t group, size_t m0, size_t mr, const uint8_t **a)
 {
     const conv_call *const call = job->ctx;
@@ -299,47 +406,28 @@ static void tap_rows(const qn_q8_job *job, size_t group, size_t m0, size_t mr, c
                  a);
 }
 
-/* Copies whole windows, of three rows or more, behind the pointers to their first rows, which then
- * point there. */
-static void gather(const qn_q8_conv *s, const uint8_t **a, size_t mr, size_t mr_max)
-{
-    const size_t row = s->window.kw * s->window.c, kh = s->window.kh, kc = s->packed.kc;
-    const size_t pitch = (size_t)s->taps[1];
-    uint8_t *to = (uint8_t *)(void *)(a + mr_max);
-    for (size_t r = 0; r < mr; r++, to += kc) {
-        const uint8_t *const from = a[r];
-        a[r] = to;
-        memcpy(to, from, GATHER_BYTES);
-        memcpy(to + row, from + pitch, GATHER_BYTES);
-        for (size_t i = 2; i < kh; i++)
-            memcpy(to + i * row, from + i * pitch, GATHER_BYTES);
-    }
-}
-
 /* With QN_Q8_ROWS no tap leaves the buffer: those of the first one, moved. */
 static void buffer_rows(const qn_q8_job *job, size_t group, size_t m0, size_t mr, const uint8_t **a)
 {
     const conv_call *const call = job->ctx;
     const qn_q8_conv *const s = call->s;
     const qn_window *const w = &s->inner;
-    const size_t mr_max = job->packed->kernel.mr, step = w->sw * w->c, row = w->sh * w->w * w->c;
-    const size_t y = m0 / w->ow;
-    size_t ox = m0 - y * w->ow, oy = w->n == 1 ? y : y % w->oh;
-    const uint8_t *at = call->in + y / w->oh * w->h * w->w * w->c + oy * row;
+    const size_t mr_max = job->packed->kernel.mr, step = w->sw * w->c;
+    const size_t y = m0 / w->ow, image = w->n == 1 ? 0 : y / w->oh;
+    size_t ox = m0 - y * w->ow, oy = y - image * w->oh;
+    const uint8_t *at = call->in + (image * s->copy.blocks + oy) * s->copy.block;
     (void)group; /* there is one */
     for (size_t r = 0, n; r < mr; r += n) {
         n = mr - r < w->ow - ox ? mr - r : w->ow - ox;
         qn__spaced_rows(a + r, at + ox * step, step, n);
         ox = 0;
-        at += row;
+        at += s->copy.block;
         if (++oy == w->oh) {
             oy = 0;
-            at += (ptrdiff_t)(w->h * w->w * w->c) - (ptrdiff_t)(w->oh * row);
+            at += (s->copy.blocks - w->oh) * s->copy.block;
         }
     }
     const size_t end = qn_q8_rows_end(&job->packed->kernel, mr);
-    if (s->gathers)
-        gather(s, a, mr, mr_max);
     qn__repeat_last(a, 1, mr, end, mr_max);
     for (size_t p = 1; p < job->packed->ks; p++) {
         const uintptr_t tap = (uintptr_t)s->taps[p];
@@ -351,25 +439,44 @@ static void buffer_rows(const qn_q8_job *job, size_t group, size_t m0, size_t mr
     }
 }
 
+typedef uint8_t vector __attribute__((vector_size(VECTOR), aligned(1), may_alias));
+
 typedef struct pad_call {
-    const qn_window *from, *to;
+    const qn_q8_conv *s;
     const uint8_t *in;
     uint8_t *out;
-    uint8_t zero;
     bool channels_last;
 } pad_call;
 
-/* One row of the padded buffer, from its first pixel to that of the next row: what pads the two is
- * written at once. */
+/* n bytes, in whole vectors. */
+static inline void fill(uint8_t *to, const vector *v, size_t n)
+{
+    for (size_t i = 0; i < n; i += VECTOR)
+        *(vector *)(void *)(to + i) = *v;
+}
+
+static __attribute__((noinline)) void flip_bytes(uint8_t *bytes, size_t n, uint8_t flip)
+{
+    for (size_t i = 0; i < n; i++)
+        bytes[i] ^= flip;
+}
+
+/* One row of the copy. */
 static void pad_row(void *arg, size_t index)
 {
     const pad_call *const call = arg;
-    const qn_window *const w = call->from;
-    const size_t c = w->c, image = w->n == 1 ? 0 : index / call->to->h;
-    const size_t y = index - image * call->to->h;
-    uint8_t *const out = call->out + (index * call->to->w + w->pl) * c;
+    const qn_q8_conv *const s = call->s;
+    const qn_window *const w = &s->window;
+    const qn_q8_padded *const p = &s->copy;
+    const size_t c = w->c, rows = s->inner.h, image = w->n == 1 ? 0 : index / rows;
+    const size_t y = index - image * rows, block = y / w->sh;
+    uint8_t *const row =
+        call->out + (image * p->blocks + block) * p->block + (y - block * w->sh) * p->pitch;
+    uint8_t *const out = row + p->front;
+    const vector zeros = (vector){0} + (uint8_t)(s->zero ^ s->flip);
+    fill(row, &zeros, p->front);
     if (y < w->pt || y - w->pt >= w->h) {
-        memset(out, call->zero, call->to->w * c);
+        fill(out, &zeros, p->pitch - p->front);
         return;
     }
     if (call->channels_last || c == 1) {
@@ -389,7 +496,32 @@ static void pad_row(void *arg, size_t index)
                     out[x * c + i] = in[i * plane + x];
         }
     }
-    memset(out + w->w * c, call->zero, (w->pr + w->pl) * c);
+    if (s->flip != 0)
+        flip_bytes(out, w->w * c, s->flip);
+    fill(out + w->w * c, &zeros, p->back);
+}
+
+/* The tails of one row of outputs. */
+static void join_tails(void *arg, size_t index)
+{
+    const pad_call *const call = arg;
+    const qn_q8_conv *const s = call->s;
+    const qn_window *const w = &s->window;
+    const size_t image = w->n == 1 ? 0 : index / w->oh, oy = index - image * w->oh;
+    const size_t step = w->sw * w->c, n = w->ow * step;
+    uint8_t *const first =
+        call->out + (image * s->copy.blocks + oy) * s->copy.block + s->copy.front - w->pl * w->c;
+    uint8_t *const to = first + s->copy.tails_at;
+    const uint8_t *const a = first + s->tails[0], *const b = first + s->tails[1],
+                         *const c = first + s->tails[2];
+    for (size_t i = 0, phase = 0; i < n; i += VECTOR) {
+        const vector *const mask = (const vector *)(const void *)s->masks[phase];
+        const vector x = *(const vector *)(const void *)(a + i) & mask[0];
+        const vector y = *(const vector *)(const void *)(b + i) & mask[1];
+        const vector z = *(const vector *)(const void *)(c + i) & mask[2];
+        *(vector *)(void *)(to + i) = x | y | z;
+        phase = phase + 1 == step ? 0 : phase + 1;
+    }
 }
 
 void qn__q8_conv_run(const qn_q8_conv *s, const qn_run_env *env, const qn_view *in,
@@ -405,12 +537,12 @@ void qn__q8_conv_run(const qn_q8_conv *s, const qn_run_env *env, const qn_view *
         return;
     }
     if (s->way == QN_Q8_ROWS) {
-        uint8_t *const padded = scratch + s->padded_at + QN_Q8_ROWS_FRONT;
-        memset(padded - QN_Q8_ROWS_FRONT, s->zero, QN_Q8_ROWS_FRONT + w->pl * w->c);
-        pad_call pad = {w, &s->inner, x, padded, s->zero, in->layout == QN_LAYOUT_CHANNELS_LAST};
+        uint8_t *const padded = scratch + s->padded_at;
+        pad_call pad = {s, x, padded, in->layout == QN_LAYOUT_CHANNELS_LAST};
         qn__parallel(env->pool, pad_row, &pad, w->n * s->inner.h);
-        memset(padded + s->slack_at, s->zero, slack_bytes(s));
-        x = padded;
+        if (s->tail > 0)
+            qn__parallel(env->pool, join_tails, &pad, w->n * w->oh);
+        x = padded + s->copy.front - w->pl * w->c;
     }
     const conv_call call = {s, x};
     const qn_requant columns = columns_of(s, requant);
@@ -422,9 +554,10 @@ void qn__q8_conv_run(const qn_q8_conv *s, const qn_run_env *env, const qn_view *
         .c_group = s->packed.n,
         .out = qn__q8_format(requant),
         .fixed = qn_q8_by_fixed_of(&columns),
-        .rows = s->direct              ? direct_rows
-                : s->way == QN_Q8_ROWS ? buffer_rows
-                                       : tap_rows,
+        .first = s->direct ? x : NULL,
+        .first_group = s->cin,
+        .step = w->c,
+        .rows = s->way == QN_Q8_ROWS ? buffer_rows : tap_rows,
         .ctx = &call,
         .run = s->way == QN_Q8_ROWS ? s->inner.ow : 0,
         .ahead = env->ahead,

@@ -279,13 +279,6 @@ static void saturating_range(void *arg, size_t begin, size_t end)
     }
 }
 
-static void byte_rows(const qn_q8_job *job, size_t group, size_t m0, size_t mr, const uint8_t **a)
-{
-    (void)group;
-    const size_t k = job->packed->kc;
-    qn__q8_spaced_rows(job, (const uint8_t *)job->ctx + m0 * k, k, mr, a);
-}
-
 /* Matrices of a and b that output matrix i is made of. */
 static void matrices_of(const qgemm_state *s, size_t i, size_t *a, size_t *b)
 {
@@ -335,8 +328,8 @@ static void run_integers(const qn_step *step, const qgemm_state *s, const qn_run
                            .c_stride = s->n,
                            .out = qn__q8_format(&s->requant),
                            .fixed = qn_q8_by_fixed_of(&s->requant),
-                           .rows = byte_rows,
-                           .ctx = a};
+                           .first = a,
+                           .step = s->k};
     qn__q8_run(&job, env->pool);
 }
 
