@@ -23,9 +23,13 @@ static const char *too_much(const char *regex)
     size_t groups = 0;
     if (strlen(regex) > MAX_REGEX)
         return "longer than 512 bytes";
+    bool of_one = true; /* what a + here repeats is a single character */
     for (const char *at = regex; *at != '\0'; at++) {
+        const bool one = of_one;
+        of_one = strchr(")*+?}", *at) == NULL;
         if (*at == '\\') {
             at++;
+            of_one = true;
             if (*at >= '1' && *at <= '9')
                 return "refers back to a group";
             if (*at == '\0')
@@ -42,9 +46,11 @@ static const char *too_much(const char *regex)
                     most = most * 10 + (uint64_t)(*end - '0');
             most = most > least ? most : least;
             repeats *= most > 1 ? most : 1;
-            if (repeats > MAX_REPEATS)
-                return "repeats more than 1000 times";
+        } else if (*at == '+' && !one) { /* regcomp copies what it repeats */
+            repeats *= 2;
         }
+        if (repeats > MAX_REPEATS)
+            return "repeats more than 1000 times";
     }
     return groups > MAX_GROUPS ? "more than 32 groups" : NULL;
 }

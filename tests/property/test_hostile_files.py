@@ -354,6 +354,8 @@ RECIPES = {
     "a pattern of 50,000 groups": override(b"(" * 50000 + b")" * 50000),
     "a pattern that looks back": override(b"(a*)(b*)(c*)(d*)\\\\4\\\\3\\\\2\\\\1"),
     "a pattern of 10^6 repeats": override(b"x{1000000}"),
+    "a pattern of 60 repeats of repeats": override(b"x" + b"+" * 60),
+    "groups of groups that repeat": override(b"(" * 30 + b"x" + b"+)" * 30 + b"+"),
     "a pattern of many repeats": override(b"x{10}y{10}z{0,11}"),
 }  # fmt: skip
 
