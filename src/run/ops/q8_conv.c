@@ -461,17 +461,13 @@ static __attribute__((noinline)) void flip_bytes(uint8_t *bytes, size_t n, uint8
         bytes[i] ^= flip;
 }
 
-/* One row of the copy. */
-static void pad_row(void *arg, size_t index)
+/* Row y of a picture, copied to `row`. */
+static inline void pad_row(const pad_call *call, size_t image, size_t y, uint8_t *row)
 {
-    const pad_call *const call = arg;
     const qn_q8_conv *const s = call->s;
     const qn_window *const w = &s->window;
     const qn_q8_padded *const p = &s->copy;
-    const size_t c = w->c, rows = s->inner.h, image = w->n == 1 ? 0 : index / rows;
-    const size_t y = index - image * rows, block = y / w->sh;
-    uint8_t *const row =
-        call->out + (image * p->blocks + block) * p->block + (y - block * w->sh) * p->pitch;
+    const size_t c = w->c;
     uint8_t *const out = row + p->front;
     const vector zeros = (vector){0} + (uint8_t)(s->zero ^ s->flip);
     fill(row, &zeros, p->front);
@@ -501,6 +497,18 @@ static void pad_row(void *arg, size_t index)
     fill(out + w->w * c, &zeros, p->back);
 }
 
+/* One block of the copy but for tails. */
+static void pad_block(void *arg, size_t index)
+{
+    const pad_call *const call = arg;
+    const qn_q8_padded *const p = &call->s->copy;
+    const size_t image = call->s->window.n == 1 ? 0 : index / p->blocks, sh = call->s->window.sh;
+    const size_t y = (index - image * p->blocks) * sh, left = call->s->inner.h - y;
+    uint8_t *row = call->out + index * p->block;
+    for (size_t i = 0; i < sh && i < left; i++, row += p->pitch)
+        pad_row(call, image, y + i, row);
+}
+
 /* The tails of one row of outputs. */
 static void join_tails(void *arg, size_t index)
 {
@@ -514,13 +522,14 @@ static void join_tails(void *arg, size_t index)
     uint8_t *const to = first + s->copy.tails_at;
     const uint8_t *const a = first + s->tails[0], *const b = first + s->tails[1],
                          *const c = first + s->tails[2];
-    for (size_t i = 0, phase = 0; i < n; i += VECTOR) {
-        const vector *const mask = (const vector *)(const void *)s->masks[phase];
-        const vector x = *(const vector *)(const void *)(a + i) & mask[0];
-        const vector y = *(const vector *)(const void *)(b + i) & mask[1];
-        const vector z = *(const vector *)(const void *)(c + i) & mask[2];
-        *(vector *)(void *)(to + i) = x | y | z;
-        phase = phase + 1 == step ? 0 : phase + 1;
+    for (size_t i = 0; i < n;) {
+        const vector *mask = (const vector *)(const void *)s->masks;
+        for (size_t phase = 0; phase < step && i < n; phase++, i += VECTOR, mask += 3) {
+            const vector x = *(const vector *)(const void *)(a + i) & mask[0];
+            const vector y = *(const vector *)(const void *)(b + i) & mask[1];
+            const vector z = *(const vector *)(const void *)(c + i) & mask[2];
+            *(vector *)(void *)(to + i) = x | y | z;
+        }
     }
 }
 
@@ -539,7 +548,7 @@ void qn__q8_conv_run(const qn_q8_conv *s, const qn_run_env *env, const qn_view *
     if (s->way == QN_Q8_ROWS) {
         uint8_t *const padded = scratch + s->padded_at;
         pad_call pad = {s, x, padded, in->layout == QN_LAYOUT_CHANNELS_LAST};
-        qn__parallel(env->pool, pad_row, &pad, w->n * s->inner.h);
+        qn__parallel(env->pool, pad_block, &pad, w->n * s->copy.blocks);
         if (s->tail > 0)
             qn__parallel(env->pool, join_tails, &pad, w->n * w->oh);
         x = padded + s->copy.front - w->pl * w->c;
