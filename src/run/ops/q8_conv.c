@@ -8,10 +8,10 @@
 
 /* Up to this many channels a row of taps is taken at once, from a padded copy: single taps are
  * short for the GEMM's inner loop. Kernels that pair groups of k pair them within a tap, and find
- * most pairs anyway where there are many. With few channels the input may lie as it likes: it is
- * copied value by value. */
+ * most pairs anyway where there are many, unless a window is one tap. With few channels the input
+ * may lie as it likes: it is copied value by value. */
 enum { ROWS_MAX_CHANNELS = 256, ROWS_MAX_CHANNELS_PAIRS = 64, ANY_LAYOUT_CHANNELS = 8 };
-enum { VECTOR = 16 };
+enum { VECTOR = QN_Q8_TAIL_VECTOR };
 
 /* --- preparing ---------------------------------------------------------------------------------*/
 /* The copy. Where it is too large sizes are of no use, which reserve_scratch tells. */
@@ -60,7 +60,7 @@ static __attribute__((cold)) void spread(qn_q8_conv *s)
     }
 }
 
-static __attribute__((cold)) void choose_way(qn_q8_conv *s, size_t groups)
+static __attribute__((cold)) void take_taps(qn_q8_conv *s, size_t groups)
 {
     const qn_window *const w = &s->window;
     s->inner = *w;
@@ -73,11 +73,17 @@ static __attribute__((cold)) void choose_way(qn_q8_conv *s, size_t groups)
     s->fold = 1;
     s->spread = false;
     s->tail = 0;
-    const size_t most = s->packed.kernel.pairs ? ROWS_MAX_CHANNELS_PAIRS : ROWS_MAX_CHANNELS;
+}
+
+static __attribute__((cold)) void choose_way(qn_q8_conv *s, size_t groups)
+{
+    const qn_window *const w = &s->window;
+    const bool pairs = s->packed.kernel.pairs != NULL;
+    take_taps(s, groups);
     if (s->cin == 1 && s->packed.n == 1 && qn__q8_depthwise_fits(w)) {
         s->way = QN_Q8_DEPTHWISE;
-    } else if (groups == 1 && w->kw > 1 && w->c <= most && w->dw == 1 && w->pl < w->kw &&
-               w->pr < w->kw && w->pt < w->kh * w->dh && w->pb < w->kh * w->dh) {
+    } else if (groups == 1 && w->kw > 1 && w->c <= ROWS_MAX_CHANNELS && w->dw == 1 &&
+               w->pl < w->kw && w->pr < w->kw && w->pt < w->kh * w->dh && w->pb < w->kh * w->dh) {
         s->way = QN_Q8_ROWS;
         const size_t kr = s->packed.kernel.kr, one = qn_round_up(w->kw * w->c, kr);
         const size_t two = qn_round_up((w->kw + w->sw) * w->c, kr);
@@ -96,8 +102,10 @@ static __attribute__((cold)) void choose_way(qn_q8_conv *s, size_t groups)
         s->inner.kw = 1;
         s->inner.pt = s->inner.pl = s->inner.pb = s->inner.pr = 0;
         lay_out(s);
-        if (s->packed.kernel.pairs != NULL && s->fold == 1)
+        if (pairs && s->fold == 1)
             spread(s);
+        if (pairs && !s->spread && w->c > ROWS_MAX_CHANNELS_PAIRS)
+            take_taps(s, groups);
     }
     s->direct = s->way == QN_Q8_TAPS && s->packed.ks == 1 && w->sh == 1 && w->sw == 1 &&
                 w->oh == w->h && w->ow == w->w && w->pt == 0 && w->pl == 0;
@@ -352,10 +360,6 @@ __attribute__((cold)) qn_status qn__q8_conv_prepare(const qn_plan *plan, qn_step
         step->mapped_bytes = out->depthwise.memory == NULL ? out->depthwise.entry.bytes : 0;
         step->kernel_name = step->kernels->q8_dwconv.name;
     } else {
-        step->packed_bytes = out->packed.bytes;
-        step->weights = out->packed.data;
-        step->mapped_bytes = out->packed.own == NULL ? out->packed.bytes : 0;
-        step->kernel_name = out->packed.kernel.name;
         /* What is copied anyway is flipped then. */
         if (out->way == QN_Q8_ROWS) {
             out->flip = out->packed.flip;
@@ -365,6 +369,10 @@ __attribute__((cold)) qn_status qn__q8_conv_prepare(const qn_plan *plan, qn_step
             QN_TRY(set_distances(ctx, out, error));
         if (out->tail > 0)
             make_masks(out);
+        step->packed_bytes = out->packed.bytes;
+        step->weights = out->packed.data;
+        step->mapped_bytes = out->packed.own == NULL ? out->packed.bytes : 0;
+        step->kernel_name = out->packed.kernel.name;
         QN_TRY(make_taps(ctx, out, error));
         if (!reserve_scratch(step, out))
             return qn__step_fail(step, error, QN_LIMIT, "scratch memory is too large");
