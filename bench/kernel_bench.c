@@ -401,6 +401,53 @@ static void bench_kernel_q8_dwconv(const qn_q8_dwconv *kernel)
     }
 }
 
+static void bench_q8_winograd(const qn_q8_winograd *kernel, size_t tiles, size_t c, size_t n)
+{
+    enum { TILES = 24 };
+    const size_t panels = n / QN_WINOGRAD_CHANNELS * qn_q8_winograd_panel_bytes(c);
+    int8_t *const w = (int8_t *)bytes(n * c * 9);
+    float *const scale = floats(n);
+    uint8_t *const in = bytes(TILES * QN_WINOGRAD_IN * c), *const out = bytes(QN_WINOGRAD_OUT * n);
+    void *const packed = aligned_alloc(64, panels);
+    int16_t *const v = aligned_alloc(64, QN_WINOGRAD_IN * 2 * qn_q8_winograd_step(tiles, c));
+    const uint8_t *at[TILES * QN_WINOGRAD_IN];
+    uint8_t *to[TILES * QN_WINOGRAD_OUT];
+    for (size_t i = 0; i < tiles * QN_WINOGRAD_IN; i++)
+        at[i] = in + i * c;
+    for (size_t i = 0; i < tiles * QN_WINOGRAD_OUT; i++)
+        to[i] = out + i % QN_WINOGRAD_OUT * n;
+    const qn_q8_winograd_args args = {.tiles = tiles,
+                                      .channels = c,
+                                      .n = n,
+                                      .in = at,
+                                      .out = to,
+                                      .w = packed,
+                                      .v = v,
+                                      .v_step = qn_q8_winograd_step(tiles, c),
+                                      .format = &bench_out};
+    double best = 1e30;
+    qn__q8_winograd_pack(packed, w, n, c, NULL, 128, scale);
+    const double stop = now() + 0.1;
+    while (now() < stop) {
+        const double start = now();
+        kernel->inputs(&args);
+        kernel->fn(&args);
+        const double seconds = now() - start;
+        best = seconds < best ? seconds : best;
+    }
+    printf("%-28s tiles %4zu channels %4zu columns %4zu %8.2f us %7.1f GMAC/s\n", kernel->name,
+           tiles, c, n, best * 1e6, 1e-9 * (double)(9 * QN_WINOGRAD_OUT * tiles * n * c) / best);
+    free(w), free(scale), free(in), free(out), free(packed), free(v);
+}
+
+static void bench_kernel_q8_winograd(const qn_q8_winograd *kernel)
+{
+    static const size_t shapes[][3] = {
+        {12, 16, 16}, {12, 32, 32}, {12, 64, 64}, {6, 128, 128}, {16, 256, 256}};
+    for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++)
+        bench_q8_winograd(kernel, shapes[i][0], shapes[i][1], shapes[i][2]);
+}
+
 static void bench_binary(const qn_q8_binary *kernel)
 {
     static const size_t counts[] = {4096, 100352, 802816};

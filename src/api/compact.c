@@ -72,7 +72,8 @@ qn_status qn_model_save_compact(const qn_model *model, const char *path,
                "%s: a compact file cannot have the %zu nodes that were set aside, %s the first",
                path, source->n_aside, source->first_aside);
     qn_graph *simplified = NULL, *fixed = NULL;
-    qn_status status = qn__model_runnable(model->graph, &simplified, error);
+    qn_status status =
+        qn__model_runnable(model->graph, QN_REQUANTIZE_DEFAULT, true, &simplified, error);
     if (status == QN_OK)
         status = fix_shapes(simplified, options, &fixed, error);
     if (status == QN_OK)

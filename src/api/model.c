@@ -210,14 +210,19 @@ static bool has_half_scales(const qn_graph *graph)
     return false;
 }
 
-qn_status qn__model_runnable(const qn_graph *graph, qn_graph **out, qn_error *error)
+qn_status qn__model_runnable(const qn_graph *graph, qn_requantize requantize, bool tables,
+                             qn_graph **out, qn_error *error)
 {
     const char *const format = graph->source != NULL ? graph->source->format : "";
     if (strcmp(format, "qnm") == 0 || has_half_scales(graph))
         return qn__graph_clone(graph, out, error);
     qn_graph *made = NULL;
     QN_TRY(simplified(graph, true, strcmp(format, "mnn") == 0, &made, error));
-    const qn_status status = qn__signed_bytes_to_unsigned(made, error);
+    qn_status status = qn__signed_bytes_to_unsigned(made, error);
+    if (status == QN_OK && tables)
+        status = qn__bytes_to_tables(
+            made, requantize != QN_REQUANTIZE_DEFAULT ? requantize : graph->requantize,
+            qn__graph_resolve, error);
     if (status != QN_OK) {
         qn__graph_destroy(made);
         return status;

@@ -52,8 +52,9 @@ static qn_status session_init(qn_session *s, const qn_model *model,
                               const qn_session_options *options, qn_error *error)
 {
     const qn_context *ctx = s->ctx;
-    QN_TRY(options->simplify ? qn__model_runnable(model->graph, &s->graph, error)
-                             : qn__graph_clone(model->graph, &s->graph, error));
+    QN_TRY(options->simplify
+               ? qn__model_runnable(model->graph, options->requantize, true, &s->graph, error)
+               : qn__graph_clone(model->graph, &s->graph, error));
     s->dims = qn__calloc(ctx, s->graph->n_inputs, sizeof(*s->dims));
     s->outputs = qn__calloc(ctx, s->graph->n_outputs, sizeof(*s->outputs));
     s->counts = qn__calloc(ctx, s->graph->n_outputs, sizeof(*s->counts));

@@ -203,8 +203,9 @@ bool qn__graph_retire_blob(qn_graph *graph, qn_blob *blob);
 enum {
     QN_OPF_SHAPE = 1u << 0, /* cheap integer/shape arithmetic: fold whenever inputs are known */
     QN_OPF_SAME_VALUES =
-        1u << 1,             /* moves or selects values without changing them: reshape, maxpool */
-    QN_OPF_SEVERAL = 1u << 2 /* may have more than one output */
+        1u << 1,              /* moves or selects values without changing them: reshape, maxpool */
+    QN_OPF_SEVERAL = 1u << 2, /* may have more than one output */
+    QN_OPF_BY_ELEMENT = 1u << 3 /* an element of the output is made of one of each input */
 };
 const char *qn__op_name(qn_op op);   /* never NULL */
 const char *qn__op_domain(qn_op op); /* "" = ai.onnx */

@@ -12,6 +12,11 @@ qn_status qn__infer_pad(qn_infer *in, qn_error *error)
     const int64_t *pads, *axes;
     size_t n_pads, n_axes;
     bool known, axes_known;
+    const qn_tensor *value = qn_infer_in(in, 2);
+    size_t count = 1;
+    if (value != NULL)
+        qn__tensor_count(value, &count);
+    QN_INFER_CHECK(in, error, count == 1, "pads with %zu values", count);
     qn__infer_dtype_like(in, 0, x);
     QN_TRY(qn__infer_list(in, "pads", 1, &pads, &n_pads, &known, error));
     QN_TRY(qn__infer_list(in, "axes", 3, &axes, &n_axes, &axes_known, error));

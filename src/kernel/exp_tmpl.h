@@ -1,5 +1,6 @@
 /* Exponentials as in vmath.h, operation by operation, over vectors of the compiler, included once
- * per instruction set: EXP is the function's name, VBYTES a vector's size. */
+ * per instruction set: EXP is the function's name, VBYTES a vector's size. BOUNDED(x, lo, hi) is x
+ * between both, or NaN, where there is an instruction for it. */
 #include "kernel/kernel.h"
 
 #include <string.h>
@@ -8,6 +9,7 @@ enum { LANES = VBYTES / 4 };
 
 typedef float F __attribute__((vector_size(VBYTES), aligned(4), may_alias));
 typedef int32_t I __attribute__((vector_size(VBYTES)));
+typedef uint32_t U __attribute__((vector_size(VBYTES)));
 
 /* b where the mask is set, else a. */
 static inline __attribute__((always_inline)) F choose(F a, F b, I mask)
@@ -15,13 +17,18 @@ static inline __attribute__((always_inline)) F choose(F a, F b, I mask)
     return (F)(((I)a & ~mask) | ((I)b & mask));
 }
 
+/* 2^n in two factors of whole exponents, from the low bits of n + 2^23 + 2^22, where n stands below
+ * bits that the shifts lose. */
 static inline __attribute__((always_inline)) F exp_of(F x)
 {
-    const F zero = {0};
+    const F zero = {0}, magic = zero + 12582912.0f;
+#ifdef BOUNDED
+    const F c = BOUNDED(x, zero - 104.0f, zero + 89.0f);
+#else
     F c = choose(x, zero - 104.0f, x < -104.0f);
     c = choose(c, zero + 89.0f, c > 89.0f);
-    const F number = choose(zero, c, c == c);
-    const F n = (number * 1.44269504f + 12582912.0f) - 12582912.0f;
+#endif
+    const F moved = c * 1.44269504f + magic, n = moved - magic;
     const F r = (c - n * 0.693359375f) + n * 2.12194440e-4f;
     F p = zero + 1.9875691500e-4f;
     p = p * r + 1.3981999507e-3f;
@@ -30,8 +37,9 @@ static inline __attribute__((always_inline)) F exp_of(F x)
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
     p = p * (r * r) + r + 1.0f;
-    const I whole = __builtin_convertvector(n, I), half = whole >> 1;
-    return p * (F)((half + 127) << 23) * (F)((whole - half + 127) << 23);
+    const U whole = (U)moved, one = (U){0} + (127u << 23);
+    const U a = (whole >> 1 << 23) + one, b = (whole << 31 >> 8) + a;
+    return p * (F)a * (F)b;
 }
 
 void EXP(const float *in, float *out, size_t n)

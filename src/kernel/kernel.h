@@ -17,6 +17,7 @@
 #include "kernel/q8_loops.h"
 #include "kernel/q8_maxpool.h"
 #include "kernel/q8_peak.h"
+#include "kernel/q8_winograd.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -368,6 +369,8 @@ enum {
 };
 /* Of the form that kernels for AVX2 read, on any machine. */
 __typeof__(*(qn_q8_pairs_fn)0) qn__q8_pairs_scalar, qn__q8_pairs_avx2;
+__typeof__(*(qn_q8_winograd_fn)0) qn__q8_winograd_inputs_scalar, qn__q8_winograd_inputs_avx2,
+    qn__q8_winograd_inputs_avxvnni;
 void qn__f32_ints_expand_avx2(const qn_f32_ints_args *args, float *out);
 #define QN_KERNEL(slot, isa, function, ...) __typeof__(*((qn_kernels *)0)->slot.fn) function;
 #include "kernel/kernels.def"

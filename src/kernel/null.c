@@ -44,6 +44,7 @@ NULL_OF(q8_avgpool, qn_q8_avgpool_args)
 NULL_OF(q8_quantize, qn_q8_quantize_args)
 NULL_OF(q8_dequantize, qn_q8_dequantize_args)
 NULL_OF(q8_fixed, qn_q8_fixed_args)
+NULL_OF(q8_winograd, qn_q8_winograd_args)
 
 void qn__kernels_null(qn_kernels *kernels)
 {
@@ -66,4 +67,5 @@ void qn__kernels_null(qn_kernels *kernels)
     kernels->q8_dequantize.fn = q8_dequantize;
     kernels->q8_table.fn = q8_table;
     kernels->q8_fixed.fn = q8_fixed;
+    kernels->q8_winograd.fn = kernels->q8_winograd.inputs = q8_winograd;
 }

@@ -17,7 +17,9 @@ typedef struct qn_q8_table {
 
 /* dst[i * channels + c] = low byte of round_half_even(src[c * plane + i] / scale limited to lo..hi)
  * + zero, i < n, c < channels. The quotient is rounded once; NaN becomes lo. lo and hi are integers
- * of at most 2^10 in magnitude. With one channel nothing moves; with more, planes become pixels. */
+ * of at most 2^10 in magnitude. With one channel nothing moves; with more, planes become pixels.
+ * factor, unless 0: round_half_even(fma(x, factor, x * rest)), both operations rounded once, is the
+ * same number for every x up to the upper bound. */
 typedef struct qn_q8_quantize_args {
     size_t n, channels;
     const float *src;
@@ -25,7 +27,10 @@ typedef struct qn_q8_quantize_args {
     uint8_t *dst;
     float scale, lo, hi;
     int32_t zero;
+    float factor, rest;
 } qn_q8_quantize_args;
+/* Finds factor and rest for scale, lo and hi: 0 where there are none. It takes about 10 us. */
+void qn__q8_quantize_factors(qn_q8_quantize_args *args);
 typedef void (*qn_q8_quantize_fn)(const qn_q8_quantize_args *args);
 typedef struct qn_q8_quantize {
     qn_q8_quantize_fn fn;

@@ -1,9 +1,9 @@
 /* Loops between floats and bytes, and means of bytes, in pieces of fixed length that compilers
  * vectorize for the flags of the including file. It defines QUANTIZE, DEQUANTIZE and AVGPOOL (the
- * functions), VBYTES (bytes of a register, 0: no vector types) and, where four multiply-adds take
- * less time than a division, or are of other units, FMA(x, y, z) and DIVIDED (how many of a block
- * of 64 are divided nevertheless), and where there are registers of 32 bytes SHUFFLE(p, order) (32
- * bytes at p, each half by 16 numbers), OR3(a, b, c) and STORE_HALVES(p, q, v). */
+ * functions) and VBYTES (bytes of a register, 0: no vector types), may have quantize_part and
+ * then defines QUANTIZES(args) (whether it is right for these), and where there are registers of 32
+ * bytes SHUFFLE(p, order) (32 bytes at p, each half by 16 numbers), OR3(a, b, c) and
+ * STORE_HALVES(p, q, v). */
 #include "kernel/kernel.h"
 #include "kernel/q8_round.h"
 
@@ -12,47 +12,18 @@
 enum { BLOCK = 64, PIXELS = 512 };
 
 /* --- floats to bytes ---------------------------------------------------------------------------*/
-/* With the rounded reciprocal a first correction gives a neighbour of the quotient and the second
- * one the rounded quotient (Markstein), as long as nothing overflows or vanishes: with other scales
- * the reference does it. */
-typedef struct divisor {
-    float scale, reciprocal;
-    float least, most; /* of the dividend: the rounded quotient is within lo to hi */
-    float lo, hi;
-    int32_t zero;
-} divisor;
-
-static inline __attribute__((always_inline)) void quantize_block(const divisor d, const float *src,
-                                                                 uint8_t *restrict dst)
+#ifndef QUANTIZES
+static inline __attribute__((always_inline)) void
+quantize_block(const qn_q8_quantize_args *args, const float *src, uint8_t *restrict dst)
 {
-#ifdef FMA
-#if DIVIDED
-    for (size_t i = 0; i < DIVIDED; i++) {
-        float x = src[i];
-        x = x > d.least ? x : d.least;
-        x = x < d.most ? x : d.most;
-        dst[i] = qn_rounded_byte(x / d.scale, d.zero);
-    }
-#endif
-    for (size_t i = DIVIDED; i < BLOCK; i++) {
-        float x = src[i];
-        x = x > d.least ? x : d.least;
-        x = x < d.most ? x : d.most;
-        float v = x * d.reciprocal;
-        v = FMA(FMA(-v, d.scale, x), d.reciprocal, v);
-        v = FMA(FMA(-v, d.scale, x), d.reciprocal, v);
-        dst[i] = qn_rounded_byte(v, d.zero);
-    }
-#else
+    const float scale = args->scale, lo = args->lo, hi = args->hi;
+    const int32_t zero = args->zero;
     for (size_t i = 0; i < BLOCK; i++)
-        dst[i] = qn_round_byte(src[i] / d.scale, d.lo, d.hi, d.zero);
-#endif
+        dst[i] = qn_round_byte(src[i] / scale, lo, hi, zero);
 }
 
 static void quantize_part(const qn_q8_quantize_args *args, const float *src, uint8_t *dst, size_t n)
 {
-    const float scale = args->scale, lo = args->lo, hi = args->hi;
-    const divisor d = {scale, 1.0f / scale, lo * scale, hi * scale, lo, hi, args->zero};
     float rest[BLOCK];
     uint8_t out[BLOCK];
     for (size_t i = 0; i < n; i += BLOCK) {
@@ -61,11 +32,12 @@ static void quantize_part(const qn_q8_quantize_args *args, const float *src, uin
             memset(rest, 0, sizeof(rest));
             memcpy(rest, src + i, (n - i) * sizeof(float));
         }
-        quantize_block(d, whole ? src + i : rest, whole ? dst + i : out);
+        quantize_block(args, whole ? src + i : rest, whole ? dst + i : out);
         if (!whole)
             memcpy(dst + i, out, n - i);
     }
 }
+#endif
 
 #ifdef SHUFFLE
 /* Byte i of 16 pixels of three channels is of pixel i / 3: where it lies in its plane, other
@@ -114,14 +86,13 @@ static inline void merge_planes(const uint8_t *r8, const uint8_t *g8, const uint
 #if VBYTES > 0
 static void merge_3(const uint8_t *planes, uint8_t *dst, size_t n)
 {
-    size_t i = 0;
-    for (; i + MERGED <= n; i += MERGED)
-        merge_planes(planes + i, planes + PIXELS + i, planes + 2 * PIXELS + i, dst + 3 * i);
-    if (i == n)
-        return;
     uint8_t rest[3 * MERGED];
-    merge_planes(planes + i, planes + PIXELS + i, planes + 2 * PIXELS + i, rest);
-    memcpy(dst + 3 * i, rest, 3 * (n - i));
+    for (size_t i = 0; i < n; i += MERGED, planes += MERGED) {
+        const bool whole = n - i >= MERGED;
+        merge_planes(planes, planes + PIXELS, planes + 2 * PIXELS, whole ? dst + 3 * i : rest);
+        if (!whole)
+            memcpy(dst + 3 * i, rest, 3 * (n - i));
+    }
 }
 #endif
 
@@ -129,8 +100,8 @@ void QUANTIZE(const qn_q8_quantize_args *args)
 {
     const size_t channels = args->channels;
     uint8_t planes[3 * PIXELS];
-#ifdef FMA
-    if (!(args->scale > 0x1p-80f && args->scale < 0x1p80f)) {
+#ifdef QUANTIZES
+    if (!QUANTIZES(args)) {
         qn__q8_quantize_scalar(args);
         return;
     }
@@ -171,87 +142,101 @@ dequantize_block(const qn_q8_dequantize_args *args, const uint8_t *src, float *r
 
 void DEQUANTIZE(const qn_q8_dequantize_args *args)
 {
-    size_t i = 0;
-    for (; i + BLOCK <= args->n; i += BLOCK)
-        dequantize_block(args, args->src + i, args->dst + i);
-    if (i == args->n)
-        return;
     uint8_t rest[BLOCK] = {0};
     float out[BLOCK];
-    memcpy(rest, args->src + i, args->n - i);
-    dequantize_block(args, rest, out);
-    memcpy(args->dst + i, out, (args->n - i) * sizeof(float));
+    for (size_t i = 0; i < args->n; i += BLOCK) {
+        const bool whole = args->n - i >= BLOCK;
+        if (!whole)
+            memcpy(rest, args->src + i, args->n - i);
+        dequantize_block(args, whole ? args->src + i : rest, whole ? args->dst + i : out);
+        if (!whole)
+            memcpy(args->dst + i, out, (args->n - i) * sizeof(float));
+    }
 }
 
 /* --- means -------------------------------------------------------------------------------------*/
-static inline __attribute__((always_inline)) void
-finish_block(const qn_q8_avgpool_args *args, const uint32_t *sums, uint8_t *restrict out)
-{
-    const float factor = args->factor, count = args->count, scale = args->scale;
-    const uint32_t offset = (uint32_t)args->offset;
-    if (args->divides) {
-        for (size_t i = 0; i < BLOCK; i++)
-            out[i] = qn_round_byte((float)(int32_t)(sums[i] - offset) * factor / count / scale,
-                                   args->lo, args->hi, args->zero);
-        return;
-    }
-    for (size_t i = 0; i < BLOCK; i++)
-        out[i] = qn_round_byte((float)(int32_t)(sums[i] - offset) * factor, args->lo, args->hi,
-                               args->zero);
-}
-
 #if VBYTES > 0
-/* As many bytes as sums of 16 bits fit a register, half of it, and eight. */
-typedef uint8_t wide __attribute__((vector_size(VBYTES / 2), aligned(1), may_alias));
-typedef uint16_t wide_sum __attribute__((vector_size(VBYTES)));
-typedef uint8_t narrow __attribute__((vector_size(VBYTES / 4), aligned(1), may_alias));
-typedef uint16_t narrow_sum __attribute__((vector_size(VBYTES / 2)));
-typedef uint8_t least __attribute__((vector_size(8), aligned(1), may_alias));
-typedef uint16_t least_sum __attribute__((vector_size(16)));
-
-/* Sums of channels from c on, of n; 16 bits hold 257 taps. */
-#define CHANNELS(V)                                                                                \
-    for (; c + sizeof(V) <= n; c += sizeof(V)) {                                                   \
-        const V flip = (V){0} + args->flip;                                                        \
-        uint16_t part[sizeof(V)];                                                                  \
-        V##_sum sum = {0};                                                                         \
-        size_t taps = 0;                                                                           \
-        for (size_t i = 0; i < args->rows; i++) {                                                  \
-            const uint8_t *at = in + i * args->row + c;                                            \
-            for (size_t j = 0; j < args->cols; j++, at += args->col) {                             \
-                sum += __builtin_convertvector(*(const V *)at ^ flip, V##_sum);                    \
-                if (++taps % 256 == 0) {                                                           \
-                    memcpy(part, &sum, sizeof(sum));                                               \
-                    for (size_t k = 0; k < sizeof(V); k++)                                         \
-                        sums[c + k] += part[k];                                                    \
-                    sum = (V##_sum){0};                                                            \
+/* Bytes of a vector V as halves of words: even ones and odd ones have sums of their own, 257 taps
+ * of which fit. V_words are four channels in a lane, from which results come as they lie in memory.
+ * The last vector overlaps the one before; false: there are fewer channels than a vector has. */
+#define MEANS(V, bytes)                                                                            \
+    typedef uint16_t V##_halves __attribute__((vector_size(bytes)));                               \
+    typedef uint32_t V##_words __attribute__((vector_size(bytes)));                                \
+    typedef int32_t V##_ints __attribute__((vector_size(bytes)));                                  \
+    typedef float V##_floats __attribute__((vector_size(bytes)));                                  \
+    typedef V##_halves V __attribute__((aligned(1), may_alias));                                   \
+    static inline __attribute__((always_inline))                                                   \
+    V##_floats V##_choose(V##_floats a, V##_floats b, V##_ints mask)                               \
+    {                                                                                              \
+        return (V##_floats)(((V##_ints)a & ~mask) | ((V##_ints)b & mask));                         \
+    }                                                                                              \
+    static bool V##_means(const qn_q8_avgpool_args *args)                                          \
+    {                                                                                              \
+        const size_t least = (bytes), channels = args->channels;                                   \
+        const V##_halves flip = (V##_halves){0} + (uint16_t)(args->flip * 0x101);                  \
+        const V##_floats lo = (V##_floats){0} + args->lo, hi = (V##_floats){0} + args->hi;         \
+        for (size_t c0 = 0; c0 < channels && channels >= least; c0 += least) {                     \
+            const size_t c = c0 < channels - least ? c0 : channels - least;                        \
+            V##_words sums[4] = {{0}}, out = {0};                                                  \
+            for (size_t i = 0, j = 0; i < args->rows && args->cols > 0;) {                         \
+                V##_halves even = {0}, odd = {0};                                                  \
+                for (size_t room = 256, run; room > 0 && i < args->rows; room -= run) {            \
+                    const uint8_t *at = args->in + i * args->row + j * args->col + c;              \
+                    run = args->cols - j < room ? args->cols - j : room;                           \
+                    for (size_t t = 0; t < run; t++, at += args->col) {                            \
+                        const V##_halves v = *(const V *)at ^ flip;                                \
+                        even += v & 255;                                                           \
+                        odd += v >> 8;                                                             \
+                    }                                                                              \
+                    j += run;                                                                      \
+                    i += j == args->cols;                                                          \
+                    j = j == args->cols ? 0 : j;                                                   \
                 }                                                                                  \
+                sums[0] += (V##_words)even & 65535;                                                \
+                sums[1] += (V##_words)odd & 65535;                                                 \
+                sums[2] += (V##_words)even >> 16;                                                  \
+                sums[3] += (V##_words)odd >> 16;                                                   \
             }                                                                                      \
+            for (uint32_t k = 0; k < 4; k++) {                                                     \
+                const V##_ints sum = (V##_ints)(sums[k] - (uint32_t)args->offset);                 \
+                V##_floats v = __builtin_convertvector(sum, V##_floats) * args->factor;            \
+                if (args->divides)                                                                 \
+                    v = v / args->count / args->scale;                                             \
+                v = V##_choose(lo, v, v > lo);                                                     \
+                v = V##_choose(hi, v, v < hi);                                                     \
+                const V##_words bits = (V##_words)(v + 12582912.0f);                               \
+                out |= ((bits + (uint32_t)args->zero) & 255) << 8 * k;                             \
+            }                                                                                      \
+            *(V *)(args->out + c) = (V)out;                                                        \
         }                                                                                          \
-        memcpy(part, &sum, sizeof(sum));                                                           \
-        for (size_t k = 0; k < sizeof(V); k++)                                                     \
-            sums[c + k] += part[k];                                                                \
+        return channels >= least;                                                                  \
     }
+MEANS(all_lanes, VBYTES)
+#if VBYTES > 16
+MEANS(few_lanes, 16)
 #endif
 
 void AVGPOOL(const qn_q8_avgpool_args *args)
 {
-    for (size_t c0 = 0; c0 < args->channels; c0 += BLOCK) {
-        const size_t n = args->channels - c0 < BLOCK ? args->channels - c0 : BLOCK;
-        const uint8_t *const in = args->in + c0;
-        uint32_t sums[BLOCK] = {0};
-        uint8_t out[BLOCK];
-        size_t c = 0;
-#if VBYTES > 0
-        CHANNELS(wide)
-        CHANNELS(narrow)
-        CHANNELS(least)
+    bool done = all_lanes_means(args);
+#if VBYTES > 16
+    done = done || few_lanes_means(args);
 #endif
-        for (; c < n; c++)
-            for (size_t i = 0; i < args->rows; i++)
-                for (size_t j = 0; j < args->cols; j++)
-                    sums[c] += (uint8_t)(in[i * args->row + j * args->col + c] ^ args->flip);
-        finish_block(args, sums, out);
-        memcpy(args->out + c0, out, n);
+    if (!done)
+        qn__q8_avgpool_scalar(args);
+}
+#else
+void AVGPOOL(const qn_q8_avgpool_args *args)
+{
+    for (size_t c = 0; c < args->channels; c++) {
+        uint32_t sum = 0;
+        for (size_t i = 0; i < args->rows; i++)
+            for (size_t j = 0; j < args->cols; j++)
+                sum += (uint8_t)(args->in[i * args->row + j * args->col + c] ^ args->flip);
+        float v = (float)(int32_t)(sum - (uint32_t)args->offset) * args->factor;
+        if (args->divides)
+            v = v / args->count / args->scale;
+        args->out[c] = qn_round_byte(v, args->lo, args->hi, args->zero);
     }
 }
+#endif

@@ -1,5 +1,5 @@
-/* Removes nodes that hand their first input on unchanged. A graph output keeps its name: then the
- * input's producer writes it. */
+/* Removes nodes that hand on what there is already: their first input, or a part of a Concat that
+ * is sliced off again. A graph output keeps its name: then the producer of what it is writes it. */
 #include "pass/pass.h"
 
 #include "core/context.h"
@@ -32,20 +32,26 @@ static bool dropout_is_identity(qn_graph *graph, const qn_node *node, const qn_u
     return training != NULL && count == 1 && training[0] == 0;
 }
 
-/* All values of attribute `name`, or of constant input `index`, equal `wanted`. Neither there:
- * `absent`. */
+/* Values of attribute `name`, or of constant input `index`; NULL: not constant. False: neither is
+ * there. */
+static bool int_param(qn_graph *graph, const qn_node *node, const char *name, uint32_t index,
+                      const int64_t **values, size_t *count)
+{
+    const qn_tensor *tensor = index < node->n_inputs ? node->inputs[index] : NULL;
+    const bool attr = qn__node_attr(node, name) != NULL;
+    *values = attr             ? qn__attr_ints(node, name, count)
+              : tensor != NULL ? qn__tensor_ints(graph, tensor, count)
+                               : NULL;
+    return attr || tensor != NULL;
+}
+
+/* All values of int_param are `wanted`. Neither there: `absent`. */
 static bool all_equal(qn_graph *graph, const qn_node *node, const char *name, uint32_t index,
                       int64_t wanted, bool absent)
 {
-    const qn_attr *attr = qn__node_attr(node, name);
-    const qn_tensor *tensor = index < node->n_inputs ? node->inputs[index] : NULL;
     const int64_t *values;
     size_t count;
-    if (attr != NULL)
-        values = qn__attr_ints(node, name, &count);
-    else if (tensor != NULL)
-        values = qn__tensor_ints(graph, tensor, &count);
-    else
+    if (!int_param(graph, node, name, index, &values, &count))
         return absent;
     for (size_t i = 0; values != NULL && i < count; i++)
         if (values[i] != wanted)
@@ -101,6 +107,50 @@ static bool is_no_op(qn_graph *graph, const qn_node *node, const qn_uses *uses)
     }
 }
 
+/* The only value of int_param, within -dim to dim, from the front. False: there is not one. */
+static bool one_position(qn_graph *graph, const qn_node *node, const char *name, uint32_t index,
+                         int64_t dim, int64_t *out)
+{
+    const int64_t *values;
+    size_t count;
+    if (!int_param(graph, node, name, index, &values, &count) || values == NULL || count != 1)
+        return false;
+    const int64_t at = values[0] < -dim ? -dim : values[0] > dim ? dim : values[0];
+    *out = at < 0 ? at + dim : at;
+    return true;
+}
+
+/* Detectors put coordinates together and take them apart again. */
+static qn_tensor *sliced_part(qn_graph *graph, const qn_node *node)
+{
+    const qn_tensor *x = node->n_inputs > 0 ? node->inputs[0] : NULL;
+    const qn_node *concat = x != NULL ? x->producer : NULL;
+    int64_t axis, start, end, at = 0;
+    if (node->op != QN_OP_SLICE || node->act != QN_ACT_NONE || node->n_outputs == 0 ||
+        node->outputs[0] == NULL || concat == NULL || concat->op != QN_OP_CONCAT ||
+        concat->act != QN_ACT_NONE || !x->has_shape ||
+        !one_position(graph, node, "axes", 3, (int64_t)x->rank, &axis) ||
+        axis >= (int64_t)x->rank || x->dims[axis].kind != QN_DIM_CONST ||
+        !all_equal(graph, node, "steps", 4, 1, true))
+        return NULL;
+    const int64_t dim = x->dims[axis].value, joined = qn__attr_int(concat, "axis", 0);
+    if ((joined < 0 ? joined + (int64_t)x->rank : joined) != axis ||
+        !one_position(graph, node, "starts", 1, dim, &start) ||
+        !one_position(graph, node, "ends", 2, dim, &end))
+        return NULL;
+    for (uint32_t i = 0; i < concat->n_inputs && at <= start; i++) {
+        qn_tensor *const part = concat->inputs[i];
+        if (part == NULL || !part->has_shape || part->rank != x->rank ||
+            part->dims[axis].kind != QN_DIM_CONST)
+            return NULL;
+        const int64_t size = part->dims[axis].value;
+        if (at == start && size == end - start && size > 0 && same_type(part, node->outputs[0]))
+            return part;
+        at += size;
+    }
+    return NULL;
+}
+
 typedef struct remover {
     qn_graph *graph;
     qn_uses uses;
@@ -117,9 +167,11 @@ static qn_tensor *resolved(const remover *r, qn_tensor *tensor)
     return tensor;
 }
 
-static void bypass(remover *r, qn_node *node)
+/* The output of `node` is x. */
+static void bypass(remover *r, qn_node *node, qn_tensor *x)
 {
-    qn_tensor *x = resolved(r, node->inputs[0]), *y = node->outputs[0];
+    qn_tensor *y = node->outputs[0];
+    x = resolved(r, x);
     if (!r->uses.is_output[y->id]) {
         r->forward[y->id] = x;
         r->remove[node->id] = 1;
@@ -138,7 +190,6 @@ static void bypass(remover *r, qn_node *node)
 
 qn_status qn__pass_no_ops(qn_graph *graph, const qn_pass_options *options, qn_error *error)
 {
-    (void)options;
     remover r = {.graph = graph};
     qn_status status = QN_OK;
     QN_TRY(qn__uses_build(graph, &r.uses, error));
@@ -152,14 +203,17 @@ qn_status qn__pass_no_ops(qn_graph *graph, const qn_pass_options *options, qn_er
         qn_node *node = graph->nodes[i];
         for (uint32_t k = 0; k < node->n_inputs; k++)
             node->inputs[k] = resolved(&r, node->inputs[k]);
-        if (is_no_op(graph, node, &r.uses))
-            bypass(&r, node);
+        qn_tensor *const same =
+            is_no_op(graph, node, &r.uses) ? node->inputs[0] : sliced_part(graph, node);
+        if (same != NULL)
+            bypass(&r, node, same);
     }
     /* Readers that stood before a tensor got an output's name. */
     for (size_t i = 0; i < graph->n_nodes; i++)
         for (uint32_t k = 0; k < graph->nodes[i]->n_inputs; k++)
             graph->nodes[i]->inputs[k] = resolved(&r, graph->nodes[i]->inputs[k]);
     qn__graph_remove_marked(graph, r.remove);
+    status = qn__pass_dead_code(graph, options, error); /* Concats all of which was taken off */
 done:
     qn__uses_free(&r.uses);
     qn__free(graph->ctx, r.forward);

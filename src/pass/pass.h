@@ -39,6 +39,14 @@ qn_status qn__whole_numbers_to_bytes(qn_graph *graph, qn_error *error);
  * graph stay. Not one of the list, for the same reason. */
 qn_status qn__signed_bytes_to_unsigned(qn_graph *graph, qn_error *error);
 
+/* Nodes that make bytes of bytes, each of one, become tables. They are computed by `resolve`
+ * (qn_pass_options), sums requantized as the graph will be when it runs. Not one of the list, for
+ * the same reason. */
+qn_status qn__bytes_to_tables(qn_graph *graph, qn_requantize requantize,
+                              qn_status (*resolve)(qn_graph *graph, size_t max_bytes,
+                                                   qn_error *error),
+                              qn_error *error);
+
 /* --- shared by passes -------------------------------------------------------------------------*/
 /* Node that makes `tensor` when its value has no other reader and is no graph output; else NULL. */
 qn_node *qn__pass_sole_producer(const qn_uses *uses, const qn_tensor *tensor);

@@ -18,8 +18,11 @@ qn_status qn__model_create(const qn_context *ctx, qn_graph *graph, const char *p
                            uint64_t file_bytes, qn_model **out, qn_error *error);
 /* Clone of graph after all simplifying passes. */
 qn_status qn__model_simplified(const qn_graph *graph, qn_graph **out, qn_error *error);
-/* What a session runs: the same, or a plain clone where the file was written that way (.qnm). */
-qn_status qn__model_runnable(const qn_graph *graph, qn_graph **out, qn_error *error);
+/* What a session runs: the same with bytes as kernels want them, or a plain clone where the file
+ * was written that way (.qnm). requantize: of the session, DEFAULT as the graph says; tables:
+ * chains of nodes may become one, what lies between them is not looked at. */
+qn_status qn__model_runnable(const qn_graph *graph, qn_requantize requantize, bool tables,
+                             qn_graph **out, qn_error *error);
 /* Dims of every input: given (NULL: none are), or the graph's with `batch` for a symbolic first
  * one. INVALID_ARGUMENT naming the input where one stays open. */
 qn_status qn__model_input_dims(const qn_graph *graph, const int64_t (*given)[QN_MAX_RANK],

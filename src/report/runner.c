@@ -10,8 +10,9 @@ qn_status qn__runner_create(const qn_model *model, const qn_dataset *dataset, bo
     const qn_context *ctx = model->ctx;
     qn_status status = QN_OK;
     *out = (qn_runner){.ctx = ctx};
-    QN_TRY_GOTO(simplify ? qn__model_runnable(model->graph, &out->graph, error)
-                         : qn__graph_clone(model->graph, &out->graph, error));
+    QN_TRY_GOTO(simplify
+                    ? qn__model_runnable(model->graph, requantize, !keep_all, &out->graph, error)
+                    : qn__graph_clone(model->graph, &out->graph, error));
     qn_plan_options options;
     qn__plan_options_init(&options, ctx);
     options.keep_all = keep_all;

@@ -11,7 +11,8 @@
 static inline __attribute__((always_inline)) bool left_out(const char *slot, const char *isa)
 {
     if (strcmp(slot, "q8_peak") == 0 || strcmp(slot, "f32_round") == 0 ||
-        strcmp(slot, "f32_sums") == 0 || strncmp(slot, "u8_", 3) == 0)
+        strcmp(slot, "f32_sums") == 0 || strcmp(slot, "q8_winograd") == 0 ||
+        strncmp(slot, "u8_", 3) == 0)
         return true;
     if (strcmp(slot, "f32_ints") == 0 && strcmp(isa, "scalar") == 0) /* never called */
         return true;

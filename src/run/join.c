@@ -3,15 +3,22 @@
 #include "run/nd.h"
 #include "run/plan.h"
 
-/* Written by one step, read by no other than this one, and its memory is nobody else's. */
-static bool is_simple(const qn_plan *plan, uint32_t part, const uint32_t *uses)
+uint32_t qn__plan_root(qn_plan *plan, uint32_t value)
 {
-    if (uses[part] != 1)
-        return false;
-    for (size_t v = 0; v < plan->n_values; v++)
-        if (v != part && plan->values[v].root == part)
-            return false;
-    return true;
+    qn_value *const values = plan->values;
+    size_t at = 0;
+    uint32_t root = value;
+    for (; values[root].root != root; root = values[root].root)
+        at += values[root].at;
+    while (value != root) { /* whoever comes by again has one step to go */
+        qn_value *const v = &values[value];
+        const size_t rest = at - v->at;
+        value = v->root;
+        v->root = root;
+        v->at = at;
+        at = rest;
+    }
+    return root;
 }
 
 static bool producer_strides(const qn_plan *plan, uint32_t part)
@@ -23,15 +30,11 @@ static bool producer_strides(const qn_plan *plan, uint32_t part)
 /* The memory of `root` becomes that at `at` in the memory of `whole`. */
 static void move_into(qn_plan *plan, uint32_t root, uint32_t whole, size_t at)
 {
-    qn_value *const to = &plan->values[whole];
-    const uint32_t first = plan->values[root].first;
-    to->first = first < to->first ? first : to->first;
-    for (size_t v = 0; v < plan->n_values; v++) {
-        if (plan->values[v].root != root)
-            continue;
-        plan->values[v].root = whole;
-        plan->values[v].at += at;
-    }
+    qn_value *const to = &plan->values[whole], *const from = &plan->values[root];
+    to->first = from->first < to->first ? from->first : to->first;
+    to->shares = true;
+    from->root = whole;
+    from->at = at;
 }
 
 void qn__plan_join(qn_plan *plan, qn_plan_step *step, uint32_t now, const uint32_t *uses)
@@ -46,7 +49,7 @@ void qn__plan_join(qn_plan *plan, qn_plan_step *step, uint32_t now, const uint32
     const qn_axis_view v = qn__axis_view(view->rank, view->dims, view->layout, step->op.join_axis);
     for (uint32_t i = 0; i < step->n_in; i++) {
         qn_value *const part = &plan->values[step->in[i]];
-        const uint32_t root = part->root;
+        const uint32_t root = qn__plan_root(plan, step->in[i]);
         const qn_value *const memory = &plan->values[root];
         const size_t bytes = part->view.count * (bits / 8);
         /* Inputs of the graph, which begin at 0, are the caller's. */
@@ -54,8 +57,9 @@ void qn__plan_join(qn_plan *plan, qn_plan_step *step, uint32_t now, const uint32
                     memory->first > 0 && memory->last == now && memory->bytes == bytes &&
                     part->bytes == bytes;
         if (fits && v.outer > 1) {
+            /* Written by one step, read by no other than this one, in memory of its own. */
             fits = v.inner == 1 && view->layout == QN_LAYOUT_CHANNELS_LAST && root == step->in[i] &&
-                   is_simple(plan, root, uses) && producer_strides(plan, root);
+                   uses[root] == 1 && !memory->shares && producer_strides(plan, root);
             if (fits)
                 part->view.pitch = v.axis;
         }

@@ -303,19 +303,19 @@ static void find_last_uses(const qn_plan *plan, uint32_t *last, uint32_t *uses)
 }
 
 /* Another input in the same memory (not the very same value) would be overwritten while read. */
-static bool sole_reader_of_root(const qn_plan *plan, const qn_plan_step *step, uint32_t value)
+static bool sole_reader_of_root(qn_plan *plan, const qn_plan_step *step, uint32_t value)
 {
     for (uint32_t i = 0; i < step->n_in; i++)
         if (step->in[i] != QN_NO_VALUE && step->in[i] != value &&
-            plan->values[step->in[i]].root == plan->values[value].root)
+            qn__plan_root(plan, step->in[i]) == qn__plan_root(plan, value))
             return false;
     return true;
 }
 
-static bool can_share(const qn_plan *plan, const qn_plan_step *step, uint32_t from, uint32_t to,
+static bool can_share(qn_plan *plan, const qn_plan_step *step, uint32_t from, uint32_t to,
                       uint32_t now)
 {
-    const qn_value *const root = &plan->values[plan->values[from].root];
+    const qn_value *const root = &plan->values[qn__plan_root(plan, from)];
     if (root->is_constant) /* a hook may write to what it is shown */
         return false;
     const bool dies = root->last <= now;
@@ -343,13 +343,16 @@ static void share_memory(qn_plan *plan, const uint32_t *last, const uint32_t *us
         const uint32_t from = step->in[source], to = step->out[0];
         if (!can_share(plan, step, from, to, now))
             continue;
-        const uint32_t root = plan->values[from].root;
+        const uint32_t root = qn__plan_root(plan, from);
+        plan->values[root].shares = true;
         plan->values[to].root = root;
         plan->values[to].at = plan->values[from].at;
         if (last[to] > plan->values[root].last)
             plan->values[root].last = last[to];
         step->skip = step->op.alias;
     }
+    for (size_t v = 0; v < plan->n_values; v++)
+        qn__plan_root(plan, (uint32_t)v);
 }
 
 /* Inputs that are only read need no copy: whatever lies in their memory is they themselves. */

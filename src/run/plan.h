@@ -7,7 +7,8 @@
 #define QN_NO_VALUE UINT32_MAX
 
 /* One tensor in one layout. Several values share memory when one is a view of the other or was
- * computed in its place: then `root` names the value whose memory it is. */
+ * computed in its place: then `root` names the value whose memory it is (while memory is being
+ * shared, one on the way there: qn__plan_root). */
 typedef struct qn_value {
     qn_view view; /* data: constants only */
     size_t bytes;
@@ -15,6 +16,7 @@ typedef struct qn_value {
     uint32_t first, last; /* of a root: steps during which the memory is in use */
     size_t offset;        /* of a root, in the arena */
     size_t at;            /* in the root's memory */
+    bool shares;          /* other values have, or had, it as their root */
     bool is_constant;
     bool borrows; /* of an input: nothing is written to its memory, a run may use the caller's */
     void *owned;  /* aligned copy of constant data made for this plan */
@@ -67,6 +69,8 @@ qn_status qn__node_impl(const qn_node *node, const qn_run_op **out, qn_error *er
  * it does not know are computed in float32 (widen.c). */
 qn_status qn__step_prepare(const qn_plan *plan, qn_step *step, qn_error *error);
 
+/* The value whose memory `value` lies in, which then is its root. */
+uint32_t qn__plan_root(qn_plan *plan, uint32_t value);
 /* Places inputs of a step that joins them in its output's memory (join.c), and has the step skipped
  * where all of them are. Values up to this step share memory already; uses: how often steps read
  * each value. */

@@ -56,6 +56,8 @@ CASES = {
                      {"keep_aspect_ratio_policy": "not_smaller"}),
     "resize region": ("Resize", [ZEROS((1, 1, 4, 4), F), np.full(7, 0.5, F), None, np.array([1, 1, 2, 2], I64)],
                       {"coordinate_transformation_mode": "tf_crop_and_resize"}),
+    "pad values": ("Pad", [ZEROS((2, 3), F), ZEROS(4, I64), ZEROS(2, F)], {}),
+    "pad no value": ("Pad", [ZEROS((2, 3), F), ZEROS(4, I64), ZEROS(0, F)], {}),
     "pow": ("Pow", [ZEROS((2, 3), I32), ZEROS((2, 4), F)], {}),
 }  # fmt: skip
 

@@ -54,6 +54,13 @@ static void binary_case(const qn_q8_binary *kernel, binary_op op, size_t n, size
         args.a_off = sa ? 128.0f : 0.0f;
         args.b_off = sb ? 128.0f : 0.0f;
     }
+    if (rng() % 4 == 0) { /* unsigned bytes that are summed as signed ones */
+        args.a_flip = args.b_flip = 0;
+        args.a_off = args.b_off = 128.0f;
+        args.zero = 128;
+        args.lo = rng() % 2 ? -128.0f : -7.0f;
+        args.hi = 127.0f;
+    }
     if (op == BINARY_MUL)
         args.ra *= 0.01f;
     if (op == BINARY_SUB) {

@@ -196,8 +196,26 @@ static uint64_t q8_hash(const void *data, size_t bytes)
     return h;
 }
 
+/* What short_sums promises, of sums that come as near to 2^23 as they may, and outputs for which
+ * kernels take another way. */
+static void q8_make_short(qn_q8_out *out, int32_t *bias, float *scale, size_t channels, size_t taps)
+{
+    const int32_t most = (1 << 23) - (int32_t)(taps * 255 * 128);
+    for (size_t i = 0; i < channels; i++) {
+        if (rng() % 2)
+            bias[i] = rng() % 2 ? most : -most;
+        scale[i] = fabsf(scale[i]);
+        if (!(scale[i] > 0.0f && scale[i] < 1.0f))
+            scale[i] = 3e-5f;
+    }
+    if (rng() % 4 != 0)
+        *out = (qn_q8_out){.zero = 0, .lo = 0, .hi = 255};
+    out->short_sums = true;
+}
+
 /* --- indirect GEMM ---------------------------------------------------------------------------- */
-enum { Q8_MAX_ROWS = 64 };
+/* Rows; numbers of k whose sums are short whatever is multiplied. */
+enum { Q8_MAX_ROWS = 64, Q8_SHORT_K = 256 };
 typedef struct q8_igemm_problem {
     size_t m, n, kc, ks, n_rows;
     size_t row_step, tap_step;
@@ -222,10 +240,12 @@ static q8_igemm_problem q8_igemm_problem_make(size_t m, size_t n, size_t kc, siz
     p.scale = q8_scales(n, kc * ks, kind);
     p.flip = rng() % 2 ? 0x80 : 0;
     p.out = q8_out(kind);
+    p.out.short_sums = q8_short_sums(p.w, p.base, p.scale, n, kc * ks, kc * ks, 1);
+    if (kind != Q8_WRAP && kc * ks <= Q8_SHORT_K && rng() % 3 == 0)
+        q8_make_short(&p.out, p.base, p.scale, n, kc * ks);
     p.out.small_scales = true;
     for (size_t i = 0; i < n; i++)
         p.out.small_scales &= p.scale[i] > -1.0f && p.scale[i] < 1.0f;
-    p.out.short_sums = q8_short_sums(p.w, p.base, p.scale, n, kc * ks, kc * ks, 1);
     /* Rows evenly spaced, as guarded memory is, or in no regular order. */
     const bool even = rng() % 2 == 0;
     p.row_step = even ? 1 : 7;
@@ -470,6 +490,10 @@ static void test_q8_igemm(const qn_q8_igemm *kernel, const qn_q8_igemm *referenc
         }
         for (size_t m = 1; m <= 8; m++)
             q8_igemm_case(kernel, reference, m, 97, 1 + rng() % 100, 1 + rng() % 3, (q8_class)kind);
+        for (size_t m = 1; m <= 26; m++)
+            for (size_t n = 1; n <= 8; n++)
+                q8_igemm_case(kernel, reference, m, rng() % 3 * nr + nr + n, 8 * (1 + rng() % 12),
+                              1 + rng() % 2, (q8_class)kind);
         for (size_t m = 1; m <= mr; m++)
             for (size_t n = 1; n <= 4 * nr; n += 1 + n / 5)
                 q8_igemm_case(kernel, reference, m, n, 11, 3, (q8_class)kind);
@@ -504,23 +528,6 @@ static void q8_columns(const window_shape *s, bool even, size_t *in_col, size_t 
     }
     if (even) /* nothing behind the last window */
         *pixels = (s->n == 0 ? 0 : s->n - 1) * s->stride + last + 1;
-}
-
-/* What short_sums promises, of sums that come as near to 2^23 as they may, and outputs for which
- * kernels take another way. */
-static void q8_make_short(qn_q8_out *out, int32_t *bias, float *scale, size_t channels, size_t taps)
-{
-    const int32_t most = (1 << 23) - (int32_t)(taps * 255 * 128);
-    for (size_t i = 0; i < channels; i++) {
-        if (rng() % 2)
-            bias[i] = rng() % 2 ? most : -most;
-        scale[i] = fabsf(scale[i]);
-        if (!(scale[i] > 0.0f && scale[i] < 1.0f))
-            scale[i] = 3e-5f;
-    }
-    if (rng() % 4 != 0)
-        *out = (qn_q8_out){.zero = 0, .lo = 0, .hi = 255};
-    out->short_sums = true;
 }
 
 static void q8_dwconv_case(const qn_q8_dwconv *kernel, const qn_q8_dwconv *reference,

@@ -652,6 +652,7 @@ static void test_u8_pixels(const qn_u8_pixels *kernel, const qn_u8_pixels *refer
 #include "q8_cases.h"
 #include "q8_fixed_cases.h"
 #include "q8_loops_cases.h"
+#include "q8_winograd_cases.h"
 
 /* --- the reference itself against double --------------------------------------------------------
  */

@@ -3,6 +3,7 @@
 #include "ir/graph_build.h"
 
 #include "pass/pass.h"
+#include "run/run.h"
 
 #include <stdlib.h>
 
@@ -62,7 +63,9 @@ static void build(builder *b)
     qn_tensor *i = NODE(b, CONV, "iconv", whole(b, x, "iround", "iclip"),
                         build_const(b, "iw", QN_DTYPE_F32, ints, DIMS(1, 4, 1, 1)));
     i = NODE(b, MUL, "imul", i, build_const(b, "is", QN_DTYPE_F32, &ints[0], 0, NULL));
-    build_output(b, whole(b, i, "iround2", "iclip2"));
+    i = whole(b, i, "iround2", "iclip2");
+    i = NODE(b, MUL, "chained", NODE(b, SIGMOID, "chain", i), i);
+    build_output(b, whole(b, i, "iround3", "iclip3"));
     qn_tensor *p = build_weights(b, "p", DIMS(4));
     const float ones[4] = {1, 1, 1, 1};
     qn_tensor *var = build_floats(b, "var", 4, ones);
@@ -95,6 +98,11 @@ static qn_status scenario(builder *b)
         status = qn__signed_bytes_to_unsigned(copy, &b->error);
     if (status == QN_OK)
         status = qn__passes_simplify(copy, &options, &b->error);
+    const size_t n_nodes = copy->n_nodes;
+    if (status == QN_OK)
+        status = qn__bytes_to_tables(copy, QN_REQUANTIZE_DEFAULT, qn__graph_resolve, &b->error);
+    if (status == QN_OK)
+        assert_int_equal(copy->n_nodes, n_nodes - 3); /* of DQ, Sigmoid, Mul and Q */
     if (status == QN_OK)
         status = qn__graph_verify(copy, &b->error);
     qn__graph_destroy(copy);

@@ -74,6 +74,69 @@ static void what_only_looks_like_a_no_op_stays(void **state)
     build_end(&b);
 }
 
+static qn_tensor *slice(builder *b, const char *name, qn_tensor *x, int64_t start, int64_t end,
+                        int64_t axis)
+{
+    char names[3][32];
+    for (size_t i = 0; i < 3; i++)
+        snprintf(names[i], sizeof(names[i]), "%s_%zu", name, i);
+    qn_tensor *const inputs[4] = {x, build_ints(b, names[0], 1, &start),
+                                  build_ints(b, names[1], 1, &end),
+                                  build_ints(b, names[2], 1, &axis)};
+    return build_node(b, QN_OP_SLICE, name, 4, inputs);
+}
+
+static void parts_sliced_off_again_are_what_was_joined(void **state)
+{
+    (void)state;
+    builder b;
+    build_start(&b);
+    qn_tensor *x = build_input(&b, "x", DIMS(1, 4, 2)), *y = build_input(&b, "y", DIMS(1, 4, 3));
+    qn_tensor *p = NODE(&b, RELU, "p", x), *q = NODE(&b, ABS, "q", y), *r = NODE(&b, EXP, "r", x);
+    qn_tensor *all = NODE(&b, CONCAT, "all", p, q, r);
+    set_int(&b, all, "axis", -1);
+    qn_tensor *outs[] = {NODE(&b, NEG, "first", slice(&b, "s0", all, 0, 2, 2)),
+                         NODE(&b, NEG, "second", slice(&b, "s1", all, 2, -2, -1)),
+                         NODE(&b, NEG, "third", slice(&b, "s2", all, -2, INT64_MAX, 2))};
+    qn_tensor *named = slice(&b, "s3", all, 2, 5, 2); /* the producer of the part gets its name */
+    for (size_t i = 0; i < 3; i++)
+        build_output(&b, outs[i]);
+    build_output(&b, named);
+    simplify(&b);
+    assert_int_equal(b.graph->n_nodes, 6);
+    assert_ptr_equal(outs[0]->producer->inputs[0], p);
+    assert_ptr_equal(outs[1]->producer->inputs[0], named);
+    assert_ptr_equal(outs[2]->producer->inputs[0], r);
+    assert_string_equal(named->producer->name, "q");
+    build_end(&b);
+}
+
+static void other_slices_of_what_was_joined_stay(void **state)
+{
+    (void)state;
+    builder b;
+    build_start(&b);
+    qn_tensor *x = build_input(&b, "x", DIMS(1, 4, 4));
+    qn_tensor *all = NODE(&b, CONCAT, "all", NODE(&b, RELU, "p", x), NODE(&b, ABS, "q", x));
+    set_int(&b, all, "axis", 2);
+    const int64_t two[] = {0, 0}, ends[] = {4, 2}, axes[] = {2, 1};
+    qn_tensor *outs[] = {slice(&b, "more", all, 0, 5, 2),
+                         slice(&b, "less", all, 4, 7, 2),
+                         slice(&b, "across", all, 2, 6, 2),
+                         slice(&b, "other", all, 0, 2, 1),
+                         NODE(&b, SLICE, "backwards", all, build_ints(&b, "b0", DIMS(3)),
+                              build_ints(&b, "b1", DIMS(INT64_MIN)), build_ints(&b, "b2", DIMS(2)),
+                              build_ints(&b, "b3", DIMS(-1))),
+                         NODE(&b, SLICE, "both", all, build_ints(&b, "c0", 2, two),
+                              build_ints(&b, "c1", 2, ends), build_ints(&b, "c2", 2, axes)),
+                         all};
+    for (size_t i = 0; i < sizeof(outs) / sizeof(outs[0]); i++)
+        build_output(&b, outs[i]);
+    simplify(&b);
+    assert_int_equal(b.graph->n_nodes, 9);
+    build_end(&b);
+}
+
 static void dropout_with_a_read_mask_stays(void **state)
 {
     (void)state;
@@ -302,6 +365,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(no_ops_go_and_outputs_keep_their_names),
         cmocka_unit_test(what_only_looks_like_a_no_op_stays),
+        cmocka_unit_test(parts_sliced_off_again_are_what_was_joined),
+        cmocka_unit_test(other_slices_of_what_was_joined_stay),
         cmocka_unit_test(dropout_with_a_read_mask_stays),
         cmocka_unit_test(two_outputs_of_one_value_keep_both_names),
         cmocka_unit_test(dead_nodes_go),

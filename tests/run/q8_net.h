@@ -77,7 +77,8 @@ static inline qn_tensor *weights(sample *s, size_t rank, const int64_t *dims, si
     for (size_t i = 0; i < count; i++)
         s->w[i] = (int8_t)(is_signed ? between(-128, range - 128) + (range < 255 ? 118 : 0)
                                      : between(0, 255));
-    const int32_t zero = net_random(2) != 0 ? 128 : 100;
+    static const int32_t ZEROS[] = {128, 128, 128, 100, 100, 0, 255, 1};
+    const int32_t zero = ZEROS[net_random(8)];
     const size_t n_scales = per_channel ? (size_t)dims[axis] : 1;
     assert_true(n_scales <= MAX_CHANNELS);
     for (size_t i = 0; i < n_scales; i++) {

@@ -7,19 +7,19 @@
 static qn_tensor *conv_node(sample *s, size_t *k, float scale)
 {
     for (;;) {
-        const size_t axes = net_random(6) == 0 ? 1 : 2;
+        const size_t axes = net_random(6) == 0 ? 1 + 2 * net_random(2) : 2;
         static const int64_t kernels[] = {1, 1, 3, 3, 5, 2};
         const uint32_t kind = net_random(5);
         const int64_t groups = kind == 0 ? between(2, 40) : kind == 1 ? between(2, 5) : 1;
         const int64_t cin = kind == 0 ? 1 : between(1, net_random(2) != 0 ? 9 : 80);
         const int64_t cout = kind == 0 ? (net_random(4) == 0 ? 3 : 1) : between(1, 70);
-        int64_t x[4] = {between(1, 2), groups * cin}, w[4] = {groups * cout, cin};
-        int64_t strides[2], dilations[2], pads[4];
+        int64_t x[5] = {between(1, 2), groups * cin}, w[5] = {groups * cout, cin};
+        int64_t strides[3], dilations[3], pads[6];
         bool fits = groups * cout <= MAX_CHANNELS;
         const int64_t kernel = kernels[net_random(6)];
         for (size_t i = 0; i < axes; i++) {
             w[2 + i] = axes == 1 || net_random(5) != 0 ? kernel : kernels[net_random(6)];
-            x[2 + i] = between(1, 13);
+            x[2 + i] = between(1, axes == 3 ? 6 : 13);
             strides[i] = between(1, 3);
             dilations[i] = net_random(4) == 0 ? 2 : 1;
             pads[i] = between(0, w[2 + i]);
@@ -40,6 +40,7 @@ static qn_tensor *conv_node(sample *s, size_t *k, float scale)
         set_ints(&s->n->b, y, "strides", axes, strides);
         set_ints(&s->n->b, y, "dilations", axes, dilations);
         set_int(&s->n->b, y, "group", groups);
+        s->integers = true; /* weights that do not fit in parts */
         return y;
     }
 }
@@ -58,10 +59,12 @@ static qn_tensor *matrix_node(sample *s, size_t *k, float scale)
         qn_tensor *y = build_node(&s->n->b, QN_OP_GEMM, "y", net_random(2) != 0 ? 3 : 2, in);
         set_int(&s->n->b, y, "transA", trans_a);
         set_int(&s->n->b, y, "transB", trans_b);
+        s->integers = true;
         return y;
     }
     const int64_t a[3] = {between(1, 4), m, depth}, b[2] = {depth, n};
     qn_tensor *const in[2] = {bytes_input(s, 3, a, scale), weights(s, 2, b, 1)};
+    s->integers = true;
     return build_node(&s->n->b, QN_OP_MATMUL, "y", 2, in);
 }
 

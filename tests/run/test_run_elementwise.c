@@ -278,6 +278,56 @@ static void softmax_of_many_rows(void **state)
     }
 }
 
+/* Rows of two are computed by their difference, what is no number and infinities too. */
+static void softmax_of_odd_pairs(void **state)
+{
+    (void)state;
+    enum { N = 6, ROWS = 80 };
+    static const float odd[N] = {INFINITY, -INFINITY, NAN, 0.0f, 88.0f, -3e38f};
+    const int64_t dims[2] = {ROWS, 2}, row[2] = {1, 2};
+    float x[2 * ROWS];
+    net_fill(x, 2 * ROWS);
+    for (size_t i = 0; i < N; i++)
+        for (size_t k = 0; k < N; k++) {
+            x[2 * (i * N + k)] = odd[i];
+            x[2 * (i * N + k) + 1] = odd[k];
+        }
+    net *n = net_start();
+    net_run(n, NODE(&n->b, SOFTMAX, "y", net_input(n, x, false, 2, dims)));
+    for (size_t r = 0; r < ROWS; r++) {
+        net *one = net_start();
+        net_run(one, NODE(&one->b, SOFTMAX, "y", net_input(one, x + 2 * r, false, 2, row)));
+        for (size_t i = 0; i < 2; i++) {
+            const float got = n->result[2 * r + i], wanted = one->result[i];
+            assert_true(isnan(wanted) ? isnan(got) : got == wanted);
+        }
+        net_end(one);
+    }
+    net_end(n);
+}
+
+static void softmax_of_long_rows(void **state)
+{
+    (void)state;
+    enum { MOST = 1003 };
+    static const int64_t lengths[] = {15, 16, 127, 128, 129, 144, 1000, MOST};
+    float x[MOST];
+    net_fill(x, MOST);
+    for (size_t l = 0; l < sizeof(lengths) / sizeof(lengths[0]); l++) {
+        const int64_t dims[2] = {1, lengths[l]};
+        double sum = 0.0;
+        net *n = net_start();
+        net_run(n, NODE(&n->b, SOFTMAX, "y", net_input(n, x, false, 2, dims)));
+        for (int64_t i = 0; i < lengths[l]; i++)
+            sum += exp((double)x[i]);
+        for (int64_t i = 0; i < lengths[l]; i++) {
+            const double wanted = exp((double)x[i]) / sum;
+            assert_true(fabs((double)n->result[i] - wanted) < 1e-6 * wanted);
+        }
+        net_end(n);
+    }
+}
+
 static void softmax_both_ways(void **state)
 {
     (void)state;
@@ -421,10 +471,11 @@ static void normalizations(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(unary_operators),     cmocka_unit_test(exp_at_the_ends),
-        cmocka_unit_test(binary_operators),    cmocka_unit_test(clip_and_fused_activation),
-        cmocka_unit_test(softmax_both_ways),   cmocka_unit_test(softmax_of_many_rows),
-        cmocka_unit_test(quotients_are_exact), cmocka_unit_test(reductions),
+        cmocka_unit_test(unary_operators),      cmocka_unit_test(exp_at_the_ends),
+        cmocka_unit_test(binary_operators),     cmocka_unit_test(clip_and_fused_activation),
+        cmocka_unit_test(softmax_both_ways),    cmocka_unit_test(softmax_of_many_rows),
+        cmocka_unit_test(softmax_of_odd_pairs), cmocka_unit_test(softmax_of_long_rows),
+        cmocka_unit_test(quotients_are_exact),  cmocka_unit_test(reductions),
         cmocka_unit_test(normalizations),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

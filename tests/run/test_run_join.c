@@ -7,6 +7,8 @@
 
 #include "q8_net.h"
 
+#include <time.h>
+
 enum { H = 5, W = 6, MOST = 24, ROUNDS = 300 };
 
 typedef struct joined {
@@ -237,11 +239,65 @@ static void nothing_is_copied(void **state)
     free(j);
 }
 
+static double seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* Every part is in its place, and no Concat has to look at all values to find that out. */
+static void very_many_concats(void **state)
+{
+    (void)state;
+    enum { CONCATS = 20000 }; /* an even number: each changes the sign */
+    static const int64_t dims[2] = {1, 16}, first[1] = {0}, end[1] = {1}, axis[1] = {0};
+    float x[16];
+    net *const n = net_start();
+    builder *const b = &n->b;
+    net_fill(x, 16);
+    qn_tensor *t = net_input(n, x, false, 2, dims);
+    qn_tensor *const cut[3] = {build_ints(b, "first", 1, first), build_ints(b, "end", 1, end),
+                               build_ints(b, "axis", 1, axis)};
+    for (int i = 0; i < CONCATS; i++) {
+        char name[4][16];
+        for (int k = 0; k < 4; k++)
+            snprintf(name[k], sizeof(name[k]), "%c%d", "pqcs"[k], i);
+        qn_tensor *const p = NODE(b, ABS, name[0], t), *const q = NODE(b, NEG, name[1], t);
+        qn_tensor *const both = NODE(b, CONCAT, name[2], q, p);
+        set_int(b, both, "axis", 0);
+        t = NODE(b, SLICE, name[3], both, cut[0], cut[1], cut[2]);
+    }
+    build_output(b, t);
+    qn_plan_options options;
+    qn_plan *plan = NULL;
+    qn_exec *exec = NULL;
+    qn__plan_options_init(&options, b->ctx);
+    const double start = seconds();
+    assert_ok(b, qn__plan_create(b->graph, &options, &plan, &b->error));
+    assert_true(seconds() - start < 10.0); /* looking at all values took 15 */
+    assert_ok(b, qn__exec_create(plan, NULL, &exec, &b->error));
+    qn__exec_set_profiling(exec, true);
+    const void *inputs[1] = {x};
+    assert_ok(b, qn__exec_run(exec, inputs, &b->error));
+    for (size_t i = 0; i < 16; i++)
+        assert_true(((const float *)qn__exec_output(exec, 0)->data)[i] == x[i]);
+    size_t steps = 0, copied = 0;
+    const qn_step_time *const times = qn__exec_profile(exec, &steps);
+    for (size_t i = 0; i < steps; i++)
+        copied += strcmp(times[i].kernel, "Concat") == 0;
+    assert_int_equal(copied, 1); /* the first, one part of which lies in the caller's memory */
+    qn__exec_destroy(exec);
+    qn__plan_destroy(plan);
+    net_end(n);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(random_networks),
         cmocka_unit_test(nothing_is_copied),
+        cmocka_unit_test(very_many_concats),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -473,6 +473,8 @@ static qn_status lower_node(qn_lower *l, qn_node *node, qn_error *error)
         return lower_quantize(l, node, error);
     if (node->op == QN_OP_DEQUANTIZE_LINEAR)
         return lower_dequantize(l, node, error);
+    if (node->op == QN_OP_TABLE)
+        return qn__onnx_lower_table(l, node, error);
     if (l->w->options->format == QN_WRITE_QOPERATOR) {
         QN_TRY(qn__onnx_lower_qoperator(l, node, &done, error));
         if (done)

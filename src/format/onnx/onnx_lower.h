@@ -49,6 +49,7 @@ qn_tensor *qn__onnx_before_act(qn_graph *graph, const qn_onnx_source *source, co
                                const qn_tensor *after);
 qn_status qn__onnx_emit_act(qn_lower *l, qn_node *node, qn_tensor *before, qn_tensor *after,
                             qn_error *error);
+qn_status qn__onnx_lower_table(qn_lower *l, qn_node *node, qn_error *error);
 /* Writes the node as an operator on integers when there is one; *done tells. */
 qn_status qn__onnx_lower_qoperator(qn_lower *l, qn_node *node, bool *done, qn_error *error);
 

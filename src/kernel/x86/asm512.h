@@ -45,6 +45,17 @@ dpbusd512_row(const size_t np, __m512i *acc, const uint8_t *row, const __m512i *
                 : "m"(*(const int32_t(*)[1])row), "v"(b[0]), "v"(b[1]), "v"(b[2]), "v"(b[3]));
 }
 
+/* dpbusd of eight bytes of a row, of which lanes take four in turn, and of three vectors. */
+static inline __attribute__((always_inline)) void dpbusd512_row8(__m512i acc[3], const uint8_t *row,
+                                                                 const __m512i b[3])
+{
+    __m512i a;
+    __asm__("vpbroadcastq %4, %3\n\tvpdpbusd %5, %3, %0\n\tvpdpbusd %6, %3, %1\n\t"
+            "vpdpbusd %7, %3, %2"
+            : "+v"(acc[0]), "+v"(acc[1]), "+v"(acc[2]), "=&v"(a)
+            : "m"(*(const int64_t(*)[1])row), "v"(b[0]), "v"(b[1]), "v"(b[2]));
+}
+
 static inline __attribute__((always_inline)) __m512i dpbusd512_step(__m512i acc, __m512i a,
                                                                     __m512i b)
 {

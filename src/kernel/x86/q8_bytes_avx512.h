@@ -48,18 +48,17 @@ static inline __attribute__((always_inline)) __m512i rounded_bytes(const byte_bo
     return _mm512_xor_si512(to->sign, _mm512_min_epu8(to->hi, _mm512_max_epu8(to->lo, bytes)));
 }
 
-/* Sixteen bytes of each. The order is loaded where it is used: compilers would keep it in a
- * register that inner loops need. */
-static inline __attribute__((always_inline)) __m512i products_to_bytes(const byte_bounds *to,
-                                                                       const __m512 v[4])
+/* Brings 32-bit lane i of each 128 bits to part i of the vector. Loaded where it is used: compilers
+ * would keep it in a register that inner loops need. */
+static inline __attribute__((always_inline)) __m512i rows_order(void)
 {
     static const int32_t order[16] = {0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15};
     const int32_t *at = order;
-    const __m512i bytes = rounded_bytes(to, v[0], v[1], v[2], v[3]);
     __asm__ volatile("" : "+r"(at));
-    return _mm512_permutexvar_epi32(_mm512_loadu_si512(at), bytes);
+    return _mm512_loadu_si512(at);
 }
 
+/* Sixteen bytes of each. */
 static inline __attribute__((always_inline)) __m512i
 to_bytes(const byte_bounds *to, const __m512i v[4], const __m512 scale[4])
 {
@@ -67,7 +66,7 @@ to_bytes(const byte_bounds *to, const __m512i v[4], const __m512 scale[4])
 #pragma GCC unroll 4
     for (size_t i = 0; i < 4; i++)
         by[i] = _mm512_mul_ps(_mm512_cvtepi32_ps(v[i]), scale[i]);
-    return products_to_bytes(to, by);
+    return _mm512_permutexvar_epi32(rows_order(), rounded_bytes(to, by[0], by[1], by[2], by[3]));
 }
 
 #endif

@@ -20,7 +20,7 @@ typedef struct qn_q8_padded {
 } qn_q8_padded;
 
 /* Tails of three rows of a window, and steps of so many bytes at most from one to the next. */
-enum { QN_Q8_TAIL_ROWS = 3, QN_Q8_TAIL_STEP = 9, QN_Q8_TAIL_VECTOR = 16 };
+enum { QN_Q8_TAIL_ROWS = 3, QN_Q8_TAIL_STEP = 9, QN_Q8_VECTOR = 16 };
 
 typedef struct qn_q8_conv {
     qn_q8_way way;
@@ -39,7 +39,7 @@ typedef struct qn_q8_conv {
     bool spread;
     size_t tail;
     ptrdiff_t tails[QN_Q8_TAIL_ROWS]; /* from a window to those of each row, less where they go */
-    uint8_t masks[QN_Q8_TAIL_STEP][QN_Q8_TAIL_ROWS][QN_Q8_TAIL_VECTOR];
+    uint8_t masks[QN_Q8_TAIL_STEP][QN_Q8_TAIL_ROWS][QN_Q8_VECTOR];
     qn_q8_padded copy;
     uint8_t flip;         /* of the copy's bytes */
     float *scale;         /* [fold * oc] or NULL; bias and fixed behind it */
@@ -56,6 +56,18 @@ typedef struct qn_q8_conv {
     size_t padded_at, rows_at;
     bool has_rows;
 } qn_q8_conv;
+
+/* The numbers of the columns of the product. */
+static inline qn_requant qn_q8_conv_columns(const qn_q8_conv *s, const qn_requant *requant)
+{
+    qn_requant out = *requant;
+    if (s->fold > 1) {
+        out.scale = s->scale;
+        out.bias = s->bias;
+        out.fixed = s->fixed;
+    }
+    return out;
+}
 
 /* Looks for weights that the model file has packed already; false: weights have to be packed.
  * Begins `out` either way. */

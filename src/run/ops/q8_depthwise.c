@@ -38,12 +38,13 @@ static size_t row_bytes(const qn_window *w, size_t phases, size_t n, size_t c)
     return qn_round_up(qn_round_up(columns_of(w, n), phases) * c, ALIGN);
 }
 
-__attribute__((cold)) bool qn__q8_depthwise_fits(const qn_window *w)
+__attribute__((cold)) bool qn__q8_depthwise_fits(const qn_window *w, size_t parts)
 {
     size_t extent, bytes;
     const size_t c = w->c < MIN_CHANNELS ? w->c : MIN_CHANNELS;
-    return w->kh <= TAPS && w->kw <= TAPS && w->kh > 0 && w->kw > 0 && w->ow > 0 && w->oc == w->c &&
-           qn_mul_size(&extent, w->kw - 1, w->dw) && extent < ROOM && w->sw < ROOM &&
+    return w->kh <= TAPS / parts && w->kw <= TAPS && w->kh > 0 && w->kw > 0 && w->ow > 0 &&
+           w->oc == w->c && qn_mul_size(&extent, w->kw - 1, w->dw) && extent < ROOM &&
+           w->sw < ROOM &&
            qn_mul_size(&bytes, qn_round_up(extent + w->sw, w->sw) * c + ALIGN, w->kh) &&
            bytes <= ROOM;
 }
@@ -112,7 +113,8 @@ static __attribute__((cold)) bool begin(const qn_context *ctx, const qn_window *
                              .kernel = kernels->q8_dwconv,
                              .format = qn__q8_format(requant),
                              .flip = x->dtype == QN_DTYPE_I8 ? 0x80 : 0,
-                             .zero = qn_q8_zero_byte(x)};
+                             .zero = qn_q8_zero_byte(x),
+                             .parts = 1};
     out->fold = fold_of(window, out->kernel.block);
     out->phases = out->fold > 1 ? window->sw : 1;
     choose_parts(out);
@@ -146,7 +148,7 @@ static void set_numbers(qn_q8_depthwise *d, const void *memory)
     d->bias = memory;
     d->scale = (const float *)(d->bias + all);
     d->weights = (const int8_t *)(d->scale + all);
-    d->format.short_sums = d->window.kh * d->window.kw <= SHORT_TAPS;
+    d->format.short_sums = d->parts * d->window.kh * d->window.kw <= SHORT_TAPS;
     for (size_t i = 0; i < all; i++)
         d->format.short_sums &=
             d->scale[i] > 0.0f && d->bias[i] >= -(1 << 22) && d->bias[i] <= 1 << 22;
@@ -169,13 +171,21 @@ __attribute__((cold)) bool qn__q8_depthwise_find(const qn_plan *plan, const qn_s
 }
 
 __attribute__((cold)) qn_status qn__q8_depthwise_prepare(const qn_plan *plan, const qn_step *step,
-                                                         const int8_t *weights,
+                                                         const int8_t *weights, size_t parts,
                                                          const qn_requant *requant,
                                                          qn_q8_depthwise *out, qn_error *error)
 {
-    const size_t c = out->window.c, taps = out->window.kh * out->window.kw, all = out->fold * c;
+    const size_t c = out->window.c, all = out->fold * c;
+    const size_t taps = parts * out->window.kh * out->window.kw;
     if (out->entry.bytes == 0)
         return QN_NOMEM(error);
+    if (parts > 1) { /* which kernels with edges have no windows for, and files no room */
+        out->parts = parts;
+        out->in_place = false;
+        out->entry.layout = 0;
+        if (!qn_mul_size(&out->entry.bytes, all, taps + sizeof(int32_t) + sizeof(float)))
+            return QN_NOMEM(error);
+    }
     int32_t *const bias = out->memory = qn__alloc(qn__plan_context(plan), out->entry.bytes);
     if (bias == NULL)
         return QN_NOMEM(error);
@@ -375,7 +385,7 @@ static void run_part(const qn_q8_depthwise *d, part p, size_t y0, size_t y1)
     for (size_t i = 0; i < SLOTS; i++)
         held[i] = PTRDIFF_MIN;
     qn_q8_dwconv_args args = {
-        .kh = w->kh,
+        .kh = d->parts * w->kh,
         .kw = w->kw,
         .in = in,
         .in_col = in_col,
@@ -406,6 +416,8 @@ static void run_part(const qn_q8_depthwise *d, part p, size_t y0, size_t y1)
                 slot += d->ring ? w->dh : 1;
                 slot -= d->ring && slot >= d->slots ? d->slots : 0;
             }
+            for (size_t i = w->kh; i < args.kh; i++, at++)
+                *at = at[-(ptrdiff_t)w->kh];
             first_slot += next_slot;
             first_slot -= first_slot >= d->slots ? d->slots : 0;
         }

@@ -15,6 +15,7 @@ typedef struct qn_q8_depthwise {
     size_t part_c, part_x; /* channels and outputs of a row that are copied and computed together */
     size_t slots, ring;    /* copied rows; whether they stay until they are overwritten */
     size_t rows;           /* of outputs computed together */
+    size_t parts;          /* of the weights: so many times the rows of a window */
     bool in_place, right;  /* nothing is copied; whether the last window ends behind its row */
     void *memory;          /* own, of what follows; NULL: a model file's */
     qn_multiplier *multipliers; /* own: of fixed, or NULL */
@@ -22,18 +23,18 @@ typedef struct qn_q8_depthwise {
     const int32_t *bias;        /* [fold * c], with what the zero point adds */
     const float *scale;         /* [fold * c] */
     qn_q8_by_fixed fixed;       /* columns: [fold * c] */
-    const int8_t *weights;      /* [taps][fold * c] */
+    const int8_t *weights;      /* [parts][taps][fold * c] */
 } qn_q8_depthwise;
 
-/* Whether windows are small enough for qn__q8_depthwise_run's memory. */
-bool qn__q8_depthwise_fits(const qn_window *window);
+/* Whether windows are small enough for qn__q8_depthwise_run's memory, weights in so many parts. */
+bool qn__q8_depthwise_fits(const qn_window *window, size_t parts);
 /* What the model file has packed of constant input 1 of the node; false: it has not. Begins `out`
  * either way. */
 bool qn__q8_depthwise_find(const qn_plan *plan, const qn_step *step, const qn_window *window,
                            const qn_qparams *x, const qn_requant *requant, qn_q8_depthwise *out);
-/* After that. weights: [taps][c]. All is copied. */
+/* After that. weights: [parts][taps][c]. All is copied. */
 qn_status qn__q8_depthwise_prepare(const qn_plan *plan, const qn_step *step, const int8_t *weights,
-                                   const qn_requant *requant, qn_q8_depthwise *out,
+                                   size_t parts, const qn_requant *requant, qn_q8_depthwise *out,
                                    qn_error *error);
 void qn__q8_depthwise_run(const qn_q8_depthwise *depthwise, const void *in, void *out,
                           qn_pool *pool);

@@ -22,6 +22,7 @@ __attribute__((cold)) bool qn__q8_product_plan(const qn_plan *plan, const qn_ste
     p.rest = (int8_t)(rest == 128 ? 64 : rest);
     p.packed = (qn_q8_packed){
         .n = n, .kc = k, .ks = 1 + p.taps, .groups = 1, .kernel = step->kernels->q8_igemm};
+    p.packed.parts = p.packed.ks;
     if (!qn__q8_set_sizes(&p.packed, a, requant))
         return false;
     p.zero = (uint32_t)a->zero + p.packed.flip;

@@ -27,7 +27,7 @@ __attribute__((cold)) bool qn__q8_activations(const qn_plan *plan, const qn_qpar
 __attribute__((cold)) bool qn__q8_applies(const qn_plan *plan, const qn_qparams *x,
                                           const qn_qweights *w)
 {
-    return w->fits_i8 && qn__q8_activations(plan, x);
+    return (w->fits_i8 || w->parts > 0) && qn__q8_activations(plan, x);
 }
 
 __attribute__((cold)) const int8_t *qn__q8_values(const qn_context *ctx, const qn_qweights *w,
@@ -36,9 +36,13 @@ __attribute__((cold)) const int8_t *qn__q8_values(const qn_context *ctx, const q
     *own = NULL;
     if (w->bytes != NULL)
         return w->bytes;
-    int8_t *const out = qn__alloc(ctx, count);
-    for (size_t i = 0; out != NULL && i < count; i++)
-        out[i] = (int8_t)w->values[i];
+    int8_t *const out = qn__reallocarray(ctx, NULL, count, w->parts);
+    /* Evenly, so that neighbouring products are small: halves rounded down, halves rounded up. 768
+     * is a multiple of all parts, and makes quotients of positive numbers. */
+    for (int32_t part = 0; out != NULL && part < w->parts; part++)
+        for (size_t i = 0; i < count; i++)
+            out[(size_t)part * count + i] =
+                (int8_t)(((int32_t)w->values[i] + 768 + part) / w->parts - 768 / w->parts);
     *own = out;
     return out;
 }
@@ -58,6 +62,8 @@ __attribute__((cold)) bool qn__q8_set_sizes(qn_q8_packed *out, const qn_qparams 
     const qn_q8_igemm *const kernel = &out->kernel;
     out->flip = x->dtype == QN_DTYPE_I8 ? 0x80 : 0;
     out->small_scales = true;
+    out->parts = out->parts == 0 ? 1 : out->parts;
+    out->taps = out->ks / out->parts;
     for (size_t i = 0; i < out->groups * out->n; i++)
         out->small_scales &= requant->scale[i] > -1.0f && requant->scale[i] < 1.0f;
     return qn__q8_gemm_packed_bytes(&out->panel_bytes, kernel->nr, out->kc, out->ks, kernel) &&
@@ -423,14 +429,11 @@ static void fixed_tile(const blocks *b, size_t mr, size_t nc, const uint8_t *con
     }
 }
 
-/* Pointers to all taps. */
 static void spaced_rows(const qn_q8_job *job, const uint8_t *first, size_t mr, const uint8_t **a)
 {
     const qn_q8_igemm *const kernel = &job->packed->kernel;
-    for (size_t p = 0; p < job->packed->ks; p++, a += kernel->mr) {
-        qn__spaced_rows(a, first, job->step, mr);
-        qn__repeat_last(a, 1, mr, qn_q8_rows_end(kernel, mr), kernel->mr);
-    }
+    qn__spaced_rows(a, first, job->step, mr);
+    qn__repeat_last(a, 1, mr, qn_q8_rows_end(kernel, mr), kernel->mr);
 }
 
 /* Tiles [begin, end) of a block of columns of a group; a thread's rows go on to tile `last`. */
@@ -468,6 +471,8 @@ static __attribute__((noinline)) void run_tiles(const blocks *b, size_t group, s
             spaced_rows(job, job->first + group * job->first_group + m0 * job->step, mr, a);
         else
             job->rows(job, group, m0, mr, a);
+        for (size_t i = p->taps; i < p->ks; i += p->taps)
+            memcpy(a + i * mr_max, a, p->taps * mr_max * sizeof(*a));
         uint8_t *const c =
             (uint8_t *)job->c + (group * job->c_group + m0 * job->c_stride + n0) * elem;
         set_ahead(&ahead, u0, unit.at, unit_end - u0, &out);

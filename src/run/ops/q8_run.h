@@ -10,13 +10,13 @@
 /* Kernels of up to this many taps times rows keep their row pointers on the stack. */
 #define QN_Q8_STACK_ROWS 2048
 
-/* Whether a product of these activations and weights can run in 8-bit integers: centred weights fit
- * int8 and the zero point is a value that a byte of the activation can hold. */
+/* Whether a product of these activations and weights can run in 8-bit integers: centred weights are
+ * sums of a few of int8 and the zero point is a value that a byte of the activation can hold. */
 bool qn__q8_applies(const qn_plan *plan, const qn_qparams *x, const qn_qweights *w);
 /* The same of the activations alone. */
 bool qn__q8_activations(const qn_plan *plan, const qn_qparams *x);
-/* Centred weights as int8, in the tensor's order: their own bytes, or a copy that *own is set to
- * (qn__free); NULL: no memory. */
+/* Centred weights as int8, in the tensor's order, all first parts before the second ones: their own
+ * bytes, or a copy that *own is set to (qn__free); NULL: no memory. */
 const int8_t *qn__q8_values(const qn_context *ctx, const qn_qweights *w, size_t count,
                             int8_t **own);
 /* The byte that stands for zero in activations. */
@@ -64,13 +64,14 @@ typedef struct qn_q8_packed {
     bool in_room; /* own is the plan's (qn__plan_packed_room) */
     size_t bytes, group_bytes, panel_bytes;
     size_t n, kc, ks, groups;
+    size_t parts, taps; /* weights in parts are read as so many times the same taps; ks of all */
     uint8_t flip;
     bool safe, small_scales, short_sums; /* as the kernel has them */
     qn_q8_igemm kernel;
     qn_packed_entry entry; /* what files keep it under */
 } qn_q8_packed;
-/* Sizes, flip and small_scales from what the caller has set (n, kc, ks, groups, kernel); false:
- * too large. */
+/* Sizes, flip and small_scales from what the caller has set (n, kc, ks, groups, kernel; parts where
+ * there are several); false: too large. */
 bool qn__q8_set_sizes(qn_q8_packed *out, const qn_qparams *x, const qn_requant *requant);
 /* w: int8, element (column, p, k) of group g at g * stride_group + column * stride_n + p * stride_p
  * + k * stride_k; scales and biases of `requant` go into the panels. out: n, kc, ks, groups and
@@ -94,12 +95,12 @@ typedef struct qn_q8_job {
     size_t c_stride, c_group; /* elements: between rows; from one group's columns to the next's */
     qn_q8_out out;
     qn_q8_by_fixed fixed; /* of all groups' columns */
-    /* Not NULL: row m of every tap is at first + group * first_group + m * step. */
+    /* Not NULL: row m is at first + group * first_group + m * step, and there is one tap. */
     const uint8_t *first;
     size_t first_group, step;
-    /* Otherwise writes ks groups of kernel->mr row pointers for output rows m0 .. m0 + mr, entries
-     * from mr to qn_q8_rows_end repeating a valid row. Without row_buffer there is room for
-     * QN_Q8_STACK_ROWS pointers. */
+    /* Otherwise writes packed->taps groups of kernel->mr row pointers for output rows m0 .. m0 +
+     * mr, entries from mr to qn_q8_rows_end repeating a valid row. Without row_buffer there is room
+     * for QN_Q8_STACK_ROWS pointers. */
     void (*rows)(const struct qn_q8_job *job, size_t group, size_t m0, size_t mr,
                  const uint8_t **a);
     const void *ctx; /* of rows and of finish */

@@ -1,26 +1,13 @@
-/* Quantized convolution: the target's integers, where they fit by 8-bit kernels (q8_conv.h).
- * Otherwise, and on request as the reference, products of (q - zero) are summed exactly in float
- * blocks, blocks in int32; padding is the zero point and adds nothing. Depthwise layers have a loop
- * of their own. With saturate16 the sums of neighbouring products saturate to int16. */
-#include "run/nd.h"
+/* Quantized convolution: the target's integers by 8-bit kernels (q8_conv.h); what they do not fit
+ * is left to the simulation. */
 #include "run/ops/q8_conv.h"
-#include "run/ops/window.h"
-
-#include <math.h>
-#include <string.h>
+#include "run/ops/simulated.h"
+#include "run/ops/window_nd.h"
 
 typedef struct qconv_state {
-    qn_window win;
-    qn_qparams x;
-    size_t groups, cin, cout; /* channels of one group */
     qn_qweights weights;
     qn_requant requant;
-    qn_qproduct product;
-    float *packed; /* product: per group; depthwise: [tap][channel]; saturating: [pairs][2][cout] */
-    int32_t *base; /* saturating: -zero * sum of weights per output channel */
-    bool depthwise, saturates, integers;
-    qn_q8_conv q8; /* integers */
-    size_t in_count;
+    qn_q8_conv q8;
 } qconv_state;
 
 static void release(const qn_context *ctx, qn_step *step)
@@ -29,15 +16,12 @@ static void release(const qn_context *ctx, qn_step *step)
     if (s == NULL)
         return;
     qn__qweights_free(ctx, &s->weights);
-    qn__qproduct_free(ctx, &s->product);
     qn__q8_conv_free(ctx, &s->q8);
-    qn__free_aligned(ctx, s->packed);
-    qn__free(ctx, s->base);
     qn__free(ctx, s);
     step->state = NULL;
 }
 
-static qn_status read_shapes(qn_step *step, qconv_state *s, qn_error *error)
+qn_status qn__qconv_shape(const qn_step *step, qn_qconv_shape *s, qn_error *error)
 {
     const qn_tensor *const x = step->node->inputs[0], *const w = qn__step_input(step, 1);
     int64_t kernel[QN_MAX_RANK] = {0};
@@ -53,240 +37,46 @@ static qn_status read_shapes(qn_step *step, qconv_state *s, qn_error *error)
     if (s->cin * s->groups != s->win.c || s->cout * s->groups != s->win.oc || s->cin == 0 ||
         s->cout == 0 || (size_t)w->dims[0].value != s->win.oc || (size_t)w->dims[1].value != s->cin)
         return qn__step_fail(step, error, QN_CORRUPT, "channels do not fit the weights");
-    s->in_count = qn__tensor_elements(x);
+    s->depthwise = s->cin == 1 && s->cout == 1;
     return QN_OK;
 }
 
-/* The three forms of the weights, from [oc][cin][kh][kw]. */
-static qn_status pack_weights(const qn_plan *plan, qn_step *step, qconv_state *s, qn_error *error)
+static qn_status prepare_state(const qn_plan *plan, qn_step *step, void *state, qn_error *error)
 {
-    const qn_context *const ctx = qn__plan_context(plan);
-    const size_t taps = s->win.kh * s->win.kw, k = taps * s->cin;
-    const float *const w = s->weights.values;
-    size_t floats, bytes;
-    if (!s->depthwise && !s->saturates)
-        QN_TRY(qn__qproduct_plan(ctx, &step->kernels->f32_igemm, s->cout, s->cin, taps, 255,
-                                 s->weights.max, &s->product, error));
-    const size_t pairs = (k + 1) / 2;
-    if (s->depthwise)
-        floats = taps * s->win.oc;
-    else
-        floats = (s->saturates ? pairs * 2 * s->cout : s->product.group_floats) * s->groups;
-    if (!qn_mul_size(&bytes, floats, sizeof(float)))
-        return QN_NOMEM(error);
-    s->packed = qn__alloc_aligned(ctx, bytes + 64);
-    s->base = qn__calloc(ctx, s->win.oc, sizeof(*s->base));
-    if (s->packed == NULL || s->base == NULL)
-        return QN_NOMEM(error);
-    memset(s->packed, 0, bytes);
-    step->packed_bytes = bytes;
-    if (s->depthwise) {
-        for (size_t c = 0; c < s->win.oc; c++)
-            for (size_t t = 0; t < taps; t++)
-                s->packed[t * s->win.oc + c] = w[c * taps + t];
-        return QN_OK;
-    }
-    for (size_t g = 0; g < s->groups; g++) {
-        const float *const wg = w + g * s->cout * k;
-        if (!s->saturates) {
-            qn__qproduct_pack(&s->product, s->packed + g * s->product.group_floats, wg, k, 1, taps);
-            continue;
-        }
-        float *const pg = s->packed + g * pairs * 2 * s->cout;
-        for (size_t n = 0; n < s->cout; n++) {
-            int32_t sum = 0;
-            for (size_t t = 0; t < taps; t++) {
-                for (size_t c = 0; c < s->cin; c++) {
-                    pg[(t * s->cin + c) * s->cout + n] = wg[n * k + c * taps + t];
-                    sum += (int32_t)wg[n * k + c * taps + t];
-                }
-            }
-            const int32_t zero = s->x.zero + (s->x.dtype == QN_DTYPE_I8 ? 128 : 0);
-            s->base[g * s->cout + n] = (int32_t)(-(int64_t)zero * sum);
-        }
-    }
-    return QN_OK;
-}
-
-static qn_status prepare_state(const qn_plan *plan, qn_step *step, qconv_state *s, qn_error *error)
-{
-    QN_TRY(qn__qparams_read(step, step->node->inputs[0], &s->x, error));
-    QN_TRY(read_shapes(step, s, error));
-    QN_TRY(qn__qweights_scales(plan, step, 1, 0, s->win.oc, &s->x, 1.0f, 2, &s->weights, error));
+    qconv_state *const s = state;
+    qn_qparams x;
+    qn_qconv_shape shape;
+    QN_TRY(qn__qparams_read(step, step->node->inputs[0], &x, error));
+    QN_TRY(qn__qconv_shape(step, &shape, error));
+    QN_TRY(qn__qweights_scales(plan, step, 1, 0, shape.win.oc, &x, 1.0f, 2, &s->weights, error));
     float s_y;
     QN_TRY(qn__qoutput(plan, step, s->weights.scale, s->weights.bias, s->weights.fixed, &s->requant,
                        &s_y, error));
-    s->depthwise = s->cin == 1 && s->cout == 1;
-    s->saturates = qn__plan_get_options(plan)->saturate16 && s->weights.is_signed && !s->depthwise;
-    const bool found =
-        qn__q8_conv_find(plan, step, &s->win, s->groups, &s->x, &s->requant, &s->q8) &&
-        !s->saturates;
-    const bool known = found || (!s->saturates && qn__q8_applies(plan, &s->x, &s->weights));
-    if (!known)
+    if (!shape.depthwise && qn_saturates(plan, step->node->inputs[1])) {
+        release(qn__plan_context(plan), step);
+        return qn__prepare_simulated(plan, step, error);
+    }
+    if (!qn__q8_conv_find(plan, step, &shape.win, shape.groups, &x, &s->requant, &s->q8) &&
+        !qn__q8_applies(plan, &x, &s->weights)) {
         QN_TRY(qn__qweights_values(plan, step, 1, 0, &s->weights, error));
-    s->integers = known || (!s->saturates && qn__q8_applies(plan, &s->x, &s->weights));
+        if (!qn__q8_applies(plan, &x, &s->weights)) {
+            release(qn__plan_context(plan), step);
+            return qn__prepare_simulated(plan, step, error);
+        }
+    }
     for (uint32_t i = 1; i < step->node->n_inputs; i++)
         step->in_layout[i] = QN_LAYOUT_ROW_MAJOR;
-    if (s->integers) {
-        step->strides_output = s->q8.way != QN_Q8_DEPTHWISE && s->q8.fold == 1;
-        return qn__q8_conv_prepare(plan, step, &s->x, &s->weights, &s->requant, &s->q8, error);
-    }
-    step->in_layout[0] = step->out_layout[0] = QN_LAYOUT_CHANNELS_LAST;
-    step->scratch_bytes = (s->in_count + s->win.c) * sizeof(float);
-    step->kernel_name = s->depthwise   ? "qconv_depthwise"
-                        : s->saturates ? "qconv_saturating"
-                                       : "qconv";
-    return pack_weights(plan, step, s, error);
+    step->strides_output = s->q8.way != QN_Q8_DEPTHWISE && s->q8.fold == 1;
+    QN_TRY(qn__q8_conv_prepare(plan, step, &x, &s->weights, &s->requant, &s->q8, error));
+    qn__qweights_drop_values(qn__plan_context(plan), &s->weights);
+    return QN_OK;
 }
 
 static qn_status prepare(const qn_plan *plan, qn_step *step, qn_error *error)
 {
-    qconv_state *const s = qn__calloc(qn__plan_context(plan), 1, sizeof(*s));
-    if (s == NULL)
-        return QN_NOMEM(error);
-    step->state = s;
-    const qn_status status = prepare_state(plan, step, s, error);
-    qn__qweights_drop_values(qn__plan_context(plan), &s->weights);
-    if (status != QN_OK)
-        release(qn__plan_context(plan), step);
-    return status;
-}
-
-typedef struct qconv_job {
-    const qconv_state *s;
-    const float *x, *zeros; /* centred values; zeros: of one row of channels */
-    void *dst;
-} qconv_job;
-
-/* Where the window of an output row starts: its first tap, maybe in the padding. */
-typedef struct window_start {
-    const float *image;
-    ptrdiff_t y, x;
-} window_start;
-
-static window_start locate(const qconv_job *job, size_t m)
-{
-    const qn_window *const w = &job->s->win;
-    const size_t ox = m % w->ow, rest = m / w->ow, oy = rest % w->oh, n = rest / w->oh;
-    return (window_start){job->x + n * w->h * w->w * w->c,
-                          (ptrdiff_t)(oy * w->sh) - (ptrdiff_t)w->pt,
-                          (ptrdiff_t)(ox * w->sw) - (ptrdiff_t)w->pl};
-}
-
-/* Channels that a tap reads, or NULL in the padding. */
-static const float *tap_at(const qn_window *w, const window_start *start, size_t ky, size_t kx)
-{
-    const ptrdiff_t y = start->y + (ptrdiff_t)(ky * w->dh), x = start->x + (ptrdiff_t)(kx * w->dw);
-    if (y < 0 || x < 0 || y >= (ptrdiff_t)w->h || x >= (ptrdiff_t)w->w)
-        return NULL;
-    return start->image + ((size_t)y * w->w + (size_t)x) * w->c;
-}
-
-static void product_rows(const qn_qrun *run, size_t group, size_t m, size_t p0, size_t np,
-                         size_t k0, const float **a, size_t step)
-{
-    const qconv_job *const job = run->ctx;
-    const qn_window *const w = &job->s->win;
-    const size_t at = group * job->s->cin + k0;
-    const window_start start = locate(job, m);
-    size_t ky = p0 / w->kw, kx = p0 % w->kw;
-    for (size_t p = 0; p < np; p++) {
-        const float *const row = tap_at(w, &start, ky, kx);
-        a[p * step] = row != NULL ? row + at : job->zeros;
-        if (++kx == w->kw) {
-            kx = 0;
-            ky++;
-        }
-    }
-}
-
-#define CHANNELS 64
-
-static void depthwise_range(void *arg, size_t begin, size_t end)
-{
-    const qconv_job *const job = arg;
-    const qconv_state *const s = job->s;
-    const size_t c = s->win.c, taps = s->win.kh * s->win.kw;
-    const size_t elem = s->requant.dtype == QN_DTYPE_F32 ? sizeof(float) : 1;
-    for (size_t m = begin; m < end; m++) {
-        const window_start start = locate(job, m);
-        for (size_t c0 = 0; c0 < c; c0 += CHANNELS) {
-            const size_t n = c - c0 < CHANNELS ? c - c0 : CHANNELS;
-            int32_t acc[CHANNELS] = {0};
-            float sums[CHANNELS] = {0};
-            size_t exact = 0; /* taps in sums: 256 products of 255 * 255 stay below 2^24 */
-            size_t ky = 0, kx = 0;
-            for (size_t t = 0; t < taps; t++) {
-                const float *const x = tap_at(&s->win, &start, ky, kx);
-                if (++kx == s->win.kw) {
-                    kx = 0;
-                    ky++;
-                }
-                if (x == NULL)
-                    continue;
-                const float *const w = s->packed + t * c + c0;
-                for (size_t i = 0; i < n; i++)
-                    sums[i] += x[c0 + i] * w[i];
-                if (++exact < 256)
-                    continue;
-                for (size_t i = 0; i < n; i++) {
-                    acc[i] += (int32_t)sums[i];
-                    sums[i] = 0.0f;
-                }
-                exact = 0;
-            }
-            for (size_t i = 0; i < n; i++)
-                acc[i] += (int32_t)sums[i];
-            qn__requant_row(&s->requant, acc, c0, n, (uint8_t *)job->dst + m * c * elem);
-        }
-    }
-}
-
-/* Unsigned bytes of a part of the K axis as floats: signed activations are moved by 128. */
-static size_t gather_bytes(const qconv_job *job, size_t m, size_t group, size_t k0, size_t n,
-                           float *out)
-{
-    const qconv_state *const s = job->s;
-    const float zero = (float)(s->x.zero + (s->x.dtype == QN_DTYPE_I8 ? 128 : 0));
-    const window_start start = locate(job, m);
-    for (size_t i = 0; i < n;) {
-        const size_t tap = (k0 + i) / s->cin, c = (k0 + i) % s->cin;
-        const size_t part = s->cin - c < n - i ? s->cin - c : n - i;
-        const float *const row = tap_at(&s->win, &start, tap / s->win.kw, tap % s->win.kw);
-        for (size_t j = 0; j < part; j++)
-            out[i + j] = row != NULL ? row[group * s->cin + c + j] + zero : zero;
-        i += part;
-    }
-    if (n % 2 != 0)
-        out[n] = 0.0f;
-    return (n + 1) / 2;
-}
-
-static void saturating_range(void *arg, size_t begin, size_t end)
-{
-    enum { PART = 512, COLUMNS = 512 };
-    const qconv_job *const job = arg;
-    const qconv_state *const s = job->s;
-    const size_t k = s->win.kh * s->win.kw * s->cin, pairs = (k + 1) / 2;
-    const size_t elem = s->requant.dtype == QN_DTYPE_F32 ? sizeof(float) : 1;
-    const size_t m_count = s->win.n * s->win.oh * s->win.ow;
-    float x[PART + 2];
-    int32_t acc[COLUMNS];
-    for (size_t index = begin; index < end; index++) {
-        const size_t group = index / m_count, m = index % m_count;
-        const float *const w = s->packed + group * pairs * 2 * s->cout;
-        uint8_t *const row = (uint8_t *)job->dst + m * s->win.oc * elem;
-        for (size_t n0 = 0; n0 < s->cout; n0 += COLUMNS) {
-            const size_t n = s->cout - n0 < COLUMNS ? s->cout - n0 : COLUMNS;
-            memcpy(acc, s->base + group * s->cout + n0, n * sizeof(*acc));
-            for (size_t k0 = 0; k0 < k; k0 += PART) {
-                const size_t part =
-                    gather_bytes(job, m, group, k0, k - k0 < PART ? k - k0 : PART, x);
-                qn__saturating_part(x, w + k0 * s->cout + n0, part, n, s->cout, acc);
-            }
-            qn__requant_row(&s->requant, acc, group * s->cout + n0, n, row);
-        }
-    }
+    if (step->node->inputs[0]->rank > 4)
+        return qn_prepare_as(&qn__op_qconv_nd, plan, step, error);
+    return qn__step_make_state(plan, step, sizeof(qconv_state), prepare_state, release, error);
 }
 
 static qn_status run(const qn_step *step, const qn_run_env *env, const qn_view *in,
@@ -294,32 +84,7 @@ static qn_status run(const qn_step *step, const qn_run_env *env, const qn_view *
 {
     (void)error;
     const qconv_state *const s = step->state;
-    if (s->integers) {
-        qn__q8_conv_run(&s->q8, env, &in[0], &out[0], &s->requant);
-        return QN_OK;
-    }
-    float *const x = env->scratch, *const zeros = x + s->in_count;
-    qn__unpack_centered(env->pool, in[0].data, s->x.dtype, s->x.zero, x, s->in_count);
-    memset(zeros, 0, s->win.c * sizeof(float));
-    qconv_job job = {s, x, zeros, out[0].data};
-    const size_t m = s->win.n * s->win.oh * s->win.ow;
-    const size_t k = s->win.kh * s->win.kw * s->cin;
-    if (s->depthwise) {
-        qn__parallel_ranges(env->pool, depthwise_range, &job, m, k * s->win.c * 4);
-    } else if (s->saturates) {
-        qn__parallel_ranges(env->pool, saturating_range, &job, m * s->groups, k * s->cout);
-    } else {
-        const qn_qrun product = {.product = &s->product,
-                                 .packed = s->packed,
-                                 .m = m,
-                                 .groups = s->groups,
-                                 .rows = product_rows,
-                                 .ctx = &job,
-                                 .requant = &s->requant,
-                                 .dst = out[0].data,
-                                 .dst_stride = s->win.oc};
-        qn__qproduct_run(&product, env->pool);
-    }
+    qn__q8_conv_run(&s->q8, env, &in[0], &out[0], &s->requant);
     return QN_OK;
 }
 

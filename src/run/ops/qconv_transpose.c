@@ -182,8 +182,8 @@ static qn_status prepare_state(const qn_plan *plan, qn_step *step, void *state, 
         step->in_layout[i] = QN_LAYOUT_ROW_MAJOR;
     step->in_layout[0] = step->out_layout[0] = QN_LAYOUT_CHANNELS_LAST;
     step->kernel_name = "qconv_transpose";
-    if (!qn__q8_applies(plan, &s->x, &s->weights) || s->win.sh > MAX_STRIDE ||
-        s->win.sw > MAX_STRIDE || s->win.oh == 0 || s->win.ow == 0)
+    if (!qn__q8_applies(plan, &s->x, &s->weights) || !s->weights.fits_i8 ||
+        s->win.sh > MAX_STRIDE || s->win.sw > MAX_STRIDE || s->win.oh == 0 || s->win.ow == 0)
         return QN_OK;
     /* At least a tap for each residue, which may be one that the node has not. */
     int8_t *const values = qn__alloc(ctx, qn__tensor_elements(step->node->inputs[1]));

@@ -19,15 +19,24 @@ static void release(const qn_context *ctx, qn_step *step)
 /* --- unary ----------------------------------------------------------------------------------- */
 static qn_status prepare_unary(const qn_plan *plan, qn_step *step, qn_error *error)
 {
+    const bool given = step->node->op == QN_OP_TABLE;
+    const qn_tensor *const bytes = qn__step_input(step, 1);
     qn_qparams x, y;
     qn_unary unary;
     QN_TRY(qn__qparams_read(step, step->node->inputs[0], &x, error));
     QN_TRY(qn__qparams_read(step, step->node->outputs[0], &y, error));
-    QN_TRY(qn__unary_read(plan, step, &unary, error));
+    if (!given)
+        QN_TRY(qn__unary_read(plan, step, &unary, error));
+    else if (bytes == NULL || bytes->constant == NULL || bytes->constant->size_bytes != 256)
+        return qn__step_fail(step, error, QN_CORRUPT, "its table is not 256 constant bytes");
     uint8_t *const table = qn__alloc(qn__plan_context(plan), 256);
     if (table == NULL)
         return QN_NOMEM(error);
     for (size_t i = 0; i < 256; i++) {
+        if (given) {
+            table[i] = ((const uint8_t *)bytes->constant->data)[i];
+            continue;
+        }
         const uint8_t byte = (uint8_t)i;
         float v = (float)(qn_qload(&byte, x.dtype, 0) - x.zero) * x.scale;
         qn__unary_f32(&unary, &v, &v, 1);

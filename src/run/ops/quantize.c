@@ -11,6 +11,7 @@ typedef struct cross_state {
     uint8_t table[256];
     const qn_quant *quant;
     bool planes;        /* quantizes planes of a picture to pixels */
+    float factor, rest; /* of qn_q8_quantize_args */
     qn_dtype precision; /* of quotients */
 } cross_state;
 
@@ -20,6 +21,39 @@ static bool is_bytes(const qn_tensor *t)
     return t->type.kind == QN_TYPE_QUANT && q->n_codebook == 0 && q->block == 0 &&
            (t->type.dtype == QN_DTYPE_U8 || t->type.dtype == QN_DTYPE_I8) &&
            (q->axis < 0 || (q->axis < t->rank && q->n_scales == (size_t)t->dims[q->axis].value));
+}
+
+typedef struct cross_job {
+    const cross_state *s;
+    const qn_kernels *kernels;
+    const void *src;
+    void *dst;
+    qn_axis_view v; /* scales by axis: rows of `inner` elements; planes: `axis` of `inner` pixels */
+} cross_job;
+
+static qn_q8_quantize_args quantize_args(const cross_state *s, size_t scale)
+{
+    const qn_quant *const q = s->quant;
+    const int32_t zero = q->zero_points != NULL ? q->zero_points[scale] : 0;
+    return (qn_q8_quantize_args){.scale = q->scales[scale],
+                                 .lo = (float)(q->qmin - zero),
+                                 .hi = (float)(q->qmax - zero),
+                                 .zero = zero,
+                                 .factor = s->factor,
+                                 .rest = s->rest};
+}
+
+/* Elements from `at` on with scale number `scale`; with planes, those of pixels from `at` on. */
+static void quantize_row(const cross_job *job, size_t scale, size_t at, size_t n, size_t channels,
+                         size_t plane)
+{
+    qn_q8_quantize_args args = quantize_args(job->s, scale);
+    args.n = n;
+    args.channels = channels;
+    args.src = (const float *)job->src + at;
+    args.plane = plane;
+    args.dst = (uint8_t *)job->dst + at;
+    job->kernels->q8_quantize.fn(&args);
 }
 
 /* The planes of pictures become pixels on the way to bytes: what reads them wants it so. */
@@ -66,6 +100,12 @@ static qn_status prepare(const qn_plan *plan, qn_step *step, qn_error *error)
         s.planes = to_quant && s.axis < 0 && are_planes(step, x);
         if (s.planes)
             step->out_layout[0] = QN_LAYOUT_CHANNELS_LAST;
+        if (to_quant && s.axis < 0) {
+            qn_q8_quantize_args args = quantize_args(&s, 0);
+            qn__q8_quantize_factors(&args);
+            s.factor = args.factor;
+            s.rest = args.rest;
+        }
         step->kernel_name =
             to_quant ? step->kernels->q8_quantize.name : step->kernels->q8_dequantize.name;
     } else if (to_quant && from_quant && is_bytes(x) && is_bytes(y) && x->type.quant->axis < 0 &&
@@ -88,32 +128,6 @@ static qn_status prepare(const qn_plan *plan, qn_step *step, qn_error *error)
     *state = s;
     step->state = state;
     return QN_OK;
-}
-
-typedef struct cross_job {
-    const cross_state *s;
-    const qn_kernels *kernels;
-    const void *src;
-    void *dst;
-    qn_axis_view v; /* scales by axis: rows of `inner` elements; planes: `axis` of `inner` pixels */
-} cross_job;
-
-/* Elements from `at` on with scale number `scale`; with planes, those of pixels from `at` on. */
-static void quantize_row(const cross_job *job, size_t scale, size_t at, size_t n, size_t channels,
-                         size_t plane)
-{
-    const qn_quant *const q = job->s->quant;
-    const int32_t zero = q->zero_points != NULL ? q->zero_points[scale] : 0;
-    const qn_q8_quantize_args args = {.n = n,
-                                      .channels = channels,
-                                      .src = (const float *)job->src + at,
-                                      .plane = plane,
-                                      .dst = (uint8_t *)job->dst + at,
-                                      .scale = q->scales[scale],
-                                      .lo = (float)(q->qmin - zero),
-                                      .hi = (float)(q->qmax - zero),
-                                      .zero = zero};
-    job->kernels->q8_quantize.fn(&args);
 }
 
 static void dequantize_row(const cross_job *job, size_t scale, size_t at, size_t n)

@@ -1,5 +1,6 @@
 /* Quantized weights, their scales and bias. */
 #include "run/ops/qweights.h"
+#include "run/ops/simulated.h"
 
 #include <math.h>
 
@@ -116,6 +117,10 @@ static void center_values(const qn_tensor *w, int axis, qn_qweights *out)
     }
     out->max = hi > -lo ? hi : -lo;
     out->fits_i8 = lo >= INT8_MIN && hi <= INT8_MAX;
+    out->parts = 1;
+    while (out->parts < 4 && (out->parts * INT8_MIN > lo || out->parts * INT8_MAX < hi))
+        out->parts++;
+    out->parts &= 3;
 }
 
 /* int32 as it is; float is rounded into steps of s_x * s_w, as runtimes do when loading. Gemm's
@@ -233,4 +238,12 @@ qn_status qn__qweights_read(const qn_plan *plan, const qn_step *step, uint32_t i
     }
     *out = r;
     return QN_OK;
+}
+
+qn_status qn__prepare_simulated(const qn_plan *plan, qn_step *step, qn_error *error)
+{
+    step->impl = qn__run_simulated_find(step->node->op);
+    if (step->impl == NULL)
+        return qn__step_fail(step, error, QN_UNSUPPORTED, "a zero point is no byte");
+    return step->impl->prepare(plan, step, error);
 }

@@ -9,6 +9,7 @@ typedef struct qn_qweights {
     const int8_t *bytes;  /* the same where the tensor's own bytes are just that, or NULL */
     int32_t max;          /* largest magnitude */
     bool fits_i8;         /* every value is in -128..127 */
+    uint8_t parts;        /* with values: so many of -128..127 add up to each; 0: more than three */
     float *scale;         /* [columns] s_x * s_w, over s_y for quantized output */
     int32_t *bias;        /* [columns] */
     qn_multiplier *fixed; /* [columns], or NULL: requantization by floats, or no quantized output */
@@ -19,8 +20,8 @@ typedef struct qn_qweights {
 qn_status qn__qweights_read(const qn_plan *plan, const qn_step *step, uint32_t input, int axis,
                             size_t columns, const qn_qparams *x, float alpha, uint32_t bias_input,
                             qn_qweights *out, qn_error *error);
-/* The two halves of it: scales and bias (and bytes), values NULL; then the values, with max and
- * fits_i8. */
+/* The two halves of it: scales and bias (and bytes), values NULL; then the values, with max,
+ * fits_i8 and parts. */
 qn_status qn__qweights_scales(const qn_plan *plan, const qn_step *step, uint32_t input, int axis,
                               size_t columns, const qn_qparams *x, float alpha, uint32_t bias_input,
                               qn_qweights *out, qn_error *error);

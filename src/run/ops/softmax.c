@@ -54,6 +54,21 @@ static float largest(const float *src, size_t n)
     return top;
 }
 
+/* One after another where other ways to come here add so, else LANES sums: a chain of additions
+ * takes as long as all the rest. */
+static float total(const float *x, size_t n)
+{
+    float sums[LANES] = {0}, sum = 0.0f;
+    for (; n > MAX_SHORT; n -= LANES, x += LANES)
+        for (size_t i = 0; i < LANES; i++)
+            sums[i] += x[i];
+    for (size_t i = 0; i < LANES; i++)
+        sum += sums[i];
+    for (size_t i = 0; i < n; i++)
+        sum += x[i];
+    return sum;
+}
+
 static void contiguous_row(const softmax_job *job, const float *src, float *dst, size_t n)
 {
     const float top = largest(src, n);
@@ -66,13 +81,18 @@ static void contiguous_row(const softmax_job *job, const float *src, float *dst,
             dst[i] = src[i] - top - shift;
         return;
     }
-    for (size_t i = 0; i < n; i++)
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        for (size_t k = 0; k < LANES; k++)
+            dst[i + k] = src[i + k] - top;
+    for (; i < n; i++)
         dst[i] = src[i] - top;
     job->exp(dst, dst, n);
-    float sum = 0.0f;
-    for (size_t i = 0; i < n; i++)
-        sum += dst[i];
-    for (size_t i = 0; i < n; i++)
+    const float sum = total(dst, n);
+    for (i = 0; i + LANES <= n; i += LANES)
+        for (size_t k = 0; k < LANES; k++)
+            dst[i + k] /= sum;
+    for (; i < n; i++)
         dst[i] /= sum;
 }
 
@@ -112,46 +132,57 @@ static void columns(const softmax_job *job, const float *src, float *dst, size_t
     }
 }
 
-/* Several short rows at once, turned so that loops run over rows: the same operations in the same
- * order. */
+/* Several short rows at once, turned so that loops run over rows. */
 static void short_rows(const softmax_job *job, const float *src, float *dst, size_t axis, size_t n)
 {
-    float turned[MAX_SHORT * COLUMNS], part[COLUMNS];
-    const bool pairs = axis == 2 && n == COLUMNS; /* of detectors: shuffles of vectors */
-    for (size_t i = 0; pairs && i < COLUMNS; i++) {
-        turned[i] = src[2 * i];
-        turned[COLUMNS + i] = src[2 * i + 1];
-    }
-    for (size_t k = 0; !pairs && k < axis; k++) {
-        float *const to = turned + k * COLUMNS;
+    float turned[MAX_SHORT * COLUMNS];
+    turned[0] = 0.0f; /* for compilers that fear a row of nothing */
+    for (size_t k = 0; k < axis; k++)
         for (size_t i = 0; i < n; i++)
-            to[i] = src[i * axis + k];
-        for (size_t i = n; i < COLUMNS; i++)
-            to[i] = 0.0f;
-    }
-    for (size_t i = 0; i < COLUMNS; i++)
-        part[i] = -INFINITY;
+            turned[k * COLUMNS + i] = src[i * axis + k];
+    columns(job, turned, turned, axis, COLUMNS, n);
     for (size_t k = 0; k < axis; k++)
-        for (size_t i = 0; i < COLUMNS; i++)
-            part[i] = turned[k * COLUMNS + i] > part[i] ? turned[k * COLUMNS + i] : part[i];
-    for (size_t k = 0; k < axis; k++)
-        for (size_t i = 0; i < COLUMNS; i++)
-            turned[k * COLUMNS + i] -= part[i];
-    job->exp(turned, turned, axis * COLUMNS);
-    memset(part, 0, sizeof part);
-    for (size_t k = 0; k < axis; k++)
-        for (size_t i = 0; i < COLUMNS; i++)
-            part[i] += turned[k * COLUMNS + i];
-    for (size_t k = 0; k < axis; k++)
-        for (size_t i = 0; i < COLUMNS; i++)
-            turned[k * COLUMNS + i] /= part[i];
-    for (size_t i = 0; pairs && i < COLUMNS; i++) {
-        dst[2 * i] = turned[i];
-        dst[2 * i + 1] = turned[COLUMNS + i];
-    }
-    for (size_t k = 0; !pairs && k < axis; k++)
         for (size_t i = 0; i < n; i++)
             dst[i * axis + k] = turned[k * COLUMNS + i];
+}
+
+typedef float four __attribute__((vector_size(16), aligned(4), may_alias));
+typedef int32_t four_masks __attribute__((vector_size(16)));
+#ifdef __clang__
+#define FOUR_OF(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define FOUR_OF(a, b, ...) __builtin_shuffle(a, b, (four_masks){__VA_ARGS__})
+#endif
+
+/* b where the mask is set, else a. */
+static inline four choose(four a, four b, four_masks mask)
+{
+    return (four)(((four_masks)a & ~mask) | ((four_masks)b & mask));
+}
+
+/* Rows of two, as detectors have them, COLUMNS of them. The larger one less itself is 0, whose
+ * exponential is 1: one of each pair is left, their sum. What is no number stays in it. */
+static void pairs(const softmax_job *job, const float *src, float *dst)
+{
+    float exps[COLUMNS];
+    const four one = {1.0f, 1.0f, 1.0f, 1.0f};
+    for (int last = 0; last < 2; last++) {
+        for (size_t i = 0; i < COLUMNS; i += 4) {
+            const four a = *(const four *)(src + 2 * i), b = *(const four *)(src + 2 * i + 4);
+            const four x = FOUR_OF(a, b, 0, 2, 4, 6), y = FOUR_OF(a, b, 1, 3, 5, 7);
+            if (last == 0) {
+                const four top = choose(y, x, x > y);
+                *(four *)(exps + i) = (x - top) + (y - top);
+                continue;
+            }
+            const four e = *(const four *)(exps + i), sum = one + e;
+            const four p = choose(e, one, x >= y) / sum, q = choose(e, one, y >= x) / sum;
+            *(four *)(dst + 2 * i) = FOUR_OF(p, q, 0, 4, 1, 5);
+            *(four *)(dst + 2 * i + 4) = FOUR_OF(p, q, 2, 6, 3, 7);
+        }
+        if (last == 0)
+            job->exp(exps, exps, COLUMNS);
+    }
 }
 
 static void run_range(void *arg, size_t begin, size_t end)
@@ -163,6 +194,10 @@ static void run_range(void *arg, size_t begin, size_t end)
         const float *const src = job->src + o * size;
         float *const dst = job->dst + o * size;
         n = end - o < COLUMNS ? end - o : COLUMNS;
+        if (v.inner == 1 && v.axis == 2 && !job->log && n == COLUMNS) {
+            pairs(job, src, dst);
+            continue;
+        }
         if (v.inner == 1 && v.axis <= MAX_SHORT && !job->log && n >= COLUMNS / 4) {
             short_rows(job, src, dst, v.axis, n);
             continue;

@@ -14,14 +14,14 @@ typedef struct qn_window_nd {
     int64_t stride[QN_ND_AXES], dilation[QN_ND_AXES], begin[QN_ND_AXES], end[QN_ND_AXES];
 } qn_window_nd;
 
-/* Row-major float32 tensors of rank 3 and more. kernel: from the weights, or NULL: the attribute.
- * Positions may lie outside the input, also after the last pad. */
+/* Row-major float32 tensors of rank 3 and more, or quantized ones. kernel: from the weights, or
+ * NULL: the attribute. Positions may lie outside the input, also after the last pad. */
 qn_status qn__window_nd_read(const qn_step *step, const int64_t *kernel, qn_window_nd *out,
                              qn_error *error);
 /* Coordinates of element `index` of an array with these dims. */
 void qn__coordinates(size_t index, size_t rank, const int64_t *dims, int64_t *at);
 
-extern const qn_run_op qn__op_pool_nd, qn__op_conv_nd;
+extern const qn_run_op qn__op_pool_nd, qn__op_conv_nd, qn__op_qconv_nd;
 /* What the fast operators leave to these: prepares `step` for the other implementation. */
 static inline qn_status qn_prepare_as(const qn_run_op *op, const qn_plan *plan, qn_step *step,
                                       qn_error *error)

@@ -14,6 +14,14 @@ EMULATED void dpbusd512_row(size_t np, __m512i *acc, const uint8_t *row, const _
         acc[i] = dpbusd512(acc[i], _mm512_set1_epi32(four), b[i]);
 }
 
+EMULATED void dpbusd512_row8(__m512i *acc, const uint8_t *row, const __m512i *b)
+{
+    int64_t eight;
+    memcpy(&eight, row, sizeof(eight));
+    for (size_t i = 0; i < 3; i++)
+        acc[i] = dpbusd512(acc[i], _mm512_set1_epi64(eight), b[i]);
+}
+
 EMULATED __m512 load512_here(const void *p)
 {
     return _mm512_loadu_ps(p);

@@ -1,0 +1,311 @@
+/* Quantized convolution over three axes and more: windows are read from a copy of the input with
+ * its padding, where all rows of a window lie at the same places. Rows of the last axis are one tap
+ * where their pixels follow each other. As the reference plain loops over the same copy. */
+#include "core/alloc.h"
+#include "core/checked.h"
+#include "run/nd.h"
+#include "run/ops/q8_run.h"
+#include "run/ops/simulated.h"
+#include "run/ops/window_nd.h"
+#include "run/ops/window_rows.h"
+
+#include <string.h>
+
+/* Axes of outputs: pictures, then the window's. */
+enum { AXES = QN_ND_AXES + 1, COLUMNS = 64 };
+
+typedef struct nd_state {
+    qn_window_nd w;
+    size_t axes, c, oc, groups, cin, cout; /* cin, cout: of a group */
+    size_t m;                              /* outputs of all pictures */
+    size_t in[AXES], padded[AXES], out[AXES];
+    size_t step[AXES]; /* bytes in the copy from one output to the next */
+    size_t pitch[AXES];
+    bool in_place, reference;
+    qn_qparams x;
+    qn_qweights weights;
+    qn_requant requant;
+    qn_q8_packed packed;
+    size_t *taps;   /* [w.taps] offsets in the copy */
+    size_t row;     /* so many of them are one of the product's */
+    size_t rows_at; /* in the scratch memory */
+    bool has_rows;
+} nd_state;
+
+static void release(const qn_context *ctx, qn_step *step)
+{
+    nd_state *const s = step->state;
+    qn__qweights_free(ctx, &s->weights);
+    qn__q8_packed_free(ctx, &s->packed);
+    qn__free(ctx, s->taps);
+    qn__free(ctx, s);
+    step->state = NULL;
+}
+
+static qn_status read_shapes(const qn_step *step, nd_state *s, qn_error *error)
+{
+    const qn_tensor *const x = step->node->inputs[0], *const w = qn__step_input(step, 1);
+    const qn_tensor *const y = step->node->outputs[0];
+    const int64_t groups = qn__attr_int(step->node, "group", 1);
+    int64_t dims[QN_MAX_RANK];
+    if (w == NULL || w->rank != x->rank || y->rank != x->rank || groups < 1)
+        return qn__step_fail(step, error, QN_CORRUPT, "weights or groups do not fit");
+    qn__tensor_dims(w, dims);
+    QN_TRY(qn__window_nd_read(step, dims + 2, &s->w, error));
+    s->axes = s->w.n + 1;
+    s->groups = (size_t)groups;
+    s->c = (size_t)x->dims[1].value;
+    s->oc = (size_t)y->dims[1].value;
+    s->cin = s->c / s->groups;
+    s->cout = s->oc / s->groups;
+    if (s->cin * s->groups != s->c || s->cout * s->groups != s->oc || s->cin == 0 || s->cout == 0 ||
+        (size_t)dims[0] != s->oc || (size_t)dims[1] != s->cin ||
+        x->dims[0].value != y->dims[0].value)
+        return qn__step_fail(step, error, QN_CORRUPT, "channels do not fit the weights");
+    s->in[0] = s->padded[0] = s->out[0] = (size_t)x->dims[0].value;
+    s->in_place = true;
+    for (size_t i = 0; i < s->w.n; i++) {
+        s->in[1 + i] = (size_t)s->w.in[i];
+        s->out[1 + i] = (size_t)s->w.out[i];
+        s->padded[1 + i] = (size_t)((s->w.out[i] - 1) * s->w.stride[i] +
+                                    (s->w.kernel[i] - 1) * s->w.dilation[i] + 1);
+        s->in_place &= s->w.begin[i] == 0 && s->padded[1 + i] <= s->in[1 + i];
+        if (s->out[1 + i] == 0)
+            return qn__step_fail(step, error, QN_UNSUPPORTED, "an axis without elements");
+    }
+    if (s->in_place)
+        memcpy(s->padded, s->in, sizeof s->padded);
+    s->m = s->out[0] * s->w.out_count;
+    return QN_OK;
+}
+
+/* Offsets in the copy, whose bytes are counted. */
+static bool place(nd_state *s, size_t *bytes)
+{
+    *bytes = s->c;
+    for (size_t i = s->axes; i-- > 0;) {
+        s->pitch[i] = *bytes;
+        s->step[i] = *bytes * (i == 0 ? 1 : (size_t)s->w.stride[i - 1]);
+        if (!qn_mul_size(bytes, *bytes, s->padded[i]))
+            return false;
+    }
+    for (size_t t = 0; t < s->w.taps; t++) {
+        int64_t at[QN_ND_AXES];
+        qn__coordinates(t, s->w.n, s->w.kernel, at);
+        for (size_t i = 0; i < s->w.n; i++)
+            s->taps[t] += (size_t)(at[i] * s->w.dilation[i]) * s->pitch[1 + i];
+    }
+    return true;
+}
+
+/* [oc][cin][taps], part by part, to [oc][parts][taps][cin]. */
+static qn_status pack(const qn_plan *plan, qn_step *step, nd_state *s, qn_error *error)
+{
+    const qn_context *const ctx = qn__plan_context(plan);
+    const size_t taps = s->w.taps, parts = s->weights.parts, count = s->oc * s->cin * taps;
+    int8_t *own;
+    const int8_t *const values = qn__q8_values(ctx, &s->weights, count, &own);
+    int8_t *const ordered = qn__reallocarray(ctx, NULL, count, parts);
+    qn_status status = values == NULL || ordered == NULL ? QN_NOMEM(error) : QN_OK;
+    for (size_t part = 0; status == QN_OK && part < parts; part++)
+        for (size_t o = 0; o < s->oc; o++)
+            for (size_t i = 0; i < s->cin; i++)
+                for (size_t t = 0; t < taps; t++)
+                    ordered[((o * parts + part) * taps + t) * s->cin + i] =
+                        values[part * count + (o * s->cin + i) * taps + t];
+    qn__free(ctx, own);
+    s->row = s->groups == 1 && s->w.dilation[s->w.n - 1] == 1 ? (size_t)s->w.kernel[s->w.n - 1] : 1;
+    s->packed = (qn_q8_packed){.n = s->cout,
+                               .kc = s->cin * s->row,
+                               .ks = parts * (taps / s->row),
+                               .groups = s->groups,
+                               .parts = parts,
+                               .kernel = step->kernels->q8_igemm};
+    const size_t k = s->packed.ks * s->packed.kc;
+    const qn_q8_strides strides = {s->cout * k, k, s->packed.kc, 1};
+    if (status == QN_OK)
+        status = qn__q8_pack(plan, step, &s->x, &s->requant, ordered, &strides, &s->packed, error);
+    qn__free(ctx, ordered);
+    step->packed_bytes = s->packed.bytes;
+    step->weights = s->packed.data;
+    return status;
+}
+
+static qn_status fill(const qn_plan *plan, qn_step *step, void *state, qn_error *error)
+{
+    nd_state *const s = state;
+    size_t bytes, rows = 0;
+    float s_y;
+    QN_TRY(qn__qparams_read(step, step->node->inputs[0], &s->x, error));
+    QN_TRY(read_shapes(step, s, error));
+    QN_TRY(qn__qweights_read(plan, step, 1, 0, s->oc, &s->x, 1.0f, 2, &s->weights, error));
+    QN_TRY(qn__qoutput(plan, step, s->weights.scale, s->weights.bias, s->weights.fixed, &s->requant,
+                       &s_y, error));
+    s->reference = qn__plan_get_options(plan)->reference;
+    if (s->x.zero < s->x.qmin || s->x.zero > s->x.qmax || s->weights.parts == 0 ||
+        qn_saturates(plan, step->node->inputs[1]))
+        return qn__step_fail(step, error, QN_UNSUPPORTED, "bytes do not fit");
+    s->taps = qn__calloc(qn__plan_context(plan), s->w.taps, sizeof(*s->taps));
+    if (s->taps == NULL)
+        return QN_NOMEM(error);
+    bool fits = place(s, &bytes);
+    if (!s->reference) {
+        QN_TRY(pack(plan, step, s, error));
+        fits &= qn__q8_buffer_bytes(&rows, &s->packed, s->m);
+        qn__qweights_drop_values(qn__plan_context(plan), &s->weights);
+    }
+    if (!fits || !qn_align_size(&s->rows_at, s->in_place ? 0 : bytes, 64) ||
+        !qn_add_size(&step->scratch_bytes, s->rows_at, rows))
+        return qn__step_fail(step, error, QN_LIMIT, "scratch memory is too large");
+    s->has_rows = rows != 0;
+    for (uint32_t i = 1; i < step->node->n_inputs; i++)
+        step->in_layout[i] = QN_LAYOUT_ROW_MAJOR;
+    step->in_layout[0] = step->out_layout[0] = QN_LAYOUT_CHANNELS_LAST;
+    step->kernel_name = s->reference ? "qconv" : s->packed.kernel.name;
+    return QN_OK;
+}
+
+static qn_status prepare(const qn_plan *plan, qn_step *step, qn_error *error)
+{
+    return qn__step_make_state(plan, step, sizeof(nd_state), fill, release, error);
+}
+
+typedef struct nd_call {
+    const nd_state *s;
+    const uint8_t *in; /* first of the input, then of the copy */
+    uint8_t *padded, *out;
+} nd_call;
+
+/* One row of the copy's last axis. */
+static void pad_row(void *arg, size_t index)
+{
+    const nd_call *const call = arg;
+    const nd_state *const s = call->s;
+    const size_t last = s->axes - 1, width = s->padded[last];
+    uint8_t *to = call->padded + index * width * s->c;
+    size_t from = 0, pitch = s->in[last] * s->c;
+    bool inside = true;
+    for (size_t i = last; i-- > 0; index /= s->padded[i], pitch *= s->in[i]) {
+        const int64_t at =
+            (int64_t)(index % s->padded[i]) - (i > 0 ? (int64_t)s->w.begin[i - 1] : 0);
+        inside &= at >= 0 && at < (int64_t)s->in[i];
+        from += inside ? (size_t)at * pitch : 0;
+    }
+    const int64_t begin = s->w.begin[last - 1], end = begin + (int64_t)s->in[last];
+    const size_t lo = begin <= 0 ? 0 : begin < (int64_t)width ? (size_t)begin : width;
+    const size_t hi = end <= (int64_t)lo ? lo : end < (int64_t)width ? (size_t)end : width;
+    memset(to, (uint8_t)s->x.zero, width * s->c);
+    if (inside && hi > lo)
+        memcpy(to + lo * s->c, call->in + from + (size_t)((int64_t)lo - begin) * s->c,
+               (hi - lo) * s->c);
+}
+
+/* Offsets of outputs from m0 on, one behind the other. */
+typedef struct walk {
+    const nd_state *s;
+    size_t at[AXES], offset;
+} walk;
+
+static walk walk_from(const nd_state *s, size_t m)
+{
+    walk w = {.s = s};
+    for (size_t i = s->axes; i-- > 0; m /= s->out[i]) {
+        w.at[i] = m % s->out[i];
+        w.offset += w.at[i] * s->step[i];
+    }
+    return w;
+}
+
+static size_t walk_next(walk *w)
+{
+    const size_t offset = w->offset;
+    for (size_t i = w->s->axes; i-- > 0;) {
+        w->offset += w->s->step[i];
+        if (++w->at[i] < w->s->out[i] || i == 0)
+            break;
+        w->offset -= w->at[i] * w->s->step[i];
+        w->at[i] = 0;
+    }
+    return offset;
+}
+
+static void nd_rows(const qn_q8_job *job, size_t group, size_t m0, size_t mr, const uint8_t **a)
+{
+    const nd_call *const call = job->ctx;
+    const nd_state *const s = call->s;
+    const qn_q8_igemm *const kernel = &job->packed->kernel;
+    const size_t end = qn_q8_rows_end(kernel, mr);
+    walk w = walk_from(s, m0);
+    for (size_t r = 0; r < mr; r++)
+        a[r] = call->in + group * s->cin + walk_next(&w);
+    qn__repeat_last(a, 1, mr, end, kernel->mr);
+    for (size_t p = 1; p < job->packed->taps; p++)
+        for (size_t r = 0; r < end; r++)
+            a[p * kernel->mr + r] = a[r] + s->taps[p * s->row];
+}
+
+/* Output m, some columns at a time. */
+static void loop_range(void *arg, size_t begin, size_t end)
+{
+    const nd_call *const call = arg;
+    const nd_state *const s = call->s;
+    const size_t elem = s->requant.dtype == QN_DTYPE_F32 ? sizeof(float) : 1, taps = s->w.taps;
+    walk w = walk_from(s, begin);
+    for (size_t m = begin; m < end; m++) {
+        const uint8_t *const window = call->in + walk_next(&w);
+        for (size_t o0 = 0; o0 < s->oc; o0 += COLUMNS) {
+            const size_t n = s->oc - o0 < COLUMNS ? s->oc - o0 : COLUMNS;
+            int32_t sums[COLUMNS];
+            for (size_t o = 0; o < n; o++) {
+                const float *const weights = s->weights.values + (o0 + o) * s->cin * taps;
+                const size_t group = (o0 + o) / s->cout;
+                uint32_t sum = 0;
+                for (size_t k = 0; k < s->cin * taps; k++) {
+                    const size_t at = s->taps[k % taps] + group * s->cin + k / taps;
+                    const int32_t x = qn_qload(window, s->x.dtype, at) - s->x.zero;
+                    sum += (uint32_t)(x * (int32_t)weights[k]);
+                }
+                sums[o] = (int32_t)sum;
+            }
+            qn__requant_row(&s->requant, sums, o0, n, call->out + m * s->oc * elem);
+        }
+    }
+}
+
+static qn_status run(const qn_step *step, const qn_run_env *env, const qn_view *in,
+                     const qn_view *out, qn_error *error)
+{
+    (void)error;
+    const nd_state *const s = step->state;
+    nd_call call = {s, in[0].data, env->scratch, out[0].data};
+    if (!s->in_place) {
+        size_t rows = 1;
+        for (size_t i = 0; i + 1 < s->axes; i++)
+            rows *= s->padded[i];
+        qn__parallel(env->pool, pad_row, &call, rows);
+        call.in = call.padded;
+    }
+    if (s->reference) {
+        qn__parallel_ranges(env->pool, loop_range, &call, s->m, s->oc * s->cin * s->w.taps);
+        return QN_OK;
+    }
+    const qn_q8_job job = {
+        .packed = &s->packed,
+        .m = s->m,
+        .c = out[0].data,
+        .c_stride = s->oc,
+        .c_group = s->cout,
+        .out = qn__q8_format(&s->requant),
+        .fixed = qn_q8_by_fixed_of(&s->requant),
+        .rows = nd_rows,
+        .ctx = &call,
+        .ahead = env->ahead,
+        .ahead_bytes = env->ahead_bytes,
+        .row_buffer =
+            s->has_rows ? (const uint8_t **)(void *)((uint8_t *)env->scratch + s->rows_at) : NULL,
+    };
+    qn__q8_run(&job, env->pool);
+    return QN_OK;
+}
+
+const qn_run_op qn__op_qconv_nd = {QN_OP_CONV, prepare, run, release};

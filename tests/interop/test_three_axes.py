@@ -1,0 +1,49 @@
+"""Quantized convolutions over three axes run in integers, with onnxruntime's results."""
+
+import numpy as np
+import pytest
+from networks import ort_outputs, quench_outputs
+from onnx import helper
+from test_byte_functions import Builder
+from test_byte_tables import layers_of
+
+CASES = {
+    "plain": ((1, 5, 6, 7, 8), (9, 5, 3, 3, 3), {}),
+    "pads": ((1, 16, 4, 9, 6), (32, 16, 3, 3, 3), {"pads": [1, 0, 2, 1, 2, 0]}),
+    "strides": ((1, 3, 8, 15, 11), (24, 3, 3, 5, 2), {"strides": [1, 2, 3], "pads": [1, 2, 0, 1, 2, 1]}),
+    "dilations": ((1, 8, 7, 9, 9), (8, 8, 3, 2, 3), {"dilations": [2, 1, 3], "pads": [2, 0, 3] * 2}),
+    "groups": ((1, 12, 5, 5, 5), (8, 3, 2, 3, 3), {"group": 4, "pads": [1] * 6}),
+    "depthwise": ((1, 20, 5, 6, 7), (20, 1, 3, 3, 3), {"group": 20, "pads": [1] * 6}),
+    "one tap": ((1, 33, 3, 4, 5), (17, 33, 1, 1, 1), {}),
+    "four axes": ((1, 6, 4, 5, 4, 3), (10, 6, 3, 3, 2, 2), {"pads": [1, 1, 0, 0, 1, 1, 1, 1]}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["s8", "u8", "u8-odd"])
+@pytest.mark.parametrize("name", CASES)
+def test_convolutions(quench, name, kind, tmp_path):
+    dims, shape, attributes = CASES[name]
+    rng = np.random.default_rng(11)
+    b = Builder()
+    x = b.pair("x", "a", 0.02, np.uint8(131) if kind != "s8" else np.int8(-9))
+    zero = {"s8": np.int8(0), "u8": np.uint8(128), "u8-odd": np.uint8(97)}[kind]
+    scale = rng.uniform(0.001, 0.003, shape[0] if kind != "u8-odd" else ()).astype(np.float32)
+    low = -128 if kind == "s8" else 0
+    q = b.constant("w_q", rng.integers(low, low + 256, shape).astype(zero.dtype))
+    s, z = b.constant("w_s", scale), b.constant("w_z", np.full(scale.shape, zero))
+    b.nodes.append(helper.make_node("DequantizeLinear", [q, s, z], ["w"], axis=0))
+    biases = (rng.normal(size=shape[0]) * 4000).astype(np.int32)
+    bias, bs = b.constant("b_q", biases), b.constant("b_s", np.float32(0.02) * scale)
+    bz = b.constant("b_z", np.zeros(scale.shape, np.int32))
+    b.nodes.append(helper.make_node("DequantizeLinear", [bias, bs, bz], ["b"], axis=0))
+    b.nodes.append(helper.make_node("Conv", [x, "w", "b"], ["f"], name="conv", **attributes))
+    step = 0.02 * 0.002 * 70 * 70 * np.sqrt(np.prod(shape[1:])) / 40
+    b.pair("f", "y", step, np.uint8(120) if kind != "s8" else np.int8(3))
+    path = tmp_path / "m.onnx"
+    b.save(path, [("x", dims)], [None] * len(dims))
+    assert "q8_igemm" in dict(layers_of(quench, path))["conv"]
+    x = rng.uniform(-2.6, 2.4, dims).astype(np.float32)
+    theirs, ours = ort_outputs(path, x)[0], quench_outputs(path, x, tmp_path / "run")[0]
+    steps = np.rint((ours - theirs) / step)
+    assert np.abs(steps).max() <= 1 and (steps != 0).mean() <= 0.001
+    assert len(np.unique(ours)) > 50
