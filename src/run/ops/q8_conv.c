@@ -131,7 +131,7 @@ static void join_tails(void *arg, size_t index)
     const qn_q8_conv *const s = call->s;
     const qn_window *const w = &s->window;
     const size_t image = w->n == 1 ? 0 : index / w->oh, oy = index - image * w->oh;
-    const size_t step = w->sw * w->c, n = w->ow * step;
+    const size_t n = w->ow * w->sw * w->c;
     uint8_t *const first =
         call->out + (image * s->copy.blocks + oy) * s->copy.block + s->copy.front - w->pl * w->c;
     uint8_t *const to = first + s->copy.tails_at;
@@ -139,7 +139,8 @@ static void join_tails(void *arg, size_t index)
                          *const c = first + s->tails[2];
     for (size_t i = 0; i < n;) {
         const vector *mask = (const vector *)(const void *)s->masks;
-        for (size_t phase = 0; phase < step && i < n; phase++, i += QN_Q8_VECTOR, mask += 3) {
+#pragma GCC unroll 3
+        for (size_t v = 0; v < QN_Q8_TAIL_VECTORS; v++, i += QN_Q8_VECTOR, mask += 3) {
             const vector x = *(const vector *)(const void *)(a + i) & mask[0];
             const vector y = *(const vector *)(const void *)(b + i) & mask[1];
             const vector z = *(const vector *)(const void *)(c + i) & mask[2];

@@ -19,8 +19,9 @@ typedef struct qn_q8_padded {
     size_t blocks;             /* of a picture */
 } qn_q8_padded;
 
-/* Tails of three rows of a window, and steps of so many bytes at most from one to the next. */
-enum { QN_Q8_TAIL_ROWS = 3, QN_Q8_TAIL_STEP = 9, QN_Q8_VECTOR = 16 };
+/* Tails of three rows of a window are put together so many vectors at a time, which hold a whole
+ * number of windows. */
+enum { QN_Q8_TAIL_ROWS = 3, QN_Q8_VECTOR = 16, QN_Q8_TAIL_VECTORS = 3 };
 
 typedef struct qn_q8_conv {
     qn_q8_way way;
@@ -39,7 +40,7 @@ typedef struct qn_q8_conv {
     bool spread;
     size_t tail;
     ptrdiff_t tails[QN_Q8_TAIL_ROWS]; /* from a window to those of each row, less where they go */
-    uint8_t masks[QN_Q8_TAIL_STEP][QN_Q8_TAIL_ROWS][QN_Q8_VECTOR];
+    uint8_t masks[QN_Q8_TAIL_VECTORS][QN_Q8_TAIL_ROWS][QN_Q8_VECTOR];
     qn_q8_padded copy;
     uint8_t flip;         /* of the copy's bytes */
     float *scale;         /* [fold * oc] or NULL; bias and fixed behind it */
