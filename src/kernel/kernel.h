@@ -242,7 +242,7 @@ int32_t qn__q8_gemm_sum(const int8_t *w, size_t n, size_t stride);
  *
  * With `left` the first column of the first window, with `right` the last of the last, is not in
  * memory but holds `edge` in every channel: with `left`, in[] begins with the second column. Only
- * for kernels with `edges`, `block` channels or more, windows of 3x3 whose columns follow each
+ * for kernels with `edges`, `least` channels or more, windows of 3x3 whose columns follow each
  * other and steps of one or two of them. */
 typedef struct qn_q8_dwconv_args {
     size_t rows, n, channels, kh, kw;
@@ -264,6 +264,7 @@ typedef struct qn_q8_dwconv {
     qn_q8_dwconv_fn fn;
     const char *name;
     size_t block; /* channels that are computed together: fewer are slow */
+    size_t least; /* up to block: of windows that may have edges fewer are slow */
     bool edges;
 } qn_q8_dwconv;
 

@@ -1,16 +1,12 @@
 /* Addition, multiplication and subtraction of bytes, in loops of fixed length that compilers
  * vectorize for the flags of the including file. It defines ADD, MUL and SUB (the functions) and
- * FMA(x, y, z): x * y + z rounded once, where that is exact in double, and may define
- * ADD_FIRST(args), which adds some of the first bytes and returns how many. */
+ * FMA(x, y, z): x * y + z rounded once, where that is exact in double. */
 #include "kernel/kernel.h"
 #include "kernel/q8_round.h"
 
 #include <string.h>
 
 enum { PART = 64 };
-#ifndef ADD_FIRST
-#define ADD_FIRST(args) 0
-#endif
 typedef enum operation { SUM, PRODUCT, DIFFERENCE } operation;
 
 static inline __attribute__((always_inline)) void block(const qn_q8_binary_args *args,
@@ -31,13 +27,13 @@ static inline __attribute__((always_inline)) void block(const qn_q8_binary_args 
     }
 }
 
-/* From byte i on. Results go through a buffer: the output may be an input. One block in the code
+/* Results go through a buffer: the output may be an input. One block in the code
  * for whole parts and for the last one, which is copied. */
-static inline __attribute__((always_inline)) void all(const qn_q8_binary_args *args, size_t i,
+static inline __attribute__((always_inline)) void all(const qn_q8_binary_args *args,
                                                       const operation op)
 {
     uint8_t a[PART], b[PART], out[PART];
-    for (; i < args->n; i += PART) {
+    for (size_t i = 0; i < args->n; i += PART) {
         const uint8_t *from_a = args->a + i, *from_b = args->b + i;
         const size_t left = args->n - i;
         if (left < PART) {
@@ -56,15 +52,15 @@ static inline __attribute__((always_inline)) void all(const qn_q8_binary_args *a
 
 void ADD(const qn_q8_binary_args *args)
 {
-    all(args, ADD_FIRST(args), SUM);
+    all(args, SUM);
 }
 
 void MUL(const qn_q8_binary_args *args)
 {
-    all(args, 0, PRODUCT);
+    all(args, PRODUCT);
 }
 
 void SUB(const qn_q8_binary_args *args)
 {
-    all(args, 0, DIFFERENCE);
+    all(args, DIFFERENCE);
 }

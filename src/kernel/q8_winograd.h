@@ -59,7 +59,8 @@ typedef void (*qn_q8_winograd_fn)(const qn_q8_winograd_args *args);
 typedef struct qn_q8_winograd {
     qn_q8_winograd_fn fn;     /* from V to outputs */
     qn_q8_winograd_fn inputs; /* from inputs to V; does not read out, w, n and format */
-    size_t tiles;             /* that one call is best given; 1: slower than the GEMM */
+    size_t least;             /* outputs of a mean tile that make it faster than the GEMM; more
+                               * than all: it never is */
     const char *name;
 } qn_q8_winograd;
 static inline size_t qn_q8_winograd_step(size_t tiles, size_t channels)

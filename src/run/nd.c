@@ -398,8 +398,8 @@ __attribute__((cold)) qn_status qn__gather_create(const qn_context *ctx, qn_gath
                                                   const void *fill, qn_error *error)
 {
     qn_gather g = {.rank = rank, .elem_bytes = elem_bytes, .block = 1};
-    if (fill != NULL)
-        memcpy(g.fill, fill, elem_bytes);
+    for (size_t i = 0; i < sizeof(g.fill) && fill != NULL; i++)
+        g.fill[i] = ((const uint8_t *)fill)[i % elem_bytes];
     /* Trailing axes whose map counts up in steps of what lies below are one block. Where it starts
      * is added to the axis above. */
     int64_t start = 0;
@@ -461,14 +461,13 @@ typedef struct gather_job {
     const uint8_t *src;
 } gather_job;
 
-static void fill_elements(uint8_t *dst, const uint8_t *fill, size_t elem_bytes, size_t count)
+static void fill_elements(uint8_t *dst, const qn_gather *g, size_t count)
 {
-    if (memcmp(fill, fill + 1, elem_bytes - 1) == 0) { /* the same byte throughout */
-        memset(dst, fill[0], count * elem_bytes);
-        return;
-    }
-    for (size_t i = 0; i < count; i++)
-        qn_copy_short(dst + i * elem_bytes, fill, elem_bytes);
+    size_t bytes = count * g->elem_bytes;
+    for (; bytes >= sizeof(g->fill); bytes -= sizeof(g->fill), dst += sizeof(g->fill))
+        memcpy(dst, g->fill, sizeof(g->fill));
+    if (bytes > 0)
+        qn_copy_short(dst, g->fill, bytes);
 }
 
 /* n blocks (of a size known after inlining) that do not lie together. */
@@ -496,7 +495,7 @@ static void gather_row(const qn_gather *g, uint8_t *dst, const uint8_t *src)
         const int64_t from = g->runs[2 * i];
         const size_t count = (size_t)g->runs[2 * i + 1];
         if (from < 0)
-            fill_elements(dst, g->fill, e, count * g->block);
+            fill_elements(dst, g, count * g->block);
         else
             qn_copy_short(dst, src + (size_t)from * e, count * bytes);
         dst += count * bytes;
@@ -520,7 +519,7 @@ static void gather_rows(void *arg, size_t begin, size_t end)
         }
         uint8_t *const dst = job->dst + index * row * g->elem_bytes;
         if (filled)
-            fill_elements(dst, g->fill, g->elem_bytes, row);
+            fill_elements(dst, g, row);
         else
             gather_row(g, dst, job->src + (size_t)offset * g->elem_bytes);
     }

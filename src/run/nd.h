@@ -45,8 +45,8 @@ typedef struct qn_gather {
     size_t n_runs; /* of the last mapped axis: runs[2 * i] is where a run begins, or negative, and
                       runs[2 * i + 1] how many blocks it has */
     int64_t *runs;
-    bool has_fill; /* one of them is negative */
-    uint8_t fill[8];
+    bool has_fill;    /* one of them is negative */
+    uint8_t fill[16]; /* as many elements as fit */
     int64_t *storage;
 } qn_gather;
 /* maps[k] of dims[k] entries each, for memory axes; trailing axes that are copied whole become

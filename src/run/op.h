@@ -60,7 +60,8 @@ typedef struct qn_run_op {
  * implementation never sees a QUANT activation. NULL: cannot be executed. */
 const qn_run_op *qn__run_op_find(qn_op op);
 const qn_run_op *qn__run_qop_find(qn_op op);
-/* The simulation of a quantized Conv, Gemm or MatMul; NULL: the stand-alone runtime has none. */
+/* The simulation of a quantized Conv, ConvTranspose, Gemm or MatMul; NULL: the stand-alone runtime
+ * has none. */
 const qn_run_op *qn__run_simulated_find(qn_op op);
 
 /* For operators with a state: makes step->state, so many bytes of zeros, and fills it; where that

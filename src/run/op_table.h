@@ -63,13 +63,16 @@ const qn_run_op *qn__run_qop_find(qn_op op)
 }
 
 #if QN_TABLE_FOLDED
-extern const qn_run_op qn__op_qconv_simulated, qn__op_qgemm_simulated;
+extern const qn_run_op qn__op_qconv_simulated, qn__op_qconv_transpose_simulated,
+    qn__op_qgemm_simulated;
 #endif
 
 const qn_run_op *qn__run_simulated_find(qn_op op)
 {
 #if QN_TABLE_FOLDED
-    return op == QN_OP_CONV ? &qn__op_qconv_simulated : &qn__op_qgemm_simulated;
+    return op == QN_OP_CONV             ? &qn__op_qconv_simulated
+           : op == QN_OP_CONV_TRANSPOSE ? &qn__op_qconv_transpose_simulated
+                                        : &qn__op_qgemm_simulated;
 #else
     (void)op;
     return NULL;

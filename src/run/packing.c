@@ -22,9 +22,12 @@ static qn_status find_form(const qn_context *ctx, const char *name, size_t lengt
     if (length == 6 && memcmp(name, "native", 6) == 0) {
         qn_kernels kernels;
         qn__kernels_init(&kernels, ctx->cpu_flags);
-        *out = (qn_packing_form){kernels.q8_igemm.nr, kernels.q8_igemm.kr,
+        *out = (qn_packing_form){kernels.q8_igemm.nr,
+                                 kernels.q8_igemm.kr,
                                  kernels.q8_igemm.pairs != NULL ? qn__q8_pairs_scalar : NULL,
-                                 kernels.q8_dwconv.block, kernels.f32_igemm.nr};
+                                 kernels.q8_dwconv.block,
+                                 kernels.q8_dwconv.least,
+                                 kernels.f32_igemm.nr};
         return QN_OK;
     }
     for (size_t i = 0; i < sizeof(FORMS) / sizeof(FORMS[0]); i++) {

@@ -545,6 +545,7 @@ qn_status qn__plan_make(const qn_graph *graph, const qn_graph *source,
         plan->kernels.q8_igemm.kr = form->kr;
         plan->kernels.q8_igemm.pairs = form->pairs;
         plan->kernels.q8_dwconv.block = form->block;
+        plan->kernels.q8_dwconv.least = form->least;
         plan->kernels.f32_igemm.nr = form->f32_nr;
         plan->options.collect_for = NULL; /* borrowed for the call only, too */
     }

@@ -11,8 +11,8 @@
 typedef struct qn_packing_form {
     size_t nr, kr; /* 8-bit GEMM */
     qn_q8_pairs_fn pairs;
-    size_t block;  /* 8-bit depthwise convolution */
-    size_t f32_nr; /* float GEMM */
+    size_t block, least; /* 8-bit depthwise convolution */
+    size_t f32_nr;       /* float GEMM */
 } qn_packing_form;
 
 /* Keys: a hash of all that went into the packed bytes but the constant's own. */

@@ -615,7 +615,7 @@ static void test_forms_are_the_kernels(void **state)
         uint32_t flags;
         size_t nr, kr;
         bool pairs;
-        size_t block, f32_nr;
+        size_t block, least, f32_nr;
     } FORMS[] = {
 #define QN_PACKING(isa, ...) {QN_ISA_##isa, __VA_ARGS__},
 #include "run/packings.def"
@@ -635,6 +635,7 @@ static void test_forms_are_the_kernels(void **state)
         assert_int_equal(kernels.q8_igemm.kr, FORMS[i].kr);
         assert_int_equal(kernels.q8_igemm.pairs != NULL, FORMS[i].pairs);
         assert_int_equal(kernels.q8_dwconv.block, FORMS[i].block);
+        assert_int_equal(kernels.q8_dwconv.least, FORMS[i].least);
         assert_int_equal(kernels.f32_igemm.nr, FORMS[i].f32_nr);
     }
 }

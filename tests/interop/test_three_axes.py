@@ -1,4 +1,4 @@
-"""Quantized convolutions over three axes run in integers, with onnxruntime's results."""
+"""Quantized convolutions and pools over three axes run on bytes, with onnxruntime's results."""
 
 import numpy as np
 import pytest
@@ -41,9 +41,34 @@ def test_convolutions(quench, name, kind, tmp_path):
     b.pair("f", "y", step, np.uint8(120) if kind != "s8" else np.int8(3))
     path = tmp_path / "m.onnx"
     b.save(path, [("x", dims)], [None] * len(dims))
-    assert "q8_igemm" in dict(layers_of(quench, path))["conv"]
+    kernel = "q8_dwconv" if name == "depthwise" else "q8_igemm"
+    assert kernel in dict(layers_of(quench, path))["conv"]
     x = rng.uniform(-2.6, 2.4, dims).astype(np.float32)
     theirs, ours = ort_outputs(path, x)[0], quench_outputs(path, x, tmp_path / "run")[0]
     steps = np.rint((ours - theirs) / step)
     assert np.abs(steps).max() <= 1 and (steps != 0).mean() <= 0.001
     assert len(np.unique(ours)) > 50
+
+
+POOLS = {
+    "plain": {"kernel_shape": [2, 2, 2], "strides": [2, 2, 2]},
+    "pads": {"kernel_shape": [3, 2, 3], "strides": [2, 1, 3], "pads": [1, 0, 2, 1, 1, 0]},
+    "dilations": {"kernel_shape": [2, 3, 2], "dilations": [3, 1, 2], "ceil_mode": 1, "strides": [1, 2, 2]},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("name", POOLS)
+def test_largest(quench, name, signed, tmp_path):
+    rng = np.random.default_rng(12)
+    dims, zero = (1, 21, 7, 8, 9), np.int8(-9) if signed else np.uint8(131)
+    b = Builder()
+    x = b.pair("x", "a", 0.02, zero)
+    b.nodes.append(helper.make_node("MaxPool", [x], ["f"], name="pool", **POOLS[name]))
+    b.pair("f", "y", 0.02, zero)
+    path = tmp_path / "m.onnx"
+    b.save(path, [("x", dims)], [None] * len(dims))
+    assert "q8_maxpool" in dict(layers_of(quench, path))["pool"]
+    x = rng.uniform(-2.6, 2.4, dims).astype(np.float32)
+    theirs, ours = ort_outputs(path, x)[0], quench_outputs(path, x, tmp_path / "run")[0]
+    assert np.array_equal(theirs, ours)

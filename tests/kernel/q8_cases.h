@@ -533,7 +533,7 @@ static void q8_columns(const window_shape *s, bool even, size_t *in_col, size_t 
 static void q8_dwconv_case(const qn_q8_dwconv *kernel, const qn_q8_dwconv *reference,
                            const window_shape *s, q8_class kind)
 {
-    enum { ROWS = 3, TAPS = 7 };
+    enum { ROWS = 5, TAPS = 7 };
     guard_used = 0;
     const qn_q8_out format = q8_out(kind);
     const size_t c = s->channels, stride = format.is_sums ? q8_sums_stride(c) : c + rng() % 3,
@@ -544,13 +544,19 @@ static void q8_dwconv_case(const qn_q8_dwconv *kernel, const qn_q8_dwconv *refer
     uint64_t before = 0;
     const bool even = rng() % 3 != 0;
     q8_columns(s, even, in_col, &in_step, &pixels);
-    const bool edges = kernel->edges && even && c >= kernel->block && s->n > 0 && s->kh == 3 &&
+    const bool edges = kernel->edges && even && c >= kernel->least && s->n > 0 && s->kh == 3 &&
                        s->kw == 3 && s->dilation == 1 && s->stride <= 2;
     const bool left = edges && rng() % 2, right = edges && rng() % 2;
     pixels -= (left ? 1u : 0u) + (right ? 1u : 0u);
+    /* Some rows are in several windows: as in a picture, or any. */
+    const size_t step = 1 + rng() % 2;
+    const bool picture = rng() % 2 && step < s->kh;
     for (size_t i = 0; i < rows * s->kh; i++) {
-        /* Some rows are in several windows. */
-        in[i] = i > 0 && rng() % 2 ? in[rng() % i] : q8_activations(pixels * c, kind);
+        if (picture && i >= s->kh && i % s->kh + step < s->kh)
+            in[i] = in[i - s->kh + step];
+        else
+            in[i] =
+                !picture && i > 0 && rng() % 2 ? in[rng() % i] : q8_activations(pixels * c, kind);
         before += q8_hash(in[i], pixels * c);
     }
     int32_t *const bias = q8_bases(c, kind);
@@ -598,7 +604,7 @@ static void q8_dwconv_case(const qn_q8_dwconv *kernel, const qn_q8_dwconv *refer
 static void test_q8_dwconv(const qn_q8_dwconv *kernel, const qn_q8_dwconv *reference)
 {
     static const size_t ns[] = {0, 1, 2, 3, 4, 5, 8, 13};
-    static const size_t more[] = {47, 63, 64, 65, 96, 144};
+    static const size_t more[] = {47, 63, 64, 65, 80, 96, 97, 127, 144};
     static const size_t ks[][2] = {{1, 1}, {1, 2}, {2, 1}, {2, 2}, {2, 3}, {3, 2}, {3, 3},
                                    {1, 3}, {3, 1}, {5, 5}, {3, 5}, {4, 4}, {7, 7}};
     size_t cs[40 + sizeof more / sizeof more[0]];

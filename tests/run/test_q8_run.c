@@ -382,7 +382,9 @@ static void depthwise_in_parts(void **state)
         {20, 60, 60, 3, 3, 1, 24, 9},  {7, 84, 90, 3, 3, 1, 40, 0},  {64, 30, 30, 3, 3, 1, 12, 12},
         {20, 33, 33, 31, 31, 1, 1, 3}, {3, 40, 40, 33, 33, 1, 1, 0}, {2, 9, 9, 3, 3, 9, 1, 1},
         {18, 3, 3, 3, 3, 1, 1, 3},     {6, 2, 2, 2, 2, 1, 5, 9},     {256, 1, 2, 3, 3, 1, 1, 1},
-        {2, 9, 9, 3, 3, 1, 1, 1},      {579, 14, 21, 5, 5, 1, 1, 0},
+        {2, 9, 9, 3, 3, 1, 1, 1},      {579, 14, 21, 5, 5, 1, 1, 0}, {8, 4, 2101, 3, 3, 1, 1, 1},
+        {8, 5, 1500, 3, 3, 2, 1, 1},   {6, 6, 1000, 5, 5, 1, 1, 2},  {5, 4, 1400, 3, 3, 3, 1, 1},
+        {8, 4, 1501, 3, 3, 1, 9, 9},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         sample *const s = calloc(1, sizeof(*s));
@@ -419,9 +421,10 @@ static void edges_and_folds(void **state)
     static const int64_t sizes[][2] = {{1, 1}, {1, 2}, {2, 1}, {5, 2}, {7, 7}, {9, 16}, {13, 28}};
     static const int64_t layers[][5] = {
         /* c, oc (0: depthwise), kernel, stride, that of rows (0: the same) */
-        {64, 0, 3, 1},  {64, 0, 3, 2}, {70, 0, 3, 1}, {200, 0, 3, 2},
-        {144, 0, 3, 1}, {3, 8, 3, 2},  {3, 5, 3, 1},  {4, 8, 5, 1},
-        {2, 7, 3, 1},   {1, 8, 3, 2},  {2, 8, 4, 3},  {64, 0, 3, 1, 9}};
+        {64, 0, 3, 1}, {64, 0, 3, 2},    {70, 0, 3, 1}, {200, 0, 3, 2},  {144, 0, 3, 1},
+        {3, 8, 3, 2},  {3, 5, 3, 1},     {4, 8, 5, 1},  {2, 7, 3, 1},    {1, 8, 3, 2},
+        {2, 8, 4, 3},  {64, 0, 3, 1, 9}, {16, 0, 3, 1}, {32, 0, 3, 2},   {40, 0, 3, 1},
+        {48, 0, 3, 2}, {80, 0, 3, 1},    {97, 0, 3, 2}, {32, 0, 3, 1, 2}};
     enum { SIZES = sizeof(sizes) / sizeof(sizes[0]) };
     for (size_t i = 0; i < sizeof(layers) / sizeof(layers[0]) * SIZES * 4; i++) {
         const int64_t *const layer = layers[i / 4 / SIZES], *const size = sizes[i / 4 % SIZES];
@@ -623,6 +626,39 @@ static void memory_shrinks(void **state)
 }
 
 /* Every allocation of planning fails once, for every way that a product can go. */
+static void other_weights_survive_it(void **state)
+{
+    (void)state;
+    /* a matrix, a window and channels in parts; the latter two over three axes */
+    for (int kind = 0; kind < 5; kind++) {
+        fault f = {0};
+        net *const n = calloc(1, sizeof(*n));
+        assert_non_null(n);
+        builder *const b = &n->b;
+        plan_fault_start(&f, b);
+        static uint8_t values[8 * 8 * 27];
+        for (size_t i = 0; i < sizeof(values); i++)
+            values[i] = (uint8_t)between(0, 255);
+        const bool deep = kind > 2, channels = kind % 2 == 0;
+        const int64_t x[5] = {1, 8, 5, 5, 5}, w[5] = {8, channels ? 1 : 8, 3, 3, 3};
+        const size_t rank = kind == 0 ? 2 : deep ? 5 : 4;
+        const int64_t matrix[2] = {8, 8};
+        const int64_t *const dims = kind == 0 ? matrix : w;
+        qn_tensor *const q = build_input(b, "x", rank, kind == 0 ? matrix : x);
+        q->type = net_quant(n, QN_DTYPE_U8, 0.02f, 120);
+        qn_tensor *const weight = build_const(b, "w", QN_DTYPE_U8, values, rank, dims);
+        weight->type = net_quant(n, QN_DTYPE_U8, 0.005f, 77);
+        qn_tensor *const y =
+            kind == 0 ? NODE(b, MATMUL, "y", q, weight) : NODE(b, CONV, "y", q, weight);
+        if (kind != 0)
+            set_int(b, y, "group", channels ? 8 : 1);
+        y->type = net_quant(n, QN_DTYPE_U8, 0.3f, 7);
+        build_output(b, y);
+        plan_fault_sweep(&f, b, NULL, 15);
+        free(n);
+    }
+}
+
 static void planning_survives_lack_of_memory(void **state)
 {
     (void)state;
@@ -671,6 +707,7 @@ int main(void)
         cmocka_unit_test(folds_are_packed_by_stride),
         cmocka_unit_test(memory_shrinks),
         cmocka_unit_test(planning_survives_lack_of_memory),
+        cmocka_unit_test(other_weights_survive_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -15,7 +15,8 @@
  *   PACK32(a, b), ADD16(a, b)      saturating; MAX16
  *   STORE_LOW_BYTES(p, words, n)   low bytes of the first min(n, BLOCK) words
  *   STORE_UNSIGNED(p, words)       BLOCK words, saturating
- *   FEW_CHANNELS (optional)        other windows than 3x3, or few channels, come here: less code
+ *   FEW_CHANNELS(args) (optional)  takes less than BLOCK channels, and what comes here are other
+ *                                  windows than 3x3: less code
  * and calls dwconv_small. */
 #include <string.h>
 
@@ -292,20 +293,23 @@ static void block_3x3(const qn_q8_dwconv_args *args, size_t c)
     }
 }
 
+#endif
+
 /* Neighbouring windows of 3x3 share columns. */
 static bool shares_columns(const qn_q8_dwconv_args *args)
 {
     return args->kh == 3 && args->kw == 3 && args->in_col[2] == 2 * args->in_col[1] &&
            (args->in_step == args->in_col[1] || args->in_step == args->in_col[2]);
 }
-#endif
 
+#ifndef FEW_CHANNELS
 /* Less than a block, which callers avoid by taking several pixels for one. */
 static __attribute__((noinline, cold)) void few_channels(const qn_q8_dwconv_args *args)
 {
     const block b = block_at(args, 0, args->channels, false);
     run_window(args, &b, args->channels);
 }
+#endif
 
 static void dwconv_small(const qn_q8_dwconv_args *args)
 {
@@ -313,7 +317,11 @@ static void dwconv_small(const qn_q8_dwconv_args *args)
     if (args->n == 0)
         return;
     if (channels < BLOCK) {
+#ifdef FEW_CHANNELS
+        FEW_CHANNELS(args);
+#else
         few_channels(args);
+#endif
         return;
     }
     void (*run)(const qn_q8_dwconv_args *, size_t) = block_window;

@@ -639,9 +639,9 @@ void qn__q8_igemm_vnni_rows(size_t mr, size_t nc, size_t kc, size_t ks, const ui
     _mm256_zeroupper();
 }
 
-void qn__q8_igemm_96x64_vnni(size_t mr, size_t nc, size_t kc, size_t ks, const uint8_t *const *a,
-                             uint8_t flip, bool safe, const void *w, void *c, size_t c_stride,
-                             const qn_q8_out *out)
+void qn__q8_igemm_192x64_vnni(size_t mr, size_t nc, size_t kc, size_t ks, const uint8_t *const *a,
+                              uint8_t flip, bool safe, const void *w, void *c, size_t c_stride,
+                              const qn_q8_out *out)
 {
     (void)safe;
     qn__q8_igemm_vnni_rows(mr, nc, kc, ks, a, MR, flip, w, c, c_stride, out);

@@ -5,7 +5,7 @@
 #include "kernel/kernel.h"
 
 /* PART: rows of a call from which on it is cut without loss. */
-enum { QN_Q8_VNNI_MR = 96, QN_Q8_VNNI_PART = 24 };
+enum { QN_Q8_VNNI_MR = 192, QN_Q8_VNNI_PART = 24 };
 /* qn_q8_igemm_fn with taps of a_step row pointers, of which those from mr to the next multiple of
  * QN_Q8_VNNI_PART repeat a valid row. */
 void qn__q8_igemm_vnni_rows(size_t mr, size_t nc, size_t kc, size_t ks, const uint8_t *const *a,

@@ -339,7 +339,7 @@ static void clamp_row(float *x, size_t n, qn_clamp_f32 clamp)
         x[i] = clamped(x[i], clamp);
 }
 
-enum { BLOCK = 128 };
+enum { BLOCK = 128, FLOATS = 512 }; /* elements at a time, floats that have loops of their own */
 
 /* n elements of any type as words or reals, and back, a block at a time. */
 static __attribute__((cold)) void convert_words(const binary_state *s, uint8_t *out,
@@ -380,7 +380,7 @@ static __attribute__((cold)) void convert_reals(const binary_state *s, uint8_t *
 }
 
 /* Elements `stride` apart as neighbours. */
-static const float *gathered(float room[BLOCK], const float *x, ptrdiff_t stride, size_t n)
+static const float *gathered(float room[FLOATS], const float *x, ptrdiff_t stride, size_t n)
 {
     for (size_t i = 0; i < n; i++)
         room[i] = x[(ptrdiff_t)i * stride];
@@ -398,13 +398,13 @@ static bool is_power_of_two(float y)
 static void float_row(row_fn fn, float *out, const float *a, ptrdiff_t sa, const float *c,
                       ptrdiff_t sc, size_t n)
 {
-    float x[BLOCK], y[BLOCK], inverse;
+    float x[FLOATS], y[FLOATS], inverse;
     if (fn == div_f32 && sc == 0 && is_power_of_two(*c)) { /* divisions take their time */
         fn = mul_f32;
         inverse = 1.0f / *c;
         c = &inverse;
     }
-    const size_t block = sa == 1 && sc == 1 ? n : BLOCK;
+    const size_t block = sa == 1 && sc == 1 ? n : FLOATS;
     for (size_t i = 0; i < n; i += block) {
         const size_t part = n - i < block ? n - i : block;
         const float *left = a + (ptrdiff_t)i * sa, *right = c + (ptrdiff_t)i * sc;

@@ -12,7 +12,7 @@
 
 /* Bytes of copied rows, within the first-level cache; rows of them; rows of outputs computed at
  * once; taps of a window along an axis. In place more rows, of few bytes, are computed at once. */
-enum { ROOM = 32 << 10, SLOTS = 40, ROWS = 8, SMALL_ROWS = 28, TAPS = 32 };
+enum { ROOM = 32 << 10, SLOTS = 40, ROWS = 8, SMALL_ROWS = 28, SMALL = 128 << 10, TAPS = 32 };
 /* Rows lie at multiples of this. */
 enum { ALIGN = 64 };
 /* More channels than this are not taken at once where rows are long, and fewer never. */
@@ -53,7 +53,10 @@ __attribute__((cold)) bool qn__q8_depthwise_fits(const qn_window *w, size_t part
 static __attribute__((cold)) size_t fold_of(const qn_window *w, size_t block)
 {
     size_t best = 1, least = SIZE_MAX;
-    if (w->c >= block || row_bytes(w, w->sw, w->ow, w->c) * ((w->kh - 1) * w->dh + 1) > ROOM)
+    /* Parts of a row must have room for some pixels of all channels. */
+    const size_t x = w->ow < 2 * FOLD_MOST ? w->ow : 2 * FOLD_MOST;
+    if (w->c >= block || w->dh >= SLOTS ||
+        row_bytes(w, w->sw, x, w->c) * ((w->kh - 1) * w->dh + 1) > ROOM)
         return 1;
     for (size_t f = 1; f <= FOLD_MOST && f <= w->ow; f++) {
         const size_t blocks = (w->ow + f - 1) / f * ((f * w->c + block - 1) / block);
@@ -115,18 +118,20 @@ static __attribute__((cold)) bool begin(const qn_context *ctx, const qn_window *
                              .flip = x->dtype == QN_DTYPE_I8 ? 0x80 : 0,
                              .zero = qn_q8_zero_byte(x),
                              .parts = 1};
-    out->fold = fold_of(window, out->kernel.block);
-    out->phases = out->fold > 1 ? window->sw : 1;
-    choose_parts(out);
     const ptrdiff_t after =
         (ptrdiff_t)columns_of(window, window->ow) - (ptrdiff_t)(window->pl + window->w);
     out->fixed = qn_q8_by_fixed_of(requant);
-    out->in_place = out->kernel.edges && out->flip == 0 && c >= out->kernel.block &&
-                    window->kh == 3 && window->kw == 3 && window->dh == 1 && window->dw == 1 &&
-                    window->sw <= 2 && window->pl <= 1 && after <= 1 && window->w * c <= ROOM &&
-                    (requant->fixed == NULL ||
-                     window->ow * qn_q8_sums_stride(fixed_channels(out, c)) <= QN_Q8_SUMS);
+    /* The same for all kernels of the form that files hold. */
+    const bool whole = out->flip == 0 && c >= out->kernel.least && window->kh == 3 &&
+                       window->kw == 3 && window->dh == 1 && window->dw == 1 && window->sw <= 2 &&
+                       window->pl <= 1 && after <= 1 && window->w * c <= ROOM &&
+                       (requant->fixed == NULL ||
+                        window->ow * qn_q8_sums_stride(fixed_channels(out, c)) <= QN_Q8_SUMS);
+    out->in_place = out->kernel.edges && whole;
     out->right = after == 1;
+    out->fold = whole ? 1 : fold_of(window, out->kernel.block);
+    out->phases = out->fold > 1 ? window->sw : 1;
+    choose_parts(out);
     if (requant->fixed != NULL) {
         out->fixed.columns = out->multipliers =
             qn__calloc(ctx, out->fold * c, sizeof *out->multipliers);
@@ -416,8 +421,8 @@ static void run_part(const qn_q8_depthwise *d, part p, size_t y0, size_t y1)
                 slot += d->ring ? w->dh : 1;
                 slot -= d->ring && slot >= d->slots ? d->slots : 0;
             }
-            for (size_t i = w->kh; i < args.kh; i++, at++)
-                *at = at[-(ptrdiff_t)w->kh];
+            for (size_t i = 1; i < d->parts; i++, at += w->kh)
+                memcpy(at, at - w->kh, w->kh * sizeof(*at));
             first_slot += next_slot;
             first_slot -= first_slot >= d->slots ? d->slots : 0;
         }
@@ -429,22 +434,32 @@ static void run_part(const qn_q8_depthwise *d, part p, size_t y0, size_t y1)
     }
 }
 
+/* Channels that threads do not share in place. */
+static size_t block_of(const qn_q8_depthwise *d)
+{
+    return d->kernel.block < d->window.c ? d->kernel.block : d->window.c;
+}
+
 /* Rows [y0, y1) of an image, nothing copied, of one share of the channels. */
 static void run_in_place(const depthwise_call *call, size_t image, size_t y0, size_t y1,
                          size_t share)
 {
     const qn_q8_depthwise *const d = call->d;
     const qn_window *const w = &d->window;
-    const size_t blocks = w->c / d->kernel.block, width = w->w * w->c;
-    const size_t c0 = share * blocks / call->shares * d->kernel.block;
-    const size_t c1 = (share + 1) * blocks / call->shares * d->kernel.block;
+    const size_t block = block_of(d), blocks = w->c / block, width = w->w * w->c;
+    const size_t c0 = share * blocks / call->shares * block;
+    const size_t c1 = (share + 1) * blocks / call->shares * block;
     const size_t elem = d->format.is_float ? sizeof(float) : 1;
     const size_t in_col[] = {0, w->c, 2 * w->c};
     const uint8_t *const input = call->in + image * w->h * width + c0;
     uint8_t outside[ROOM];
     const uint8_t *in[3 * SMALL_ROWS];
-    const size_t fit = ROOM / (w->sh * width);
+    /* As many as the first level holds; where these are too few, what the second one gives at once.
+     */
+    const size_t room = ROOM / (w->sh * width) < ROWS ? SMALL : ROOM;
+    const size_t fit = room / (w->sh * width);
     const size_t most = fit < ROWS ? ROWS : fit < SMALL_ROWS ? fit : SMALL_ROWS;
+    const size_t calls = (y1 - y0 + most - 1) / most, even = (y1 - y0 + calls - 1) / calls;
     qn_q8_dwconv_args args = {
         .n = w->ow,
         .channels = (share + 1 == call->shares ? w->c : c1) - c0,
@@ -467,7 +482,7 @@ static void run_in_place(const depthwise_call *call, size_t image, size_t y0, si
     if (y0 * w->sh < w->pt || (y1 - 1) * w->sh + 3 > w->h + w->pt)
         memset(outside, d->zero, width);
     for (size_t y = y0; y < y1; y += args.rows) {
-        args.rows = y1 - y < most ? y1 - y : most;
+        args.rows = y1 - y < even ? y1 - y : even;
         const uint8_t **at = in;
         size_t row = y * w->sh - w->pt; /* before the first: huge */
         for (size_t r = 0; r < args.rows; r++, row += w->sh)
@@ -527,7 +542,7 @@ void qn__q8_depthwise_run(const qn_q8_depthwise *depthwise, const void *in, void
         call.tasks = threads * TASKS_PER_THREAD < most ? threads * TASKS_PER_THREAD : most;
     /* Few rows come from a product whose columns were shared. */
     if (threads > 1 && depthwise->in_place && w->n * w->h < 2 * MIN_ROWS * threads) {
-        const size_t blocks = w->c / depthwise->kernel.block;
+        const size_t blocks = w->c / block_of(depthwise);
         call.tasks = 1;
         call.shares = threads * TASKS_PER_THREAD < blocks ? threads * TASKS_PER_THREAD : blocks;
     }

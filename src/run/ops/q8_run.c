@@ -11,8 +11,9 @@
 enum { WEIGHT_BLOCK_BYTES = 512 << 10, INPUT_BLOCK_BYTES = 512 << 10, TASKS_PER_THREAD = 8 };
 /* Of this product's columns so much is read ahead; more of what follows, twice as fast. */
 enum { AHEAD_BYTES = 512 << 10 };
-/* Rows of more bytes are long (qn_q8_igemm.long_rows). */
-enum { LONG_ROW = 192 };
+/* Rows of more bytes are long (qn_q8_igemm.long_rows); what shorter ones of a call may take of the
+ * first level. */
+enum { LONG_ROW = 192, CALL_BYTES = 96 * LONG_ROW };
 /* Columns are cut at multiples of this many panels: what a kernel may take at once. */
 enum { PANEL_STEP = 3 };
 /* And at multiples of this many where sums are held: there is room for so many of all kernels. */
@@ -37,12 +38,9 @@ __attribute__((cold)) const int8_t *qn__q8_values(const qn_context *ctx, const q
     if (w->bytes != NULL)
         return w->bytes;
     int8_t *const out = qn__reallocarray(ctx, NULL, count, w->parts);
-    /* Evenly, so that neighbouring products are small: halves rounded down, halves rounded up. 768
-     * is a multiple of all parts, and makes quotients of positive numbers. */
     for (int32_t part = 0; out != NULL && part < w->parts; part++)
         for (size_t i = 0; i < count; i++)
-            out[(size_t)part * count + i] =
-                (int8_t)(((int32_t)w->values[i] + 768 + part) / w->parts - 768 / w->parts);
+            out[(size_t)part * count + i] = qn_q8_part((int32_t)w->values[i], w->parts, part);
     *own = out;
     return out;
 }
@@ -212,10 +210,16 @@ static size_t div_up(size_t a, size_t b)
     return (a + b - 1) / b;
 }
 
-/* Rows of a call. */
-static size_t call_rows(const qn_q8_packed *p, size_t k)
+/* Rows of a call, of k bytes. Threads share calls, of which there must be enough. */
+static size_t call_rows(const qn_q8_packed *p, size_t k, size_t threads)
 {
-    return p->kernel.long_rows != 0 && k > LONG_ROW ? p->kernel.long_rows : p->kernel.mr;
+    const size_t mr = p->kernel.mr, part = p->kernel.long_rows;
+    if (part == 0)
+        return mr;
+    if (k > LONG_ROW)
+        return part;
+    const size_t most = threads > 1 ? mr / 2 : mr, fit = CALL_BYTES / (uint32_t)(k > 0 ? k : 1);
+    return fit < most ? fit / part * part : most;
 }
 
 __attribute__((cold)) bool qn__q8_buffer_bytes(size_t *out, const qn_q8_packed *packed, size_t m)
@@ -228,7 +232,7 @@ __attribute__((cold)) bool qn__q8_buffer_bytes(size_t *out, const qn_q8_packed *
         *out = 0;
         return true;
     }
-    return qn_mul_size(&count, tile, div_up(m, call_rows(packed, SIZE_MAX))) &&
+    return qn_mul_size(&count, tile, div_up(m, call_rows(packed, SIZE_MAX, 1))) &&
            qn_mul_size(&count, count, packed->groups) &&
            qn_mul_size(out, count, sizeof(const uint8_t *));
 }
@@ -253,7 +257,8 @@ static __attribute__((cold, noinline)) void cut_blocks(blocks *b)
     const qn_q8_packed *const p = job->packed;
     const size_t threads = b->threads;
     const size_t input_bytes = job->m * p->kc, wanted = threads * TASKS_PER_THREAD;
-    const size_t long_tiles = div_up(job->m, b->cut != 0 ? b->cut : call_rows(p, SIZE_MAX));
+    const size_t long_tiles =
+        div_up(job->m, b->cut != 0 ? b->cut : call_rows(p, SIZE_MAX, threads));
     const bool by_columns = long_tiles < 2 * threads || p->group_bytes > 4 * input_bytes;
     /* A private row buffer per tile is written by whoever runs the tile: columns stay together. */
     if (job->row_buffer == NULL) {
@@ -288,12 +293,13 @@ static blocks plan_blocks(const qn_q8_job *job, size_t threads)
     blocks b = {.job = job, .threads = threads, .row_blocks = 1, .column_blocks = 1};
     if (job->fixed.columns != NULL) {
         const size_t unit = HELD_PANELS * p->kernel.nr;
-        b.held_columns = QN_Q8_SUMS / (call_rows(p, SIZE_MAX) + QN_Q8_SUMS_OVER) / unit * unit;
+        b.held_columns =
+            QN_Q8_SUMS / (call_rows(p, SIZE_MAX, threads) + QN_Q8_SUMS_OVER) / unit * unit;
     }
     b.cut = cut_runs(job);
     /* Sums that are requantized have room for a few rows. */
     const size_t k = job->fixed.columns != NULL ? SIZE_MAX : p->ks * p->kc;
-    b.tiles = div_up(job->m, b.cut != 0 ? b.cut : call_rows(p, k));
+    b.tiles = div_up(job->m, b.cut != 0 ? b.cut : call_rows(p, k, threads));
     b.units = b.cut == 0 && p->kernel.unit != 0 ? div_up(job->m, p->kernel.unit) : b.tiles;
     b.panels = div_up(p->n, p->kernel.nr);
     b.panels_per_block = b.panels;

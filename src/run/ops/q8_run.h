@@ -15,6 +15,12 @@
 bool qn__q8_applies(const qn_plan *plan, const qn_qparams *x, const qn_qweights *w);
 /* The same of the activations alone. */
 bool qn__q8_activations(const qn_plan *plan, const qn_qparams *x);
+/* One of a weight's parts, as even as they can be, so that neighbouring products are small: halves
+ * rounded down, halves rounded up. 768 is a multiple of 2 and 3 and makes quotients positive. */
+static inline int8_t qn_q8_part(int32_t weight, int32_t parts, int32_t part)
+{
+    return (int8_t)((weight + 768 + part) / parts - 768 / parts);
+}
 /* Centred weights as int8, in the tensor's order, all first parts before the second ones: their own
  * bytes, or a copy that *own is set to (qn__free); NULL: no memory. */
 const int8_t *qn__q8_values(const qn_context *ctx, const qn_qweights *w, size_t count,

@@ -1,6 +1,7 @@
 /* Quantized convolution over three axes and more: windows are read from a copy of the input with
  * its padding, where all rows of a window lie at the same places. Rows of the last axis are one tap
- * where their pixels follow each other. As the reference plain loops over the same copy. */
+ * where their pixels follow each other. Depthwise layers are rows of outputs of the 8-bit kernel
+ * for those, as windows of more rows. As the reference plain loops over the same copy. */
 #include "core/alloc.h"
 #include "core/checked.h"
 #include "run/nd.h"
@@ -13,6 +14,8 @@
 
 /* Axes of outputs: pictures, then the window's. */
 enum { AXES = QN_ND_AXES + 1, COLUMNS = 64 };
+/* Rows of depthwise windows, and taps in a row. */
+enum { DEPTHWISE_ROWS = 128, DEPTHWISE_COLUMNS = 32 };
 
 typedef struct nd_state {
     qn_window_nd w;
@@ -30,6 +33,8 @@ typedef struct nd_state {
     size_t row;     /* so many of them are one of the product's */
     size_t rows_at; /* in the scratch memory */
     bool has_rows;
+    int32_t *depthwise; /* NULL, or [c] bases, then int8 weights [parts][taps][c] */
+    bool small_scales;
 } nd_state;
 
 static void release(const qn_context *ctx, qn_step *step)
@@ -37,6 +42,7 @@ static void release(const qn_context *ctx, qn_step *step)
     nd_state *const s = step->state;
     qn__qweights_free(ctx, &s->weights);
     qn__q8_packed_free(ctx, &s->packed);
+    qn__free(ctx, s->depthwise);
     qn__free(ctx, s->taps);
     qn__free(ctx, s);
     step->state = NULL;
@@ -131,6 +137,41 @@ static qn_status pack(const qn_plan *plan, qn_step *step, nd_state *s, qn_error 
     return status;
 }
 
+static bool is_depthwise(const nd_state *s)
+{
+    const size_t columns = (size_t)s->w.kernel[s->w.n - 1];
+    return s->cin == 1 && s->cout == 1 && s->x.dtype == QN_DTYPE_U8 && s->requant.fixed == NULL &&
+           columns <= DEPTHWISE_COLUMNS && s->w.taps / columns <= DEPTHWISE_ROWS / s->weights.parts;
+}
+
+static qn_status pack_depthwise(const qn_plan *plan, qn_step *step, nd_state *s, qn_error *error)
+{
+    const qn_context *const ctx = qn__plan_context(plan);
+    const size_t c = s->c, taps = s->w.taps, rows = taps * s->weights.parts;
+    int8_t *own;
+    const int8_t *const values = qn__q8_values(ctx, &s->weights, c * taps, &own);
+    s->depthwise = qn__reallocarray(ctx, NULL, c, rows + sizeof(int32_t));
+    if (values == NULL || s->depthwise == NULL) {
+        qn__free(ctx, own);
+        return QN_NOMEM(error);
+    }
+    int8_t *const to = (int8_t *)(s->depthwise + c);
+    s->small_scales = true;
+    for (size_t i = 0; i < c; i++) {
+        uint32_t base = s->requant.bias != NULL ? (uint32_t)s->requant.bias[i] : 0;
+        for (size_t t = 0; t < rows; t++) {
+            to[t * c + i] = values[t / taps * c * taps + i * taps + t % taps];
+            base -= (uint32_t)s->x.zero * (uint32_t)to[t * c + i];
+        }
+        s->depthwise[i] = (int32_t)base;
+        s->small_scales &= s->requant.scale[i] > -1.0f && s->requant.scale[i] < 1.0f;
+    }
+    qn__free(ctx, own);
+    s->row = (size_t)s->w.kernel[s->w.n - 1];
+    step->packed_bytes = c * (rows + sizeof(int32_t));
+    return QN_OK;
+}
+
 static qn_status fill(const qn_plan *plan, qn_step *step, void *state, qn_error *error)
 {
     nd_state *const s = state;
@@ -149,11 +190,14 @@ static qn_status fill(const qn_plan *plan, qn_step *step, void *state, qn_error 
     if (s->taps == NULL)
         return QN_NOMEM(error);
     bool fits = place(s, &bytes);
-    if (!s->reference) {
+    if (!s->reference && is_depthwise(s)) {
+        QN_TRY(pack_depthwise(plan, step, s, error));
+    } else if (!s->reference) {
         QN_TRY(pack(plan, step, s, error));
         fits &= qn__q8_buffer_bytes(&rows, &s->packed, s->m);
-        qn__qweights_drop_values(qn__plan_context(plan), &s->weights);
     }
+    if (!s->reference)
+        qn__qweights_drop_values(qn__plan_context(plan), &s->weights);
     if (!fits || !qn_align_size(&s->rows_at, s->in_place ? 0 : bytes, 64) ||
         !qn_add_size(&step->scratch_bytes, s->rows_at, rows))
         return qn__step_fail(step, error, QN_LIMIT, "scratch memory is too large");
@@ -161,7 +205,9 @@ static qn_status fill(const qn_plan *plan, qn_step *step, void *state, qn_error 
     for (uint32_t i = 1; i < step->node->n_inputs; i++)
         step->in_layout[i] = QN_LAYOUT_ROW_MAJOR;
     step->in_layout[0] = step->out_layout[0] = QN_LAYOUT_CHANNELS_LAST;
-    step->kernel_name = s->reference ? "qconv" : s->packed.kernel.name;
+    step->kernel_name = s->reference           ? "qconv"
+                        : s->depthwise != NULL ? step->kernels->q8_dwconv.name
+                                               : s->packed.kernel.name;
     return QN_OK;
 }
 
@@ -174,6 +220,7 @@ typedef struct nd_call {
     const nd_state *s;
     const uint8_t *in; /* first of the input, then of the copy */
     uint8_t *padded, *out;
+    qn_q8_dwconv_fn depthwise;
 } nd_call;
 
 /* One row of the copy's last axis. */
@@ -244,6 +291,39 @@ static void nd_rows(const qn_q8_job *job, size_t group, size_t m0, size_t mr, co
             a[p * kernel->mr + r] = a[r] + s->taps[p * s->row];
 }
 
+/* Rows of outputs of the last axis. */
+static void depthwise_range(void *arg, size_t begin, size_t end)
+{
+    const nd_call *const call = arg;
+    const nd_state *const s = call->s;
+    const size_t last = s->axes - 1, rows = s->w.taps / s->row, all = rows * s->weights.parts;
+    const size_t elem = s->requant.dtype == QN_DTYPE_F32 ? sizeof(float) : 1;
+    const uint8_t *in[DEPTHWISE_ROWS];
+    qn_q8_dwconv_args args = {.rows = 1,
+                              .n = s->out[last],
+                              .channels = s->c,
+                              .kh = all,
+                              .kw = s->row,
+                              .in = in,
+                              .in_col = s->taps,
+                              .in_step = s->step[last],
+                              .w = (const int8_t *)(s->depthwise + s->c),
+                              .w_step = s->c,
+                              .bias = s->depthwise,
+                              .scale = s->requant.scale,
+                              .out_row = s->out[last] * s->c,
+                              .out_step = s->c,
+                              .format = qn__q8_format(&s->requant)};
+    args.format.small_scales = s->small_scales;
+    for (size_t y = begin; y < end; y++) {
+        const walk w = walk_from(s, y * args.n);
+        for (size_t i = 0; i < all; i++)
+            in[i] = call->in + w.offset + s->taps[i % rows * s->row];
+        args.out = call->out + y * args.out_row * elem;
+        call->depthwise(&args);
+    }
+}
+
 /* Output m, some columns at a time. */
 static void loop_range(void *arg, size_t begin, size_t end)
 {
@@ -277,7 +357,7 @@ static qn_status run(const qn_step *step, const qn_run_env *env, const qn_view *
 {
     (void)error;
     const nd_state *const s = step->state;
-    nd_call call = {s, in[0].data, env->scratch, out[0].data};
+    nd_call call = {s, in[0].data, env->scratch, out[0].data, step->kernels->q8_dwconv.fn};
     if (!s->in_place) {
         size_t rows = 1;
         for (size_t i = 0; i + 1 < s->axes; i++)
@@ -287,6 +367,12 @@ static qn_status run(const qn_step *step, const qn_run_env *env, const qn_view *
     }
     if (s->reference) {
         qn__parallel_ranges(env->pool, loop_range, &call, s->m, s->oc * s->cin * s->w.taps);
+        return QN_OK;
+    }
+    if (s->depthwise != NULL) {
+        const size_t width = s->out[s->axes - 1];
+        qn__parallel_ranges(env->pool, depthwise_range, &call, s->m / width,
+                            width * s->c * s->w.taps);
         return QN_OK;
     }
     const qn_q8_job job = {

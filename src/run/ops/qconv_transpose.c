@@ -1,11 +1,12 @@
 /* Quantized ConvTranspose. Outputs of one residue (oy % sh, ox % sw) meet the same taps, which lie
  * evenly: each residue is a convolution of stride 1 over the input (q8_conv.h), whose bytes are
- * then spread over the output. Where 8-bit kernels do not fit, and as the reference, plain loops.
+ * then spread over the output. What 8-bit kernels do not fit is left to the simulation.
  */
 #include "core/alloc.h"
 #include "core/checked.h"
 #include "run/nd.h"
 #include "run/ops/q8_conv.h"
+#include "run/ops/simulated.h"
 
 #include <string.h>
 
@@ -19,12 +20,11 @@ typedef struct residue {
 } residue;
 
 typedef struct transpose_state {
-    qn_window win;
-    size_t groups, cin, cout; /* channels of one group */
+    qn_qconv_shape shape;
     qn_qparams x;
     qn_qweights weights; /* [c][cout][kh][kw] */
     qn_requant requant;
-    size_t n_residues; /* 0: plain loops */
+    size_t n_residues;
     residue *residues;
 } transpose_state;
 
@@ -46,7 +46,7 @@ static size_t element(const transpose_state *s)
     return s->requant.dtype == QN_DTYPE_F32 ? sizeof(float) : 1;
 }
 
-static qn_status read_shapes(qn_step *step, transpose_state *s, qn_error *error)
+qn_status qn__qconv_transpose_shape(const qn_step *step, qn_qconv_shape *s, qn_error *error)
 {
     const qn_tensor *const x = step->node->inputs[0], *const w = qn__step_input(step, 1);
     const int64_t groups = qn__attr_int(step->node, "group", 1);
@@ -93,7 +93,7 @@ static taps find_taps(size_t r, size_t pad, size_t kernel, size_t dilation, size
 /* Pads may be negative: then they are none that QN_Q8_ROWS knows. */
 static void make_window(const transpose_state *s, const taps *y, const taps *x, residue *r)
 {
-    const qn_window *const w = &s->win;
+    const qn_window *const w = &s->shape.win;
     qn_window v = *w;
     v.oh = (w->oh - r->ry + w->sh - 1) / w->sh;
     v.ow = (w->ow - r->rx + w->sw - 1) / w->sw;
@@ -117,26 +117,31 @@ static void make_window(const transpose_state *s, const taps *y, const taps *x, 
     r->conv.window = v;
 }
 
-/* Weights of a residue as [oc][cin][taps], backwards. */
-static void order(const transpose_state *s, const residue *r, int8_t *to)
+/* Part of the weights of a residue as [oc][cin][taps], backwards. What is behind it. */
+static int8_t *order(const transpose_state *s, const residue *r, int32_t part, int8_t *to)
 {
-    const qn_window *const w = &s->win, *const v = &r->conv.window;
+    const qn_window *const w = &s->shape.win, *const v = &r->conv.window;
     for (size_t o = 0; o < w->oc; o++)
-        for (size_t c = 0; c < s->cin; c++)
+        for (size_t c = 0; c < s->shape.cin; c++)
             for (size_t i = 0; i < v->kh; i++)
                 for (size_t j = 0; j < v->kw; j++) {
-                    const size_t row = (o / s->cout * s->cin + c) * s->cout + o % s->cout;
+                    const size_t row =
+                        (o / s->shape.cout * s->shape.cin + c) * s->shape.cout + o % s->shape.cout;
                     const size_t tap = (r->ky - i * r->py) * w->kw + r->kx - j * r->px;
-                    *to++ = r->py == 0 ? 0 : (int8_t)s->weights.values[row * w->kh * w->kw + tap];
+                    *to++ = r->py == 0
+                                ? 0
+                                : qn_q8_part((int32_t)s->weights.values[row * w->kh * w->kw + tap],
+                                             s->weights.parts, part);
                 }
+    return to;
 }
 
 static qn_status pack_residues(const qn_plan *plan, qn_step *step, transpose_state *s,
                                int8_t *values, qn_error *error)
 {
-    const qn_window *const w = &s->win;
+    const qn_window *const w = &s->shape.win;
     const size_t ny = w->sh < w->oh ? w->sh : w->oh, nx = w->sw < w->ow ? w->sw : w->ow;
-    const qn_qweights weights = {.bytes = values, .fits_i8 = true};
+    const qn_qweights weights = {.bytes = values, .parts = s->weights.parts};
     size_t tile, most = 0, packed = 0;
     s->residues = qn__calloc(qn__plan_context(plan), ny * nx, sizeof(*s->residues));
     if (s->residues == NULL)
@@ -153,9 +158,11 @@ static qn_status pack_residues(const qn_plan *plan, qn_step *step, transpose_sta
         const taps y = find_taps(r->ry, w->pt, w->kh, w->dh, w->sh);
         const taps x = find_taps(r->rx, w->pl, w->kw, w->dw, w->sw);
         make_window(s, &y, &x, r);
-        order(s, r, values);
+        int8_t *to = values;
+        for (int32_t part = 0; part < s->weights.parts; part++)
+            to = order(s, r, part, to);
         const qn_window window = r->conv.window;
-        if (qn__q8_conv_find(plan, step, &window, s->groups, &s->x, &s->requant, &r->conv))
+        if (qn__q8_conv_find(plan, step, &window, s->shape.groups, &s->x, &s->requant, &r->conv))
             return qn__step_fail(step, error, QN_CORRUPT, "packed weights are another's");
         step->scratch_bytes = tile;
         QN_TRY(qn__q8_conv_prepare(plan, step, &s->x, &weights, &s->requant, &r->conv, error));
@@ -174,19 +181,23 @@ static qn_status prepare_state(const qn_plan *plan, qn_step *step, void *state, 
     const qn_context *const ctx = qn__plan_context(plan);
     float s_y;
     QN_TRY(qn__qparams_read(step, step->node->inputs[0], &s->x, error));
-    QN_TRY(read_shapes(step, s, error));
-    QN_TRY(qn__qweights_read(plan, step, 1, 1, s->win.oc, &s->x, 1.0f, 2, &s->weights, error));
+    QN_TRY(qn__qconv_transpose_shape(step, &s->shape, error));
+    QN_TRY(
+        qn__qweights_read(plan, step, 1, 1, s->shape.win.oc, &s->x, 1.0f, 2, &s->weights, error));
     QN_TRY(qn__qoutput(plan, step, s->weights.scale, s->weights.bias, s->weights.fixed, &s->requant,
                        &s_y, error));
     for (uint32_t i = 1; i < step->node->n_inputs; i++)
         step->in_layout[i] = QN_LAYOUT_ROW_MAJOR;
     step->in_layout[0] = step->out_layout[0] = QN_LAYOUT_CHANNELS_LAST;
     step->kernel_name = "qconv_transpose";
-    if (!qn__q8_applies(plan, &s->x, &s->weights) || !s->weights.fits_i8 ||
-        s->win.sh > MAX_STRIDE || s->win.sw > MAX_STRIDE || s->win.oh == 0 || s->win.ow == 0)
-        return QN_OK;
+    if (!qn__q8_applies(plan, &s->x, &s->weights) || s->shape.win.sh > MAX_STRIDE ||
+        s->shape.win.sw > MAX_STRIDE || s->shape.win.oh == 0 || s->shape.win.ow == 0) {
+        release(ctx, step);
+        return qn__prepare_simulated(plan, step, error);
+    }
     /* At least a tap for each residue, which may be one that the node has not. */
-    int8_t *const values = qn__alloc(ctx, qn__tensor_elements(step->node->inputs[1]));
+    int8_t *const values =
+        qn__reallocarray(ctx, NULL, qn__tensor_elements(step->node->inputs[1]), s->weights.parts);
     if (values == NULL)
         return QN_NOMEM(error);
     const qn_status status = pack_residues(plan, step, s, values, error);
@@ -201,64 +212,9 @@ static qn_status prepare(const qn_plan *plan, qn_step *step, qn_error *error)
 }
 
 /* --- running -----------------------------------------------------------------------------------*/
-typedef struct transpose_job {
-    const transpose_state *s;
-    const uint8_t *in;
-    uint8_t *out;
-} transpose_job;
-
-/* Where output o meets tap k: *at, inside the axis. */
-static bool meets(size_t o, size_t pad, size_t k, size_t dilation, size_t stride, size_t size,
-                  size_t *at)
-{
-    const size_t from = o + pad, back = k * dilation;
-    *at = (from - back) / stride;
-    return from >= back && (from - back) % stride == 0 && *at < size;
-}
-
-static int32_t plain_sum(const transpose_job *job, const uint8_t *image, size_t oy, size_t ox,
-                         size_t o)
-{
-    const transpose_state *const s = job->s;
-    const qn_window *const w = &s->win;
-    const size_t first = o / s->cout * s->cin, n_taps = w->kh * w->kw;
-    uint32_t sum = 0;
-    for (size_t k = 0; k < n_taps; k++) {
-        size_t y, x;
-        if (!meets(oy, w->pt, k / w->kw, w->dh, w->sh, w->h, &y) ||
-            !meets(ox, w->pl, k % w->kw, w->dw, w->sw, w->w, &x))
-            continue;
-        const uint8_t *const pixel = image + (y * w->w + x) * w->c + first;
-        const float *const weight =
-            s->weights.values + (first * s->cout + o % s->cout) * n_taps + k;
-        for (size_t c = 0; c < s->cin; c++)
-            sum += (uint32_t)((qn_qload(pixel, s->x.dtype, c) - s->x.zero) *
-                              (int32_t)weight[c * s->cout * n_taps]);
-    }
-    return (int32_t)sum;
-}
-
-static void plain_pixels(void *arg, size_t begin, size_t end)
-{
-    enum { COLUMNS = 64 };
-    const transpose_job *const job = arg;
-    const qn_window *const w = &job->s->win;
-    int32_t sums[COLUMNS];
-    for (size_t m = begin; m < end; m++) {
-        const size_t row = m / w->ow;
-        const uint8_t *const image = job->in + row / w->oh * w->h * w->w * w->c;
-        for (size_t o0 = 0; o0 < w->oc; o0 += COLUMNS) {
-            const size_t n = w->oc - o0 < COLUMNS ? w->oc - o0 : COLUMNS;
-            for (size_t i = 0; i < n; i++)
-                sums[i] = plain_sum(job, image, row % w->oh, m % w->ow, o0 + i);
-            qn__requant_row(&job->s->requant, sums, o0, n, job->out + m * w->oc * element(job->s));
-        }
-    }
-}
-
 static void spread(const transpose_state *s, const residue *r, const uint8_t *tile, uint8_t *out)
 {
-    const qn_window *const w = &s->win, *const v = &r->conv.window;
+    const qn_window *const w = &s->shape.win, *const v = &r->conv.window;
     const size_t bytes = w->oc * element(s);
     for (size_t row = 0; row < v->n * v->oh; row++) {
         const size_t y = row / v->oh * w->oh + r->ry + row % v->oh * w->sh;
@@ -272,15 +228,8 @@ static qn_status run(const qn_step *step, const qn_run_env *env, const qn_view *
 {
     (void)error;
     const transpose_state *const s = step->state;
-    const qn_window *const w = &s->win;
     if (out[0].count == 0)
         return QN_OK;
-    if (s->n_residues == 0) {
-        transpose_job job = {s, in[0].data, out[0].data};
-        qn__parallel_ranges(env->pool, plain_pixels, &job, w->n * w->oh * w->ow,
-                            w->kh * w->kw * s->cin * w->oc);
-        return QN_OK;
-    }
     qn_view tile = out[0];
     if (s->n_residues > 1)
         tile.data = env->scratch;

@@ -11,11 +11,11 @@
 enum { TILE = QN_WINOGRAD_TILE, IN = QN_WINOGRAD_IN, OUT = QN_WINOGRAD_OUT };
 enum { CH = QN_WINOGRAD_CHANNELS };
 /* Tiles that share one reading of the weights, and how many of them times channels fit a task's
- * stack: of 128 channels six. */
-enum { BLOCK = 12, STACK_VALUES = 768 };
+ * stack: of 128 channels six. Kernels like an even number of them. */
+enum { BLOCK = 12, STACK_VALUES = 768, UNIT = 2 };
 /* Weights of 256 channels of 256, 4.7 MB of them, were no gain worth their memory: they come from
  * the third-level cache for every picture. */
-enum { MAX_CHANNELS = 128, MAX_WEIGHTS = 128 * 128, MAX_COLUMNS = 1024, TASKS_PER_THREAD = 4 };
+enum { MAX_CHANNELS = 128, MAX_WEIGHTS = 128 * 128, MAX_COLUMNS = 1024 };
 
 extern const qn_run_op qn__op_qconv;
 
@@ -54,7 +54,7 @@ static __attribute__((cold)) bool may_fit(const qn_plan *plan, const qn_step *st
     const qn_plan_options *const options = qn__plan_get_options(plan);
     const qn_tensor *const x = step->node->inputs[0], *const w = qn__step_input(step, 1);
     const qn_tensor *const y = step->node->outputs[0];
-    return step->kernels->q8_winograd.tiles > 1 && options->collect == NULL &&
+    return step->kernels->q8_winograd.least <= OUT && options->collect == NULL &&
            !options->saturate16 && qn__plan_requantize(plan) == QN_REQUANTIZE_DEFAULT &&
            w != NULL && x->rank == 4 && w->rank == 4 && w->dims[2].value == 3 &&
            w->dims[3].value == 3 && x->type.dtype == QN_DTYPE_U8 && y->type.kind == QN_TYPE_QUANT &&
@@ -65,12 +65,12 @@ static __attribute__((cold)) bool may_fit(const qn_plan *plan, const qn_step *st
            qn__attr_int(step->node, "group", 1) == 1;
 }
 
-static __attribute__((cold)) bool fits(const qn_plan *plan, const qn_window *w, const qn_qparams *x)
+static __attribute__((cold)) bool fits(const qn_plan *plan, const qn_step *step, const qn_window *w,
+                                       const qn_qparams *x)
 {
     const size_t tiles = div_up(w->oh, TILE) * div_up(w->ow, TILE);
     return qn__q8_activations(plan, x) && w->sh == 1 && w->sw == 1 && w->dh == 1 && w->dw == 1 &&
-           w->oh >= TILE && w->ow >= TILE &&
-           2 * w->oh * w->ow >= tiles * OUT; /* a tile is worth half of its outputs */
+           w->oh * w->ow >= tiles * step->kernels->q8_winograd.least;
 }
 
 static __attribute__((cold)) qn_status pack(const qn_plan *plan, qn_step *step, const qn_qparams *x,
@@ -118,7 +118,7 @@ static __attribute__((cold)) qn_status prepare_state(const qn_plan *plan, qn_ste
     float s_y;
     QN_TRY(qn__qparams_read(step, step->node->inputs[0], &x, error));
     QN_TRY(qn__window_read(step, kernel, false, false, w, error));
-    if (w->oc != (size_t)step->node->inputs[1]->dims[0].value || !fits(plan, w, &x))
+    if (w->oc != (size_t)step->node->inputs[1]->dims[0].value || !fits(plan, step, w, &x))
         return QN_OK;
     QN_TRY(qn__qweights_scales(plan, step, 1, 0, w->oc, &x, 1.0f, 2, &s->weights, error));
     if (s->weights.bytes == NULL)
@@ -130,7 +130,7 @@ static __attribute__((cold)) qn_status prepare_state(const qn_plan *plan, qn_ste
     s->tiles_x = div_up(w->ow, TILE);
     s->tiles = w->n * s->tiles_y * s->tiles_x;
     const size_t most = STACK_VALUES / w->c;
-    s->block = most < BLOCK ? most : BLOCK;
+    s->block = most < BLOCK ? most / UNIT * UNIT : BLOCK;
     const qn_status status = s->weights.fits_i8 ? pack(plan, step, &x, s, error) : QN_OK;
     qn__qweights_drop_values(qn__plan_context(plan), &s->weights);
     return status;
@@ -255,8 +255,9 @@ static void run_task(void *arg, size_t index)
     const size_t task = index / call->shares, share = index - task * call->shares;
     const size_t p0 = share * call->panels / call->shares;
     const size_t p1 = (share + 1) * call->panels / call->shares;
-    const size_t end = (task + 1) * s->tiles / call->tasks;
-    for (size_t t0 = task * s->tiles / call->tasks, t1; t0 < end; t0 = t1) {
+    const size_t units = div_up(s->tiles, UNIT), last = (task + 1) * units / call->tasks * UNIT;
+    const size_t end = last < s->tiles ? last : s->tiles;
+    for (size_t t0 = task * units / call->tasks * UNIT, t1; t0 < end; t0 = t1) {
         t1 = end - t0 < s->block ? end : t0 + s->block;
         run_block(call, t0, t1, p0, p1);
     }
@@ -279,10 +280,9 @@ static qn_status run(const qn_step *step, const qn_run_env *env, const qn_view *
     if (s->tiles == 0)
         return QN_OK;
     if (threads > 1) {
-        const size_t blocks = div_up(s->tiles, s->block), wanted = threads * TASKS_PER_THREAD;
-        call.tasks = wanted < blocks         ? wanted
-                     : blocks >= 2 * threads ? blocks
-                                             : div_up(s->tiles, div_up(s->block, 2));
+        const size_t units = div_up(s->tiles, UNIT);
+        const size_t even = div_up(div_up(s->tiles, s->block), threads) * threads;
+        call.tasks = even < units ? even : units;
         if (call.tasks < threads)
             call.shares = threads / call.tasks < call.panels ? threads / call.tasks : call.panels;
     }

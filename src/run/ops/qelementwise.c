@@ -28,7 +28,7 @@ static qn_status prepare_unary(const qn_plan *plan, qn_step *step, qn_error *err
     if (!given)
         QN_TRY(qn__unary_read(plan, step, &unary, error));
     else if (bytes == NULL || bytes->constant == NULL || bytes->constant->size_bytes != 256)
-        return qn__step_fail(step, error, QN_CORRUPT, "its table is not 256 constant bytes");
+        return qn__step_fail(step, error, QN_CORRUPT, "needs 256 constant bytes");
     uint8_t *const table = qn__alloc(qn__plan_context(plan), 256);
     if (table == NULL)
         return QN_NOMEM(error);

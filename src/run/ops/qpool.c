@@ -1,12 +1,16 @@
 /* Pools on bytes, channels-last. The largest byte is the byte of the largest value; means are made
- * of integer sums and requantized. A mean or sum over neighbouring axes is that of one window. */
+ * of integer sums and requantized. A mean or sum over neighbouring axes is that of one window. The
+ * largest over three axes is taken over the last two, then over the first. */
+#include "core/checked.h"
 #include "run/nd.h"
 #include "run/ops/qcore.h"
 #include "run/ops/reduce.h"
 #include "run/ops/window.h"
+#include "run/ops/window_nd.h"
 
 typedef struct qpool_state {
     qn_window win;
+    qn_window first; /* n not 0: before that, to scratch memory */
     qn_qparams x, y;
     int32_t lo, hi;
     bool average, global, sum, include_pad;
@@ -69,12 +73,53 @@ static qn_status reduced_window(const qn_plan *plan, qn_step *step, qn_window *w
     return QN_OK;
 }
 
+/* A window whose rows are those of an axis. */
+static qn_window plane_of(const qn_window_nd *w, size_t axis, size_t n, size_t c)
+{
+    return (qn_window){.n = n,
+                       .c = c,
+                       .h = (size_t)w->in[axis],
+                       .oc = c,
+                       .oh = (size_t)w->out[axis],
+                       .kh = (size_t)w->kernel[axis],
+                       .sh = (size_t)w->stride[axis],
+                       .dh = (size_t)w->dilation[axis],
+                       .pt = (size_t)w->begin[axis]};
+}
+
+/* Three axes as two windows: pictures by height and width, then the depth by pixels. */
+static qn_status deep_windows(qn_step *step, qpool_state *s, qn_error *error)
+{
+    const qn_tensor *const x = step->node->inputs[0];
+    qn_window_nd w;
+    QN_TRY(qn__window_nd_read(step, NULL, &w, error));
+    for (size_t i = 0; i < 3; i++)
+        if (w.begin[i] < 0 || w.in[i] == 0)
+            return qn__step_fail(step, error, QN_UNSUPPORTED, "pads below zero");
+    const size_t n = (size_t)x->dims[0].value, c = (size_t)x->dims[1].value;
+    const size_t pixels = (size_t)(w.out[1] * w.out[2]);
+    s->first = plane_of(&w, 1, n * (size_t)w.in[0], c);
+    s->first.w = (size_t)w.in[2];
+    s->first.ow = (size_t)w.out[2];
+    s->first.kw = (size_t)w.kernel[2];
+    s->first.sw = (size_t)w.stride[2];
+    s->first.dw = (size_t)w.dilation[2];
+    s->first.pl = (size_t)w.begin[2];
+    s->win = plane_of(&w, 0, n, c);
+    s->win.w = s->win.ow = pixels;
+    s->win.kw = s->win.sw = s->win.dw = 1;
+    if (!qn_mul_size(&step->scratch_bytes, s->first.n, c) ||
+        !qn_mul_size(&step->scratch_bytes, step->scratch_bytes, pixels))
+        return qn__step_fail(step, error, QN_LIMIT, "scratch memory is too large");
+    return QN_OK;
+}
+
 /* Signed bytes are turned into unsigned ones of the same order. */
-static void choose_max(qn_step *step, qpool_state *s)
+static void choose_max(const qn_kernels *kernels, qpool_state *s)
 {
     const qn_window *const w = &s->win;
     const uint8_t flip = s->x.dtype == QN_DTYPE_I8 ? 0x80 : 0;
-    s->max_kernel = step->kernels->q8_maxpool.fn;
+    s->max_kernel = kernels->q8_maxpool.fn;
     s->max = (qn_q8_maxpool_args){.channels = w->c,
                                   .step = w->sw * w->c,
                                   .row = w->dh * w->w * w->c,
@@ -83,7 +128,6 @@ static void choose_max(qn_step *step, qpool_state *s)
                                   .least = (uint8_t)((uint8_t)s->x.qmin ^ flip),
                                   .lo = (uint8_t)((uint8_t)s->lo ^ flip),
                                   .hi = (uint8_t)((uint8_t)s->hi ^ flip)};
-    step->kernel_name = step->kernels->q8_maxpool.name;
 }
 
 static void choose_mean(const qn_plan *plan, qn_step *step, qpool_state *s)
@@ -121,7 +165,9 @@ static qn_status prepare(const qn_plan *plan, qn_step *step, qn_error *error)
         return qn__step_fail(step, error, QN_UNSUPPORTED, "the output of indices");
     QN_TRY(reduces    ? reduced_window(plan, step, &s.win, &fits, error)
            : s.global ? global_window(step, &s.win, error)
-                      : qn__window_read(step, NULL, false, true, &s.win, error));
+           : op == QN_OP_MAX_POOL && step->node->inputs[0]->rank == 5
+               ? deep_windows(step, &s, error)
+               : qn__window_read(step, NULL, false, true, &s.win, error));
     if (!fits) {
         step->impl = &qn__op_reduce;
         return qn__op_reduce.prepare(plan, step, error);
@@ -132,7 +178,9 @@ static qn_status prepare(const qn_plan *plan, qn_step *step, qn_error *error)
     if (s.average)
         choose_mean(plan, step, &s);
     else
-        choose_max(step, &s);
+        choose_max(step->kernels, &s);
+    if (!s.average)
+        step->kernel_name = step->kernels->q8_maxpool.name;
     qpool_state *const state = qn__alloc(qn__plan_context(plan), sizeof(*state));
     if (state == NULL)
         return QN_NOMEM(error);
@@ -231,6 +279,16 @@ static qn_status run(const qn_step *step, const qn_run_env *env, const qn_view *
     (void)error;
     const qpool_state *const s = step->state;
     qpool_job job = {s, in[0].data, out[0].data};
+    if (s->first.n > 0) {
+        const qn_window *const w = &s->first;
+        qpool_state first = *s;
+        first.win = *w;
+        choose_max(step->kernels, &first);
+        const qpool_job before = {&first, in[0].data, env->scratch};
+        qn__parallel_ranges(env->pool, pool_range, (void *)&before, w->n * w->oh * w->ow,
+                            w->kh * w->kw * w->c);
+        job.src = env->scratch;
+    }
     qn__parallel_ranges(env->pool, pool_range, &job, s->win.n * s->win.oh * s->win.ow,
                         s->win.kh * s->win.kw * s->win.c);
     return QN_OK;

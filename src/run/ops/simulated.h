@@ -12,6 +12,7 @@ typedef struct qn_qconv_shape {
     bool depthwise;           /* a channel in, a channel out */
 } qn_qconv_shape;
 qn_status qn__qconv_shape(const qn_step *step, qn_qconv_shape *out, qn_error *error);
+qn_status qn__qconv_transpose_shape(const qn_step *step, qn_qconv_shape *out, qn_error *error);
 
 /* Matrices a [m][k] and b [k][n]. */
 typedef struct qn_qgemm_shape {
