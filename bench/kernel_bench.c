@@ -410,17 +410,19 @@ static void bench_q8_winograd(const qn_q8_winograd *kernel, size_t tiles, size_t
     uint8_t *const in = bytes(TILES * QN_WINOGRAD_IN * c), *const out = bytes(QN_WINOGRAD_OUT * n);
     void *const packed = aligned_alloc(64, panels);
     int16_t *const v = aligned_alloc(64, QN_WINOGRAD_IN * 2 * qn_q8_winograd_step(tiles, c));
-    const uint8_t *at[TILES * QN_WINOGRAD_IN];
-    uint8_t *to[TILES * QN_WINOGRAD_OUT];
-    for (size_t i = 0; i < tiles * QN_WINOGRAD_IN; i++)
-        at[i] = in + i * c;
-    for (size_t i = 0; i < tiles * QN_WINOGRAD_OUT; i++)
-        to[i] = out + i % QN_WINOGRAD_OUT * n;
+    qn_q8_winograd_tile tile[TILES];
+    for (size_t t = 0; t < tiles; t++) {
+        tile[t] = (qn_q8_winograd_tile){.out = out, .right = 6, .rows = 4, .columns = 4};
+        for (size_t i = 0; i < 6; i++)
+            tile[t].in[i] = in + (t * 6 + i) * 6 * c;
+    }
     const qn_q8_winograd_args args = {.tiles = tiles,
                                       .channels = c,
                                       .n = n,
-                                      .in = at,
-                                      .out = to,
+                                      .tile = tile,
+                                      .zeros = in,
+                                      .out_row = 4 * n,
+                                      .out_step = n,
                                       .w = packed,
                                       .v = v,
                                       .v_step = qn_q8_winograd_step(tiles, c),

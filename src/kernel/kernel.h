@@ -143,7 +143,8 @@ typedef struct qn_f32_pool {
  * other in 16 bits: groups then come in the order of tables behind the weights of a panel, one for
  * each p and each QN_Q8_PAIRS_K of its k: uint16 number of pairs of groups, then for every group
  * (those of pairs first) the uint16 distance of its first k from the part's. Panels end at a
- * multiple of 64 bytes.
+ * multiple of 64 bytes. Where flip is 0 and kc a multiple of KR, up to QN_Q8_PAIRS_K, distances may
+ * be any others (for each group the same in all panels): so far behind a row its four k are read.
  * c: rows of c_stride elements; the kernel walks all panels of nc. mr in 1..MR. */
 #define QN_Q8_PAIRS_K 2048
 enum { QN_Q8_SUMS_STEP = 32, QN_Q8_SUMS_OVER = 11 };

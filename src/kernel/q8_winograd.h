@@ -45,11 +45,21 @@ static inline size_t qn_q8_winograd_panel_bytes(size_t channels)
 bool qn__q8_winograd_pack(void *packed, const int8_t *w, size_t n, size_t channels,
                           const int32_t *bias, int32_t zero, const float *scale);
 
+/* Pixel j of row i of a tile's inputs is at in[i] + (j - left) * channels for left <= j < right,
+ * and zeros otherwise; output j of row i at out + i * out_row + j * out_step for i < rows, j <
+ * columns. Rows outside of a picture are rows of zeros. */
+typedef struct qn_q8_winograd_tile {
+    const uint8_t *in[6];
+    uint8_t *out;
+    uint8_t left, right, rows, columns;
+} qn_q8_winograd_tile;
+
 typedef struct qn_q8_winograd_args {
     size_t tiles, channels, n;
-    const uint8_t *const *in; /* [tiles][6][6]: each input's channels */
-    uint8_t *const *out;      /* [tiles][4][4]: each output's first column */
-    const void *w;            /* packed weights of n columns */
+    const qn_q8_winograd_tile *tile;
+    const uint8_t *zeros; /* [6][channels] zero points */
+    size_t out_row, out_step;
+    const void *w; /* packed weights of n columns */
     /* V: [36][v_step], of tiles times channels each; multiples of 64 bytes. v_step in elements. */
     int16_t *v;
     size_t v_step;
@@ -58,7 +68,7 @@ typedef struct qn_q8_winograd_args {
 typedef void (*qn_q8_winograd_fn)(const qn_q8_winograd_args *args);
 typedef struct qn_q8_winograd {
     qn_q8_winograd_fn fn;     /* from V to outputs */
-    qn_q8_winograd_fn inputs; /* from inputs to V; does not read out, w, n and format */
+    qn_q8_winograd_fn inputs; /* from inputs to V; does not read w, n and format */
     size_t least;             /* outputs of a mean tile that make it faster than the GEMM; more
                                * than all: it never is */
     const char *name;

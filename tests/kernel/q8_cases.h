@@ -317,6 +317,64 @@ static void q8_igemm_case(const qn_q8_igemm *kernel, const qn_q8_igemm *referenc
     free(expected.memory), free(got.memory);
 }
 
+/* Groups of k that lie anywhere behind a row, as tables say that are changed: the same outputs. */
+static void q8_distances_case(const qn_q8_igemm *kernel, const qn_q8_igemm *reference, size_t m,
+                              size_t n, size_t kc, size_t ks, q8_class kind)
+{
+    q8_igemm_problem p = q8_igemm_problem_make(m, n, kc, ks, kind);
+    const size_t groups = kc / kernel->kr, stride = p.out.is_sums ? q8_sums_stride(n) : n;
+    const size_t head = kernel->nr * (sizeof(int32_t) + sizeof(float) + ks * kc);
+    size_t bytes, panel_bytes, at[128];
+    p.flip = 0;
+    if (!qn__q8_gemm_packed_bytes(&bytes, n, kc, ks, kernel) ||
+        !qn__q8_gemm_packed_bytes(&panel_bytes, kernel->nr, kc, ks, kernel) || groups > 128)
+        exit(1);
+    /* Every other place of a row twice as long, in some order; no byte is read behind it. */
+    for (size_t g = 0, j; g < groups; g++) {
+        j = rng() % (g + 1);
+        at[g] = at[j];
+        at[j] = 2 * kernel->kr * g + kernel->kr;
+    }
+    uint8_t *spread[Q8_MAX_ROWS];
+    for (size_t i = 0; i < p.n_rows; i++) {
+        spread[i] = guarded(2 * kc);
+        for (size_t k = 0; k < 2 * kc; k++)
+            spread[i][k] = (uint8_t)rng();
+        for (size_t k = 0; k < kc; k++)
+            spread[i][at[k / kernel->kr] + k % kernel->kr] = p.rows[i][k];
+    }
+    uint8_t *const packed = need(malloc(bytes));
+    const bool safe = qn__q8_gemm_safe(p.w, n, kc, ks, kc * ks, kc, 1);
+    qn__q8_gemm_pack(packed, p.w, p.base, p.scale, n, kc, ks, kc * ks, kc, 1, kernel, safe);
+    for (size_t panel = 0; panel < bytes; panel += panel_bytes)
+        for (size_t t = 0; t < ks; t++)
+            for (size_t g = 0; g < groups; g++) {
+                uint8_t *const entry = packed + panel + head + 2 * (t * (1 + groups) + 1 + g);
+                uint16_t distance;
+                memcpy(&distance, entry, sizeof distance);
+                distance = (uint16_t)at[distance / kernel->kr];
+                memcpy(entry, &distance, sizeof distance);
+            }
+    const uint8_t **const rows = need(malloc(kernel->mr * ks * sizeof *rows));
+    const q8_outputs expected = q8_outputs_make(m, n, stride, &p.out);
+    const q8_outputs got = q8_outputs_make(m, n, stride, &p.out);
+    const size_t elem = p.out.is_float ? sizeof(float) : 1;
+    q8_igemm_run(reference, &p, q8_outputs_begin(&expected), stride);
+    for (size_t m0 = 0; m0 < m; m0 += kernel->mr) {
+        const size_t mr = m - m0 < kernel->mr ? m - m0 : kernel->mr;
+        for (size_t t = 0; t < ks; t++)
+            for (size_t i = 0; i < kernel->mr; i++)
+                rows[t * kernel->mr + i] =
+                    spread[((m0 + (i < mr ? i : mr - 1)) * p.row_step + t * p.tap_step) % p.n_rows];
+        kernel->fn(mr, n, kc, ks, rows, 0, safe, packed,
+                   (uint8_t *)q8_outputs_begin(&got) + m0 * stride * elem, stride, &p.out);
+    }
+    char shape[128];
+    snprintf(shape, sizeof shape, "m %zu n %zu kc %zu ks %zu, groups apart", m, n, kc, ks);
+    q8_compare(kernel->name, kind, shape, &expected, &got);
+    free(expected.memory), free(got.memory), free(packed), free(rows);
+}
+
 /* Tables of pairs: those that are packed are fine; numbers that lead out of a row are not. */
 static void test_q8_tables(const qn_q8_igemm *kernel)
 {
@@ -440,6 +498,10 @@ static void test_q8_igemm(const qn_q8_igemm *kernel, const qn_q8_igemm *referenc
             for (size_t n = 1; n <= 4 * nr; n += 1 + n / 5)
                 q8_igemm_case(kernel, reference, m, n, 11, 3, (q8_class)kind);
     }
+    for (int times = 0; kernel->pairs != NULL && times < 300; times++)
+        q8_distances_case(kernel, reference, 1 + rng() % 30, 1 + rng() % 40,
+                          kernel->kr * (1 + rng() % 60), 1 + rng() % 3,
+                          (q8_class)(rng() % N_Q8_CLASSES));
     test_q8_tables(kernel);
     test_q8_packing(kernel);
     /* Sums beyond 2^24, rows too long for any copy of them. */

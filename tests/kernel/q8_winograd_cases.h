@@ -26,7 +26,8 @@ static void wino_weights(int8_t *w, size_t n, size_t k, int kind)
 
 typedef struct wino_problem {
     size_t tiles, channels, n, stride;
-    const uint8_t *in[WINO_MAX_TILES * QN_WINOGRAD_IN];
+    qn_q8_winograd_tile tile[WINO_MAX_TILES];
+    uint8_t *zeros;
     int8_t *w;
     int32_t *base;
     float *scale;
@@ -38,15 +39,19 @@ typedef struct wino_problem {
 static void wino_run(const qn_q8_winograd *kernel, const wino_problem *p, int16_t *v,
                      uint8_t *memory, size_t bytes)
 {
-    uint8_t *out[WINO_MAX_TILES * QN_WINOGRAD_OUT];
-    for (size_t i = 0; i < p->tiles * QN_WINOGRAD_OUT; i++)
-        out[i] = memory + 16 + i * p->stride;
+    qn_q8_winograd_tile tile[WINO_MAX_TILES];
+    for (size_t t = 0; t < p->tiles; t++) {
+        tile[t] = p->tile[t];
+        tile[t].out = memory + 16 + t * QN_WINOGRAD_OUT * p->stride;
+    }
     memset(memory, 0xA5, bytes);
     const qn_q8_winograd_args args = {.tiles = p->tiles,
                                       .channels = p->channels,
                                       .n = p->n,
-                                      .in = p->in,
-                                      .out = out,
+                                      .tile = tile,
+                                      .zeros = p->zeros,
+                                      .out_row = 4 * p->stride,
+                                      .out_step = p->stride,
                                       .w = p->packed,
                                       .v = v,
                                       .v_step = qn_q8_winograd_step(p->tiles, p->channels),
@@ -54,6 +59,14 @@ static void wino_run(const qn_q8_winograd *kernel, const wino_problem *p, int16_
     kernel->inputs(&args);
     kernel->fn(&args);
     n_checks++;
+}
+
+/* Channels of pixel j of row i of a tile. */
+static const uint8_t *wino_pixel(const wino_problem *p, size_t t, size_t i, size_t j)
+{
+    const qn_q8_winograd_tile *const tile = p->tile + t;
+    return j >= tile->left && j < tile->right ? tile->in[i] + (j - tile->left) * p->channels
+                                              : p->zeros;
 }
 
 static void wino_check(const qn_q8_winograd *kernel, const wino_problem *p, const char *what,
@@ -65,11 +78,12 @@ static void wino_check(const qn_q8_winograd *kernel, const wino_problem *p, cons
     for (size_t t = 0; t < p->tiles; t++)
         for (size_t o = 0; o < QN_WINOGRAD_OUT; o++)
             for (size_t n = 0; n < p->n; n++) {
+                if (o / 4 >= p->tile[t].rows || o % 4 >= p->tile[t].columns)
+                    continue;
                 int64_t sum = 0;
                 for (size_t i = 0; i < 3; i++)
                     for (size_t j = 0; j < 3; j++) {
-                        const uint8_t *const u =
-                            p->in[t * QN_WINOGRAD_IN + (o / 4 + i) * 6 + o % 4 + j];
+                        const uint8_t *const u = wino_pixel(p, t, o / 4 + i, o % 4 + j);
                         for (size_t k = 0; k < c; k++)
                             sum += (u[k] - p->zero) * p->w[(n * c + k) * 9 + i * 3 + j];
                     }
@@ -89,7 +103,7 @@ static void wino_case(const qn_q8_winograd *kernel, const qn_q8_winograd *refere
 {
     static const char *const kinds[] = {"any", "largest weights", "largest sums"};
     guard_used = 0;
-    const size_t k = channels * 9, pixels = 40;
+    const size_t k = channels * 9, rows = 40;
     const q8_class inputs = kind == 0 ? Q8_RANDOM : Q8_WORST;
     wino_problem p = {.tiles = tiles,
                       .channels = channels,
@@ -101,14 +115,25 @@ static void wino_case(const qn_q8_winograd *kernel, const qn_q8_winograd *refere
                       .out = q8_out(Q8_TIES),
                       .w = need(malloc(n * k))};
     const uint8_t *slots[40];
-    for (size_t i = 0; i < pixels; i++) {
-        uint8_t *const bytes = q8_activations(channels, inputs);
+    for (size_t i = 0; i < rows; i++) {
+        uint8_t *const bytes = q8_activations(6 * channels, inputs);
         if (kind == 2 && i != 0)
-            memset(bytes, 255, channels);
+            memset(bytes, 255, 6 * channels);
         slots[i] = bytes;
     }
-    for (size_t i = 0; i < tiles * QN_WINOGRAD_IN; i++)
-        p.in[i] = slots[kind == 2 && rng() % 64 != 0 ? 1 : rng() % pixels];
+    p.zeros = q8_activations(6 * channels, inputs);
+    memset(p.zeros, p.zero, 6 * channels);
+    for (size_t t = 0; t < tiles; t++) {
+        qn_q8_winograd_tile *const tile = p.tile + t;
+        const bool whole = rng() % 2 != 0;
+        tile->left = (uint8_t)(whole ? 0 : rng() % 7);
+        tile->right = (uint8_t)(whole ? 6 : tile->left + rng() % (7u - tile->left));
+        tile->rows = (uint8_t)(whole ? 4 : 1 + rng() % 4);
+        tile->columns = (uint8_t)(whole ? 4 : 1 + rng() % 4);
+        for (size_t i = 0; i < 6; i++) /* up to the end of what may be read */
+            tile->in[i] = slots[kind == 2 && rng() % 16 != 0 ? 1 : rng() % rows] +
+                          (size_t)(6 - tile->right + tile->left) * channels;
+    }
     wino_weights(p.w, n, k, kind);
     const size_t panels = n / QN_WINOGRAD_CHANNELS * qn_q8_winograd_panel_bytes(channels);
     const size_t values = QN_WINOGRAD_IN * qn_q8_winograd_step(tiles, channels);

@@ -483,6 +483,110 @@ static void edges_and_folds(void **state)
     }
 }
 
+/* Weights of a filter in the order [kh][kw][c]: the full range; narrow ones; or as large as they
+ * may be where neighbouring pairs have to fit int16, as quantizers count them. */
+enum { FULL_RANGE, NARROW, IN_PAIRS, N_RANGES };
+static void window_weights(int8_t *values, const int64_t w[4], int range)
+{
+    const int64_t taps = w[2] * w[3], k = taps * w[1];
+    int64_t last = 0;
+    for (int64_t i = 0; i < w[0] * k; i++) {
+        const int64_t at = i % k, o = i / k, tap = at / w[1], c = at % w[1];
+        const int64_t sign = last < 0 ? -1 : 1;
+        int64_t v = range == FULL_RANGE ? between(-128, 127) : between(-20, 20);
+        if (range == IN_PAIRS && at % 2 == 0)
+            v = between(-120, 120);
+        else if (range == IN_PAIRS)
+            v = net_random(2) != 0 ? sign * between(0, 128 - sign * last) : -sign * between(0, 127);
+        last = v;
+        v = v > 127 ? 127 : v;
+        values[(o * w[1] + c) * taps + tap] = (int8_t)v;
+    }
+}
+
+/* Windows that are read from a copy of the input: in one tap, with bytes behind whole groups put
+ * together or not, at every edge, in pictures of one row and several pictures. */
+static void windows_are_spread(void **state)
+{
+    (void)state;
+    static const int64_t layers[][7] = {
+        /* c, oc, kernel, strides, dilation of rows */
+        {3, 8, 3, 3, 2, 2, 1},   {3, 17, 3, 3, 1, 1, 1}, {3, 9, 3, 3, 3, 3, 1},
+        {3, 12, 3, 3, 1, 2, 2},  {3, 16, 3, 3, 4, 1, 1}, {1, 10, 10, 4, 2, 2, 1},
+        {1, 16, 3, 3, 1, 1, 1},  {1, 9, 3, 5, 1, 3, 1},  {2, 20, 3, 3, 2, 1, 1},
+        {4, 9, 3, 3, 1, 2, 1},   {2, 13, 5, 5, 3, 2, 1}, {3, 24, 7, 7, 2, 2, 1},
+        {3, 10, 5, 5, 1, 1, 3},  {3, 11, 2, 3, 1, 1, 1}, {1, 12, 3, 13, 1, 4, 1},
+        {12, 20, 3, 3, 1, 1, 1}, {37, 9, 3, 3, 2, 1, 1}, {64, 16, 3, 3, 1, 2, 1},
+        {48, 9, 5, 5, 1, 1, 1},
+    };
+    static const int64_t sizes[][2] = {{1, 9}, {5, 4}, {7, 13}, {10, 40}};
+    enum { SIZES = sizeof(sizes) / sizeof(sizes[0]), MOST = 16 * 64 * 9 + 9 * 48 * 25 };
+    static int8_t values[MOST];
+    for (size_t i = 0; i < sizeof(layers) / sizeof(layers[0]) * SIZES * N_RANGES; i++) {
+        const int64_t *const layer = layers[i / SIZES / N_RANGES];
+        const int64_t *const size = sizes[i / N_RANGES % SIZES];
+        const int64_t w[4] = {layer[1], layer[0], layer[2], layer[3]};
+        const int64_t strides[2] = {layer[4], layer[5]}, dilations[2] = {layer[6], 1};
+        const int64_t x[4] = {1 + (int64_t)(i % 4 == 0), layer[0], size[0], size[1]};
+        const int range = (int)(i % N_RANGES);
+        sample *const s = calloc(1, sizeof(*s));
+        assert_non_null(s);
+        net_random_state = 1300 + i;
+        s->n = net_start();
+        const int64_t rows = (w[2] - 1) * layer[6];
+        const int64_t pads[4] = {between(0, rows), between(0, w[3] - 1), between(0, rows),
+                                 between(0, w[3] - 1)};
+        qn_tensor *in[2] = {bytes_input(s, 4, x, 0.02f), NULL};
+        assert_true(w[0] * w[1] * w[2] * w[3] <= MOST);
+        window_weights(values, w, range);
+        in[1] = build_const(&s->n->b, "w", QN_DTYPE_I8, values, 4, w);
+        in[1]->type = net_quant(s->n, QN_DTYPE_I8, 0.005f, 0);
+        qn_tensor *const y = build_node(&s->n->b, QN_OP_CONV, "y", 2, in);
+        set_ints(&s->n->b, y, "pads", 4, pads);
+        set_ints(&s->n->b, y, "strides", 2, strides);
+        set_ints(&s->n->b, y, "dilations", 2, dilations);
+        finish(s, y, (size_t)(w[1] * w[2] * w[3]), 0.02f);
+        if (size[0] + pads[0] + pads[2] > rows && size[1] + pads[1] + pads[3] >= w[3])
+            expect_simulated(s, i);
+        sample_free(s);
+    }
+}
+
+/* Whether weights that fit where quantizers count pairs fit for the kernel that adds them, too. */
+static void windows_keep_pairs(void **state)
+{
+    (void)state;
+    static const int64_t layers[][4] = {{3, 3, 3, 2}, {3, 3, 3, 1}, {1, 10, 4, 2}, {1, 3, 3, 1},
+                                        {3, 5, 5, 2}, {3, 7, 7, 2}, {5, 3, 3, 1}};
+    for (size_t i = 0; i < sizeof(layers) / sizeof(layers[0]); i++) {
+        sample *const s = calloc(1, sizeof(*s));
+        assert_non_null(s);
+        net_random_state = 77 + i;
+        s->n = net_start();
+        builder *const b = &s->n->b;
+        const int64_t x[4] = {1, layers[i][0], 20, 20};
+        const int64_t w[4] = {12, layers[i][0], layers[i][1], layers[i][2]};
+        const int64_t strides[2] = {layers[i][3], layers[i][3]}, pads[4] = {1, 1, 1, 1};
+        int8_t values[12 * 3 * 7 * 7];
+        window_weights(values, w, IN_PAIRS);
+        qn_tensor *in[2] = {bytes_input(s, 4, x, 0.02f), NULL};
+        in[1] = build_const(b, "w", QN_DTYPE_I8, values, 4, w);
+        in[1]->type = net_quant(s->n, QN_DTYPE_I8, 0.005f, 0);
+        qn_tensor *const y = build_node(b, QN_OP_CONV, "y", 2, in);
+        set_ints(b, y, "pads", 4, pads);
+        set_ints(b, y, "strides", 2, strides);
+        y->type = net_quant(s->n, QN_DTYPE_U8, 0.05f, 100);
+        build_output(b, y);
+        qn_packed_list list = {.ctx = b->ctx};
+        assert_ok(b, qn__graph_infer(b->graph, &b->error));
+        assert_ok(b, qn__graph_pack(b->graph, "avx2", &list, &b->error));
+        assert_int_equal(list.count, 1);
+        assert_int_equal(list.entries[0].flags, 1);
+        qn__packed_list_free(&list);
+        sample_free(s);
+    }
+}
+
 /* Two outputs that are one have weights repeated a stride apart: what is packed for one stride is
  * not taken for another, whatever else is the same. */
 static void folds_are_packed_by_stride(void **state)
@@ -627,6 +731,8 @@ int main(void)
         cmocka_unit_test(parts_of_one_channel),
         cmocka_unit_test(depthwise_in_parts),
         cmocka_unit_test(edges_and_folds),
+        cmocka_unit_test(windows_are_spread),
+        cmocka_unit_test(windows_keep_pairs),
         cmocka_unit_test(folds_are_packed_by_stride),
         cmocka_unit_test(memory_shrinks),
         cmocka_unit_test(planning_survives_lack_of_memory),

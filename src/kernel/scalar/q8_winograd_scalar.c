@@ -34,8 +34,13 @@ void qn__q8_winograd_inputs_scalar(const qn_q8_winograd_args *args)
     for (size_t t = 0; t < args->tiles; t++)
         for (size_t c = 0; c < args->channels; c++) {
             int32_t d[IN], columns[IN], v[IN];
-            for (size_t i = 0; i < IN; i++)
-                d[i] = args->in[t * IN + i][c];
+            const qn_q8_winograd_tile *const tile = args->tile + t;
+            for (size_t i = 0; i < IN; i++) {
+                const size_t j = i % 6;
+                d[i] = j >= tile->left && j < tile->right
+                           ? tile->in[i / 6][(j - tile->left) * args->channels + c]
+                           : args->zeros[c];
+            }
             for (size_t j = 0; j < 6; j++)
                 six_to_six(d + j, 6, columns + j);
             for (size_t i = 0; i < 6; i++)
@@ -64,10 +69,12 @@ static void column(const qn_q8_winograd_args *args, size_t t, size_t n, const ui
         six_to_four(m + j, 6, lines + j);
     for (size_t i = 0; i < 4; i++)
         six_to_four(lines + i * 6, 1, out + i * 4);
+    const qn_q8_winograd_tile *const tile = args->tile + t;
     for (size_t i = 0; i < OUT; i++) {
         const int32_t sum = (int32_t)(out[i] * QN_WINOGRAD_INVERSE) >> 6;
-        args->out[t * OUT + i][n] =
-            qn_q8_requant((int32_t)((uint32_t)sum + (uint32_t)base), scale, args->format);
+        if (i / 4 < tile->rows && i % 4 < tile->columns)
+            tile->out[i / 4 * args->out_row + i % 4 * args->out_step + n] =
+                qn_q8_requant((int32_t)((uint32_t)sum + (uint32_t)base), scale, args->format);
     }
 }
 

@@ -4,7 +4,7 @@
 #include "kernel/x86/q8_igemm_avx2.h"
 
 #define MR 8
-#define ROWS 64
+#define ROWS 128
 #define PAIRS 1
 #define ADD_PAIR(acc, a0, b0, a1, b1)                                                              \
     _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_add_epi16(_mm256_maddubs_epi16(a0, b0),         \

@@ -217,6 +217,9 @@ tile(const size_t mr, const size_t np, const bool wide, VEC sums[MR][NP], const 
             for (size_t j = 0; j < np; j++)
                 acc[m][j] = LOAD(begin + j * from->panel);
         const uint8_t *const *tap = a + below * mr;
+#if PAIRS
+        const uint16_t *order = packed->order; /* of all panels: as they were packed */
+#endif
         const uint8_t *ahead =
             ahead_of(packed, times * to->below + below, ks * (kc / KR) * AHEAD_STEP);
         for (size_t p = 0; p < ks; p++, tap += ROWS) {
@@ -227,7 +230,13 @@ tile(const size_t mr, const size_t np, const bool wide, VEC sums[MR][NP], const 
             for (size_t k = 0; k < kc; k += KR, w += NR * KR, ahead += AHEAD_STEP) {
                 /* One pointer, not one for each panel and prefetch: registers are short. */
                 __asm__("" : "+r"(w), "+r"(step), "+r"(ahead));
+#if PAIRS
+                order += k % QN_Q8_PAIRS_K == 0; /* the number of pairs: none */
+                group(mr, np, wide, acc, rows, k / QN_Q8_PAIRS_K * QN_Q8_PAIRS_K + *order++, w,
+                      step, ahead);
+#else
                 group(mr, np, wide, acc, rows, k, w, step, ahead);
+#endif
             }
         }
         if (mr < PUT_LEAST || wide || to->times == 0) {

@@ -9,7 +9,7 @@
 
 #define ALWAYS static inline __attribute__((always_inline))
 
-enum { IN = QN_WINOGRAD_IN, OUT = QN_WINOGRAD_OUT, CH = QN_WINOGRAD_CHANNELS };
+enum { IN = QN_WINOGRAD_IN, CH = QN_WINOGRAD_CHANNELS };
 /* Tiles whose products are on the stack before outputs are made of them: 27 KiB, most of which are
  * still in the first level then. */
 enum { TILES = 12 };
@@ -30,30 +30,52 @@ ALWAYS void six_to_six(const __m256i d[6], __m256i v[6])
     v[5] = _mm256_sub_epi16(_mm256_sub_epi16(d[5], d[3]), _mm256_add_epi16(odd2, odd2));
 }
 
+/* Channels c on of pixel j of row i. */
+ALWAYS __m256i pixel(const bool whole, const qn_q8_winograd_args *args,
+                     const qn_q8_winograd_tile *tile, size_t i, size_t j, size_t c)
+{
+    const uint8_t *p = args->zeros;
+    if (whole)
+        p = tile->in[i] + j * args->channels;
+    else if (j >= tile->left && j < tile->right)
+        p = tile->in[i] + (j - tile->left) * args->channels;
+    return _mm256_cvtepu8_epi16(_mm_loadu_si128((const void *)(p + c)));
+}
+
+/* whole: all pixels are there. */
+ALWAYS void inputs_of(const bool whole, const qn_q8_winograd_args *args,
+                      const qn_q8_winograd_tile *tile, int16_t *line)
+{
+    for (size_t c = 0; c < args->channels; c += CH) {
+        __m256i columns[IN], d[6], v[6];
+        for (size_t j = 0; j < 6; j++) {
+#pragma GCC unroll 6
+            for (size_t i = 0; i < 6; i++)
+                d[i] = pixel(whole, args, tile, i, j, c);
+            six_to_six(d, v);
+#pragma GCC unroll 6
+            for (size_t i = 0; i < 6; i++)
+                columns[i * 6 + j] = v[i];
+        }
+        int16_t *to = line + c;
+        for (size_t i = 0; i < 6; i++) {
+            six_to_six(columns + i * 6, v);
+#pragma GCC unroll 6
+            for (size_t j = 0; j < 6; j++, to += args->v_step)
+                _mm256_store_si256((void *)to, v[j]);
+        }
+    }
+}
+
 void INPUTS(const qn_q8_winograd_args *args)
 {
-    const size_t channels = args->channels, step = args->v_step;
-    for (size_t t = 0; t < args->tiles; t++) {
-        const uint8_t *const *const in = args->in + t * IN;
-        for (size_t c = 0; c < channels; c += CH) {
-            __m256i columns[IN], d[6], v[6];
-            for (size_t j = 0; j < 6; j++) {
-#pragma GCC unroll 6
-                for (size_t i = 0; i < 6; i++)
-                    d[i] = _mm256_cvtepu8_epi16(_mm_loadu_si128((const void *)(in[i * 6 + j] + c)));
-                six_to_six(d, v);
-#pragma GCC unroll 6
-                for (size_t i = 0; i < 6; i++)
-                    columns[i * 6 + j] = v[i];
-            }
-            int16_t *to = args->v + t * channels + c;
-            for (size_t i = 0; i < 6; i++) {
-                six_to_six(columns + i * 6, v);
-#pragma GCC unroll 6
-                for (size_t j = 0; j < 6; j++, to += step)
-                    _mm256_store_si256((void *)to, v[j]);
-            }
-        }
+    int16_t *line = args->v;
+    for (size_t t = 0; t < args->tiles; t++, line += args->channels) {
+        const qn_q8_winograd_tile *const tile = args->tile + t;
+        if (tile->left == 0 && tile->right == 6)
+            inputs_of(true, args, tile, line);
+        else
+            inputs_of(false, args, tile, line);
     }
 }
 
@@ -137,9 +159,10 @@ typedef struct requant {
     __m256i zero;
 } requant;
 
-/* Eight columns of a tile, m: [36][16]. */
-ALWAYS void outputs(const int32_t *m, const int32_t *head, const requant *format,
-                    uint8_t *const *out, size_t n)
+/* Eight columns of a tile from n on, m: [36][16]. whole: all outputs are there. */
+ALWAYS void outputs_of(const bool whole, const int32_t *m, const int32_t *head,
+                       const requant *format, const qn_q8_winograd_args *args,
+                       const qn_q8_winograd_tile *tile, size_t n)
 {
     const __m256i base = _mm256_load_si256((const void *)head);
     const __m256 scale = _mm256_load_ps((const float *)(const void *)(head + CH));
@@ -156,7 +179,8 @@ ALWAYS void outputs(const int32_t *m, const int32_t *head, const requant *format
         for (size_t i = 0; i < 4; i++)
             lines[i * 6 + j] = o[i];
     }
-    for (size_t i = 0; i < 4; i++, out += 4) {
+    uint8_t *out = tile->out + n;
+    for (size_t i = 0; i < (whole ? 4 : tile->rows); i++, out += args->out_row) {
         six_to_four(lines + i * 6, o);
 #pragma GCC unroll 4
         for (size_t j = 0; j < 4; j++) {
@@ -170,11 +194,24 @@ ALWAYS void outputs(const int32_t *m, const int32_t *head, const requant *format
         y0 = _mm256_packus_epi16(_mm256_and_si256(y0, low), _mm256_and_si256(y1, low));
         y0 = _mm256_permutevar8x32_epi32(y0, together);
         const __m128i a = _mm256_castsi256_si128(y0), b = _mm256_extracti128_si256(y0, 1);
-        _mm_storel_epi64((void *)(out[0] + n), a);
-        _mm_storeh_pi((void *)(out[1] + n), _mm_castsi128_ps(a));
-        _mm_storel_epi64((void *)(out[2] + n), b);
-        _mm_storeh_pi((void *)(out[3] + n), _mm_castsi128_ps(b));
+        uint8_t *to = out;
+        _mm_storel_epi64((void *)to, a);
+        if (whole || tile->columns > 1)
+            _mm_storeh_pi((void *)(to += args->out_step), _mm_castsi128_ps(a));
+        if (whole || tile->columns > 2)
+            _mm_storel_epi64((void *)(to += args->out_step), b);
+        if (whole || tile->columns > 3)
+            _mm_storeh_pi((void *)(to + args->out_step), _mm_castsi128_ps(b));
     }
+}
+
+static void outputs(const int32_t *m, const int32_t *head, const requant *format,
+                    const qn_q8_winograd_args *args, const qn_q8_winograd_tile *tile, size_t n)
+{
+    if (tile->rows == 4 && tile->columns == 4)
+        outputs_of(true, m, head, format, args, tile, n);
+    else
+        outputs_of(false, m, head, format, args, tile, n);
 }
 
 void OUTPUTS(const qn_q8_winograd_args *args)
@@ -192,8 +229,8 @@ void OUTPUTS(const qn_q8_winograd_args *args)
             products(args, t0, tiles, (const int16_t *)(const void *)(head + 2 * CH), m);
             for (size_t t = 0; t < tiles; t++)
                 for (size_t half = 0; half < CH; half += CH / 2)
-                    outputs(m + t * IN * CH + half, head + half, &format,
-                            args->out + (t0 + t) * OUT, n + half);
+                    outputs(m + t * IN * CH + half, head + half, &format, args, args->tile + t0 + t,
+                            n + half);
         }
         panel += qn_q8_winograd_panel_bytes(args->channels);
     }

@@ -248,14 +248,6 @@ typedef struct gemm_call {
     const int32_t *row_sums;           /* [m] of q - zero, where shifts are wanted */
 } gemm_call;
 
-static void byte_rows(const qn_q8_job *job, size_t group, size_t m0, size_t mr, const uint8_t **a)
-{
-    (void)group;
-    const gemm_call *const call = job->ctx;
-    const size_t k = call->s->k;
-    qn__q8_spaced_rows(job, call->a + m0 * k, k, mr, a);
-}
-
 static void finish_row(const gemm_call *call, size_t n0, size_t nc, float *restrict y)
 {
     const dynamic_state *const s = call->s;
@@ -336,7 +328,8 @@ static qn_status run(const qn_step *step, const qn_run_env *env, const qn_view *
                            .c = out[0].data,
                            .c_stride = s->n,
                            .out = {.is_float = true, .clamp = {-INFINITY, INFINITY}},
-                           .rows = byte_rows,
+                           .first = a,
+                           .step = s->k,
                            .ctx = &call,
                            .finish = finish};
     qn__q8_run(&job, env->pool);

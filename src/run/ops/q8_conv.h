@@ -9,8 +9,19 @@
 
 typedef enum qn_q8_way { QN_Q8_DEPTHWISE, QN_Q8_ROWS, QN_Q8_TAPS } qn_q8_way;
 
-/* Bytes before the padded buffer of QN_Q8_ROWS. */
-enum { QN_Q8_ROWS_FRONT = 64 };
+/* QN_Q8_ROWS reads a padded copy: of each picture blocks of as many rows as windows move down, one
+ * for each row of outputs at least. In front of the pixels of a row and behind them is room for
+ * their padding, in whole vectors, and what may be read with it. Behind the rows of a block comes
+ * one of `tails`: see qn_q8_conv.spread. */
+typedef struct qn_q8_padded {
+    size_t front, back, pitch; /* bytes in front of pixels, behind them, and of the whole row */
+    size_t tails_at, block;    /* bytes to the row of tails, and of a block */
+    size_t blocks;             /* of a picture */
+} qn_q8_padded;
+
+/* Tails of three rows of a window are put together so many vectors at a time, which hold a whole
+ * number of windows. */
+enum { QN_Q8_TAIL_ROWS = 3, QN_Q8_VECTOR = 16, QN_Q8_TAIL_VECTORS = 3 };
 
 typedef struct qn_q8_conv {
     qn_q8_way way;
@@ -22,23 +33,42 @@ typedef struct qn_q8_conv {
     /* QN_Q8_ROWS: neighbouring outputs that are one of so many times the channels, because a panel
      * of weights is at most half full: weights are repeated where the next window lies. */
     size_t fold;
-    /* QN_Q8_ROWS: a window of few values is one tap, copied by who makes row pointers. */
-    bool gathers;
+    /* QN_Q8_ROWS, where kernels have tables of distances: a window is one tap, whose groups of k
+     * are read where they lie in the copy. Of `tail` bytes of each of three rows that are more than
+     * whole groups a copy is made that puts those of a window together; 0: what is left of a row is
+     * a group, and its other weights are zeros. */
+    bool spread;
+    size_t tail;
+    ptrdiff_t tails[QN_Q8_TAIL_ROWS]; /* from a window to those of each row, less where they go */
+    uint8_t masks[QN_Q8_TAIL_VECTORS][QN_Q8_TAIL_ROWS][QN_Q8_VECTOR];
+    qn_q8_padded copy;
+    uint8_t flip;         /* of the copy's bytes */
     float *scale;         /* [fold * oc] or NULL; bias and fixed behind it */
     int32_t *bias;        /* or NULL */
     qn_multiplier *fixed; /* or NULL */
     bool direct;          /* output pixel i reads input pixel i */
     qn_q8_packed packed;
-    ptrdiff_t *taps;    /* offsets of taps from a window's first element */
+    ptrdiff_t *taps;    /* offsets of taps from a window's first element, where there are more */
     qn_tap_span *spans; /* [inner.kw] */
     uint8_t *zeros;     /* [kc] zero points */
     uint8_t zero;       /* their byte */
     qn_q8_depthwise depthwise;
     /* Parts of the scratch: offsets in bytes. */
     size_t padded_at, rows_at;
-    size_t slack_at; /* in the padded buffer: behind its last pixel */
     bool has_rows;
 } qn_q8_conv;
+
+/* The numbers of the columns of the product. */
+static inline qn_requant qn_q8_conv_columns(const qn_q8_conv *s, const qn_requant *requant)
+{
+    qn_requant out = *requant;
+    if (s->fold > 1) {
+        out.scale = s->scale;
+        out.bias = s->bias;
+        out.fixed = s->fixed;
+    }
+    return out;
+}
 
 /* Looks for weights that the model file has packed already; false: weights have to be packed.
  * Begins `out` either way. */

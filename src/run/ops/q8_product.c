@@ -84,31 +84,18 @@ void qn__q8_product_pack(const qn_q8_product *p, const qn_step *step, const qn_r
                      p->stride_n, count, p->stride_k, &p->packed.kernel, false);
 }
 
-typedef struct left_side {
-    const uint8_t *a;
-    size_t k;
-} left_side;
-
-static void same_rows(const qn_q8_job *job, size_t group, size_t m0, size_t mr, const uint8_t **a)
-{
-    (void)group;
-    const left_side *const left = job->ctx;
-    qn__q8_spaced_rows(job, left->a + m0 * left->k, left->k, mr, a);
-}
-
 void qn__q8_product_run(const qn_q8_product *p, const qn_run_env *env, const uint8_t *a, size_t m,
                         void *c, const uint8_t *scratch)
 {
     qn_q8_packed packed = p->packed;
     packed.data = scratch;
-    const left_side left = {a, p->k};
     const qn_q8_job job = {.packed = &packed,
                            .m = m,
                            .c = c,
                            .c_stride = p->n,
                            .out = qn__q8_format(p->requant),
                            .fixed = qn_q8_by_fixed_of(p->requant),
-                           .rows = same_rows,
-                           .ctx = &left};
+                           .first = a,
+                           .step = p->k};
     qn__q8_run(&job, env->pool);
 }

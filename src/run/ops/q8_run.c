@@ -435,6 +435,13 @@ static void fixed_tile(const blocks *b, size_t mr, size_t nc, const uint8_t *con
     }
 }
 
+static void spaced_rows(const qn_q8_job *job, const uint8_t *first, size_t mr, const uint8_t **a)
+{
+    const qn_q8_igemm *const kernel = &job->packed->kernel;
+    qn__spaced_rows(a, first, job->step, mr);
+    qn__repeat_last(a, 1, mr, qn_q8_rows_end(kernel, mr), kernel->mr);
+}
+
 /* Tiles [begin, end) of a block of columns of a group; a thread's rows go on to tile `last`. */
 static __attribute__((noinline)) void run_tiles(const blocks *b, size_t group, size_t column_block,
                                                 size_t begin, size_t end, size_t last,
@@ -466,7 +473,10 @@ static __attribute__((noinline)) void run_tiles(const blocks *b, size_t group, s
         const uint8_t **const a =
             job->row_buffer == NULL ? held->pointers
                                     : job->row_buffer + (group * b->tiles + tile) * p->ks * mr_max;
-        job->rows(job, group, m0, mr, a);
+        if (job->first != NULL)
+            spaced_rows(job, job->first + group * job->first_group + m0 * job->step, mr, a);
+        else
+            job->rows(job, group, m0, mr, a);
         for (size_t i = p->taps; i < p->ks; i += p->taps)
             memcpy(a + i * mr_max, a, p->taps * mr_max * sizeof(*a));
         uint8_t *const c =
@@ -507,14 +517,6 @@ static void run_task(void *arg, size_t index)
         run_tiles(b, index, 0, 0, b->tiles, b->tiles, &held);
     else
         run_part(b, index, &held);
-}
-
-void qn__q8_spaced_rows(const qn_q8_job *job, const uint8_t *first, size_t step, size_t mr,
-                        const uint8_t **a)
-{
-    const qn_q8_igemm *const kernel = &job->packed->kernel;
-    qn__spaced_rows(a, first, step, mr);
-    qn__repeat_last(a, 1, mr, qn_q8_rows_end(kernel, mr), kernel->mr);
 }
 
 void qn__q8_run(const qn_q8_job *job, qn_pool *pool)

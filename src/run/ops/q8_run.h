@@ -101,12 +101,15 @@ typedef struct qn_q8_job {
     size_t c_stride, c_group; /* elements: between rows; from one group's columns to the next's */
     qn_q8_out out;
     qn_q8_by_fixed fixed; /* of all groups' columns */
-    /* Writes packed->taps groups of kernel->mr row pointers for output rows m0 .. m0 + mr, entries
-     * from mr to qn_q8_rows_end repeating a valid row. Without row_buffer there is room for
-     * QN_Q8_STACK_ROWS pointers. */
+    /* Not NULL: row m is at first + group * first_group + m * step, and there is one tap. */
+    const uint8_t *first;
+    size_t first_group, step;
+    /* Otherwise writes packed->taps groups of kernel->mr row pointers for output rows m0 .. m0 +
+     * mr, entries from mr to qn_q8_rows_end repeating a valid row. Without row_buffer there is room
+     * for QN_Q8_STACK_ROWS pointers. */
     void (*rows)(const struct qn_q8_job *job, size_t group, size_t m0, size_t mr,
                  const uint8_t **a);
-    const void *ctx; /* of rows */
+    const void *ctx; /* of rows and of finish */
     /* Called, where it is set, once rows m0 .. m0 + mr of columns n0 .. n0 + nc are computed. */
     void (*finish)(const struct qn_q8_job *job, size_t m0, size_t mr, size_t n0, size_t nc);
     size_t run; /* rows from a multiple of this many to the next lie evenly spaced; 0: unknown */
@@ -114,9 +117,6 @@ typedef struct qn_q8_job {
     size_t ahead_bytes;
     const uint8_t **row_buffer; /* qn__q8_buffer_bytes; NULL when that is 0 */
 } qn_q8_job;
-/* One group of such pointers, `step` bytes apart. */
-void qn__q8_spaced_rows(const qn_q8_job *job, const uint8_t *first, size_t step, size_t mr,
-                        const uint8_t **a);
 /* Bytes of row_buffer for m rows; false on overflow. 0 unless there are very many taps. */
 bool qn__q8_buffer_bytes(size_t *out, const qn_q8_packed *packed, size_t m);
 void qn__q8_run(const qn_q8_job *job, qn_pool *pool);

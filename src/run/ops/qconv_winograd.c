@@ -15,7 +15,7 @@ enum { CH = QN_WINOGRAD_CHANNELS };
 enum { BLOCK = 12, STACK_VALUES = 768, UNIT = 2 };
 /* Weights of 256 channels of 256, 4.7 MB of them, were no gain worth their memory: they come from
  * the third-level cache for every picture. */
-enum { MAX_CHANNELS = 128, MAX_WEIGHTS = 128 * 128, MAX_COLUMNS = 1024 };
+enum { MAX_CHANNELS = 128, MAX_WEIGHTS = 128 * 128 };
 
 extern const qn_run_op qn__op_qconv;
 
@@ -25,7 +25,7 @@ typedef struct winograd_state {
     qn_qweights weights;
     qn_requant requant;
     uint8_t *packed;                /* NULL: not this way */
-    uint8_t *zeros;                 /* [c] zero points */
+    uint8_t *zeros;                 /* [6][c] zero points */
     size_t tiles_y, tiles_x, tiles; /* of a picture; of all */
     size_t block;                   /* most tiles at once */
 } winograd_state;
@@ -60,7 +60,7 @@ static __attribute__((cold)) bool may_fit(const qn_plan *plan, const qn_step *st
            w->dims[3].value == 3 && x->type.dtype == QN_DTYPE_U8 && y->type.kind == QN_TYPE_QUANT &&
            w->dims[1].value == x->dims[1].value && w->dims[1].value > 0 &&
            w->dims[1].value % CH == 0 && w->dims[0].value % CH == 0 && w->dims[0].value > 0 &&
-           w->dims[0].value <= MAX_COLUMNS && w->dims[1].value <= MAX_CHANNELS &&
+           w->dims[0].value <= MAX_WEIGHTS && w->dims[1].value <= MAX_CHANNELS &&
            w->dims[1].value * w->dims[0].value <= MAX_WEIGHTS &&
            qn__attr_int(step->node, "group", 1) == 1;
 }
@@ -82,12 +82,12 @@ static __attribute__((cold)) qn_status pack(const qn_plan *plan, qn_step *step, 
     int8_t *own;
     const int8_t *const values = qn__q8_values(ctx, &s->weights, w->oc * w->c * 9, &own);
     s->packed = qn__alloc_aligned(ctx, bytes);
-    s->zeros = qn__alloc(ctx, w->c);
+    s->zeros = qn__alloc(ctx, 6 * w->c);
     if (values == NULL || s->packed == NULL || s->zeros == NULL) {
         qn__free(ctx, own);
         return QN_NOMEM(error);
     }
-    memset(s->zeros, x->zero, w->c);
+    memset(s->zeros, x->zero, 6 * w->c);
     qn__will_write(s->packed, bytes);
     const bool fine = qn__q8_winograd_pack(s->packed, values, w->oc, w->c, s->requant.bias, x->zero,
                                            s->requant.scale);
@@ -183,43 +183,24 @@ static void next_place(const winograd_state *s, place *p)
     }
 }
 
-/* Pointers to 6x6 inputs; those beside the picture are zero points. */
-static void point_in(const wino_call *call, const place *at, const uint8_t **in)
+static void point(const wino_call *call, const place *at, size_t n, qn_q8_winograd_tile *tile)
 {
-    const qn_window *const w = &call->s->window;
-    const uint8_t *const zeros = call->s->zeros;
+    const winograd_state *const s = call->s;
+    const qn_window *const w = &s->window;
+    const size_t left = at->x < w->pl ? w->pl - at->x : 0, x0 = at->x + left - w->pl;
+    const size_t there = x0 < w->w ? w->w - x0 : 0;
+    const size_t rows = w->oh - at->y, columns = w->ow - at->x, y0 = at->y - w->pt;
     const uint8_t *const image = call->in + at->image * w->h * w->w * w->c;
-    const size_t y0 = at->y - w->pt, x0 = at->x - w->pl; /* before the picture: very large */
-    const bool whole = x0 < w->w && w->w - x0 >= 6;
-    for (size_t i = 0; i < 6; i++, in += 6) {
+    const size_t first = left < 6 ? left : 6;
+    tile->left = (uint8_t)first;
+    tile->right = (uint8_t)(there < 6 - first ? first + there : 6);
+    for (size_t i = 0; i < 6; i++) { /* above the picture y is very large */
         const size_t y = y0 + i;
-        if (y >= w->h) {
-            for (size_t j = 0; j < 6; j++)
-                in[j] = zeros;
-            continue;
-        }
-        const size_t first = (y * w->w + x0) * w->c; /* modulo the size of memory, too */
-        if (whole)
-            for (size_t j = 0; j < 6; j++)
-                in[j] = image + first + j * w->c;
-        else
-            for (size_t j = 0; j < 6; j++)
-                in[j] = x0 + j < w->w ? image + (first + j * w->c) : zeros;
+        tile->in[i] = y < w->h && there != 0 ? image + (y * w->w + x0) * w->c : s->zeros;
     }
-}
-
-/* Pointers to column n of 4x4 outputs; those beside the picture go nowhere. */
-static void point_out(const wino_call *call, const place *at, size_t n, uint8_t *nowhere,
-                      uint8_t **out)
-{
-    const qn_window *const w = &call->s->window;
-    const size_t columns = w->ow - at->x < TILE ? w->ow - at->x : TILE;
-    uint8_t *row = call->out + ((at->image * w->oh + at->y) * w->ow + at->x) * call->pitch + n;
-    for (size_t i = 0; i < TILE; i++, out += TILE, row += w->ow * call->pitch) {
-        const size_t there = at->y + i < w->oh ? columns : 0;
-        for (size_t j = 0; j < TILE; j++)
-            out[j] = j < there ? row + j * call->pitch : nowhere;
-    }
+    tile->out = call->out + ((at->image * w->oh + at->y) * w->ow + at->x) * call->pitch + n;
+    tile->rows = (uint8_t)(rows < TILE ? rows : TILE);
+    tile->columns = (uint8_t)(columns < TILE ? columns : TILE);
 }
 
 /* Tiles t0 to t1, at most a block, and columns of panels p0 to p1. */
@@ -227,19 +208,18 @@ static void run_block(const wino_call *call, size_t t0, size_t t1, size_t p0, si
 {
     const winograd_state *const s = call->s;
     _Alignas(64) int16_t v[IN * (STACK_VALUES + QN_WINOGRAD_STEP_OVER)];
-    const uint8_t *in[BLOCK * IN];
-    uint8_t *out[BLOCK * OUT], nowhere[MAX_COLUMNS];
+    qn_q8_winograd_tile tile[BLOCK];
     const size_t tiles = t1 - t0;
     place at = place_of(s, t0);
-    for (size_t t = 0; t < tiles; t++, next_place(s, &at)) {
-        point_in(call, &at, in + t * IN);
-        point_out(call, &at, p0 * CH, nowhere, out + t * OUT);
-    }
+    for (size_t t = 0; t < tiles; t++, next_place(s, &at))
+        point(call, &at, p0 * CH, tile + t);
     const qn_q8_winograd_args args = {.tiles = tiles,
                                       .channels = s->window.c,
                                       .n = (p1 - p0) * CH,
-                                      .in = in,
-                                      .out = out,
+                                      .tile = tile,
+                                      .zeros = s->zeros,
+                                      .out_row = s->window.ow * call->pitch,
+                                      .out_step = call->pitch,
                                       .w = s->packed + p0 * qn_q8_winograd_panel_bytes(s->window.c),
                                       .v = v,
                                       .v_step = qn_q8_winograd_step(tiles, s->window.c),

@@ -187,13 +187,6 @@ static qn_status prepare(const qn_plan *plan, qn_step *step, qn_error *error)
     return qn__step_make_state(plan, step, sizeof(qgemm_state), prepare_state, release, error);
 }
 
-static void byte_rows(const qn_q8_job *job, size_t group, size_t m0, size_t mr, const uint8_t **a)
-{
-    (void)group;
-    const size_t k = job->packed->kc;
-    qn__q8_spaced_rows(job, (const uint8_t *)job->ctx + m0 * k, k, mr, a);
-}
-
 static void run_batch(const qn_step *step, const qgemm_state *s, const qn_run_env *env,
                       const uint8_t *a, const uint8_t *b, uint8_t *dst)
 {
@@ -237,8 +230,8 @@ static qn_status run(const qn_step *step, const qn_run_env *env, const qn_view *
                            .c_stride = d->n,
                            .out = qn__q8_format(&s->requant),
                            .fixed = qn_q8_by_fixed_of(&s->requant),
-                           .rows = byte_rows,
-                           .ctx = a};
+                           .first = a,
+                           .step = s->shape.k};
     qn__q8_run(&job, env->pool);
     return QN_OK;
 }
