@@ -364,6 +364,34 @@ static void tiles_end_with_rows(void **state)
     }
 }
 
+/* A channel whose window, times the parts of its weights, is too tall for depthwise layers is a
+ * product, of two outputs at once where their number is even. */
+static void parts_of_one_channel(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < 8; i++) {
+        sample *const s = calloc(1, sizeof(*s));
+        assert_non_null(s);
+        net_random_state = 500 + i;
+        s->n = net_start();
+        const int64_t stride = 1 + (int64_t)(i / 2 % 2), kh = i < 4 ? 12 : 24;
+        const int64_t x[4] = {2, 1, 30, stride * 8 + 3 - stride}, w[4] = {1, 1, kh, 3};
+        const int64_t strides[2] = {stride, stride}, bias[1] = {1};
+        for (int64_t k = 0; k < kh * 3; k++)
+            s->w[k] = (int8_t)between(0, 255);
+        s->bias[0] = -9000;
+        qn_tensor *in[3] = {bytes_input(s, 4, x, 0.02f), NULL,
+                            build_const(&s->n->b, "bias", QN_DTYPE_I32, s->bias, 1, bias)};
+        in[1] = build_const(&s->n->b, "w", QN_DTYPE_U8, s->w, 4, w);
+        in[1]->type = net_quant(s->n, QN_DTYPE_U8, 0.005f, i % 2 == 0 ? 0 : 90);
+        qn_tensor *const y = build_node(&s->n->b, QN_OP_CONV, "y", 3, in);
+        set_ints(&s->n->b, y, "strides", 2, strides);
+        finish(s, y, (size_t)kh * 3, 0.02f);
+        expect_simulated(s, i);
+        sample_free(s);
+    }
+}
+
 /* Windows of all sizes that decide how much is copied and computed at once: few channels, rows and
  * channels cut into parts, dilations beyond what stays, and windows too large for any of it. */
 static void depthwise_in_parts(void **state)
@@ -700,6 +728,7 @@ int main(void)
         cmocka_unit_test(loops_do_not_depend_on_the_machine),
         cmocka_unit_test(very_many_taps),
         cmocka_unit_test(tiles_end_with_rows),
+        cmocka_unit_test(parts_of_one_channel),
         cmocka_unit_test(depthwise_in_parts),
         cmocka_unit_test(edges_and_folds),
         cmocka_unit_test(windows_are_spread),

@@ -1,7 +1,7 @@
-/* 8-bit indirect GEMM for AVX-512 with VNNI: vpdpbusd is exact for all weights. A call has up to 96
- * rows, which are cut into tiles of 6 rows x 4 panels, 8 x 3, 12 x 2 or 12 x 1: all but the last
- * have 24 accumulators for 10 to 14 loads, and the weights of a tile's panels stay in the first
- * level for the rows below. */
+/* 8-bit indirect GEMM for AVX-512 with VNNI: vpdpbusd is exact for all weights. A call has up to
+ * 192 rows, which are cut into tiles of 6 rows x 4 panels, 8 x 3, 12 x 2 or 12 x 1: all but the
+ * last have 24 accumulators for 10 to 14 loads, and the weights of a tile's panels stay in the
+ * first level for the rows below. */
 #include "kernel/x86/q8_igemm_vnni.h"
 
 #include "kernel/x86/asm512.h"
@@ -525,7 +525,7 @@ static void all_columns(const product *g, size_t mr, size_t nc, const uint8_t *c
 /* --- copied rows ------------------------------------------------------------------------------ */
 /* Rows that need flipping, or that end inside a group, are copied to the stack: once for all
  * columns, or what has room for it part by part. */
-enum { ROOM = 40960, ROOM_TAPS = 128, PART = ROOM / COPIED / 64 * 64 };
+enum { ROOM = 36864, ROOM_TAPS = 128, PART = ROOM / COPIED / 64 * 64 };
 typedef struct copies {
     uint8_t bytes[ROOM];
     const uint8_t *rows[ROOM_TAPS * COPIED];

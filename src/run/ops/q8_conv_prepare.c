@@ -353,6 +353,8 @@ __attribute__((cold)) qn_status qn__q8_conv_prepare(const qn_plan *plan, qn_step
         out->packed.parts = weights->parts;
         choose_way(out, out->packed.groups);
         out->packed.entry.layout = 0;
+        if (out->scale == NULL && !repeat_numbers(ctx, out, requant)) /* no depthwise windows */
+            return QN_NOMEM(error);
     }
     if (out->packed.data == NULL && out->depthwise.bias == NULL)
         QN_TRY(pack(plan, step, out, x, weights, requant, error));
