@@ -17,6 +17,15 @@ static inline void plan_fault_start(fault *f, builder *b)
     assert_int_equal(qn__graph_create(b->ctx, &b->graph, &b->error), QN_OK);
 }
 
+/* A net on such a builder, to be freed when that has ended. */
+static inline net *plan_fault_net(fault *f)
+{
+    net *const n = calloc(1, sizeof(*n));
+    assert_non_null(n);
+    plan_fault_start(f, &n->b);
+    return n;
+}
+
 /* Each failure must be a status and leak nothing, at least `least` calls fail, and running, when
  * inputs are given, allocates nothing. Ends the builder. */
 static inline void plan_fault_sweep_as(fault *f, builder *b, const qn_plan_options *options,

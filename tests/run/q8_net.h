@@ -26,6 +26,20 @@ typedef struct sample {
     qn_requantize kind; /* of the plan */
 } sample;
 
+static inline sample *sample_on(net *n)
+{
+    sample *const s = calloc(1, sizeof(*s));
+    assert_non_null(s);
+    s->n = n;
+    return s;
+}
+
+static inline sample *sample_start(uint64_t seed)
+{
+    net_random_state = seed;
+    return sample_on(net_start());
+}
+
 static inline int64_t between(int64_t lo, int64_t hi)
 {
     return lo + (int64_t)net_random((uint32_t)(hi - lo + 1));

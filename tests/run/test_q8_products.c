@@ -34,10 +34,7 @@ static qn_tensor *constant_bytes(sample *s, const char *name, int8_t *data, qn_d
 
 static sample *products_make(uint64_t seed)
 {
-    sample *const s = calloc(1, sizeof(*s));
-    assert_non_null(s);
-    net_random_state = seed * 6007 + 5;
-    s->n = net_start();
+    sample *const s = sample_start(seed * 6007 + 5);
     static int8_t zeros[2][MAX_CHANNELS];
     const qn_dtype left = net_random(2) != 0 ? QN_DTYPE_I8 : QN_DTYPE_U8;
     const qn_dtype right = net_random(2) != 0 ? QN_DTYPE_I8 : QN_DTYPE_U8;
@@ -97,10 +94,7 @@ static void products_are_the_plain_loops(void **state)
 
 static sample *transposed_make(uint64_t seed)
 {
-    sample *const s = calloc(1, sizeof(*s));
-    assert_non_null(s);
-    net_random_state = seed * 3001 + 17;
-    s->n = net_start();
+    sample *const s = sample_start(seed * 3001 + 17);
     const size_t axes = net_random(5) == 0 ? 1 : 2;
     const uint32_t kind = net_random(4);
     const int64_t groups = kind == 0 ? between(2, 30) : kind == 1 ? between(2, 4) : 1;
@@ -146,12 +140,8 @@ static void planning_survives_lack_of_memory(void **state)
     (void)state;
     for (int kind = 0; kind < 3; kind++) {
         fault f = {0};
-        sample *const s = calloc(1, sizeof(*s));
-        assert_non_null(s);
-        s->n = calloc(1, sizeof(*s->n));
-        assert_non_null(s->n);
+        sample *const s = sample_on(plan_fault_net(&f));
         builder *const b = &s->n->b;
-        plan_fault_start(&f, b);
         const int64_t x[4] = {1, 8, 5, 5}, w[4] = {6, 8, 3, 3}, matrix[2] = {8, 8};
         qn_tensor *in[4] = {NULL};
         if (kind == 2) {

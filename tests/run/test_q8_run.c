@@ -95,11 +95,8 @@ static qn_tensor *both_node(sample *s, size_t *k, float scale)
 
 static sample *sample_make(uint64_t seed, qn_requantize requantize)
 {
-    sample *const s = calloc(1, sizeof(*s));
-    assert_non_null(s);
+    sample *const s = sample_start(seed * 7919 + 1);
     s->kind = requantize;
-    net_random_state = seed * 7919 + 1;
-    s->n = net_start();
     const float scale = 0.02f;
     size_t k = 0;
     const uint32_t kind = net_random(8);
@@ -159,10 +156,7 @@ static void and_so_they_are_requantized_by_integers(void **state)
 static sample *sums_make(uint64_t seed)
 {
     static const qn_op ops[] = {QN_OP_ADD, QN_OP_MUL, QN_OP_SUB};
-    sample *const s = calloc(1, sizeof(*s));
-    assert_non_null(s);
-    net_random_state = seed * 104729 + 3;
-    s->n = net_start();
+    sample *const s = sample_start(seed * 104729 + 3);
     const int64_t dims[4] = {between(1, 2), between(1, 40), between(1, 9), between(1, 9)};
     int64_t small[4];
     const uint32_t kind = net_random(3);
@@ -211,10 +205,7 @@ static void sums_are_the_tables(void **state)
  */
 static sample *loops_make(uint64_t seed)
 {
-    sample *const s = calloc(1, sizeof(*s));
-    assert_non_null(s);
-    net_random_state = seed * 7907 + 11;
-    s->n = net_start();
+    sample *const s = sample_start(seed * 7907 + 11);
     builder *const b = &s->n->b;
     const uint32_t kind = net_random(9);
     const int64_t dims[4] = {between(1, 2), between(1, kind == 2 ? 700 : 90), between(3, 6),
@@ -283,10 +274,7 @@ static void loops_do_not_depend_on_the_machine(void **state)
 static void very_many_taps(void **state)
 {
     (void)state;
-    sample *const s = calloc(1, sizeof(*s));
-    assert_non_null(s);
-    net_random_state = 5;
-    s->n = net_start();
+    sample *const s = sample_start(5);
     const int64_t x[4] = {2, 10, 12, 19}, w[4] = {5, 10, 16, 18};
     qn_tensor *const in[2] = {bytes_input(s, 4, x, 0.02f), NULL};
     int8_t *const values = malloc(5 * 10 * 16 * 18);
@@ -342,10 +330,7 @@ static void tiles_end_with_rows(void **state)
     (void)state;
     static const int64_t widths[] = {7, 14, 19, 20, 28, 29, 30, 32};
     for (size_t i = 0; i < 2 * sizeof(widths) / sizeof(widths[0]); i++) {
-        sample *const s = calloc(1, sizeof(*s));
-        assert_non_null(s);
-        net_random_state = 100 + i;
-        s->n = net_start();
+        sample *const s = sample_start(100 + i);
         const int64_t stride = 1 + (int64_t)(i % 2), cin = between(24, 40);
         const int64_t x[4] = {1, cin, 11, stride * widths[i / 2]}, w[4] = {70, cin, 3, 3};
         const int64_t strides[2] = {stride, stride}, pads[4] = {1, 1, 1, 1};
@@ -370,10 +355,7 @@ static void parts_of_one_channel(void **state)
 {
     (void)state;
     for (size_t i = 0; i < 8; i++) {
-        sample *const s = calloc(1, sizeof(*s));
-        assert_non_null(s);
-        net_random_state = 500 + i;
-        s->n = net_start();
+        sample *const s = sample_start(500 + i);
         const int64_t stride = 1 + (int64_t)(i / 2 % 2), kh = i < 4 ? 12 : 24;
         const int64_t x[4] = {2, 1, 30, stride * 8 + 3 - stride}, w[4] = {1, 1, kh, 3};
         const int64_t strides[2] = {stride, stride}, bias[1] = {1};
@@ -415,10 +397,7 @@ static void depthwise_in_parts(void **state)
         {8, 4, 1501, 3, 3, 1, 9, 9},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-        sample *const s = calloc(1, sizeof(*s));
-        assert_non_null(s);
-        net_random_state = 300 + i;
-        s->n = net_start();
+        sample *const s = sample_start(300 + i);
         const int64_t c = cases[i].c, kh = cases[i].kh, kw = cases[i].kw, pad = cases[i].pad;
         const int64_t x[4] = {1 + (i % 5 == 0), c, cases[i].h, cases[i].w}, w[4] = {c, 1, kh, kw};
         const int64_t strides[2] = {cases[i].stride, cases[i].stride};
@@ -460,10 +439,7 @@ static void edges_and_folds(void **state)
         const int64_t pads[4] = {1, (int64_t)(i & 1), 1, (int64_t)(i >> 1 & 1)};
         if (size[1] + pads[1] + pads[3] < k || size[0] + 2 < k)
             continue;
-        sample *const s = calloc(1, sizeof(*s));
-        assert_non_null(s);
-        net_random_state = 700 + i;
-        s->n = net_start();
+        sample *const s = sample_start(700 + i);
         const int64_t x[4] = {1 + (int64_t)(i % 3 == 0), c, size[0], size[1]};
         const int64_t w[4] = {oc, layer[1] == 0 ? 1 : c, k, k};
         const int64_t strides[2] = {layer[4] == 0 ? layer[3] : layer[4], layer[3]};
@@ -529,10 +505,7 @@ static void windows_are_spread(void **state)
         const int64_t strides[2] = {layer[4], layer[5]}, dilations[2] = {layer[6], 1};
         const int64_t x[4] = {1 + (int64_t)(i % 4 == 0), layer[0], size[0], size[1]};
         const int range = (int)(i % N_RANGES);
-        sample *const s = calloc(1, sizeof(*s));
-        assert_non_null(s);
-        net_random_state = 1300 + i;
-        s->n = net_start();
+        sample *const s = sample_start(1300 + i);
         const int64_t rows = (w[2] - 1) * layer[6];
         const int64_t pads[4] = {between(0, rows), between(0, w[3] - 1), between(0, rows),
                                  between(0, w[3] - 1)};
@@ -559,10 +532,7 @@ static void windows_keep_pairs(void **state)
     static const int64_t layers[][4] = {{3, 3, 3, 2}, {3, 3, 3, 1}, {1, 10, 4, 2}, {1, 3, 3, 1},
                                         {3, 5, 5, 2}, {3, 7, 7, 2}, {5, 3, 3, 1}};
     for (size_t i = 0; i < sizeof(layers) / sizeof(layers[0]); i++) {
-        sample *const s = calloc(1, sizeof(*s));
-        assert_non_null(s);
-        net_random_state = 77 + i;
-        s->n = net_start();
+        sample *const s = sample_start(77 + i);
         builder *const b = &s->n->b;
         const int64_t x[4] = {1, layers[i][0], 20, 20};
         const int64_t w[4] = {12, layers[i][0], layers[i][1], layers[i][2]};
@@ -592,10 +562,7 @@ static void windows_keep_pairs(void **state)
 static void folds_are_packed_by_stride(void **state)
 {
     (void)state;
-    sample *const s = calloc(1, sizeof(*s));
-    assert_non_null(s);
-    net_random_state = 11;
-    s->n = net_start();
+    sample *const s = sample_start(11);
     builder *const b = &s->n->b;
     const int64_t x[4] = {1, 2, 6, 16}, w[4] = {4, 2, 1, 4}, pads[4] = {0, 1, 0, 2};
     int8_t values[4 * 2 * 4];
@@ -625,10 +592,7 @@ static void folds_are_packed_by_stride(void **state)
 static void memory_shrinks(void **state)
 {
     (void)state;
-    sample *const s = calloc(1, sizeof(*s));
-    assert_non_null(s);
-    net_random_state = 9;
-    s->n = net_start();
+    sample *const s = sample_start(9);
     const int64_t x[4] = {1, 64, 16, 16}, w[4] = {64, 64, 1, 1};
     static int8_t values[64 * 64];
     for (size_t i = 0; i < sizeof(values); i++)
@@ -660,10 +624,8 @@ static void other_weights_survive_it(void **state)
     /* a matrix, a window and channels in parts; the latter two over three axes */
     for (int kind = 0; kind < 5; kind++) {
         fault f = {0};
-        net *const n = calloc(1, sizeof(*n));
-        assert_non_null(n);
+        net *const n = plan_fault_net(&f);
         builder *const b = &n->b;
-        plan_fault_start(&f, b);
         static uint8_t values[8 * 8 * 27];
         for (size_t i = 0; i < sizeof(values); i++)
             values[i] = (uint8_t)between(0, 255);
@@ -692,12 +654,8 @@ static void planning_survives_lack_of_memory(void **state)
     (void)state;
     for (int kind = 0; kind < 4; kind++) {
         fault f = {0};
-        sample *const s = calloc(1, sizeof(*s));
-        assert_non_null(s);
-        s->n = calloc(1, sizeof(*s->n));
-        assert_non_null(s->n);
+        sample *const s = sample_on(plan_fault_net(&f));
         builder *const b = &s->n->b;
-        plan_fault_start(&f, b);
         static int8_t values[16 * 16 * 9];
         for (size_t i = 0; i < sizeof(values); i++)
             values[i] = (int8_t)between(-128, 127);

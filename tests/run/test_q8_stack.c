@@ -58,11 +58,8 @@ static size_t stack_of(qn_exec *exec, const void *input)
 
 static sample *sample_of(const layer *l)
 {
-    sample *const s = calloc(1, sizeof(*s));
-    assert_non_null(s);
-    s->n = net_start();
+    sample *const s = sample_start(5);
     builder *const b = &s->n->b;
-    net_random_state = 5;
     const int64_t x[4] = {1, l->c, l->size, l->size};
     const int64_t w[4] = {l->oc, l->c / l->group, l->kernel, l->kernel};
     const int64_t pad = l->kernel / 2, pads[4] = {pad, pad, pad, pad};

@@ -26,12 +26,9 @@ static uint32_t flags_of(const char *mask)
 
 static sample *sample_of(const layer *l, uint64_t seed, qn_requantize kind, bool is_signed)
 {
-    sample *const s = calloc(1, sizeof(*s));
-    assert_non_null(s);
+    sample *const s = sample_start(seed);
     s->kind = kind;
-    s->n = net_start();
     net *const n = s->n;
-    net_random_state = seed;
     const int64_t x[4] = {l->n, l->c, l->h, l->w}, w[4] = {l->oc, l->c, 3, 3};
     const int32_t zeros[] = {0, 128, 255, (int32_t)between(0, 255)};
     const int32_t zero = zeros[seed % 4] - (is_signed ? 128 : 0);
@@ -142,11 +139,8 @@ static void outputs_are_joined(void **state)
 {
     (void)state;
     for (int with = 0; with < 2; with++) {
-        sample *const s = calloc(1, sizeof(*s));
-        assert_non_null(s);
-        s->n = net_start();
+        sample *const s = sample_start(77);
         builder *const b = &s->n->b;
-        net_random_state = 77;
         const int64_t x[4] = {1, 16, 9, 10}, w[4] = {16, 16, 3, 3}, pads[4] = {1, 1, 1, 1};
         for (size_t i = 0; i < 16 * 9 * 10; i++)
             s->x[i] = (float)between(0, 255) * 0.02f;
@@ -186,12 +180,8 @@ static void planning_survives_lack_of_memory(void **state)
     (void)state;
     for (int deep = 0; deep < 2; deep++) {
         fault f = {0};
-        sample *const s = calloc(1, sizeof(*s));
-        assert_non_null(s);
-        s->n = calloc(1, sizeof(*s->n));
-        assert_non_null(s->n);
+        sample *const s = sample_on(plan_fault_net(&f));
         builder *const b = &s->n->b;
-        plan_fault_start(&f, b);
         const int64_t c = deep ? 128 : 16, x[4] = {1, c, 6, 6}, w[4] = {16, c, 3, 3};
         const int64_t pads[4] = {1, 1, 1, 1};
         qn_tensor *const q = NODE(b, QUANTIZE_LINEAR, "q", net_input(s->n, s->x, false, 4, x));

@@ -342,10 +342,8 @@ static void planning_survives_lack_of_memory(void **state)
     choose(s);
     s->is_signed = s->transposed = false;
     s->has_bias = s->per_channel = true;
-    s->n = calloc(1, sizeof(*s->n));
-    assert_non_null(s->n);
+    s->n = plan_fault_net(&f);
     builder *b = &s->n->b;
-    plan_fault_start(&f, b);
     const int64_t dims[2] = {s->m, s->k}, width[1] = {s->cols};
     qn_tensor *q = NODE(b, QUANTIZE_LINEAR, "q", net_input(s->n, s->x, false, 2, dims));
     q->type = dynamic_type(s->n, s->by_rows);
