@@ -40,10 +40,16 @@ static inline bool qn_size_from_i64(size_t *out, int64_t value)
     return true;
 }
 
-/* The next multiple of `to`, for sizes that are known to be far from overflow. */
+/* How many times `by` reach n, for sizes that are known to be far from overflow. */
+static inline size_t qn_div_up(size_t n, size_t by)
+{
+    return (n + by - 1) / by;
+}
+
+/* The next multiple of `to`, for such sizes. */
 static inline size_t qn_round_up(size_t n, size_t to)
 {
-    return (n + to - 1) / to * to;
+    return qn_div_up(n, to) * to;
 }
 
 /* Product of dims; the empty product is 1. False on a negative dimension or overflow. */

@@ -17,11 +17,6 @@ typedef struct blocks {
     bool rows_outer; /* task order: row blocks outside, column blocks inside */
 } blocks;
 
-static size_t div_up(size_t a, size_t b)
-{
-    return (a + b - 1) / b;
-}
-
 bool qn__igemm_buffer_bytes(size_t *out, const qn_f32_igemm *kernel, size_t m, size_t ks,
                             size_t groups)
 {
@@ -32,16 +27,16 @@ bool qn__igemm_buffer_bytes(size_t *out, const qn_f32_igemm *kernel, size_t m, s
         *out = 0;
         return true;
     }
-    return qn_mul_size(&count, tile, div_up(m, kernel->mr)) && qn_mul_size(&count, count, groups) &&
-           qn_mul_size(out, count, sizeof(const float *));
+    return qn_mul_size(&count, tile, qn_div_up(m, kernel->mr)) &&
+           qn_mul_size(&count, count, groups) && qn_mul_size(out, count, sizeof(const float *));
 }
 
 static blocks plan_blocks(const qn_igemm_job *job, size_t threads)
 {
     blocks b = {.job = job};
     const size_t k = job->ks * job->kc;
-    b.tiles = div_up(job->m, job->kernel->mr);
-    b.panels = div_up(job->n, job->kernel->nr);
+    b.tiles = qn_div_up(job->m, job->kernel->mr);
+    b.panels = qn_div_up(job->n, job->kernel->nr);
     b.panel_floats = job->kernel->nr * (1 + k);
     const size_t panel_bytes = b.panel_floats * sizeof(float);
     const size_t weight_bytes = b.panels * panel_bytes;
@@ -57,19 +52,19 @@ static blocks plan_blocks(const qn_igemm_job *job, size_t threads)
         /* Few rows: the threads share the columns. */
         const size_t wanted = threads * TASKS_PER_THREAD;
         if (threads > 1 && (b.tiles < 2 * threads || weight_bytes > 2 * input_bytes) &&
-            div_up(b.panels, b.panels_per_block) < wanted)
-            b.panels_per_block = div_up(b.panels, wanted);
+            qn_div_up(b.panels, b.panels_per_block) < wanted)
+            b.panels_per_block = qn_div_up(b.panels, wanted);
         b.panels_per_block =
-            div_up(b.panels_per_block == 0 ? 1 : b.panels_per_block, PANEL_STEP) * PANEL_STEP;
-        b.column_blocks = div_up(b.panels, b.panels_per_block);
+            qn_div_up(b.panels_per_block == 0 ? 1 : b.panels_per_block, PANEL_STEP) * PANEL_STEP;
+        b.column_blocks = qn_div_up(b.panels, b.panels_per_block);
         if (b.column_blocks > 1)
-            b.row_blocks = div_up(input_bytes, INPUT_BLOCK_BYTES);
+            b.row_blocks = qn_div_up(input_bytes, INPUT_BLOCK_BYTES);
         b.rows_outer = input_bytes > weight_bytes;
     }
-    b.column_blocks = div_up(b.panels, b.panels_per_block);
+    b.column_blocks = qn_div_up(b.panels, b.panels_per_block);
     const size_t tasks = b.column_blocks * job->groups;
     if (threads > 1 && tasks * b.row_blocks < threads * TASKS_PER_THREAD)
-        b.row_blocks = div_up(threads * TASKS_PER_THREAD, tasks);
+        b.row_blocks = qn_div_up(threads * TASKS_PER_THREAD, tasks);
     b.row_blocks = b.row_blocks < b.tiles ? b.row_blocks : b.tiles;
     return b;
 }
@@ -138,5 +133,5 @@ void qn__igemm_pack(qn_pool *pool, float *packed, const float *w, const float *b
                     size_t nr)
 {
     pack_job job = {packed, w, bias, n, kc, ks, stride_n, stride_p, stride_k, nr};
-    qn__parallel(pool, pack_panels, &job, div_up(n, PANELS_PER_TASK * nr));
+    qn__parallel(pool, pack_panels, &job, qn_div_up(n, PANELS_PER_TASK * nr));
 }

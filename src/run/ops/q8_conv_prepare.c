@@ -28,7 +28,7 @@ static __attribute__((cold)) void lay_out(qn_q8_conv *s)
     p->block = p->tails_at;
     if (s->tail > 0)
         p->block += qn_round_up(p->front + w->ow * w->sw * w->c + joined, QN_Q8_VECTOR);
-    p->blocks = (s->inner.h + w->sh - 1) / w->sh;
+    p->blocks = qn_div_up(s->inner.h, w->sh);
 }
 
 /* From a window's first row to row y. */
@@ -281,7 +281,7 @@ static __attribute__((cold)) qn_status set_distances(const qn_context *ctx, qn_q
 {
     qn_q8_packed *const p = &s->packed;
     const size_t row = s->window.kw * s->window.c - s->tail, groups = p->kc / p->kernel.kr;
-    const size_t of_row = (row + p->kernel.kr - 1) / p->kernel.kr;
+    const size_t of_row = qn_div_up(row, p->kernel.kr);
     if (p->own == NULL) {
         p->own = qn__alloc_aligned(ctx, p->bytes);
         if (p->own == NULL)

@@ -59,7 +59,7 @@ static __attribute__((cold)) size_t fold_of(const qn_window *w, size_t block)
         row_bytes(w, w->sw, x, w->c) * ((w->kh - 1) * w->dh + 1) > ROOM)
         return 1;
     for (size_t f = 1; f <= FOLD_MOST && f <= w->ow; f++) {
-        const size_t blocks = (w->ow + f - 1) / f * ((f * w->c + block - 1) / block);
+        const size_t blocks = qn_div_up(w->ow, f) * qn_div_up(f * w->c, block);
         if (f * w->c >= block && blocks < least) {
             best = f;
             least = blocks;
@@ -459,7 +459,7 @@ static void run_in_place(const depthwise_call *call, size_t image, size_t y0, si
     const size_t room = ROOM / (w->sh * width) < ROWS ? SMALL : ROOM;
     const size_t fit = room / (w->sh * width);
     const size_t most = fit < ROWS ? ROWS : fit < SMALL_ROWS ? fit : SMALL_ROWS;
-    const size_t calls = (y1 - y0 + most - 1) / most, even = (y1 - y0 + calls - 1) / calls;
+    const size_t even = qn_div_up(y1 - y0, qn_div_up(y1 - y0, most));
     qn_q8_dwconv_args args = {
         .n = w->ow,
         .channels = (share + 1 == call->shares ? w->c : c1) - c0,

@@ -205,11 +205,6 @@ typedef struct blocks {
     size_t held_columns; /* whose sums are held at once */
 } blocks;
 
-static size_t div_up(size_t a, size_t b)
-{
-    return (a + b - 1) / b;
-}
-
 /* Rows of a call, of k bytes. Threads share calls, of which there must be enough. */
 static size_t call_rows(const qn_q8_packed *p, size_t k, size_t threads)
 {
@@ -232,7 +227,7 @@ __attribute__((cold)) bool qn__q8_buffer_bytes(size_t *out, const qn_q8_packed *
         *out = 0;
         return true;
     }
-    return qn_mul_size(&count, tile, div_up(m, call_rows(packed, SIZE_MAX, 1))) &&
+    return qn_mul_size(&count, tile, qn_div_up(m, call_rows(packed, SIZE_MAX, 1))) &&
            qn_mul_size(&count, count, packed->groups) &&
            qn_mul_size(out, count, sizeof(const uint8_t *));
 }
@@ -244,7 +239,7 @@ static size_t cut_runs(const qn_q8_job *job)
     const size_t most = job->packed->kernel.run;
     if (most == 0 || job->run == 0 || job->row_buffer != NULL)
         return 0;
-    const size_t half = job->run / div_up(job->run, most);
+    const size_t half = job->run / qn_div_up(job->run, most);
     return job->run % half == 0 && 3 * half > 2 * most - 4 ? 2 * half : 0;
 }
 
@@ -258,32 +253,32 @@ static __attribute__((cold, noinline)) void cut_blocks(blocks *b)
     const size_t threads = b->threads;
     const size_t input_bytes = job->m * p->kc, wanted = threads * TASKS_PER_THREAD;
     const size_t long_tiles =
-        div_up(job->m, b->cut != 0 ? b->cut : call_rows(p, SIZE_MAX, threads));
+        qn_div_up(job->m, b->cut != 0 ? b->cut : call_rows(p, SIZE_MAX, threads));
     const bool by_columns = long_tiles < 2 * threads || p->group_bytes > 4 * input_bytes;
     /* A private row buffer per tile is written by whoever runs the tile: columns stay together. */
     if (job->row_buffer == NULL) {
         if (p->group_bytes > WEIGHT_BLOCK_BYTES)
             b->panels_per_block = WEIGHT_BLOCK_BYTES / p->panel_bytes;
-        const size_t most = div_up(b->panels, by_columns ? wanted : TASKS_PER_THREAD);
+        const size_t most = qn_div_up(b->panels, by_columns ? wanted : TASKS_PER_THREAD);
         if (threads > 1 && b->panels_per_block > most &&
             (by_columns || p->group_bytes > WEIGHT_BLOCK_BYTES))
             b->panels_per_block = most;
         b->panels_per_block =
-            div_up(b->panels_per_block == 0 ? 1 : b->panels_per_block, PANEL_STEP) * PANEL_STEP;
+            qn_div_up(b->panels_per_block == 0 ? 1 : b->panels_per_block, PANEL_STEP) * PANEL_STEP;
         if (b->panels > b->panels_per_block)
-            b->row_blocks = div_up(input_bytes, INPUT_BLOCK_BYTES);
+            b->row_blocks = qn_div_up(input_bytes, INPUT_BLOCK_BYTES);
         b->rows_outer = input_bytes > p->group_bytes;
         if (threads > 1 && !by_columns) {
             b->rows_outer = true;
-            b->row_blocks = div_up(b->row_blocks, threads) * threads;
+            b->row_blocks = qn_div_up(b->row_blocks, threads) * threads;
             if (b->cut == 0 && p->kernel.unit != 0)
-                b->tiles = div_up(b->tiles, threads) * threads;
+                b->tiles = qn_div_up(b->tiles, threads) * threads;
         }
     }
-    b->column_blocks = div_up(b->panels, b->panels_per_block);
+    b->column_blocks = qn_div_up(b->panels, b->panels_per_block);
     const size_t tasks = b->column_blocks * p->groups;
     if (threads > 1 && tasks * b->row_blocks < wanted)
-        b->row_blocks = div_up(wanted, tasks);
+        b->row_blocks = qn_div_up(wanted, tasks);
     b->row_blocks = b->row_blocks < b->tiles ? b->row_blocks : b->tiles;
 }
 
@@ -299,9 +294,9 @@ static blocks plan_blocks(const qn_q8_job *job, size_t threads)
     b.cut = cut_runs(job);
     /* Sums that are requantized have room for a few rows. */
     const size_t k = job->fixed.columns != NULL ? SIZE_MAX : p->ks * p->kc;
-    b.tiles = div_up(job->m, b.cut != 0 ? b.cut : call_rows(p, k, threads));
-    b.units = b.cut == 0 && p->kernel.unit != 0 ? div_up(job->m, p->kernel.unit) : b.tiles;
-    b.panels = div_up(p->n, p->kernel.nr);
+    b.tiles = qn_div_up(job->m, b.cut != 0 ? b.cut : call_rows(p, k, threads));
+    b.units = b.cut == 0 && p->kernel.unit != 0 ? qn_div_up(job->m, p->kernel.unit) : b.tiles;
+    b.panels = qn_div_up(p->n, p->kernel.nr);
     b.panels_per_block = b.panels;
     if (threads > 1 || (job->row_buffer == NULL && p->group_bytes > WEIGHT_BLOCK_BYTES))
         cut_blocks(&b);
@@ -333,10 +328,10 @@ static __attribute__((cold, noinline)) look_ahead make_look_ahead(const blocks *
     const size_t first = column_block * b->panels_per_block;
     const size_t panels =
         b->panels - first < b->panels_per_block ? b->panels - first : b->panels_per_block;
-    l.part = div_up(panels, p->kernel.ahead_panels) * (p->panel_bytes / 2);
+    l.part = qn_div_up(panels, p->kernel.ahead_panels) * (p->panel_bytes / 2);
     l.twice = l.bytes > AHEAD_BYTES;
     l.part <<= l.twice;
-    l.units = div_up(l.bytes, l.part);
+    l.units = qn_div_up(l.bytes, l.part);
     l.units = l.units < units ? l.units : units;
     return l;
 }

@@ -2,6 +2,7 @@
  * of the GEMM with a quarter of its products, for kernels that multiply 16 bits fast enough.
  * Weights take eight times the memory. Whatever does not fit is left to qconv.c. */
 #include "core/alloc.h"
+#include "core/checked.h"
 #include "run/ops/q8_run.h"
 #include "run/ops/window.h"
 #include "run/ops/window_nd.h"
@@ -29,11 +30,6 @@ typedef struct winograd_state {
     size_t tiles_y, tiles_x, tiles; /* of a picture; of all */
     size_t block;                   /* most tiles at once */
 } winograd_state;
-
-static size_t div_up(size_t a, size_t b)
-{
-    return (a + b - 1) / b;
-}
 
 /* --- preparing ---------------------------------------------------------------------------------*/
 static __attribute__((cold)) void release(const qn_context *ctx, qn_step *step)
@@ -68,7 +64,7 @@ static __attribute__((cold)) bool may_fit(const qn_plan *plan, const qn_step *st
 static __attribute__((cold)) bool fits(const qn_plan *plan, const qn_step *step, const qn_window *w,
                                        const qn_qparams *x)
 {
-    const size_t tiles = div_up(w->oh, TILE) * div_up(w->ow, TILE);
+    const size_t tiles = qn_div_up(w->oh, TILE) * qn_div_up(w->ow, TILE);
     return qn__q8_activations(plan, x) && w->sh == 1 && w->sw == 1 && w->dh == 1 && w->dw == 1 &&
            w->oh * w->ow >= tiles * step->kernels->q8_winograd.least;
 }
@@ -126,8 +122,8 @@ static __attribute__((cold)) qn_status prepare_state(const qn_plan *plan, qn_ste
     QN_TRY(qn__qoutput(plan, step, s->weights.scale, s->weights.bias, s->weights.fixed, &s->requant,
                        &s_y, error));
     s->kernel = step->kernels->q8_winograd;
-    s->tiles_y = div_up(w->oh, TILE);
-    s->tiles_x = div_up(w->ow, TILE);
+    s->tiles_y = qn_div_up(w->oh, TILE);
+    s->tiles_x = qn_div_up(w->ow, TILE);
     s->tiles = w->n * s->tiles_y * s->tiles_x;
     const size_t most = STACK_VALUES / w->c;
     s->block = most < BLOCK ? most / UNIT * UNIT : BLOCK;
@@ -235,7 +231,7 @@ static void run_task(void *arg, size_t index)
     const size_t task = index / call->shares, share = index - task * call->shares;
     const size_t p0 = share * call->panels / call->shares;
     const size_t p1 = (share + 1) * call->panels / call->shares;
-    const size_t units = div_up(s->tiles, UNIT), last = (task + 1) * units / call->tasks * UNIT;
+    const size_t units = qn_div_up(s->tiles, UNIT), last = (task + 1) * units / call->tasks * UNIT;
     const size_t end = last < s->tiles ? last : s->tiles;
     for (size_t t0 = task * units / call->tasks * UNIT, t1; t0 < end; t0 = t1) {
         t1 = end - t0 < s->block ? end : t0 + s->block;
@@ -260,8 +256,8 @@ static qn_status run(const qn_step *step, const qn_run_env *env, const qn_view *
     if (s->tiles == 0)
         return QN_OK;
     if (threads > 1) {
-        const size_t units = div_up(s->tiles, UNIT);
-        const size_t even = div_up(div_up(s->tiles, s->block), threads) * threads;
+        const size_t units = qn_div_up(s->tiles, UNIT);
+        const size_t even = qn_div_up(qn_div_up(s->tiles, s->block), threads) * threads;
         call.tasks = even < units ? even : units;
         if (call.tasks < threads)
             call.shares = threads / call.tasks < call.panels ? threads / call.tasks : call.panels;
