@@ -20,10 +20,7 @@ typedef struct residue {
 } residue;
 
 typedef struct transpose_state {
-    qn_qconv_shape shape;
-    qn_qparams x;
-    qn_qweights weights; /* [c][cout][kh][kw] */
-    qn_requant requant;
+    qn_qconv_transpose node;
     size_t n_residues;
     residue *residues;
 } transpose_state;
@@ -36,17 +33,17 @@ static void release(const qn_context *ctx, qn_step *step)
     for (size_t i = 0; i < s->n_residues; i++)
         qn__q8_conv_free(ctx, &s->residues[i].conv);
     qn__free(ctx, s->residues);
-    qn__qweights_free(ctx, &s->weights);
+    qn__qweights_free(ctx, &s->node.weights);
     qn__free(ctx, s);
     step->state = NULL;
 }
 
 static size_t element(const transpose_state *s)
 {
-    return s->requant.dtype == QN_DTYPE_F32 ? sizeof(float) : 1;
+    return s->node.requant.dtype == QN_DTYPE_F32 ? sizeof(float) : 1;
 }
 
-qn_status qn__qconv_transpose_shape(const qn_step *step, qn_qconv_shape *s, qn_error *error)
+static qn_status read_shape(const qn_step *step, qn_qconv_shape *s, qn_error *error)
 {
     const qn_tensor *const x = step->node->inputs[0], *const w = qn__step_input(step, 1);
     const int64_t groups = qn__attr_int(step->node, "group", 1);
@@ -93,7 +90,7 @@ static taps find_taps(size_t r, size_t pad, size_t kernel, size_t dilation, size
 /* Pads may be negative: then they are none that QN_Q8_ROWS knows. */
 static void make_window(const transpose_state *s, const taps *y, const taps *x, residue *r)
 {
-    const qn_window *const w = &s->shape.win;
+    const qn_window *const w = &s->node.shape.win;
     qn_window v = *w;
     v.oh = (w->oh - r->ry + w->sh - 1) / w->sh;
     v.ow = (w->ow - r->rx + w->sw - 1) / w->sw;
@@ -120,18 +117,20 @@ static void make_window(const transpose_state *s, const taps *y, const taps *x, 
 /* Part of the weights of a residue as [oc][cin][taps], backwards. What is behind it. */
 static int8_t *order(const transpose_state *s, const residue *r, int32_t part, int8_t *to)
 {
-    const qn_window *const w = &s->shape.win, *const v = &r->conv.window;
+    const qn_window *const w = &s->node.shape.win, *const v = &r->conv.window;
     for (size_t o = 0; o < w->oc; o++)
-        for (size_t c = 0; c < s->shape.cin; c++)
+        for (size_t c = 0; c < s->node.shape.cin; c++)
             for (size_t i = 0; i < v->kh; i++)
                 for (size_t j = 0; j < v->kw; j++) {
                     const size_t row =
-                        (o / s->shape.cout * s->shape.cin + c) * s->shape.cout + o % s->shape.cout;
+                        (o / s->node.shape.cout * s->node.shape.cin + c) * s->node.shape.cout +
+                        o % s->node.shape.cout;
                     const size_t tap = (r->ky - i * r->py) * w->kw + r->kx - j * r->px;
-                    *to++ = r->py == 0
-                                ? 0
-                                : qn_q8_part((int32_t)s->weights.values[row * w->kh * w->kw + tap],
-                                             s->weights.parts, part);
+                    *to++ =
+                        r->py == 0
+                            ? 0
+                            : qn_q8_part((int32_t)s->node.weights.values[row * w->kh * w->kw + tap],
+                                         s->node.weights.parts, part);
                 }
     return to;
 }
@@ -139,9 +138,9 @@ static int8_t *order(const transpose_state *s, const residue *r, int32_t part, i
 static qn_status pack_residues(const qn_plan *plan, qn_step *step, transpose_state *s,
                                int8_t *values, qn_error *error)
 {
-    const qn_window *const w = &s->shape.win;
+    const qn_window *const w = &s->node.shape.win;
     const size_t ny = w->sh < w->oh ? w->sh : w->oh, nx = w->sw < w->ow ? w->sw : w->ow;
-    const qn_qweights weights = {.bytes = values, .parts = s->weights.parts};
+    const qn_qweights weights = {.bytes = values, .parts = s->node.weights.parts};
     size_t tile, most = 0, packed = 0;
     s->residues = qn__calloc(qn__plan_context(plan), ny * nx, sizeof(*s->residues));
     if (s->residues == NULL)
@@ -159,13 +158,15 @@ static qn_status pack_residues(const qn_plan *plan, qn_step *step, transpose_sta
         const taps x = find_taps(r->rx, w->pl, w->kw, w->dw, w->sw);
         make_window(s, &y, &x, r);
         int8_t *to = values;
-        for (int32_t part = 0; part < s->weights.parts; part++)
+        for (int32_t part = 0; part < s->node.weights.parts; part++)
             to = order(s, r, part, to);
         const qn_window window = r->conv.window;
-        if (qn__q8_conv_find(plan, step, &window, s->shape.groups, &s->x, &s->requant, &r->conv))
+        if (qn__q8_conv_find(plan, step, &window, s->node.shape.groups, &s->node.x,
+                             &s->node.requant, &r->conv))
             return qn__step_fail(step, error, QN_CORRUPT, "packed weights are another's");
         step->scratch_bytes = tile;
-        QN_TRY(qn__q8_conv_prepare(plan, step, &s->x, &weights, &s->requant, &r->conv, error));
+        QN_TRY(qn__q8_conv_prepare(plan, step, &s->node.x, &weights, &s->node.requant, &r->conv,
+                                   error));
         most = step->scratch_bytes > most ? step->scratch_bytes : most;
         packed += step->packed_bytes;
     }
@@ -175,34 +176,41 @@ static qn_status pack_residues(const qn_plan *plan, qn_step *step, transpose_sta
     return QN_OK;
 }
 
+qn_status qn__qconv_transpose_read(const qn_plan *plan, qn_step *step, qn_qconv_transpose *out,
+                                   qn_error *error)
+{
+    float s_y;
+    QN_TRY(qn__qparams_read(step, step->node->inputs[0], &out->x, error));
+    QN_TRY(read_shape(step, &out->shape, error));
+    QN_TRY(qn__qweights_read(plan, step, 1, 1, out->shape.win.oc, &out->x, 1.0f, 2, &out->weights,
+                             error));
+    QN_TRY(qn__qoutput(plan, step, out->weights.scale, out->weights.bias, out->weights.fixed,
+                       &out->requant, &s_y, error));
+    for (uint32_t i = 1; i < step->node->n_inputs; i++)
+        step->in_layout[i] = QN_LAYOUT_ROW_MAJOR;
+    step->in_layout[0] = step->out_layout[0] = QN_LAYOUT_CHANNELS_LAST;
+    return QN_OK;
+}
+
 static qn_status prepare_state(const qn_plan *plan, qn_step *step, void *state, qn_error *error)
 {
     transpose_state *const s = state;
     const qn_context *const ctx = qn__plan_context(plan);
-    float s_y;
-    QN_TRY(qn__qparams_read(step, step->node->inputs[0], &s->x, error));
-    QN_TRY(qn__qconv_transpose_shape(step, &s->shape, error));
-    QN_TRY(
-        qn__qweights_read(plan, step, 1, 1, s->shape.win.oc, &s->x, 1.0f, 2, &s->weights, error));
-    QN_TRY(qn__qoutput(plan, step, s->weights.scale, s->weights.bias, s->weights.fixed, &s->requant,
-                       &s_y, error));
-    for (uint32_t i = 1; i < step->node->n_inputs; i++)
-        step->in_layout[i] = QN_LAYOUT_ROW_MAJOR;
-    step->in_layout[0] = step->out_layout[0] = QN_LAYOUT_CHANNELS_LAST;
-    step->kernel_name = "qconv_transpose";
-    if (!qn__q8_applies(plan, &s->x, &s->weights) || s->shape.win.sh > MAX_STRIDE ||
-        s->shape.win.sw > MAX_STRIDE || s->shape.win.oh == 0 || s->shape.win.ow == 0) {
+    QN_TRY(qn__qconv_transpose_read(plan, step, &s->node, error));
+    if (!qn__q8_applies(plan, &s->node.x, &s->node.weights) || s->node.shape.win.sh > MAX_STRIDE ||
+        s->node.shape.win.sw > MAX_STRIDE || s->node.shape.win.oh == 0 ||
+        s->node.shape.win.ow == 0) {
         release(ctx, step);
         return qn__prepare_simulated(plan, step, error);
     }
     /* At least a tap for each residue, which may be one that the node has not. */
-    int8_t *const values =
-        qn__reallocarray(ctx, NULL, qn__tensor_elements(step->node->inputs[1]), s->weights.parts);
+    int8_t *const values = qn__reallocarray(ctx, NULL, qn__tensor_elements(step->node->inputs[1]),
+                                            s->node.weights.parts);
     if (values == NULL)
         return QN_NOMEM(error);
     const qn_status status = pack_residues(plan, step, s, values, error);
     qn__free(ctx, values);
-    qn__qweights_drop_values(ctx, &s->weights);
+    qn__qweights_drop_values(ctx, &s->node.weights);
     return status;
 }
 
@@ -214,7 +222,7 @@ static qn_status prepare(const qn_plan *plan, qn_step *step, qn_error *error)
 /* --- running -----------------------------------------------------------------------------------*/
 static void spread(const transpose_state *s, const residue *r, const uint8_t *tile, uint8_t *out)
 {
-    const qn_window *const w = &s->shape.win, *const v = &r->conv.window;
+    const qn_window *const w = &s->node.shape.win, *const v = &r->conv.window;
     const size_t bytes = w->oc * element(s);
     for (size_t row = 0; row < v->n * v->oh; row++) {
         const size_t y = row / v->oh * w->oh + r->ry + row % v->oh * w->sh;
@@ -234,7 +242,7 @@ static qn_status run(const qn_step *step, const qn_run_env *env, const qn_view *
     if (s->n_residues > 1)
         tile.data = env->scratch;
     for (size_t i = 0; i < s->n_residues; i++) {
-        qn__q8_conv_run(&s->residues[i].conv, env, &in[0], &tile, &s->requant);
+        qn__q8_conv_run(&s->residues[i].conv, env, &in[0], &tile, &s->node.requant);
         if (s->n_residues > 1)
             spread(s, &s->residues[i], tile.data, out[0].data);
     }

@@ -2,12 +2,7 @@
 #include "run/nd.h"
 #include "run/ops/simulated.h"
 
-typedef struct sim_state {
-    qn_qconv_shape shape;
-    qn_qparams x;
-    qn_qweights weights; /* [c][cout][kh][kw] */
-    qn_requant requant;
-} sim_state;
+typedef qn_qconv_transpose sim_state;
 
 static void release(const qn_context *ctx, qn_step *step)
 {
@@ -19,19 +14,8 @@ static void release(const qn_context *ctx, qn_step *step)
 
 static qn_status fill(const qn_plan *plan, qn_step *step, void *state, qn_error *error)
 {
-    sim_state *const s = state;
-    float s_y;
-    QN_TRY(qn__qparams_read(step, step->node->inputs[0], &s->x, error));
-    QN_TRY(qn__qconv_transpose_shape(step, &s->shape, error));
-    QN_TRY(
-        qn__qweights_read(plan, step, 1, 1, s->shape.win.oc, &s->x, 1.0f, 2, &s->weights, error));
-    QN_TRY(qn__qoutput(plan, step, s->weights.scale, s->weights.bias, s->weights.fixed, &s->requant,
-                       &s_y, error));
-    for (uint32_t i = 1; i < step->node->n_inputs; i++)
-        step->in_layout[i] = QN_LAYOUT_ROW_MAJOR;
-    step->in_layout[0] = step->out_layout[0] = QN_LAYOUT_CHANNELS_LAST;
     step->kernel_name = "qconv_transpose";
-    return QN_OK;
+    return qn__qconv_transpose_read(plan, step, state, error);
 }
 
 static qn_status prepare(const qn_plan *plan, qn_step *step, qn_error *error)

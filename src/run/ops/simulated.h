@@ -12,7 +12,16 @@ typedef struct qn_qconv_shape {
     bool depthwise;           /* a channel in, a channel out */
 } qn_qconv_shape;
 qn_status qn__qconv_shape(const qn_step *step, qn_qconv_shape *out, qn_error *error);
-qn_status qn__qconv_transpose_shape(const qn_step *step, qn_qconv_shape *out, qn_error *error);
+
+/* ConvTranspose as its node says, and the layouts it wants. */
+typedef struct qn_qconv_transpose {
+    qn_qconv_shape shape;
+    qn_qparams x;
+    qn_qweights weights; /* [c][cout][kh][kw] */
+    qn_requant requant;
+} qn_qconv_transpose;
+qn_status qn__qconv_transpose_read(const qn_plan *plan, qn_step *step, qn_qconv_transpose *out,
+                                   qn_error *error);
 
 /* Matrices a [m][k] and b [k][n]. */
 typedef struct qn_qgemm_shape {
