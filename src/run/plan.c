@@ -336,6 +336,7 @@ static void share_memory(qn_plan *plan, const uint32_t *last, const uint32_t *us
             if (step->out[i] != QN_NO_VALUE)
                 plan->values[step->out[i]].first = now;
         qn__plan_join(plan, step, now, uses);
+        qn__plan_fuse(plan, step, now, uses);
         const int source = step->op.alias ? 0 : step->op.inplace_input;
         if (source < 0 || (uint32_t)source >= step->n_in || step->in[source] == QN_NO_VALUE ||
             step->out[0] == QN_NO_VALUE)

@@ -76,6 +76,10 @@ uint32_t qn__plan_root(qn_plan *plan, uint32_t value);
  * each value. */
 void qn__plan_join(qn_plan *plan, qn_plan_step *step, uint32_t now, const uint32_t *uses);
 
+/* Leaves the quantization right before a step to it where it can do it on the way and nothing else
+ * reads what it makes (join.c). */
+void qn__plan_fuse(qn_plan *plan, qn_plan_step *step, uint32_t now, const uint32_t *uses);
+
 /* --- memory.c --------------------------------------------------------------------------------- */
 typedef struct qn_mem_item {
     size_t bytes;
