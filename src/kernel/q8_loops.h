@@ -56,13 +56,15 @@ typedef struct qn_q8_dequantize {
     const char *name;
 } qn_q8_dequantize;
 
-/* sum[c] = (sum of in[i * row + j * col + c] ^ flip over i < rows, j < cols) - offset, exactly;
- * v = sum * factor, and with `divides` then / count / scale, every operation rounded;
- * out[c] = low byte of round_half_even(v limited to lo..hi) + zero. Sums are below 2^31. */
+/* sum[c] = (sum of in[p * plane + i * row + j * col + c] ^ flip over p < planes, i < rows, j <
+ * cols)
+ * - offset, exactly; v = sum * factor, and with `divides` then / count / scale, every operation
+ * rounded; out[c] = low byte of round_half_even(v limited to lo..hi) + zero. Sums are below 2^31.
+ */
 typedef struct qn_q8_avgpool_args {
-    size_t channels, rows, cols;
+    size_t channels, planes, rows, cols;
     const uint8_t *in;
-    size_t row, col;
+    size_t plane, row, col;
     uint8_t *out;
     uint8_t flip;
     bool divides;

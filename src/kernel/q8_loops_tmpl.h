@@ -197,10 +197,12 @@ void DEQUANTIZE(const qn_q8_dequantize_args *args)
         for (size_t c0 = 0; c0 < channels && channels >= least; c0 += least) {                     \
             const size_t c = c0 < channels - least ? c0 : channels - least;                        \
             V##_words sums[4] = {{0}}, out = {0};                                                  \
-            for (size_t i = 0, j = 0; i < args->rows && args->cols > 0;) {                         \
+            const uint8_t *in = args->in + c;                                                      \
+            size_t i = 0, j = 0;                                                                   \
+            for (size_t left = args->cols > 0 ? args->planes : 0; left > 0;) {                     \
                 V##_halves even = {0}, odd = {0};                                                  \
                 for (size_t room = 256, run; room > 0 && i < args->rows; room -= run) {            \
-                    const uint8_t *at = args->in + i * args->row + j * args->col + c;              \
+                    const uint8_t *at = in + i * args->row + j * args->col;                        \
                     run = args->cols - j < room ? args->cols - j : room;                           \
                     for (size_t t = 0; t < run; t++, at += args->col) {                            \
                         const V##_halves v = *(const V *)at ^ flip;                                \
@@ -215,6 +217,10 @@ void DEQUANTIZE(const qn_q8_dequantize_args *args)
                 sums[1] += (V##_words)odd & 65535;                                                 \
                 sums[2] += (V##_words)even >> 16;                                                  \
                 sums[3] += (V##_words)odd >> 16;                                                   \
+                const bool whole = i >= args->rows;                                                \
+                in += whole ? args->plane : 0;                                                     \
+                left -= whole;                                                                     \
+                i = whole ? 0 : i;                                                                 \
             }                                                                                      \
             for (uint32_t k = 0; k < 4; k++) {                                                     \
                 const V##_ints sum = (V##_ints)(sums[k] - (uint32_t)args->offset);                 \
@@ -248,10 +254,12 @@ void AVGPOOL(const qn_q8_avgpool_args *args)
 void AVGPOOL(const qn_q8_avgpool_args *args)
 {
     for (size_t c = 0; c < args->channels; c++) {
+        const uint8_t *in = args->in + c;
         uint32_t sum = 0;
-        for (size_t i = 0; i < args->rows; i++)
-            for (size_t j = 0; j < args->cols; j++)
-                sum += (uint8_t)(args->in[i * args->row + j * args->col + c] ^ args->flip);
+        for (size_t p = 0; p < args->planes; p++, in += args->plane)
+            for (size_t i = 0; i < args->rows; i++)
+                for (size_t j = 0; j < args->cols; j++)
+                    sum += (uint8_t)(in[i * args->row + j * args->col] ^ args->flip);
         float v = (float)(int32_t)(sum - (uint32_t)args->offset) * args->factor;
         if (args->divides)
             v = v / args->count / args->scale;

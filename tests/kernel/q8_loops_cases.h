@@ -145,9 +145,10 @@ static void test_q8_dequantize(const qn_q8_dequantize *kernel, const qn_q8_dequa
 static uint8_t mean_expected(const qn_q8_avgpool_args *args, size_t c)
 {
     int64_t sum = -(int64_t)args->offset;
-    for (size_t i = 0; i < args->rows; i++)
-        for (size_t j = 0; j < args->cols; j++)
-            sum += args->in[i * args->row + j * args->col + c] ^ args->flip;
+    for (size_t p = 0; p < args->planes; p++)
+        for (size_t i = 0; i < args->rows; i++)
+            for (size_t j = 0; j < args->cols; j++)
+                sum += args->in[p * args->plane + i * args->row + j * args->col + c] ^ args->flip;
     float v = (float)sum * args->factor;
     if (args->divides) {
         v = v / args->count;
@@ -165,26 +166,31 @@ static void test_q8_avgpool(const qn_q8_avgpool *kernel, const qn_q8_avgpool *re
         /* Now and then more taps than 16 bits hold, all of them 255. */
         const bool large = round % 50 == 0;
         const size_t rows = large ? 30 : rng() % 6, cols = large ? 30 : rng() % 8;
+        const size_t planes = rng() % 2 != 0 ? 1 : rng() % 5;
         const size_t channels = 1 + rng() % (large ? 40 : 200), col = channels + rng() % 3;
         const size_t row = cols * col + rng() % 5;
-        const size_t count = rows == 0 || cols == 0 ? 0 : (rows - 1) * row + (cols - 1) * col;
+        const size_t plane = rows * row + rng() % 3 * col, taps_count = planes * rows * cols;
+        const size_t count =
+            taps_count == 0 ? 0 : (planes - 1) * plane + (rows - 1) * row + (cols - 1) * col;
         uint8_t *const in = need(malloc(count + channels));
         uint8_t *const out = need(malloc(channels + 1));
         for (size_t i = 0; i < count + channels; i++)
             in[i] = large && round % 100 == 0 ? 255 : (uint8_t)rng();
         const bool s8 = rng() % 2 != 0;
         const int32_t zero = (int32_t)(rng() % 256) - (s8 ? 128 : 0);
-        const float taps = (float)(rows * cols == 0 ? 1 : rows * cols);
+        const float taps = (float)(taps_count == 0 ? 1 : taps_count);
         qn_q8_avgpool_args args = {.channels = channels,
+                                   .planes = planes,
                                    .rows = rows,
                                    .cols = cols,
                                    .in = in,
+                                   .plane = plane,
                                    .row = row,
                                    .col = col,
                                    .out = out,
                                    .flip = s8 ? 0x80 : 0,
                                    .divides = rng() % 2 != 0,
-                                   .offset = (int32_t)(rng() % 200) * (int32_t)(rows * cols),
+                                   .offset = (int32_t)(rng() % 200) * (int32_t)taps_count,
                                    .zero = zero,
                                    .factor = 0.031f,
                                    .count = taps,

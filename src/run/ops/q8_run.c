@@ -11,9 +11,8 @@
 enum { WEIGHT_BLOCK_BYTES = 512 << 10, INPUT_BLOCK_BYTES = 512 << 10, TASKS_PER_THREAD = 8 };
 /* Of this product's columns so much is read ahead; more of what follows, twice as fast. */
 enum { AHEAD_BYTES = 512 << 10 };
-/* Rows of more bytes are long (qn_q8_igemm.long_rows); what shorter ones of a call may take of the
- * first level. */
-enum { LONG_ROW = 192, CALL_BYTES = 96 * LONG_ROW };
+/* Rows of more bytes are long (qn_q8_igemm.long_rows). */
+enum { LONG_ROW = 192 };
 /* Columns are cut at multiples of this many panels: what a kernel may take at once. */
 enum { PANEL_STEP = 3 };
 /* And at multiples of this many where sums are held: there is room for so many of all kernels. */
@@ -205,16 +204,15 @@ typedef struct blocks {
     size_t held_columns; /* whose sums are held at once */
 } blocks;
 
-/* Rows of a call, of k bytes. Threads share calls, of which there must be enough. */
+/* Rows of a call, of k bytes; SIZE_MAX: of which sums are held. Threads share calls, of which there
+ * must be enough. One thread reads weights, from wherever they are, once for as many rows as it
+ * can, and each row but once for some panels of them. */
 static size_t call_rows(const qn_q8_packed *p, size_t k, size_t threads)
 {
     const size_t mr = p->kernel.mr, part = p->kernel.long_rows;
-    if (part == 0)
-        return mr;
-    if (k > LONG_ROW)
+    if (part != 0 && (k == SIZE_MAX || (threads > 1 && k > LONG_ROW)))
         return part;
-    const size_t most = threads > 1 ? mr / 2 : mr, fit = CALL_BYTES / (uint32_t)(k > 0 ? k : 1);
-    return fit < most ? fit / part * part : most;
+    return part != 0 && threads > 1 ? mr / 2 : mr;
 }
 
 __attribute__((cold)) bool qn__q8_buffer_bytes(size_t *out, const qn_q8_packed *packed, size_t m)
