@@ -14,7 +14,7 @@ void qn__q8_dwconv_avx2(const qn_q8_dwconv_args *args);
 #define FEW_CHANNELS(args) qn__q8_dwconv_avx2(args)
 #include "kernel/x86/q8_dwconv_tmpl.h"
 
-enum { WIDE_BLOCK = 64, HALF_BLOCK = 32 };
+enum { WIDE_BLOCK = 64, HALF_BLOCK = 32, NARROW_BLOCK = 16, TOGETHER = 4 };
 
 /* 64 channels in the order in which packing expects them: vector q holds channels 4q to 4q + 3 of
  * every sixteen. */
@@ -154,13 +154,32 @@ static __attribute__((noinline, cold)) void put_other(const qn_q8_dwconv_args *a
                          AS_FLOAT(all.v[i]));
 }
 
+/* Floats, or sums that way makes some, as bytes. */
+static inline __attribute__((always_inline)) __m512i
+scaled_bytes(const wide *b, quad acc, const quad *scale, const quad *less, const way_out way)
+{
+    __m512 v[4];
+#pragma GCC unroll 4
+    for (size_t q = 0; q < 4; q++)
+        v[q] = _mm512_fmadd_ps(AS_FLOAT(acc.v[q]), AS_FLOAT(scale->v[q]), AS_FLOAT(less->v[q]));
+    const __m512i low = _mm512_packs_epi32(_mm512_cvtps_epi32(v[0]), _mm512_cvtps_epi32(v[1]));
+    const __m512i high = _mm512_packs_epi32(_mm512_cvtps_epi32(v[2]), _mm512_cvtps_epi32(v[3]));
+    const __m512i bytes = _mm512_packus_epi16(low, high);
+    if (way != PLAIN) {
+        /* Compilers would load bounds, or their address, where they are not needed. */
+        const wide *here = b;
+        __asm__ volatile("" : "+r"(here));
+        return bounded_bytes(&here->to, low, high);
+    }
+    return bytes;
+}
+
 /* to: where bytes go, and where they are no bytes, as many elements behind args->out. */
 static inline __attribute__((always_inline)) void put_wide(const qn_q8_dwconv_args *args,
                                                            const wide *b, const bool halves,
                                                            uint8_t *to, quad acc, const quad *scale,
                                                            const quad *less, const way_out way)
 {
-    __m512 v[4];
     if (__builtin_expect(way >= CONVERTED, 0)) {
         if (way == OTHER) {
             put_other(args, b, to, acc.v[0], acc.v[1], acc.v[2], acc.v[3]);
@@ -170,18 +189,7 @@ static inline __attribute__((always_inline)) void put_wide(const qn_q8_dwconv_ar
         for (size_t q = 0; q < 4; q++)
             acc.v[q] = AS_INT(TO_FLOAT(acc.v[q]));
     }
-#pragma GCC unroll 4
-    for (size_t q = 0; q < 4; q++)
-        v[q] = _mm512_fmadd_ps(AS_FLOAT(acc.v[q]), AS_FLOAT(scale->v[q]), AS_FLOAT(less->v[q]));
-    const __m512i low = _mm512_packs_epi32(_mm512_cvtps_epi32(v[0]), _mm512_cvtps_epi32(v[1]));
-    const __m512i high = _mm512_packs_epi32(_mm512_cvtps_epi32(v[2]), _mm512_cvtps_epi32(v[3]));
-    __m512i bytes = _mm512_packus_epi16(low, high);
-    if (way != PLAIN) {
-        /* Compilers would load bounds, or their address, where they are not needed. */
-        const wide *here = b;
-        __asm__ volatile("" : "+r"(here));
-        bytes = bounded_bytes(&here->to, low, high);
-    }
+    const __m512i bytes = scaled_bytes(b, acc, scale, less, way);
     if (!halves) {
         _mm512_storeu_si512(to, bytes);
     } else {
@@ -366,6 +374,80 @@ static inline __attribute__((always_inline)) void rows_2(const qn_q8_dwconv_args
     }
 }
 
+/* --- 16 channels -------------------------------------------------------------------------------*/
+/* The bytes of a column of three rows in the lane of each channel; the fourth byte is one of the
+ * third row. */
+static inline __attribute__((always_inline)) __m512i narrow_column(const void *p0, const void *p1,
+                                                                   const void *p2)
+{
+    __m512i rows = _mm512_castsi128_si512(_mm_loadu_si128(p0));
+    rows = _mm512_inserti32x4(rows, _mm_loadu_si128(p1), 1);
+    rows = _mm512_inserti32x4(rows, _mm_loadu_si128(p2), 2);
+    const __m512i words = _mm512_setr_epi32(0, 4, 8, 8, 1, 5, 9, 9, 2, 6, 10, 10, 3, 7, 11, 11);
+    const __m512i bytes =
+        _mm512_broadcast_i32x4(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
+    return _mm512_shuffle_epi8(_mm512_permutexvar_epi32(words, rows), bytes);
+}
+
+/* Outputs are one column apart, or else two, and bytes by small scales. */
+static __attribute__((noinline)) void narrow_rows(const qn_q8_dwconv_args *args, size_t c,
+                                                  const bool step1, const wide *to)
+{
+    const size_t row = 3 * args->w_step, out_step = args->out_step;
+    const int8_t *w = args->w + c;
+    const __m512i bias =
+        _mm512_add_epi32(LOAD(args->bias + c), SET1(to->to.rectified ? RECTIFIED_BASE : 0));
+    const __m512 one_scale = LOADF(args->scale + c);
+    const __m512i s = AS_INT(one_scale);
+    const __m512i l = AS_INT(MULF(one_scale, SET1F(to->to.rectified ? -0x1p23f : 0.0f)));
+    const quad scale = {{s, s, s, s}}, less = {{l, l, l, l}};
+    __m512i taps[3];
+#pragma GCC unroll 3
+    for (size_t j = 0; j < 3; j++, w += args->w_step)
+        taps[j] = _mm512_and_si512(narrow_column(w, w + row, w + 2 * row), SET1(0xffffff));
+    const size_t n = args->n, col = args->in_col[1];
+    const size_t whole = args->right ? n - 1 : n; /* windows that have a third column */
+    const way_out way = to->way;
+    const __m512i edge = _mm512_set1_epi8((char)args->edge);
+    for (size_t y = 0; y < args->rows; y++) {
+        const uint8_t *r0 = args->in[3 * y] + c, *r1 = args->in[3 * y + 1] + c;
+        const uint8_t *r2 = args->in[3 * y + 2] + c;
+        uint8_t *out = (uint8_t *)args->out + y * args->out_row + c;
+        __m512i x0 = edge, x1 = edge;
+#define COLUMN(to) (to = narrow_column(r0, r1, r2), r0 += col, r1 += col, r2 += col)
+        if (!args->left)
+            COLUMN(x0);
+        if (step1)
+            COLUMN(x1);
+        for (size_t i = 0; i < n; i += TOGETHER, out += TOGETHER * out_step) {
+            quad acc;
+#pragma GCC unroll 4
+            for (size_t p = 0; p < TOGETHER; p++) {
+                __m512i x2 = edge;
+                if (!step1 && i + p < n)
+                    COLUMN(x1);
+                if (i + p < whole)
+                    COLUMN(x2);
+                acc.v[p] = dpbusd512(dpbusd512(bias, x0, taps[0]), x1, taps[1]);
+                acc.v[p] = dpbusd512(acc.v[p], x2, taps[2]);
+                if (way == CONVERTED)
+                    acc.v[p] = AS_INT(TO_FLOAT(acc.v[p]));
+                x0 = step1 ? x1 : x2;
+                x1 = x2;
+            }
+            const __m512i bytes = rows_together(scaled_bytes(to, acc, &scale, &less, way));
+            _mm_storeu_si128((void *)out, _mm512_castsi512_si128(bytes));
+            if (n - i > 1)
+                _mm_storeu_si128((void *)(out + out_step), _mm512_extracti32x4_epi32(bytes, 1));
+            if (n - i > 2)
+                _mm_storeu_si128((void *)(out + 2 * out_step), _mm512_extracti32x4_epi32(bytes, 2));
+            if (n - i > 3)
+                _mm_storeu_si128((void *)(out + 3 * out_step), _mm512_extracti32x4_epi32(bytes, 3));
+        }
+#undef COLUMN
+    }
+}
+
 typedef void (*run_rows)(const qn_q8_dwconv_args *args, size_t c, const wide *b);
 #define INSTANCE(name, rows, halves)                                                               \
     static void name(const qn_q8_dwconv_args *args, size_t c, const wide *b)                       \
@@ -385,21 +467,32 @@ void qn__q8_dwconv_vnni(const qn_q8_dwconv_args *args)
     const size_t channels = args->channels, n = args->n;
     const bool shared = shares_columns(args), step2 = shared && args->in_step == args->in_col[2];
     const bool may_halve = shared && n > 1;
+    wide b;
+    make_format(&args->format, &b);
+    const bool narrow = shared && b.way != OTHER;
     if (n == 0 || args->kh != 3 || args->kw != 3 ||
-        channels < (may_halve ? HALF_BLOCK : WIDE_BLOCK)) {
+        channels < (narrow      ? NARROW_BLOCK
+                    : may_halve ? HALF_BLOCK
+                                : WIDE_BLOCK)) {
         /* The one that knows about edges. */
         (args->left || args->right ? qn__q8_dwconv_avx2 : dwconv_small)(args);
     } else {
-        wide b;
-        make_format(&args->format, &b);
         for (size_t c = 0; c < channels;) {
             const size_t left = channels - c;
-            const bool halves = may_halve && (left <= HALF_BLOCK || channels < WIDE_BLOCK);
-            const size_t block = halves ? HALF_BLOCK : WIDE_BLOCK;
-            const size_t from = left < block ? channels - block : c;
-            make_wide(args, from, halves, !step2, &b);
-            runs[step2][halves](args, from, &b);
-            c = from + block;
+            size_t some = WIDE_BLOCK;
+            if (narrow && (left <= NARROW_BLOCK || channels < HALF_BLOCK ||
+                           (n == 1 && channels < WIDE_BLOCK)))
+                some = NARROW_BLOCK;
+            else if (may_halve && (left <= HALF_BLOCK || channels < WIDE_BLOCK))
+                some = HALF_BLOCK;
+            const size_t from = left < some ? channels - some : c;
+            c = from + some;
+            if (some == NARROW_BLOCK) {
+                narrow_rows(args, from, !step2, &b);
+                continue;
+            }
+            make_wide(args, from, some == HALF_BLOCK, !step2, &b);
+            runs[step2][some == HALF_BLOCK](args, from, &b);
         }
     }
     _mm256_zeroupper();
