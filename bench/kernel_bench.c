@@ -624,6 +624,7 @@ static void bench_kernel_q8_avgpool(const qn_q8_avgpool *kernel)
         const size_t c = shapes[i][0], k = shapes[i][1];
         uint8_t *const in = bytes(c * k * k), *const out = bytes(c);
         const qn_q8_avgpool_args args = {.channels = c,
+                                         .planes = 1,
                                          .rows = k,
                                          .cols = k,
                                          .in = in,

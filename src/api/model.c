@@ -3,8 +3,12 @@
 #include "format/format.h"
 #include "pass/pass.h"
 #include "quant/model.h"
+#include "run/op.h"
 
+#include <assert.h>
 #include <string.h>
+
+static_assert(QN_PASS_MOST_PARTS <= QN_STEP_MAX_IO, "what passes leave can be executed");
 
 qn_status qn__model_create(const qn_context *ctx, qn_graph *graph, const char *path,
                            uint64_t file_bytes, qn_model **out, qn_error *error)

@@ -77,6 +77,8 @@ qn_status qn__error_prefix(qn_error *error, qn_status status, const char *format
     const size_t length = written < 0 ? 0 : (size_t)written;
     if (length + 3 < sizeof message) {
         memcpy(message + length, ": ", 2);
+        if (memcmp(error->message, message, length + 2) == 0)
+            return status;
         const size_t room = sizeof message - length - 3;
         const size_t rest = strlen(error->message);
         const size_t kept = rest < room ? rest : room;

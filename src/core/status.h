@@ -6,7 +6,8 @@
 
 /* Writes status and a formatted one-line message to error (may be NULL); returns status. */
 qn_status qn__error_set(qn_error *error, qn_status status, const char *format, ...) QN_PRINTF(3, 4);
-/* Puts "prefix: " in front of a message already there (file name, node...); returns its status. */
+/* Puts "prefix: " in front of a message (file name, node...) that does not begin so already;
+ * returns its status. */
 qn_status qn__error_prefix(qn_error *error, qn_status status, const char *format, ...)
     QN_PRINTF(3, 4);
 

@@ -18,6 +18,7 @@ typedef struct qn_q8_table {
 /* dst[i * channels + c] = low byte of round_half_even(src[c * plane + i] / scale limited to lo..hi)
  * + zero, i < n, c < channels. The quotient is rounded once; NaN becomes lo. lo and hi are integers
  * of at most 2^10 in magnitude. With one channel nothing moves; with more, planes become pixels.
+ * rows, unless NULL: pixel i is pixel i % row of rows[i / row] instead of dst.
  * factor, unless 0: round_half_even(fma(x, factor, x * rest)), both operations rounded once, is the
  * same number for every x up to the upper bound. */
 typedef struct qn_q8_quantize_args {
@@ -25,6 +26,8 @@ typedef struct qn_q8_quantize_args {
     const float *src;
     size_t plane;
     uint8_t *dst;
+    uint8_t *const *rows;
+    size_t row;
     float scale, lo, hi;
     int32_t zero;
     float factor, rest;
@@ -53,13 +56,15 @@ typedef struct qn_q8_dequantize {
     const char *name;
 } qn_q8_dequantize;
 
-/* sum[c] = (sum of in[i * row + j * col + c] ^ flip over i < rows, j < cols) - offset, exactly;
- * v = sum * factor, and with `divides` then / count / scale, every operation rounded;
- * out[c] = low byte of round_half_even(v limited to lo..hi) + zero. Sums are below 2^31. */
+/* sum[c] = (sum of in[p * plane + i * row + j * col + c] ^ flip over p < planes, i < rows, j <
+ * cols)
+ * - offset, exactly; v = sum * factor, and with `divides` then / count / scale, every operation
+ * rounded; out[c] = low byte of round_half_even(v limited to lo..hi) + zero. Sums are below 2^31.
+ */
 typedef struct qn_q8_avgpool_args {
-    size_t channels, rows, cols;
+    size_t channels, planes, rows, cols;
     const uint8_t *in;
-    size_t row, col;
+    size_t plane, row, col;
     uint8_t *out;
     uint8_t flip;
     bool divides;

@@ -22,20 +22,22 @@ quantize_block(const qn_q8_quantize_args *args, const float *src, uint8_t *restr
         dst[i] = qn_round_byte(src[i] / scale, lo, hi, zero);
 }
 
-static void quantize_part(const qn_q8_quantize_args *args, const float *src, uint8_t *dst, size_t n)
+static void quantize_part(const qn_q8_quantize_args *args, const float *src, uint8_t *const *rows,
+                          size_t row, size_t n)
 {
     float rest[BLOCK];
     uint8_t out[BLOCK];
-    for (size_t i = 0; i < n; i += BLOCK) {
-        const bool whole = n - i >= BLOCK;
-        if (!whole) {
-            memset(rest, 0, sizeof(rest));
-            memcpy(rest, src + i, (n - i) * sizeof(float));
+    for (; n > 0; n -= row, src += row, rows++)
+        for (size_t i = 0; i < row; i += BLOCK) {
+            const bool whole = row - i >= BLOCK;
+            if (!whole) {
+                memset(rest, 0, sizeof(rest));
+                memcpy(rest, src + i, (row - i) * sizeof(float));
+            }
+            quantize_block(args, whole ? src + i : rest, whole ? *rows + i : out);
+            if (!whole)
+                memcpy(*rows + i, out, row - i);
         }
-        quantize_block(args, whole ? src + i : rest, whole ? dst + i : out);
-        if (!whole)
-            memcpy(dst + i, out, n - i);
-    }
 }
 #endif
 
@@ -96,35 +98,52 @@ static void merge_3(const uint8_t *planes, uint8_t *dst, size_t n)
 }
 #endif
 
+/* n pixels of channels; of three all planes, of others one. */
+static void put_pixels(const uint8_t *planes, size_t channels, uint8_t *dst, size_t n)
+{
+#if VBYTES > 0
+    if (channels == 3) {
+        merge_3(planes, dst, n);
+        return;
+    }
+#endif
+    for (size_t k = 0; k < n; k++)
+        dst[k * channels] = planes[k];
+}
+
 void QUANTIZE(const qn_q8_quantize_args *args)
 {
-    const size_t channels = args->channels;
-    uint8_t planes[3 * PIXELS];
+    const size_t channels = args->channels, at_once = VBYTES > 0 && channels == 3 ? 3 : 1;
+    uint8_t *const *rows = args->rows != NULL ? args->rows : &args->dst;
+    const size_t row = args->rows != NULL ? args->row : args->n;
+    uint8_t planes[3 * PIXELS + BLOCK]; /* what is read behind them */
 #ifdef QUANTIZES
     if (!QUANTIZES(args)) {
         qn__q8_quantize_scalar(args);
         return;
     }
 #endif
-    if (channels == 1) {
-        quantize_part(args, args->src, args->dst, args->n);
+    if (channels == 1 && (row >= BLOCK || row == args->n)) {
+        quantize_part(args, args->src, rows, row, args->n);
         return;
     }
-    for (size_t i = 0; i < args->n; i += PIXELS) {
-        const size_t n = args->n - i < PIXELS ? args->n - i : PIXELS;
-        uint8_t *const dst = args->dst + i * channels;
-#if VBYTES > 0
-        if (channels == 3) {
-            for (size_t c = 0; c < 3; c++)
-                quantize_part(args, args->src + c * args->plane + i, planes + c * PIXELS, n);
-            merge_3(planes, dst, n);
-            continue;
-        }
-#endif
+    for (size_t i = 0, x = 0, part; i < args->n; i += PIXELS) {
+        const size_t n = args->n - i < PIXELS ? args->n - i : PIXELS, from = x;
+        uint8_t *const *const first = rows;
         for (size_t c = 0; c < channels; c++) {
-            quantize_part(args, args->src + c * args->plane + i, planes, n);
-            for (size_t k = 0; k < n; k++)
-                dst[k * channels + c] = planes[k];
+            uint8_t *const plane = planes + c % at_once * PIXELS;
+            quantize_part(args, args->src + c * args->plane + i, &plane, n, n);
+            if ((c + 1) % at_once != 0)
+                continue;
+            rows = first;
+            x = from;
+            for (size_t k = 0; k < n; k += part) {
+                part = n - k < row - x ? n - k : row - x;
+                put_pixels(planes + k, channels, *rows + x * channels + c + 1 - at_once, part);
+                x += part;
+                rows += x == row;
+                x = x == row ? 0 : x;
+            }
         }
     }
 }
@@ -178,10 +197,12 @@ void DEQUANTIZE(const qn_q8_dequantize_args *args)
         for (size_t c0 = 0; c0 < channels && channels >= least; c0 += least) {                     \
             const size_t c = c0 < channels - least ? c0 : channels - least;                        \
             V##_words sums[4] = {{0}}, out = {0};                                                  \
-            for (size_t i = 0, j = 0; i < args->rows && args->cols > 0;) {                         \
+            const uint8_t *in = args->in + c;                                                      \
+            size_t i = 0, j = 0;                                                                   \
+            for (size_t left = args->cols > 0 ? args->planes : 0; left > 0;) {                     \
                 V##_halves even = {0}, odd = {0};                                                  \
                 for (size_t room = 256, run; room > 0 && i < args->rows; room -= run) {            \
-                    const uint8_t *at = args->in + i * args->row + j * args->col + c;              \
+                    const uint8_t *at = in + i * args->row + j * args->col;                        \
                     run = args->cols - j < room ? args->cols - j : room;                           \
                     for (size_t t = 0; t < run; t++, at += args->col) {                            \
                         const V##_halves v = *(const V *)at ^ flip;                                \
@@ -196,6 +217,10 @@ void DEQUANTIZE(const qn_q8_dequantize_args *args)
                 sums[1] += (V##_words)odd & 65535;                                                 \
                 sums[2] += (V##_words)even >> 16;                                                  \
                 sums[3] += (V##_words)odd >> 16;                                                   \
+                const bool whole = i >= args->rows;                                                \
+                in += whole ? args->plane : 0;                                                     \
+                left -= whole;                                                                     \
+                i = whole ? 0 : i;                                                                 \
             }                                                                                      \
             for (uint32_t k = 0; k < 4; k++) {                                                     \
                 const V##_ints sum = (V##_ints)(sums[k] - (uint32_t)args->offset);                 \
@@ -229,10 +254,12 @@ void AVGPOOL(const qn_q8_avgpool_args *args)
 void AVGPOOL(const qn_q8_avgpool_args *args)
 {
     for (size_t c = 0; c < args->channels; c++) {
+        const uint8_t *in = args->in + c;
         uint32_t sum = 0;
-        for (size_t i = 0; i < args->rows; i++)
-            for (size_t j = 0; j < args->cols; j++)
-                sum += (uint8_t)(args->in[i * args->row + j * args->col + c] ^ args->flip);
+        for (size_t p = 0; p < args->planes; p++, in += args->plane)
+            for (size_t i = 0; i < args->rows; i++)
+                for (size_t j = 0; j < args->cols; j++)
+                    sum += (uint8_t)(in[i * args->row + j * args->col] ^ args->flip);
         float v = (float)(int32_t)(sum - (uint32_t)args->offset) * args->factor;
         if (args->divides)
             v = v / args->count / args->scale;

@@ -120,45 +120,73 @@ static bool one_position(qn_graph *graph, const qn_node *node, const char *name,
     return true;
 }
 
-/* Detectors put coordinates together and take them apart again. Each slice looks at the parts. */
-enum { MAX_PARTS = 64 };
-
-static qn_tensor *sliced_part(qn_graph *graph, const qn_node *node)
-{
-    const qn_tensor *x = node->n_inputs > 0 ? node->inputs[0] : NULL;
-    const qn_node *concat = x != NULL ? x->producer : NULL;
-    int64_t axis, start, end, at = 0;
-    if (node->op != QN_OP_SLICE || node->act != QN_ACT_NONE || node->n_outputs == 0 ||
-        node->outputs[0] == NULL || concat == NULL || concat->op != QN_OP_CONCAT ||
-        concat->act != QN_ACT_NONE || concat->n_inputs > MAX_PARTS || !x->has_shape ||
-        !one_position(graph, node, "axes", 3, (int64_t)x->rank, &axis) ||
-        axis >= (int64_t)x->rank || x->dims[axis].kind != QN_DIM_CONST ||
-        !all_equal(graph, node, "steps", 4, 1, true))
-        return NULL;
-    const int64_t dim = x->dims[axis].value, joined = qn__attr_int(concat, "axis", 0);
-    if ((joined < 0 ? joined + (int64_t)x->rank : joined) != axis ||
-        !one_position(graph, node, "starts", 1, dim, &start) ||
-        !one_position(graph, node, "ends", 2, dim, &end))
-        return NULL;
-    for (uint32_t i = 0; i < concat->n_inputs && at <= start; i++) {
-        qn_tensor *const part = concat->inputs[i];
-        if (part == NULL || !part->has_shape || part->rank != x->rank ||
-            part->dims[axis].kind != QN_DIM_CONST)
-            return NULL;
-        const int64_t size = part->dims[axis].value;
-        if (at == start && size == end - start && size > 0 && same_type(part, node->outputs[0]))
-            return part;
-        at += size;
-    }
-    return NULL;
-}
-
 typedef struct remover {
     qn_graph *graph;
     qn_uses uses;
     qn_tensor **forward; /* by tensor id: what to read instead */
     uint8_t *remove;
+    int64_t **ends;  /* by node id: of the parts of a Concat that was looked at */
+    uint32_t *known; /* so many of them */
 } remover;
+
+/* Where the parts of a Concat end, as far as their sizes are known. */
+static qn_status find_ends(remover *r, const qn_tensor *whole, size_t axis, qn_error *error)
+{
+    const qn_node *const concat = whole->producer;
+    int64_t at = 0;
+    int64_t *const ends = qn__calloc(r->graph->ctx, concat->n_inputs + (size_t)1, sizeof(*ends));
+    if (ends == NULL)
+        return QN_NOMEM(error);
+    r->ends[concat->id] = ends;
+    for (uint32_t i = 0; i < concat->n_inputs; i++) {
+        const qn_tensor *const part = concat->inputs[i];
+        if (part == NULL || !part->has_shape || part->rank != whole->rank ||
+            part->dims[axis].kind != QN_DIM_CONST ||
+            part->dims[axis].value > whole->dims[axis].value - at)
+            break;
+        ends[i] = at += part->dims[axis].value;
+        r->known[concat->id] = i + 1;
+    }
+    return QN_OK;
+}
+
+/* Detectors put coordinates together and take them apart again: *out is the part that a Slice takes
+ * off, or stays NULL. */
+static qn_status sliced_part(remover *r, const qn_node *node, qn_tensor **out, qn_error *error)
+{
+    qn_graph *const graph = r->graph;
+    const qn_tensor *const x = node->n_inputs > 0 ? node->inputs[0] : NULL;
+    const qn_node *const concat = x != NULL ? x->producer : NULL;
+    int64_t axis, start, end;
+    if (node->op != QN_OP_SLICE || node->act != QN_ACT_NONE || node->n_outputs == 0 ||
+        node->outputs[0] == NULL || concat == NULL || concat->op != QN_OP_CONCAT ||
+        concat->act != QN_ACT_NONE || !x->has_shape ||
+        !one_position(graph, node, "axes", 3, (int64_t)x->rank, &axis) ||
+        axis >= (int64_t)x->rank || x->dims[axis].kind != QN_DIM_CONST ||
+        !all_equal(graph, node, "steps", 4, 1, true))
+        return QN_OK;
+    const int64_t dim = x->dims[axis].value, joined = qn__attr_int(concat, "axis", 0);
+    if ((joined < 0 ? joined + (int64_t)x->rank : joined) != axis ||
+        !one_position(graph, node, "starts", 1, dim, &start) ||
+        !one_position(graph, node, "ends", 2, dim, &end) || end <= start)
+        return QN_OK;
+    if (r->ends[concat->id] == NULL)
+        QN_TRY(find_ends(r, x, (size_t)axis, error));
+    /* The first part that ends behind the start. */
+    const int64_t *const ends = r->ends[concat->id];
+    uint32_t low = 0, high = r->known[concat->id];
+    while (low < high) {
+        const uint32_t middle = low + (high - low) / 2;
+        if (ends[middle] > start)
+            high = middle;
+        else
+            low = middle + 1;
+    }
+    if (low < r->known[concat->id] && ends[low] == end && (low > 0 ? ends[low - 1] : 0) == start &&
+        same_type(concat->inputs[low], node->outputs[0]))
+        *out = concat->inputs[low];
+    return QN_OK;
+}
 
 /* Chains stay short: entries point at tensors that were resolved themselves; only a tensor renamed
  * to a graph output adds a step. */
@@ -197,7 +225,9 @@ qn_status qn__pass_no_ops(qn_graph *graph, const qn_pass_options *options, qn_er
     QN_TRY(qn__uses_build(graph, &r.uses, error));
     r.forward = qn__calloc(graph->ctx, graph->n_tensors + 1, sizeof(*r.forward));
     r.remove = qn__calloc(graph->ctx, (size_t)graph->next_node_id + 1, 1);
-    if (r.forward == NULL || r.remove == NULL) {
+    r.ends = qn__calloc(graph->ctx, (size_t)graph->next_node_id + 1, sizeof(*r.ends));
+    r.known = qn__calloc(graph->ctx, (size_t)graph->next_node_id + 1, sizeof(*r.known));
+    if (r.forward == NULL || r.remove == NULL || r.ends == NULL || r.known == NULL) {
         status = QN_NOMEM(error);
         goto done;
     }
@@ -205,8 +235,12 @@ qn_status qn__pass_no_ops(qn_graph *graph, const qn_pass_options *options, qn_er
         qn_node *node = graph->nodes[i];
         for (uint32_t k = 0; k < node->n_inputs; k++)
             node->inputs[k] = resolved(&r, node->inputs[k]);
-        qn_tensor *const same =
-            is_no_op(graph, node, &r.uses) ? node->inputs[0] : sliced_part(graph, node);
+        qn_tensor *same = is_no_op(graph, node, &r.uses) ? node->inputs[0] : NULL;
+        if (same == NULL) {
+            status = sliced_part(&r, node, &same, error);
+            if (status != QN_OK)
+                goto done;
+        }
         if (same != NULL)
             bypass(&r, node, same);
     }
@@ -217,6 +251,10 @@ qn_status qn__pass_no_ops(qn_graph *graph, const qn_pass_options *options, qn_er
     qn__graph_remove_marked(graph, r.remove);
     status = qn__pass_dead_code(graph, options, error); /* Concats all of which was taken off */
 done:
+    for (size_t i = 0; r.ends != NULL && i < graph->next_node_id; i++)
+        qn__free(graph->ctx, r.ends[i]);
+    qn__free(graph->ctx, r.ends);
+    qn__free(graph->ctx, r.known);
     qn__uses_free(&r.uses);
     qn__free(graph->ctx, r.forward);
     qn__free(graph->ctx, r.remove);

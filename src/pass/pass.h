@@ -17,6 +17,8 @@ typedef struct qn_pass_options {
     bool fold_batch_norm;     /* BatchNormalization into weights */
     uint32_t without;         /* bit i: the i-th pass of pass_list.def is left out */
 } qn_pass_options;
+/* Parts that a Concat has after the passes: what a node may have when it runs (run/op.h). */
+enum { QN_PASS_MOST_PARTS = 64 };
 /* resolve NULL, 64 MiB, everything on. */
 void qn__pass_options_init(qn_pass_options *options);
 

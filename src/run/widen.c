@@ -1,5 +1,5 @@
 /* Nodes on float16, bfloat16 and double whose operator knows float32 only, and nodes on quantized
- * tensors that no operator on integers takes (means over three axes, linear Resize of three):
+ * tensors that no operator on integers takes (pools over four axes, linear Resize of three):
  * inputs are converted, the operator computes in float32, results are rounded back. */
 #include "run/nd.h"
 #include "run/plan.h"

@@ -26,6 +26,8 @@ static void an_error_is_one_printable_line(void **state)
     assert_string_equal(error.message, "node \"a?b?[0m\"");
     assert_int_equal(qn__error_prefix(&error, QN_CORRUPT, "%s", "m.onnx"), QN_CORRUPT);
     assert_string_equal(error.message, "m.onnx: node \"a?b?[0m\"");
+    qn__error_prefix(&error, QN_CORRUPT, "%s", "m.onnx");
+    assert_string_equal(error.message, "m.onnx: node \"a?b?[0m\"");
     assert_int_equal(qn__error_set(NULL, QN_IO, "nobody listens"), QN_IO);
 }
 

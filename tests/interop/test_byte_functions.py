@@ -97,3 +97,21 @@ def test_products_of_activations(quench, signed, zero, tmp_path):
     steps = np.rint((ours - theirs) / 0.4)
     assert np.abs(steps).max() <= 1
     assert (steps != 0).mean() <= 0.001
+
+
+@pytest.mark.parametrize("scale", [1 / 256, 1 / 255, 1 / 700, 0.0173, 3e-4])
+@pytest.mark.parametrize("signed", [False, True])
+def test_softmax_of_any_scale(quench, signed, scale, tmp_path):
+    """Calibrated scales are seldom 1/256, and much finer where no value comes near 1."""
+    kind, zero = (np.int8, -128) if signed else (np.uint8, 3)
+    b = Builder()
+    b.nodes.append(helper.make_node("Softmax", [b.pair("x", "a", 0.021, kind(zero + 99))], ["f"], name="softmax"))
+    b.pair("f", "y", scale, kind(zero))
+    path = tmp_path / "m.onnx"
+    b.save(path, [("x", [1, 40, 31])], [1, 40, 31])
+    assert kernel_of(quench, path, "softmax") == "Softmax"
+    x = np.random.default_rng(4).normal(0, 1, (3, 40, 31)).astype(np.float32)
+    theirs, ours = ort_outputs(path, x)[0], quench_outputs(path, x, tmp_path / "run")[0]
+    steps = np.abs(np.rint((ours - theirs) / np.float32(scale)))
+    assert steps.max() <= 1
+    assert (steps != 0).mean() <= 0.001

@@ -55,25 +55,27 @@ def both(model, x_shape, folder):
 
 
 @pytest.mark.parametrize(
-    ("cin", "groups", "kernel"), [(4, 1, (3, 3)), (3, 1, (3, 3)), (5, 1, (1, 1)), (4, 2, (3, 1))]
-)
+    ("cin", "groups", "kernel"),
+    [(4, 1, (3, 3)), (3, 1, (3, 3)), (5, 1, (1, 1)), (4, 2, (3, 1)), (3, 1, (2, 1, 3)),
+     (2, 2, (2, 2, 1))],
+)  # fmt: skip
 def test_inputs_2i_and_2i_plus_1_in_channels_last_order_are_paired(cin, groups, kernel, tmp_path):
-    k = cin * kernel[0] * kernel[1]
+    k = cin * int(np.prod(kernel))
     pairs = list(itertools.combinations(range(k), 2))
-    # One output channel for each pair of weights; order [kh][kw][cin].
+    # One output channel for each pair of weights; order [kh][kw][cin], of three axes [kd] before.
     weights = np.zeros((len(pairs), k), np.int8)
     for row, pair in zip(weights, pairs):
         row[list(pair)] = 127
-    weights = weights.reshape(-1, *kernel, cin).transpose(0, 3, 1, 2)
+    weights = np.moveaxis(weights.reshape(-1, *kernel, cin), -1, 1)
     weights = np.ascontiguousarray(np.concatenate([weights] * groups))
-    x_shape = (1, cin * groups, 8, 8)
-    y_shape = (1, len(weights), 9 - kernel[0], 9 - kernel[1])
+    x_shape = (1, cin * groups, *[8] * len(kernel))
+    y_shape = (1, len(weights), *[9 - n for n in kernel])
     model = one_node("QLinearConv", weights, x_shape, y_shape, group=groups,
                      kernel_shape=kernel)  # fmt: skip
     theirs, ours, *_ = both(model, x_shape, tmp_path)
     expected = [SATURATED if i % 2 == 0 and j == i + 1 else WHOLE for i, j in pairs] * groups
     for got in (theirs, ours):
-        assert (got == np.array(expected)[None, :, None, None]).all()
+        assert (got == np.array(expected).reshape(1, -1, *[1] * len(kernel))).all()
 
 
 def test_matrix_products_pair_neighbouring_rows(tmp_path):
@@ -89,12 +91,14 @@ def test_matrix_products_pair_neighbouring_rows(tmp_path):
         assert (ours == np.array(expected)).all()
 
 
-def test_depthwise_convolutions_never_saturate(tmp_path):
-    weights = np.zeros((16, 1, 3, 3), np.int8)
-    weights[:, 0, 1, :2] = 127
-    model = one_node("QLinearConv", weights, (1, 16, 8, 8), (1, 16, 6, 6), group=16,
-                     kernel_shape=[3, 3])  # fmt: skip
-    for got in both(model, (1, 16, 8, 8), tmp_path):
+@pytest.mark.parametrize("axes", [2, 3])
+def test_depthwise_convolutions_never_saturate(axes, tmp_path):
+    weights = np.zeros((16, 1, *[3] * axes), np.int8)
+    weights[:, 0, *[1] * (axes - 1), :2] = 127
+    x_shape, y_shape = (1, 16, *[8] * axes), (1, 16, *[6] * axes)
+    model = one_node("QLinearConv", weights, x_shape, y_shape, group=16,
+                     kernel_shape=[3] * axes)  # fmt: skip
+    for got in both(model, x_shape, tmp_path):
         assert (got == WHOLE).all()
 
 

@@ -1,8 +1,10 @@
-"""Quantized convolutions and pools over three axes run on bytes, with onnxruntime's results."""
+"""Quantized convolutions and pools over three axes, and means over one, run on bytes, with
+onnxruntime's results."""
 
 import numpy as np
+import onnxruntime as ort
 import pytest
-from networks import ort_outputs, quench_outputs
+from networks import ort_outputs, quench_outputs, session
 from onnx import helper
 from test_byte_functions import Builder
 from test_byte_tables import layers_of
@@ -72,3 +74,37 @@ def test_largest(quench, name, signed, tmp_path):
     x = rng.uniform(-2.6, 2.4, dims).astype(np.float32)
     theirs, ours = ort_outputs(path, x)[0], quench_outputs(path, x, tmp_path / "run")[0]
     assert np.array_equal(theirs, ours)
+
+
+MEANS = {
+    **POOLS,
+    "counted": {"kernel_shape": [3, 3, 2], "pads": [1, 1, 0, 2, 1, 1], "count_include_pad": 1,
+                "strides": [2, 2, 1]},
+    "rounded up": {"kernel_shape": [3, 3, 3], "pads": [0, 1, 1] * 2, "ceil_mode": 1,
+                   "strides": [2, 3, 2]},
+    "one axis": {"kernel_shape": [4], "pads": [1, 2], "strides": [3]},
+    "one axis, counted": {"kernel_shape": [3], "pads": [1, 2], "count_include_pad": 1},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("channels", [5, 40])
+@pytest.mark.parametrize("name", MEANS)
+def test_means(quench, name, channels, signed, tmp_path):
+    rng = np.random.default_rng(13)
+    zero = np.int8(-9) if signed else np.uint8(131)
+    dims = (1, channels, 7, 8, 9)[: 2 + len(MEANS[name]["kernel_shape"])]
+    b = Builder()
+    x = b.pair("x", "a", 0.02, zero)
+    b.nodes.append(helper.make_node("AveragePool", [x], ["f"], name="pool", **MEANS[name]))
+    b.pair("f", "y", 0.0093, zero)
+    path = tmp_path / "m.onnx"
+    b.save(path, [("x", dims)], [None] * len(dims))
+    assert "q8_avgpool" in dict(layers_of(quench, path))["pool"]
+    x = rng.uniform(-2.6, 2.4, dims).astype(np.float32)
+    # Node by node: onnxruntime's integer node for it knows no dilations.
+    exact = session(path, ort.GraphOptimizationLevel.ORT_DISABLE_ALL)
+    theirs, ours = ort_outputs(exact, x)[0], quench_outputs(path, x, tmp_path / "run")[0]
+    steps = np.rint((ours - theirs) / 0.0093)
+    assert ours.shape == theirs.shape
+    assert np.abs(steps).max() <= 1 and (steps != 0).mean() <= 0.01

@@ -74,27 +74,43 @@ static void test_q8_quantize(const qn_q8_quantize *kernel, const qn_q8_quantize 
             qn__q8_quantize_factors(&args);
         const size_t count = n == 0 ? 0 : plane * (channels - 1) + n;
         float *const src = need(malloc(count * sizeof(float) + 1));
-        uint8_t *const dst = need(malloc(n * channels + 1));
+        /* In rows with a gap behind each, the last of which comes first, or in one. */
+        const size_t row = round % 5 < 2 && n > 0 ? 1 + rng() % (n < 70 ? n : 70) : n;
+        const size_t gap = row == n ? 0 : 1 + rng() % 40, all = row == 0 ? 0 : n / row;
+        const size_t pitch = row * channels + gap, n_rows = row == n ? n > 0 : all;
+        uint8_t *const dst = need(malloc(n_rows * pitch + 1));
+        uint8_t **const rows = need(malloc((n_rows + 1) * sizeof(*rows)));
+        for (size_t i = 0; i < n_rows; i++)
+            rows[i] = dst + (n_rows - 1 - i) * pitch;
         for (size_t i = 0; i < count; i++)
             src[i] = hard_value(&args);
         args.src = src;
         args.dst = dst;
-        dst[n * channels] = 0x5A;
+        args.n = n_rows * row;
+        if (row != n) {
+            args.rows = (uint8_t *const *)rows;
+            args.row = row;
+        }
+        memset(dst, 0x5A, n_rows * pitch + 1);
         kernel->fn(&args);
         n_checks++;
-        for (size_t i = 0; i < n; i++)
+        for (size_t i = 0; i < args.n; i++)
             for (size_t c = 0; c < channels; c++) {
                 const float x = src[c * plane + i];
-                if (dst[i * channels + c] != quantized(x, &args)) {
+                const uint8_t got = rows[i / row][i % row * channels + c];
+                if (got != quantized(x, &args)) {
                     char text[128];
                     snprintf(text, sizeof text, "%.9g / %.9g is %d, not %d", (double)x,
-                             (double)args.scale, dst[i * channels + c], quantized(x, &args));
+                             (double)args.scale, got, quantized(x, &args));
                     fail(kernel->name, RANDOM, "quantize", text);
                 }
             }
-        if (dst[n * channels] != 0x5A)
+        for (size_t i = 0; i < n_rows * gap; i++)
+            if (rows[i / gap][row * channels + i % gap] != 0x5A)
+                fail(kernel->name, RANDOM, "quantize", "wrote behind a row");
+        if (dst[n_rows * pitch] != 0x5A)
             fail(kernel->name, RANDOM, "quantize", "wrote behind the end");
-        free(src), free(dst);
+        free(src), free(dst), free(rows);
     }
 }
 
@@ -129,9 +145,10 @@ static void test_q8_dequantize(const qn_q8_dequantize *kernel, const qn_q8_dequa
 static uint8_t mean_expected(const qn_q8_avgpool_args *args, size_t c)
 {
     int64_t sum = -(int64_t)args->offset;
-    for (size_t i = 0; i < args->rows; i++)
-        for (size_t j = 0; j < args->cols; j++)
-            sum += args->in[i * args->row + j * args->col + c] ^ args->flip;
+    for (size_t p = 0; p < args->planes; p++)
+        for (size_t i = 0; i < args->rows; i++)
+            for (size_t j = 0; j < args->cols; j++)
+                sum += args->in[p * args->plane + i * args->row + j * args->col + c] ^ args->flip;
     float v = (float)sum * args->factor;
     if (args->divides) {
         v = v / args->count;
@@ -149,26 +166,31 @@ static void test_q8_avgpool(const qn_q8_avgpool *kernel, const qn_q8_avgpool *re
         /* Now and then more taps than 16 bits hold, all of them 255. */
         const bool large = round % 50 == 0;
         const size_t rows = large ? 30 : rng() % 6, cols = large ? 30 : rng() % 8;
+        const size_t planes = rng() % 2 != 0 ? 1 : rng() % 5;
         const size_t channels = 1 + rng() % (large ? 40 : 200), col = channels + rng() % 3;
         const size_t row = cols * col + rng() % 5;
-        const size_t count = rows == 0 || cols == 0 ? 0 : (rows - 1) * row + (cols - 1) * col;
+        const size_t plane = rows * row + rng() % 3 * col, taps_count = planes * rows * cols;
+        const size_t count =
+            taps_count == 0 ? 0 : (planes - 1) * plane + (rows - 1) * row + (cols - 1) * col;
         uint8_t *const in = need(malloc(count + channels));
         uint8_t *const out = need(malloc(channels + 1));
         for (size_t i = 0; i < count + channels; i++)
             in[i] = large && round % 100 == 0 ? 255 : (uint8_t)rng();
         const bool s8 = rng() % 2 != 0;
         const int32_t zero = (int32_t)(rng() % 256) - (s8 ? 128 : 0);
-        const float taps = (float)(rows * cols == 0 ? 1 : rows * cols);
+        const float taps = (float)(taps_count == 0 ? 1 : taps_count);
         qn_q8_avgpool_args args = {.channels = channels,
+                                   .planes = planes,
                                    .rows = rows,
                                    .cols = cols,
                                    .in = in,
+                                   .plane = plane,
                                    .row = row,
                                    .col = col,
                                    .out = out,
                                    .flip = s8 ? 0x80 : 0,
                                    .divides = rng() % 2 != 0,
-                                   .offset = (int32_t)(rng() % 200) * (int32_t)(rows * cols),
+                                   .offset = (int32_t)(rng() % 200) * (int32_t)taps_count,
                                    .zero = zero,
                                    .factor = 0.031f,
                                    .count = taps,

@@ -80,7 +80,18 @@ static void build(builder *b)
     set_int(b, to, "axis", 0);
     y = NODE(b, RESHAPE, "flat", y, to);
     y = NODE(b, MATMUL, "mm", y, build_weights(b, "wm", DIMS(4, 3)));
-    build_output(b, NODE(b, ADD, "scores", y, build_weights(b, "wb", DIMS(3))));
+    y = NODE(b, ADD, "scores", y, build_weights(b, "wb", DIMS(3)));
+    build_output(b, y);
+    qn_node *wide = qn__graph_add_node(b->graph, SIZE_MAX, QN_OP_CONCAT, "wide", 65, 1);
+    qn_tensor *all = qn__graph_add_tensor(b->graph, "all", qn_type_plain_make(QN_DTYPE_NONE));
+    for (uint32_t k = 0; k < 65; k++)
+        wide->inputs[k] = y;
+    qn__node_set_output(wide, 0, all);
+    set_int(b, all, "axis", 1);
+    build_output(b, all);
+    build_output(b, NODE(b, ABS, "abs",
+                         NODE(b, SLICE, "part", all, build_ints(b, "start", DIMS(3)),
+                              build_ints(b, "end", DIMS(6)), build_ints(b, "axis", DIMS(1)))));
 }
 
 static qn_status scenario(builder *b)

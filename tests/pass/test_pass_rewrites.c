@@ -137,23 +137,75 @@ static void other_slices_of_what_was_joined_stay(void **state)
     build_end(&b);
 }
 
-/* Time grows with the nodes, not with their square. */
-static void slices_of_very_many_parts_stay(void **state)
+/* Of more parts than a node may have when it runs. */
+static void many_parts_sliced_off_again(void **state)
 {
     (void)state;
-    for (uint32_t parts = 64; parts <= 65; parts++) {
+    enum { PARTS = 3000 };
+    builder b;
+    build_start(&b);
+    qn_tensor *x[2] = {build_input(&b, "x", DIMS(1, 4)), build_input(&b, "y", DIMS(1, 3))};
+    qn_tensor *part[2] = {NODE(&b, RELU, "p", x[0]), NODE(&b, ABS, "q", x[1])};
+    qn_node *node = qn__graph_add_node(b.graph, SIZE_MAX, QN_OP_CONCAT, "all", PARTS, 1);
+    qn_tensor *all = qn__graph_add_tensor(b.graph, "all", qn_type_plain_make(QN_DTYPE_NONE));
+    for (uint32_t i = 0; i < PARTS; i++)
+        node->inputs[i] = part[i % 2];
+    qn__node_set_output(node, 0, all);
+    set_int(&b, all, "axis", 1);
+    for (int64_t i = 0; i < PARTS; i++) {
+        const int64_t start = i / 2 * 7 + i % 2 * 4;
+        char name[32];
+        snprintf(name, sizeof(name), "s%d", (int)i);
+        build_output(&b, NODE(&b, NEG, name + 1,
+                              slice(&b, name, all, start, start + (i % 2 != 0 ? 3 : 4), 1)));
+    }
+    simplify(&b);
+    assert_int_equal(b.graph->n_nodes, PARTS + 2);
+    for (size_t i = 0; i < PARTS; i++)
+        assert_ptr_equal(b.graph->outputs[i]->producer->inputs[0], part[i % 2]);
+    build_end(&b);
+}
+
+/* The parts of a Concat of Concats in order. */
+static void collect_parts(const qn_tensor *t, const qn_tensor *const *leaves, size_t *at)
+{
+    const qn_node *const node = t->producer;
+    if (node->op != QN_OP_CONCAT) {
+        assert_ptr_equal(t, leaves[(*at)++ % 2]);
+        return;
+    }
+    assert_in_range(node->n_inputs, 2, QN_PASS_MOST_PARTS);
+    assert_int_equal(qn__attr_int(node, "axis", 7), -1);
+    for (uint32_t i = 0; i < node->n_inputs; i++)
+        collect_parts(node->inputs[i], leaves, at);
+}
+
+static void wide_concats_are_concats_of_concats(void **state)
+{
+    (void)state;
+    static const struct {
+        uint32_t parts;
+        size_t concats;
+    } cases[] = {{64, 1}, {65, 2}, {66, 3}, {4096, 65}, {4097, 66}, {9000, 145}};
+    for (size_t c = 0; c < sizeof(cases) / sizeof(cases[0]); c++) {
         builder b;
         build_start(&b);
-        qn_tensor *part = NODE(&b, RELU, "p", build_input(&b, "x", DIMS(1, 4)));
-        qn_node *node = qn__graph_add_node(b.graph, SIZE_MAX, QN_OP_CONCAT, "all", parts, 1);
+        qn_tensor *x = build_input(&b, "x", DIMS(2, 3));
+        const qn_tensor *const part[2] = {NODE(&b, RELU, "p", x), NODE(&b, ABS, "q", x)};
+        qn_node *node =
+            qn__graph_add_node(b.graph, SIZE_MAX, QN_OP_CONCAT, "all", cases[c].parts, 1);
         qn_tensor *all = qn__graph_add_tensor(b.graph, "all", qn_type_plain_make(QN_DTYPE_NONE));
-        for (uint32_t i = 0; i < parts; i++)
-            node->inputs[i] = part;
+        for (uint32_t i = 0; i < cases[c].parts; i++)
+            node->inputs[i] = (qn_tensor *)part[i % 2];
         qn__node_set_output(node, 0, all);
-        set_int(&b, all, "axis", 1);
-        build_output(&b, NODE(&b, NEG, "last", slice(&b, "s", all, -4, INT64_MAX, 1)));
+        set_int(&b, all, "axis", -1);
+        build_output(&b, all);
         simplify(&b);
-        assert_int_equal(b.graph->n_nodes, parts <= 64 ? 2 : 4);
+        size_t at = 0;
+        collect_parts(all, part, &at);
+        assert_int_equal(at, cases[c].parts);
+        assert_int_equal(b.graph->n_nodes, 2 + cases[c].concats);
+        assert_int_equal(all->dims[1].value, 3 * cases[c].parts);
         build_end(&b);
     }
 }
@@ -388,7 +440,8 @@ int main(void)
         cmocka_unit_test(what_only_looks_like_a_no_op_stays),
         cmocka_unit_test(parts_sliced_off_again_are_what_was_joined),
         cmocka_unit_test(other_slices_of_what_was_joined_stay),
-        cmocka_unit_test(slices_of_very_many_parts_stay),
+        cmocka_unit_test(many_parts_sliced_off_again),
+        cmocka_unit_test(wide_concats_are_concats_of_concats),
         cmocka_unit_test(dropout_with_a_read_mask_stays),
         cmocka_unit_test(two_outputs_of_one_value_keep_both_names),
         cmocka_unit_test(dead_nodes_go),

@@ -260,6 +260,50 @@ static sample *loops_make(uint64_t seed)
     return s;
 }
 
+/* Windows over one to three axes, in all places at the edges. */
+static void pools_do_not_depend_on_the_machine(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < CASES / 2; i++) {
+        sample *const s = sample_start(i * 6007 + 5);
+        builder *const b = &s->n->b;
+        const size_t axes = 1 + net_random(3);
+        const bool max = net_random(3) == 0;
+        int64_t dims[5] = {between(1, 2), between(1, 90)}, kernel[3], strides[3], dilations[3];
+        int64_t pads[6];
+        for (size_t k = 0; k < axes; k++) {
+            kernel[k] = between(1, 3);
+            strides[k] = between(1, 3);
+            dilations[k] = between(1, 2);
+            pads[k] = between(0, kernel[k] - 1);
+            pads[axes + k] = between(0, kernel[k] - 1);
+            dims[2 + k] = between((kernel[k] - 1) * dilations[k] + 1, 7);
+        }
+        qn_tensor *const x = bytes_into(s, s->x, axes + 2, dims, 0.05f);
+        qn_tensor *const y = max ? NODE(b, MAX_POOL, "y", x) : NODE(b, AVERAGE_POOL, "y", x);
+        set_ints(b, y, "kernel_shape", axes, kernel);
+        set_ints(b, y, "strides", axes, strides);
+        set_ints(b, y, "dilations", axes, dilations);
+        set_ints(b, y, "pads", 2 * axes, pads);
+        set_int(b, y, "ceil_mode", net_random(2));
+        if (!max)
+            set_int(b, y, "count_include_pad", net_random(2));
+        const bool s8 = net_random(2) != 0;
+        y->type = max ? x->type
+                      : net_quant(s->n, s8 ? QN_DTYPE_I8 : QN_DTYPE_U8, 0.04f,
+                                  s8 ? (int32_t)between(-128, 127) : (int32_t)between(0, 255));
+        s->y = y;
+        build_output(b, y);
+        size_t bytes = 0;
+        char name[64];
+        uint8_t *const expected = q8_reference(s, true, &bytes, name);
+        s->integers = true; /* no mask is without kernels for them */
+        q8_expect(s, i, expected, bytes, NULL, 0, false);
+        free(expected);
+        sample_free(s);
+    }
+}
+
 static void loops_do_not_depend_on_the_machine(void **state)
 {
     (void)state;
@@ -684,6 +728,7 @@ int main(void)
         cmocka_unit_test(and_so_they_are_requantized_by_integers),
         cmocka_unit_test(sums_are_the_tables),
         cmocka_unit_test(loops_do_not_depend_on_the_machine),
+        cmocka_unit_test(pools_do_not_depend_on_the_machine),
         cmocka_unit_test(very_many_taps),
         cmocka_unit_test(tiles_end_with_rows),
         cmocka_unit_test(parts_of_one_channel),

@@ -98,6 +98,7 @@ static int64_t dot(const int32_t *x, const int32_t *w, size_t k, int32_t zero, b
 typedef struct conv_case {
     int64_t c, h, w, oc, k, stride, pad, groups;
     bool s8, saturate, relu;
+    int64_t d; /* not 0: a third axis, with windows as along the others */
 } conv_case;
 
 static int32_t XQ[NET_MAX], WQ[NET_MAX], OUT[NET_MAX], PATCH_X[8192], PATCH_W[8192];
@@ -108,20 +109,24 @@ static void check_conv(const conv_case *c, uint32_t cpu_flags)
     n->saturate16 = c->saturate;
     n->cpu_flags = cpu_flags;
     n->cpu_flags_set = true;
-    const int64_t xd[4] = {2, c->c, c->h, c->w}, cin = c->c / c->groups, cout = c->oc / c->groups;
-    const int64_t wd[4] = {c->oc, cin, c->k, c->k};
+    const int64_t cin = c->c / c->groups, cout = c->oc / c->groups, deep = c->d > 0;
+    const int64_t d = deep ? c->d : 1, kd = deep ? c->k : 1, pad_d = deep ? c->pad : 0;
+    const int64_t xd[5] = {2, c->c, deep ? d : c->h, deep ? c->h : c->w, c->w};
+    const int64_t wd[5] = {c->oc, cin, c->k, c->k, c->k};
+    const size_t rank = deep ? 5 : 4;
     const float s_x = 0.02f, s_y = 0.7f;
     const int32_t z_x = c->s8 ? -5 : 120, z_y = c->s8 ? -128 : 3;
     float scales[256];
     int32_t bias[256];
     qn_tensor *const in[3] = {
-        quantized_input(n, DATA, 4, xd, net_random(2) != 0, c->s8, s_x, z_x, XQ),
-        quantized_weights(n, 4, wd, 0, WQ, scales, c->saturate ? 100 : 0),
+        quantized_input(n, DATA, rank, xd, net_random(2) != 0, c->s8, s_x, z_x, XQ),
+        quantized_weights(n, rank, wd, 0, WQ, scales, c->saturate ? 100 : 0),
         int_bias(n, (size_t)c->oc, bias)};
     qn_tensor *y = build_node(&n->b, QN_OP_CONV, "y", 3, in);
-    const int64_t pads[4] = {c->pad, c->pad, c->pad, c->pad}, strides[2] = {c->stride, c->stride};
-    set_ints(&n->b, y, "pads", 4, pads);
-    set_ints(&n->b, y, "strides", 2, strides);
+    const int64_t pads[6] = {c->pad, c->pad, c->pad, c->pad, c->pad, c->pad},
+                  strides[3] = {c->stride, c->stride, c->stride};
+    set_ints(&n->b, y, "pads", 2 * (rank - 2), pads);
+    set_ints(&n->b, y, "strides", rank - 2, strides);
     set_int(&n->b, y, "group", c->groups);
     y->type = net_quant(n, c->s8 ? QN_DTYPE_I8 : QN_DTYPE_U8, s_y, z_y);
     if (c->relu)
@@ -129,24 +134,25 @@ static void check_conv(const conv_case *c, uint32_t cpu_flags)
     run_quantized(n, y, s_y, z_y, OUT);
     const int64_t oh = (c->h + 2 * c->pad - c->k) / c->stride + 1;
     const int64_t ow = (c->w + 2 * c->pad - c->k) / c->stride + 1;
-    assert_int_equal(n->count, 2 * c->oc * oh * ow);
+    const int64_t od = (d + 2 * pad_d - kd) / c->stride + 1;
+    assert_int_equal(n->count, 2 * c->oc * od * oh * ow);
     const bool saturate = c->saturate && !(cin == 1 && cout == 1);
     const int32_t shift = c->s8 ? 128 : 0, lo = c->s8 ? -128 : 0, hi = c->s8 ? 127 : 255;
     for (int64_t i = 0; i < (int64_t)n->count; i++) {
-        const int64_t ox = i % ow, oy = i / ow % oh, o = i / (ow * oh) % c->oc,
-                      b = i / (ow * oh * c->oc);
+        const int64_t ox = i % ow, oy = i / ow % oh, oz = i / (ow * oh) % od,
+                      o = i / (ow * oh * od) % c->oc, b = i / (ow * oh * od * c->oc);
         size_t k = 0;
-        for (int64_t ky = 0; ky < c->k; ky++) {
-            for (int64_t kx = 0; kx < c->k; kx++) {
-                for (int64_t ci = 0; ci < cin; ci++, k++) {
-                    const int64_t iy = oy * c->stride + ky - c->pad,
-                                  ix = ox * c->stride + kx - c->pad;
-                    const int64_t ch = o / cout * cin + ci;
-                    const bool inside = iy >= 0 && iy < c->h && ix >= 0 && ix < c->w;
-                    PATCH_X[k] =
-                        shift + (inside ? XQ[((b * c->c + ch) * c->h + iy) * c->w + ix] : z_x);
-                    PATCH_W[k] = WQ[((o * cin + ci) * c->k + ky) * c->k + kx];
-                }
+        for (int64_t tap = 0; tap < kd * c->k * c->k; tap++) {
+            const int64_t kz = tap / (c->k * c->k), ky = tap / c->k % c->k, kx = tap % c->k;
+            const int64_t iz = oz * c->stride + kz - pad_d, iy = oy * c->stride + ky - c->pad,
+                          ix = ox * c->stride + kx - c->pad;
+            const bool inside = iz >= 0 && iz < d && iy >= 0 && iy < c->h && ix >= 0 && ix < c->w;
+            for (int64_t ci = 0; ci < cin; ci++, k++) {
+                const int64_t ch = o / cout * cin + ci;
+                PATCH_X[k] =
+                    shift +
+                    (inside ? XQ[(((b * c->c + ch) * d + iz) * c->h + iy) * c->w + ix] : z_x);
+                PATCH_W[k] = WQ[(o * cin + ci) * kd * c->k * c->k + tap];
             }
         }
         const int64_t acc = dot(PATCH_X, PATCH_W, k, z_x + shift, saturate) + bias[o];
@@ -162,20 +168,25 @@ static void convolutions_are_exact(void **state)
 {
     (void)state;
     static const conv_case cases[] = {
-        {3, 9, 7, 8, 3, 1, 1, 1, false, false, false},
-        {16, 6, 6, 24, 1, 1, 0, 1, true, false, true},
-        {8, 7, 7, 8, 3, 2, 1, 8, false, false, true}, /* depthwise */
-        {70, 5, 5, 70, 3, 1, 1, 70, true, false, false},
-        {6, 5, 8, 9, 3, 2, 0, 3, false, false, false},    /* grouped */
-        {4, 6, 6, 12, 3, 1, 1, 4, true, false, false},    /* depth multiplier */
-        {130, 3, 3, 33, 3, 1, 1, 1, false, false, false}, /* many K blocks */
-        {600, 2, 2, 40, 1, 1, 0, 1, true, false, false},
-        {2, 20, 20, 3, 17, 1, 8, 1, false, false, false}, /* many taps */
-        {3, 9, 7, 8, 3, 1, 1, 1, false, true, false},
-        {64, 4, 4, 70, 1, 1, 0, 1, true, true, true},
-        {130, 3, 3, 9, 3, 1, 1, 1, false, true, false},
-        {8, 7, 7, 8, 3, 2, 1, 8, false, true, false},
-        {6, 5, 8, 9, 3, 2, 0, 3, true, true, false},
+        {3, 9, 7, 8, 3, 1, 1, 1, false, false, false, 0},
+        {16, 6, 6, 24, 1, 1, 0, 1, true, false, true, 0},
+        {8, 7, 7, 8, 3, 2, 1, 8, false, false, true, 0}, /* depthwise */
+        {70, 5, 5, 70, 3, 1, 1, 70, true, false, false, 0},
+        {6, 5, 8, 9, 3, 2, 0, 3, false, false, false, 0},    /* grouped */
+        {4, 6, 6, 12, 3, 1, 1, 4, true, false, false, 0},    /* depth multiplier */
+        {130, 3, 3, 33, 3, 1, 1, 1, false, false, false, 0}, /* many K blocks */
+        {600, 2, 2, 40, 1, 1, 0, 1, true, false, false, 0},
+        {2, 20, 20, 3, 17, 1, 8, 1, false, false, false, 0}, /* many taps */
+        {3, 9, 7, 8, 3, 1, 1, 1, false, true, false, 0},
+        {64, 4, 4, 70, 1, 1, 0, 1, true, true, true, 0},
+        {130, 3, 3, 9, 3, 1, 1, 1, false, true, false, 0},
+        {8, 7, 7, 8, 3, 2, 1, 8, false, true, false, 0},
+        {6, 5, 8, 9, 3, 2, 0, 3, true, true, false, 0},
+        {5, 6, 5, 9, 3, 2, 1, 1, false, false, false, 4},
+        {5, 6, 5, 9, 3, 2, 1, 1, false, true, false, 4},
+        {70, 3, 4, 9, 3, 1, 1, 1, true, true, true, 2}, /* parts that begin within a tap */
+        {6, 4, 5, 9, 2, 1, 0, 3, true, true, false, 3},
+        {8, 4, 5, 8, 3, 1, 1, 8, false, true, false, 3},
     };
     const uint32_t have = qn__cpu_detect();
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {

@@ -387,15 +387,7 @@ void qn__q8_fixed_rows(const qn_q8_by_fixed *fixed, const qn_q8_out *out, const 
     fixed->fn(&args);
 }
 
-/* Rows of sums of which no bytes are made yet, and room for pointers. */
-typedef struct held_rows {
-    _Alignas(64) int32_t sums[QN_Q8_SUMS + QN_Q8_FIXED_OVER];
-    const uint8_t *pointers[QN_Q8_STACK_ROWS];
-    size_t rows;
-    uint8_t *c;
-} held_rows;
-
-static void put_held(const qn_q8_job *job, held_rows *held, size_t n, size_t column)
+static void put_held(const qn_q8_job *job, qn_q8_held *held, size_t n, size_t column)
 {
     if (held->rows > 0)
         qn__q8_fixed_rows(&job->fixed, &job->out, held->sums, held->rows, n, column, held->c,
@@ -406,7 +398,7 @@ static void put_held(const qn_q8_job *job, held_rows *held, size_t n, size_t col
 /* A tile of sums below those held; of very many columns some at a time. */
 static void fixed_tile(const blocks *b, size_t mr, size_t nc, const uint8_t *const *a,
                        const uint8_t *packed, uint8_t *c, size_t column, qn_q8_out *out,
-                       held_rows *held)
+                       qn_q8_held *held)
 {
     const qn_q8_job *const job = b->job;
     const qn_q8_packed *const p = job->packed;
@@ -441,7 +433,7 @@ static void spaced_rows(const qn_q8_job *job, const uint8_t *first, size_t mr, c
 /* Tiles [begin, end) of a block of columns of a group; a thread's rows go on to tile `last`. */
 static __attribute__((noinline)) void run_tiles(const blocks *b, size_t group, size_t column_block,
                                                 size_t begin, size_t end, size_t last,
-                                                held_rows *held)
+                                                qn_q8_held *held)
 {
     const qn_q8_job *const job = b->job;
     const qn_q8_packed *const p = job->packed;
@@ -488,7 +480,8 @@ static __attribute__((noinline)) void run_tiles(const blocks *b, size_t group, s
     put_held(job, held, nc, group * p->n + n0);
 }
 
-static __attribute__((cold, noinline)) void run_part(const blocks *b, size_t index, held_rows *held)
+static __attribute__((cold, noinline)) void run_part(const blocks *b, size_t index,
+                                                     qn_q8_held *held)
 {
     const size_t tasks = b->row_blocks * b->column_blocks;
     const size_t group = index / tasks, task = index % tasks;
@@ -507,7 +500,7 @@ static __attribute__((cold, noinline)) void run_part(const blocks *b, size_t ind
 static void run_task(void *arg, size_t index)
 {
     const blocks *const b = arg;
-    held_rows held;
+    qn_q8_held held;
     held.rows = 0;
     if (b->row_blocks == 1 && b->column_blocks == 1)
         run_tiles(b, index, 0, 0, b->tiles, b->tiles, &held);
@@ -515,13 +508,27 @@ static void run_task(void *arg, size_t index)
         run_part(b, index, &held);
 }
 
+/* The job with what follows from its weights, and its parts. */
+static blocks begin_job(const qn_q8_job *job, qn_q8_job *copy, size_t threads)
+{
+    *copy = *job;
+    copy->out.small_scales = job->packed->small_scales;
+    copy->out.short_sums = job->packed->short_sums;
+    return plan_blocks(copy, threads);
+}
+
 void qn__q8_run(const qn_q8_job *job, qn_pool *pool)
 {
+    qn_q8_job copy;
     if (job->m == 0 || job->packed->n == 0)
         return;
-    qn_q8_job copy = *job;
-    copy.out.small_scales = job->packed->small_scales;
-    copy.out.short_sums = job->packed->short_sums;
-    blocks b = plan_blocks(&copy, qn__pool_size(pool));
+    blocks b = begin_job(job, &copy, qn__pool_size(pool));
     qn__parallel(pool, run_task, &b, b.row_blocks * b.column_blocks * job->packed->groups);
+}
+
+void qn__q8_run_held(const qn_q8_job *job, qn_q8_held *held)
+{
+    qn_q8_job copy;
+    const blocks b = begin_job(job, &copy, 1);
+    run_tiles(&b, 0, 0, 0, b.tiles, b.tiles, held);
 }

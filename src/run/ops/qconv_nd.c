@@ -7,24 +7,23 @@
 #include "run/nd.h"
 #include "run/ops/q8_run.h"
 #include "run/ops/simulated.h"
-#include "run/ops/window_nd.h"
 #include "run/ops/window_rows.h"
 
 #include <string.h>
 
 /* Axes of outputs: pictures, then the window's. */
-enum { AXES = QN_ND_AXES + 1, COLUMNS = 64 };
+enum { AXES = QN_ND_AXES + 1 };
 /* Rows of depthwise windows, and taps in a row. */
 enum { DEPTHWISE_ROWS = 128, DEPTHWISE_COLUMNS = 32 };
 
 typedef struct nd_state {
-    qn_window_nd w;
-    size_t axes, c, oc, groups, cin, cout; /* cin, cout: of a group */
-    size_t m;                              /* outputs of all pictures */
+    qn_qconv_nd_shape shape;
+    size_t axes;
+    size_t m; /* outputs of all pictures */
     size_t in[AXES], padded[AXES], out[AXES];
     size_t step[AXES]; /* bytes in the copy from one output to the next */
     size_t pitch[AXES];
-    bool in_place, reference;
+    bool in_place;
     qn_qparams x;
     qn_qweights weights;
     qn_requant requant;
@@ -40,6 +39,8 @@ typedef struct nd_state {
 static void release(const qn_context *ctx, qn_step *step)
 {
     nd_state *const s = step->state;
+    if (s == NULL)
+        return;
     qn__qweights_free(ctx, &s->weights);
     qn__q8_packed_free(ctx, &s->packed);
     qn__free(ctx, s->depthwise);
@@ -48,7 +49,7 @@ static void release(const qn_context *ctx, qn_step *step)
     step->state = NULL;
 }
 
-static qn_status read_shapes(const qn_step *step, nd_state *s, qn_error *error)
+qn_status qn__qconv_nd_shape(const qn_step *step, qn_qconv_nd_shape *s, qn_error *error)
 {
     const qn_tensor *const x = step->node->inputs[0], *const w = qn__step_input(step, 1);
     const qn_tensor *const y = step->node->outputs[0];
@@ -58,7 +59,7 @@ static qn_status read_shapes(const qn_step *step, nd_state *s, qn_error *error)
         return qn__step_fail(step, error, QN_CORRUPT, "weights or groups do not fit");
     qn__tensor_dims(w, dims);
     QN_TRY(qn__window_nd_read(step, dims + 2, &s->w, error));
-    s->axes = s->w.n + 1;
+    s->n = (size_t)x->dims[0].value;
     s->groups = (size_t)groups;
     s->c = (size_t)x->dims[1].value;
     s->oc = (size_t)y->dims[1].value;
@@ -68,38 +69,44 @@ static qn_status read_shapes(const qn_step *step, nd_state *s, qn_error *error)
         (size_t)dims[0] != s->oc || (size_t)dims[1] != s->cin ||
         x->dims[0].value != y->dims[0].value)
         return qn__step_fail(step, error, QN_CORRUPT, "channels do not fit the weights");
-    s->in[0] = s->padded[0] = s->out[0] = (size_t)x->dims[0].value;
+    return QN_OK;
+}
+
+static qn_status lay_out_copy(const qn_step *step, nd_state *s, qn_error *error)
+{
+    s->axes = s->shape.w.n + 1;
+    s->in[0] = s->padded[0] = s->out[0] = s->shape.n;
     s->in_place = true;
-    for (size_t i = 0; i < s->w.n; i++) {
-        s->in[1 + i] = (size_t)s->w.in[i];
-        s->out[1 + i] = (size_t)s->w.out[i];
-        s->padded[1 + i] = (size_t)((s->w.out[i] - 1) * s->w.stride[i] +
-                                    (s->w.kernel[i] - 1) * s->w.dilation[i] + 1);
-        s->in_place &= s->w.begin[i] == 0 && s->padded[1 + i] <= s->in[1 + i];
+    for (size_t i = 0; i < s->shape.w.n; i++) {
+        s->in[1 + i] = (size_t)s->shape.w.in[i];
+        s->out[1 + i] = (size_t)s->shape.w.out[i];
+        s->padded[1 + i] = (size_t)((s->shape.w.out[i] - 1) * s->shape.w.stride[i] +
+                                    (s->shape.w.kernel[i] - 1) * s->shape.w.dilation[i] + 1);
+        s->in_place &= s->shape.w.begin[i] == 0 && s->padded[1 + i] <= s->in[1 + i];
         if (s->out[1 + i] == 0)
             return qn__step_fail(step, error, QN_UNSUPPORTED, "an axis without elements");
     }
     if (s->in_place)
         memcpy(s->padded, s->in, sizeof s->padded);
-    s->m = s->out[0] * s->w.out_count;
+    s->m = s->shape.n * s->shape.w.out_count;
     return QN_OK;
 }
 
 /* Offsets in the copy, whose bytes are counted. */
 static bool place(nd_state *s, size_t *bytes)
 {
-    *bytes = s->c;
+    *bytes = s->shape.c;
     for (size_t i = s->axes; i-- > 0;) {
         s->pitch[i] = *bytes;
-        s->step[i] = *bytes * (i == 0 ? 1 : (size_t)s->w.stride[i - 1]);
+        s->step[i] = *bytes * (i == 0 ? 1 : (size_t)s->shape.w.stride[i - 1]);
         if (!qn_mul_size(bytes, *bytes, s->padded[i]))
             return false;
     }
-    for (size_t t = 0; t < s->w.taps; t++) {
+    for (size_t t = 0; t < s->shape.w.taps; t++) {
         int64_t at[QN_ND_AXES];
-        qn__coordinates(t, s->w.n, s->w.kernel, at);
-        for (size_t i = 0; i < s->w.n; i++)
-            s->taps[t] += (size_t)(at[i] * s->w.dilation[i]) * s->pitch[1 + i];
+        qn__coordinates(t, s->shape.w.n, s->shape.w.kernel, at);
+        for (size_t i = 0; i < s->shape.w.n; i++)
+            s->taps[t] += (size_t)(at[i] * s->shape.w.dilation[i]) * s->pitch[1 + i];
     }
     return true;
 }
@@ -108,27 +115,30 @@ static bool place(nd_state *s, size_t *bytes)
 static qn_status pack(const qn_plan *plan, qn_step *step, nd_state *s, qn_error *error)
 {
     const qn_context *const ctx = qn__plan_context(plan);
-    const size_t taps = s->w.taps, parts = s->weights.parts, count = s->oc * s->cin * taps;
+    const size_t taps = s->shape.w.taps, parts = s->weights.parts,
+                 count = s->shape.oc * s->shape.cin * taps;
     int8_t *own;
     const int8_t *const values = qn__q8_values(ctx, &s->weights, count, &own);
     int8_t *const ordered = qn__reallocarray(ctx, NULL, count, parts);
     qn_status status = values == NULL || ordered == NULL ? QN_NOMEM(error) : QN_OK;
     for (size_t part = 0; status == QN_OK && part < parts; part++)
-        for (size_t o = 0; o < s->oc; o++)
-            for (size_t i = 0; i < s->cin; i++)
+        for (size_t o = 0; o < s->shape.oc; o++)
+            for (size_t i = 0; i < s->shape.cin; i++)
                 for (size_t t = 0; t < taps; t++)
-                    ordered[((o * parts + part) * taps + t) * s->cin + i] =
-                        values[part * count + (o * s->cin + i) * taps + t];
+                    ordered[((o * parts + part) * taps + t) * s->shape.cin + i] =
+                        values[part * count + (o * s->shape.cin + i) * taps + t];
     qn__free(ctx, own);
-    s->row = s->groups == 1 && s->w.dilation[s->w.n - 1] == 1 ? (size_t)s->w.kernel[s->w.n - 1] : 1;
-    s->packed = (qn_q8_packed){.n = s->cout,
-                               .kc = s->cin * s->row,
+    s->row = s->shape.groups == 1 && s->shape.w.dilation[s->shape.w.n - 1] == 1
+                 ? (size_t)s->shape.w.kernel[s->shape.w.n - 1]
+                 : 1;
+    s->packed = (qn_q8_packed){.n = s->shape.cout,
+                               .kc = s->shape.cin * s->row,
                                .ks = parts * (taps / s->row),
-                               .groups = s->groups,
+                               .groups = s->shape.groups,
                                .parts = parts,
                                .kernel = step->kernels->q8_igemm};
     const size_t k = s->packed.ks * s->packed.kc;
-    const qn_q8_strides strides = {s->cout * k, k, s->packed.kc, 1};
+    const qn_q8_strides strides = {s->shape.cout * k, k, s->packed.kc, 1};
     if (status == QN_OK)
         status = qn__q8_pack(plan, step, &s->x, &s->requant, ordered, &strides, &s->packed, error);
     qn__free(ctx, ordered);
@@ -139,15 +149,16 @@ static qn_status pack(const qn_plan *plan, qn_step *step, nd_state *s, qn_error 
 
 static bool is_depthwise(const nd_state *s)
 {
-    const size_t columns = (size_t)s->w.kernel[s->w.n - 1];
-    return s->cin == 1 && s->cout == 1 && s->x.dtype == QN_DTYPE_U8 && s->requant.fixed == NULL &&
-           columns <= DEPTHWISE_COLUMNS && s->w.taps / columns <= DEPTHWISE_ROWS / s->weights.parts;
+    const size_t columns = (size_t)s->shape.w.kernel[s->shape.w.n - 1];
+    return s->shape.cin == 1 && s->shape.cout == 1 && s->x.dtype == QN_DTYPE_U8 &&
+           s->requant.fixed == NULL && columns <= DEPTHWISE_COLUMNS &&
+           s->shape.w.taps / columns <= DEPTHWISE_ROWS / s->weights.parts;
 }
 
 static qn_status pack_depthwise(const qn_plan *plan, qn_step *step, nd_state *s, qn_error *error)
 {
     const qn_context *const ctx = qn__plan_context(plan);
-    const size_t c = s->c, taps = s->w.taps, rows = taps * s->weights.parts;
+    const size_t c = s->shape.c, taps = s->shape.w.taps, rows = taps * s->weights.parts;
     int8_t *own;
     const int8_t *const values = qn__q8_values(ctx, &s->weights, c * taps, &own);
     s->depthwise = qn__reallocarray(ctx, NULL, c, rows + sizeof(int32_t));
@@ -167,7 +178,7 @@ static qn_status pack_depthwise(const qn_plan *plan, qn_step *step, nd_state *s,
         s->small_scales &= s->requant.scale[i] > -1.0f && s->requant.scale[i] < 1.0f;
     }
     qn__free(ctx, own);
-    s->row = (size_t)s->w.kernel[s->w.n - 1];
+    s->row = (size_t)s->shape.w.kernel[s->shape.w.n - 1];
     step->packed_bytes = c * (rows + sizeof(int32_t));
     return QN_OK;
 }
@@ -178,26 +189,26 @@ static qn_status fill(const qn_plan *plan, qn_step *step, void *state, qn_error 
     size_t bytes, rows = 0;
     float s_y;
     QN_TRY(qn__qparams_read(step, step->node->inputs[0], &s->x, error));
-    QN_TRY(read_shapes(step, s, error));
-    QN_TRY(qn__qweights_read(plan, step, 1, 0, s->oc, &s->x, 1.0f, 2, &s->weights, error));
+    QN_TRY(qn__qconv_nd_shape(step, &s->shape, error));
+    QN_TRY(lay_out_copy(step, s, error));
+    QN_TRY(qn__qweights_read(plan, step, 1, 0, s->shape.oc, &s->x, 1.0f, 2, &s->weights, error));
     QN_TRY(qn__qoutput(plan, step, s->weights.scale, s->weights.bias, s->weights.fixed, &s->requant,
                        &s_y, error));
-    s->reference = qn__plan_get_options(plan)->reference;
-    if (s->x.zero < s->x.qmin || s->x.zero > s->x.qmax || s->weights.parts == 0 ||
-        qn_saturates(plan, step->node->inputs[1]))
-        return qn__step_fail(step, error, QN_UNSUPPORTED, "bytes do not fit");
-    s->taps = qn__calloc(qn__plan_context(plan), s->w.taps, sizeof(*s->taps));
+    if (qn_saturates(plan, step->node->inputs[1]) || !qn__q8_applies(plan, &s->x, &s->weights)) {
+        release(qn__plan_context(plan), step);
+        return qn__prepare_simulated(plan, step, error);
+    }
+    s->taps = qn__calloc(qn__plan_context(plan), s->shape.w.taps, sizeof(*s->taps));
     if (s->taps == NULL)
         return QN_NOMEM(error);
     bool fits = place(s, &bytes);
-    if (!s->reference && is_depthwise(s)) {
+    if (is_depthwise(s)) {
         QN_TRY(pack_depthwise(plan, step, s, error));
-    } else if (!s->reference) {
+    } else {
         QN_TRY(pack(plan, step, s, error));
         fits &= qn__q8_buffer_bytes(&rows, &s->packed, s->m);
     }
-    if (!s->reference)
-        qn__qweights_drop_values(qn__plan_context(plan), &s->weights);
+    qn__qweights_drop_values(qn__plan_context(plan), &s->weights);
     if (!fits || !qn_align_size(&s->rows_at, s->in_place ? 0 : bytes, 64) ||
         !qn_add_size(&step->scratch_bytes, s->rows_at, rows))
         return qn__step_fail(step, error, QN_LIMIT, "scratch memory is too large");
@@ -205,9 +216,8 @@ static qn_status fill(const qn_plan *plan, qn_step *step, void *state, qn_error 
     for (uint32_t i = 1; i < step->node->n_inputs; i++)
         step->in_layout[i] = QN_LAYOUT_ROW_MAJOR;
     step->in_layout[0] = step->out_layout[0] = QN_LAYOUT_CHANNELS_LAST;
-    step->kernel_name = s->reference           ? "qconv"
-                        : s->depthwise != NULL ? step->kernels->q8_dwconv.name
-                                               : s->packed.kernel.name;
+    step->kernel_name =
+        s->depthwise != NULL ? step->kernels->q8_dwconv.name : s->packed.kernel.name;
     return QN_OK;
 }
 
@@ -229,22 +239,22 @@ static void pad_row(void *arg, size_t index)
     const nd_call *const call = arg;
     const nd_state *const s = call->s;
     const size_t last = s->axes - 1, width = s->padded[last];
-    uint8_t *to = call->padded + index * width * s->c;
-    size_t from = 0, pitch = s->in[last] * s->c;
+    uint8_t *to = call->padded + index * width * s->shape.c;
+    size_t from = 0, pitch = s->in[last] * s->shape.c;
     bool inside = true;
     for (size_t i = last; i-- > 0; index /= s->padded[i], pitch *= s->in[i]) {
         const int64_t at =
-            (int64_t)(index % s->padded[i]) - (i > 0 ? (int64_t)s->w.begin[i - 1] : 0);
+            (int64_t)(index % s->padded[i]) - (i > 0 ? (int64_t)s->shape.w.begin[i - 1] : 0);
         inside &= at >= 0 && at < (int64_t)s->in[i];
         from += inside ? (size_t)at * pitch : 0;
     }
-    const int64_t begin = s->w.begin[last - 1], end = begin + (int64_t)s->in[last];
+    const int64_t begin = s->shape.w.begin[last - 1], end = begin + (int64_t)s->in[last];
     const size_t lo = begin <= 0 ? 0 : begin < (int64_t)width ? (size_t)begin : width;
     const size_t hi = end <= (int64_t)lo ? lo : end < (int64_t)width ? (size_t)end : width;
-    memset(to, (uint8_t)s->x.zero, width * s->c);
+    memset(to, (uint8_t)s->x.zero, width * s->shape.c);
     if (inside && hi > lo)
-        memcpy(to + lo * s->c, call->in + from + (size_t)((int64_t)lo - begin) * s->c,
-               (hi - lo) * s->c);
+        memcpy(to + lo * s->shape.c, call->in + from + (size_t)((int64_t)lo - begin) * s->shape.c,
+               (hi - lo) * s->shape.c);
 }
 
 /* Offsets of outputs from m0 on, one behind the other. */
@@ -284,7 +294,7 @@ static void nd_rows(const qn_q8_job *job, size_t group, size_t m0, size_t mr, co
     const size_t end = qn_q8_rows_end(kernel, mr);
     walk w = walk_from(s, m0);
     for (size_t r = 0; r < mr; r++)
-        a[r] = call->in + group * s->cin + walk_next(&w);
+        a[r] = call->in + group * s->shape.cin + walk_next(&w);
     qn__repeat_last(a, 1, mr, end, kernel->mr);
     for (size_t p = 1; p < job->packed->taps; p++)
         for (size_t r = 0; r < end; r++)
@@ -296,23 +306,23 @@ static void depthwise_range(void *arg, size_t begin, size_t end)
 {
     const nd_call *const call = arg;
     const nd_state *const s = call->s;
-    const size_t last = s->axes - 1, rows = s->w.taps / s->row, all = rows * s->weights.parts;
+    const size_t last = s->axes - 1, rows = s->shape.w.taps / s->row, all = rows * s->weights.parts;
     const size_t elem = s->requant.dtype == QN_DTYPE_F32 ? sizeof(float) : 1;
     const uint8_t *in[DEPTHWISE_ROWS];
     qn_q8_dwconv_args args = {.rows = 1,
                               .n = s->out[last],
-                              .channels = s->c,
+                              .channels = s->shape.c,
                               .kh = all,
                               .kw = s->row,
                               .in = in,
                               .in_col = s->taps,
                               .in_step = s->step[last],
-                              .w = (const int8_t *)(s->depthwise + s->c),
-                              .w_step = s->c,
+                              .w = (const int8_t *)(s->depthwise + s->shape.c),
+                              .w_step = s->shape.c,
                               .bias = s->depthwise,
                               .scale = s->requant.scale,
-                              .out_row = s->out[last] * s->c,
-                              .out_step = s->c,
+                              .out_row = s->out[last] * s->shape.c,
+                              .out_step = s->shape.c,
                               .format = qn__q8_format(&s->requant)};
     args.format.small_scales = s->small_scales;
     for (size_t y = begin; y < end; y++) {
@@ -321,34 +331,6 @@ static void depthwise_range(void *arg, size_t begin, size_t end)
             in[i] = call->in + w.offset + s->taps[i % rows * s->row];
         args.out = call->out + y * args.out_row * elem;
         call->depthwise(&args);
-    }
-}
-
-/* Output m, some columns at a time. */
-static void loop_range(void *arg, size_t begin, size_t end)
-{
-    const nd_call *const call = arg;
-    const nd_state *const s = call->s;
-    const size_t elem = s->requant.dtype == QN_DTYPE_F32 ? sizeof(float) : 1, taps = s->w.taps;
-    walk w = walk_from(s, begin);
-    for (size_t m = begin; m < end; m++) {
-        const uint8_t *const window = call->in + walk_next(&w);
-        for (size_t o0 = 0; o0 < s->oc; o0 += COLUMNS) {
-            const size_t n = s->oc - o0 < COLUMNS ? s->oc - o0 : COLUMNS;
-            int32_t sums[COLUMNS];
-            for (size_t o = 0; o < n; o++) {
-                const float *const weights = s->weights.values + (o0 + o) * s->cin * taps;
-                const size_t group = (o0 + o) / s->cout;
-                uint32_t sum = 0;
-                for (size_t k = 0; k < s->cin * taps; k++) {
-                    const size_t at = s->taps[k % taps] + group * s->cin + k / taps;
-                    const int32_t x = qn_qload(window, s->x.dtype, at) - s->x.zero;
-                    sum += (uint32_t)(x * (int32_t)weights[k]);
-                }
-                sums[o] = (int32_t)sum;
-            }
-            qn__requant_row(&s->requant, sums, o0, n, call->out + m * s->oc * elem);
-        }
     }
 }
 
@@ -365,22 +347,18 @@ static qn_status run(const qn_step *step, const qn_run_env *env, const qn_view *
         qn__parallel(env->pool, pad_row, &call, rows);
         call.in = call.padded;
     }
-    if (s->reference) {
-        qn__parallel_ranges(env->pool, loop_range, &call, s->m, s->oc * s->cin * s->w.taps);
-        return QN_OK;
-    }
     if (s->depthwise != NULL) {
         const size_t width = s->out[s->axes - 1];
         qn__parallel_ranges(env->pool, depthwise_range, &call, s->m / width,
-                            width * s->c * s->w.taps);
+                            width * s->shape.c * s->shape.w.taps);
         return QN_OK;
     }
     const qn_q8_job job = {
         .packed = &s->packed,
         .m = s->m,
         .c = out[0].data,
-        .c_stride = s->oc,
-        .c_group = s->cout,
+        .c_stride = s->shape.oc,
+        .c_group = s->shape.cout,
         .out = qn__q8_format(&s->requant),
         .fixed = qn_q8_by_fixed_of(&s->requant),
         .rows = nd_rows,

@@ -108,6 +108,8 @@ static qn_status fill(const qn_plan *plan, qn_step *step, void *state, qn_error 
 
 static qn_status prepare(const qn_plan *plan, qn_step *step, qn_error *error)
 {
+    if (step->node->inputs[0]->rank > 4)
+        return qn_prepare_as(&qn__op_qconv_nd_simulated, plan, step, error);
     return qn__step_make_state(plan, step, sizeof(sim_state), fill, release, error);
 }
 

@@ -447,8 +447,9 @@ static qn_status run_binary(const qn_step *step, const qn_run_env *env, const qn
 /* --- Softmax --------------------------------------------------------------------------------- */
 /* As onnxruntime computes it: exponentials as 32-bit integers, scaled so that no sum overflows, and
  * an integer division that rounds to nearest. */
+enum { MAX_STEPS = 1 << 24 }; /* times an exponential it fits 64 bits */
 typedef struct qsoftmax_state {
-    uint32_t exps[256]; /* exp((i - 255) * scale) in fixed point */
+    uint32_t exps[256]; /* exp((i - 255) * scale) in fixed point, below 2^23 */
     uint32_t steps;     /* 1 / output scale */
     qn_qparams x, y;
     size_t axis;
@@ -461,7 +462,7 @@ static void fixed_exps(qsoftmax_state *s, size_t axis_size)
     for (int i = 0; i < 256; i++)
         s->exps[i] = (uint32_t)(one * exp((double)(i - 255) * (double)s->x.scale));
     const float steps = 1.0f / s->y.scale;
-    s->steps = steps >= 511.0f ? 511u : (uint32_t)steps;
+    s->steps = steps < MAX_STEPS ? (uint32_t)steps : MAX_STEPS;
 }
 
 static qn_status prepare_softmax(const qn_plan *plan, qn_step *step, qn_error *error)

@@ -5,6 +5,7 @@
 #include "run/ops/broadcast.h"
 #include "run/ops/qweights.h"
 #include "run/ops/window.h"
+#include "run/ops/window_nd.h"
 
 typedef struct qn_qconv_shape {
     qn_window win;
@@ -12,6 +13,13 @@ typedef struct qn_qconv_shape {
     bool depthwise;           /* a channel in, a channel out */
 } qn_qconv_shape;
 qn_status qn__qconv_shape(const qn_step *step, qn_qconv_shape *out, qn_error *error);
+
+/* Over three axes and more. */
+typedef struct qn_qconv_nd_shape {
+    qn_window_nd w;
+    size_t n, c, oc, groups, cin, cout; /* cin, cout: of one group */
+} qn_qconv_nd_shape;
+qn_status qn__qconv_nd_shape(const qn_step *step, qn_qconv_nd_shape *out, qn_error *error);
 
 /* ConvTranspose as its node says, and the layouts it wants. */
 typedef struct qn_qconv_transpose {

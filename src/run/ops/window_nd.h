@@ -21,7 +21,7 @@ qn_status qn__window_nd_read(const qn_step *step, const int64_t *kernel, qn_wind
 /* Coordinates of element `index` of an array with these dims. */
 void qn__coordinates(size_t index, size_t rank, const int64_t *dims, int64_t *at);
 
-extern const qn_run_op qn__op_pool_nd, qn__op_conv_nd, qn__op_qconv_nd;
+extern const qn_run_op qn__op_pool_nd, qn__op_conv_nd, qn__op_qconv_nd, qn__op_qconv_nd_simulated;
 /* What the fast operators leave to these: prepares `step` for the other implementation. */
 static inline qn_status qn_prepare_as(const qn_run_op *op, const qn_plan *plan, qn_step *step,
                                       qn_error *error)
