@@ -138,13 +138,14 @@ static qn_status window_dim(const qn_infer *in, const window *w, size_t i, qn_di
     int64_t padded;
     QN_INFER_CHECK(in, error, !__builtin_add_overflow(size.value, pad, &padded),
                    "padded input is too large along axis %zu", i + 2);
-    QN_INFER_CHECK(in, error, padded >= w->extent[i],
+    /* Rounded up, a window that is too large by less than a stride is there once. */
+    const int64_t free = padded - w->extent[i];
+    QN_INFER_CHECK(in, error, free >= 0 || (ceil_mode && free > -w->stride[i]),
                    "window of %" PRId64 " is larger than the padded input, %" PRId64
                    ", along axis %zu",
                    w->extent[i], padded, i + 2);
-    const int64_t free = padded - w->extent[i];
     int64_t steps = free / w->stride[i];
-    if (ceil_mode && free % w->stride[i] != 0) {
+    if (ceil_mode && free > 0 && free % w->stride[i] != 0) {
         steps++;
         /* A window that would start in the end padding is not there. */
         if (steps * w->stride[i] >= size.value + w->begin[i])

@@ -178,8 +178,8 @@ typedef struct qn_q8_igemm {
      * should cut for: halves of up to so many rows. */
     size_t run;
     size_t unit; /* not 0: rows that calls are best cut to multiples of, evenly */
-    /* Not 0: rows that a call is best given where they are long. Pointers from mr on are then read
-     * up to a multiple of it only. */
+    /* Not 0: rows that a call is best given where they are long and threads share calls. Pointers
+     * from mr on are then read up to a multiple of it only. */
     size_t long_rows;
     size_t ahead_panels;  /* of qn_q8_out.ahead; 0: nothing is prefetched */
     qn_q8_pairs_fn pairs; /* NULL: panels have no tables */

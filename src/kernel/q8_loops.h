@@ -18,6 +18,7 @@ typedef struct qn_q8_table {
 /* dst[i * channels + c] = low byte of round_half_even(src[c * plane + i] / scale limited to lo..hi)
  * + zero, i < n, c < channels. The quotient is rounded once; NaN becomes lo. lo and hi are integers
  * of at most 2^10 in magnitude. With one channel nothing moves; with more, planes become pixels.
+ * rows, unless NULL: pixel i is pixel i % row of rows[i / row] instead of dst.
  * factor, unless 0: round_half_even(fma(x, factor, x * rest)), both operations rounded once, is the
  * same number for every x up to the upper bound. */
 typedef struct qn_q8_quantize_args {
@@ -25,6 +26,8 @@ typedef struct qn_q8_quantize_args {
     const float *src;
     size_t plane;
     uint8_t *dst;
+    uint8_t *const *rows;
+    size_t row;
     float scale, lo, hi;
     int32_t zero;
     float factor, rest;

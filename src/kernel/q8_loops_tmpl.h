@@ -22,20 +22,22 @@ quantize_block(const qn_q8_quantize_args *args, const float *src, uint8_t *restr
         dst[i] = qn_round_byte(src[i] / scale, lo, hi, zero);
 }
 
-static void quantize_part(const qn_q8_quantize_args *args, const float *src, uint8_t *dst, size_t n)
+static void quantize_part(const qn_q8_quantize_args *args, const float *src, uint8_t *const *rows,
+                          size_t row, size_t n)
 {
     float rest[BLOCK];
     uint8_t out[BLOCK];
-    for (size_t i = 0; i < n; i += BLOCK) {
-        const bool whole = n - i >= BLOCK;
-        if (!whole) {
-            memset(rest, 0, sizeof(rest));
-            memcpy(rest, src + i, (n - i) * sizeof(float));
+    for (; n > 0; n -= row, src += row, rows++)
+        for (size_t i = 0; i < row; i += BLOCK) {
+            const bool whole = row - i >= BLOCK;
+            if (!whole) {
+                memset(rest, 0, sizeof(rest));
+                memcpy(rest, src + i, (row - i) * sizeof(float));
+            }
+            quantize_block(args, whole ? src + i : rest, whole ? *rows + i : out);
+            if (!whole)
+                memcpy(*rows + i, out, row - i);
         }
-        quantize_block(args, whole ? src + i : rest, whole ? dst + i : out);
-        if (!whole)
-            memcpy(dst + i, out, n - i);
-    }
 }
 #endif
 
@@ -96,10 +98,25 @@ static void merge_3(const uint8_t *planes, uint8_t *dst, size_t n)
 }
 #endif
 
+/* n pixels of channels; of three all planes, of others one. */
+static void put_pixels(const uint8_t *planes, size_t channels, uint8_t *dst, size_t n)
+{
+#if VBYTES > 0
+    if (channels == 3) {
+        merge_3(planes, dst, n);
+        return;
+    }
+#endif
+    for (size_t k = 0; k < n; k++)
+        dst[k * channels] = planes[k];
+}
+
 void QUANTIZE(const qn_q8_quantize_args *args)
 {
-    const size_t channels = args->channels;
-    uint8_t planes[3 * PIXELS];
+    const size_t channels = args->channels, at_once = VBYTES > 0 && channels == 3 ? 3 : 1;
+    uint8_t *const *rows = args->rows != NULL ? args->rows : &args->dst;
+    const size_t row = args->rows != NULL ? args->row : args->n;
+    uint8_t planes[3 * PIXELS + BLOCK]; /* what is read behind them */
 #ifdef QUANTIZES
     if (!QUANTIZES(args)) {
         qn__q8_quantize_scalar(args);
@@ -107,24 +124,26 @@ void QUANTIZE(const qn_q8_quantize_args *args)
     }
 #endif
     if (channels == 1) {
-        quantize_part(args, args->src, args->dst, args->n);
+        quantize_part(args, args->src, rows, row, args->n);
         return;
     }
-    for (size_t i = 0; i < args->n; i += PIXELS) {
-        const size_t n = args->n - i < PIXELS ? args->n - i : PIXELS;
-        uint8_t *const dst = args->dst + i * channels;
-#if VBYTES > 0
-        if (channels == 3) {
-            for (size_t c = 0; c < 3; c++)
-                quantize_part(args, args->src + c * args->plane + i, planes + c * PIXELS, n);
-            merge_3(planes, dst, n);
-            continue;
-        }
-#endif
+    for (size_t i = 0, x = 0, part; i < args->n; i += PIXELS) {
+        const size_t n = args->n - i < PIXELS ? args->n - i : PIXELS, from = x;
+        uint8_t *const *const first = rows;
         for (size_t c = 0; c < channels; c++) {
-            quantize_part(args, args->src + c * args->plane + i, planes, n);
-            for (size_t k = 0; k < n; k++)
-                dst[k * channels + c] = planes[k];
+            uint8_t *const plane = planes + c % at_once * PIXELS;
+            quantize_part(args, args->src + c * args->plane + i, &plane, n, n);
+            if ((c + 1) % at_once != 0)
+                continue;
+            rows = first;
+            x = from;
+            for (size_t k = 0; k < n; k += part) {
+                part = n - k < row - x ? n - k : row - x;
+                put_pixels(planes + k, channels, *rows + x * channels + c + 1 - at_once, part);
+                x += part;
+                rows += x == row;
+                x = x == row ? 0 : x;
+            }
         }
     }
 }

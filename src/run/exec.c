@@ -160,7 +160,8 @@ static double now_seconds(void)
 
 static qn_status run_hook(const qn_exec *exec, uint32_t value, qn_error *error)
 {
-    if (exec->hook == NULL || value == QN_NO_VALUE || exec->views[value].pitch != 0)
+    if (exec->hook == NULL || value == QN_NO_VALUE || exec->views[value].pitch != 0 ||
+        exec->views[value].absent)
         return QN_OK;
     return exec->hook(exec->hook_ctx, &exec->views[value], error);
 }
@@ -199,6 +200,7 @@ static qn_status advance(qn_exec *exec, size_t index, qn_error *error)
                       .pool = exec->pool,
                       .scratch = exec->arena + step->scratch_at,
                       .out_dims = dims,
+                      .quantizer = step->op.quantizer,
                       .ahead = step->ahead,
                       .ahead_bytes = step->ahead_bytes};
     const double start = exec->profiling ? now_seconds() : 0.0;

@@ -1,5 +1,6 @@
 /* Steps that put their inputs one after another (Concat) have nothing to do where the inputs are
- * computed in their places in the output. */
+ * computed in their places in the output. Nor has a QuantizeLinear before a convolution that copies
+ * its input: it quantizes instead. */
 #include "run/nd.h"
 #include "run/plan.h"
 
@@ -69,4 +70,23 @@ void qn__plan_join(qn_plan *plan, qn_plan_step *step, uint32_t now, const uint32
         at += bytes / v.outer;
     }
     step->skip = all;
+}
+
+void qn__plan_fuse(qn_plan *plan, qn_plan_step *step, uint32_t now, const uint32_t *uses)
+{
+    if (!step->op.takes_rows || plan->options.keep_all || now < 2)
+        return;
+    qn_plan_step *const from = step - 1;
+    qn_value *const value = &plan->values[step->in[0]];
+    if (!from->op.makes_rows || from->out[0] != step->in[0] || value->last != now ||
+        uses[step->in[0]] != 1)
+        return;
+    qn_value *const memory = &plan->values[qn__plan_root(plan, from->in[0])];
+    if (memory->last < now)
+        memory->last = now;
+    value->view.absent = true;
+    value->bytes = 0;
+    step->in[0] = from->in[0];
+    step->op.quantizer = &from->op;
+    from->skip = true;
 }

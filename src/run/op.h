@@ -33,15 +33,19 @@ typedef struct qn_step {
     uint64_t joins;
     uint8_t join_axis;
     bool strides_output; /* run heeds the pitch of output 0 */
-    bool resizes;        /* output 0's shape is a bound: run says the true one (out_dims) */
-    void *state;         /* operator's own, from qn__alloc; freed by release */
+    bool makes_rows;     /* a QuantizeLinear that the step behind it can do (ops/q8_padded.h): */
+    bool takes_rows;     /* it wants to */
+    const struct qn_step *quantizer; /* and it has to: input 0 is that step's, which is skipped */
+    bool resizes; /* output 0's shape is a bound: run says the true one (out_dims) */
+    void *state;  /* operator's own, from qn__alloc; freed by release */
 } qn_step;
 
 typedef struct qn_run_env {
     const qn_plan *plan;
     qn_pool *pool; /* may be NULL */
     void *scratch;
-    const uint8_t *ahead; /* NULL, or what a later step will read first: its packed weights */
+    const qn_step *quantizer; /* the step's */
+    const uint8_t *ahead;     /* NULL, or what a later step will read first: its packed weights */
     size_t ahead_bytes;
     /* Dims of each output as planned; a step that `resizes` lowers those of output 0 to what it
      * wrote, packed. */

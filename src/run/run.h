@@ -27,6 +27,7 @@ typedef struct qn_view {
     int64_t dims[QN_MAX_RANK]; /* bound, NCHW order whatever the layout */
     size_t count;
     size_t pitch; /* 0, or pixels, channels last, lie so many elements apart (op.h: joins) */
+    bool absent;  /* nothing is written there: the step that reads it makes it for itself */
     void *data;   /* storage dtype */
 } qn_view;
 

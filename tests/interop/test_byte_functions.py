@@ -97,3 +97,23 @@ def test_products_of_activations(quench, signed, zero, tmp_path):
     steps = np.rint((ours - theirs) / 0.4)
     assert np.abs(steps).max() <= 1
     assert (steps != 0).mean() <= 0.001
+
+
+@pytest.mark.parametrize("scale", [1 / 256, 1 / 255, 1 / 700, 0.0173, 3e-4])
+@pytest.mark.parametrize("signed", [False, True])
+def test_softmax_of_any_scale(quench, signed, scale, tmp_path):
+    """Calibrated scales are seldom 1/256, and much finer where no value comes near 1."""
+    kind, zero = (np.int8, -128) if signed else (np.uint8, 3)
+    b = Builder()
+    b.nodes.append(helper.make_node("Softmax", [b.pair("x", "a", 0.021, kind(zero + 99))], ["f"], name="softmax"))
+    b.pair("f", "y", scale, kind(zero))
+    path = tmp_path / "m.onnx"
+    b.save(path, [("x", [1, 40, 31])], [1, 40, 31])
+    assert kernel_of(quench, path, "softmax") == "Softmax"
+    x = np.random.default_rng(4).normal(0, 1, (3, 40, 31)).astype(np.float32)
+    q = np.clip(np.rint(x / np.float32(0.021)) + zero + 99, np.iinfo(kind).min, np.iinfo(kind).max)
+    e = np.exp((q - zero - 99) * 0.021)
+    wanted = np.minimum(np.rint(e / e.sum(-1, keepdims=True) / scale), 255 if signed else 252)
+    ours = np.rint(quench_outputs(path, x, tmp_path / "run")[0] / np.float32(scale))
+    assert np.abs(ours - wanted).max() <= 1
+    assert (ours != wanted).mean() <= 0.002  # (ties of 23 bits)

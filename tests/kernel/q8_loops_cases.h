@@ -74,27 +74,43 @@ static void test_q8_quantize(const qn_q8_quantize *kernel, const qn_q8_quantize 
             qn__q8_quantize_factors(&args);
         const size_t count = n == 0 ? 0 : plane * (channels - 1) + n;
         float *const src = need(malloc(count * sizeof(float) + 1));
-        uint8_t *const dst = need(malloc(n * channels + 1));
+        /* In rows with a gap behind each, the last of which comes first, or in one. */
+        const size_t row = round % 5 < 2 && n > 0 ? 1 + rng() % (n < 70 ? n : 70) : n;
+        const size_t gap = row == n ? 0 : 1 + rng() % 40, all = row == 0 ? 0 : n / row;
+        const size_t pitch = row * channels + gap, n_rows = row == n ? n > 0 : all;
+        uint8_t *const dst = need(malloc(n_rows * pitch + 1));
+        uint8_t **const rows = need(malloc((n_rows + 1) * sizeof(*rows)));
+        for (size_t i = 0; i < n_rows; i++)
+            rows[i] = dst + (n_rows - 1 - i) * pitch;
         for (size_t i = 0; i < count; i++)
             src[i] = hard_value(&args);
         args.src = src;
         args.dst = dst;
-        dst[n * channels] = 0x5A;
+        args.n = n_rows * row;
+        if (row != n) {
+            args.rows = (uint8_t *const *)rows;
+            args.row = row;
+        }
+        memset(dst, 0x5A, n_rows * pitch + 1);
         kernel->fn(&args);
         n_checks++;
-        for (size_t i = 0; i < n; i++)
+        for (size_t i = 0; i < args.n; i++)
             for (size_t c = 0; c < channels; c++) {
                 const float x = src[c * plane + i];
-                if (dst[i * channels + c] != quantized(x, &args)) {
+                const uint8_t got = rows[i / row][i % row * channels + c];
+                if (got != quantized(x, &args)) {
                     char text[128];
                     snprintf(text, sizeof text, "%.9g / %.9g is %d, not %d", (double)x,
-                             (double)args.scale, dst[i * channels + c], quantized(x, &args));
+                             (double)args.scale, got, quantized(x, &args));
                     fail(kernel->name, RANDOM, "quantize", text);
                 }
             }
-        if (dst[n * channels] != 0x5A)
+        for (size_t i = 0; i < n_rows * gap; i++)
+            if (rows[i / gap][row * channels + i % gap] != 0x5A)
+                fail(kernel->name, RANDOM, "quantize", "wrote behind a row");
+        if (dst[n_rows * pitch] != 0x5A)
             fail(kernel->name, RANDOM, "quantize", "wrote behind the end");
-        free(src), free(dst);
+        free(src), free(dst), free(rows);
     }
 }
 

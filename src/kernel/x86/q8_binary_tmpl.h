@@ -31,6 +31,8 @@ static __attribute__((noinline, noclone)) void in_registers(const qn_q8_binary_a
     const VEC move = SET1_16((short)zero), sign = SET1_8((char)higher);
     const VEC lo = SET1_8((char)((int32_t)args->lo + zero));
     const VEC hi = SET1_8((char)((int32_t)args->hi + zero));
+    /* Packing does the bounds of unsigned bytes that are not moved: five of 36 instructions. */
+    const bool plain = args->zero == 0 && args->lo == 0.0f && args->hi == 255.0f;
     const size_t n = args->n;
     uint8_t rest[3][sizeof(VEC)];
     for (size_t i = 0; i < n; i += sizeof(VEC)) {
@@ -53,9 +55,15 @@ static __attribute__((noinline, noclone)) void in_registers(const qn_q8_binary_a
             FOUR(ADDF(MULF(MULF(VALUE(a), VALUE(b)), ra), fixed))
         else
             FOUR(DIVF(SUBF(MULF(VALUE(a), ra), MULF(VALUE(b), rb)), fixed))
-        const VEC low = ADD16(move, PACK32(q[0], q[1])), high = ADD16(move, PACK32(q[2], q[3]));
-        const VEC bytes = MIN8(hi, MAX8(lo, ROWS_TOGETHER(PACK16(low, high))));
-        STORE_ALL(whole ? args->out + i : rest[2], XOR(sign, bytes));
+        VEC low = PACK32(q[0], q[1]), high = PACK32(q[2], q[3]);
+        if (!plain) {
+            low = ADD16(move, low);
+            high = ADD16(move, high);
+        }
+        VEC bytes = ROWS_TOGETHER(PACK16(low, high));
+        if (!plain)
+            bytes = XOR(sign, MIN8(hi, MAX8(lo, bytes)));
+        STORE_ALL(whole ? args->out + i : rest[2], bytes);
         if (!whole)
             memcpy(args->out + i, rest[2], n - i);
     }

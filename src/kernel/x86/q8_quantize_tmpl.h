@@ -9,12 +9,14 @@
  * any a quarter more: processors look ahead by themselves, but not from one page to the next. */
 enum { AHEAD = 256 };
 
-/* Four vectors become one of bytes. The upper bound of dividends keeps quotients below 2^31; what
- * is no number, or very low, becomes the least int32. */
+/* n values to rows of `row` bytes. Four vectors become one of bytes; the last one of a row begins
+ * as early as it must. The upper bound of dividends keeps quotients below 2^31; what is no number,
+ * or very low, becomes the least int32. */
 static __attribute__((noinline)) void quantize_part(const qn_q8_quantize_args *args,
-                                                    const float *src, uint8_t *dst, size_t n)
+                                                    const float *src, uint8_t *const *rows,
+                                                    size_t row, size_t n)
 {
-    const bool divides = args->factor == 0.0f;
+    const bool divides = args->factor == 0.0f, whole = row >= sizeof(VEC);
     const int32_t higher = args->lo + (float)args->zero < 0.0f ? 128 : 0; /* signed bytes */
     const int32_t zero = args->zero + higher;
     const FVEC most = SET1F((args->hi + 1.0f) * args->scale), scale = SET1F(args->scale);
@@ -24,14 +26,15 @@ static __attribute__((noinline)) void quantize_part(const qn_q8_quantize_args *a
     const VEC move = SET1_16((short)zero), sign = SET1_8((char)higher);
     float rest[sizeof(VEC)];
     uint8_t out[sizeof(VEC)];
-    for (size_t i = 0; i < n; i += sizeof(VEC)) {
-        const bool whole = n - i >= sizeof(VEC);
+    for (size_t i = 0; n > 0; i += sizeof(VEC)) {
+        if (whole && row - i < sizeof(VEC))
+            i = row - sizeof(VEC);
         const float *from = src + i;
         FVEC x[4];
         VEC q[4];
         if (!whole) {
             memset(rest, 0, sizeof(rest));
-            from = memcpy(rest, from, (n - i) * sizeof(float));
+            from = memcpy(rest, from, row * sizeof(float));
         }
         for (size_t k = 0; k < 4 * LANES; k += 16)
             __builtin_prefetch(src + i + AHEAD + k);
@@ -49,9 +52,15 @@ static __attribute__((noinline)) void quantize_part(const qn_q8_quantize_args *a
             q[k] = TO_INT(x[k]);
         const VEC low = ADD16(move, PACK32(q[0], q[1])), high = ADD16(move, PACK32(q[2], q[3]));
         const VEC bytes = ROWS_TOGETHER(PACK16(low, high));
-        STORE_ALL(whole ? dst + i : out, XOR(sign, MIN8(hi, MAX8(lo, bytes))));
+        STORE_ALL(whole ? *rows + i : out, XOR(sign, MIN8(hi, MAX8(lo, bytes))));
         if (!whole)
-            memcpy(dst + i, out, n - i);
+            memcpy(*rows, out, row);
+        if (row - i <= sizeof(VEC)) { /* the next row */
+            src += row;
+            n -= row;
+            rows++;
+            i = -sizeof(VEC);
+        }
     }
 }
 

@@ -48,14 +48,13 @@ static blocks plan_blocks(const qn_igemm_job *job, size_t threads)
         const size_t block =
             job->kernel->repack == NULL ? WEIGHT_BLOCK_BYTES : 4 * WEIGHT_BLOCK_BYTES;
         if (weight_bytes > block)
-            b.panels_per_block = block / panel_bytes;
+            b.panels_per_block = block > panel_bytes ? block / panel_bytes : 1;
         /* Few rows: the threads share the columns. */
         const size_t wanted = threads * TASKS_PER_THREAD;
         if (threads > 1 && (b.tiles < 2 * threads || weight_bytes > 2 * input_bytes) &&
             qn_div_up(b.panels, b.panels_per_block) < wanted)
             b.panels_per_block = qn_div_up(b.panels, wanted);
-        b.panels_per_block =
-            qn_div_up(b.panels_per_block == 0 ? 1 : b.panels_per_block, PANEL_STEP) * PANEL_STEP;
+        b.panels_per_block = qn_div_up(b.panels_per_block, PANEL_STEP) * PANEL_STEP;
         b.column_blocks = qn_div_up(b.panels, b.panels_per_block);
         if (b.column_blocks > 1)
             b.row_blocks = qn_div_up(input_bytes, INPUT_BLOCK_BYTES);

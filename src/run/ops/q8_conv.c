@@ -1,6 +1,9 @@
 /* Quantized convolution in real integers: running. */
 #include "run/ops/q8_conv.h"
 
+#include "core/checked.h"
+#include "run/nd.h"
+
 #include <string.h>
 
 typedef struct conv_call {
@@ -61,14 +64,10 @@ typedef struct pad_call {
     const uint8_t *in;
     uint8_t *out;
     bool channels_last;
+    qn_q8_put_rows put; /* copy_rows, or what makes rows of what it has as ctx */
+    const void *ctx;
+    const qn_q8_job *job; /* of bands */
 } pad_call;
-
-/* n bytes, in whole vectors. */
-static inline void fill(uint8_t *to, const vector *v, size_t n)
-{
-    for (size_t i = 0; i < n; i += QN_Q8_VECTOR)
-        *(vector *)(void *)(to + i) = *v;
-}
 
 static __attribute__((noinline)) void flip_bytes(uint8_t *bytes, size_t n, uint8_t flip)
 {
@@ -76,40 +75,34 @@ static __attribute__((noinline)) void flip_bytes(uint8_t *bytes, size_t n, uint8
         bytes[i] ^= flip;
 }
 
-/* Row y of a picture, copied to `row`. */
-static inline void pad_row(const pad_call *call, size_t image, size_t y, uint8_t *row)
+/* Rows of pictures copied to `rows`. */
+static void copy_rows(const void *ctx, size_t first, uint8_t *const *rows, size_t n)
 {
+    const pad_call *const call = ctx;
     const qn_q8_conv *const s = call->s;
     const qn_window *const w = &s->window;
-    const qn_q8_padded *const p = &s->copy;
-    const size_t c = w->c;
-    uint8_t *const out = row + p->front;
-    const vector zeros = (vector){0} + (uint8_t)(s->zero ^ s->flip);
-    fill(row, &zeros, p->front);
-    if (y < w->pt || y - w->pt >= w->h) {
-        fill(out, &zeros, p->pitch - p->front);
-        return;
-    }
-    if (call->channels_last || c == 1) {
-        memcpy(out, call->in + (image * w->h + y - w->pt) * w->w * c, w->w * c);
-    } else {
-        const size_t plane = w->h * w->w;
-        const uint8_t *const in = call->in + image * c * plane + (y - w->pt) * w->w;
-        if (c == 3) {
+    const size_t c = w->c, plane = w->h * w->w, image = w->n == 1 ? 0 : first / w->h;
+    const bool as_they_lie = call->channels_last || c == 1;
+    const uint8_t *in = call->in + first * s->copy.row;
+    if (!as_they_lie)
+        in = call->in + image * c * plane + (first - image * w->h) * w->w;
+    for (size_t r = 0; r < n; r++, in += as_they_lie ? s->copy.row : w->w) {
+        uint8_t *const out = rows[r];
+        if (as_they_lie)
+            memcpy(out, in, s->copy.row);
+        else if (c == 3)
             for (size_t x = 0; x < w->w; x++) {
                 out[3 * x] = in[x];
                 out[3 * x + 1] = in[plane + x];
                 out[3 * x + 2] = in[2 * plane + x];
             }
-        } else {
+        else
             for (size_t i = 0; i < c; i++)
                 for (size_t x = 0; x < w->w; x++)
                     out[x * c + i] = in[i * plane + x];
-        }
+        if (s->flip != 0)
+            flip_bytes(out, s->copy.row, s->flip);
     }
-    if (s->flip != 0)
-        flip_bytes(out, w->w * c, s->flip);
-    fill(out + w->w * c, &zeros, p->back);
 }
 
 /* One block of the copy but for tails. */
@@ -117,23 +110,16 @@ static void pad_block(void *arg, size_t index)
 {
     const pad_call *const call = arg;
     const qn_q8_padded *const p = &call->s->copy;
-    const size_t image = call->s->window.n == 1 ? 0 : index / p->blocks, sh = call->s->window.sh;
-    const size_t y = (index - image * p->blocks) * sh, left = call->s->inner.h - y;
-    uint8_t *row = call->out + index * p->block;
-    for (size_t i = 0; i < sh && i < left; i++, row += p->pitch)
-        pad_row(call, image, y + i, row);
+    qn__q8_pad(p, call->out + index * p->block, index, index + 1, call->s->zero ^ call->s->flip,
+               call->put, call->ctx);
 }
 
 /* The tails of one row of outputs. */
-static void join_tails(void *arg, size_t index)
+static void join_tails_of(const qn_q8_conv *s, uint8_t *block)
 {
-    const pad_call *const call = arg;
-    const qn_q8_conv *const s = call->s;
     const qn_window *const w = &s->window;
-    const size_t image = w->n == 1 ? 0 : index / w->oh, oy = index - image * w->oh;
     const size_t n = w->ow * w->sw * w->c;
-    uint8_t *const first =
-        call->out + (image * s->copy.blocks + oy) * s->copy.block + s->copy.front - w->pl * w->c;
+    uint8_t *const first = block + s->copy.front - w->pl * w->c;
     uint8_t *const to = first + s->copy.tails_at;
     const uint8_t *const a = first + s->tails[0], *const b = first + s->tails[1],
                          *const c = first + s->tails[2];
@@ -149,6 +135,49 @@ static void join_tails(void *arg, size_t index)
     }
 }
 
+static void join_tails(void *arg, size_t index)
+{
+    const pad_call *const call = arg;
+    const qn_q8_conv *const s = call->s;
+    const size_t image = s->window.n == 1 ? 0 : index / s->window.oh;
+    const size_t oy = index - image * s->window.oh;
+    join_tails_of(s, call->out + (image * s->copy.blocks + oy) * s->copy.block);
+}
+
+/* Rows of outputs by bands of s->band within pictures, of which the last one of each may be
+ * smaller. What of the copy two of them read is made once. */
+static void run_bands(void *arg, size_t begin, size_t end)
+{
+    const pad_call *const call = arg;
+    const qn_q8_conv *const s = call->s;
+    const qn_q8_padded *const p = &s->copy;
+    const size_t oh = s->window.oh, bands = qn_div_up(oh, s->band), all = bands * s->window.n;
+    qn_q8_held held;
+    uint8_t *const copy = (uint8_t *)held.sums;
+    held.rows = 0;
+    for (size_t band = begin, kept = 0; band < end; band++) {
+        const size_t image = band / bands, y = (band - image * bands) * s->band;
+        const size_t rows = oh - y < s->band ? oh - y : s->band;
+        const size_t left = p->blocks - y, blocks = rows + s->more < left ? rows + s->more : left;
+        const size_t at = image * p->blocks + y;
+        kept = y == 0 ? 0 : kept;
+        memmove(copy, copy + s->band * p->block, kept * p->block);
+        qn__q8_pad(p, copy + kept * p->block, at + kept, at + blocks, call->s->zero ^ call->s->flip,
+                   call->put, call->ctx);
+        kept = s->more;
+        for (size_t i = 0; s->tail > 0 && i < rows; i++)
+            join_tails_of(s, copy + i * p->block);
+        const conv_call rows_of = {s, copy + p->front - s->window.pl * s->window.c};
+        qn_q8_job job = *call->job;
+        job.m = rows * s->inner.ow;
+        job.c = (uint8_t *)job.c + (image * oh + y) * s->inner.ow * job.c_stride *
+                                       (job.out.is_float ? sizeof(float) : 1);
+        job.ctx = &rows_of;
+        job.ahead = band + 1 < all ? NULL : job.ahead;
+        qn__q8_run_held(&job, &held);
+    }
+}
+
 void qn__q8_conv_run(const qn_q8_conv *s, const qn_run_env *env, const qn_view *in,
                      const qn_view *out, const qn_requant *requant)
 {
@@ -161,13 +190,22 @@ void qn__q8_conv_run(const qn_q8_conv *s, const qn_run_env *env, const qn_view *
         qn__q8_depthwise_run(&s->depthwise, x, out->data, env->pool);
         return;
     }
-    if (s->way == QN_Q8_ROWS) {
-        uint8_t *const padded = scratch + s->padded_at;
-        pad_call pad = {s, x, padded, in->layout == QN_LAYOUT_CHANNELS_LAST};
+    const qn_quantized_rows quantized = {env->quantizer, in, s->copy.row};
+    pad_call pad = {.s = s,
+                    .in = x,
+                    .out = scratch + s->padded_at,
+                    .channels_last = in->layout == QN_LAYOUT_CHANNELS_LAST,
+                    .put = copy_rows,
+                    .ctx = &pad};
+    if (env->quantizer != NULL) {
+        pad.put = qn__q8_quantize_rows;
+        pad.ctx = &quantized;
+    }
+    if (s->way == QN_Q8_ROWS && s->band == 0) {
         qn__parallel(env->pool, pad_block, &pad, w->n * s->copy.blocks);
         if (s->tail > 0)
             qn__parallel(env->pool, join_tails, &pad, w->n * w->oh);
-        x = padded + s->copy.front - w->pl * w->c;
+        x = pad.out + s->copy.front - w->pl * w->c;
     }
     const conv_call call = {s, x};
     const qn_requant columns = qn_q8_conv_columns(s, requant);
@@ -189,5 +227,10 @@ void qn__q8_conv_run(const qn_q8_conv *s, const qn_run_env *env, const qn_view *
         .ahead_bytes = env->ahead_bytes,
         .row_buffer = s->has_rows ? (const uint8_t **)(void *)(scratch + s->rows_at) : NULL,
     };
-    qn__q8_run(&job, env->pool);
+    if (s->band > 0) {
+        pad.job = &job;
+        qn__parallel_ranges(env->pool, run_bands, &pad, w->n * qn_div_up(w->oh, s->band), SIZE_MAX);
+    } else {
+        qn__q8_run(&job, env->pool);
+    }
 }

@@ -4,24 +4,20 @@
 #define QN_RUN_OPS_Q8_CONV_H
 
 #include "run/ops/q8_depthwise.h"
+#include "run/ops/q8_padded.h"
 #include "run/ops/q8_run.h"
 #include "run/ops/window_rows.h"
 
 typedef enum qn_q8_way { QN_Q8_DEPTHWISE, QN_Q8_ROWS, QN_Q8_TAPS } qn_q8_way;
 
-/* QN_Q8_ROWS reads a padded copy: of each picture blocks of as many rows as windows move down, one
- * for each row of outputs at least. In front of the pixels of a row and behind them is room for
- * their padding, in whole vectors, and what may be read with it. Behind the rows of a block comes
- * one of `tails`: see qn_q8_conv.spread. */
-typedef struct qn_q8_padded {
-    size_t front, back, pitch; /* bytes in front of pixels, behind them, and of the whole row */
-    size_t tails_at, block;    /* bytes to the row of tails, and of a block */
-    size_t blocks;             /* of a picture */
-} qn_q8_padded;
+/* A band of the copy lies where sums would (qn_q8_held), and leaves room for weights in the first
+ * level; so many bytes of weights are read again for each. */
+enum { QN_Q8_BAND_BYTES = 24 << 10, QN_Q8_BAND_WEIGHTS = 32 << 10 };
+_Static_assert(QN_Q8_BAND_BYTES <= QN_Q8_SUMS * sizeof(int32_t), "no room for a band");
 
 /* Tails of three rows of a window are put together so many vectors at a time, which hold a whole
  * number of windows. */
-enum { QN_Q8_TAIL_ROWS = 3, QN_Q8_VECTOR = 16, QN_Q8_TAIL_VECTORS = 3 };
+enum { QN_Q8_TAIL_ROWS = 3, QN_Q8_TAIL_VECTORS = 3 };
 
 typedef struct qn_q8_conv {
     qn_q8_way way;
@@ -42,6 +38,8 @@ typedef struct qn_q8_conv {
     ptrdiff_t tails[QN_Q8_TAIL_ROWS]; /* from a window to those of each row, less where they go */
     uint8_t masks[QN_Q8_TAIL_VECTORS][QN_Q8_TAIL_ROWS][QN_Q8_VECTOR];
     qn_q8_padded copy;
+    size_t band;          /* not 0: the copy is made for so many rows of outputs at a time */
+    size_t more;          /* blocks that they read beyond theirs */
     uint8_t flip;         /* of the copy's bytes */
     float *scale;         /* [fold * oc] or NULL; bias and fixed behind it */
     int32_t *bias;        /* or NULL */

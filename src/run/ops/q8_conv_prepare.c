@@ -24,11 +24,18 @@ static __attribute__((cold)) void lay_out(qn_q8_conv *s)
     p->back =
         qn_round_up(w->pr * w->c + (s->tail > 0 ? joined : s->packed.kernel.kr), QN_Q8_VECTOR);
     p->pitch = p->front + qn_round_up(w->w * w->c, QN_Q8_VECTOR) + p->back;
-    p->tails_at = (w->sh < s->inner.h ? w->sh : s->inner.h) * p->pitch;
+    p->rows = w->sh < s->inner.h ? w->sh : s->inner.h;
+    p->tails_at = p->rows * p->pitch;
     p->block = p->tails_at;
     if (s->tail > 0)
         p->block += qn_round_up(p->front + w->ow * w->sw * w->c + joined, QN_Q8_VECTOR);
     p->blocks = qn_div_up(s->inner.h, w->sh);
+    p->top = w->pt;
+    p->h = w->h;
+    p->all = s->inner.h;
+    p->row = w->w * w->c;
+    p->before = qn_round_up(w->pl * w->c, QN_Q8_VECTOR);
+    p->behind = qn_round_up(w->pr * w->c, QN_Q8_VECTOR);
 }
 
 /* From a window's first row to row y. */
@@ -211,21 +218,38 @@ static __attribute__((cold)) bool reserve(qn_step *step, size_t *at, size_t byte
            qn_add_size(&step->scratch_bytes, step->scratch_bytes, bytes);
 }
 
-static __attribute__((cold)) bool reserve_scratch(qn_step *step, qn_q8_conv *s)
+/* How many rows of outputs the stack has room for the copy of. 0: too few, or there are sums, or
+ * weights are so many that they should be read once. */
+static __attribute__((cold)) void choose_band(qn_q8_conv *s, bool by_fixed)
+{
+    const qn_window *const w = &s->window;
+    const size_t fit = QN_Q8_BAND_BYTES / s->copy.block;
+    s->more = ((w->kh - 1) * w->dh + w->sh) / w->sh - 1;
+    s->band = fit > s->more ? fit - s->more : 0;
+    s->band = s->band < w->oh ? s->band : w->oh;
+    if ((s->band < w->oh && s->band < 4 * s->more) || s->has_rows || by_fixed ||
+        s->packed.bytes > QN_Q8_BAND_WEIGHTS)
+        s->band = 0;
+}
+
+static __attribute__((cold)) bool reserve_scratch(qn_step *step, qn_q8_conv *s, bool by_fixed)
 {
     const qn_window *const w = &s->window;
     const qn_q8_padded *const p = &s->copy;
     size_t bytes = 0;
-    if (s->way == QN_Q8_ROWS &&
-        (!qn_mul_size(&bytes, w->sh < s->inner.h ? w->sh : s->inner.h, p->pitch) ||
-         !qn_add_size(&bytes, bytes, p->block - p->tails_at) ||
-         !qn_mul_size(&bytes, bytes, p->blocks) || !qn_mul_size(&bytes, bytes, w->n) ||
-         !reserve(step, &s->padded_at, bytes)))
-        return false;
     if (!qn__q8_buffer_bytes(&bytes, &s->packed, w->n * w->oh * w->ow))
         return false;
     s->has_rows = bytes != 0;
-    return reserve(step, &s->rows_at, bytes);
+    if (!reserve(step, &s->rows_at, bytes))
+        return false;
+    if (s->way != QN_Q8_ROWS)
+        return true;
+    if (!qn_mul_size(&bytes, p->rows, p->pitch) ||
+        !qn_add_size(&bytes, bytes, p->block - p->tails_at) ||
+        !qn_mul_size(&bytes, bytes, p->blocks) || !qn_mul_size(&bytes, bytes, w->n))
+        return false;
+    choose_band(s, by_fixed);
+    return s->band > 0 || reserve(step, &s->padded_at, bytes);
 }
 
 /* Those of groups, of which a fold has one, tell folds apart whose weights are repeated at other
@@ -377,7 +401,7 @@ __attribute__((cold)) qn_status qn__q8_conv_prepare(const qn_plan *plan, qn_step
         step->mapped_bytes = out->packed.own == NULL ? out->packed.bytes : 0;
         step->kernel_name = out->packed.kernel.name;
         QN_TRY(make_taps(ctx, out, error));
-        if (!reserve_scratch(step, out))
+        if (!reserve_scratch(step, out, requant->fixed != NULL))
             return qn__step_fail(step, error, QN_LIMIT, "scratch memory is too large");
     }
     /* QN_Q8_ROWS copies the input anyway and takes it as it lies. */

@@ -11,9 +11,8 @@
 enum { WEIGHT_BLOCK_BYTES = 512 << 10, INPUT_BLOCK_BYTES = 512 << 10, TASKS_PER_THREAD = 8 };
 /* Of this product's columns so much is read ahead; more of what follows, twice as fast. */
 enum { AHEAD_BYTES = 512 << 10 };
-/* Rows of more bytes are long (qn_q8_igemm.long_rows); what shorter ones of a call may take of the
- * first level. */
-enum { LONG_ROW = 192, CALL_BYTES = 96 * LONG_ROW };
+/* Rows of more bytes are long (qn_q8_igemm.long_rows). */
+enum { LONG_ROW = 192 };
 /* Columns are cut at multiples of this many panels: what a kernel may take at once. */
 enum { PANEL_STEP = 3 };
 /* And at multiples of this many where sums are held: there is room for so many of all kernels. */
@@ -205,16 +204,15 @@ typedef struct blocks {
     size_t held_columns; /* whose sums are held at once */
 } blocks;
 
-/* Rows of a call, of k bytes. Threads share calls, of which there must be enough. */
+/* Rows of a call, of k bytes; SIZE_MAX: of which sums are held. Threads share calls, of which there
+ * must be enough. One thread reads weights, from wherever they are, once for as many rows as it
+ * can, and each row but once for some panels of them. */
 static size_t call_rows(const qn_q8_packed *p, size_t k, size_t threads)
 {
     const size_t mr = p->kernel.mr, part = p->kernel.long_rows;
-    if (part == 0)
-        return mr;
-    if (k > LONG_ROW)
+    if (part != 0 && (k == SIZE_MAX || (threads > 1 && k > LONG_ROW)))
         return part;
-    const size_t most = threads > 1 ? mr / 2 : mr, fit = CALL_BYTES / (uint32_t)(k > 0 ? k : 1);
-    return fit < most ? fit / part * part : most;
+    return part != 0 && threads > 1 ? mr / 2 : mr;
 }
 
 __attribute__((cold)) bool qn__q8_buffer_bytes(size_t *out, const qn_q8_packed *packed, size_t m)
@@ -389,15 +387,7 @@ void qn__q8_fixed_rows(const qn_q8_by_fixed *fixed, const qn_q8_out *out, const 
     fixed->fn(&args);
 }
 
-/* Rows of sums of which no bytes are made yet, and room for pointers. */
-typedef struct held_rows {
-    _Alignas(64) int32_t sums[QN_Q8_SUMS + QN_Q8_FIXED_OVER];
-    const uint8_t *pointers[QN_Q8_STACK_ROWS];
-    size_t rows;
-    uint8_t *c;
-} held_rows;
-
-static void put_held(const qn_q8_job *job, held_rows *held, size_t n, size_t column)
+static void put_held(const qn_q8_job *job, qn_q8_held *held, size_t n, size_t column)
 {
     if (held->rows > 0)
         qn__q8_fixed_rows(&job->fixed, &job->out, held->sums, held->rows, n, column, held->c,
@@ -408,7 +398,7 @@ static void put_held(const qn_q8_job *job, held_rows *held, size_t n, size_t col
 /* A tile of sums below those held; of very many columns some at a time. */
 static void fixed_tile(const blocks *b, size_t mr, size_t nc, const uint8_t *const *a,
                        const uint8_t *packed, uint8_t *c, size_t column, qn_q8_out *out,
-                       held_rows *held)
+                       qn_q8_held *held)
 {
     const qn_q8_job *const job = b->job;
     const qn_q8_packed *const p = job->packed;
@@ -440,7 +430,7 @@ static void spaced_rows(const qn_q8_job *job, const uint8_t *first, size_t mr, c
 /* Tiles [begin, end) of a block of columns of a group; a thread's rows go on to tile `last`. */
 static __attribute__((noinline)) void run_tiles(const blocks *b, size_t group, size_t column_block,
                                                 size_t begin, size_t end, size_t last,
-                                                held_rows *held)
+                                                qn_q8_held *held)
 {
     const qn_q8_job *const job = b->job;
     const qn_q8_packed *const p = job->packed;
@@ -487,7 +477,8 @@ static __attribute__((noinline)) void run_tiles(const blocks *b, size_t group, s
     put_held(job, held, nc, group * p->n + n0);
 }
 
-static __attribute__((cold, noinline)) void run_part(const blocks *b, size_t index, held_rows *held)
+static __attribute__((cold, noinline)) void run_part(const blocks *b, size_t index,
+                                                     qn_q8_held *held)
 {
     const size_t tasks = b->row_blocks * b->column_blocks;
     const size_t group = index / tasks, task = index % tasks;
@@ -506,7 +497,7 @@ static __attribute__((cold, noinline)) void run_part(const blocks *b, size_t ind
 static void run_task(void *arg, size_t index)
 {
     const blocks *const b = arg;
-    held_rows held;
+    qn_q8_held held;
     held.rows = 0;
     if (b->row_blocks == 1 && b->column_blocks == 1)
         run_tiles(b, index, 0, 0, b->tiles, b->tiles, &held);
@@ -514,13 +505,27 @@ static void run_task(void *arg, size_t index)
         run_part(b, index, &held);
 }
 
+/* The job with what follows from its weights, and its parts. */
+static blocks begin_job(const qn_q8_job *job, qn_q8_job *copy, size_t threads)
+{
+    *copy = *job;
+    copy->out.small_scales = job->packed->small_scales;
+    copy->out.short_sums = job->packed->short_sums;
+    return plan_blocks(copy, threads);
+}
+
 void qn__q8_run(const qn_q8_job *job, qn_pool *pool)
 {
+    qn_q8_job copy;
     if (job->m == 0 || job->packed->n == 0)
         return;
-    qn_q8_job copy = *job;
-    copy.out.small_scales = job->packed->small_scales;
-    copy.out.short_sums = job->packed->short_sums;
-    blocks b = plan_blocks(&copy, qn__pool_size(pool));
+    blocks b = begin_job(job, &copy, qn__pool_size(pool));
     qn__parallel(pool, run_task, &b, b.row_blocks * b.column_blocks * job->packed->groups);
+}
+
+void qn__q8_run_held(const qn_q8_job *job, qn_q8_held *held)
+{
+    qn_q8_job copy;
+    const blocks b = begin_job(job, &copy, 1);
+    run_tiles(&b, 0, 0, 0, b.tiles, b.tiles, held);
 }

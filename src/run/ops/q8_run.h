@@ -121,4 +121,16 @@ typedef struct qn_q8_job {
 bool qn__q8_buffer_bytes(size_t *out, const qn_q8_packed *packed, size_t m);
 void qn__q8_run(const qn_q8_job *job, qn_pool *pool);
 
+/* What a thread has on its stack: rows of sums of which no bytes are made yet, and room for
+ * pointers. */
+typedef struct qn_q8_held {
+    _Alignas(64) int32_t sums[QN_Q8_SUMS + QN_Q8_FIXED_OVER];
+    const uint8_t *pointers[QN_Q8_STACK_ROWS];
+    size_t rows;
+    uint8_t *c;
+} qn_q8_held;
+/* The same of one group and few weights, in this thread, on the caller's stack: without `fixed` and
+ * a row_buffer its sums are the caller's. */
+void qn__q8_run_held(const qn_q8_job *job, qn_q8_held *held);
+
 #endif

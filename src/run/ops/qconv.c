@@ -68,6 +68,7 @@ static qn_status prepare_state(const qn_plan *plan, qn_step *step, void *state, 
         step->in_layout[i] = QN_LAYOUT_ROW_MAJOR;
     step->strides_output = s->q8.way != QN_Q8_DEPTHWISE && s->q8.fold == 1;
     QN_TRY(qn__q8_conv_prepare(plan, step, &x, &s->weights, &s->requant, &s->q8, error));
+    step->takes_rows = s->q8.band > 0 && s->q8.flip == 0;
     qn__qweights_drop_values(qn__plan_context(plan), &s->weights);
     return QN_OK;
 }

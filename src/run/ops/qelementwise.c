@@ -445,11 +445,13 @@ static qn_status run_binary(const qn_step *step, const qn_run_env *env, const qn
 }
 
 /* --- Softmax --------------------------------------------------------------------------------- */
-/* As onnxruntime computes it: exponentials as 32-bit integers, scaled so that no sum overflows, and
- * an integer division that rounds to nearest. */
+/* Exponentials as 32-bit integers, scaled so that no sum overflows, and an integer division that
+ * rounds to nearest. onnxruntime's QLinearSoftmax is the same with 1 / output scale cut to an
+ * integer: the same bytes for 1/256, which its tools write. */
+enum { STEP_BITS = 16, MAX_STEPS = 1 << 24 };
 typedef struct qsoftmax_state {
-    uint32_t exps[256]; /* exp((i - 255) * scale) in fixed point */
-    uint32_t steps;     /* 1 / output scale */
+    uint32_t exps[256]; /* exp((i - 255) * scale) in fixed point, below 2^23 */
+    uint64_t steps;     /* 1 / output scale, with STEP_BITS of fraction */
     qn_qparams x, y;
     size_t axis;
 } qsoftmax_state;
@@ -460,8 +462,8 @@ static void fixed_exps(qsoftmax_state *s, size_t axis_size)
     const double one = room < 8388607.0 ? room : 8388607.0;
     for (int i = 0; i < 256; i++)
         s->exps[i] = (uint32_t)(one * exp((double)(i - 255) * (double)s->x.scale));
-    const float steps = 1.0f / s->y.scale;
-    s->steps = steps >= 511.0f ? 511u : (uint32_t)steps;
+    const double steps = 1.0 / (double)s->y.scale;
+    s->steps = (uint64_t)((steps < MAX_STEPS ? steps : MAX_STEPS) * (1 << STEP_BITS) + 0.5);
 }
 
 static qn_status prepare_softmax(const qn_plan *plan, qn_step *step, qn_error *error)
@@ -493,8 +495,8 @@ typedef struct qsoftmax_job {
 
 static uint8_t softmax_byte(const qsoftmax_state *s, int32_t below_top, uint32_t sum)
 {
-    const uint64_t part = (uint64_t)s->exps[255 - below_top] * s->steps + (sum >> 1);
-    const int64_t y = (int64_t)(sum > 0 ? part / sum : 0) + s->y.zero;
+    const uint64_t all = (uint64_t)sum << STEP_BITS, part = s->exps[255 - below_top] * s->steps;
+    const int64_t y = (int64_t)(all > 0 ? (part + (all >> 1)) / all : 0) + s->y.zero;
     return (uint8_t)(y > s->y.qmax ? s->y.qmax : y < s->y.qmin ? s->y.qmin : y);
 }
 

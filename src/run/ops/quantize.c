@@ -1,6 +1,7 @@
 /* QuantizeLinear, DequantizeLinear and Requantize: x / scale rounded half to even, saturated. Bytes
  * have kernels; everything else goes element by element. */
 #include "run/nd.h"
+#include "run/ops/q8_padded.h"
 #include "run/ops/qweights.h"
 
 typedef struct cross_state {
@@ -100,6 +101,9 @@ static qn_status prepare(const qn_plan *plan, qn_step *step, qn_error *error)
         s.planes = to_quant && s.axis < 0 && are_planes(step, x);
         if (s.planes)
             step->out_layout[0] = QN_LAYOUT_CHANNELS_LAST;
+        step->makes_rows =
+            to_quant && s.axis < 0 && x->rank == 4 &&
+            (step->out_layout[0] == QN_LAYOUT_CHANNELS_LAST || x->dims[1].value == 1);
         if (to_quant && s.axis < 0) {
             qn_q8_quantize_args args = quantize_args(&s, 0);
             qn__q8_quantize_factors(&args);
@@ -170,6 +174,24 @@ static void quantize_pixels(void *arg, size_t begin, size_t end)
         quantize_row(&part, 0, 0, n, channels, pixels);
         begin += n;
     }
+}
+
+void qn__q8_quantize_rows(const void *ctx, size_t first, uint8_t *const *rows, size_t n)
+{
+    const qn_quantized_rows *const q = ctx;
+    const cross_state *const s = q->step->state;
+    const int64_t *const dims = q->in->dims;
+    const size_t channels = s->planes ? (size_t)dims[1] : 1, h = (size_t)dims[2];
+    qn_q8_quantize_args args = quantize_args(s, 0);
+    args.channels = channels;
+    args.rows = rows;
+    args.row = q->row / channels;
+    args.n = n * args.row;
+    args.plane = h * args.row;
+    args.src = (const float *)q->in->data + first * args.row;
+    if (channels > 1)
+        args.src += first / h * args.plane * (channels - 1);
+    q->step->kernels->q8_quantize.fn(&args);
 }
 
 static void dequantize_range(void *arg, size_t begin, size_t end)

@@ -33,6 +33,9 @@ float qn__resize_coordinate(const qn_resize *r, size_t axis, int64_t k)
     return (x + 0.5f) / scale - 0.5f;
 }
 
+/* What float32 makes of a coordinate in the middle of two: as much off is still the middle. */
+#define NEARLY 1e-6f
+
 int64_t qn__resize_nearest(const qn_resize *r, size_t axis, int64_t k)
 {
     const float x = qn__resize_coordinate(r, axis, k);
@@ -40,10 +43,10 @@ int64_t qn__resize_nearest(const qn_resize *r, size_t axis, int64_t k)
     float at = down;
     switch (r->nearest) {
     case QN_NEAREST_ROUND_PREFER_FLOOR:
-        at = x - down <= 0.5f ? down : down + 1.0f;
+        at = x - down <= 0.5f + NEARLY ? down : down + 1.0f;
         break;
     case QN_NEAREST_ROUND_PREFER_CEIL:
-        at = x - down < 0.5f ? down : down + 1.0f;
+        at = x - down < 0.5f - NEARLY ? down : down + 1.0f;
         break;
     case QN_NEAREST_FLOOR:
         break;
