@@ -289,6 +289,8 @@ static __attribute__((cold)) qn_status prepare_bytes(const qn_plan *plan, qn_ste
                                    .qmin = is_signed ? INT8_MIN : 0,
                                    .qmax = is_signed ? INT8_MAX : UINT8_MAX};
     }
+    if (step->node->outputs[0]->type.dtype != s->y.dtype)
+        return qn__step_fail(step, error, QN_CORRUPT, "types differ");
     if (s->n_passes > 2)
         return qn__step_fail(step, error, QN_UNSUPPORTED, "more than two axes of bytes");
     step->scratch_bytes = 0;
