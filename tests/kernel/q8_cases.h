@@ -537,9 +537,30 @@ static void test_q8_packing(const qn_q8_igemm *kernel)
     rng_state = state;
 }
 
+/* Pointers to rows, of which seven more may be written. */
+static void test_spaced(const qn_q8_igemm *kernel)
+{
+    enum { ROWS = 300, MORE = 7 };
+    const uint8_t *rows[ROWS + MORE + 1];
+    for (size_t n = 0; n < ROWS; n++) {
+        const uint8_t *const first = (const uint8_t *)rows + rng() % 1000;
+        const size_t step = n % 3 == 0 ? rng() % 9 : rng() % 100000;
+        rows[n + MORE] = (const uint8_t *)rows;
+        kernel->spaced(rows, first, step, n);
+        bool same = rows[n + MORE] == (const uint8_t *)rows;
+        for (size_t i = 0; i < n; i++)
+            same &= (uintptr_t)rows[i] == (uintptr_t)first + i * step;
+        n_checks++;
+        if (!same)
+            q8_fail(kernel->name, Q8_SAFE, "row pointers", "differ");
+    }
+}
+
 static void test_q8_igemm(const qn_q8_igemm *kernel, const qn_q8_igemm *reference)
 {
     const size_t mr = kernel->mr, nr = kernel->nr;
+    if (kernel->spaced != NULL)
+        test_spaced(kernel);
     const size_t ms[] = {1, mr - 1, mr, mr + 1, 13},
                  ns[] = {1, nr - 1, nr, nr + 1, 47, 3 * nr, 4 * nr, 5 * nr + 2};
     const size_t kcs[] = {0, 1, 2, 3, 4, 5, 7, 16, 31, 64}, kss[] = {0, 1, 2, 9};
