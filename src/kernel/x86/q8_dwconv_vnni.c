@@ -79,6 +79,10 @@ static void make_format(const qn_q8_out *out, wide *b)
         b->way = out->small_scales && !out->is_float ? CONVERTED : OTHER;
 }
 
+/* Taps of a lane's bytes, 9: none. */
+static const uint8_t lane_taps[2][3][4] = {{{0, 3, 6, 9}, {1, 4, 7, 9}, {2, 5, 8, 9}},
+                                           {{0, 1, 3, 4}, {2, 9, 5, 9}, {6, 7, 8, 9}}};
+
 /* For 64 channels, or 32 in both halves of a row of two outputs or more. */
 static __attribute__((noinline)) void make_wide(const qn_q8_dwconv_args *args, size_t c,
                                                 bool halves, bool step1, wide *b)
@@ -97,24 +101,19 @@ static __attribute__((noinline)) void make_wide(const qn_q8_dwconv_args *args, s
         b->less.v[q] = AS_INT(MULF(AS_FLOAT(b->scale.v[q]), less));
     }
     const uint8_t *w = (const uint8_t *)args->w + c;
-    __m512i taps[9];
+    __m512i taps[10];
 #pragma GCC unroll 1
     for (size_t i = 0; i < 9; i++, w += args->w_step)
         taps[i] = channels_at(w, third, true);
-    const __m512i none = ZERO();
-    if (step1) {
+    taps[9] = ZERO();
 #pragma GCC unroll 1
-        for (size_t j = 0; j < 3; j++) {
-            const quad x = interleaved_rows(taps[j], taps[3 + j], taps[6 + j], none);
-            b->w[j] = x;
+    for (size_t j = 0; j < 3; j++) {
+        const uint8_t *const t = lane_taps[!step1][j];
+        const quad x = interleaved_rows(taps[t[0]], taps[t[1]], taps[t[2]], taps[t[3]]);
+        b->w[j] = x;
 #pragma GCC unroll 4
-            for (size_t q = 0; q < 4; q++)
-                b->w[3 + j].v[q] = _mm512_slli_epi32(x.v[q], 8);
-        }
-    } else {
-        b->w[0] = interleaved_rows(taps[0], taps[1], taps[3], taps[4]);
-        b->w[1] = interleaved_rows(taps[2], none, taps[5], none);
-        b->w[2] = interleaved_rows(taps[6], taps[7], taps[8], none);
+        for (size_t q = 0; q < 4; q++)
+            b->w[3 + j].v[q] = _mm512_slli_epi32(x.v[q], 8);
     }
     b->n = halves ? (args->n + 1) / 2 : args->n;
     b->far = (ptrdiff_t)((args->n - b->n) * args->in_step);
@@ -124,7 +123,7 @@ static __attribute__((noinline)) void make_wide(const qn_q8_dwconv_args *args, s
 }
 
 /* --- outputs -----------------------------------------------------------------------------------*/
-/* Sums as they are, floats, or bytes by large scales. */
+/* Sums as they are, or floats. */
 static __attribute__((noinline, cold)) void put_other(const qn_q8_dwconv_args *args, const wide *b,
                                                       const uint8_t *to, __m512i a0, __m512i a1,
                                                       __m512i a2, __m512i a3)
@@ -135,16 +134,6 @@ static __attribute__((noinline, cold)) void put_other(const qn_q8_dwconv_args *a
     __m512 v[4];
     for (size_t q = 0; q < 4; q++)
         v[q] = MULF(TO_FLOAT(acc.v[q]), AS_FLOAT(b->scale.v[q]));
-    if (!out->is_float) {
-        const __m512 most = SET1F((float)(out->hi - out->zero));
-        uint8_t *const c = (uint8_t *)args->out + at;
-        for (size_t q = 0; q < 4; q++)
-            v[q] = MINF(most, v[q]);
-        const __m512i bytes = rounded_bytes(&b->to, v[0], v[1], v[2], v[3]);
-        _mm256_storeu_si256((void *)c, _mm512_castsi512_si256(bytes));
-        _mm256_storeu_si256((void *)(c + b->far_out), _mm512_extracti64x4_epi64(bytes, 1));
-        return;
-    }
     const __m512 lo = SET1F(out->clamp.lo), hi = SET1F(out->clamp.hi);
     for (size_t q = 0; q < 4; q++)
         v[q] = out->is_sums ? AS_FLOAT(acc.v[q]) : MINF(hi, MAXF(lo, v[q]));
@@ -470,12 +459,13 @@ void qn__q8_dwconv_vnni(const qn_q8_dwconv_args *args)
     wide b;
     make_format(&args->format, &b);
     const bool narrow = shared && b.way != OTHER;
-    if (n == 0 || args->kh != 3 || args->kw != 3 ||
+    const bool large = b.way == OTHER && !args->format.is_float;
+    if (n == 0 || args->kh != 3 || args->kw != 3 || large ||
         channels < (narrow      ? NARROW_BLOCK
                     : may_halve ? HALF_BLOCK
                                 : WIDE_BLOCK)) {
-        /* The one that knows about edges. */
-        (args->left || args->right ? qn__q8_dwconv_avx2 : dwconv_small)(args);
+        /* Rare, and the former knows about edges. */
+        (args->left || args->right || large ? qn__q8_dwconv_avx2 : dwconv_small)(args);
     } else {
         for (size_t c = 0; c < channels;) {
             const size_t left = channels - c;
