@@ -171,6 +171,14 @@ typedef void (*qn_q8_igemm_fn)(size_t mr, size_t nc, size_t kc, size_t ks, const
  * to. false, and the table is not written: the weights are not safe. */
 typedef bool (*qn_q8_pairs_fn)(uint8_t *out, uint16_t *table, const uint8_t *packed, size_t groups,
                                size_t most, uint32_t *columns);
+/* Puts bytes of three rows together, as windows of which distances tell groups of k need it where
+ * rows are no whole number of groups: to[i] is the or of from[y][i] & masks[y * QN_Q8_JOINED + i %
+ * QN_Q8_JOINED], up to n rounded up to a multiple of QN_Q8_JOINED. */
+enum { QN_Q8_JOINED = 48 };
+typedef void (*qn_q8_join_fn)(uint8_t *to, const uint8_t *const from[3], const uint8_t *masks,
+                              size_t n);
+/* Pointers to n rows, `step` bytes apart from `first` on, and to up to seven more. */
+typedef void (*qn_spaced_rows_fn)(const uint8_t **a, const uint8_t *first, size_t step, size_t n);
 typedef struct qn_q8_igemm {
     qn_q8_igemm_fn fn;
     size_t mr, nr, kr;
@@ -181,8 +189,10 @@ typedef struct qn_q8_igemm {
     /* Not 0: rows that a call is best given where they are long and threads share calls. Pointers
      * from mr on are then read up to a multiple of it only. */
     size_t long_rows;
-    size_t ahead_panels;  /* of qn_q8_out.ahead; 0: nothing is prefetched */
-    qn_q8_pairs_fn pairs; /* NULL: panels have no tables */
+    size_t ahead_panels;      /* of qn_q8_out.ahead; 0: nothing is prefetched */
+    qn_q8_pairs_fn pairs;     /* NULL: panels have no tables */
+    qn_q8_join_fn join;       /* where they have */
+    qn_spaced_rows_fn spaced; /* NULL: callers do without */
     const char *name;
 } qn_q8_igemm;
 /* Pointers that a call of mr rows reads, of each tap. */
@@ -370,8 +380,10 @@ enum {
 };
 /* Of the form that kernels for AVX2 read, on any machine. */
 __typeof__(*(qn_q8_pairs_fn)0) qn__q8_pairs_scalar, qn__q8_pairs_avx2;
+__typeof__(*(qn_q8_join_fn)0) qn__q8_join_avx2;
 __typeof__(*(qn_q8_winograd_fn)0) qn__q8_winograd_inputs_scalar, qn__q8_winograd_inputs_avx2,
     qn__q8_winograd_inputs_avxvnni;
+__typeof__(*(qn_spaced_rows_fn)0) qn__spaced_rows_vnni;
 void qn__f32_ints_expand_avx2(const qn_f32_ints_args *args, float *out);
 #define QN_KERNEL(slot, isa, function, ...) __typeof__(*((qn_kernels *)0)->slot.fn) function;
 #include "kernel/kernels.def"

@@ -19,6 +19,11 @@ static void q8_igemm(size_t mr, size_t nc, size_t kc, size_t ks, const uint8_t *
     (void)c_stride, (void)out;
 }
 
+static void q8_join(uint8_t *to, const uint8_t *const from[3], const uint8_t *masks, size_t n)
+{
+    (void)to, (void)from, (void)masks, (void)n;
+}
+
 static void q8_table(const uint8_t table[256], const uint8_t *src, uint8_t *dst, size_t n)
 {
     (void)table, (void)src, (void)dst, (void)n;
@@ -57,6 +62,8 @@ void qn__kernels_null(qn_kernels *kernels)
     kernels->f32_avgpool.fn = f32_pool;
     kernels->f32_exp.fn = f32_exp;
     kernels->q8_igemm.fn = q8_igemm;
+    if (kernels->q8_igemm.join != NULL)
+        kernels->q8_igemm.join = q8_join;
     kernels->q8_dwconv.fn = q8_dwconv;
     kernels->q8_add.fn = q8_binary;
     kernels->q8_mul.fn = q8_binary;

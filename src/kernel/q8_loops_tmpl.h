@@ -123,7 +123,7 @@ void QUANTIZE(const qn_q8_quantize_args *args)
         return;
     }
 #endif
-    if (channels == 1) {
+    if (channels == 1 && (row >= BLOCK || row == args->n)) {
         quantize_part(args, args->src, rows, row, args->n);
         return;
     }

@@ -118,9 +118,13 @@ static qn_status change_constant(qn_graph *graph, qn_tensor **t, qn_error *error
     return *t != NULL ? QN_OK : QN_NOMEM(error);
 }
 
-/* Float32 sums round near ties as those of the bytes that were read. */
+/* Float32 sums round near ties as those of the bytes that were read, and are truncated as they. */
 static qn_status mark_sum(qn_graph *graph, qn_node *node, qn_error *error)
 {
+    const bool truncates =
+        node->op == QN_OP_RESIZE && node->n_inputs > 0 && qn__attr_int(node, "truncates", 0) != 0;
+    if (truncates && is_signed_byte(node->inputs[0]))
+        return qn__node_set_int(graph, node, "signed", 1) ? QN_OK : QN_NOMEM(error);
     if (node->op != QN_OP_ADD || node->n_inputs != 2 || !is_signed_byte(node->inputs[0]) ||
         !is_signed_byte(node->inputs[1]) || !is_signed_byte(node->outputs[0]))
         return QN_OK;

@@ -78,8 +78,11 @@ void qn__plan_fuse(qn_plan *plan, qn_plan_step *step, uint32_t now, const uint32
         return;
     qn_plan_step *const from = step - 1;
     qn_value *const value = &plan->values[step->in[0]];
+    /* Floats then live beside the output instead of the bytes: a tenth more at most. Larger outputs
+     * would push each other out of the second-level cache, too. */
     if (!from->op.makes_rows || from->out[0] != step->in[0] || value->last != now ||
-        uses[step->in[0]] != 1)
+        uses[step->in[0]] != 1 ||
+        plan->values[step->out[0]].bytes > value->bytes + value->bytes / 2)
         return;
     qn_value *const memory = &plan->values[qn__plan_root(plan, from->in[0])];
     if (memory->last < now)

@@ -1,5 +1,5 @@
 /* Arena planner: the largest first, each into the tightest gap between those that live at the same
- * time. */
+ * time. Where that leaves holes, in the order of time, and the smaller arena counts. */
 #include "run/plan.h"
 
 #include <stdlib.h>
@@ -10,6 +10,7 @@ typedef struct by_size {
     size_t bytes;
     uint32_t first;
     uint32_t index;
+    size_t offset; /* of the best placement so far */
 } by_size;
 
 static int compare_size(const void *a, const void *b)
@@ -20,6 +21,12 @@ static int compare_size(const void *a, const void *b)
     if (x->first != y->first)
         return x->first < y->first ? -1 : 1;
     return x->index < y->index ? -1 : x->index > y->index;
+}
+
+static int compare_time(const void *a, const void *b)
+{
+    const by_size *const x = a, *const y = b;
+    return x->first != y->first ? (x->first < y->first ? -1 : 1) : compare_size(a, b);
 }
 
 /* Inserts index into placed[0..n), which is sorted by offset. */
@@ -60,14 +67,14 @@ static bool place(qn_mem_item *items, const uint32_t *placed, size_t n, uint32_t
     return true;
 }
 
-size_t qn__memory_bound(const qn_mem_item *items, size_t count, int64_t *change, size_t times)
+size_t qn__memory_bound(const qn_mem_item *items, size_t count, uint64_t *change, size_t times)
 {
-    int64_t live = 0, most = 0;
+    uint64_t live = 0, most = 0;
     for (size_t t = 0; t < times; t++)
         change[t] = 0;
     for (size_t i = 0; i < count; i++) {
-        change[items[i].first] += (int64_t)items[i].bytes;
-        change[items[i].last + 1] -= (int64_t)items[i].bytes;
+        change[items[i].first] += items[i].bytes;
+        change[items[i].last + 1] -= items[i].bytes;
     }
     for (size_t t = 0; t < times; t++) {
         live += change[t];
@@ -76,31 +83,50 @@ size_t qn__memory_bound(const qn_mem_item *items, size_t count, int64_t *change,
     return (size_t)most;
 }
 
-qn_status qn__memory_plan(const qn_context *ctx, qn_mem_item *items, size_t count,
-                          size_t *total_bytes, qn_error *error)
+/* Places items in this order. False: more than can be addressed. */
+static bool place_all(qn_mem_item *items, const by_size *order, uint32_t *placed, size_t count,
+                      size_t *total)
 {
-    by_size *const order = qn__calloc(ctx, count + 1, sizeof(*order));
-    uint32_t *const placed = qn__calloc(ctx, count + 1, sizeof(*placed));
-    qn_status status = QN_OK;
-    size_t total = 0;
-    if (order == NULL || placed == NULL) {
-        status = QN_NOMEM(error);
-        goto done;
-    }
-    for (size_t i = 0; i < count; i++)
-        order[i] = (by_size){items[i].bytes, items[i].first, (uint32_t)i};
-    qsort(order, count, sizeof(*order), compare_size);
+    *total = 0;
     for (size_t i = 0; i < count; i++) {
         const uint32_t index = order[i].index;
         size_t bytes, end;
         if (!qn_align_size(&bytes, items[index].bytes, ALIGNMENT) ||
             !place(items, placed, i, index, bytes) ||
             !qn_add_size(&end, items[index].offset, bytes))
-            QN_FAIL_GOTO(error, QN_LIMIT, "activations need more memory than can be addressed");
+            return false;
         insert_by_offset(items, placed, i, index);
-        total = end > total ? end : total;
+        *total = end > *total ? end : *total;
     }
-    *total_bytes = total;
+    return true;
+}
+
+qn_status qn__memory_plan(const qn_context *ctx, qn_mem_item *items, size_t count, size_t bound,
+                          size_t *total_bytes, qn_error *error)
+{
+    by_size *const order = qn__calloc(ctx, count + 1, sizeof(*order));
+    uint32_t *const placed = qn__calloc(ctx, count + 1, sizeof(*placed));
+    qn_status status = QN_OK;
+    size_t total;
+    if (order == NULL || placed == NULL) {
+        status = QN_NOMEM(error);
+        goto done;
+    }
+    for (size_t i = 0; i < count; i++)
+        order[i] = (by_size){items[i].bytes, items[i].first, (uint32_t)i, 0};
+    qsort(order, count, sizeof(*order), compare_size);
+    if (!place_all(items, order, placed, count, total_bytes))
+        QN_FAIL_GOTO(error, QN_LIMIT, "activations need more memory than can be addressed");
+    if (*total_bytes <= bound)
+        goto done;
+    for (size_t i = 0; i < count; i++)
+        order[i].offset = items[order[i].index].offset;
+    qsort(order, count, sizeof(*order), compare_time);
+    if (place_all(items, order, placed, count, &total) && total < *total_bytes)
+        *total_bytes = total;
+    else
+        for (size_t i = 0; i < count; i++)
+            items[order[i].index].offset = order[i].offset;
 done:
     qn__free(ctx, order);
     qn__free(ctx, placed);

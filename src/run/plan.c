@@ -377,7 +377,7 @@ static qn_status place_values(qn_plan *plan, qn_error *error)
     qn_mem_item *const items = qn__calloc(plan->ctx, room, sizeof(*items));
     uint32_t *const owners = qn__calloc(plan->ctx, plan->n_values + 1, sizeof(*owners));
     const size_t times = plan->n_steps + 3; /* after the last output's last use */
-    int64_t *const change = qn__calloc(plan->ctx, times, sizeof(*change));
+    uint64_t *const change = qn__calloc(plan->ctx, times, sizeof(*change));
     qn_status status = QN_OK;
     size_t n = 0;
     if (items == NULL || owners == NULL || change == NULL) {
@@ -398,8 +398,8 @@ static qn_status place_values(qn_plan *plan, qn_error *error)
             items[n++] =
                 (qn_mem_item){.bytes = plan->steps[s].op.scratch_bytes, .first = now, .last = now};
     }
-    QN_TRY_GOTO(qn__memory_plan(plan->ctx, items, n, &plan->arena_bytes, error));
     plan->live_bytes = qn__memory_bound(items, n, change, times);
+    QN_TRY_GOTO(qn__memory_plan(plan->ctx, items, n, plan->live_bytes, &plan->arena_bytes, error));
     for (size_t i = 0; i < n_values; i++)
         plan->values[owners[i]].offset = items[i].offset;
     for (size_t i = n_values; i < n; i++)

@@ -86,11 +86,12 @@ typedef struct qn_mem_item {
     uint32_t first, last; /* inclusive */
     size_t offset;        /* result, multiple of 64 */
 } qn_mem_item;
-/* Places items so that those alive at the same time do not overlap. LIMIT on overflow. */
-qn_status qn__memory_plan(const qn_context *ctx, qn_mem_item *items, size_t count,
+/* Places items so that those alive at the same time do not overlap, in `bound` bytes
+ * (qn__memory_bound) if it finds how. LIMIT on overflow. */
+qn_status qn__memory_plan(const qn_context *ctx, qn_mem_item *items, size_t count, size_t bound,
                           size_t *total_bytes, qn_error *error);
 /* The most bytes that live at one time, which no placement goes below. change: room for `times`
- * numbers, more than last + 1 of every item. */
-size_t qn__memory_bound(const qn_mem_item *items, size_t count, int64_t *change, size_t times);
+ * numbers, more than last + 1 of every item. Of more than can be addressed any number. */
+size_t qn__memory_bound(const qn_mem_item *items, size_t count, uint64_t *change, size_t times);
 
 #endif

@@ -375,6 +375,33 @@ static void q8_distances_case(const qn_q8_igemm *kernel, const qn_q8_igemm *refe
     free(expected.memory), free(got.memory), free(packed), free(rows);
 }
 
+static void q8_join_case(const qn_q8_igemm *kernel, size_t n)
+{
+    enum { ROOM = 384, ROWS = 3 };
+    const size_t up = (n + QN_Q8_JOINED - 1) / QN_Q8_JOINED * QN_Q8_JOINED;
+    uint8_t rows[ROWS][ROOM + 20], masks[ROWS][QN_Q8_JOINED], to[ROOM];
+    const uint8_t *from[ROWS];
+    memset(to, 0x5A, sizeof to);
+    for (size_t y = 0; y < ROWS; y++) {
+        from[y] = rows[y] + rng() % 20;
+        for (size_t i = 0; i < ROOM + 20; i++)
+            rows[y][i] = (uint8_t)rng();
+        for (size_t i = 0; i < QN_Q8_JOINED; i++)
+            masks[y][i] = rng() % 2 != 0 ? 0xff : 0;
+    }
+    kernel->join(to, from, masks[0], n);
+    n_checks++;
+    for (size_t i = 0; i < ROOM; i++) {
+        uint8_t expected = 0x5A;
+        if (i < up)
+            expected = (uint8_t)((from[0][i] & masks[0][i % QN_Q8_JOINED]) |
+                                 (from[1][i] & masks[1][i % QN_Q8_JOINED]) |
+                                 (from[2][i] & masks[2][i % QN_Q8_JOINED]));
+        if (to[i] != expected)
+            fail(kernel->name, RANDOM, "join", "differs");
+    }
+}
+
 /* Tables of pairs: those that are packed are fine; numbers that lead out of a row are not. */
 static void test_q8_tables(const qn_q8_igemm *kernel)
 {
@@ -464,9 +491,30 @@ static void test_q8_packing(const qn_q8_igemm *kernel)
     rng_state = state;
 }
 
+/* Pointers to rows, of which seven more may be written. */
+static void test_spaced(const qn_q8_igemm *kernel)
+{
+    enum { ROWS = 300, MORE = 7 };
+    const uint8_t *rows[ROWS + MORE + 1];
+    for (size_t n = 0; n < ROWS; n++) {
+        const uint8_t *const first = (const uint8_t *)rows + rng() % 1000;
+        const size_t step = n % 3 == 0 ? rng() % 9 : rng() % 100000;
+        rows[n + MORE] = (const uint8_t *)rows;
+        kernel->spaced(rows, first, step, n);
+        bool same = rows[n + MORE] == (const uint8_t *)rows;
+        for (size_t i = 0; i < n; i++)
+            same &= (uintptr_t)rows[i] == (uintptr_t)first + i * step;
+        n_checks++;
+        if (!same)
+            q8_fail(kernel->name, Q8_SAFE, "row pointers", "differ");
+    }
+}
+
 static void test_q8_igemm(const qn_q8_igemm *kernel, const qn_q8_igemm *reference)
 {
     const size_t mr = kernel->mr, nr = kernel->nr;
+    if (kernel->spaced != NULL)
+        test_spaced(kernel);
     const size_t ms[] = {1, mr - 1, mr, mr + 1, 13},
                  ns[] = {1, nr - 1, nr, nr + 1, 47, 3 * nr, 4 * nr, 5 * nr + 2};
     const size_t kcs[] = {0, 1, 2, 3, 4, 5, 7, 16, 31, 64}, kss[] = {0, 1, 2, 9};
@@ -502,6 +550,8 @@ static void test_q8_igemm(const qn_q8_igemm *kernel, const qn_q8_igemm *referenc
         q8_distances_case(kernel, reference, 1 + rng() % 30, 1 + rng() % 40,
                           kernel->kr * (1 + rng() % 60), 1 + rng() % 3,
                           (q8_class)(rng() % N_Q8_CLASSES));
+    for (int times = 0; kernel->join != NULL && times < 40; times++)
+        q8_join_case(kernel, rng() % 300);
     test_q8_tables(kernel);
     test_q8_packing(kernel);
     /* Sums beyond 2^24, rows too long for any copy of them. */

@@ -35,6 +35,7 @@ static void replaces_what_runs(void **state)
     assert_int_equal(best.q8_igemm.mr, null.q8_igemm.mr);
     assert_int_equal(best.q8_igemm.nr, null.q8_igemm.nr);
     assert_ptr_equal(best.q8_igemm.pairs, null.q8_igemm.pairs);
+    assert_ptr_equal(best.q8_igemm.spaced, null.q8_igemm.spaced);
     assert_int_equal(best.f32_ints.expand == NULL, null.f32_ints.expand == NULL);
 }
 

@@ -253,6 +253,29 @@ static void parts_of_other_types_are_refused(void **state)
     }
 }
 
+/* So may one that resizes integers. */
+static void resized_bytes_of_other_types_are_refused(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 4; i++) {
+        net *const n = net_start();
+        builder *const b = &n->b;
+        qn_tensor *const x = build_input(b, "x", DIMS(1, 2, 3, 4));
+        x->type = net_quant(n, QN_DTYPE_U8, 0.5f, 7);
+        qn_tensor *const y =
+            NODE(b, RESIZE, "y", x, NULL, NULL, build_ints(b, "sizes", DIMS(1, 2, 5, 9)));
+        assert_true(qn__node_set_string(b->graph, y->producer, "mode", "linear"));
+        set_int(b, y, "truncates", i / 2);
+        y->type = net_quant(n, i % 2 != 0 ? QN_DTYPE_I8 : QN_DTYPE_U8, 0.5f, 7);
+        build_output(b, y);
+        qn_plan *plan = NULL;
+        assert_int_equal(qn__plan_create(b->graph, NULL, &plan, &b->error),
+                         i == 3 ? QN_CORRUPT : QN_OK);
+        qn__plan_destroy(plan);
+        net_end(n);
+    }
+}
+
 /* However many rows of nothing there are. */
 static void rows_of_nothing_take_no_time(void **state)
 {
@@ -277,6 +300,7 @@ int main(void)
         cmocka_unit_test(indices_are_checked_when_running),
         cmocka_unit_test(global_pools_of_nothing_have_a_value),
         cmocka_unit_test(parts_of_other_types_are_refused),
+        cmocka_unit_test(resized_bytes_of_other_types_are_refused),
         cmocka_unit_test(rows_of_nothing_take_no_time),
         cmocka_unit_test(top_k_takes_at_most_what_is_there),
     };

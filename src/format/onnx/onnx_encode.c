@@ -145,6 +145,13 @@ static qn_status copy_other_fields(const qn_onnx_node *source, qn_onnx_out *out,
     }
 }
 
+/* Attributes of compact files (pass/unsigned_bytes.c), or that say how ONNX has a node. */
+static bool is_ours(const qn_node *node, const char *name)
+{
+    return ((node->op == QN_OP_ADD || node->op == QN_OP_RESIZE) && strcmp(name, "signed") == 0) ||
+           (node->op == QN_OP_RESIZE && strcmp(name, "truncates") == 0);
+}
+
 qn_status qn__onnx_encode_node(const qn_onnx_writer *w, const qn_node *node, qn_onnx_out *out,
                                qn_error *error)
 {
@@ -166,8 +173,8 @@ qn_status qn__onnx_encode_node(const qn_onnx_writer *w, const qn_node *node, qn_
     qn__out_string(out, NODE_OP_TYPE, op.name);
     for (uint32_t i = 0; i < node->n_attrs; i++) {
         bool copied = false;
-        if (node->op == QN_OP_ADD && strcmp(node->attrs[i].name, "signed") == 0)
-            continue; /* of a compact file, and none of ONNX (pass/unsigned_bytes.c) */
+        if (is_ours(node, node->attrs[i].name))
+            continue;
         if (source)
             QN_TRY(copy_attr(w, source, &node->attrs[i], out, &copied, error));
         if (!copied)

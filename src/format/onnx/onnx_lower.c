@@ -490,7 +490,7 @@ static qn_status lower_node(qn_lower *l, qn_node *node, qn_error *error)
         return lower_dequantize(l, node, error);
     if (node->op == QN_OP_TABLE)
         return qn__onnx_lower_table(l, node, error);
-    if (l->w->options->format == QN_WRITE_QOPERATOR) {
+    if (l->w->options->format == QN_WRITE_QOPERATOR || qn__onnx_truncates(node)) {
         QN_TRY(qn__onnx_lower_qoperator(l, node, &done, error));
         if (done)
             return QN_OK;

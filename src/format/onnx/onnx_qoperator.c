@@ -210,10 +210,11 @@ static qn_status lower_qop(qn_lower *l, qn_node *node, const qn_qop_info *info, 
     return qn__onnx_is_quantized(l, out) ? qn__onnx_act_on_integers(l, node, out, error) : QN_OK;
 }
 
-/* Movers with equal parameters on both sides run on the integers themselves. */
+/* Movers with equal parameters on both sides run on the integers themselves, and what did so in the
+ * file that was read. */
 static bool mover_works(const qn_lower *l, const qn_node *node)
 {
-    if (!qn__onnx_is_mover(node) || node->n_inputs == 0 ||
+    if ((!qn__onnx_is_mover(node) && !qn__onnx_truncates(node)) || node->n_inputs == 0 ||
         !qn__onnx_is_quantized(l, node->inputs[0]) || node->act != QN_ACT_NONE)
         return false;
     for (uint32_t i = 1; i < node->n_inputs; i++)

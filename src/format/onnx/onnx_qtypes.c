@@ -59,6 +59,11 @@ bool qn__onnx_is_bilinear(qn_graph *graph, const qn_node *node)
            sizes->dims[0].value <= 4;
 }
 
+bool qn__onnx_truncates(const qn_node *node)
+{
+    return node->op == QN_OP_RESIZE && qn__attr_int(node, "truncates", 0) != 0;
+}
+
 bool qn__onnx_act_implied(qn_act act, float lo, float hi, qn_type type)
 {
     if (act == QN_ACT_NONE)

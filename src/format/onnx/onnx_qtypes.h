@@ -12,6 +12,8 @@ bool qn__onnx_is_mover(const qn_node *node);
 bool qn__onnx_keeps_bytes(const qn_node *node);
 /* Is it a Resize that is linear along at most two axes, which runs on integers too? */
 bool qn__onnx_is_bilinear(qn_graph *graph, const qn_node *node);
+/* A linear Resize of the integers themselves, as ONNX has it. */
+bool qn__onnx_truncates(const qn_node *node);
 /* Is quantizing an output with `type` all that the activation would do? */
 bool qn__onnx_act_implied(qn_act act, float lo, float hi, qn_type type);
 /* Does the int32 bias's scale equal s_x * s_w, in float32, for every channel? */

@@ -593,6 +593,10 @@ static qn_status pass_on(qn_onnx_reader *r, qn_node *node, qn_error *error)
         for (uint32_t k = 0; k < typed && k < node->n_outputs; k++)
             if (node->outputs[k])
                 node->outputs[k]->type = node->inputs[0]->type;
+        /* Sums of the integers are truncated, those of floats between the two rounded. */
+        if (node->op == QN_OP_RESIZE && !qn__onnx_is_mover(node) &&
+            !qn__node_set_int(r->graph, node, "truncates", 1))
+            return QN_NOMEM(error);
     }
     return node->op == QN_OP_PAD && node->n_inputs > 0 && is_quant(node->inputs[0])
                ? read_pad_value(r, node, error)

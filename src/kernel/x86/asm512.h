@@ -13,6 +13,14 @@ static inline __attribute__((always_inline)) __m512i dpbusd512(__m512i acc, __m5
     return acc;
 }
 
+/* With weights in memory. */
+static inline __attribute__((always_inline)) __m512i dpbusd512_mem(__m512i acc, __m512i a,
+                                                                   const __m512i *b)
+{
+    __asm__("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(a), "m"(*b));
+    return acc;
+}
+
 static inline __attribute__((always_inline)) __m512i dpwssd512(__m512i acc, __m512i a, __m512i b)
 {
     __asm__("vpdpwssd %2, %1, %0" : "+v"(acc) : "v"(a), "v"(b));

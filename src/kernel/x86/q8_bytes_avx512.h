@@ -32,6 +32,16 @@ static inline byte_bounds byte_bounds_of(const qn_q8_out *out)
                          .sign = _mm512_set1_epi8((char)lower)};
 }
 
+/* Words as bytes within the bounds. */
+static inline __attribute__((always_inline)) __m512i bounded_bytes(const byte_bounds *to,
+                                                                   __m512i low, __m512i high)
+{
+    low = _mm512_adds_epi16(to->move, low);
+    high = _mm512_adds_epi16(to->move, high);
+    const __m512i bytes = _mm512_packus_epi16(low, high);
+    return _mm512_xor_si512(to->sign, _mm512_min_epu8(to->hi, _mm512_max_epu8(to->lo, bytes)));
+}
+
 /* Rounded numbers as bytes, of 16 numbers four from each vector in turn. What is below all
  * integers, and a NaN, become the smallest integer. */
 static inline __attribute__((always_inline)) __m512i rounded_bytes(const byte_bounds *to, __m512 v0,
@@ -39,13 +49,8 @@ static inline __attribute__((always_inline)) __m512i rounded_bytes(const byte_bo
 {
     const __m512i q0 = _mm512_cvtps_epi32(v0), q1 = _mm512_cvtps_epi32(v1);
     const __m512i q2 = _mm512_cvtps_epi32(v2), q3 = _mm512_cvtps_epi32(v3);
-    __m512i low = _mm512_packs_epi32(q0, q1), high = _mm512_packs_epi32(q2, q3);
-    if (to->plain)
-        return _mm512_packus_epi16(low, high);
-    low = _mm512_adds_epi16(to->move, low);
-    high = _mm512_adds_epi16(to->move, high);
-    const __m512i bytes = _mm512_packus_epi16(low, high);
-    return _mm512_xor_si512(to->sign, _mm512_min_epu8(to->hi, _mm512_max_epu8(to->lo, bytes)));
+    const __m512i low = _mm512_packs_epi32(q0, q1), high = _mm512_packs_epi32(q2, q3);
+    return to->plain ? _mm512_packus_epi16(low, high) : bounded_bytes(to, low, high);
 }
 
 /* Brings 32-bit lane i of each 128 bits to part i of the vector. Loaded where it is used: compilers

@@ -21,3 +21,22 @@
 #define SRLI16(a, n) _mm256_srli_epi16(a, n)
 #define IGEMM qn__q8_igemm_8x8_avx2
 #include "kernel/x86/q8_igemm_tmpl.h"
+
+typedef uint8_t wide __attribute__((vector_size(32), aligned(1), may_alias));
+typedef uint8_t half __attribute__((vector_size(16), aligned(1), may_alias));
+#define AT(type, p) (*(const type *)(const void *)(p))
+
+void qn__q8_join_avx2(uint8_t *to, const uint8_t *const from[3], const uint8_t *masks, size_t n)
+{
+    const uint8_t *a = from[0], *b = from[1], *c = from[2];
+    const wide x = AT(wide, masks), y = AT(wide, masks + QN_Q8_JOINED),
+               z = AT(wide, masks + 2 * QN_Q8_JOINED);
+    const half u = AT(half, masks + 32), v = AT(half, masks + QN_Q8_JOINED + 32),
+               w = AT(half, masks + 2 * QN_Q8_JOINED + 32);
+    for (size_t i = 0; i < n; i += QN_Q8_JOINED) {
+        *(wide *)(void *)(to + i) =
+            (AT(wide, a + i) & x) | (AT(wide, b + i) & y) | (AT(wide, c + i) & z);
+        *(half *)(void *)(to + i + 32) =
+            (AT(half, a + i + 32) & u) | (AT(half, b + i + 32) & v) | (AT(half, c + i + 32) & w);
+    }
+}

@@ -646,3 +646,13 @@ void qn__q8_igemm_192x64_vnni(size_t mr, size_t nc, size_t kc, size_t ks, const 
     (void)safe;
     qn__q8_igemm_vnni_rows(mr, nc, kc, ks, a, MR, flip, w, c, c_stride, out);
 }
+
+void qn__spaced_rows_vnni(const uint8_t **a, const uint8_t *first, size_t step, size_t n)
+{
+    const __m512i eight = _mm512_set1_epi64((long long)(8 * step));
+    const __m512i numbers = _mm512_cvtepi8_epi64(_mm_cvtsi64_si128(0x0706050403020100));
+    __m512i at = _mm512_mullo_epi64(numbers, _mm512_set1_epi64((long long)step));
+    at = _mm512_add_epi64(at, _mm512_set1_epi64((long long)(uintptr_t)first));
+    for (size_t i = 0; i < n; i += 8, at = _mm512_add_epi64(at, eight))
+        _mm512_storeu_si512((void *)(a + i), at);
+}

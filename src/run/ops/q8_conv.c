@@ -57,8 +57,6 @@ static void buffer_rows(const qn_q8_job *job, size_t group, size_t m0, size_t mr
     }
 }
 
-typedef uint8_t vector __attribute__((vector_size(QN_Q8_VECTOR), aligned(1), may_alias));
-
 typedef struct pad_call {
     const qn_q8_conv *s;
     const uint8_t *in;
@@ -120,19 +118,9 @@ static void join_tails_of(const qn_q8_conv *s, uint8_t *block)
     const qn_window *const w = &s->window;
     const size_t n = w->ow * w->sw * w->c;
     uint8_t *const first = block + s->copy.front - w->pl * w->c;
-    uint8_t *const to = first + s->copy.tails_at;
-    const uint8_t *const a = first + s->tails[0], *const b = first + s->tails[1],
-                         *const c = first + s->tails[2];
-    for (size_t i = 0; i < n;) {
-        const vector *mask = (const vector *)(const void *)s->masks;
-#pragma GCC unroll 3
-        for (size_t v = 0; v < QN_Q8_TAIL_VECTORS; v++, i += QN_Q8_VECTOR, mask += 3) {
-            const vector x = *(const vector *)(const void *)(a + i) & mask[0];
-            const vector y = *(const vector *)(const void *)(b + i) & mask[1];
-            const vector z = *(const vector *)(const void *)(c + i) & mask[2];
-            *(vector *)(void *)(to + i) = x | y | z;
-        }
-    }
+    const uint8_t *const from[QN_Q8_TAIL_ROWS] = {first + s->tails[0], first + s->tails[1],
+                                                  first + s->tails[2]};
+    s->packed.kernel.join(first + s->copy.tails_at, from, s->masks[0], n);
 }
 
 static void join_tails(void *arg, size_t index)
@@ -178,59 +166,71 @@ static void run_bands(void *arg, size_t begin, size_t end)
     }
 }
 
+/* QN_Q8_ROWS. */
+static __attribute__((noinline)) void run_rows(const qn_q8_conv *s, const qn_run_env *env,
+                                               const qn_view *in, qn_q8_job *job)
+{
+    const qn_window *const w = &s->window;
+    const qn_quantized_rows quantized = {env->quantizer, in, s->copy.row};
+    pad_call pad = {.s = s,
+                    .in = in->data,
+                    .out = (uint8_t *)env->scratch + s->padded_at,
+                    .channels_last = in->layout == QN_LAYOUT_CHANNELS_LAST,
+                    .put = copy_rows,
+                    .ctx = &pad,
+                    .job = job};
+    if (env->quantizer != NULL) {
+        pad.put = qn__q8_quantize_rows;
+        pad.ctx = &quantized;
+    }
+    job->rows = buffer_rows;
+    job->run = s->inner.ow;
+    if (s->band > 0) {
+        qn__parallel_ranges(env->pool, run_bands, &pad, w->n * qn_div_up(w->oh, s->band), SIZE_MAX);
+        return;
+    }
+    qn__parallel(env->pool, pad_block, &pad, w->n * s->copy.blocks);
+    if (s->tail > 0)
+        qn__parallel(env->pool, join_tails, &pad, w->n * w->oh);
+    const conv_call call = {s, pad.out + s->copy.front - w->pl * w->c};
+    job->ctx = &call;
+    qn__q8_run(job, env->pool);
+}
+
 void qn__q8_conv_run(const qn_q8_conv *s, const qn_run_env *env, const qn_view *in,
                      const qn_view *out, const qn_requant *requant)
 {
     const qn_window *const w = &s->window;
-    uint8_t *const scratch = env->scratch;
-    const uint8_t *x = in->data;
+    const uint8_t *const x = in->data;
     if (out->count == 0)
         return;
     if (s->way == QN_Q8_DEPTHWISE) {
         qn__q8_depthwise_run(&s->depthwise, x, out->data, env->pool);
         return;
     }
-    const qn_quantized_rows quantized = {env->quantizer, in, s->copy.row};
-    pad_call pad = {.s = s,
-                    .in = x,
-                    .out = scratch + s->padded_at,
-                    .channels_last = in->layout == QN_LAYOUT_CHANNELS_LAST,
-                    .put = copy_rows,
-                    .ctx = &pad};
-    if (env->quantizer != NULL) {
-        pad.put = qn__q8_quantize_rows;
-        pad.ctx = &quantized;
-    }
-    if (s->way == QN_Q8_ROWS && s->band == 0) {
-        qn__parallel(env->pool, pad_block, &pad, w->n * s->copy.blocks);
-        if (s->tail > 0)
-            qn__parallel(env->pool, join_tails, &pad, w->n * w->oh);
-        x = pad.out + s->copy.front - w->pl * w->c;
-    }
     const conv_call call = {s, x};
-    const qn_requant columns = qn_q8_conv_columns(s, requant);
-    const qn_q8_job job = {
+    qn_q8_job job = {
         .packed = &s->packed,
         .m = w->n * w->oh * s->inner.ow,
         .c = out->data,
         .c_stride = out->pitch != 0 ? out->pitch : s->inner.oc,
         .c_group = s->packed.n,
         .out = qn__q8_format(requant),
-        .fixed = qn_q8_by_fixed_of(&columns),
+        .fixed = qn_q8_by_fixed_of(requant),
         .first = s->direct ? x : NULL,
         .first_group = s->cin,
         .step = w->c,
-        .rows = s->way == QN_Q8_ROWS ? buffer_rows : tap_rows,
+        .rows = tap_rows,
         .ctx = &call,
-        .run = s->way == QN_Q8_ROWS ? s->inner.ow : 0,
         .ahead = env->ahead,
         .ahead_bytes = env->ahead_bytes,
-        .row_buffer = s->has_rows ? (const uint8_t **)(void *)(scratch + s->rows_at) : NULL,
+        .row_buffer =
+            s->has_rows ? (const uint8_t **)(void *)((uint8_t *)env->scratch + s->rows_at) : NULL,
     };
-    if (s->band > 0) {
-        pad.job = &job;
-        qn__parallel_ranges(env->pool, run_bands, &pad, w->n * qn_div_up(w->oh, s->band), SIZE_MAX);
-    } else {
+    if (s->fold > 1)
+        job.fixed.columns = s->fixed;
+    if (s->way == QN_Q8_ROWS)
+        run_rows(s, env, in, &job);
+    else
         qn__q8_run(&job, env->pool);
-    }
 }

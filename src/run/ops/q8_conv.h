@@ -15,9 +15,9 @@ typedef enum qn_q8_way { QN_Q8_DEPTHWISE, QN_Q8_ROWS, QN_Q8_TAPS } qn_q8_way;
 enum { QN_Q8_BAND_BYTES = 24 << 10, QN_Q8_BAND_WEIGHTS = 32 << 10 };
 _Static_assert(QN_Q8_BAND_BYTES <= QN_Q8_SUMS * sizeof(int32_t), "no room for a band");
 
-/* Tails of three rows of a window are put together so many vectors at a time, which hold a whole
- * number of windows. */
-enum { QN_Q8_TAIL_ROWS = 3, QN_Q8_TAIL_VECTORS = 3 };
+/* Tails of three rows of a window are put together, QN_Q8_JOINED bytes at a time, which hold a
+ * whole number of windows. */
+enum { QN_Q8_TAIL_ROWS = 3 };
 
 typedef struct qn_q8_conv {
     qn_q8_way way;
@@ -36,7 +36,7 @@ typedef struct qn_q8_conv {
     bool spread;
     size_t tail;
     ptrdiff_t tails[QN_Q8_TAIL_ROWS]; /* from a window to those of each row, less where they go */
-    uint8_t masks[QN_Q8_TAIL_VECTORS][QN_Q8_TAIL_ROWS][QN_Q8_VECTOR];
+    uint8_t masks[QN_Q8_TAIL_ROWS][QN_Q8_JOINED];
     qn_q8_padded copy;
     size_t band;          /* not 0: the copy is made for so many rows of outputs at a time */
     size_t more;          /* blocks that they read beyond theirs */

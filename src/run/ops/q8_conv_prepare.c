@@ -18,8 +18,8 @@ static __attribute__((cold)) void lay_out(qn_q8_conv *s)
 {
     const qn_window *const w = &s->window;
     qn_q8_padded *const p = &s->copy;
-    const size_t joined = (QN_Q8_TAIL_VECTORS + 1) * QN_Q8_VECTOR;
-    /* A row may be read from one byte earlier; tails some vectors at a time. */
+    const size_t joined = QN_Q8_JOINED + QN_Q8_VECTOR;
+    /* A row may be read from one byte earlier; tails QN_Q8_JOINED at a time. */
     p->front = qn_round_up(w->pl * w->c + 1, QN_Q8_VECTOR);
     p->back =
         qn_round_up(w->pr * w->c + (s->tail > 0 ? joined : s->packed.kernel.kr), QN_Q8_VECTOR);
@@ -52,8 +52,7 @@ static __attribute__((cold)) void spread(qn_q8_conv *s)
     const size_t kr = s->packed.kernel.kr, row = w->kw * w->c, tail = row % kr, step = w->sw * w->c;
     const size_t whole = w->kh * qn_round_up(row, kr), split = w->kh * (row - tail);
     size_t kc = whole;
-    if (w->kh == QN_Q8_TAIL_ROWS && w->kh * tail <= step &&
-        QN_Q8_TAIL_VECTORS * QN_Q8_VECTOR % step == 0 &&
+    if (w->kh == QN_Q8_TAIL_ROWS && w->kh * tail <= step && QN_Q8_JOINED % step == 0 &&
         qn_round_up(split + w->kh * tail, kr) < whole) {
         s->tail = tail;
         kc = qn_round_up(split + w->kh * tail, kr);
@@ -335,9 +334,9 @@ static __attribute__((cold)) qn_status set_distances(const qn_context *ctx, qn_q
 static __attribute__((cold)) void make_masks(qn_q8_conv *s)
 {
     const size_t step = s->window.sw * s->window.c;
-    for (size_t i = 0; i < QN_Q8_TAIL_VECTORS * QN_Q8_VECTOR; i++)
+    for (size_t i = 0; i < QN_Q8_JOINED; i++)
         for (size_t y = 0; y < QN_Q8_TAIL_ROWS; y++)
-            s->masks[i / QN_Q8_VECTOR][y][i % QN_Q8_VECTOR] = i % step / s->tail == y ? 0xff : 0;
+            s->masks[y][i] = i % step / s->tail == y ? 0xff : 0;
     for (size_t y = 0; y < QN_Q8_TAIL_ROWS; y++)
         s->tails[y] =
             (ptrdiff_t)(row_at(s, y) +

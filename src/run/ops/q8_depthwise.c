@@ -459,7 +459,8 @@ static void run_in_place(const depthwise_call *call, size_t image, size_t y0, si
     const size_t room = ROOM / (w->sh * width) < ROWS ? SMALL : ROOM;
     const size_t fit = room / (w->sh * width);
     const size_t most = fit < ROWS ? ROWS : fit < SMALL_ROWS ? fit : SMALL_ROWS;
-    const size_t even = qn_div_up(y1 - y0, qn_div_up(y1 - y0, most));
+    /* Kernels may take two rows at once. */
+    const size_t even = qn_round_up(qn_div_up(y1 - y0, qn_div_up(y1 - y0, most)), 2);
     qn_q8_dwconv_args args = {
         .n = w->ow,
         .channels = (share + 1 == call->shares ? w->c : c1) - c0,

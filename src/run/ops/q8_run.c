@@ -423,7 +423,10 @@ static void fixed_tile(const blocks *b, size_t mr, size_t nc, const uint8_t *con
 static void spaced_rows(const qn_q8_job *job, const uint8_t *first, size_t mr, const uint8_t **a)
 {
     const qn_q8_igemm *const kernel = &job->packed->kernel;
-    qn__spaced_rows(a, first, job->step, mr);
+    if (kernel->spaced != NULL)
+        kernel->spaced(a, first, job->step, mr);
+    else
+        qn__spaced_rows(a, first, job->step, mr);
     qn__repeat_last(a, 1, mr, qn_q8_rows_end(kernel, mr), kernel->mr);
 }
 

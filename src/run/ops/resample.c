@@ -61,12 +61,13 @@ int64_t qn__resize_nearest(const qn_resize *r, size_t axis, int64_t k)
 void qn__linear_taps(const qn_resize *r, size_t axis, int64_t k, int32_t *index, float *weight)
 {
     const float last = (float)(r->in_dims[axis] - 1);
-    float x = qn__resize_coordinate(r, axis, k);
+    float x = r->changes[axis] ? qn__resize_coordinate(r, axis, k) : (float)k;
     x = x < 0.0f ? 0.0f : x > last ? last : x;
     const float down = floorf(x);
     index[0] = (int32_t)down;
     index[1] = down + 1.0f > last ? (int32_t)last : (int32_t)down + 1;
-    weight[1] = x - down;
+    /* The last element twice, by halves: so onnxruntime sums. */
+    weight[1] = down + 1.0f > last ? 0.5f : x - down;
     weight[0] = 1.0f - weight[1];
 }
 

@@ -2,7 +2,7 @@
 #ifndef QN_RUN_OPS_RESAMPLE_H
 #define QN_RUN_OPS_RESAMPLE_H
 
-#include "run/op.h"
+#include "run/ops/qcore.h"
 
 typedef enum qn_coordinate {
     QN_COORD_HALF_PIXEL = 0,
@@ -43,6 +43,41 @@ void qn__cubic_taps(const qn_resize *r, size_t axis, int64_t k, float a, bool ex
 size_t qn__wide_half(float scale, bool cubic);
 void qn__wide_taps(const qn_resize *r, size_t axis, int64_t k, float a, bool cubic, bool exclude,
                    size_t half, int32_t *index, float *weight);
+
+/* One axis of a linear or cubic Resize. */
+typedef struct qn_resize_pass {
+    size_t taps, outer, in, inner, out;
+    int32_t *index; /* [out][taps] */
+    float *weight;
+    uint8_t *outside;  /* [out] of the input, when the region may be; else NULL */
+    size_t last_inner; /* elements below the axis in the finished output */
+} qn_resize_pass;
+
+typedef struct qn_resize_state {
+    float extrapolation;
+    size_t n_passes, buffer; /* floats of one scratch buffer */
+    qn_resize_pass passes[QN_MAX_RANK];
+    bool bytes, truncates; /* linear on bytes; sums of them are truncated */
+    qn_qparams x, y;
+} qn_resize_state;
+
+typedef struct qn_resize_bytes {
+    const qn_resize_state *s;
+    const uint8_t *src;
+    uint8_t *dst;
+    qn_q8_dequantize_fn dequantize;
+} qn_resize_bytes;
+
+typedef struct qn_resize_job {
+    const qn_resize_pass *pass;
+    const float *src;
+    float *dst;
+} qn_resize_job;
+
+/* resize_rows.c, as tasks (qn__parallel_ranges): positions of a qn_resize_bytes, which makes two
+ * passes at once; rows of a qn_resize_job. */
+void qn__resize_bytes_rows(void *arg, size_t begin, size_t end);
+void qn__resize_rows(void *arg, size_t begin, size_t end);
 
 /* index.c: tables for the nearest mode, run by qn__run_index. */
 qn_status qn__prepare_resize_nearest(const qn_plan *plan, qn_step *step, const qn_resize *resize,

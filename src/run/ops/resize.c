@@ -1,9 +1,9 @@
 /* Resize. Nearest picks elements; linear and cubic are separable: one pass per axis with a table of
- * taps. Linear on bytes takes the four that surround a position at once, so that it rounds once. */
+ * taps. Linear on bytes takes the four that surround a position at once, so that it rounds once:
+ * the float32 operations that onnxruntime makes of their values, in its order. Of bytes that a file
+ * resizes as integers it truncates the sum (`truncates`). */
 #include "run/nd.h"
-#include "run/ops/qcore.h"
 #include "run/ops/resample.h"
-#include "kernel/vmath.h"
 
 #include <math.h>
 #include <string.h>
@@ -164,22 +164,7 @@ static __attribute__((cold)) qn_status read_resize(const qn_plan *plan, const qn
 }
 
 /* --- linear and cubic ------------------------------------------------------------------------ */
-typedef struct resize_pass {
-    size_t taps, outer, in, inner, out;
-    int32_t *index; /* [out][taps] */
-    float *weight;
-    uint8_t *outside;  /* [out] of the input, when the region may be; else NULL */
-    size_t last_inner; /* elements below the axis in the finished output */
-} resize_pass;
-
-typedef struct resize_state {
-    float extrapolation;
-    size_t n_passes, buffer; /* floats of one scratch buffer */
-    resize_pass passes[QN_MAX_RANK];
-    qn_qparams x, y; /* linear on bytes */
-} resize_state;
-
-static void release_state(const qn_context *ctx, resize_state *s)
+static void release_state(const qn_context *ctx, qn_resize_state *s)
 {
     for (size_t i = 0; i < s->n_passes; i++) {
         qn__free(ctx, s->passes[i].index);
@@ -194,10 +179,10 @@ typedef enum resize_mode { RESIZE_NEAREST, RESIZE_LINEAR, RESIZE_CUBIC } resize_
 static __attribute__((cold)) qn_status add_pass(const qn_plan *plan, const qn_step *step,
                                                 const qn_resize *r, size_t axis,
                                                 const qn_axis_view *v, resize_mode mode,
-                                                resize_state *s, qn_error *error)
+                                                qn_resize_state *s, qn_error *error)
 {
     const qn_context *const ctx = qn__plan_context(plan);
-    resize_pass *const pass = &s->passes[s->n_passes++];
+    qn_resize_pass *const pass = &s->passes[s->n_passes++];
     const bool cubic = mode == RESIZE_CUBIC;
     const bool wide = mode != RESIZE_NEAREST && qn__attr_int(step->node, "antialias", 0) != 0;
     const size_t half = qn__wide_half(r->scales[axis], cubic);
@@ -205,7 +190,7 @@ static __attribute__((cold)) qn_status add_pass(const qn_plan *plan, const qn_st
     size_t count;
     if (taps == 0 || !qn_mul_size(&count, out, taps) || count > SIZE_MAX / 64)
         return qn__step_fail(step, error, QN_LIMIT, "filter is too wide");
-    *pass = (resize_pass){taps, v->outer, v->axis, v->inner, out, NULL, NULL, NULL, 0};
+    *pass = (qn_resize_pass){taps, v->outer, v->axis, v->inner, out, NULL, NULL, NULL, 0};
     pass->index = qn__calloc(ctx, count + 1, sizeof(*pass->index));
     pass->weight = qn__calloc(ctx, count + 1, sizeof(*pass->weight));
     if (r->coordinate == QN_COORD_TF_CROP_AND_RESIZE)
@@ -237,14 +222,23 @@ static __attribute__((cold)) qn_status add_pass(const qn_plan *plan, const qn_st
     return QN_OK;
 }
 
+/* Only the last two axes are resampled: both are then, an element of which is a window, too. */
+static bool in_picture(const qn_resize *r)
+{
+    for (size_t i = 0; i + 2 < r->rank; i++)
+        if (r->changes[i])
+            return false;
+    return r->rank >= 2;
+}
+
 static __attribute__((cold)) qn_status make_passes(const qn_plan *plan, qn_step *step,
                                                    const qn_resize *r, resize_mode mode,
-                                                   resize_state *s, qn_error *error)
+                                                   qn_resize_state *s, qn_error *error)
 {
     int64_t dims[QN_MAX_RANK];
     memcpy(dims, r->in_dims, sizeof(dims));
     for (size_t axis = 0; axis < r->rank; axis++) {
-        if (!r->changes[axis])
+        if (!r->changes[axis] && !(s->bytes && axis + 2 >= r->rank && in_picture(r)))
             continue;
         const qn_axis_view v = qn__axis_view(r->rank, dims, step->in_layout[0], axis);
         QN_TRY(add_pass(plan, step, r, axis, &v, mode, s, error));
@@ -261,13 +255,13 @@ static __attribute__((cold)) qn_status make_passes(const qn_plan *plan, qn_step 
 }
 
 /* --- linear on bytes ------------------------------------------------------------------------- */
-/* An axis that stays as it is. */
-static __attribute__((cold)) qn_status add_whole(const qn_plan *plan, resize_state *s,
+/* An axis of one element, which stays. */
+static __attribute__((cold)) qn_status add_whole(const qn_plan *plan, qn_resize_state *s,
                                                  qn_error *error)
 {
     const qn_context *const ctx = qn__plan_context(plan);
-    resize_pass *const pass = &s->passes[s->n_passes++];
-    *pass = (resize_pass){.taps = 2, .outer = 1, .in = 1, .inner = 1, .out = 1};
+    qn_resize_pass *const pass = &s->passes[s->n_passes++];
+    *pass = (qn_resize_pass){.taps = 2, .outer = 1, .in = 1, .inner = 1, .out = 1};
     pass->index = qn__calloc(ctx, 2, sizeof(*pass->index));
     pass->weight = qn__calloc(ctx, 2, sizeof(*pass->weight));
     if (pass->index == NULL || pass->weight == NULL)
@@ -277,11 +271,26 @@ static __attribute__((cold)) qn_status add_whole(const qn_plan *plan, resize_sta
 }
 
 static __attribute__((cold)) qn_status prepare_bytes(const qn_plan *plan, qn_step *step,
-                                                     resize_state *s, qn_error *error)
+                                                     qn_resize_state *s, qn_error *error)
 {
     const qn_tensor *const x = step->node->inputs[0];
-    QN_TRY(qn__qparams_read(step, x, &s->x, error));
-    QN_TRY(qn__qparams_read(step, step->node->outputs[0], &s->y, error));
+    const bool quantized = x->type.kind == QN_TYPE_QUANT;
+    s->truncates = !quantized || qn__attr_int(step->node, "truncates", 0) != 0;
+    if (quantized) {
+        QN_TRY(qn__qparams_read(step, x, &s->x, error));
+        QN_TRY(qn__qparams_read(step, step->node->outputs[0], &s->y, error));
+    }
+    if (s->truncates) { /* the bytes themselves, of signed ones the numbers that they were */
+        const int32_t zero = qn__attr_int(step->node, "signed", 0) != 0 ? 128 : 0;
+        const bool is_signed = x->type.dtype == QN_DTYPE_I8;
+        s->x = s->y = (qn_qparams){.dtype = x->type.dtype,
+                                   .scale = 1.0f,
+                                   .zero = zero,
+                                   .qmin = is_signed ? INT8_MIN : 0,
+                                   .qmax = is_signed ? INT8_MAX : UINT8_MAX};
+    }
+    if (step->node->outputs[0]->type.dtype != s->y.dtype)
+        return qn__step_fail(step, error, QN_CORRUPT, "types differ");
     if (s->n_passes > 2)
         return qn__step_fail(step, error, QN_UNSUPPORTED, "more than two axes of bytes");
     step->scratch_bytes = 0;
@@ -296,78 +305,6 @@ static __attribute__((cold)) qn_status prepare_bytes(const qn_plan *plan, qn_ste
     s->passes[1].outer = s->passes[0].outer * s->passes[0].out;
     s->passes[1].inner = s->passes[0].inner;
     return QN_OK;
-}
-
-typedef struct bytes_job {
-    const resize_state *s;
-    const uint8_t *src;
-    uint8_t *dst;
-} bytes_job;
-
-enum { BLOCK = 16 };
-
-/* Loops of a fixed length, which are made vectors of. */
-static void bytes_block(const resize_state *s, const uint8_t *const rows[4], const float weights[4],
-                        uint8_t *out)
-{
-    const uint8_t flip = s->x.dtype == QN_DTYPE_I8 ? 0x80 : 0;
-    const float zero = (float)(s->x.zero + flip), ratio = s->x.scale / s->y.scale;
-    const float lo = (float)(s->y.qmin - s->y.zero), hi = (float)(s->y.qmax - s->y.zero);
-    const int32_t to = s->y.zero;
-    float sums[BLOCK];
-    for (size_t i = 0; i < BLOCK; i++)
-        sums[i] = (float)(rows[0][i] ^ flip) * weights[0];
-    for (size_t t = 1; t < 4; t++)
-        for (size_t i = 0; i < BLOCK; i++)
-            sums[i] += (float)(rows[t][i] ^ flip) * weights[t];
-    for (size_t i = 0; i < BLOCK; i++) {
-        float v = (sums[i] - zero) * ratio;
-        v = v > lo ? v : lo;
-        v = v < hi ? v : hi;
-        out[i] = (uint8_t)((int32_t)qn_rne_small(v) + to);
-    }
-}
-
-/* What lies inside both axes, of one position. */
-static void bytes_row(const resize_state *s, const uint8_t *const rows[4], const float weights[4],
-                      size_t n, uint8_t *out)
-{
-    uint8_t rest[5][BLOCK] = {{0}};
-    const uint8_t *at[4];
-    size_t i = 0;
-    for (; i + BLOCK <= n; i += BLOCK) {
-        for (size_t t = 0; t < 4; t++)
-            at[t] = rows[t] + i;
-        bytes_block(s, at, weights, out + i);
-    }
-    if (i == n)
-        return;
-    for (size_t t = 0; t < 4; t++) {
-        memcpy(rest[t], rows[t] + i, n - i);
-        at[t] = rest[t];
-    }
-    bytes_block(s, at, weights, rest[4]);
-    memcpy(out + i, rest[4], n - i);
-}
-
-static void bytes_rows(void *arg, size_t begin, size_t end)
-{
-    const bytes_job *const job = arg;
-    const resize_pass *const a = &job->s->passes[0], *const b = &job->s->passes[1];
-    const size_t n = b->inner, middle = a->inner / (b->in * n);
-    for (size_t row = begin; row < end; row++) {
-        const size_t j = row % b->out, m = row / b->out % middle;
-        const size_t k = row / b->out / middle % a->out, o = row / b->out / middle / a->out;
-        const uint8_t *rows[4];
-        float weights[4];
-        for (size_t t = 0; t < 4; t++) {
-            const size_t ka = 2 * k + t / 2, kb = 2 * j + t % 2;
-            const size_t at = (o * a->in + (size_t)a->index[ka]) * middle + m;
-            rows[t] = job->src + (at * b->in + (size_t)b->index[kb]) * n;
-            weights[t] = a->weight[ka] * b->weight[kb];
-        }
-        bytes_row(job->s, rows, weights, n, job->dst + row * n);
-    }
 }
 
 static __attribute__((cold)) qn_status prepare(const qn_plan *plan, qn_step *step, qn_error *error)
@@ -386,17 +323,19 @@ static __attribute__((cold)) qn_status prepare(const qn_plan *plan, qn_step *ste
         return qn__prepare_resize_nearest(plan, step, &r, error);
     if (!cubic && !linear && !nearest)
         return qn__step_fail(step, error, QN_UNSUPPORTED, "mode \"%s\"", mode);
-    const bool bytes = linear && !region && step->node->inputs[0]->type.kind == QN_TYPE_QUANT &&
+    const qn_dtype dtype = step->node->inputs[0]->type.dtype;
+    const bool bytes = linear && !region && (dtype == QN_DTYPE_U8 || dtype == QN_DTYPE_I8) &&
                        qn__attr_int(step->node, "antialias", 0) == 0;
-    if (step->node->inputs[0]->type.dtype != QN_DTYPE_F32 && !bytes)
+    if (dtype != QN_DTYPE_F32 && !bytes)
         return qn__step_fail(step, error, QN_UNSUPPORTED, "%s in mode \"%s\"",
-                             qn__dtype_name(step->node->inputs[0]->type.dtype), mode);
-    resize_state *const s = qn__calloc(ctx, 1, sizeof(*s));
+                             qn__dtype_name(dtype), mode);
+    qn_resize_state *const s = qn__calloc(ctx, 1, sizeof(*s));
     if (s == NULL)
         return QN_NOMEM(error);
     if (bytes && r.rank == 4)
         step->in_layout[0] = QN_LAYOUT_CHANNELS_LAST;
     step->out_layout[0] = step->in_layout[0];
+    s->bytes = bytes;
     qn_status status = make_passes(plan, step, &r,
                                    cubic    ? RESIZE_CUBIC
                                    : linear ? RESIZE_LINEAR
@@ -413,46 +352,8 @@ static __attribute__((cold)) qn_status prepare(const qn_plan *plan, qn_step *ste
     return QN_OK;
 }
 
-typedef struct pass_job {
-    const resize_pass *pass;
-    const float *src;
-    float *dst;
-} pass_job;
-
-static void run_rows(void *arg, size_t begin, size_t end)
-{
-    const pass_job *const job = arg;
-    const resize_pass *const p = job->pass;
-    const size_t n = p->inner;
-    for (size_t row = begin; row < end; row++) {
-        const size_t k = row % p->out;
-        const float *const src = job->src + row / p->out * p->in * n;
-        float *restrict const dst = job->dst + row * n;
-        const int32_t *const index = p->index + k * p->taps;
-        const float *const w = p->weight + k * p->taps;
-        const float *const a = src + (size_t)index[0] * n, *const b = src + (size_t)index[1] * n;
-        if (p->taps == 2) {
-            for (size_t i = 0; i < n; i++)
-                dst[i] = a[i] * w[0] + b[i] * w[1];
-            continue;
-        }
-        if (p->taps != 4) {
-            memset(dst, 0, n * sizeof(float));
-            for (size_t t = 0; t < p->taps; t++) {
-                const float *const x = src + (size_t)index[t] * n;
-                for (size_t i = 0; i < n; i++)
-                    dst[i] += x[i] * w[t];
-            }
-            continue;
-        }
-        const float *const c = src + (size_t)index[2] * n, *const d = src + (size_t)index[3] * n;
-        for (size_t i = 0; i < n; i++)
-            dst[i] = a[i] * w[0] + b[i] * w[1] + c[i] * w[2] + d[i] * w[3];
-    }
-}
-
 /* Positions that one pass found outside the input, in the finished output. */
-static void extrapolate(const resize_pass *pass, size_t count, float value, float *y)
+static void extrapolate(const qn_resize_pass *pass, size_t count, float value, float *y)
 {
     const size_t inner = pass->last_inner, outer = count / (pass->out * inner);
     for (size_t row = 0; row < outer * pass->out; row++)
@@ -464,23 +365,23 @@ static qn_status run(const qn_step *step, const qn_run_env *env, const qn_view *
                      const qn_view *out, qn_error *error)
 {
     (void)error;
-    const resize_state *const s = step->state;
-    if (in[0].tensor->type.kind == QN_TYPE_QUANT) {
-        bytes_job job = {s, in[0].data, out[0].data};
+    const qn_resize_state *const s = step->state;
+    if (s->bytes) {
+        qn_resize_bytes job = {s, in[0].data, out[0].data, step->kernels->q8_dequantize.fn};
         const size_t n = s->passes[1].inner;
         if (out[0].count > 0)
-            qn__parallel_ranges(env->pool, bytes_rows, &job, out[0].count / n, 8 * n);
+            qn__parallel_ranges(env->pool, qn__resize_bytes_rows, &job, out[0].count / n, 8 * n);
         return QN_OK;
     }
     const float *src = in[0].data;
     if (s->n_passes == 0)
         memcpy(out[0].data, src, in[0].count * sizeof(float));
     for (size_t i = 0; i < s->n_passes; i++) {
-        const resize_pass *const pass = &s->passes[i];
+        const qn_resize_pass *const pass = &s->passes[i];
         float *const dst =
             i + 1 == s->n_passes ? out[0].data : (float *)env->scratch + (i % 2) * s->buffer;
-        pass_job job = {pass, src, dst};
-        qn__parallel_ranges(env->pool, run_rows, &job, pass->outer * pass->out,
+        qn_resize_job job = {pass, src, dst};
+        qn__parallel_ranges(env->pool, qn__resize_rows, &job, pass->outer * pass->out,
                             pass->inner * sizeof(float) * (pass->taps + 1));
         src = dst;
     }

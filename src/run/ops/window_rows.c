@@ -19,12 +19,23 @@ __attribute__((cold)) void qn__tap_spans(const qn_window *w, qn_tap_span *spans)
 void qn__spaced_rows(qn_row *a, const void *first, size_t step, size_t n)
 {
     const uintptr_t at = (uintptr_t)first;
-    pointers low = {at, at + step}, high = {at + 2 * step, at + 3 * step};
-    for (; n >= 4; n -= 4, a += 4) {
+    pointers low = {at, at + step}, high = low + 2 * step;
+    for (; n >= 8; n -= 8, a += 8) {
+        pointers *const to = (pointers *)(void *)a;
+        const pointers next = low + 4 * step, last = high + 4 * step;
+        to[0] = low;
+        to[1] = high;
+        to[2] = next;
+        to[3] = last;
+        low = next + 4 * step;
+        high = last + 4 * step;
+    }
+    if (n >= 4) {
         *(pointers *)(void *)a = low;
         *(pointers *)(void *)(a + 2) = high;
         low += 4 * step;
-        high += 4 * step;
+        n -= 4;
+        a += 4;
     }
     for (size_t i = 0; i < n; i++)
         a[i] = (const uint8_t *)low[0] + i * step;

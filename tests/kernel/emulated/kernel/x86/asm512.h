@@ -6,6 +6,11 @@
 
 EMULATED_MULTIPLY_ADD(512, __m512i)
 
+EMULATED __m512i dpbusd512_mem(__m512i acc, __m512i a, const __m512i *b)
+{
+    return dpbusd512(acc, a, *b);
+}
+
 EMULATED void dpbusd512_row(size_t np, __m512i *acc, const uint8_t *row, const __m512i *b)
 {
     int32_t four;
