@@ -105,7 +105,7 @@ static void copy_rows(const void *ctx, size_t first, uint8_t *const *rows, size_
 }
 
 /* One block of the copy but for tails. */
-static void pad_block(void *arg, size_t index)
+static __attribute__((cold)) void pad_block(void *arg, size_t index)
 {
     const pad_call *const call = arg;
     const qn_q8_padded *const p = &call->s->copy;
@@ -124,7 +124,7 @@ static void join_tails_of(const qn_q8_conv *s, uint8_t *block)
     s->packed.kernel.join(first + s->copy.tails_at, from, s->masks[0], n);
 }
 
-static void join_tails(void *arg, size_t index)
+static __attribute__((cold)) void join_tails(void *arg, size_t index)
 {
     const pad_call *const call = arg;
     const qn_q8_conv *const s = call->s;
@@ -135,7 +135,7 @@ static void join_tails(void *arg, size_t index)
 
 /* Rows of outputs by bands of s->band within pictures, of which the last one of each may be
  * smaller. What of the copy two of them read is made once. */
-static void run_bands(void *arg, size_t begin, size_t end)
+static __attribute__((cold)) void run_bands(void *arg, size_t begin, size_t end)
 {
     const pad_call *const call = arg;
     const qn_q8_conv *const s = call->s;
@@ -168,8 +168,8 @@ static void run_bands(void *arg, size_t begin, size_t end)
 }
 
 /* QN_Q8_ROWS. */
-static __attribute__((noinline)) void run_rows(const qn_q8_conv *s, const qn_run_env *env,
-                                               const qn_view *in, qn_q8_job *job)
+static __attribute__((cold, noinline)) void run_rows(const qn_q8_conv *s, const qn_run_env *env,
+                                                     const qn_view *in, qn_q8_job *job)
 {
     const qn_window *const w = &s->window;
     const qn_quantized_rows quantized = {env->quantizer, in, s->copy.row};
