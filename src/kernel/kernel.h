@@ -162,6 +162,9 @@ typedef struct qn_q8_out {
     const uint8_t *ahead;
     size_t ahead_bytes;
     bool ahead_twice; /* a whole panel's bytes, where the kernel can */
+    /* GEMM, unless NULL, where the kernel `takes_offsets`, flip is 0 and kc a multiple of KR: a has
+     * one group of pointers, and tap p is offsets[p] bytes behind them. */
+    const ptrdiff_t *offsets;
 } qn_q8_out;
 typedef void (*qn_q8_igemm_fn)(size_t mr, size_t nc, size_t kc, size_t ks, const uint8_t *const *a,
                                uint8_t flip, bool safe, const void *w, void *c, size_t c_stride,
@@ -189,6 +192,7 @@ typedef struct qn_q8_igemm {
     /* Not 0: rows that a call is best given where they are long and threads share calls. Pointers
      * from mr on are then read up to a multiple of it only. */
     size_t long_rows;
+    bool takes_offsets;       /* qn_q8_out.offsets */
     size_t ahead_panels;      /* of qn_q8_out.ahead; 0: nothing is prefetched */
     qn_q8_pairs_fn pairs;     /* NULL: panels have no tables */
     qn_q8_join_fn join;       /* where they have */

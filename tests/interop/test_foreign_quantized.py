@@ -193,3 +193,53 @@ def test_padding_of_integers_without_a_value(quench, dtype, tmp_path):
     for copy in ("m.onnx", "m.qnm"):
         ours = quench_outputs(tmp_path / copy, x, tmp_path / "run")[0]
         assert np.array_equal(ours, ort_outputs(tmp_path / "m.onnx", x)[0])
+
+
+ROWS = {
+    "dequantized": [(["DequantizeLinear", ["q", "s", "z"], ["r"]]), (["MatMul", ["r", "w"], ["y"]])],
+    "reshaped": [
+        (["Reshape", ["q", "shape"], ["p"]]), (["DequantizeLinear", ["p", "s", "z"], ["r"]]),
+        (["MatMul", ["r", "w"], ["y"]]),
+    ],
+    "multiplied": [
+        (["QLinearMatMul", ["q", "s", "z", "wq", "ws", "wz", "ys", "yz"], ["p"]]),
+        (["DequantizeLinear", ["p", "ys", "yz"], ["y"]]),
+    ],
+    "both": [
+        (["DequantizeLinear", ["q", "s", "z"], ["r"]]), (["MatMulInteger", ["q", "wq", "z", "wz"], ["i"]]),
+        (["Cast", ["i"], ["f"]]), (["MatMul", ["r", "w"], ["m"]]), (["Add", ["m", "f"], ["y"]]),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8])
+@pytest.mark.parametrize("name", ROWS)
+def test_rows_of_a_table_of_integers(quench, name, dtype, tmp_path):
+    """Embeddings: the scale stands where rows are read, behind the Gather."""
+    rng = np.random.default_rng(8)
+    integers = lambda *s: rng.integers(np.iinfo(dtype).min, np.iinfo(dtype).max + 1, s).astype(dtype)
+    nodes = [helper.make_node("Gather", ["table", "index"], ["q"])]
+    for op, inputs, outputs in ROWS[name]:
+        nodes.append(helper.make_node(op, inputs, outputs, **({"to": 1} if op == "Cast" else {})))
+    used = {i for n in nodes for i in n.input}
+    constants = {
+        "table": integers(50, 12), "s": np.float32(0.02), "z": dtype(9), "shape": np.array([1, 5, 12]),
+        "w": rng.standard_normal((12, 7)).astype(np.float32), "wq": rng.integers(-127, 128, (12, 7)).astype(np.int8),
+        "ws": np.float32(0.01), "wz": np.int8(0), "ys": np.float32(0.05), "yz": dtype(40),
+    }  # fmt: skip
+    graph = helper.make_graph(
+        nodes, "g", [helper.make_tensor_value_info("index", onnx.TensorProto.INT64, [1, 5])],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1, 5, 7])],
+        [onnx.numpy_helper.from_array(v, k) for k, v in constants.items() if k in used])  # fmt: skip
+    path = tmp_path / "m.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    if name == "both":  # as integers and as real numbers at once
+        result = quench("inspect", path)
+        assert result.returncode == 1 and 'computes on the integers of "q"' in result.stderr
+        return
+    x = rng.integers(0, 50, (6, 5)).astype(np.float32)
+    theirs = ort_outputs(path, x.astype(np.int64))[0]
+    assert quench("convert", path, "-o", tmp_path / "m.qnm").returncode == 0
+    for copy in (path, tmp_path / "m.qnm"):
+        ours = quench_outputs(copy, x, tmp_path / "run")[0]
+        assert np.abs(ours - theirs).max() <= 1e-5 * np.abs(theirs).max()

@@ -375,6 +375,52 @@ static void q8_distances_case(const qn_q8_igemm *kernel, const qn_q8_igemm *refe
     free(expected.memory), free(got.memory), free(packed), free(rows);
 }
 
+/* Taps at distances from one group of pointers: the same bytes as from a group for each. */
+static void q8_offsets_case(const qn_q8_igemm *kernel)
+{
+    enum { MOST = 192, ROOM = 8192, TAPS = 7, COLUMNS = 80, K = 24 };
+    static int8_t weights[COLUMNS * TAPS * K];
+    static uint8_t in[ROOM], one[MOST * COLUMNS], other[MOST * COLUMNS];
+    const size_t mr = 1 + rng() % kernel->mr, n = 1 + rng() % COLUMNS, ks = 1 + rng() % TAPS;
+    const size_t kc = kernel->kr * (1 + rng() % (K / kernel->kr)), step = rng() % 20;
+    const uint8_t *rows[TAPS * MOST];
+    ptrdiff_t offsets[TAPS];
+    int32_t base[COLUMNS];
+    float scale[COLUMNS];
+    size_t bytes;
+    if (kernel->mr > MOST)
+        fail(kernel->name, RANDOM, "offsets", "more rows than the test has");
+    for (size_t i = 0; i < ROOM; i++)
+        in[i] = (uint8_t)rng();
+    for (size_t i = 0; i < sizeof weights; i++)
+        weights[i] = (int8_t)rng();
+    for (size_t i = 0; i < n; i++) {
+        base[i] = (int32_t)(rng() % 20000) - 10000;
+        scale[i] = 0.001f;
+    }
+    for (size_t p = 0; p < ks; p++) {
+        offsets[p] = (ptrdiff_t)(rng() % 400) - (p > 0 ? 0 : 20);
+        for (size_t m = 0; m < kernel->mr; m++)
+            rows[p * kernel->mr + m] = in + 20 + offsets[p] + (m < mr ? m : mr - 1) * step;
+    }
+    if (!qn__q8_gemm_packed_bytes(&bytes, n, kc, ks, kernel))
+        return;
+    uint8_t *const packed = need(aligned_alloc(64, (bytes + 63) / 64 * 64));
+    qn__q8_gemm_pack(packed, weights, base, scale, n, kc, ks, ks * kc, kc, 1, kernel, false);
+    qn_q8_out out = {.zero = (int32_t)(rng() % 2) * 9, .hi = 255, .small_scales = rng() % 2 != 0};
+    memset(one, 0, sizeof one);
+    memset(other, 0, sizeof other);
+    kernel->fn(mr, n, kc, ks, rows, 0, false, packed, one, n, &out);
+    for (size_t m = 0; m < kernel->mr; m++)
+        rows[m] -= offsets[0];
+    out.offsets = offsets;
+    kernel->fn(mr, n, kc, ks, rows, 0, false, packed, other, n, &out);
+    n_checks++;
+    if (memcmp(one, other, sizeof one) != 0)
+        fail(kernel->name, RANDOM, "offsets", "differ from pointers");
+    free(packed);
+}
+
 static void q8_join_case(const qn_q8_igemm *kernel, size_t n)
 {
     enum { ROOM = 384, ROWS = 3 };
@@ -550,6 +596,8 @@ static void test_q8_igemm(const qn_q8_igemm *kernel, const qn_q8_igemm *referenc
         q8_distances_case(kernel, reference, 1 + rng() % 30, 1 + rng() % 40,
                           kernel->kr * (1 + rng() % 60), 1 + rng() % 3,
                           (q8_class)(rng() % N_Q8_CLASSES));
+    for (int times = 0; kernel->takes_offsets && times < 300; times++)
+        q8_offsets_case(kernel);
     for (int times = 0; kernel->join != NULL && times < 40; times++)
         q8_join_case(kernel, rng() % 300);
     test_q8_tables(kernel);

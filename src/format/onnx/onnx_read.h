@@ -22,6 +22,7 @@ typedef struct qn_onnx_reader {
     qn_onnx_source *source;
     uint8_t *qops; /* qn_qop by id of the nodes read from the file */
     size_t n_qops;
+    bool typed_back; /* some tensors got their type from who reads them */
 } qn_onnx_reader;
 
 /* Raise with the node's name and the operator as the file calls it. */

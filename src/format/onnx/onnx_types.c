@@ -131,12 +131,44 @@ static qn_status make_type(const qn_onnx_reader *r, const qn_node *node, const q
     return QN_OK;
 }
 
+/* Of integers that movers take out of a constant, as rows out of a quantized table, only who reads
+ * them knows the scale: constant and movers get the type. */
+static qn_status type_back(qn_onnx_reader *r, qn_tensor *t, qn_type type, qn_error *error)
+{
+    enum { MOST = 16 };
+    qn_node *movers[MOST], *node = t->producer;
+    size_t n = 0;
+    int64_t dims[QN_MAX_RANK];
+    const qn_tensor *from = t;
+    while (node && n < MOST && from->type.dtype == QN_DTYPE_NONE && node->n_inputs > 0 &&
+           node->inputs[0] && node->n_outputs == 1 && qn__onnx_is_mover(node) &&
+           (node->id >= r->n_qops || r->qops[node->id] == QN_QOP_NONE)) {
+        movers[n++] = node;
+        from = node->inputs[0];
+        node = from->producer;
+    }
+    if (n == 0 || type.quant->axis >= 0 || !from->constant || from->type.kind != QN_TYPE_PLAIN ||
+        from->type.dtype != type.dtype || !qn__tensor_static_dims(from, dims))
+        return QN_OK;
+    /* (Others may read the constant as plain integers.) */
+    movers[n - 1]->inputs[0] =
+        qn__graph_add_constant(r->graph, from->name, type, from->rank, dims, from->constant);
+    if (!movers[n - 1]->inputs[0])
+        return QN_NOMEM(error);
+    for (size_t i = 0; i < n; i++)
+        movers[i]->outputs[0]->type = type;
+    r->typed_back = true;
+    return QN_OK;
+}
+
 /* The quantized tensor that `s->tensor` is under `type`. */
-static qn_status apply_type(const qn_onnx_reader *r, const qn_node *node, const qn_scaled *s,
+static qn_status apply_type(qn_onnx_reader *r, const qn_node *node, const qn_scaled *s,
                             qn_type type, qn_tensor **out, qn_error *error)
 {
     qn_tensor *t = s->tensor;
     *out = t;
+    if (t->type.dtype == QN_DTYPE_NONE)
+        QN_TRY(type_back(r, t, type, error));
     if (t->type.kind == QN_TYPE_QUANT && qn__onnx_same_quant(t->type, type))
         return QN_OK;
     if (t->constant && t->type.kind == QN_TYPE_QUANT) { /* the same integers on another scale */
@@ -167,8 +199,8 @@ static qn_dtype storage_of(const qn_scaled *s, qn_dtype fallback)
     return s->tensor && s->tensor->type.dtype != QN_DTYPE_NONE ? s->tensor->type.dtype : fallback;
 }
 
-static qn_status read_input(const qn_onnx_reader *r, const qn_node *node, qn_scaled s,
-                            qn_tensor **out, qn_error *error)
+static qn_status read_input(qn_onnx_reader *r, const qn_node *node, qn_scaled s, qn_tensor **out,
+                            qn_error *error)
 {
     qn_type type;
     if (!s.tensor)
@@ -571,6 +603,22 @@ static qn_status pass_on(qn_onnx_reader *r, qn_node *node, qn_error *error)
                : QN_OK;
 }
 
+/* Nodes that were read before type_back said what they read. */
+static qn_status check_typed_back(const qn_onnx_reader *r, qn_error *error)
+{
+    for (size_t i = 0; r->typed_back && i < r->graph->n_nodes; i++) {
+        const qn_node *node = r->graph->nodes[i];
+        if ((node->id < r->n_qops && r->qops[node->id] != QN_QOP_NONE) ||
+            node->op == QN_OP_DEQUANTIZE_LINEAR || node->op == QN_OP_TABLE ||
+            node->op == QN_OP_SHAPE || node->op == QN_OP_SIZE || is_index(node))
+            continue;
+        for (uint32_t k = 0; k < node->n_inputs; k++)
+            if (is_quant(node->inputs[k]) && (node->n_outputs == 0 || !is_quant(node->outputs[0])))
+                return computes_on_integers(r, node, node->inputs[k], error);
+    }
+    return QN_OK;
+}
+
 static qn_status read_node(qn_onnx_reader *r, qn_node *node, bool *folded, qn_error *error)
 {
     const qn_qop qop = node->id < r->n_qops ? (qn_qop)r->qops[node->id] : QN_QOP_NONE;
@@ -602,6 +650,8 @@ qn_status qn__onnx_read_types(qn_onnx_reader *r, qn_error *error)
     }
     if (status == QN_OK)
         status = check_tables(r, error);
+    if (status == QN_OK)
+        status = check_typed_back(r, error);
     for (size_t i = 0; i < graph->n_nodes && status == QN_OK; i++)
         marks[graph->nodes[i]->id] |= is_index(graph->nodes[i]);
     if (status == QN_OK)

@@ -20,8 +20,9 @@ enum { AHEAD_STEP = GROUP_BYTES / 2, FAR_K = 1024, FAR = 16 * GROUP_BYTES };
 
 /* What a product is made of, with what its tiles have in common. */
 typedef struct product {
-    size_t kc, ks; /* kc: whole groups */
-    size_t a_step; /* row pointers of a tap */
+    size_t kc, ks;            /* kc: whole groups */
+    size_t a_step;            /* row pointers of a tap */
+    const ptrdiff_t *offsets; /* NULL, or of taps */
     size_t panel_bytes;
     size_t c_stride;
     bool in_bytes;  /* and small_scales: written without a detour */
@@ -149,11 +150,11 @@ static inline __attribute__((always_inline)) void put_bytes(const product *g, co
 
 static inline __attribute__((always_inline)) const uint8_t *
 one_tap(const size_t mr, const size_t np, __m512i acc[MOST][NP], const uint8_t *const rows[MOST],
-        size_t kc, const uint8_t **next, size_t step, const bool look_ahead, const uint8_t *ahead,
-        size_t ahead_step)
+        size_t k, size_t end, const uint8_t **next, size_t step, const bool look_ahead,
+        const uint8_t *ahead, size_t ahead_step)
 {
     const uint8_t *w = *next;
-    for (size_t k = 0; k < kc; k += KR, w += GROUP_BYTES) {
+    for (; k != end; k += KR, w += GROUP_BYTES) {
         __m512i b[NP];
         /* One pointer, not one for each panel: registers are short. */
         __asm__("" : "+r"(w), "+r"(step));
@@ -215,15 +216,17 @@ tiles(const size_t mr, const size_t few, const size_t np, const product *g, cons
 #pragma GCC unroll 4
             for (size_t j = 0; j < np; j++)
                 acc[m][j] = acc[0][j];
+        const ptrdiff_t *offset = g->offsets;
         for (size_t t = g->ks; t > 0; t--, tap += a_step) {
+            const size_t k = offset == NULL ? 0 : (size_t)*offset++;
             const uint8_t *rows[MOST];
 #pragma GCC unroll 16
             for (size_t m = 0; m < mr; m++)
                 rows[m] = tap[m];
             if (np >= 3 && ahead != NULL)
-                ahead = one_tap(mr, np, acc, rows, kc, &w, step, true, ahead, p->ahead_step);
+                ahead = one_tap(mr, np, acc, rows, k, k + kc, &w, step, true, ahead, p->ahead_step);
             else
-                one_tap(mr, np, acc, rows, kc, &w, step, false, NULL, 0);
+                one_tap(mr, np, acc, rows, k, k + kc, &w, step, false, NULL, 0);
         }
         if (mr > 1 && p->heads->rectified) {
             put_bytes(g, mr, few, np, true, n, p->heads, first, c, acc);
@@ -446,12 +449,14 @@ static __attribute__((noinline)) void run_halves(const product *g, size_t mr, si
 #pragma GCC unroll 4
             for (size_t j = 0; j < HALVES; j++)
                 acc[m][j] = h.base[j];
+        const ptrdiff_t *offset = g->offsets;
         for (size_t t = g->ks; t > 0; t--, tap += g->a_step) {
+            const size_t begin = offset == NULL ? 0 : (size_t)*offset++;
             const uint8_t *rows[HALVES_MR];
 #pragma GCC unroll 8
             for (size_t m = 0; m < HALVES_MR; m++)
                 rows[m] = tap[m];
-            for (size_t k = 0; k < kc; k += 2 * KR, b += HALVES)
+            for (size_t k = begin; k != begin + kc; k += 2 * KR, b += HALVES)
 #pragma GCC unroll 8
                 for (size_t m = 0; m < HALVES_MR; m++)
                     dpbusd512_row8(acc[m], rows[m] + k, b);
@@ -607,7 +612,8 @@ void qn__q8_igemm_vnni_rows(size_t mr, size_t nc, size_t kc, size_t ks, const ui
     const size_t k_up = (kc + KR - 1) / KR * KR, elem = out->is_float ? sizeof(float) : 1;
     product g = {.kc = k_up,
                  .ks = ks,
-                 .a_step = a_step,
+                 .a_step = out->offsets == NULL ? a_step : 0,
+                 .offsets = out->offsets,
                  .panel_bytes = NR * (sizeof(int32_t) + sizeof(float) + ks * k_up),
                  .c_stride = c_stride,
                  .in_bytes = out->small_scales && !out->is_float,

@@ -24,7 +24,8 @@ static void tap_rows(const qn_q8_job *job, size_t group, size_t m0, size_t mr, c
                  a);
 }
 
-/* With QN_Q8_ROWS no tap leaves the buffer: those of the first one, moved. */
+/* With QN_Q8_ROWS no tap leaves the buffer: those of the first one, moved, unless the kernel does
+ * so. */
 static void buffer_rows(const qn_q8_job *job, size_t group, size_t m0, size_t mr, const uint8_t **a)
 {
     const conv_call *const call = job->ctx;
@@ -47,7 +48,7 @@ static void buffer_rows(const qn_q8_job *job, size_t group, size_t m0, size_t mr
     }
     const size_t end = qn_q8_rows_end(&job->packed->kernel, mr);
     qn__repeat_last(a, 1, mr, end, mr_max);
-    for (size_t p = 1; p < job->packed->taps; p++) {
+    for (size_t p = 1; p < job->packed->taps && job->out.offsets == NULL; p++) {
         const uintptr_t tap = (uintptr_t)s->taps[p];
         pointers *const to = (pointers *)(void *)(a + p * mr_max);
         const pointers *const from = (const pointers *)(void *)a;
@@ -185,6 +186,8 @@ static __attribute__((noinline)) void run_rows(const qn_q8_conv *s, const qn_run
     }
     job->rows = buffer_rows;
     job->run = s->inner.ow;
+    if (s->packed.kernel.takes_offsets && s->packed.parts == 1)
+        job->out.offsets = s->taps;
     if (s->band > 0) {
         qn__parallel_ranges(env->pool, run_bands, &pad, w->n * qn_div_up(w->oh, s->band), SIZE_MAX);
         return;
