@@ -1,5 +1,8 @@
 /* First layers: a QuantizeLinear and the convolution that quantizes on the way to its padded rows,
  * against the reference, and where it may not. */
+#include <sys/mman.h>
+#include <unistd.h>
+
 #include "plan_fault.h"
 #include "q8_net.h"
 
@@ -79,6 +82,59 @@ static void first_layers_are_the_reference(void **state)
             q8_expect(s, i, expected, bytes, threads, 2, false);
             free(expected);
         }
+        sample_free(s);
+    }
+}
+
+/* --- the caller's floats -----------------------------------------------------------------------*/
+/* `bytes` right before or right behind memory that must not be touched. */
+typedef struct guarded {
+    uint8_t *map, *at;
+    size_t size;
+} guarded;
+
+static guarded guard(size_t bytes, bool before)
+{
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE), room = (bytes + page - 1) / page * page;
+    guarded g = {.size = room + 2 * page};
+    g.map = mmap(NULL, g.size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    assert_true(g.map != MAP_FAILED);
+    assert_int_equal(mprotect(g.map + page, room, PROT_READ | PROT_WRITE), 0);
+    g.at = g.map + page + (before ? (room - bytes) / sizeof(uint64_t) * sizeof(uint64_t) : 0);
+    return g;
+}
+
+/* They are read where they are, which may be the end of what can be read. */
+static void no_other_floats_are_read(void **state)
+{
+    (void)state;
+    uint32_t flags[8];
+    const size_t n_flags = masks(flags);
+    qn_plan_options options;
+    for (size_t i = 0; i < FIRST; i++) {
+        sample *const s = sample_start(i * 5237 + 1);
+        builder *const b = &s->n->b;
+        first_layer l = random_layer();
+        size_t count = 0, bytes = 0, got = 0;
+        char kernel[64];
+        if (l.x[3] > 20 + l.w[3]) /* mostly narrow ones */
+            l.x[3] = l.w[3] + between(0, 20);
+        assert_true(qn_shape_count(&count, l.x, 4));
+        finish(s, conv_of(s, &l, bytes_of(s, &l, floats_of(s, &l, false))),
+               (size_t)(l.w[1] * l.w[2] * l.w[3]), 0.02f);
+        uint8_t *const expected = q8_reference(s, true, &bytes, kernel);
+        const guarded g = guard(count * sizeof(float), i % 4 != 0);
+        memcpy(g.at, s->x, count * sizeof(float));
+        s->n->data[0] = (const float *)(const void *)g.at;
+        qn__plan_options_init(&options, b->ctx);
+        for (size_t f = 0; f < n_flags; f++) {
+            options.cpu_flags = flags[f];
+            uint8_t *const y = run_sample(s, &options, 1 + (uint32_t)f % 3, &got, kernel);
+            expect_same(y, got, expected, bytes, i, kernel, 1 + (uint32_t)f % 3);
+            free(y);
+        }
+        free(expected);
+        munmap(g.map, g.size);
         sample_free(s);
     }
 }
@@ -229,6 +285,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(first_layers_are_the_reference),
+        cmocka_unit_test(no_other_floats_are_read),
         cmocka_unit_test(only_what_nobody_sees_is_fused),
         cmocka_unit_test(floats_are_kept),
         cmocka_unit_test(planning_survives_lack_of_memory),
