@@ -240,7 +240,10 @@ def on_terminal(quench, folder, args, env, stop_at=None):
 
     leader, follower = pty.openpty()
     env = {k: v for k, v in os.environ.items() if k != "NO_COLOR"} | {"TERM": "xterm"} | env
-    process = subprocess.Popen([quench.binary, *args], cwd=folder, stdout=subprocess.DEVNULL, stderr=follower, env=env)
+    process = subprocess.Popen(
+        [quench.binary, *args], cwd=folder, stdout=subprocess.DEVNULL, stderr=follower, env=env,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # tests in the background ignore it
+    )  # fmt: skip
     os.close(follower)
     text = b""
     while True:
