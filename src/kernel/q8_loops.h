@@ -56,11 +56,10 @@ typedef struct qn_q8_dequantize {
     const char *name;
 } qn_q8_dequantize;
 
-/* sum[c] = (sum of in[p * plane + i * row + j * col + c] ^ flip over p < planes, i < rows, j <
- * cols)
- * - offset, exactly; v = sum * factor, and with `divides` then / count / scale, every operation
- * rounded; out[c] = low byte of round_half_even(v limited to lo..hi) + zero. Sums are below 2^31.
- */
+/* sum[c] = (sum of in[p * plane + i * row + j * col + c] ^ flip over p < planes, i < rows and
+ * j < cols) - offset, exactly; v = sum * factor, and with `divides` then / count / scale, every
+ * operation rounded; out[c] = low byte of round_half_even(v limited to lo..hi) + zero. Sums are
+ * below 2^31. */
 typedef struct qn_q8_avgpool_args {
     size_t channels, planes, rows, cols;
     const uint8_t *in;

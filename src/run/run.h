@@ -88,8 +88,8 @@ typedef struct qn_plan_memory {
 void qn__plan_memory(const qn_plan *plan, qn_plan_memory *out);
 
 /* Called for each tensor as it is produced (and for inputs), in execution order, in the session's
- * thread; without keep_all not for those whose bytes do not lie together. It may change the values
- * in place. A non-OK status stops the run. */
+ * thread; without keep_all not for those whose bytes do not lie together, or that are never written
+ * (qn_view.absent). It may change the values in place. A non-OK status stops the run. */
 typedef qn_status (*qn_hook_fn)(void *ctx, const qn_view *view, qn_error *error);
 
 typedef struct qn_exec qn_exec;

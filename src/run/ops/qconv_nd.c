@@ -1,7 +1,7 @@
 /* Quantized convolution over three axes and more: windows are read from a copy of the input with
  * its padding, where all rows of a window lie at the same places. Rows of the last axis are one tap
  * where their pixels follow each other. Depthwise layers are rows of outputs of the 8-bit kernel
- * for those, as windows of more rows. As the reference plain loops over the same copy. */
+ * for those, as windows of more rows. */
 #include "core/alloc.h"
 #include "core/checked.h"
 #include "run/nd.h"
