@@ -205,11 +205,23 @@ ROWS = {
         (["QLinearMatMul", ["q", "s", "z", "wq", "ws", "wz", "ys", "yz"], ["p"]]),
         (["DequantizeLinear", ["p", "ys", "yz"], ["y"]]),
     ],
+    "zero point left out": [(["DequantizeLinear", ["q", "s"], ["r"]]), (["MatMul", ["r", "w"], ["y"]])],
+    "rows and what is made of them": [
+        (["Reshape", ["q", "shape"], ["p"]]), (["Transpose", ["p"], ["t"]]),
+        (["DequantizeLinear", ["q", "s", "z"], ["r"]]), (["DequantizeLinear", ["p", "s", "z"], ["u"]]),
+        (["Add", ["r", "u"], ["v"]]), (["DequantizeLinear", ["t", "s", "z"], ["a"]]), (["Transpose", ["a"], ["b"]]),
+        (["Add", ["v", "b"], ["c"]]), (["MatMul", ["c", "w"], ["y"]]),
+    ],
+    "halves": [
+        (["Split", ["q", "half"], ["l", "h"]]), (["DequantizeLinear", ["h", "s", "z"], ["r"]]),
+        (["DequantizeLinear", ["l", "s", "z"], ["u"]]), (["Concat", ["r", "u"], ["v"]]), (["MatMul", ["v", "w"], ["y"]]),
+    ],
     "both": [
         (["DequantizeLinear", ["q", "s", "z"], ["r"]]), (["MatMulInteger", ["q", "wq", "z", "wz"], ["i"]]),
         (["Cast", ["i"], ["f"]]), (["MatMul", ["r", "w"], ["m"]]), (["Add", ["m", "f"], ["y"]]),
     ],
 }  # fmt: skip
+ATTRIBUTES = {"Cast": {"to": 1}, "Split": {"axis": -1}, "Concat": {"axis": -1}}
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int8])
@@ -220,10 +232,11 @@ def test_rows_of_a_table_of_integers(quench, name, dtype, tmp_path):
     integers = lambda *s: rng.integers(np.iinfo(dtype).min, np.iinfo(dtype).max + 1, s).astype(dtype)
     nodes = [helper.make_node("Gather", ["table", "index"], ["q"])]
     for op, inputs, outputs in ROWS[name]:
-        nodes.append(helper.make_node(op, inputs, outputs, **({"to": 1} if op == "Cast" else {})))
+        nodes.append(helper.make_node(op, inputs, outputs, **ATTRIBUTES.get(op, {})))
     used = {i for n in nodes for i in n.input}
     constants = {
         "table": integers(50, 12), "s": np.float32(0.02), "z": dtype(9), "shape": np.array([1, 5, 12]),
+        "half": np.array([5, 7]),
         "w": rng.standard_normal((12, 7)).astype(np.float32), "wq": rng.integers(-127, 128, (12, 7)).astype(np.int8),
         "ws": np.float32(0.01), "wz": np.int8(0), "ys": np.float32(0.05), "yz": dtype(40),
     }  # fmt: skip
@@ -243,3 +256,25 @@ def test_rows_of_a_table_of_integers(quench, name, dtype, tmp_path):
     for copy in (path, tmp_path / "m.qnm"):
         ours = quench_outputs(copy, x, tmp_path / "run")[0]
         assert np.abs(ours - theirs).max() <= 1e-5 * np.abs(theirs).max()
+
+
+def test_rows_of_a_table_of_int32(quench, tmp_path):
+    """No QuantizeLinear makes int32: written as integers again."""
+    nodes = [
+        helper.make_node("Gather", ["table", "index"], ["q"]),
+        helper.make_node("Transpose", ["q"], ["t"], perm=[2, 0, 1]),
+        helper.make_node("DequantizeLinear", ["t", "s"], ["y"]),
+    ]
+    constants = {"table": np.arange(-300, 300, dtype=np.int32).reshape(50, 12), "s": np.float32(0.02)}
+    graph = helper.make_graph(
+        nodes, "g", [helper.make_tensor_value_info("index", onnx.TensorProto.INT64, [1, 5])],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [12, 1, 5])],
+        [onnx.numpy_helper.from_array(v, k) for k, v in constants.items()])  # fmt: skip
+    path, again = tmp_path / "m.onnx", tmp_path / "again.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    assert quench("convert", path, "-o", again).returncode == 0
+    x = np.array([[3, 49, 0, 7, 21]])
+    theirs = ort_outputs(path, x)[0]
+    assert np.array_equal(ort_outputs(again, x)[0], theirs)
+    for copy in (path, again):
+        assert np.array_equal(quench_outputs(copy, x.astype(np.float32), tmp_path / "run")[0], theirs)

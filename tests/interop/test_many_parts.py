@@ -1,6 +1,9 @@
 """A Concat of more parts than a node may have when it runs: whole, and sliced off again."""
 
+import subprocess
+
 import numpy as np
+import onnx
 import pytest
 from networks import ort_outputs, quench_outputs
 from onnx import helper
@@ -60,3 +63,17 @@ def test_parts_sliced_off_again(quench, parts, tmp_path):
     x = {name: rng.uniform(-2.5, 2.5, dims).astype(np.float32) for name, dims in INPUTS}
     theirs, ours = ort_outputs(path, x)[0], quench_outputs(path, x, tmp_path / "run")[0]
     assert np.array_equal(theirs, ours)
+
+
+def test_very_many_parts_are_written(quench, tmp_path):
+    """Every Concat that is made of the wide one copies what the file says of it, but not its inputs."""
+    b = Builder()
+    b.nodes.append(helper.make_node("Concat", ["x"] * 400_000, ["y"], axis=1))
+    path = tmp_path / "m.onnx"
+    b.save(path, [("x", [1, 1])], [1, 400_000])
+    np.save(tmp_path / "x.npy", np.ones((1, 1), np.float32))
+    out = tmp_path / "q.onnx"
+    command = [quench.binary, "quantize", path, "-o", out, "--data", tmp_path / "x.npy", "-q"]
+    subprocess.run(command, check=True, timeout=60)
+    nodes = onnx.load(out).graph.node
+    assert {n.op_type for n in nodes} == {"Concat"} and len(nodes) > 400_000 // 64

@@ -111,7 +111,7 @@ static qn_status copy_attr(const qn_onnx_writer *w, const qn_onnx_node *source, 
                            qn_onnx_out *out, bool *copied, qn_error *error)
 {
     *copied = false;
-    qn_wire wire = qn__wire_open(source->body, "NodeProto", w->graph->ctx->limits.nesting);
+    qn_wire wire = qn__wire_open(source->rest, "NodeProto", w->graph->ctx->limits.nesting);
     qn_field f;
     for (bool more = true;;) {
         QN_TRY(qn__wire_next(&wire, &f, &more, error));
@@ -134,7 +134,7 @@ static qn_status copy_attr(const qn_onnx_writer *w, const qn_onnx_node *source, 
 /* --- nodes ------------------------------------------------------------------------------------*/
 static qn_status copy_other_fields(const qn_onnx_node *source, qn_onnx_out *out, qn_error *error)
 {
-    qn_wire wire = qn__wire_open(source->body, "NodeProto", 1);
+    qn_wire wire = qn__wire_open(source->rest, "NodeProto", 1);
     qn_field f;
     for (bool more = true;;) {
         QN_TRY(qn__wire_next(&wire, &f, &more, error));

@@ -476,6 +476,13 @@ static qn_status lower_dequantize(qn_lower *l, qn_node *node, qn_error *error)
     return QN_OK;
 }
 
+/* int32, which no QuantizeLinear makes. */
+static bool is_wide(const qn_lower *l, const qn_node *node)
+{
+    const qn_tensor *const x = node->n_inputs > 0 ? node->inputs[0] : NULL;
+    return x && qn__onnx_is_quantized(l, x) && l->entries[x->id].type.dtype == QN_DTYPE_I32;
+}
+
 static qn_status lower_node(qn_lower *l, qn_node *node, qn_error *error)
 {
     bool done = false;
@@ -490,7 +497,8 @@ static qn_status lower_node(qn_lower *l, qn_node *node, qn_error *error)
         return lower_dequantize(l, node, error);
     if (node->op == QN_OP_TABLE)
         return qn__onnx_lower_table(l, node, error);
-    if (l->w->options->format == QN_WRITE_QOPERATOR || qn__onnx_truncates(node)) {
+    if (l->w->options->format == QN_WRITE_QOPERATOR || qn__onnx_truncates(node) ||
+        is_wide(l, node)) {
         QN_TRY(qn__onnx_lower_qoperator(l, node, &done, error));
         if (done)
             return QN_OK;

@@ -246,6 +246,9 @@ qn_status qn__onnx_read_node(qn_onnx_source *source, const qn_wire *graph, const
         if (!more)
             break;
         const char **text = NULL;
+        if (f.number >= NODE_ATTRIBUTE && !out->rest.data)
+            out->rest = (qn_span){f.whole.data,
+                                  (size_t)(field->body.data + field->body.size - f.whole.data)};
         if (f.number == NODE_INPUT)
             text = &out->inputs[out->n_inputs++];
         else if (f.number == NODE_OUTPUT)

@@ -18,6 +18,7 @@ typedef struct qn_onnx_function {
 
 typedef struct qn_onnx_node {
     qn_span body;
+    qn_span rest;                        /* of body, from the first attribute or later field on */
     const char *name, *op_type, *domain; /* never NULL; domain "ai.onnx" is read as "" */
     uint32_t n_inputs, n_outputs;
     const char **inputs, **outputs; /* "" where absent */

@@ -23,6 +23,11 @@ static qn_tensor *input_at(const qn_node *node, uint32_t index)
     return index < node->n_inputs ? node->inputs[index] : NULL;
 }
 
+static bool is_quant(const qn_tensor *tensor)
+{
+    return tensor && tensor->type.kind == QN_TYPE_QUANT;
+}
+
 static qn_scaled scaled_at(const qn_node *node, uint32_t tensor, uint32_t scale, int64_t axis)
 {
     return (qn_scaled){
@@ -131,32 +136,49 @@ static qn_status make_type(const qn_onnx_reader *r, const qn_node *node, const q
     return QN_OK;
 }
 
+/* Integers without a type that movers made, and what those took them out of. */
+typedef struct moved {
+    qn_node *movers[16];
+    size_t n;
+    const qn_tensor *from;
+} moved;
+
+static moved moved_from(const qn_onnx_reader *r, const qn_tensor *t)
+{
+    moved m = {.from = t};
+    for (qn_node *node = t->producer;
+         node && m.n < sizeof m.movers / sizeof *m.movers && m.from->type.dtype == QN_DTYPE_NONE &&
+         node->n_inputs > 0 && node->inputs[0] &&
+         (node->n_outputs == 1 || node->op == QN_OP_SPLIT) && qn__onnx_is_mover(node) &&
+         (node->id >= r->n_qops || r->qops[node->id] == QN_QOP_NONE);
+         node = m.from->producer) {
+        m.movers[m.n++] = node;
+        m.from = node->inputs[0];
+    }
+    return m;
+}
+
 /* Of integers that movers take out of a constant, as rows out of a quantized table, only who reads
  * them knows the scale: constant and movers get the type. */
-static qn_status type_back(qn_onnx_reader *r, qn_tensor *t, qn_type type, qn_error *error)
+static qn_status type_back(qn_onnx_reader *r, const qn_tensor *t, qn_type type, qn_error *error)
 {
-    enum { MOST = 16 };
-    qn_node *movers[MOST], *node = t->producer;
-    size_t n = 0;
+    const moved m = moved_from(r, t);
+    const bool same = is_quant(m.from) && qn__onnx_same_quant(m.from->type, type);
     int64_t dims[QN_MAX_RANK];
-    const qn_tensor *from = t;
-    while (node && n < MOST && from->type.dtype == QN_DTYPE_NONE && node->n_inputs > 0 &&
-           node->inputs[0] && node->n_outputs == 1 && qn__onnx_is_mover(node) &&
-           (node->id >= r->n_qops || r->qops[node->id] == QN_QOP_NONE)) {
-        movers[n++] = node;
-        from = node->inputs[0];
-        node = from->producer;
-    }
-    if (n == 0 || type.quant->axis >= 0 || !from->constant || from->type.kind != QN_TYPE_PLAIN ||
-        from->type.dtype != type.dtype || !qn__tensor_static_dims(from, dims))
+    if (m.n == 0 || type.quant->axis >= 0 || (!same && !m.from->constant) ||
+        m.from->type.dtype != type.dtype || (!same && !qn__tensor_static_dims(m.from, dims)))
         return QN_OK;
-    /* (Others may read the constant as plain integers.) */
-    movers[n - 1]->inputs[0] =
-        qn__graph_add_constant(r->graph, from->name, type, from->rank, dims, from->constant);
-    if (!movers[n - 1]->inputs[0])
-        return QN_NOMEM(error);
-    for (size_t i = 0; i < n; i++)
-        movers[i]->outputs[0]->type = type;
+    if (!same) { /* (Others may read the constant as plain integers, or with another scale.) */
+        qn_tensor *const typed = qn__graph_add_constant(r->graph, m.from->name, type, m.from->rank,
+                                                        dims, m.from->constant);
+        if (!typed)
+            return QN_NOMEM(error);
+        m.movers[m.n - 1]->inputs[0] = typed;
+    }
+    for (size_t i = 0; i < m.n; i++)
+        for (uint32_t k = 0; k < m.movers[i]->n_outputs; k++)
+            if (m.movers[i]->outputs[k])
+                m.movers[i]->outputs[k]->type = type;
     r->typed_back = true;
     return QN_OK;
 }
@@ -192,11 +214,12 @@ static qn_status apply_type(qn_onnx_reader *r, const qn_node *node, const qn_sca
     return QN_OK;
 }
 
-static qn_dtype storage_of(const qn_scaled *s, qn_dtype fallback)
+static qn_dtype storage_of(const qn_onnx_reader *r, const qn_scaled *s)
 {
     if (s->zero_point)
         return s->zero_point->type.dtype;
-    return s->tensor && s->tensor->type.dtype != QN_DTYPE_NONE ? s->tensor->type.dtype : fallback;
+    const qn_dtype made = s->tensor ? moved_from(r, s->tensor).from->type.dtype : QN_DTYPE_NONE;
+    return made != QN_DTYPE_NONE ? made : QN_DTYPE_U8;
 }
 
 static qn_status read_input(qn_onnx_reader *r, const qn_node *node, qn_scaled s, qn_tensor **out,
@@ -205,7 +228,7 @@ static qn_status read_input(qn_onnx_reader *r, const qn_node *node, qn_scaled s,
     qn_type type;
     if (!s.tensor)
         return qn__onnx_node_fail(r, node, error, QN_CORRUPT, "an input is missing");
-    QN_TRY(make_type(r, node, &s, storage_of(&s, QN_DTYPE_U8), &type, error));
+    QN_TRY(make_type(r, node, &s, storage_of(r, &s), &type, error));
     return apply_type(r, node, &s, type, out, error);
 }
 
@@ -215,7 +238,7 @@ static qn_status read_output(const qn_onnx_reader *r, qn_node *node, qn_tensor *
     const qn_scaled s = {NULL, scale, zero_point, -1, 0, false};
     if (node->n_outputs != 1 || !node->outputs[0])
         return qn__onnx_node_fail(r, node, error, QN_CORRUPT, "needs one output");
-    return make_type(r, node, &s, storage_of(&s, QN_DTYPE_U8), &node->outputs[0]->type, error);
+    return make_type(r, node, &s, storage_of(r, &s), &node->outputs[0]->type, error);
 }
 
 /* --- float weights that the file quantizes itself
@@ -477,11 +500,6 @@ static qn_status read_qop(qn_onnx_reader *r, qn_node *node, qn_qop qop, qn_error
 }
 
 /* --- all nodes --------------------------------------------------------------------------------*/
-static bool is_quant(const qn_tensor *tensor)
-{
-    return tensor && tensor->type.kind == QN_TYPE_QUANT;
-}
-
 static qn_status computes_on_integers(const qn_onnx_reader *r, const qn_node *node,
                                       const qn_tensor *integers, qn_error *error)
 {
@@ -603,18 +621,22 @@ static qn_status pass_on(qn_onnx_reader *r, qn_node *node, qn_error *error)
                : QN_OK;
 }
 
-/* Nodes that were read before type_back said what they read. */
-static qn_status check_typed_back(const qn_onnx_reader *r, qn_error *error)
+/* Nodes that were read before type_back said what they read, in their order. */
+static qn_status reread_typed_back(qn_onnx_reader *r, qn_error *error)
 {
     for (size_t i = 0; r->typed_back && i < r->graph->n_nodes; i++) {
-        const qn_node *node = r->graph->nodes[i];
+        qn_node *node = r->graph->nodes[i];
         if ((node->id < r->n_qops && r->qops[node->id] != QN_QOP_NONE) ||
             node->op == QN_OP_DEQUANTIZE_LINEAR || node->op == QN_OP_TABLE ||
             node->op == QN_OP_SHAPE || node->op == QN_OP_SIZE || is_index(node))
             continue;
+        bool any = false;
         for (uint32_t k = 0; k < node->n_inputs; k++)
-            if (is_quant(node->inputs[k]) && (node->n_outputs == 0 || !is_quant(node->outputs[0])))
-                return computes_on_integers(r, node, node->inputs[k], error);
+            any |= is_quant(node->inputs[k]);
+        for (uint32_t k = 0; k < node->n_outputs; k++)
+            any &= !is_quant(node->outputs[k]);
+        if (any)
+            QN_TRY(pass_on(r, node, error));
     }
     return QN_OK;
 }
@@ -649,9 +671,9 @@ qn_status qn__onnx_read_types(qn_onnx_reader *r, qn_error *error)
         any = any || node->op == QN_OP_QUANTIZE_LINEAR || node->op == QN_OP_DEQUANTIZE_LINEAR;
     }
     if (status == QN_OK)
-        status = check_tables(r, error);
+        status = reread_typed_back(r, error);
     if (status == QN_OK)
-        status = check_typed_back(r, error);
+        status = check_tables(r, error);
     for (size_t i = 0; i < graph->n_nodes && status == QN_OK; i++)
         marks[graph->nodes[i]->id] |= is_index(graph->nodes[i]);
     if (status == QN_OK)
