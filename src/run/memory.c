@@ -117,7 +117,7 @@ qn_status qn__memory_plan(const qn_context *ctx, qn_mem_item *items, size_t coun
     qsort(order, count, sizeof(*order), compare_size);
     if (!place_all(items, order, placed, count, total_bytes))
         QN_FAIL_GOTO(error, QN_LIMIT, "activations need more memory than can be addressed");
-    if (*total_bytes <= bound)
+    if (*total_bytes <= bound + bound / ALIGNMENT) /* what rounding up may take is no hole */
         goto done;
     for (size_t i = 0; i < count; i++)
         order[i].offset = items[order[i].index].offset;

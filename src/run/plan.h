@@ -87,7 +87,7 @@ typedef struct qn_mem_item {
     size_t offset;        /* result, multiple of 64 */
 } qn_mem_item;
 /* Places items so that those alive at the same time do not overlap, in `bound` bytes
- * (qn__memory_bound) if it finds how. LIMIT on overflow. */
+ * (qn__memory_bound) or little more if it finds how. LIMIT on overflow. */
 qn_status qn__memory_plan(const qn_context *ctx, qn_mem_item *items, size_t count, size_t bound,
                           size_t *total_bytes, qn_error *error);
 /* The most bytes that live at one time, which no placement goes below. change: room for `times`
