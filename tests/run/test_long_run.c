@@ -112,7 +112,7 @@ static void a_thousand_models_at_once(void **state)
     qn_context *ctx = NULL;
     assert_int_equal(qn_context_create(NULL, &ctx, NULL), QN_OK);
     const size_t descriptors = count_descriptors();
-    for (int i = 0; i < 4; i++) /* until malloc has cut its heap into such pieces */
+    for (int i = 0; i < 20; i++) /* until malloc has cut its heap into such pieces */
         many(ctx, descriptors);
     const long before = resident_kib();
     for (int i = 0; i < 3; i++)
