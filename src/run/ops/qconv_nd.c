@@ -353,7 +353,7 @@ static qn_status run(const qn_step *step, const qn_run_env *env, const qn_view *
                             width * s->shape.c * s->shape.w.taps);
         return QN_OK;
     }
-    const qn_q8_job job = {
+    qn_q8_job job = {
         .packed = &s->packed,
         .m = s->m,
         .c = out[0].data,
