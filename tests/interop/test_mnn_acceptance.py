@@ -74,7 +74,8 @@ def test_default_mode_is_nearer_to_float():
         ("resnet8", ["--limit", 500], 1.0, 96),
         ("vww96", ["--limit", 150], 1.5, 96),
         ("vww96", ["--tool"], 1.0, 98),
-        ("mobilenet-v1-0.25", ["--limit", 150, "--tool"], 1.5, 84),
+        # 0.8 on average over calibration pictures left out in turn, with a deviation of 0.4
+        ("mobilenet-v1-0.25", ["--tool"], 2.0, 88),
         ("squeezenet-v1.1", ["--limit", 100, "--tool"], 2.0, 90),
         ("squeezenet-v1.1", ["--limit", 100, "--onnx"], 2.0, 94),
         ("menet", ["--limit", 100, "--onnx"], 4.0, 80),
