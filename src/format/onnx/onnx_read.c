@@ -433,6 +433,8 @@ static qn_status finish(qn_onnx_reader *r, const char *path, qn_error *error)
     QN_TRY(qn__graph_infer(graph, error));
     bool changed = false;
     status = qn__onnx_upgrade_shaped(r, &changed, error);
+    if (status == QN_OK)
+        status = qn__onnx_lower_made_scales(r, &changed, error);
     if (status != QN_OK)
         return qn__error_prefix(error, status, "%s", path);
     graph->opset = ONNX_NEWEST_OPSET;

@@ -35,6 +35,9 @@ qn_status qn__onnx_upgrade(qn_onnx_reader *r, qn_error *error);
 qn_status qn__onnx_upgrade_old(qn_onnx_reader *r, qn_node *node, qn_error *error);
 /* The steps that need shapes. *changed: infer again. */
 qn_status qn__onnx_upgrade_shaped(qn_onnx_reader *r, bool *changed, qn_error *error);
+/* DequantizeLinear with scales that are no constants, once shapes are known. *changed as above,
+ * else left as it is. */
+qn_status qn__onnx_lower_made_scales(qn_onnx_reader *r, bool *changed, qn_error *error);
 /* Lowers nodes to what opset `target` can say. */
 qn_status qn__onnx_downgrade(qn_graph *graph, int64_t target, qn_error *error);
 

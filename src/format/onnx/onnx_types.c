@@ -358,6 +358,8 @@ static qn_status read_dequantize(qn_onnx_reader *r, qn_node *node, qn_error *err
     s.has_axis = qn__node_attr(node, "axis") != NULL;
     if (node->n_outputs != 1 || !node->outputs[0])
         return qn__onnx_node_fail(r, node, error, QN_CORRUPT, "needs one output");
+    if (s.scale && !s.scale->constant && !is_quant(s.tensor))
+        return QN_OK; /* to qn__onnx_lower_made_scales */
     qn_dtype made;
     QN_TRY(read_input(r, node, s, &node->inputs[0], error));
     QN_TRY(read_float_type(r, node, "output_dtype", &made, error));
