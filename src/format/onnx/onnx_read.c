@@ -417,6 +417,7 @@ static qn_status build(qn_onnx_reader *r, qn_error *error)
 static qn_status raise_meaning(qn_onnx_reader *r, qn_error *error)
 {
     QN_TRY(qn__onnx_upgrade(r, error));
+    QN_TRY(qn__onnx_expand(r, error));
     return qn__onnx_read_types(r, error);
 }
 

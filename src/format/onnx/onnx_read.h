@@ -49,6 +49,8 @@ qn_status qn__onnx_read_partial(const qn_context *ctx, const char *path, qn_blob
 /* The graph's operator for a node of the file; *qop for operators on integers. */
 qn_op qn__onnx_find_op(const qn_onnx_node *node, int64_t opset, qn_qop *qop);
 
+/* Writes out operators of onnxruntime that several of ONNX's say as well. */
+qn_status qn__onnx_expand(qn_onnx_reader *r, qn_error *error);
 /* Turns QuantizeLinear, DequantizeLinear and integer operators into types. */
 qn_status qn__onnx_read_types(qn_onnx_reader *r, qn_error *error);
 
