@@ -96,6 +96,34 @@ def test_where(quench, kind, tmp_path):
     assert len(np.unique(theirs)) > 20
 
 
+def softmax(path, shape, **attributes):
+    c = {"s": F(0.02), "z": np.uint8(117), "ys": F(1 / 256), "yz": np.uint8(0)}
+    nodes = [helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+             node("QLinearSoftmax", ["q", "s", "z", "ys", "yz"], ["r"], **attributes),
+             helper.make_node("DequantizeLinear", ["r", "ys", "yz"], ["y"])]  # fmt: skip
+    return save(path, nodes, c, {"x": shape}, {"y": shape}, microsoft=True)
+
+
+@pytest.mark.parametrize(
+    "shape, axis, opset",
+    [((1, 5, 16), -1, 13), ((1, 5, 16), 1, 13), ((1, 5, 16), 2, 12), ((1, 16), 1, 11), ((1, 16, 1, 1), 1, 12)],
+)
+def test_softmax(quench, shape, axis, opset, tmp_path):
+    """Of one axis, which its older meaning may be too."""
+    path, x = softmax(tmp_path / "m.onnx", shape, axis=axis, opset=opset), samples(shape[1:])
+    theirs = ort_outputs(path, x)[0]
+    assert quench("convert", path, "-o", tmp_path / "c.onnx").returncode == 0
+    for form in "mc":
+        ours = quench_outputs(tmp_path / f"{form}.onnx", x, tmp_path / "run")[0]
+        assert np.abs(ours - theirs).max() < 1.01 / 256
+    assert np.abs(ort_outputs(tmp_path / "c.onnx", x)[0] - theirs).max() < 1.01 / 256
+
+
+def test_softmax_of_several_axes_is_refused(quench, tmp_path):
+    result = quench("inspect", softmax(tmp_path / "m.onnx", (1, 5, 16), axis=1, opset=12))
+    assert result.returncode != 0 and "QLinearSoftmax" in result.stderr and "several axes" in result.stderr
+
+
 LSTM = {
     "plain": {},
     "reverse": {"direction": "reverse", "kind": np.uint8},
