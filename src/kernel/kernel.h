@@ -132,20 +132,19 @@ typedef struct qn_f32_pool {
  * multiples of QN_Q8_SUMS_STEP apart from a multiple of 64 bytes on, and what is behind their
  * columns and QN_Q8_SUMS_OVER rows more may be written. Bits are the same on every instruction set.
  *
- * a: ks groups of MR row pointers (those at and above mr, up to a multiple of long_rows or to MR,
- * repeat a valid row); each row has kc bytes, no over-read.
- * w: packed by qn__q8_gemm_pack: panels of NR columns: NR int32 bases, NR
- * float scales, then for each p and each group of KR consecutive k, NR times KR bytes, zero padded.
- * safe: what qn__q8_gemm_safe tells and the packing was told: for every column no sum of two
- * neighbouring products of a tap (k = 2i, 2i + 1) leaves int16, whatever the activations: kernels
- * may then add pairs in 16 bits (vpmaddubsw).
- * An implementation with `pairs` also knows which two groups of safe weights may be added to each
- * other in 16 bits: groups then come in the order of tables behind the weights of a panel, one for
- * each p and each QN_Q8_PAIRS_K of its k: uint16 number of pairs of groups, then for every group
- * (those of pairs first) the uint16 distance of its first k from the part's. Panels end at a
- * multiple of 64 bytes. Where flip is 0 and kc a multiple of KR, up to QN_Q8_PAIRS_K, distances may
- * be any others (for each group the same in all panels): so far behind a row its four k are read.
- * c: rows of c_stride elements; the kernel walks all panels of nc. mr in 1..MR. */
+ * a: ks groups of MR row pointers (those at and above mr, up to a multiple of `reads` or to MR,
+ * repeat a valid row); each row has kc bytes, no over-read. w: packed by qn__q8_gemm_pack: panels
+ * of NR columns: NR int32 bases, NR float scales, then for each p and each group of KR consecutive
+ * k, NR times KR bytes, zero padded. safe: what qn__q8_gemm_safe tells and the packing was told:
+ * for every column no sum of two neighbouring products of a tap (k = 2i, 2i + 1) leaves int16,
+ * whatever the activations: kernels may then add pairs in 16 bits (vpmaddubsw). An implementation
+ * with `pairs` also knows which two groups of safe weights may be added to each other in 16 bits:
+ * groups then come in the order of tables behind the weights of a panel, one for each p and each
+ * QN_Q8_PAIRS_K of its k: uint16 number of pairs of groups, then for every group (those of pairs
+ * first) the uint16 distance of its first k from the part's. Panels end at a multiple of 64 bytes.
+ * Where flip is 0 and kc a multiple of KR, up to QN_Q8_PAIRS_K, distances may be any others (for
+ * each group the same in all panels): so far behind a row its four k are read. c: rows of c_stride
+ * elements; the kernel walks all panels of nc. mr in 1..MR. */
 #define QN_Q8_PAIRS_K 2048
 enum { QN_Q8_SUMS_STEP = 32, QN_Q8_SUMS_OVER = 11 };
 typedef struct qn_q8_out {
@@ -189,9 +188,9 @@ typedef struct qn_q8_igemm {
      * should cut for: halves of up to so many rows. */
     size_t run;
     size_t unit; /* not 0: rows that calls are best cut to multiples of, evenly */
-    /* Not 0: rows that a call is best given where they are long and threads share calls. Pointers
-     * from mr on are then read up to a multiple of it only. */
+    /* Not 0: rows that a call is best given where they are long and threads share calls. */
     size_t long_rows;
+    size_t reads;             /* not 0: pointers from mr on are read up to a multiple of it only */
     bool takes_offsets;       /* qn_q8_out.offsets */
     size_t ahead_panels;      /* of qn_q8_out.ahead; 0: nothing is prefetched */
     qn_q8_pairs_fn pairs;     /* NULL: panels have no tables */
@@ -202,7 +201,7 @@ typedef struct qn_q8_igemm {
 /* Pointers that a call of mr rows reads, of each tap. */
 static inline size_t qn_q8_rows_end(const qn_q8_igemm *kernel, size_t mr)
 {
-    const size_t part = kernel->long_rows;
+    const size_t part = kernel->reads;
     return part != 0 ? (mr + part - 1) / part * part : kernel->mr;
 }
 /* Changes whenever the bytes that qn__q8_gemm_pack makes, or their meaning to kernels, change:
@@ -387,7 +386,7 @@ __typeof__(*(qn_q8_pairs_fn)0) qn__q8_pairs_scalar, qn__q8_pairs_avx2;
 __typeof__(*(qn_q8_join_fn)0) qn__q8_join_avx2;
 __typeof__(*(qn_q8_winograd_fn)0) qn__q8_winograd_inputs_scalar, qn__q8_winograd_inputs_avx2,
     qn__q8_winograd_inputs_avxvnni;
-__typeof__(*(qn_spaced_rows_fn)0) qn__spaced_rows_vnni;
+__typeof__(*(qn_spaced_rows_fn)0) qn__spaced_rows_vnni, qn__spaced_rows_avx2;
 void qn__f32_ints_expand_avx2(const qn_f32_ints_args *args, float *out);
 #define QN_KERNEL(slot, isa, function, ...) __typeof__(*((qn_kernels *)0)->slot.fn) function;
 #include "kernel/kernels.def"

@@ -213,7 +213,7 @@ static qn_status advance(qn_exec *exec, size_t index, qn_error *error)
         exec->times[exec->n_times++] =
             (qn_step_time){step->op.node != NULL ? step->op.node->name : "(layout)",
                            step->op.kernel_name, now_seconds() - start, step->macs};
-    for (uint32_t i = 0; step->op.node != NULL && i < step->n_out; i++)
+    for (uint32_t i = 0; exec->hook != NULL && step->op.node != NULL && i < step->n_out; i++)
         QN_TRY(run_hook(exec, step->out[i], error));
     return QN_OK;
 }

@@ -40,3 +40,14 @@ void qn__q8_join_avx2(uint8_t *to, const uint8_t *const from[3], const uint8_t *
             (AT(half, a + i + 32) & u) | (AT(half, b + i + 32) & v) | (AT(half, c + i + 32) & w);
     }
 }
+
+void qn__spaced_rows_avx2(const uint8_t **a, const uint8_t *first, size_t step, size_t n)
+{
+    typedef uint64_t pointers __attribute__((vector_size(32), aligned(8), may_alias));
+    const uint64_t at = (uint64_t)(uintptr_t)first;
+    pointers low = {at, at + step, at + 2 * step, at + 3 * step}, high = low + 4 * step;
+    for (size_t i = 0; i < n; i += 8, low += 8 * step, high += 8 * step) {
+        *(pointers *)(void *)(a + i) = low;
+        *(pointers *)(void *)(a + i + 4) = high;
+    }
+}

@@ -323,15 +323,15 @@ static qn_status run(const qn_step *step, const qn_run_env *env, const qn_view *
     }
     const float *const row_scales = s->by_rows ? qn_dynamic_scales_of(&in[0]) : NULL;
     const gemm_call call = {s, a, corrections, scales, row_scales, row_sums};
-    const qn_q8_job job = {.packed = &s->q8,
-                           .m = s->m,
-                           .c = out[0].data,
-                           .c_stride = s->n,
-                           .out = {.is_float = true, .clamp = {-INFINITY, INFINITY}},
-                           .first = a,
-                           .step = s->k,
-                           .ctx = &call,
-                           .finish = finish};
+    qn_q8_job job = {.packed = &s->q8,
+                     .m = s->m,
+                     .c = out[0].data,
+                     .c_stride = s->n,
+                     .out = {.is_float = true, .clamp = {-INFINITY, INFINITY}},
+                     .first = a,
+                     .step = s->k,
+                     .ctx = &call,
+                     .finish = finish};
     qn__q8_run(&job, env->pool);
     return QN_OK;
 }

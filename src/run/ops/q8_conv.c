@@ -31,14 +31,15 @@ static void buffer_rows(const qn_q8_job *job, size_t group, size_t m0, size_t mr
     const conv_call *const call = job->ctx;
     const qn_q8_conv *const s = call->s;
     const qn_window *const w = &s->inner;
-    const size_t mr_max = job->packed->kernel.mr, step = w->sw * w->c;
+    const qn_q8_igemm *const kernel = &job->packed->kernel;
+    const size_t mr_max = kernel->mr, step = w->sw * w->c;
     const size_t y = m0 / w->ow, image = w->n == 1 ? 0 : y / w->oh;
     size_t ox = m0 - y * w->ow, oy = y - image * w->oh;
     const uint8_t *at = call->in + (image * s->copy.blocks + oy) * s->copy.block;
     (void)group; /* there is one */
     for (size_t r = 0, n; r < mr; r += n) {
         n = mr - r < w->ow - ox ? mr - r : w->ow - ox;
-        qn__spaced_rows(a + r, at + ox * step, step, n);
+        qn__q8_spaced_rows(kernel, at + ox * step, step, n, a + r);
         ox = 0;
         at += s->copy.block;
         if (++oy == w->oh) {
@@ -46,7 +47,7 @@ static void buffer_rows(const qn_q8_job *job, size_t group, size_t m0, size_t mr
             at += (s->copy.blocks - w->oh) * s->copy.block;
         }
     }
-    const size_t end = qn_q8_rows_end(&job->packed->kernel, mr);
+    const size_t end = qn_q8_rows_end(kernel, mr);
     qn__repeat_last(a, 1, mr, end, mr_max);
     for (size_t p = 1; p < job->packed->taps && job->out.offsets == NULL; p++) {
         const uintptr_t tap = (uintptr_t)s->taps[p];

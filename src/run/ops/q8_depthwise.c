@@ -106,6 +106,24 @@ static size_t fixed_channels(const qn_q8_depthwise *d, size_t channels)
     return block < channels ? block : channels;
 }
 
+/* Rows of outputs that are computed at once in place, of `rows` that follow each other: shares of
+ * about the same size. Kernels may take two at once. */
+static size_t even_rows(const qn_q8_depthwise *d, size_t rows)
+{
+    return qn_round_up(qn_div_up(rows, qn_div_up(rows, d->most_rows)), 2);
+}
+
+/* As many rows in place as the first level holds; where these are too few, what the second one
+ * gives at once. */
+static __attribute__((cold)) void choose_rows(qn_q8_depthwise *d)
+{
+    const qn_window *const w = &d->window;
+    const size_t bytes = w->sh * w->w * w->c;
+    const size_t room = ROOM / bytes < ROWS ? SMALL : ROOM, fit = room / bytes;
+    d->most_rows = fit < ROWS ? ROWS : fit < SMALL_ROWS ? fit : SMALL_ROWS;
+    d->picture_rows = w->oh > 0 ? even_rows(d, w->oh) : 0;
+}
+
 /* Everything but what files hold; false: too large, or no memory. */
 static __attribute__((cold)) bool begin(const qn_context *ctx, const qn_window *window,
                                         const qn_kernels *kernels, const qn_qparams *x,
@@ -129,6 +147,8 @@ static __attribute__((cold)) bool begin(const qn_context *ctx, const qn_window *
                         window->ow * qn_q8_sums_stride(fixed_channels(out, c)) <= QN_Q8_SUMS);
     out->in_place = out->kernel.edges && whole;
     out->right = after == 1;
+    if (out->in_place)
+        choose_rows(out);
     out->fold = whole ? 1 : fold_of(window, out->kernel.block);
     out->phases = out->fold > 1 ? window->sw : 1;
     choose_parts(out);
@@ -234,6 +254,7 @@ typedef struct part {
     uint8_t *out; /* of the row that is written next */
     size_t x0, x1, c0, c;
     size_t row_bytes, phase_bytes, phase_columns;
+    size_t lo, hi; /* of one phase: pixels inside the row */
 } part;
 
 typedef uint8_t bytes16 __attribute__((vector_size(16), aligned(1), may_alias));
@@ -276,31 +297,56 @@ static inline ptrdiff_t phases_of(ptrdiff_t n, ptrdiff_t s)
     return s == 1 ? n : s == 2 ? (n + 1) / 2 : (n + s - 1) / s; /* divisions take their time */
 }
 
-/* Row y, which may lie in the padding, as windows from output x0 on see it. */
-static void copy_row(const qn_q8_depthwise *d, const part *p, ptrdiff_t y, uint8_t *to)
+/* Pixels of a phase of a part's rows: i is column first + i * phases, inside the row from lo to hi.
+ */
+static ptrdiff_t span_of(const qn_q8_depthwise *d, const part *p, size_t phase, size_t *lo,
+                         size_t *hi)
 {
     const qn_window *const w = &d->window;
     const ptrdiff_t s = (ptrdiff_t)d->phases, width = (ptrdiff_t)w->w;
     const ptrdiff_t n = (ptrdiff_t)p->phase_columns;
+    const ptrdiff_t first = (ptrdiff_t)(p->x0 * w->sw) - (ptrdiff_t)w->pl + (ptrdiff_t)phase;
+    const ptrdiff_t from = first < 0 ? phases_of(-first, s) : 0;
+    const ptrdiff_t to = first < width ? phases_of(width - first, s) : 0;
+    *lo = (size_t)(from < n ? from : n);
+    *hi = (size_t)(to < n ? to : n);
+    *hi = *hi > *lo ? *hi : *lo;
+    return first;
+}
+
+static void copy_phase(const qn_q8_depthwise *d, const part *p, const uint8_t *row, size_t lo,
+                       size_t hi, uint8_t *to)
+{
+    const size_t before = lo * p->c, end = p->phase_columns * p->c, behind = end - hi * p->c;
+    if (before > sizeof(bytes16) || behind > sizeof(bytes16) || end < sizeof(bytes16)) {
+        memset(to, d->zero, before);
+        memset(to + hi * p->c, d->zero, behind);
+    } else { /* pixels overwrite what is too much */
+        *(bytes16 *)to = *(bytes16 *)(to + end - sizeof(bytes16)) = (bytes16){0} + d->zero;
+    }
+    if (hi > lo)
+        copy_pixels(to + before, row, hi - lo, p->c, d->phases * d->window.c);
+}
+
+/* Row y, which may lie in the padding, as windows from output x0 on see it. */
+static void copy_row(const qn_q8_depthwise *d, const part *p, ptrdiff_t y, uint8_t *to)
+{
+    const qn_window *const w = &d->window;
     if (y < 0 || y >= (ptrdiff_t)w->h) {
         memset(to, d->zero ^ d->flip, p->row_bytes);
         return;
     }
-    uint8_t *at = to;
-    for (ptrdiff_t phase = 0; phase < s; phase++, at += p->phase_bytes) {
-        /* Pixel i of the phase is column first + i * s: inside from `lo` to `hi`. */
-        const ptrdiff_t first = (ptrdiff_t)(p->x0 * w->sw) - (ptrdiff_t)w->pl + phase;
-        ptrdiff_t lo = first < 0 ? phases_of(-first, s) : 0;
-        ptrdiff_t hi = first < width ? phases_of(width - first, s) : 0;
-        lo = lo < n ? lo : n;
-        hi = hi < n ? hi : n;
-        hi = hi > lo ? hi : lo;
-        memset(at, d->zero, (size_t)lo * p->c);
-        if (hi > lo)
-            copy_pixels(at + (size_t)lo * p->c,
-                        p->in + ((size_t)y * w->w + (size_t)(first + lo * s)) * w->c + p->c0,
-                        (size_t)(hi - lo), p->c, d->phases * w->c);
-        memset(at + (size_t)hi * p->c, d->zero, (size_t)(n - hi) * p->c);
+    const uint8_t *const row = p->in + (size_t)y * w->w * w->c + p->c0;
+    if (d->phases == 1) {
+        copy_phase(d, p, row + (p->x0 * w->sw + p->lo - w->pl) * w->c, p->lo, p->hi, to);
+    } else {
+        uint8_t *at = to;
+        for (size_t phase = 0; phase < d->phases; phase++, at += p->phase_bytes) {
+            size_t lo, hi;
+            const ptrdiff_t first = span_of(d, p, phase, &lo, &hi);
+            const size_t column = (size_t)(first + (ptrdiff_t)(lo * d->phases));
+            copy_phase(d, p, row + column * w->c, lo, hi, at);
+        }
     }
     if (d->flip != 0)
         for (size_t i = 0; i < p->row_bytes; i += ALIGN)
@@ -440,30 +486,30 @@ static size_t block_of(const qn_q8_depthwise *d)
     return d->kernel.block < d->window.c ? d->kernel.block : d->window.c;
 }
 
-/* Rows [y0, y1) of an image, nothing copied, of one share of the channels. */
+/* Rows [y0, y1) of an image, nothing copied, of one share of the channels. Divisions would take
+ * longer than all else that there is to do for a small image. */
 static void run_in_place(const depthwise_call *call, size_t image, size_t y0, size_t y1,
                          size_t share)
 {
     const qn_q8_depthwise *const d = call->d;
     const qn_window *const w = &d->window;
-    const size_t block = block_of(d), blocks = w->c / block, width = w->w * w->c;
-    const size_t c0 = share * blocks / call->shares * block;
-    const size_t c1 = (share + 1) * blocks / call->shares * block;
+    const size_t width = w->w * w->c;
     const size_t elem = d->format.is_float ? sizeof(float) : 1;
     const size_t in_col[] = {0, w->c, 2 * w->c};
+    size_t c0 = 0, c1 = w->c;
+    if (call->shares > 1) {
+        const size_t block = block_of(d), blocks = w->c / block;
+        c0 = share * blocks / call->shares * block;
+        c1 = share + 1 == call->shares ? w->c : (share + 1) * blocks / call->shares * block;
+    }
     const uint8_t *const input = call->in + image * w->h * width + c0;
     uint8_t outside[ROOM];
     const uint8_t *in[3 * SMALL_ROWS];
-    /* As many as the first level holds; where these are too few, what the second one gives at once.
-     */
-    const size_t room = ROOM / (w->sh * width) < ROWS ? SMALL : ROOM;
-    const size_t fit = room / (w->sh * width);
-    const size_t most = fit < ROWS ? ROWS : fit < SMALL_ROWS ? fit : SMALL_ROWS;
-    /* Kernels may take two rows at once. */
-    const size_t even = qn_round_up(qn_div_up(y1 - y0, qn_div_up(y1 - y0, most)), 2);
+    const size_t inside = w->h > 2 ? w->h - 2 : 0; /* windows that begin before lie there */
+    const size_t even = y1 - y0 == w->oh ? d->picture_rows : even_rows(d, y1 - y0);
     qn_q8_dwconv_args args = {
         .n = w->ow,
-        .channels = (share + 1 == call->shares ? w->c : c1) - c0,
+        .channels = c1 - c0,
         .kh = 3,
         .kw = 3,
         .in = in,
@@ -486,9 +532,17 @@ static void run_in_place(const depthwise_call *call, size_t image, size_t y0, si
         args.rows = y1 - y < even ? y1 - y : even;
         const uint8_t **at = in;
         size_t row = y * w->sh - w->pt; /* before the first: huge */
-        for (size_t r = 0; r < args.rows; r++, row += w->sh)
-            for (size_t i = row; i != row + 3; i++)
-                *at++ = i < w->h ? input + i * width : outside;
+        for (size_t r = 0; r < args.rows; r++, row += w->sh, at += 3) {
+            const uint8_t *const first = input + row * width;
+            if (row < inside) {
+                at[0] = first;
+                at[1] = first + width;
+                at[2] = first + 2 * width;
+                continue;
+            }
+            for (size_t i = 0; i < 3; i++)
+                at[i] = row + i < w->h ? first + i * width : outside;
+        }
         args.out = call->out + ((image * w->oh + y) * args.out_row + c0) * elem;
         call_kernel(d, &args);
     }
@@ -512,6 +566,7 @@ static void run_rows(const depthwise_call *call, size_t image, size_t y0, size_t
             p.phase_columns = (columns + d->phases - 1) / d->phases;
             p.phase_bytes = p.phase_columns * p.c;
             p.row_bytes = qn_round_up(d->phases * p.phase_bytes, ALIGN);
+            span_of(d, &p, 0, &p.lo, &p.hi);
             run_part(d, p, y0, y1);
         }
 }
@@ -519,14 +574,21 @@ static void run_rows(const depthwise_call *call, size_t image, size_t y0, size_t
 static void run_task(void *arg, size_t index)
 {
     const depthwise_call *const call = arg;
-    const size_t oh = call->d->window.oh, share = index % call->shares, task = index / call->shares;
-    const size_t end = (task + 1) * call->rows / call->tasks;
-    for (size_t row = task * call->rows / call->tasks; row < end;) {
-        const size_t y0 = row % oh, y1 = end - row < oh - y0 ? y0 + (end - row) : oh;
+    const qn_window *const w = &call->d->window;
+    size_t share = 0, row = 0, end = call->rows;
+    if (call->tasks > 1 || call->shares > 1) {
+        const size_t task = index / call->shares;
+        share = index % call->shares;
+        row = task * call->rows / call->tasks;
+        end = (task + 1) * call->rows / call->tasks;
+    }
+    while (row < end) {
+        const size_t image = w->n == 1 ? 0 : row / w->oh, y0 = row - image * w->oh;
+        const size_t y1 = end - row < w->oh - y0 ? y0 + (end - row) : w->oh;
         if (call->d->in_place)
-            run_in_place(call, row / oh, y0, y1, share);
+            run_in_place(call, image, y0, y1, share);
         else
-            run_rows(call, row / oh, y0, y1);
+            run_rows(call, image, y0, y1);
         row += y1 - y0;
     }
 }

@@ -8,8 +8,8 @@ enum { AT_ONCE = 32 };
 
 typedef uint8_t vector __attribute__((vector_size(QN_Q8_VECTOR), aligned(1), may_alias));
 
-/* n bytes, in whole vectors. */
-static __attribute__((noinline)) void fill(uint8_t *to, const vector *v, size_t n)
+/* n bytes, in whole vectors; mostly one. */
+static inline __attribute__((always_inline)) void fill(uint8_t *to, const vector *v, size_t n)
 {
     for (size_t i = 0; i < n; i += QN_Q8_VECTOR)
         *(vector *)(void *)(to + i) = *v;

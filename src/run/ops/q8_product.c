@@ -89,13 +89,13 @@ void qn__q8_product_run(const qn_q8_product *p, const qn_run_env *env, const uin
 {
     qn_q8_packed packed = p->packed;
     packed.data = scratch;
-    const qn_q8_job job = {.packed = &packed,
-                           .m = m,
-                           .c = c,
-                           .c_stride = p->n,
-                           .out = qn__q8_format(p->requant),
-                           .fixed = qn_q8_by_fixed_of(p->requant),
-                           .first = a,
-                           .step = p->k};
+    qn_q8_job job = {.packed = &packed,
+                     .m = m,
+                     .c = c,
+                     .c_stride = p->n,
+                     .out = qn__q8_format(p->requant),
+                     .fixed = qn_q8_by_fixed_of(p->requant),
+                     .first = a,
+                     .step = p->k};
     qn__q8_run(&job, env->pool);
 }

@@ -280,25 +280,24 @@ static __attribute__((cold, noinline)) void cut_blocks(blocks *b)
     b->row_blocks = b->row_blocks < b->tiles ? b->row_blocks : b->tiles;
 }
 
-static blocks plan_blocks(const qn_q8_job *job, size_t threads)
+static void plan_blocks(const qn_q8_job *job, size_t threads, blocks *b)
 {
     const qn_q8_packed *const p = job->packed;
-    blocks b = {.job = job, .threads = threads, .row_blocks = 1, .column_blocks = 1};
+    *b = (blocks){.job = job, .threads = threads, .row_blocks = 1, .column_blocks = 1};
     if (job->fixed.columns != NULL) {
         const size_t unit = HELD_PANELS * p->kernel.nr;
-        b.held_columns =
+        b->held_columns =
             QN_Q8_SUMS / (call_rows(p, SIZE_MAX, threads) + QN_Q8_SUMS_OVER) / unit * unit;
     }
-    b.cut = cut_runs(job);
+    b->cut = cut_runs(job);
     /* Sums that are requantized have room for a few rows. */
     const size_t k = job->fixed.columns != NULL ? SIZE_MAX : p->ks * p->kc;
-    b.tiles = qn_div_up(job->m, b.cut != 0 ? b.cut : call_rows(p, k, threads));
-    b.units = b.cut == 0 && p->kernel.unit != 0 ? qn_div_up(job->m, p->kernel.unit) : b.tiles;
-    b.panels = qn_div_up(p->n, p->kernel.nr);
-    b.panels_per_block = b.panels;
+    b->tiles = qn_div_up(job->m, b->cut != 0 ? b->cut : call_rows(p, k, threads));
+    b->units = b->cut == 0 && p->kernel.unit != 0 ? qn_div_up(job->m, p->kernel.unit) : b->tiles;
+    b->panels = qn_div_up(p->n, p->kernel.nr);
+    b->panels_per_block = b->panels;
     if (threads > 1 || (job->row_buffer == NULL && p->group_bytes > WEIGHT_BLOCK_BYTES))
-        cut_blocks(&b);
-    return b;
+        cut_blocks(b);
 }
 
 /* What the last units of a task prefetch, each a part: the task's next columns, or what follows
@@ -341,7 +340,7 @@ typedef struct even_cut {
 
 static even_cut cut_from(size_t i, size_t count, size_t parts)
 {
-    even_cut cut = {.whole = count / parts, .parts = parts};
+    even_cut cut = {.whole = parts == 1 ? count : count / parts, .parts = parts};
     cut.more = count - cut.whole * parts;
     if (i != 0) {
         cut.at = i * count / parts;
@@ -420,13 +419,19 @@ static void fixed_tile(const blocks *b, size_t mr, size_t nc, const uint8_t *con
     }
 }
 
-static void spaced_rows(const qn_q8_job *job, const uint8_t *first, size_t mr, const uint8_t **a)
+void qn__q8_spaced_rows(const qn_q8_igemm *kernel, const uint8_t *first, size_t step, size_t mr,
+                        const uint8_t **a)
+{
+    if (kernel->spaced != NULL)
+        kernel->spaced(a, first, step, mr);
+    else
+        qn__spaced_rows(a, first, step, mr);
+}
+
+static void rows_in_line(const qn_q8_job *job, const uint8_t *first, size_t mr, const uint8_t **a)
 {
     const qn_q8_igemm *const kernel = &job->packed->kernel;
-    if (kernel->spaced != NULL)
-        kernel->spaced(a, first, job->step, mr);
-    else
-        qn__spaced_rows(a, first, job->step, mr);
+    qn__q8_spaced_rows(kernel, first, job->step, mr, a);
     qn__repeat_last(a, 1, mr, qn_q8_rows_end(kernel, mr), kernel->mr);
 }
 
@@ -462,7 +467,7 @@ static __attribute__((noinline)) void run_tiles(const blocks *b, size_t group, s
             job->row_buffer == NULL ? held->pointers
                                     : job->row_buffer + (group * b->tiles + tile) * p->ks * mr_max;
         if (job->first != NULL)
-            spaced_rows(job, job->first + group * job->first_group + m0 * job->step, mr, a);
+            rows_in_line(job, job->first + group * job->first_group + m0 * job->step, mr, a);
         else
             job->rows(job, group, m0, mr, a);
         for (size_t i = p->taps; i < p->ks; i += p->taps)
@@ -508,27 +513,25 @@ static void run_task(void *arg, size_t index)
         run_part(b, index, &held);
 }
 
-/* The job with what follows from its weights, and its parts. */
-static blocks begin_job(const qn_q8_job *job, qn_q8_job *copy, size_t threads)
+static void plan_job(qn_q8_job *job, size_t threads, blocks *b)
 {
-    *copy = *job;
-    copy->out.small_scales = job->packed->small_scales;
-    copy->out.short_sums = job->packed->short_sums;
-    return plan_blocks(copy, threads);
+    job->out.small_scales = job->packed->small_scales;
+    job->out.short_sums = job->packed->short_sums;
+    plan_blocks(job, threads, b);
 }
 
-void qn__q8_run(const qn_q8_job *job, qn_pool *pool)
+void qn__q8_run(qn_q8_job *job, qn_pool *pool)
 {
-    qn_q8_job copy;
+    blocks b;
     if (job->m == 0 || job->packed->n == 0)
         return;
-    blocks b = begin_job(job, &copy, qn__pool_size(pool));
+    plan_job(job, qn__pool_size(pool), &b);
     qn__parallel(pool, run_task, &b, b.row_blocks * b.column_blocks * job->packed->groups);
 }
 
-void qn__q8_run_held(const qn_q8_job *job, qn_q8_held *held)
+void qn__q8_run_held(qn_q8_job *job, qn_q8_held *held)
 {
-    qn_q8_job copy;
-    const blocks b = begin_job(job, &copy, 1);
+    blocks b;
+    plan_job(job, 1, &b);
     run_tiles(&b, 0, 0, 0, b.tiles, b.tiles, held);
 }

@@ -119,7 +119,8 @@ typedef struct qn_q8_job {
 } qn_q8_job;
 /* Bytes of row_buffer for m rows; false on overflow. 0 unless there are very many taps. */
 bool qn__q8_buffer_bytes(size_t *out, const qn_q8_packed *packed, size_t m);
-void qn__q8_run(const qn_q8_job *job, qn_pool *pool);
+/* What follows from the weights is written into the job. */
+void qn__q8_run(qn_q8_job *job, qn_pool *pool);
 
 /* What a thread has on its stack: rows of sums of which no bytes are made yet, and room for
  * pointers. */
@@ -131,6 +132,10 @@ typedef struct qn_q8_held {
 } qn_q8_held;
 /* The same of one group and few weights, in this thread, on the caller's stack: without `fixed` and
  * a row_buffer its sums are the caller's. */
-void qn__q8_run_held(const qn_q8_job *job, qn_q8_held *held);
+void qn__q8_run_held(qn_q8_job *job, qn_q8_held *held);
+
+/* Pointers to mr rows in line, and to up to seven more. */
+void qn__q8_spaced_rows(const qn_q8_igemm *kernel, const uint8_t *first, size_t step, size_t mr,
+                        const uint8_t **a);
 
 #endif

@@ -355,7 +355,7 @@ void qn__q8_conv_nd_run(const qn_q8_conv_nd *s, const qn_run_env *env, const qn_
                             width * s->shape.c * s->shape.w.taps);
         return;
     }
-    const qn_q8_job job = {
+    qn_q8_job job = {
         .packed = &s->packed,
         .m = s->m,
         .c = out->data,

@@ -10,6 +10,7 @@
 #include <string.h>
 
 enum { TILE = QN_WINOGRAD_TILE, IN = QN_WINOGRAD_IN, OUT = QN_WINOGRAD_OUT };
+enum { IN_SIDE = TILE + 2 };
 enum { CH = QN_WINOGRAD_CHANNELS };
 /* Tiles that share one reading of the weights, and how many of them times channels fit a task's
  * stack: of 128 channels six. Kernels like an even number of them. */
@@ -26,7 +27,7 @@ typedef struct winograd_state {
     qn_qweights weights;
     qn_requant requant;
     uint8_t *packed;                /* NULL: not this way */
-    uint8_t *zeros;                 /* [6][c] zero points */
+    uint8_t *zeros;                 /* a row of zero points, of six pixels at least */
     size_t tiles_y, tiles_x, tiles; /* of a picture; of all */
     size_t block;                   /* most tiles at once */
 } winograd_state;
@@ -75,15 +76,16 @@ static __attribute__((cold)) qn_status pack(const qn_plan *plan, qn_step *step, 
     const qn_context *const ctx = qn__plan_context(plan);
     const qn_window *const w = &s->window;
     const size_t bytes = w->oc / CH * qn_q8_winograd_panel_bytes(w->c);
+    const size_t zeros = (w->w > IN_SIDE ? w->w : IN_SIDE) * w->c;
     int8_t *own;
     const int8_t *const values = qn__q8_values(ctx, &s->weights, w->oc * w->c * 9, &own);
     s->packed = qn__alloc_aligned(ctx, bytes);
-    s->zeros = qn__alloc(ctx, 6 * w->c);
+    s->zeros = qn__alloc(ctx, zeros);
     if (values == NULL || s->packed == NULL || s->zeros == NULL) {
         qn__free(ctx, own);
         return QN_NOMEM(error);
     }
-    memset(s->zeros, x->zero, 6 * w->c);
+    memset(s->zeros, x->zero, zeros);
     qn__will_write(s->packed, bytes);
     const bool fine = qn__q8_winograd_pack(s->packed, values, w->oc, w->c, s->requant.bias, x->zero,
                                            s->requant.scale);
@@ -179,23 +181,39 @@ static void next_place(const winograd_state *s, place *p)
     }
 }
 
-static void point(const wino_call *call, const place *at, size_t n, qn_q8_winograd_tile *tile)
+/* The rows of pixels that a row of tiles reads, and where its outputs begin. */
+typedef struct tile_row {
+    const uint8_t *in[IN_SIDE];
+    uint8_t *out;
+    uint8_t rows;
+} tile_row;
+
+static void point_rows(const wino_call *call, const place *at, size_t n, tile_row *row)
 {
     const winograd_state *const s = call->s;
     const qn_window *const w = &s->window;
-    const size_t left = at->x < w->pl ? w->pl - at->x : 0, x0 = at->x + left - w->pl;
-    const size_t there = x0 < w->w ? w->w - x0 : 0;
-    const size_t rows = w->oh - at->y, columns = w->ow - at->x, y0 = at->y - w->pt;
     const uint8_t *const image = call->in + at->image * w->h * w->w * w->c;
-    const size_t first = left < 6 ? left : 6;
+    const size_t y0 = at->y - w->pt; /* above the picture very large */
+    for (size_t i = 0; i < IN_SIDE; i++)
+        row->in[i] = y0 + i < w->h ? image + (y0 + i) * w->w * w->c : s->zeros;
+    row->out = call->out + (at->image * w->oh + at->y) * w->ow * call->pitch + n;
+    row->rows = (uint8_t)(w->oh - at->y < TILE ? w->oh - at->y : TILE);
+}
+
+static void point(const wino_call *call, size_t x, const tile_row *row, qn_q8_winograd_tile *tile)
+{
+    const qn_window *const w = &call->s->window;
+    const size_t left = x < w->pl ? w->pl - x : 0, x0 = x + left - w->pl;
+    const size_t there = x0 < w->w ? w->w - x0 : 0;
+    const size_t first = left < IN_SIDE ? left : IN_SIDE;
+    const size_t offset = there != 0 ? x0 * w->c : 0;
+    const size_t columns = w->ow - x;
     tile->left = (uint8_t)first;
-    tile->right = (uint8_t)(there < 6 - first ? first + there : 6);
-    for (size_t i = 0; i < 6; i++) { /* above the picture y is very large */
-        const size_t y = y0 + i;
-        tile->in[i] = y < w->h && there != 0 ? image + (y * w->w + x0) * w->c : s->zeros;
-    }
-    tile->out = call->out + ((at->image * w->oh + at->y) * w->ow + at->x) * call->pitch + n;
-    tile->rows = (uint8_t)(rows < TILE ? rows : TILE);
+    tile->right = (uint8_t)(there < IN_SIDE - first ? first + there : IN_SIDE);
+    for (size_t i = 0; i < IN_SIDE; i++)
+        tile->in[i] = row->in[i] + offset;
+    tile->out = row->out + x * call->pitch;
+    tile->rows = row->rows;
     tile->columns = (uint8_t)(columns < TILE ? columns : TILE);
 }
 
@@ -206,9 +224,13 @@ static void run_block(const wino_call *call, size_t t0, size_t t1, size_t p0, si
     _Alignas(64) int16_t v[IN * (STACK_VALUES + QN_WINOGRAD_STEP_OVER)];
     qn_q8_winograd_tile tile[BLOCK];
     const size_t tiles = t1 - t0;
+    tile_row row;
     place at = place_of(s, t0);
-    for (size_t t = 0; t < tiles; t++, next_place(s, &at))
-        point(call, &at, p0 * CH, tile + t);
+    for (size_t t = 0; t < tiles; t++, next_place(s, &at)) {
+        if (t == 0 || at.x == 0)
+            point_rows(call, &at, p0 * CH, &row);
+        point(call, at.x, &row, tile + t);
+    }
     const qn_q8_winograd_args args = {.tiles = tiles,
                                       .channels = s->window.c,
                                       .n = (p1 - p0) * CH,

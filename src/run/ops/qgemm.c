@@ -224,14 +224,14 @@ static qn_status run(const qn_step *step, const qn_run_env *env, const qn_view *
         run_batch(step, s, env, a, in[1].data, dst);
         return QN_OK;
     }
-    const qn_q8_job job = {.packed = &s->q8,
-                           .m = d->m,
-                           .c = dst,
-                           .c_stride = d->n,
-                           .out = qn__q8_format(&s->requant),
-                           .fixed = qn_q8_by_fixed_of(&s->requant),
-                           .first = a,
-                           .step = s->shape.k};
+    qn_q8_job job = {.packed = &s->q8,
+                     .m = d->m,
+                     .c = dst,
+                     .c_stride = d->n,
+                     .out = qn__q8_format(&s->requant),
+                     .fixed = qn_q8_by_fixed_of(&s->requant),
+                     .first = a,
+                     .step = s->shape.k};
     qn__q8_run(&job, env->pool);
     return QN_OK;
 }
