@@ -11,6 +11,8 @@ import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "interop"))
 import node_cases
+import test_dynamic_moves
+import test_microsoft_operators
 from mnn_operators import cases
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -84,3 +86,16 @@ def test_reading_and_planning_every_operator(tmp_path):
     rows = sweep(tmp_path, lines)
     assert sum(row[2] == "ok" for row in rows) > 700
     assert tried(rows) > 500
+
+
+def test_what_is_written_out(tmp_path):
+    """Scales that are computed, and operators of onnxruntime."""
+    sources = [test_dynamic_moves.network(tmp_path / f"{i}.onnx", name)
+               for i, name in enumerate(test_dynamic_moves.CASES)]  # fmt: skip
+    sources += [test_microsoft_operators.lstm(tmp_path / f"lstm{i}.onnx", 3, 5, **case)
+                for i, case in enumerate(test_microsoft_operators.LSTM.values())]  # fmt: skip
+    sources.append(test_microsoft_operators.softmax(tmp_path / "s.onnx", (1, 5, 16), axis=2, opset=12))
+    lines = [line for s in sources for line in (("run", s, "-"), ("convert", s, tmp_path / "c.onnx"))]
+    rows = sweep(tmp_path, lines)
+    assert not [row for row in rows if row[2] == "refused"]
+    assert tried(rows) > 50

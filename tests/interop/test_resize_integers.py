@@ -93,3 +93,18 @@ def test_files_keep_which_it_is(quench, kind, byte, tmp_path):
         ours = quench_outputs(tmp_path / name, x, tmp_path / "run")[0]
         assert np.array_equal(ours, theirs)
     assert np.array_equal(ort_outputs(tmp_path / "again.onnx", x)[0], theirs)
+
+
+@pytest.mark.parametrize("kind", ["integers", "floats"])
+def test_mnn_cannot_say_that_sums_are_truncated(quench, kind, tmp_path):
+    """The only loss that a file of signed bytes has on its way to MNN is told, by the node's name."""
+    path, out = tmp_path / "m.onnx", tmp_path / "m.mnn"
+    x = model(path, "doubled", kind, np.int8)
+    result = quench("convert", path, "-o", out)
+    assert result.returncode == 0
+    told = [line for line in result.stderr.splitlines() if line.startswith("warning: ")]
+    assert len(told) == (kind == "integers")
+    assert all('"resize"' in line and "truncates" in line for line in told)
+    ours, theirs = (quench_outputs(p, x, tmp_path / p.suffix)[0] for p in (path, out))
+    steps = np.abs(np.rint((ours - theirs) / 0.0371))
+    assert steps.max() <= 1 and ((steps > 0).mean() > 0.2) == (kind == "integers")

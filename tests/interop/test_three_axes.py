@@ -1,11 +1,12 @@
-"""Quantized convolutions and pools over three axes, and means over one, run on bytes, with
-onnxruntime's results."""
+"""Quantized and integer convolutions and pools over three axes, and means over one, run on bytes,
+with onnxruntime's results."""
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
 from networks import ort_outputs, quench_outputs, session
-from onnx import helper
+from onnx import TensorProto, helper
 from test_byte_functions import Builder
 from test_byte_tables import layers_of
 
@@ -50,6 +51,62 @@ def test_convolutions(quench, name, kind, tmp_path):
     steps = np.rint((ours - theirs) / step)
     assert np.abs(steps).max() <= 1 and (steps != 0).mean() <= 0.001
     assert len(np.unique(ours)) > 50
+
+
+INTEGER = {
+    **CASES,
+    "same": ((1, 5, 6, 7, 8), (9, 5, 4, 3, 2), {"auto_pad": "SAME_LOWER", "strides": [2, 1, 3]}),
+    "deep": ((1, 150, 3, 5, 4), (7, 150, 3, 3, 3), {"pads": [1] * 6}),
+    "one axis": ((1, 7, 30), (12, 7, 4), {"pads": [2, 1], "strides": [2], "dilations": [3]}),
+    "one axis, groups": ((1, 12, 30), (8, 3, 5), {"group": 4, "auto_pad": "SAME_UPPER"}),
+}
+
+
+def integer_convolution(path, case, x_zero, w, w_zero):
+    dims, _, attributes = case
+    b = Builder()
+    kind = helper.np_dtype_to_tensor_dtype(x_zero.dtype)
+    b.nodes.append(helper.make_node("Cast", ["x"], ["b"], to=kind))
+    inputs = ["b", b.constant("w", w), b.constant("xz", x_zero), b.constant("wz", w_zero)]
+    b.nodes.append(helper.make_node("ConvInteger", inputs, ["i"], name="conv", **attributes))
+    b.nodes.append(helper.make_node("Cast", ["i"], ["y"], to=1))
+    b.save(path, [("x", dims)], [None] * len(dims))
+
+
+def sums_of(path, x):
+    model = onnx.load(path)
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("i", TensorProto.INT32, None))
+    del model.graph.node[2:]
+    onnx.save(model, path)
+    return ort_outputs(path, x)[0].astype(np.int64)
+
+
+@pytest.mark.parametrize("kinds", ["u8u8", "u8i8", "i8u8", "i8i8"])
+@pytest.mark.parametrize("channels", [False, True])
+@pytest.mark.parametrize("name", INTEGER)
+def test_integer_convolutions(quench, name, channels, kinds, tmp_path):
+    case, rng = INTEGER[name], np.random.default_rng(17)
+    (left, least), (right, low) = ((np.uint8, 0) if k == "u8" else (np.int8, -128) for k in (kinds[:2], kinds[2:]))
+    w = rng.integers(low, low + 256, case[1]).astype(right)
+    x = rng.integers(least, least + 256, case[0]).astype(np.float32)
+    zeros = rng.integers(low, low + 256, case[1][0] if channels else 1).astype(right)
+    path, x_zero = tmp_path / "m.onnx", left(least + 77)
+    integer_convolution(path, case, x_zero, w, zeros)
+    ours = quench_outputs(path, x, tmp_path / "run")[0]
+    if channels:  # of which onnxruntime has none
+        integer_convolution(tmp_path / "a.onnx", case, x_zero, w, zeros[:1] * 0)
+        integer_convolution(tmp_path / "b.onnx", case, x_zero, w * 0 + right(1), zeros[:1] * 0)
+        theirs, ones = (sums_of(tmp_path / f"{m}.onnx", x) for m in "ab")
+        theirs = (theirs - ones * zeros.reshape(-1, *[1] * (w.ndim - 2))).astype(np.float32)
+    else:
+        theirs = ort_outputs(path, x)[0]
+    assert np.array_equal(ours, theirs)
+    kernel = dict(layers_of(quench, path))["conv"]
+    depthwise = name == "depthwise" and left == np.uint8
+    assert ("q8_dwconv" if depthwise else "q8_igemm") in kernel
+    packed = tmp_path / "m.qnm"
+    assert quench("convert", path, "-o", packed).returncode == 0
+    assert np.array_equal(quench_outputs(packed, x, tmp_path / "packed")[0], ours)
 
 
 POOLS = {

@@ -42,15 +42,22 @@ static sample *products_make(uint64_t seed)
     const int64_t one[1] = {1};
     qn_tensor *in[4] = {NULL};
     int64_t columns, rows = 1;
+    size_t axes = net_random(3) == 0 ? 3 : 2;
+    axes = net_random(6) == 0 ? 1 : axes;
     if (conv) {
         const uint32_t kind = net_random(4);
         const int64_t groups = kind == 0 ? between(2, 40) : kind == 1 ? between(2, 4) : 1;
         const int64_t cin = kind == 0 ? 1 : between(1, 60), kernel = between(1, 3);
-        const int64_t x[4] = {between(1, 2), groups * cin, between(3, 9), between(3, 9)};
+        int64_t x[5] = {between(1, 2), groups * cin, between(3, 9), between(3, 9), 1};
         columns = kind == 0 ? groups : groups * between(1, 7);
-        const int64_t w[4] = {columns, cin, kernel, kernel};
-        in[0] = plain_bytes(s, left, 4, x);
-        in[1] = constant_bytes(s, "w", s->w, right, 4, w);
+        int64_t w[5] = {columns, cin, kernel, kernel, 1};
+        if (axes == 3) {
+            x[2] = between(3, 5);
+            x[4] = between(3, 5);
+            w[4] = between(1, 3);
+        }
+        in[0] = plain_bytes(s, left, 2 + axes, x);
+        in[1] = constant_bytes(s, "w", s->w, right, 2 + axes, w);
         rows = groups;
     } else {
         const int64_t m = between(1, 20),
@@ -70,10 +77,17 @@ static sample *products_make(uint64_t seed)
     qn_tensor *y =
         build_node(&s->n->b, conv ? QN_OP_CONV_INTEGER : QN_OP_MATMUL_INTEGER, "y", count, in);
     if (conv) {
-        const int64_t pads[4] = {between(0, 2), between(0, 2), between(0, 2), between(0, 2)};
-        const int64_t strides[2] = {between(1, 2), between(1, 2)};
-        set_ints(&s->n->b, y, "pads", 4, pads);
-        set_ints(&s->n->b, y, "strides", 2, strides);
+        int64_t pads[6], strides[3], dilations[3];
+        for (size_t i = 0; i < axes; i++) {
+            pads[i] = between(0, 2);
+            pads[axes + i] = between(0, 2);
+            strides[i] = between(1, 2);
+            const bool apart = in[0]->dims[2 + i].value > 4 && net_random(4) == 0;
+            dilations[i] = apart ? 2 : 1;
+        }
+        set_ints(&s->n->b, y, "pads", 2 * axes, pads);
+        set_ints(&s->n->b, y, "strides", axes, strides);
+        set_ints(&s->n->b, y, "dilations", axes, dilations);
         set_int(&s->n->b, y, "group", rows);
     }
     s->y = y;
@@ -138,7 +152,7 @@ static void transposed_is_the_plain_loop(void **state)
 static void planning_survives_lack_of_memory(void **state)
 {
     (void)state;
-    for (int kind = 0; kind < 3; kind++) {
+    for (int kind = 0; kind < 5; kind++) { /* 3, 4: over three axes, depthwise */
         fault f = {0};
         sample *const s = sample_on(plan_fault_net(&f));
         builder *const b = &s->n->b;
@@ -156,15 +170,23 @@ static void planning_survives_lack_of_memory(void **state)
             free(s);
             continue;
         }
-        in[0] = plain_bytes(s, QN_DTYPE_U8, kind == 0 ? 4 : 2, kind == 0 ? x : matrix);
+        const int64_t block[5] = {1, 8, 3, 5, 5}, filter[5] = {8, kind == 4 ? 1 : 8, 2, 3, 1};
+        const size_t rank = kind == 0 ? 4 : kind == 1 ? 2 : 5;
+        in[0] = plain_bytes(s, QN_DTYPE_U8, rank, kind == 0 ? x : kind == 1 ? matrix : block);
         for (size_t i = 0; i < 8 * 6 * 9; i++)
             s->w[i] = (int8_t)i; /* parts: the zero point is far from them */
-        in[1] = build_const(b, "w", QN_DTYPE_U8, s->w, kind == 0 ? 4 : 2, kind == 0 ? w : matrix);
+        in[1] = build_const(b, "w", QN_DTYPE_U8, s->w, rank,
+                            kind == 0   ? w
+                            : kind == 1 ? matrix
+                                        : filter);
         static const uint8_t zero[1] = {200};
         const int64_t one[1] = {1};
         in[3] = build_const(b, "zb", QN_DTYPE_U8, zero, 1, one);
-        build_output(
-            b, build_node(b, kind == 0 ? QN_OP_CONV_INTEGER : QN_OP_MATMUL_INTEGER, "y", 4, in));
+        qn_tensor *const y =
+            build_node(b, kind == 1 ? QN_OP_MATMUL_INTEGER : QN_OP_CONV_INTEGER, "y", 4, in);
+        if (kind == 4)
+            set_int(b, y, "group", 8);
+        build_output(b, y);
         plan_fault_sweep(&f, b, NULL, 12);
         free(s->n);
         free(s);

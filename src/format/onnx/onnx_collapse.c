@@ -35,7 +35,7 @@ static qn_node *producer(const qn_tensor *tensor, qn_op op)
 static qn_tensor *quantized_behind(const qn_tensor *tensor)
 {
     const qn_node *dq = producer(tensor, QN_OP_DEQUANTIZE_LINEAR);
-    return dq && tensor->type.dtype == QN_DTYPE_F32 ? dq->inputs[0] : NULL;
+    return dq && dq->n_inputs == 1 && tensor->type.dtype == QN_DTYPE_F32 ? dq->inputs[0] : NULL;
 }
 
 static qn_node *only_user(const collapser *c, const qn_tensor *tensor)

@@ -386,17 +386,94 @@ static qn_status make_dynamic(collapser *c, qn_error *error)
     return status;
 }
 
+/* --- what lies between a quantizer and its products -------------------------------------------*/
+/* Only gives the elements other places. */
+static bool rearranges(const qn_node *node)
+{
+    switch (node->op) {
+    case QN_OP_RESHAPE:
+    case QN_OP_FLATTEN:
+    case QN_OP_SQUEEZE:
+    case QN_OP_UNSQUEEZE:
+    case QN_OP_TRANSPOSE:
+    case QN_OP_IDENTITY:
+        return node->n_outputs == 1;
+    default:
+        return false;
+    }
+}
+
+static const qn_node *only_reader(const collapser *c, const qn_tensor *t)
+{
+    return t && qn_uses_count(&c->uses, t) == 1 && !c->uses.is_output[t->id]
+               ? c->uses.users[c->uses.offsets[t->id]]
+               : NULL;
+}
+
+/* How many such nodes, one behind the other, are between its integers and products alone. */
+static size_t moves_behind(const collapser *c, const qn_node *quantize)
+{
+    const qn_tensor *t = quantize->outputs[0];
+    size_t n = 0;
+    for (const qn_node *node = only_reader(c, t); node && rearranges(node) && node->inputs[0] == t;
+         node = only_reader(c, t), n++)
+        t = node->outputs[0];
+    for (size_t i = t ? c->uses.offsets[t->id] : 0; t && i < c->uses.offsets[t->id + 1]; i++) {
+        const qn_node *const user = c->uses.users[i];
+        if (user->op != QN_OP_MATMUL_INTEGER || user->inputs[0] != t ||
+            input_at(user, 2) != quantize->outputs[2])
+            return 0;
+    }
+    return t && !c->uses.is_output[t->id] && qn_uses_count(&c->uses, t) > 0 ? n : 0;
+}
+
+/* They move the floats instead: the scale and the integers stay what they are, and the products
+ * collapse. */
+static qn_status quantize_behind(collapser *c, bool *any, qn_error *error)
+{
+    qn_graph *const graph = c->graph;
+    for (size_t i = 0; i < graph->n_nodes; i++) {
+        qn_node *const node = graph->nodes[i];
+        if (node->op != QN_OP_DYNAMIC_QUANTIZE_LINEAR || node->n_outputs != 3 ||
+            node->n_inputs != 1 || !node->inputs[0])
+            continue;
+        for (size_t n = moves_behind(c, node); n > 0; n--) {
+            qn_tensor *const q = node->outputs[0];
+            qn_node *const mover = c->uses.users[c->uses.offsets[q->id]];
+            qn_tensor *const last = mover->outputs[0];
+            qn_tensor *const moved =
+                qn__graph_add_tensor(graph, q->name, qn_type_plain_make(QN_DTYPE_F32));
+            if (!moved)
+                return QN_NOMEM(error);
+            mover->inputs[0] = node->inputs[0];
+            node->inputs[0] = moved;
+            last->producer = NULL;
+            q->producer = NULL;
+            qn__node_set_output(mover, 0, moved);
+            qn__node_set_output(node, 0, last);
+            *any = true;
+        }
+    }
+    if (!*any)
+        return QN_OK;
+    qn__uses_free(&c->uses);
+    QN_TRY(qn__graph_sort(graph, error));
+    return qn__uses_build(graph, &c->uses, error);
+}
+
 qn_status qn__onnx_collapse_dynamic(qn_onnx_reader *r, qn_error *error)
 {
     qn_graph *graph = r->graph;
     collapser c = {.graph = graph};
     const size_t n_nodes = graph->n_nodes;
     const size_t n_ids = graph->next_node_id + n_nodes; /* with those that make rows */
-    bool any = false;
+    bool any = false, moved = false;
     QN_TRY(qn__uses_build(graph, &c.uses, error));
     c.marks = qn__calloc(graph->ctx, n_ids + 1, 1);
     c.collapsed = qn__calloc(graph->ctx, n_ids + 1, 1);
     qn_status status = c.marks && c.collapsed ? QN_OK : QN_NOMEM(error);
+    if (status == QN_OK)
+        status = quantize_behind(&c, &moved, error);
     for (size_t i = 0; i < n_nodes && status == QN_OK; i++) {
         chain f;
         if (graph->nodes[i]->op != QN_OP_MATMUL_INTEGER || !find_chain(&c, graph->nodes[i], &f))

@@ -149,7 +149,8 @@ static qn_status copy_other_fields(const qn_onnx_node *source, qn_onnx_out *out,
 static bool is_ours(const qn_node *node, const char *name)
 {
     return ((node->op == QN_OP_ADD || node->op == QN_OP_RESIZE) && strcmp(name, "signed") == 0) ||
-           (node->op == QN_OP_RESIZE && strcmp(name, "truncates") == 0);
+           (node->op == QN_OP_RESIZE && strcmp(name, "truncates") == 0) ||
+           (node->op == QN_OP_LSTM && strcmp(name, "rounds_state") == 0);
 }
 
 qn_status qn__onnx_encode_node(const qn_onnx_writer *w, const qn_node *node, qn_onnx_out *out,
@@ -173,8 +174,13 @@ qn_status qn__onnx_encode_node(const qn_onnx_writer *w, const qn_node *node, qn_
     qn__out_string(out, NODE_OP_TYPE, op.name);
     for (uint32_t i = 0; i < node->n_attrs; i++) {
         bool copied = false;
-        if (is_ours(node, node->attrs[i].name))
+        if (is_ours(node, node->attrs[i].name)) {
+            if (node->op == QN_OP_LSTM)
+                qn__log(w->graph->ctx, QN_LOG_WARNING,
+                        "node \"%s\" (LSTM) is written without the rounding of its state to bytes",
+                        node->name);
             continue;
+        }
         if (source)
             QN_TRY(copy_attr(w, source, &node->attrs[i], out, &copied, error));
         if (!copied)

@@ -140,7 +140,6 @@ static uint32_t fixed_inputs(qn_op op)
     case QN_OP_CLIP:
     case QN_OP_DROPOUT:
     case QN_OP_QUANTIZE_LINEAR:
-    case QN_OP_DEQUANTIZE_LINEAR:
         return 1 << 1 | 1 << 2;
     case QN_OP_PAD:
     case QN_OP_RESIZE:

@@ -417,6 +417,7 @@ static qn_status build(qn_onnx_reader *r, qn_error *error)
 static qn_status raise_meaning(qn_onnx_reader *r, qn_error *error)
 {
     QN_TRY(qn__onnx_upgrade(r, error));
+    QN_TRY(qn__onnx_expand(r, error));
     return qn__onnx_read_types(r, error);
 }
 
@@ -433,6 +434,8 @@ static qn_status finish(qn_onnx_reader *r, const char *path, qn_error *error)
     QN_TRY(qn__graph_infer(graph, error));
     bool changed = false;
     status = qn__onnx_upgrade_shaped(r, &changed, error);
+    if (status == QN_OK)
+        status = qn__onnx_lower_made_scales(r, &changed, error);
     if (status != QN_OK)
         return qn__error_prefix(error, status, "%s", path);
     graph->opset = ONNX_NEWEST_OPSET;

@@ -35,6 +35,9 @@ qn_status qn__onnx_upgrade(qn_onnx_reader *r, qn_error *error);
 qn_status qn__onnx_upgrade_old(qn_onnx_reader *r, qn_node *node, qn_error *error);
 /* The steps that need shapes. *changed: infer again. */
 qn_status qn__onnx_upgrade_shaped(qn_onnx_reader *r, bool *changed, qn_error *error);
+/* DequantizeLinear with scales that are no constants, once shapes are known. *changed as above,
+ * else left as it is. */
+qn_status qn__onnx_lower_made_scales(qn_onnx_reader *r, bool *changed, qn_error *error);
 /* Lowers nodes to what opset `target` can say. */
 qn_status qn__onnx_downgrade(qn_graph *graph, int64_t target, qn_error *error);
 
@@ -46,6 +49,8 @@ qn_status qn__onnx_read_partial(const qn_context *ctx, const char *path, qn_blob
 /* The graph's operator for a node of the file; *qop for operators on integers. */
 qn_op qn__onnx_find_op(const qn_onnx_node *node, int64_t opset, qn_qop *qop);
 
+/* Writes out operators of onnxruntime that several of ONNX's say as well. */
+qn_status qn__onnx_expand(qn_onnx_reader *r, qn_error *error);
 /* Turns QuantizeLinear, DequantizeLinear and integer operators into types. */
 qn_status qn__onnx_read_types(qn_onnx_reader *r, qn_error *error);
 

@@ -358,6 +358,8 @@ static qn_status read_dequantize(qn_onnx_reader *r, qn_node *node, qn_error *err
     s.has_axis = qn__node_attr(node, "axis") != NULL;
     if (node->n_outputs != 1 || !node->outputs[0])
         return qn__onnx_node_fail(r, node, error, QN_CORRUPT, "needs one output");
+    if (s.scale && !s.scale->constant && !is_quant(s.tensor))
+        return QN_OK; /* to qn__onnx_lower_made_scales */
     qn_dtype made;
     QN_TRY(read_input(r, node, s, &node->inputs[0], error));
     QN_TRY(read_float_type(r, node, "output_dtype", &made, error));
@@ -451,15 +453,13 @@ static qn_status read_unary(qn_onnx_reader *r, qn_node *node, qn_error *error)
     qn_tensor *x;
     if (qn__attr_int(node, "channels_last", 0) != 0)
         return qn__onnx_node_fail(r, node, error, QN_UNSUPPORTED, "has its channels last");
-    if (node->op == QN_OP_SOFTMAX && qn__attr_int(node, "opset", 13) < 13)
-        return qn__onnx_node_fail(r, node, error, QN_UNSUPPORTED,
-                                  "has the meaning of Softmax before opset 13");
     QN_TRY(read_input(r, node, scaled_at(node, 0, 1, 1), &x, error));
     QN_TRY(read_output(r, node, input_at(node, 3), input_at(node, 4), error));
     node->inputs[0] = x;
     node->n_inputs = 1;
     qn__node_remove_attr(node, "channels_last");
-    qn__node_remove_attr(node, "opset");
+    if (node->op != QN_OP_SOFTMAX || qn__attr_int(node, "opset", 13) >= 13)
+        qn__node_remove_attr(node, "opset"); /* else qn__onnx_upgrade_shaped does */
     return QN_OK;
 }
 

@@ -293,12 +293,11 @@ qn_status qn__onnx_upgrade_shaped(qn_onnx_reader *r, bool *changed, qn_error *er
 {
     qn_graph *graph = r->graph;
     *changed = false;
-    if (r->source->opset >= 13)
-        return QN_OK;
     for (size_t i = 0; i < graph->n_nodes; i++) {
         qn_node *node = graph->nodes[i];
+        const bool on_bytes = node->id < r->n_qops && r->qops[node->id] != QN_QOP_NONE;
         if ((node->op != QN_OP_SOFTMAX && node->op != QN_OP_LOG_SOFTMAX) || node->n_sources == 0 ||
-            (node->id < r->n_qops && r->qops[node->id] != QN_QOP_NONE))
+            (on_bytes ? qn__attr_int(node, "opset", 13) : r->source->opset) >= 13)
             continue;
         const qn_tensor *x = node->inputs[0];
         if (!x->has_shape)
@@ -307,7 +306,8 @@ qn_status qn__onnx_upgrade_shaped(qn_onnx_reader *r, bool *changed, qn_error *er
                                       "which is not known",
                                       x->name);
         const int64_t rank = x->rank;
-        int64_t axis = qn__attr_int(node, "axis", 1);
+        int64_t axis = qn__attr_int(node, "axis", on_bytes ? -1 : 1);
+        qn__node_remove_attr(node, "opset");
         if (axis < -rank || axis > rank)
             return qn__onnx_node_fail(r, node, error, QN_CORRUPT, "axis is outside the rank %d",
                                       (int)rank);
@@ -324,6 +324,9 @@ qn_status qn__onnx_upgrade_shaped(qn_onnx_reader *r, bool *changed, qn_error *er
                 return QN_NOMEM(error);
             continue;
         }
+        if (on_bytes)
+            return qn__onnx_node_fail(r, node, error, QN_UNSUPPORTED,
+                                      "goes over several axes, as Softmax before opset 13");
         QN_TRY(softmax_by_matrix(r, i, axis, error));
         *changed = true;
         i += 3;

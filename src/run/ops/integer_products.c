@@ -8,6 +8,7 @@
 #include "run/nd.h"
 #include "run/ops/broadcast.h"
 #include "run/ops/q8_conv.h"
+#include "run/ops/q8_conv_nd.h"
 
 #include <math.h>
 #include <string.h>
@@ -15,19 +16,22 @@
 enum { MAX_PARTS = 2, EXACT = 1 << 24 };
 
 typedef struct product_state {
-    size_t m, n, k, batches;
+    size_t m, n, k, batches; /* k: a group's channels */
     qn_broadcast batch;
-    qn_window window;
-    size_t groups;
-    bool a_rows, b_columns; /* a zero point for each row, for each column */
+    qn_qconv_nd_shape conv;
+    size_t oc, taps, outputs; /* columns, and positions of the output in all batches */
+    bool nd;                  /* three axes and more */
+    qn_window window;         /* others, and matrices */
+    bool a_rows, b_columns;   /* a zero point for each row, for each column */
     /* 8-bit kernels; n_parts 0: plain loops */
     size_t n_parts;
     qn_q8_conv parts[MAX_PARTS]; /* high and low, or whole */
-    int32_t *sums;               /* [oc] of the weights less their zero points; 0 for depthwise */
-    int32_t *bias;               /* [oc] zeros */
-    float *ones;                 /* [oc] */
-    int32_t middle;              /* of the left side's type */
-    size_t pad_at, low_at;       /* scratch: a tap's padding; sums of the low part */
+    qn_q8_conv_nd nd_parts[MAX_PARTS];
+    int32_t *sums;         /* [oc] of the weights less their zero points; 0 for depthwise */
+    int32_t *bias;         /* [oc] zeros */
+    float *ones;           /* [oc] */
+    int32_t middle;        /* of the left side's type */
+    size_t pad_at, low_at; /* scratch: a tap's padding; sums of the low part */
 } product_state;
 
 static bool is_byte(const qn_tensor *t)
@@ -74,8 +78,10 @@ static qn_status start(const qn_plan *plan, qn_step *step, product_state **out, 
 static void release(const qn_context *ctx, qn_step *step)
 {
     product_state *const s = step->state;
-    for (size_t i = 0; s != NULL && i < MAX_PARTS; i++)
+    for (size_t i = 0; s != NULL && i < MAX_PARTS; i++) {
         qn__q8_conv_free(ctx, &s->parts[i]);
+        qn__q8_conv_nd_free(ctx, &s->nd_parts[i]);
+    }
     if (s != NULL) {
         qn__free(ctx, s->sums);
         qn__free(ctx, s->bias);
@@ -100,7 +106,7 @@ static bool take_part(const qn_step *step, const product_state *s, size_t n_part
 {
     const qn_tensor *const w = step->node->inputs[1], *const zero = qn__step_input(step, 3);
     const bool matmul = step->node->op == QN_OP_MATMUL_INTEGER;
-    const size_t oc = s->window.oc, count = s->k * s->window.kh * s->window.kw;
+    const size_t oc = s->oc, count = s->k * s->taps;
     for (size_t o = 0; o < oc; o++) {
         const int32_t z =
             zero == NULL ? 0 : qn_qload(zero->constant->data, w->type.dtype, s->b_columns ? o : 0);
@@ -126,7 +132,7 @@ static bool take_part(const qn_step *step, const product_state *s, size_t n_part
 static qn_status pack_parts(const qn_plan *plan, qn_step *step, product_state *s, int8_t *values,
                             qn_error *error)
 {
-    const size_t bytes = s->window.oc * sizeof(int32_t);
+    const size_t bytes = s->oc * sizeof(int32_t);
     const bool is_signed = step->node->inputs[0]->type.dtype == QN_DTYPE_I8;
     const qn_qparams x = {.dtype = step->node->inputs[0]->type.dtype,
                           .scale = 1.0f,
@@ -134,7 +140,7 @@ static qn_status pack_parts(const qn_plan *plan, qn_step *step, product_state *s
                           .qmin = is_signed ? -128 : 0,
                           .qmax = is_signed ? 127 : 255};
     const qn_requant sums = {.scale = s->ones, .bias = s->bias, .dtype = QN_DTYPE_F32};
-    const qn_qweights weights = {.bytes = values, .fits_i8 = true};
+    const qn_qweights weights = {.bytes = values, .fits_i8 = true, .parts = 1};
     size_t n_parts = 0, packed = 0, padding = 0;
     for (bool fits = false; !fits && n_parts < MAX_PARTS;) {
         fits = true;
@@ -148,9 +154,14 @@ static qn_status pack_parts(const qn_plan *plan, qn_step *step, product_state *s
     for (size_t i = 0; i < n_parts; i++) {
         qn_q8_conv *const part = &s->parts[i];
         take_part(step, s, n_parts, i, values);
-        if (qn__q8_conv_find(plan, step, &s->window, s->groups, &x, &sums, part))
+        if (s->nd) {
+            s->nd_parts[i].shape = s->conv;
+            QN_TRY(qn__q8_conv_nd_prepare(plan, step, &x, &weights, &sums, &s->nd_parts[i], error));
+        } else if (qn__q8_conv_find(plan, step, &s->window, s->conv.groups, &x, &sums, part)) {
             return qn__step_fail(step, error, QN_CORRUPT, "packed weights are another's");
-        QN_TRY(qn__q8_conv_prepare(plan, step, &x, &weights, &sums, part, error));
+        } else {
+            QN_TRY(qn__q8_conv_prepare(plan, step, &x, &weights, &sums, part, error));
+        }
         packed += step->packed_bytes;
         padding = part->packed.kc;
     }
@@ -171,7 +182,7 @@ static qn_status pack(const qn_plan *plan, qn_step *step, product_state *s, qn_e
 {
     const qn_context *const ctx = qn__plan_context(plan);
     const qn_tensor *const w = step->node->inputs[1], *const zero = qn__step_input(step, 3);
-    const size_t oc = s->window.oc;
+    const size_t oc = s->oc;
     if (w->constant == NULL || (zero != NULL && zero->constant == NULL) ||
         qn__plan_get_options(plan)->reference || qn__tensor_elements(w) == 0)
         return QN_OK;
@@ -202,7 +213,7 @@ static void settle_rows(void *arg, size_t begin, size_t end)
 {
     const settle_job *const job = arg;
     const product_state *const s = job->step->state;
-    const size_t oc = s->window.oc;
+    const size_t oc = s->oc;
     for (size_t row = begin; row < end; row++) {
         const int32_t zero = zero_at(job->step, job->in, 0, s->a_rows, row % s->m);
         const uint32_t moved = (uint32_t)(s->middle - zero);
@@ -222,7 +233,6 @@ static void run_parts(const qn_step *step, const qn_run_env *env, const qn_view 
                       const qn_view *out)
 {
     const product_state *const s = step->state;
-    const qn_window *const w = &s->window;
     uint8_t *const scratch = env->scratch;
     const int32_t zero = zero_at(step, in, 0, false, 0);
     const qn_requant sums = {
@@ -230,16 +240,24 @@ static void run_parts(const qn_step *step, const qn_run_env *env, const qn_view 
     qn_view low = *out;
     low.data = scratch + s->low_at;
     for (size_t i = 0; i < s->n_parts; i++) {
+        const qn_view *const to = i == 0 ? &out[0] : &low;
+        if (s->nd) {
+            qn_q8_conv_nd part = s->nd_parts[i];
+            part.zero = (uint8_t)zero;
+            part.requant = sums;
+            qn__q8_conv_nd_run(&part, env, &in[0], to);
+            continue;
+        }
         qn_q8_conv part = s->parts[i];
         part.zero = (uint8_t)zero;
         part.depthwise.zero = part.zero;
         part.depthwise.format = qn__q8_format(&sums);
         part.zeros = scratch + s->pad_at;
         memset(part.zeros, part.zero, part.packed.kc);
-        qn__q8_conv_run(&part, env, &in[0], i == 0 ? &out[0] : &low, &sums);
+        qn__q8_conv_run(&part, env, &in[0], to, &sums);
     }
     settle_job job = {step, in, out[0].data, s->n_parts == MAX_PARTS ? low.data : NULL};
-    qn__parallel_ranges(env->pool, settle_rows, &job, w->n * w->oh * w->ow, 2 * w->oc);
+    qn__parallel_ranges(env->pool, settle_rows, &job, s->outputs, 2 * s->oc);
 }
 
 /* --- MatMulInteger ----------------------------------------------------------------------------*/
@@ -269,12 +287,13 @@ static qn_status matmul_prepare(const qn_plan *plan, qn_step *step, qn_error *er
     QN_TRY(start(plan, step, &s, error));
     qn_status status = read_matmul(step, s, error);
     if (status == QN_OK && step->node->inputs[1]->rank == 2 && s->k > 0) {
-        const size_t rows = s->batches * s->m;
+        const size_t rows = s->outputs = s->batches * s->m;
+        s->oc = s->n;
+        s->taps = s->conv.groups = 1;
         s->window = (qn_window){.n = 1, .c = s->k, .h = 1, .w = rows, .oc = s->n, .oh = 1};
         s->window.ow = rows;
         s->window.kh = s->window.kw = s->window.sh = s->window.sw = 1;
         s->window.dh = s->window.dw = 1;
-        s->groups = 1;
         status = pack(plan, step, s, error);
         step->in_layout[0] = step->out_layout[0] = QN_LAYOUT_ROW_MAJOR;
     }
@@ -333,23 +352,20 @@ static qn_status matmul_run(const qn_step *step, const qn_run_env *env, const qn
 /* --- ConvInteger ------------------------------------------------------------------------------*/
 static qn_status read_conv(const qn_step *step, product_state *s, qn_error *error)
 {
-    const qn_tensor *const x = step->node->inputs[0], *const w = step->node->inputs[1];
-    const int64_t groups = qn__attr_int(step->node, "group", 1);
+    int64_t kernel[QN_MAX_RANK];
     bool many;
-    if (x->rank < 3 || w->rank != x->rank || groups < 1)
-        return qn__step_fail(step, error, QN_CORRUPT, "shapes do not fit");
-    int64_t dims[QN_MAX_RANK];
-    qn__tensor_dims(w, dims);
-    QN_TRY(qn__window_read(step, dims + 2, false, false, &s->window, error));
-    s->groups = (size_t)groups;
+    QN_TRY(qn__qconv_nd_shape(step, &s->conv, error));
+    s->nd = s->conv.w.n > 2;
+    memcpy(kernel, s->conv.w.kernel, sizeof s->conv.w.kernel);
+    if (!s->nd)
+        QN_TRY(qn__window_read(step, kernel, false, false, &s->window, error));
     s->m = 1;
-    s->k = (size_t)dims[1];
-    if (s->window.c % s->groups != 0 || s->window.oc % s->groups != 0 ||
-        s->window.c / s->groups != s->k || (size_t)dims[0] != s->window.oc ||
-        (size_t)step->node->outputs[0]->dims[0].value != s->window.n)
-        return qn__step_fail(step, error, QN_CORRUPT, "shapes do not fit");
+    s->k = s->conv.cin;
+    s->oc = s->conv.oc;
+    s->taps = s->conv.w.taps;
+    s->outputs = s->conv.n * s->conv.w.out_count;
     QN_TRY(check_zero(step, 0, 1, &many, error));
-    return check_zero(step, 1, s->window.oc, &s->b_columns, error);
+    return check_zero(step, 1, s->oc, &s->b_columns, error);
 }
 
 static qn_status conv_prepare(const qn_plan *plan, qn_step *step, qn_error *error)
@@ -364,44 +380,44 @@ static qn_status conv_prepare(const qn_plan *plan, qn_step *step, qn_error *erro
     return status;
 }
 
-static int32_t conv_one(const matmul_job *job, size_t image, size_t o, size_t oy, size_t ox)
+/* One output of channel o: a place in the output's plane, of a group's channels from x on. */
+static int32_t conv_one(const matmul_job *job, size_t o, size_t place, size_t x)
 {
     const product_state *const s = job->step->state;
-    const qn_window *const w = &s->window;
+    const qn_window_nd *const w = &s->conv.w;
     const qn_dtype xt = job->in[0].tensor->type.dtype, wt = job->in[1].tensor->type.dtype;
     const int32_t zx = zero_at(job->step, job->in, 0, false, 0);
     const int32_t zw = zero_at(job->step, job->in, 1, s->b_columns, o);
-    const ptrdiff_t y0 = (ptrdiff_t)(oy * w->sh) - (ptrdiff_t)w->pt;
-    const ptrdiff_t x0 = (ptrdiff_t)(ox * w->sw) - (ptrdiff_t)w->pl;
-    const size_t first = image * w->c + o / (w->oc / s->groups) * s->k;
-    size_t i0, i1, j0, j1;
+    int64_t to[QN_ND_AXES], tap[QN_ND_AXES];
     uint32_t sum = 0;
-    qn_window_taps(y0, w->h, w->kh, w->dh, &i0, &i1);
-    qn_window_taps(x0, w->w, w->kw, w->dw, &j0, &j1);
-    for (size_t c = 0; c < s->k; c++)
-        for (size_t i = i0; i < i1; i++) {
-            const size_t y = (size_t)(y0 + (ptrdiff_t)(i * w->dh));
-            for (size_t j = j0; j < j1; j++) {
-                const size_t x = (size_t)(x0 + (ptrdiff_t)(j * w->dw));
-                const size_t xi = ((first + c) * w->h + y) * w->w + x;
-                const size_t wi = ((o * s->k + c) * w->kh + i) * w->kw + j;
-                sum += (uint32_t)((qn_qload(job->in[0].data, xt, xi) - zx) *
-                                  (qn_qload(job->in[1].data, wt, wi) - zw));
-            }
+    qn__coordinates(place, w->n, w->out, to);
+    for (size_t t = 0; t < w->taps; t++) {
+        bool inside = true;
+        size_t from = 0;
+        qn__coordinates(t, w->n, w->kernel, tap);
+        for (size_t i = 0; i < w->n; i++) {
+            const int64_t at = to[i] * w->stride[i] + tap[i] * w->dilation[i] - w->begin[i];
+            inside &= at >= 0 && at < w->in[i];
+            from = from * (size_t)w->in[i] + (size_t)at;
         }
+        for (size_t c = 0; inside && c < s->k; c++)
+            sum += (uint32_t)((qn_qload(job->in[0].data, xt, x + c * w->in_count + from) - zx) *
+                              (qn_qload(job->in[1].data, wt, (o * s->k + c) * w->taps + t) - zw));
+    }
     return (int32_t)sum;
 }
 
-/* Rows of the output. */
-static void conv_rows(void *arg, size_t begin, size_t end)
+/* Planes of the output. */
+static void conv_planes(void *arg, size_t begin, size_t end)
 {
     const matmul_job *const job = arg;
     const product_state *const s = job->step->state;
-    const qn_window *const w = &s->window;
-    for (size_t row = begin; row < end; row++)
-        for (size_t ox = 0; ox < w->ow; ox++)
-            job->out[row * w->ow + ox] =
-                conv_one(job, row / w->oh / w->oc, row / w->oh % w->oc, row % w->oh, ox);
+    const qn_window_nd *const w = &s->conv.w;
+    for (size_t plane = begin; plane < end; plane++) {
+        const size_t o = plane % s->oc, channel = plane / s->conv.cout * s->k;
+        for (size_t i = 0; i < w->out_count; i++)
+            job->out[plane * w->out_count + i] = conv_one(job, o, i, channel * w->in_count);
+    }
 }
 
 static qn_status conv_run(const qn_step *step, const qn_run_env *env, const qn_view *in,
@@ -409,14 +425,13 @@ static qn_status conv_run(const qn_step *step, const qn_run_env *env, const qn_v
 {
     (void)error;
     const product_state *const s = step->state;
-    const qn_window *const w = &s->window;
     if (s->n_parts > 0) {
         run_parts(step, env, in, out);
         return QN_OK;
     }
     matmul_job job = {step, in, out[0].data};
-    qn__parallel_ranges(env->pool, conv_rows, &job, w->n * w->oc * w->oh,
-                        4 * w->ow * s->k * w->kh * w->kw);
+    qn__parallel_ranges(env->pool, conv_planes, &job, s->conv.n * s->oc,
+                        4 * s->conv.w.out_count * s->k * s->taps);
     return QN_OK;
 }
 

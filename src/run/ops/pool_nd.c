@@ -21,7 +21,7 @@ qn_status qn__window_nd_read(const qn_step *step, const int64_t *kernel, qn_wind
     const qn_tensor *const x = step->node->inputs[0], *const y = step->node->outputs[0];
     if (x->rank != y->rank || x->rank < 3)
         return qn__step_fail(step, error, QN_UNSUPPORTED, "input of rank %u", x->rank);
-    if (x->type.kind != QN_TYPE_QUANT &&
+    if (x->type.kind != QN_TYPE_QUANT && step->node->op != QN_OP_CONV_INTEGER &&
         (x->type.dtype != QN_DTYPE_F32 || y->type.dtype != QN_DTYPE_F32))
         return qn__step_fail(step, error, QN_UNSUPPORTED, "input \"%s\" is %s, not float32",
                              x->name, qn__dtype_name(x->type.dtype));

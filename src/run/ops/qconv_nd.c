@@ -5,36 +5,25 @@
 #include "core/alloc.h"
 #include "core/checked.h"
 #include "run/nd.h"
-#include "run/ops/q8_run.h"
-#include "run/ops/simulated.h"
+#include "run/ops/q8_conv_nd.h"
 #include "run/ops/window_rows.h"
 
 #include <string.h>
 
-/* Axes of outputs: pictures, then the window's. */
-enum { AXES = QN_ND_AXES + 1 };
 /* Rows of depthwise windows, and taps in a row. */
 enum { DEPTHWISE_ROWS = 128, DEPTHWISE_COLUMNS = 32 };
 
 typedef struct nd_state {
-    qn_qconv_nd_shape shape;
-    size_t axes;
-    size_t m; /* outputs of all pictures */
-    size_t in[AXES], padded[AXES], out[AXES];
-    size_t step[AXES]; /* bytes in the copy from one output to the next */
-    size_t pitch[AXES];
-    bool in_place;
-    qn_qparams x;
     qn_qweights weights;
-    qn_requant requant;
-    qn_q8_packed packed;
-    size_t *taps;   /* [w.taps] offsets in the copy */
-    size_t row;     /* so many of them are one of the product's */
-    size_t rows_at; /* in the scratch memory */
-    bool has_rows;
-    int32_t *depthwise; /* NULL, or [c] bases, then int8 weights [parts][taps][c] */
-    bool small_scales;
+    qn_q8_conv_nd conv;
 } nd_state;
+
+__attribute__((cold)) void qn__q8_conv_nd_free(const qn_context *ctx, qn_q8_conv_nd *conv)
+{
+    qn__q8_packed_free(ctx, &conv->packed);
+    qn__free(ctx, conv->depthwise);
+    qn__free(ctx, conv->taps);
+}
 
 static void release(const qn_context *ctx, qn_step *step)
 {
@@ -42,9 +31,7 @@ static void release(const qn_context *ctx, qn_step *step)
     if (s == NULL)
         return;
     qn__qweights_free(ctx, &s->weights);
-    qn__q8_packed_free(ctx, &s->packed);
-    qn__free(ctx, s->depthwise);
-    qn__free(ctx, s->taps);
+    qn__q8_conv_nd_free(ctx, &s->conv);
     qn__free(ctx, s);
     step->state = NULL;
 }
@@ -72,7 +59,7 @@ qn_status qn__qconv_nd_shape(const qn_step *step, qn_qconv_nd_shape *s, qn_error
     return QN_OK;
 }
 
-static qn_status lay_out_copy(const qn_step *step, nd_state *s, qn_error *error)
+static qn_status lay_out_copy(const qn_step *step, qn_q8_conv_nd *s, qn_error *error)
 {
     s->axes = s->shape.w.n + 1;
     s->in[0] = s->padded[0] = s->out[0] = s->shape.n;
@@ -93,7 +80,7 @@ static qn_status lay_out_copy(const qn_step *step, nd_state *s, qn_error *error)
 }
 
 /* Offsets in the copy, whose bytes are counted. */
-static bool place(nd_state *s, size_t *bytes)
+static bool place(qn_q8_conv_nd *s, size_t *bytes)
 {
     *bytes = s->shape.c;
     for (size_t i = s->axes; i-- > 0;) {
@@ -112,13 +99,14 @@ static bool place(nd_state *s, size_t *bytes)
 }
 
 /* [oc][cin][taps], part by part, to [oc][parts][taps][cin]. */
-static qn_status pack(const qn_plan *plan, qn_step *step, nd_state *s, qn_error *error)
+static qn_status pack(const qn_plan *plan, qn_step *step, qn_q8_conv_nd *s, const qn_qparams *x,
+                      const qn_qweights *weights, qn_error *error)
 {
     const qn_context *const ctx = qn__plan_context(plan);
-    const size_t taps = s->shape.w.taps, parts = s->weights.parts,
+    const size_t taps = s->shape.w.taps, parts = s->parts,
                  count = s->shape.oc * s->shape.cin * taps;
     int8_t *own;
-    const int8_t *const values = qn__q8_values(ctx, &s->weights, count, &own);
+    const int8_t *const values = qn__q8_values(ctx, weights, count, &own);
     int8_t *const ordered = qn__reallocarray(ctx, NULL, count, parts);
     qn_status status = values == NULL || ordered == NULL ? QN_NOMEM(error) : QN_OK;
     for (size_t part = 0; status == QN_OK && part < parts; part++)
@@ -140,27 +128,29 @@ static qn_status pack(const qn_plan *plan, qn_step *step, nd_state *s, qn_error 
     const size_t k = s->packed.ks * s->packed.kc;
     const qn_q8_strides strides = {s->shape.cout * k, k, s->packed.kc, 1};
     if (status == QN_OK)
-        status = qn__q8_pack(plan, step, &s->x, &s->requant, ordered, &strides, &s->packed, error);
+        status = qn__q8_pack(plan, step, x, &s->requant, ordered, &strides, &s->packed, error);
     qn__free(ctx, ordered);
+    step->kernel_name = s->packed.kernel.name;
     step->packed_bytes = s->packed.bytes;
     step->weights = s->packed.data;
     return status;
 }
 
-static bool is_depthwise(const nd_state *s)
+static bool is_depthwise(const qn_q8_conv_nd *s, const qn_qparams *x)
 {
     const size_t columns = (size_t)s->shape.w.kernel[s->shape.w.n - 1];
-    return s->shape.cin == 1 && s->shape.cout == 1 && s->x.dtype == QN_DTYPE_U8 &&
+    return s->shape.cin == 1 && s->shape.cout == 1 && x->dtype == QN_DTYPE_U8 &&
            s->requant.fixed == NULL && columns <= DEPTHWISE_COLUMNS &&
-           s->shape.w.taps / columns <= DEPTHWISE_ROWS / s->weights.parts;
+           s->shape.w.taps / columns <= DEPTHWISE_ROWS / s->parts;
 }
 
-static qn_status pack_depthwise(const qn_plan *plan, qn_step *step, nd_state *s, qn_error *error)
+static qn_status pack_depthwise(const qn_plan *plan, qn_step *step, qn_q8_conv_nd *s,
+                                const qn_qparams *x, const qn_qweights *weights, qn_error *error)
 {
     const qn_context *const ctx = qn__plan_context(plan);
-    const size_t c = s->shape.c, taps = s->shape.w.taps, rows = taps * s->weights.parts;
+    const size_t c = s->shape.c, taps = s->shape.w.taps, rows = taps * s->parts;
     int8_t *own;
-    const int8_t *const values = qn__q8_values(ctx, &s->weights, c * taps, &own);
+    const int8_t *const values = qn__q8_values(ctx, weights, c * taps, &own);
     s->depthwise = qn__reallocarray(ctx, NULL, c, rows + sizeof(int32_t));
     if (values == NULL || s->depthwise == NULL) {
         qn__free(ctx, own);
@@ -172,52 +162,67 @@ static qn_status pack_depthwise(const qn_plan *plan, qn_step *step, nd_state *s,
         uint32_t base = s->requant.bias != NULL ? (uint32_t)s->requant.bias[i] : 0;
         for (size_t t = 0; t < rows; t++) {
             to[t * c + i] = values[t / taps * c * taps + i * taps + t % taps];
-            base -= (uint32_t)s->x.zero * (uint32_t)to[t * c + i];
+            base -= (uint32_t)x->zero * (uint32_t)to[t * c + i];
         }
         s->depthwise[i] = (int32_t)base;
         s->small_scales &= s->requant.scale[i] > -1.0f && s->requant.scale[i] < 1.0f;
     }
     qn__free(ctx, own);
     s->row = (size_t)s->shape.w.kernel[s->shape.w.n - 1];
+    s->kernel = step->kernels->q8_dwconv.fn;
+    step->kernel_name = step->kernels->q8_dwconv.name;
     step->packed_bytes = c * (rows + sizeof(int32_t));
+    return QN_OK;
+}
+
+__attribute__((cold)) qn_status qn__q8_conv_nd_prepare(const qn_plan *plan, qn_step *step,
+                                                       const qn_qparams *x,
+                                                       const qn_qweights *weights,
+                                                       const qn_requant *requant, qn_q8_conv_nd *s,
+                                                       qn_error *error)
+{
+    size_t bytes, rows = 0;
+    s->zero = qn_q8_zero_byte(x);
+    s->parts = weights->parts;
+    s->requant = *requant;
+    QN_TRY(lay_out_copy(step, s, error));
+    s->taps = qn__calloc(qn__plan_context(plan), s->shape.w.taps, sizeof(*s->taps));
+    if (s->taps == NULL)
+        return QN_NOMEM(error);
+    bool fits = place(s, &bytes);
+    if (is_depthwise(s, x)) {
+        QN_TRY(pack_depthwise(plan, step, s, x, weights, error));
+    } else {
+        QN_TRY(pack(plan, step, s, x, weights, error));
+        fits &= qn__q8_buffer_bytes(&rows, &s->packed, s->m);
+    }
+    if (!fits || !qn_align_size(&s->rows_at, s->in_place ? 0 : bytes, 64) ||
+        !qn_add_size(&step->scratch_bytes, s->rows_at, rows))
+        return qn__step_fail(step, error, QN_LIMIT, "scratch memory is too large");
+    s->has_rows = rows != 0;
+    step->in_layout[0] = step->out_layout[0] = QN_LAYOUT_CHANNELS_LAST;
     return QN_OK;
 }
 
 static qn_status fill(const qn_plan *plan, qn_step *step, void *state, qn_error *error)
 {
     nd_state *const s = state;
-    size_t bytes, rows = 0;
+    qn_qparams x;
+    qn_requant requant;
     float s_y;
-    QN_TRY(qn__qparams_read(step, step->node->inputs[0], &s->x, error));
-    QN_TRY(qn__qconv_nd_shape(step, &s->shape, error));
-    QN_TRY(lay_out_copy(step, s, error));
-    QN_TRY(qn__qweights_read(plan, step, 1, 0, s->shape.oc, &s->x, 1.0f, 2, &s->weights, error));
-    QN_TRY(qn__qoutput(plan, step, s->weights.scale, s->weights.bias, s->weights.fixed, &s->requant,
+    QN_TRY(qn__qparams_read(step, step->node->inputs[0], &x, error));
+    QN_TRY(qn__qconv_nd_shape(step, &s->conv.shape, error));
+    QN_TRY(qn__qweights_read(plan, step, 1, 0, s->conv.shape.oc, &x, 1.0f, 2, &s->weights, error));
+    QN_TRY(qn__qoutput(plan, step, s->weights.scale, s->weights.bias, s->weights.fixed, &requant,
                        &s_y, error));
-    if (qn_saturates(plan, step->node->inputs[1]) || !qn__q8_applies(plan, &s->x, &s->weights)) {
+    if (qn_saturates(plan, step->node->inputs[1]) || !qn__q8_applies(plan, &x, &s->weights)) {
         release(qn__plan_context(plan), step);
         return qn__prepare_simulated(plan, step, error);
     }
-    s->taps = qn__calloc(qn__plan_context(plan), s->shape.w.taps, sizeof(*s->taps));
-    if (s->taps == NULL)
-        return QN_NOMEM(error);
-    bool fits = place(s, &bytes);
-    if (is_depthwise(s)) {
-        QN_TRY(pack_depthwise(plan, step, s, error));
-    } else {
-        QN_TRY(pack(plan, step, s, error));
-        fits &= qn__q8_buffer_bytes(&rows, &s->packed, s->m);
-    }
+    QN_TRY(qn__q8_conv_nd_prepare(plan, step, &x, &s->weights, &requant, &s->conv, error));
     qn__qweights_drop_values(qn__plan_context(plan), &s->weights);
-    if (!fits || !qn_align_size(&s->rows_at, s->in_place ? 0 : bytes, 64) ||
-        !qn_add_size(&step->scratch_bytes, s->rows_at, rows))
-        return qn__step_fail(step, error, QN_LIMIT, "scratch memory is too large");
-    s->has_rows = rows != 0;
     for (uint32_t i = 1; i < step->node->n_inputs; i++)
         step->in_layout[i] = QN_LAYOUT_ROW_MAJOR;
-    step->in_layout[0] = step->out_layout[0] = QN_LAYOUT_CHANNELS_LAST;
-    step->kernel_name =
-        s->depthwise != NULL ? step->kernels->q8_dwconv.name : s->packed.kernel.name;
     return QN_OK;
 }
 
@@ -227,17 +232,16 @@ static qn_status prepare(const qn_plan *plan, qn_step *step, qn_error *error)
 }
 
 typedef struct nd_call {
-    const nd_state *s;
+    const qn_q8_conv_nd *s;
     const uint8_t *in; /* first of the input, then of the copy */
     uint8_t *padded, *out;
-    qn_q8_dwconv_fn depthwise;
 } nd_call;
 
 /* One row of the copy's last axis. */
 static void pad_row(void *arg, size_t index)
 {
     const nd_call *const call = arg;
-    const nd_state *const s = call->s;
+    const qn_q8_conv_nd *const s = call->s;
     const size_t last = s->axes - 1, width = s->padded[last];
     uint8_t *to = call->padded + index * width * s->shape.c;
     size_t from = 0, pitch = s->in[last] * s->shape.c;
@@ -251,7 +255,7 @@ static void pad_row(void *arg, size_t index)
     const int64_t begin = s->shape.w.begin[last - 1], end = begin + (int64_t)s->in[last];
     const size_t lo = begin <= 0 ? 0 : begin < (int64_t)width ? (size_t)begin : width;
     const size_t hi = end <= (int64_t)lo ? lo : end < (int64_t)width ? (size_t)end : width;
-    memset(to, (uint8_t)s->x.zero, width * s->shape.c);
+    memset(to, s->zero, width * s->shape.c);
     if (inside && hi > lo)
         memcpy(to + lo * s->shape.c, call->in + from + (size_t)((int64_t)lo - begin) * s->shape.c,
                (hi - lo) * s->shape.c);
@@ -259,11 +263,11 @@ static void pad_row(void *arg, size_t index)
 
 /* Offsets of outputs from m0 on, one behind the other. */
 typedef struct walk {
-    const nd_state *s;
-    size_t at[AXES], offset;
+    const qn_q8_conv_nd *s;
+    size_t at[QN_Q8_ND_AXES], offset;
 } walk;
 
-static walk walk_from(const nd_state *s, size_t m)
+static walk walk_from(const qn_q8_conv_nd *s, size_t m)
 {
     walk w = {.s = s};
     for (size_t i = s->axes; i-- > 0; m /= s->out[i]) {
@@ -289,7 +293,7 @@ static size_t walk_next(walk *w)
 static void nd_rows(const qn_q8_job *job, size_t group, size_t m0, size_t mr, const uint8_t **a)
 {
     const nd_call *const call = job->ctx;
-    const nd_state *const s = call->s;
+    const qn_q8_conv_nd *const s = call->s;
     const qn_q8_igemm *const kernel = &job->packed->kernel;
     const size_t end = qn_q8_rows_end(kernel, mr);
     walk w = walk_from(s, m0);
@@ -305,8 +309,8 @@ static void nd_rows(const qn_q8_job *job, size_t group, size_t m0, size_t mr, co
 static void depthwise_range(void *arg, size_t begin, size_t end)
 {
     const nd_call *const call = arg;
-    const nd_state *const s = call->s;
-    const size_t last = s->axes - 1, rows = s->shape.w.taps / s->row, all = rows * s->weights.parts;
+    const qn_q8_conv_nd *const s = call->s;
+    const size_t last = s->axes - 1, rows = s->shape.w.taps / s->row, all = rows * s->parts;
     const size_t elem = s->requant.dtype == QN_DTYPE_F32 ? sizeof(float) : 1;
     const uint8_t *in[DEPTHWISE_ROWS];
     qn_q8_dwconv_args args = {.rows = 1,
@@ -330,16 +334,14 @@ static void depthwise_range(void *arg, size_t begin, size_t end)
         for (size_t i = 0; i < all; i++)
             in[i] = call->in + w.offset + s->taps[i % rows * s->row];
         args.out = call->out + y * args.out_row * elem;
-        call->depthwise(&args);
+        s->kernel(&args);
     }
 }
 
-static qn_status run(const qn_step *step, const qn_run_env *env, const qn_view *in,
-                     const qn_view *out, qn_error *error)
+void qn__q8_conv_nd_run(const qn_q8_conv_nd *s, const qn_run_env *env, const qn_view *in,
+                        const qn_view *out)
 {
-    (void)error;
-    const nd_state *const s = step->state;
-    nd_call call = {s, in[0].data, env->scratch, out[0].data, step->kernels->q8_dwconv.fn};
+    nd_call call = {s, in->data, env->scratch, out->data};
     if (!s->in_place) {
         size_t rows = 1;
         for (size_t i = 0; i + 1 < s->axes; i++)
@@ -351,12 +353,12 @@ static qn_status run(const qn_step *step, const qn_run_env *env, const qn_view *
         const size_t width = s->out[s->axes - 1];
         qn__parallel_ranges(env->pool, depthwise_range, &call, s->m / width,
                             width * s->shape.c * s->shape.w.taps);
-        return QN_OK;
+        return;
     }
     qn_q8_job job = {
         .packed = &s->packed,
         .m = s->m,
-        .c = out[0].data,
+        .c = out->data,
         .c_stride = s->shape.oc,
         .c_group = s->shape.cout,
         .out = qn__q8_format(&s->requant),
@@ -369,6 +371,14 @@ static qn_status run(const qn_step *step, const qn_run_env *env, const qn_view *
             s->has_rows ? (const uint8_t **)(void *)((uint8_t *)env->scratch + s->rows_at) : NULL,
     };
     qn__q8_run(&job, env->pool);
+}
+
+static qn_status run(const qn_step *step, const qn_run_env *env, const qn_view *in,
+                     const qn_view *out, qn_error *error)
+{
+    (void)error;
+    const nd_state *const s = step->state;
+    qn__q8_conv_nd_run(&s->conv, env, &in[0], &out[0]);
     return QN_OK;
 }
 

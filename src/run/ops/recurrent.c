@@ -1,6 +1,6 @@
 /* LSTM, GRU and RNN: one loop over time for each direction. */
+#include "run/dynamic.h"
 #include "run/nd.h"
-#include "run/op.h"
 
 #include <math.h>
 #include <string.h>
@@ -41,6 +41,7 @@ typedef struct recurrent {
     qn_op op;
     size_t steps, batch, in, hidden, directions, gates;
     bool batch_first, backward, reset_first, coupled; /* backward: the only direction is */
+    bool rounds_state; /* products see the state as bytes with a scale of their own */
     float clip;
     activation acts[6]; /* three a direction */
 } recurrent;
@@ -143,6 +144,7 @@ static qn_status read_node(const qn_step *step, recurrent *r, qn_error *error)
     r->hidden = (size_t)w->dims[2].value;
     r->gates = r->op == QN_OP_LSTM ? 4 : r->op == QN_OP_GRU ? 3 : 1;
     r->reset_first = qn__attr_int(node, "linear_before_reset", 0) == 0;
+    r->rounds_state = r->op == QN_OP_LSTM && qn__attr_int(node, "rounds_state", 0) != 0;
     r->coupled = qn__attr_int(node, "input_forget", 0) != 0;
     const float clip = qn__attr_float(node, "clip", 0.0f);
     r->clip = clip > 0.0f ? clip : INFINITY;
@@ -272,6 +274,23 @@ static void gate_sums(const recurrent *r, const recurrent_job *job, size_t d, co
     }
 }
 
+/* What DynamicQuantizeLinear of it stands for. */
+static void round_state(const double *h, size_t n, double *out)
+{
+    float lo = 0.0f, hi = 0.0f;
+    for (size_t i = 0; i < n; i++) {
+        const float v = (float)h[i];
+        lo = v < lo ? v : lo;
+        hi = v > hi ? v : hi;
+    }
+    const qn_dynamic_params p = qn__dynamic_params(lo, hi);
+    for (size_t i = 0; i < n; i++) {
+        /* Below 0 there is nothing: both roundings are the same. */
+        const float most = (float)(255 - p.zero), q = rintf((float)h[i] / p.scale);
+        out[i] = (double)((q < most ? q : most) * p.scale);
+    }
+}
+
 /* One sequence in one direction. */
 static void run_sequence(const recurrent_job *job, size_t d, size_t b)
 {
@@ -297,7 +316,9 @@ static void run_sequence(const recurrent_job *job, size_t d, size_t b)
                 y[i] = 0.0f;
             continue;
         }
-        gate_sums(r, job, d, job->x + place * r->in, h, sums);
+        if (r->rounds_state)
+            round_state(h, n, fresh);
+        gate_sums(r, job, d, job->x + place * r->in, r->rounds_state ? fresh : h, sums);
         if (r->op == QN_OP_LSTM)
             step_lstm(r, r->acts + 3 * d,
                       job->peepholes != NULL ? job->peepholes + d * 3 * n : NULL, sums, h, c);
