@@ -36,7 +36,7 @@ static void swish(const qn_unary *u, const float *src, float *dst)
 }
 
 /* Operators that are one function of the C library. */
-static __attribute__((cold)) float (*library_function(qn_op op))(float)
+static __attribute__((noinline)) float (*library_function(qn_op op))(float)
 {
     switch (op) {
     case QN_OP_TANH:
