@@ -821,6 +821,71 @@ static void test_packed_integers_of_float_products(void **state)
     }
 }
 
+/* What else packed integers were made with becomes something else. */
+enum { N_INTS_CHANGES = 4 };
+static void change_ints(qn_graph *graph, int which)
+{
+    static const int64_t K[] = {16};
+    qn_tensor *const w = qn__graph_find_tensor(graph, "w");
+    if (which == 0) {
+        qn__graph_find_tensor(graph, "y")->producer->inputs[2] =
+            qnm_constant(graph, "other", qn_type_plain_make(QN_DTYPE_F32), 1, K, 75);
+        return;
+    }
+    qn_quant q = *w->type.quant;
+    int32_t *const zeros = qn__calloc(ctx, q.n_scales, sizeof(*zeros));
+    assert_non_null(zeros);
+    memcpy(zeros, q.zero_points, q.n_scales * sizeof(*zeros));
+    if (which == 1)
+        zeros[q.n_scales - 1] ^= 1;
+    else if (which == 2)
+        q.n_scales /= 2;
+    q.zero_points = which == 3 ? NULL : zeros;
+    q.block = which == 2 ? 2 * q.block : q.block;
+    w->type.quant = qn__graph_quant(graph, &q);
+    qn__free(ctx, zeros);
+}
+
+static void test_packed_integers_only_where_they_fit(void **state)
+{
+    (void)state;
+    float before[6], a[6], b[6];
+    size_t all, mapped;
+    qn_kernels kernels;
+    qn__kernels_init(&kernels, ctx->cpu_flags);
+    write_ints();
+    qn_graph *graph = read_back(true);
+    run_graph(graph, ctx->cpu_flags, &all, before);
+    for (int which = 0; which < N_INTS_CHANGES; which++) {
+        qn_graph *const plain = ints_graph();
+        write_ints();
+        qn_graph *const packed = read_back(true);
+        change_ints(plain, which);
+        change_ints(packed, which);
+        run_graph(plain, ctx->cpu_flags, &mapped, a);
+        run_graph(packed, ctx->cpu_flags, &mapped, b);
+        if (kernels.f32_ints.nr != 0 && (mapped == 0 || mapped >= all))
+            fail_msg("change %d: %zu of %zu bytes are read", which, mapped, all);
+        if (memcmp(a, b, sizeof(a)) != 0 || memcmp(a, before, sizeof(a)) == 0)
+            fail_msg("change %d", which);
+        qn__graph_destroy(plain);
+        qn__graph_destroy(packed);
+    }
+    /* Signs are the storage's, whatever a file says: what is packed is still right. */
+    qn_quant q = *qn__graph_find_tensor(graph, "w")->type.quant;
+    q.is_signed = true;
+    qn__graph_find_tensor(graph, "w")->type.quant = qn__graph_quant(graph, &q);
+    qn_graph *const plain = ints_graph();
+    qn__graph_find_tensor(plain, "w")->type.quant = qn__graph_quant(plain, &q);
+    run_graph(graph, ctx->cpu_flags, &mapped, a);
+    assert_int_equal(mapped, all);
+    run_graph(plain, ctx->cpu_flags, &mapped, b);
+    assert_memory_equal(a, before, sizeof(a));
+    assert_memory_equal(b, before, sizeof(b));
+    qn__graph_destroy(plain);
+    qn__graph_destroy(graph);
+}
+
 /* --- damage ----------------------------------------------------------------------------------- */
 static uint32_t random_state = 5;
 
@@ -939,6 +1004,7 @@ int main(void)
         cmocka_unit_test(test_every_packed_order_is_read),
         cmocka_unit_test(test_packed_orders_only_where_they_fit),
         cmocka_unit_test(test_packed_integers_of_float_products),
+        cmocka_unit_test(test_packed_integers_only_where_they_fit),
         cmocka_unit_test(test_damaged_packed_weights_are_run),
         cmocka_unit_test(test_forms_are_the_kernels),
     };

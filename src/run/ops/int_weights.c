@@ -31,7 +31,7 @@ bool qn__int_weights_fit(const qn_step *step, size_t n, size_t k, bool trans_b)
 /* The least integer of a type: what is stored is counted from there. */
 static int32_t least_of(const qn_tensor *w)
 {
-    return w->type.quant->is_signed ? -(1 << (qn__dtype_bits(w->type.dtype) - 1)) : 0;
+    return qn__dtype_is_signed(w->type.dtype) ? -(1 << (qn__dtype_bits(w->type.dtype) - 1)) : 0;
 }
 
 bool qn__int_weights_plan(const qn_step *step, size_t n, size_t k, size_t nr, qn_int_weights *out)
