@@ -26,12 +26,6 @@ __attribute__((cold)) bool qn__q8_activations(const qn_plan *plan, const qn_qpar
     return !qn__plan_get_options(plan)->reference && x->zero >= lo && x->zero <= lo + 255;
 }
 
-__attribute__((cold)) bool qn__q8_applies(const qn_plan *plan, const qn_qparams *x,
-                                          const qn_qweights *w)
-{
-    return (w->fits_i8 || w->parts > 0) && qn__q8_activations(plan, x);
-}
-
 __attribute__((cold)) const int8_t *qn__q8_values(const qn_context *ctx, const qn_qweights *w,
                                                   size_t count, int8_t **own)
 {

@@ -10,10 +10,8 @@
 /* Kernels of up to this many taps times rows keep their row pointers on the stack. */
 #define QN_Q8_STACK_ROWS 2048
 
-/* Whether a product of these activations and weights can run in 8-bit integers: centred weights are
- * sums of a few of int8 and the zero point is a value that a byte of the activation can hold. */
-bool qn__q8_applies(const qn_plan *plan, const qn_qparams *x, const qn_qweights *w);
-/* The same of the activations alone. */
+/* Whether a product of these activations can run in 8-bit integers: the zero point is a value that
+ * a byte of them can hold. Weights can if, centred, they are sums of a few of int8. */
 bool qn__q8_activations(const qn_plan *plan, const qn_qparams *x);
 /* One of a weight's parts, as even as they can be, so that neighbouring products are small: halves
  * rounded down, halves rounded up. 768 is a multiple of 2 and 3 and makes quotients positive. */
