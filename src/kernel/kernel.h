@@ -59,7 +59,9 @@ void qn__f32_gemm_pack(float *packed, const float *w, const float *bias, size_t 
  *
  * w: panels of 16 columns: 16 biases, for each block of k 16 scales and, with zeros, 16 zero
  * points, all floats; then for every k 16 bytes, or with halves 8, whose low halves are the first
- * columns'. zero: of all weights, without zeros. */
+ * columns'. zero: of all weights, without zeros. The number of the layout is of the panels, as
+ * QN_Q8_GEMM_LAYOUT_VERSION is. */
+enum { QN_F32_INTS_LAYOUT_VERSION = 1 };
 typedef struct qn_f32_ints_args {
     size_t m, n, k, block;
     const float *a;
@@ -77,7 +79,8 @@ typedef struct qn_f32_ints {
     qn_f32_ints_fn fn;
     const char *name;
     size_t rows; /* up to so many rows it is faster than making floats first; 0: never */
-    /* The panel at w as the GEMM reads it; NULL: weights are not kept so. */
+    size_t nr;   /* columns of a panel; 0: weights are not kept so */
+    /* The panel at w as the GEMM reads it. */
     void (*expand)(const qn_f32_ints_args *args, float *out);
 } qn_f32_ints;
 
@@ -208,7 +211,13 @@ static inline size_t qn_q8_rows_end(const qn_q8_igemm *kernel, size_t mr)
  * model files hold packed weights under this number (docs/qnm.md). */
 enum { QN_Q8_GEMM_LAYOUT_VERSION = 2 };
 /* Packing ids of files: slot, version of its layout, two sizes. */
-enum { QN_PACKED_Q8_GEMM = 1, QN_PACKED_Q8_DWCONV, QN_PACKED_F32_GEMM, QN_PACKED_F32_DWCONV };
+enum {
+    QN_PACKED_Q8_GEMM = 1,
+    QN_PACKED_Q8_DWCONV,
+    QN_PACKED_F32_GEMM,
+    QN_PACKED_F32_DWCONV,
+    QN_PACKED_F32_INTS
+};
 static inline uint32_t qn_packing_id(uint32_t slot, uint32_t version, size_t a, size_t b)
 {
     return slot << 24 | version << 16 | ((uint32_t)a & 255) << 8 | ((uint32_t)b & 255);

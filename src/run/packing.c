@@ -27,7 +27,8 @@ static qn_status find_form(const qn_context *ctx, const char *name, size_t lengt
                                  kernels.q8_igemm.pairs != NULL ? qn__q8_pairs_scalar : NULL,
                                  kernels.q8_dwconv.block,
                                  kernels.q8_dwconv.least,
-                                 kernels.f32_igemm.nr};
+                                 kernels.f32_igemm.nr,
+                                 kernels.f32_ints.nr};
         return QN_OK;
     }
     for (size_t i = 0; i < sizeof(FORMS) / sizeof(FORMS[0]); i++) {

@@ -548,6 +548,7 @@ qn_status qn__plan_make(const qn_graph *graph, const qn_graph *source,
         plan->kernels.q8_dwconv.block = form->block;
         plan->kernels.q8_dwconv.least = form->least;
         plan->kernels.f32_igemm.nr = form->f32_nr;
+        plan->kernels.f32_ints.nr = form->ints_nr;
         plan->options.collect_for = NULL; /* borrowed for the call only, too */
     }
     const qn_status status = build(plan, error);

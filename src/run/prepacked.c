@@ -61,17 +61,24 @@ qn_status qn__prepacked_keep(const qn_plan *plan, const qn_step *step, qn_packed
     return options->collect_add(options->collect, entry) ? QN_OK : QN_NOMEM(error);
 }
 
-qn_status qn__f32_packed_begin(const qn_plan *plan, qn_step *step, uint32_t layout,
-                               const size_t *numbers, size_t n_numbers, const float *bias,
-                               size_t n_bias, size_t bytes, qn_prepacked_f32 *out, qn_error *error)
+qn_status qn__packed_begin(const qn_plan *plan, qn_step *step, uint32_t layout,
+                           const size_t *numbers, size_t n_numbers, const float *bias,
+                           size_t n_bias, size_t bytes, qn_prepacked *out, qn_error *error)
 {
     const qn_tensor *const w = qn__step_input(step, 1);
+    const qn_quant *const q = w->type.kind == QN_TYPE_QUANT ? w->type.quant : NULL;
+    const bool fits =
+        q != NULL ? layout >> 24 == QN_PACKED_F32_INTS : w->type.dtype == QN_DTYPE_F32;
     step->packed_bytes = bytes;
-    *out = (qn_prepacked_f32){.entry.bytes = bytes};
-    if (layout != 0 && w->type.kind == QN_TYPE_PLAIN && w->type.dtype == QN_DTYPE_F32 &&
-        qn__prepacked_wanted(plan, step, layout)) {
+    *out = (qn_prepacked){.entry.bytes = bytes};
+    if (layout != 0 && fits && qn__prepacked_wanted(plan, step, layout)) {
+        uint64_t key = qn__prepacked_key(w, numbers, n_numbers, bias, n_bias);
+        if (q != NULL)
+            key = qn__prepacked_mix(mix(key, (uint64_t)q->block), q->scales, q->n_scales);
+        if (q != NULL && q->zero_points != NULL)
+            key = qn__prepacked_mix(~key, q->zero_points, q->n_scales);
         out->entry.layout = layout;
-        out->entry.key = qn__prepacked_key(w, numbers, n_numbers, bias, n_bias);
+        out->entry.key = key;
         if (qn__prepacked_find(plan, step, &out->entry)) {
             step->mapped_bytes = bytes;
             out->data = (const float *)(const void *)out->entry.data;

@@ -13,6 +13,7 @@ typedef struct qn_packing_form {
     qn_q8_pairs_fn pairs;
     size_t block, least; /* 8-bit depthwise convolution */
     size_t f32_nr;       /* float GEMM */
+    size_t ints_nr;      /* float GEMM of weights kept as integers; 0: they are not */
 } qn_packing_form;
 
 /* Keys: a hash of all that went into the packed bytes but the constant's own. */
@@ -30,15 +31,16 @@ bool qn__prepacked_find(const qn_plan *plan, const qn_step *step, qn_packed_entr
 qn_status qn__prepacked_keep(const qn_plan *plan, const qn_step *step, qn_packed_entry *entry,
                              qn_error *error);
 
-/* Packed floats. */
-typedef struct qn_prepacked_f32 {
+/* Packed weights of float products: floats, or bytes behind floats. */
+typedef struct qn_prepacked {
     const float *data; /* 64-byte aligned: own, or the file's */
     float *own;        /* NULL: the file has them, else to be filled, then qn__prepacked_keep */
     qn_packed_entry entry;
-} qn_prepacked_f32;
-/* Sets step->packed_bytes, and mapped_bytes where the file has them. layout 0: files never do. */
-qn_status qn__f32_packed_begin(const qn_plan *plan, qn_step *step, uint32_t layout,
-                               const size_t *numbers, size_t n_numbers, const float *bias,
-                               size_t n_bias, size_t bytes, qn_prepacked_f32 *out, qn_error *error);
+} qn_prepacked;
+/* Sets step->packed_bytes, and mapped_bytes where the file has them. layout 0: files never do, nor
+ * quantized weights as floats. */
+qn_status qn__packed_begin(const qn_plan *plan, qn_step *step, uint32_t layout,
+                           const size_t *numbers, size_t n_numbers, const float *bias,
+                           size_t n_bias, size_t bytes, qn_prepacked *out, qn_error *error);
 
 #endif

@@ -481,7 +481,7 @@ static void test_checksum_is_zlibs(void **state)
 /* --- packed weights --------------------------------------------------------------------------- */
 static size_t packed_bytes; /* of the last run */
 
-static void run_graph(const qn_graph *graph, uint32_t cpu_flags, size_t *mapped, float out[6])
+static qn_status try_graph(const qn_graph *graph, uint32_t cpu_flags, size_t *mapped, float out[6])
 {
     enum { VALUES = 4 * 4 * 4 };
     float x[VALUES];
@@ -497,10 +497,17 @@ static void run_graph(const qn_graph *graph, uint32_t cpu_flags, size_t *mapped,
     *mapped = qn__plan_mapped_bytes(plan);
     packed_bytes = qn__plan_packed_bytes(plan);
     assert_ok(qn__exec_create(plan, NULL, &exec, &error));
-    assert_ok(qn__exec_run(exec, inputs, &error));
-    memcpy(out, qn__exec_output(exec, 0)->data, 6 * sizeof(float));
+    const qn_status status = qn__exec_run(exec, inputs, &error);
+    if (status == QN_OK)
+        memcpy(out, qn__exec_output(exec, 0)->data, 6 * sizeof(float));
     qn__exec_destroy(exec);
     qn__plan_destroy(plan);
+    return status;
+}
+
+static void run_graph(const qn_graph *graph, uint32_t cpu_flags, size_t *mapped, float out[6])
+{
+    assert_ok(try_graph(graph, cpu_flags, mapped, out));
 }
 
 /* Weights of seed `which` are read from the file, all of them, and answers are those of weights
@@ -534,6 +541,10 @@ static void test_packed_weights_are_used_and_equal(void **state)
     /* floats in two sizes of panels, bytes in three, depthwise windows of bytes in two folds, of
      * floats in one form */
     check_packed(3, 2 * 2 + 3 + 2 + 1);
+    /* four residues of a transposed window, two parts of two products of integers: of bytes in
+     * three sizes of panels, depthwise windows in two folds and in one, floats in two sizes of
+     * panels */
+    check_packed(4, 3 * (1 + 1 + 4 + 2 + 2 + 1) + 2 + 1 + 2);
 }
 
 /* Other bytes behind the packed section's entries: as many are mapped, and give other outputs. */
@@ -599,6 +610,275 @@ static void test_packed_weights_only_where_they_fit(void **state)
     check_packed_is_read(6, 0x55, all, a);
 }
 
+/* --- other orders ----------------------------------------------------------------------------- */
+/* Each entry of the plain C kernels is what they read. */
+static void test_every_packed_order_is_read(void **state)
+{
+    (void)state;
+    float a[6], b[6];
+    size_t all, mapped, n_changed = 0;
+    assert_true(qnm_seed(ctx, 4));
+    qn_graph *graph = read_back(true);
+    run_graph(graph, QN_ISA_scalar, &all, a);
+    assert_int_equal(all, packed_bytes);
+    qn__graph_destroy(graph);
+    const size_t at = (size_t)qn_qnm_u64_at(file.data + 64 + 2 * 32 + 8);
+    const size_t count = qn_qnm_u32_at(file.data + at);
+    for (size_t i = 0; i < count; i++) {
+        assert_true(qnm_seed(ctx, 4));
+        const uint8_t *const entry = file.data + at + 16 + 48 * i;
+        const uint32_t layout = qn_qnm_u32_at(entry + 16);
+        if ((layout >> 24) % 2 != 0 ? (layout >> 8 & 255) != 4 : (layout & 255) != 1)
+            continue;
+        const size_t from = at + (size_t)qn_qnm_u64_at(entry + 24);
+        const size_t bytes = (size_t)qn_qnm_u64_at(entry + 32);
+        for (size_t j = 0; j < bytes; j++)
+            file.data[from + j] ^= 0x21;
+        graph = read_back(false);
+        run_graph(graph, QN_ISA_scalar, &mapped, b);
+        assert_int_equal(mapped, all);
+        if (memcmp(a, b, sizeof(a)) == 0)
+            fail_msg("entry %zu, layout %08x, is not read", i, (unsigned)layout);
+        n_changed++;
+        qn__graph_destroy(graph);
+    }
+    assert_int_equal(n_changed, 1 + 1 + 4 + 2 + 2 + 1 + 2 + 1);
+}
+
+static void set_quant(qn_graph *graph, const char *name, float scale, int32_t zero)
+{
+    qn_tensor *const t = qn__graph_find_tensor(graph, name);
+    qn_quant q = *t->type.quant;
+    float scales[8];
+    int32_t zeros[8] = {0};
+    assert_true(q.n_scales <= 8);
+    memcpy(scales, q.scales, q.n_scales * sizeof(float));
+    if (q.zero_points != NULL)
+        memcpy(zeros, q.zero_points, q.n_scales * sizeof(int32_t));
+    scales[q.n_scales - 1] = scale;
+    zeros[q.n_scales - 1] = zero;
+    q.scales = scales;
+    q.zero_points = zeros;
+    t->type.quant = qn__graph_quant(graph, &q);
+}
+
+/* Something that packed weights were made with becomes something else. */
+enum { N_CHANGES = 11 };
+static void change(qn_graph *graph, int which)
+{
+    static const int64_t PADS[] = {1, 1, 0, 1}, TWO[] = {2}, THREE[] = {3}, ONE[] = {0};
+    static const char *const NAMES[] = {"w", "wd", "w5", "wt", "wg"};
+    const qn_type u8 = qn_type_plain_make(QN_DTYPE_U8), f32 = qn_type_plain_make(QN_DTYPE_F32);
+    if (which < 5)
+        set_quant(graph, NAMES[which], 0.03f, which == 3 ? 0 : 41);
+    else if (which == 5) /* the same sizes, residues the other way round */
+        assert_true(
+            qn__node_set_ints(graph, qn__graph_find_tensor(graph, "v")->producer, "pads", PADS, 4));
+    else if (which == 6)
+        qn__graph_find_tensor(graph, "f")->producer->inputs[2] =
+            qnm_constant(graph, "other", f32, 1, THREE, 71);
+    else if (which == 7)
+        qn__graph_find_tensor(graph, "i")->producer->inputs[3] =
+            qnm_constant(graph, "other", u8, 1, TWO, 72);
+    else if (which == 8)
+        qn__graph_find_tensor(graph, "p")->producer->inputs[3] =
+            qnm_constant(graph, "other", u8, 0, ONE, 73);
+    else if (which == 9) /* weights of the same type and shape */
+        qn__graph_find_tensor(graph, "p")->producer->inputs[1] =
+            qnm_constant(graph, "other", u8, 2, (const int64_t[]){12, 6}, 74);
+    else
+        set_quant(graph, "q", 0.06f, 90);
+}
+
+static void test_packed_orders_only_where_they_fit(void **state)
+{
+    (void)state;
+    float before[6];
+    size_t all, mapped;
+    assert_true(qnm_seed(ctx, 4));
+    qn_graph *graph = read_back(true);
+    run_graph(graph, QN_ISA_scalar, &all, before);
+    qn__graph_destroy(graph);
+    for (int which = 0; which < N_CHANGES; which++) {
+        float a[6], b[6];
+        qn_graph *const plain = qnm_seed_graph(ctx, 4);
+        assert_true(plain != NULL && qnm_seed(ctx, 4));
+        graph = read_back(true);
+        change(plain, which);
+        change(graph, which);
+        run_graph(plain, QN_ISA_scalar, &mapped, a);
+        assert_int_equal(mapped, 0);
+        run_graph(graph, QN_ISA_scalar, &mapped, b);
+        if (mapped == 0 || (which == 5 ? mapped != all : mapped >= all))
+            fail_msg("change %d: %zu of %zu bytes are read", which, mapped, all);
+        if (memcmp(a, b, sizeof(a)) != 0 || memcmp(a, before, sizeof(a)) == 0)
+            fail_msg("change %d", which);
+        qn__graph_destroy(plain);
+        qn__graph_destroy(graph);
+    }
+}
+
+/* --- weights that stay integers in float products --------------------------------------------- */
+/* Of four bits in blocks with zero points, of eight with a bias; rows and columns as they come. */
+static qn_graph *ints_graph(void)
+{
+    enum { K = 16, N = 8200, BLOCKS = 2 };
+    static const int64_t X[] = {1, 4, 4, 4}, A[] = {4, K}, W[] = {K, N}, H[] = {4, N}, V[] = {K, N};
+    static const int64_t B[] = {K};
+    static float scales[BLOCKS * N];
+    static int32_t zeros[BLOCKS * N];
+    for (int i = 0; i < BLOCKS * N; i++) {
+        scales[i] = 0.01f + 0.001f * (float)(i % 7);
+        zeros[i] = i % 16;
+    }
+    const qn_quant fours = {.bits = 4,
+                            .axis = 0,
+                            .block = K / BLOCKS,
+                            .qmax = 15,
+                            .n_scales = BLOCKS * N,
+                            .scales = scales,
+                            .zero_points = zeros};
+    const qn_quant eights = qnm_signed_bytes(0, K, scales);
+    const qn_type f32 = qn_type_plain_make(QN_DTYPE_F32);
+    qn_graph *g = NULL;
+    qn_node *node;
+    assert_ok(qn__graph_create(ctx, &g, &error));
+    g->opset = 21;
+    qn_tensor *const x = qnm_tensor(g, "x", f32, 4, X), *const a = qnm_tensor(g, "a", f32, 2, A);
+    qn_tensor *const h = qnm_tensor(g, "h", f32, 2, H), *const y = qnm_tensor(g, "y", f32, 2, A);
+    qn_tensor *const first[] = {a,
+                                qnm_constant(g, "w", qnm_quant(g, QN_DTYPE_U4, &fours), 2, W, 5)};
+    qn_tensor *const second[] = {h,
+                                 qnm_constant(g, "v", qnm_quant(g, QN_DTYPE_I8, &eights), 2, V, 6),
+                                 qnm_constant(g, "b", f32, 1, B, 7)};
+    assert_true(first[1] != NULL && second[1] != NULL && second[2] != NULL);
+    assert_true(qnm_reshape(g, "to rows", x, a) &&
+                qnm_node(g, QN_OP_MATMUL, "fours", 2, first, h, &node) &&
+                qnm_node(g, QN_OP_GEMM, "eights", 3, second, y, &node) &&
+                qn__node_set_int(g, node, "transB", 1) && qnm_ends(g, x, y));
+    return g;
+}
+
+static void write_ints(void)
+{
+    qn_graph *const g = ints_graph();
+    qn_packed_list list = {.ctx = ctx};
+    assert_ok(qn__graph_pack(g, "scalar,avx2,avx512,neon", &list, &error));
+    assert_int_equal(list.count, 2); /* as floats, four and eight times as large, they stay out */
+    const qn_packed_store store = {list.count, list.entries};
+    const qn_qnm_write_options options = {&store, false};
+    assert_ok(qn__qnm_write(g, &options, "t.qnm", NULL, &error));
+    qn__packed_list_free(&list);
+    qn__graph_destroy(g);
+}
+
+static void test_packed_integers_of_float_products(void **state)
+{
+    (void)state;
+    static const char *const MASKS[] = {"scalar", "avx2", ""};
+    for (size_t i = 0; i < 3; i++) {
+        float a[6], b[6], c[6];
+        size_t none, mapped, less;
+        uint32_t flags = ctx->cpu_flags;
+        assert_true(qn__cpu_mask(&flags, MASKS[i]));
+        qn_kernels kernels;
+        qn__kernels_init(&kernels, flags);
+        write_ints();
+        qn_graph *const plain = ints_graph();
+        qn_graph *packed = read_back(true);
+        run_graph(plain, flags, &none, a);
+        run_graph(packed, flags, &mapped, b);
+        assert_int_equal(none, 0);
+        assert_int_equal(mapped, kernels.f32_ints.nr != 0 ? packed_bytes : 0);
+        assert_memory_equal(a, b, sizeof(a));
+        /* other scales are packed again, and the rest is not */
+        qn__graph_find_tensor(plain, "v")->type.quant =
+            qn__graph_find_tensor(packed, "v")->type.quant =
+                qn__graph_quant(packed, &(qn_quant){.bits = 8,
+                                                    .is_signed = true,
+                                                    .axis = -1,
+                                                    .qmin = -128,
+                                                    .qmax = 127,
+                                                    .n_scales = 1,
+                                                    .scales = (const float[]){0.5f}});
+        run_graph(plain, flags, &none, a);
+        run_graph(packed, flags, &less, c);
+        assert_true(mapped == 0 ? less == 0 : less > 0 && less < mapped);
+        assert_memory_equal(a, c, sizeof(a));
+        assert_memory_not_equal(b, c, sizeof(b));
+        qn__graph_destroy(plain);
+        qn__graph_destroy(packed);
+        if (mapped == 0)
+            continue;
+        const size_t at = (size_t)qn_qnm_u64_at(file.data + 64 + 2 * 32 + 8);
+        for (size_t j = at + 16 + 2 * 48; j < file.size; j++)
+            file.data[j] ^= 1;
+        packed = read_back(false);
+        run_graph(packed, flags, &less, c);
+        assert_int_equal(less, mapped);
+        assert_memory_not_equal(b, c, sizeof(b));
+        qn__graph_destroy(packed);
+    }
+}
+
+/* --- damage ----------------------------------------------------------------------------------- */
+static uint32_t random_state = 5;
+
+static uint32_t next_random(uint32_t below)
+{
+    random_state = random_state * 1664525u + 1013904223u;
+    return (random_state >> 8) % below;
+}
+
+/* Changes some of what is behind the entries, or what one of them says of it. */
+static void damage_packed(unsigned round)
+{
+    const size_t at = (size_t)qn_qnm_u64_at(file.data + 64 + 2 * 32 + 8);
+    const uint32_t count = qn_qnm_u32_at(file.data + at);
+    uint8_t *const bytes = file.data + at + 16 + 48 * (size_t)count;
+    const uint32_t size = (uint32_t)(file.data + file.size - bytes);
+    for (uint32_t n = 0; n < (round % 3 == 0 ? size / 8 : 1u + round % 9); n++)
+        bytes[next_random(size)] =
+            (uint8_t)(round % 2 == 0 ? next_random(256) : 0xffu >> next_random(2));
+    if (round % 4 == 3) /* whether pairs are safe */
+        qn_qnm_put(file.data + at + 16 + 48 * next_random(count) + 20, next_random(4), 4);
+}
+
+/* Answers, or numbers that are none; no more. */
+static void test_damaged_packed_weights_are_run(void **state)
+{
+    (void)state;
+    static const char *const MASKS[] = {"scalar", "avx2", "avx512"};
+    enum { ROUNDS = 60, FEW_ROUNDS = 8, INTS = 5 };
+    qn_kernels kernels;
+    qn__kernels_init(&kernels, ctx->cpu_flags);
+    for (int which = 1; which <= INTS; which++) {
+        size_t n_mapped = 0;
+        if (which == 2)
+            continue;
+        for (unsigned round = 0; round < (unsigned)(which == INTS ? FEW_ROUNDS : ROUNDS); round++) {
+            if (which == INTS)
+                write_ints();
+            else
+                assert_true(qnm_seed(ctx, which));
+            damage_packed(round);
+            qn_graph *const graph = read_back(false);
+            for (size_t i = 0; i < 3; i++) {
+                float out[6];
+                size_t mapped = 0;
+                uint32_t flags = ctx->cpu_flags;
+                assert_true(qn__cpu_mask(&flags, MASKS[i]));
+                const qn_status status = try_graph(graph, flags, &mapped, out);
+                if (status != QN_OK && status != QN_NONFINITE)
+                    fail_msg("seed %d, round %u: %s", which, round, error.message);
+                n_mapped += mapped;
+            }
+            qn__graph_destroy(graph);
+        }
+        assert_true(n_mapped > 0 || (which == INTS && kernels.f32_ints.nr == 0));
+    }
+}
+
 static void test_forms_are_the_kernels(void **state)
 {
     (void)state;
@@ -612,18 +892,21 @@ static void test_forms_are_the_kernels(void **state)
     qn__packed_list_free(&list);
     qn__graph_destroy(graph);
     static const struct form {
+        const char *isa;
         uint32_t flags;
         size_t nr, kr;
         bool pairs;
-        size_t block, least, f32_nr;
+        size_t block, least, f32_nr, ints_nr;
     } FORMS[] = {
-#define QN_PACKING(isa, ...) {QN_ISA_##isa, __VA_ARGS__},
+#define QN_PACKING(isa, ...) {#isa, QN_ISA_##isa, __VA_ARGS__},
 #include "run/packings.def"
 #undef QN_PACKING
     };
     for (size_t i = 0; i < sizeof(FORMS) / sizeof(FORMS[0]); i++) {
         qn_kernels kernels;
-        qn__kernels_init(&kernels, FORMS[i].flags);
+        uint32_t flags = UINT32_MAX;
+        assert_true(qn__cpu_mask(&flags, FORMS[i].isa));
+        qn__kernels_init(&kernels, flags);
         bool compiled = false;
 #define QN_KERNEL(slot, isa, function, ...)                                                        \
     compiled |= strcmp(#slot, "q8_igemm") == 0 && QN_ISA_##isa == FORMS[i].flags;
@@ -637,6 +920,7 @@ static void test_forms_are_the_kernels(void **state)
         assert_int_equal(kernels.q8_dwconv.block, FORMS[i].block);
         assert_int_equal(kernels.q8_dwconv.least, FORMS[i].least);
         assert_int_equal(kernels.f32_igemm.nr, FORMS[i].f32_nr);
+        assert_int_equal(kernels.f32_ints.nr, FORMS[i].ints_nr);
     }
 }
 
@@ -652,6 +936,10 @@ int main(void)
         cmocka_unit_test(test_packed_weights_are_used_and_equal),
         cmocka_unit_test(test_packed_weights_only_where_they_fit),
         cmocka_unit_test(test_packed_floats_only_where_they_fit),
+        cmocka_unit_test(test_every_packed_order_is_read),
+        cmocka_unit_test(test_packed_orders_only_where_they_fit),
+        cmocka_unit_test(test_packed_integers_of_float_products),
+        cmocka_unit_test(test_damaged_packed_weights_are_run),
         cmocka_unit_test(test_forms_are_the_kernels),
     };
     return cmocka_run_group_tests(tests, setup, teardown);

@@ -181,3 +181,87 @@ def test_unknown_instruction_sets(quench, quantized, workspace):
     result = quench("convert", quantized, "-o", workspace / "c.qnm", "--packed", "avx2,mips")
     assert result.returncode == 2 and '"mips"' in result.stderr
     assert not (workspace / "c.qnm").exists()
+
+
+def quantized_pair(name, scale, zero, dtype):
+    """A pair of QuantizeLinear and DequantizeLinear behind tensor `name`, and its result."""
+    constants = {f"{name}_s": np.float32(scale), f"{name}_z": dtype(zero)}
+    nodes = [
+        helper.make_node("QuantizeLinear", [name, f"{name}_s", f"{name}_z"], [f"{name}_q"]),
+        helper.make_node("DequantizeLinear", [f"{name}_q", f"{name}_s", f"{name}_z"], [f"{name}_d"]),
+    ]  # fmt: skip
+    return nodes, constants, f"{name}_d"
+
+
+def many_orders(folder):
+    """What is packed in orders of its own: integers, weights off their centre, transposed ones,
+    three axes, weights alone."""
+    rng = np.random.default_rng(11)
+    nodes, constants, at = [], {}, "x"
+
+    def quantize_here(scale, zero=128):
+        nonlocal at
+        pair, values, at = quantized_pair(at, scale, zero, np.uint8)
+        nodes.extend(pair)
+        constants.update(values)
+
+    def weights(name, dims, scale, zero, dtype):
+        info = np.iinfo(dtype)
+        constants[f"{name}_i"] = rng.integers(info.min, info.max + 1, dims).astype(dtype)
+        constants.update({f"{name}_s": np.float32(scale), f"{name}_z": dtype(zero)})
+        names = [f"{name}_{i}" for i in "isz"]
+        nodes.append(helper.make_node("DequantizeLinear", names, [name]))
+
+    def add(op, *inputs, **attributes):
+        nonlocal at
+        out = f"t{len(nodes)}"
+        nodes.append(helper.make_node(op, [at, *inputs], [out], **attributes))
+        at = out
+
+    quantize_here(0.03)
+    weights("w", (8, 3, 3, 3), 0.002, 30, np.uint8)
+    add("Conv", "w", pads=[1, 1, 1, 1])
+    quantize_here(0.02)
+    weights("wt", (8, 4, 4, 3), 0.002, 0, np.int8)
+    add("ConvTranspose", "wt", strides=[2, 2], pads=[1, 1, 1, 0])
+    quantize_here(0.03)
+    constants["five"] = np.array([-1, 1, 4, 16, 16], np.int64)
+    add("Reshape", "five")
+    weights("w5", (4, 1, 3, 2, 3), 0.004, 200, np.uint8)
+    add("Conv", "w5", pads=[1, 0, 1, 1, 1, 1])
+    quantize_here(0.05)
+    constants["four"] = np.array([-1, 16, 16, 16], np.int64)
+    add("Reshape", "four")
+    constants["wf"] = rng.standard_normal((16, 5, 3, 3)).astype(np.float32) * 0.1
+    add("ConvTranspose", "wf", strides=[3, 2], pads=[1, 1, 1, 1], group=1)
+    constants["scale"] = np.float32(10)
+    add("Mul", "scale")
+    add("Abs")
+    add("Cast", to=onnx.TensorProto.UINT8)
+    constants["zero"] = np.uint8(9)
+    constants["wi"] = rng.integers(0, 256, (6, 5, 3, 3)).astype(np.uint8)
+    constants["zi"] = rng.integers(0, 256, 6).astype(np.uint8)
+    add("ConvInteger", "wi", "zero", "zi", strides=[2, 3])
+    constants["small"] = np.float32(1e-3)
+    add("Cast", to=onnx.TensorProto.FLOAT)
+    add("Mul", "small")
+    add("GlobalAveragePool")
+    constants["row"] = np.array([-1, 6], np.int64)
+    add("Reshape", "row")
+    constants["wide"] = rng.standard_normal((6, 512)).astype(np.float32)
+    add("MatMul", "wide")
+    weights("alone", (512, 512), 0.01, 7, np.int8)
+    add("MatMul", "alone")
+    add("Abs")
+    add("Cast", to=onnx.TensorProto.UINT8)
+    constants["wg"] = rng.integers(-128, 128, (512, 40)).astype(np.int8)
+    add("MatMulInteger", "wg", "zero")
+    nodes.append(helper.make_node("Cast", [at], ["y"], to=onnx.TensorProto.FLOAT))
+    model = make_model(nodes, {"x": ["N", 3, 8, 8]}, {"y": ["N", 40]}, constants)
+    onnx.save(model, folder / "m.onnx")
+    return folder / "m.onnx", rng.standard_normal((3, 3, 8, 8)).astype(np.float32)
+
+
+def test_what_is_packed_in_other_orders_answers_the_same(quench, tmp_path):
+    path, x = many_orders(tmp_path)
+    check_same(quench, path, x, tmp_path)

@@ -15,7 +15,7 @@
 #include "quant/model.h"
 #include "run/packing.h"
 
-enum { N_QNM_SEEDS = 4, QNM_MOST_BYTES = 1 << 22 };
+enum { N_QNM_SEEDS = 5, QNM_MOST_BYTES = 1 << 22 };
 
 /* A context whose files are all `file`, to be written only; limits hold hostile models small. */
 static inline qn_context *qnm_context(memory_file *file, const qn_allocator *allocator)
@@ -207,6 +207,121 @@ static inline bool qnm_seed_forms(qn_graph *g)
            qnm_ends(g, x, y);
 }
 
+/* Unsigned bytes with one zero point, or one for each index of axis 1. */
+static inline qn_tensor *qnm_off_centre(qn_graph *g, const char *name, size_t rank,
+                                        const int64_t *dims, bool by_column, uint32_t seed)
+{
+    static const float SCALES[] = {.01f, .02f, .03f, .04f, .05f, .06f};
+    static const int32_t ZEROS[] = {40, 200, 128, 60, 210, 90};
+    const qn_quant q = {.bits = 8,
+                        .axis = by_column ? 1 : -1,
+                        .qmax = 255,
+                        .n_scales = by_column ? 6 : 1,
+                        .scales = SCALES,
+                        .zero_points = ZEROS};
+    return qnm_constant(g, name, qnm_quant(g, QN_DTYPE_U8, &q), rank, dims, seed);
+}
+
+static inline bool qnm_reshape(qn_graph *g, const char *name, qn_tensor *in, qn_tensor *out)
+{
+    qn_node *node;
+    int64_t dims[QN_MAX_RANK], rank = out->rank;
+    for (size_t i = 0; i < out->rank; i++)
+        dims[i] = out->dims[i].value;
+    qn_blob *const blob = qn__blob_copy(g->ctx, dims, out->rank * sizeof(*dims));
+    qn_tensor *const to =
+        qn__graph_add_constant(g, name, qn_type_plain_make(QN_DTYPE_I64), 1, &rank, blob);
+    qn__blob_unref(blob);
+    qn_tensor *const inputs[] = {in, to};
+    return to != NULL && qnm_node(g, QN_OP_RESHAPE, name, 2, inputs, out, &node);
+}
+
+static inline bool qnm_cast(qn_graph *g, const char *name, qn_tensor *in, qn_tensor *out)
+{
+    qn_node *node;
+    return qnm_node(g, QN_OP_CAST, name, 1, &in, out, &node) &&
+           qn__node_set_int(g, node, "to", out->type.dtype == QN_DTYPE_F32 ? 1 : 2);
+}
+
+/* What is packed in orders of its own: weights in parts, of windows, of a product and of channels;
+ * convolutions over three axes and transposed ones, of bytes and of floats; products of integers,
+ * whole and in parts. */
+static inline bool qnm_seed_orders(qn_graph *g)
+{
+    static const int64_t X[] = {1, 4, 4, 4}, W[] = {4, 4, 3, 2}, D[] = {4, 1, 2, 3};
+    static const int64_t X5[] = {1, 1, 4, 4, 4}, W5[] = {2, 1, 2, 3, 2}, Y5[] = {1, 2, 3, 2, 3};
+    static const int64_t T[] = {1, 6, 2, 3}, WT[] = {6, 2, 3, 2}, V[] = {1, 2, 4, 4};
+    static const int64_t WF[] = {2, 3, 2, 2}, F[] = {1, 3, 8, 8}, WI[] = {2, 3, 3, 3};
+    static const int64_t I[] = {1, 2, 3, 4}, WD[] = {2, 1, 2, 2}, DI[] = {1, 2, 2, 3};
+    static const int64_t M[] = {1, 12}, WM[] = {12, 6}, Z[] = {1, 6}, WG[] = {6, 6}, B[] = {3};
+    static const int64_t ONE[] = {0}, TWO[] = {2, 2}, SAME[] = {1, 0, 1, 1}, ROUND[] = {0, 1, 1, 1};
+    static const int64_t RIGHT[] = {0, 0, 0, 1};
+    static const float SCALES[] = {.01f, .02f};
+    const qn_quant bytes = qnm_signed_bytes(1, 2, SCALES);
+    const qn_type f32 = qn_type_plain_make(QN_DTYPE_F32), u8 = qn_type_plain_make(QN_DTYPE_U8);
+    const qn_type i32 = qn_type_plain_make(QN_DTYPE_I32);
+    qn_node *node, *n[6];
+    qn_tensor *const x = qnm_tensor(g, "x", f32, 4, X), *const y = qnm_tensor(g, "y", f32, 2, Z);
+    qn_tensor *const q = qnm_tensor(g, "q", qnm_act(g, 0.05f, 100), 4, X);
+    qn_tensor *const c = qnm_tensor(g, "c", qnm_act(g, 0.1f, 120), 4, X);
+    qn_tensor *const d = qnm_tensor(g, "d", qnm_act(g, 0.1f, 120), 4, X);
+    qn_tensor *const d5 = qnm_tensor(g, "d5", qnm_act(g, 0.1f, 120), 5, X5);
+    qn_tensor *const y5 = qnm_tensor(g, "y5", qnm_act(g, 0.1f, 120), 5, Y5);
+    qn_tensor *const t = qnm_tensor(g, "t", qnm_act(g, 0.1f, 120), 4, T);
+    qn_tensor *const v = qnm_tensor(g, "v", qnm_act(g, 0.1f, 120), 4, V);
+    qn_tensor *const vf = qnm_tensor(g, "vf", f32, 4, V), *const f = qnm_tensor(g, "f", f32, 4, F);
+    qn_tensor *const u = qnm_tensor(g, "u", u8, 4, F), *const i = qnm_tensor(g, "i", i32, 4, I);
+    qn_tensor *const iu = qnm_tensor(g, "iu", u8, 4, I);
+    qn_tensor *const e = qnm_tensor(g, "e", i32, 4, DI), *const eu = qnm_tensor(g, "eu", u8, 4, DI);
+    qn_tensor *const m = qnm_tensor(g, "m", u8, 2, M), *const p = qnm_tensor(g, "p", i32, 2, Z);
+    qn_tensor *const pf = qnm_tensor(g, "pf", f32, 2, Z);
+    qn_tensor *const r = qnm_tensor(g, "r", qnm_act(g, 900.0f, 20), 2, Z);
+    qn_tensor *const z = qnm_tensor(g, "z", qnm_act(g, 2000.0f, 90), 2, Z);
+    qn_tensor *const conv[] = {q, qnm_off_centre(g, "w", 4, W, false, 21)};
+    qn_tensor *const channels[] = {c, qnm_off_centre(g, "wd", 4, D, false, 22)};
+    qn_tensor *const axes[] = {d5, qnm_off_centre(g, "w5", 5, W5, false, 23)};
+    qn_tensor *const back[] = {t,
+                               qnm_constant(g, "wt", qnm_quant(g, QN_DTYPE_I8, &bytes), 4, WT, 24)};
+    qn_tensor *const floats[] = {vf, qnm_constant(g, "wf", f32, 4, WF, 25),
+                                 qnm_constant(g, "bf", f32, 1, B, 26)};
+    qn_tensor *const zero = qnm_constant(g, "zero", u8, 0, ONE, 27);
+    qn_tensor *const window[] = {u, qnm_constant(g, "wi", u8, 4, WI, 28), zero,
+                                 qnm_constant(g, "zi", u8, 1, TWO, 29)};
+    qn_tensor *const each[] = {
+        iu, qnm_constant(g, "we", qn_type_plain_make(QN_DTYPE_I8), 4, WD, 30), zero};
+    qn_tensor *const matrix[] = {m, qnm_constant(g, "wm", u8, 2, WM, 31), zero, zero};
+    qn_tensor *const product[] = {r, qnm_off_centre(g, "wg", 2, WG, true, 32)};
+    const bool made = conv[1] != NULL && channels[1] != NULL && axes[1] != NULL &&
+                      back[1] != NULL && floats[1] != NULL && floats[2] != NULL && zero != NULL &&
+                      window[1] != NULL && window[3] != NULL && each[1] != NULL &&
+                      matrix[1] != NULL && product[1] != NULL;
+    return made && qnm_node(g, QN_OP_QUANTIZE_LINEAR, "quantize", 1, &x, q, &node) &&
+           qnm_node(g, QN_OP_CONV, "parts", 2, conv, c, &n[0]) &&
+           qn__node_set_ints(g, n[0], "pads", SAME, 4) &&
+           qnm_node(g, QN_OP_CONV, "channels", 2, channels, d, &n[1]) &&
+           qn__node_set_ints(g, n[1], "pads", ROUND, 4) && qn__node_set_int(g, n[1], "group", 4) &&
+           qnm_reshape(g, "to axes", d, d5) &&
+           qnm_node(g, QN_OP_CONV, "axes", 2, axes, y5, &node) &&
+           qnm_reshape(g, "to picture", y5, t) &&
+           qnm_node(g, QN_OP_CONV_TRANSPOSE, "back", 2, back, v, &n[2]) &&
+           qn__node_set_ints(g, n[2], "strides", TWO, 2) &&
+           qn__node_set_ints(g, n[2], "pads", ROUND, 4) &&
+           qnm_node(g, QN_OP_DEQUANTIZE_LINEAR, "dequantize", 1, &v, vf, &node) &&
+           qnm_node(g, QN_OP_CONV_TRANSPOSE, "floats", 3, floats, f, &n[3]) &&
+           qn__node_set_ints(g, n[3], "strides", TWO, 2) && qnm_cast(g, "bytes", f, u) &&
+           qnm_node(g, QN_OP_CONV_INTEGER, "window", 4, window, i, &n[4]) &&
+           qn__node_set_ints(g, n[4], "strides", TWO, 2) &&
+           qn__node_set_ints(g, n[4], "pads", RIGHT, 4) && qnm_cast(g, "again", i, iu) &&
+           qnm_node(g, QN_OP_CONV_INTEGER, "each", 3, each, e, &n[5]) &&
+           qn__node_set_int(g, n[5], "group", 2) && qnm_cast(g, "once more", e, eu) &&
+           qnm_reshape(g, "to row", eu, m) &&
+           qnm_node(g, QN_OP_MATMUL_INTEGER, "matrix", 4, matrix, p, &node) &&
+           qnm_cast(g, "to floats", p, pf) &&
+           qnm_node(g, QN_OP_QUANTIZE_LINEAR, "quantize again", 1, &pf, r, &node) &&
+           qnm_node(g, QN_OP_MATMUL, "product", 2, product, z, &node) &&
+           qnm_node(g, QN_OP_DEQUANTIZE_LINEAR, "last", 1, &z, y, &node) && qnm_ends(g, x, y);
+}
+
 /* Every kind of type and of attribute, which need not make sense. */
 static inline bool qnm_seed_kinds(qn_graph *g)
 {
@@ -272,14 +387,15 @@ static inline qn_graph *qnm_seed_graph(const qn_context *ctx, int which)
     const bool ok = which == 0   ? qnm_seed_float(g)
                     : which == 1 ? qnm_seed_quantized(g)
                     : which == 2 ? qnm_seed_kinds(g)
-                                 : qnm_seed_forms(g);
+                    : which == 3 ? qnm_seed_forms(g)
+                                 : qnm_seed_orders(g);
     if (ok)
         return g;
     qn__graph_destroy(g);
     return NULL;
 }
 
-/* Writes seed number `which` into the context's file; the second one and the last with packed
+/* Writes seed number `which` into the context's file; those that have something to pack with packed
  * weights. */
 static inline bool qnm_seed(const qn_context *ctx, int which)
 {
@@ -287,7 +403,7 @@ static inline bool qnm_seed(const qn_context *ctx, int which)
     qn_packed_list list = {.ctx = ctx};
     qn_error error = {0};
     bool ok = g != NULL;
-    if (ok && (which == 1 || which == 3))
+    if (ok && (which == 1 || which >= 3))
         ok = qn__graph_pack(g, "scalar,avx2,avx512", &list, &error) == QN_OK;
     const qn_packed_store store = {list.count, list.entries};
     const qn_qnm_write_options options = {&store, which == 0};

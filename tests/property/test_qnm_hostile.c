@@ -90,7 +90,9 @@ static void test_every_changed_byte(void **state)
         size_t size, accepted = 0;
         uint8_t *const bytes = seed(which, &size);
         for (size_t at = 0; at < size; at++) {
-            for (size_t i = 0; i < sizeof(CHANGES); i++) {
+            /* of a long file one change a byte, in turn */
+            for (size_t n = 0; n < (which < 4 ? sizeof(CHANGES) : 1); n++) {
+                const size_t i = (at + n) % sizeof(CHANGES);
                 bytes[at] ^= CHANGES[i];
                 const qnm_fate fate = qnm_try(ctx, &file, bytes, size);
                 if (!fate.ok || fate.is_whole)

@@ -30,7 +30,7 @@ typedef struct conv_state {
     size_t groups, group_c, group_oc;
     size_t kc, ks;
     bool direct; /* output pixel i reads input pixel i */
-    qn_prepacked_f32 packed;
+    qn_prepacked packed;
     size_t packed_stride; /* floats per group */
     qn_tap_span *spans;   /* [inner.kw] */
     float *zeros;         /* [kc] */
@@ -56,10 +56,11 @@ static void fill_depthwise(const conv_state *s, const float *weights, const floa
 {
     const qn_window *const w = &s->window;
     const size_t taps = w->kh * w->kw;
+    float *const packed = s->packed.own;
     for (size_t c = 0; c < w->c; c++) {
         for (size_t t = 0; t < taps; t++)
-            s->packed.own[t * w->c + c] = weights[c * taps + t];
-        s->packed.own[taps * w->c + c] = bias == NULL ? 0.0f : bias[c];
+            packed[t * w->c + c] = weights[c * taps + t];
+        packed[taps * w->c + c] = bias == NULL ? 0.0f : bias[c];
     }
 }
 
@@ -106,8 +107,8 @@ static qn_status pack(const qn_plan *plan, qn_step *step, conv_state *s, const f
         !qn_mul_size(&bytes, s->packed_stride, depthwise ? 1 : s->groups) ||
         !qn_mul_size(&bytes, bytes, sizeof(float)))
         return qn__step_fail(step, error, QN_LIMIT, "packed weights are too large");
-    QN_TRY(qn__f32_packed_begin(plan, step, layout, numbers, sizeof(numbers) / sizeof(numbers[0]),
-                                bias, w->oc, bytes, &s->packed, error));
+    QN_TRY(qn__packed_begin(plan, step, layout, numbers, sizeof(numbers) / sizeof(numbers[0]), bias,
+                            w->oc, bytes, &s->packed, error));
     if (s->packed.own == NULL)
         return QN_OK;
     QN_TRY(qn__step_const_f32(plan, step, 1, &weights, NULL, error));

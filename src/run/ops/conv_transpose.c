@@ -5,6 +5,7 @@
 #include "run/ops/igemm_run.h"
 #include "run/ops/window.h"
 #include "run/ops/window_nd.h"
+#include "run/prepacked.h"
 
 #include "core/alloc.h"
 #include "core/checked.h"
@@ -14,7 +15,7 @@ typedef struct residue {
     size_t ry, rx, rows, columns; /* first output and how many */
     size_t ks;
     uint32_t *ky, *kx; /* [ks], in the node's storage */
-    float *packed;
+    const float *packed;
 } residue;
 
 typedef struct transpose_state {
@@ -23,7 +24,8 @@ typedef struct transpose_state {
     size_t n_residues, max_ks;
     residue *residues;
     uint32_t *taps;
-    float *packed, *zeros;
+    qn_prepacked packed; /* residue by residue */
+    float *zeros;
     qn_f32_igemm igemm;
     qn_clamp_f32 clamp;
     size_t tile_at, rows_at; /* scratch */
@@ -38,7 +40,7 @@ static void transpose_release(const qn_context *ctx, qn_step *step)
     qn__free(ctx, s->residues);
     qn__free(ctx, s->taps);
     qn__free(ctx, s->zeros);
-    qn__free_aligned(ctx, s->packed);
+    qn__free_aligned(ctx, s->packed.own);
     qn__free(ctx, s);
     step->state = NULL;
 }
@@ -119,30 +121,13 @@ static qn_status find_residues(const qn_plan *plan, transpose_state *s, qn_error
     return QN_OK;
 }
 
-/* Weights are [c][group_oc][kh][kw]. */
-static qn_status pack_residues(const qn_plan *plan, qn_step *step, transpose_state *s,
-                               const float *weights, const float *bias, qn_error *error)
+/* Weights are [c][group_oc][kh][kw]; ordered: room for those of a residue. */
+static void fill(const transpose_state *s, const float *weights, const float *bias, float *ordered)
 {
-    const qn_context *const ctx = qn__plan_context(plan);
     const size_t nr = s->igemm.nr, taps = s->window.kh * s->window.kw;
-    size_t columns, total = 0, bytes;
-    bool ok = qn_align_size(&columns, s->group_oc, nr) && qn_mul_size(&columns, columns, s->groups);
-    for (size_t i = 0; i < s->n_residues && ok; i++)
-        ok = qn_mul_size(&bytes, columns, s->residues[i].ks * s->group_c + 1) &&
-             qn_add_size(&total, total, bytes);
-    if (!ok || !qn_mul_size(&bytes, total, sizeof(float)))
-        return qn__step_fail(step, error, QN_LIMIT, "packed weights are too large");
-    float *const ordered = qn__alloc(ctx, s->group_oc * s->max_ks * s->group_c * sizeof(float));
-    s->packed = qn__alloc_aligned(ctx, bytes);
-    s->zeros = qn__calloc(ctx, s->group_c, sizeof(float));
-    if (ordered == NULL || s->packed == NULL || s->zeros == NULL) {
-        qn__free(ctx, ordered);
-        return QN_NOMEM(error);
-    }
-    float *to = s->packed;
+    float *to = s->packed.own;
     for (size_t i = 0; i < s->n_residues; i++) {
-        residue *const r = &s->residues[i];
-        r->packed = to;
+        const residue *const r = &s->residues[i];
         for (size_t g = 0; g < s->groups; g++) {
             for (size_t o = 0; o < s->group_oc; o++)
                 for (size_t p = 0; p < r->ks; p++)
@@ -156,10 +141,46 @@ static qn_status pack_residues(const qn_plan *plan, qn_step *step, transpose_sta
             to += qn__f32_gemm_packed_count(s->group_oc, s->group_c, r->ks, nr);
         }
     }
-    qn__free(ctx, ordered);
-    step->packed_bytes = bytes;
+}
+
+static qn_status pack_residues(const qn_plan *plan, qn_step *step, transpose_state *s,
+                               const float *bias, qn_error *error)
+{
+    const qn_context *const ctx = qn__plan_context(plan);
+    const qn_window *const w = &s->window;
+    const size_t nr = s->igemm.nr;
+    const uint32_t layout = qn_packing_id(QN_PACKED_F32_GEMM, QN_F32_GEMM_LAYOUT_VERSION, nr, 1);
+    /* All that says which taps a residue has, more numbers than others have. */
+    const size_t *const numbers = (const size_t *)w;
+    size_t columns, total = 0, bytes;
+    bool ok = qn_align_size(&columns, s->group_oc, nr) && qn_mul_size(&columns, columns, s->groups);
+    for (size_t i = 0; i < s->n_residues && ok; i++)
+        ok = qn_mul_size(&bytes, columns, s->residues[i].ks * s->group_c + 1) &&
+             qn_add_size(&total, total, bytes);
+    if (!ok || !qn_mul_size(&bytes, total, sizeof(float)))
+        return qn__step_fail(step, error, QN_LIMIT, "packed weights are too large");
     step->kernel_name = s->igemm.name;
-    return QN_OK;
+    s->zeros = qn__calloc(ctx, s->group_c, sizeof(float));
+    if (s->zeros == NULL)
+        return QN_NOMEM(error);
+    QN_TRY(qn__packed_begin(plan, step, layout, numbers, sizeof(*w) / sizeof(*numbers), bias, w->oc,
+                            bytes, &s->packed, error));
+    const float *at = s->packed.data;
+    for (size_t i = 0; i < s->n_residues; i++) {
+        s->residues[i].packed = at;
+        at += s->groups * qn__f32_gemm_packed_count(s->group_oc, s->group_c, s->residues[i].ks, nr);
+    }
+    if (s->packed.own == NULL)
+        return QN_OK;
+    float *weights = NULL;
+    QN_TRY(qn__step_const_f32(plan, step, 1, &weights, NULL, error));
+    float *const ordered = qn__alloc(ctx, s->group_oc * s->max_ks * s->group_c * sizeof(float));
+    if (ordered != NULL)
+        fill(s, weights, bias, ordered);
+    qn__free(ctx, ordered);
+    qn__free(ctx, weights);
+    return ordered != NULL ? qn__prepacked_keep(plan, step, &s->packed.entry, error)
+                           : QN_NOMEM(error);
 }
 
 /* One residue's output is dense in scratch, then spread over the output. */
@@ -182,13 +203,12 @@ static qn_status prepare_state(const qn_plan *plan, qn_step *step, void *state, 
 {
     transpose_state *const s = state;
     const qn_context *const ctx = qn__plan_context(plan);
-    float *weights = NULL, *bias = NULL;
+    float *bias = NULL;
     size_t n_bias = 0;
     qn_status status;
     QN_TRY_GOTO(read_node(step, s, error));
     s->clamp = qn__step_clamp(step);
     s->igemm = step->kernels->f32_igemm;
-    QN_TRY_GOTO(qn__step_const_f32(plan, step, 1, &weights, NULL, error));
     QN_TRY_GOTO(qn__step_const_f32(plan, step, 2, &bias, &n_bias, error));
     if (bias != NULL && n_bias != s->window.oc) {
         status = qn__step_fail(step, error, QN_CORRUPT, "bias of %zu values for %zu channels",
@@ -196,12 +216,11 @@ static qn_status prepare_state(const qn_plan *plan, qn_step *step, void *state, 
         goto done;
     }
     QN_TRY_GOTO(find_residues(plan, s, error));
-    QN_TRY_GOTO(pack_residues(plan, step, s, weights, bias, error));
+    QN_TRY_GOTO(pack_residues(plan, step, s, bias, error));
     if (!reserve_scratch(step, s))
         status = qn__step_fail(step, error, QN_LIMIT, "scratch memory is too large");
     step->in_layout[0] = step->out_layout[0] = QN_LAYOUT_CHANNELS_LAST;
 done:
-    qn__free(ctx, weights);
     qn__free(ctx, bias);
     return status;
 }

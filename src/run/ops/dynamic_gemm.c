@@ -24,7 +24,7 @@ typedef struct dynamic_state {
     qn_clamp_f32 clamp;
 } dynamic_state;
 
-static void release(const qn_context *ctx, qn_step *step)
+static __attribute__((cold)) void release(const qn_context *ctx, qn_step *step)
 {
     dynamic_state *const s = step->state;
     if (s == NULL)
@@ -127,9 +127,10 @@ static __attribute__((cold)) bool find_center(const qn_tensor *w, size_t count, 
     return even;
 }
 
-/* The weights less that; NULL: no memory. */
-static const int8_t *center_weights(const qn_context *ctx, const qn_tensor *w, size_t count,
-                                    int32_t center, int8_t **own)
+/* The weights less that; NULL: no memory. Not for size, as what calls it is. */
+static __attribute__((noinline)) const int8_t *center_weights(const qn_context *ctx,
+                                                              const qn_tensor *w, size_t count,
+                                                              int32_t center, int8_t **own)
 {
     const uint8_t *const data = w->constant->data;
     *own = NULL;
@@ -147,23 +148,15 @@ static const int8_t *center_weights(const qn_context *ctx, const qn_tensor *w, s
 /* What the bases of packed columns were made of: less PACKED_ZERO times the sum. */
 static __attribute__((cold)) void packed_sums(dynamic_state *s)
 {
-    const size_t nr = s->q8.kernel.nr;
-    for (size_t n = 0; n < s->n; n++) {
-        int32_t base;
-        memcpy(&base, s->q8.data + n / nr * s->q8.panel_bytes + n % nr * sizeof base, sizeof base);
-        s->sums[n] = -(base / PACKED_ZERO);
-    }
+    for (size_t n = 0; n < s->n; n++)
+        s->sums[n] = -(qn__q8_base(&s->q8, n) / PACKED_ZERO);
 }
 
-static void add_columns(dynamic_state *s, const int8_t *w)
+/* Where they do not tell. */
+static __attribute__((cold)) void add_columns(dynamic_state *s, const int8_t *w)
 {
-    if (s->trans_b)
-        for (size_t n = 0; n < s->n; n++, w += s->k)
-            s->sums[n] = qn__q8_gemm_sum(w, s->k, 1);
-    else
-        for (size_t k = 0; k < s->k; k++, w += s->n)
-            for (size_t n = 0; n < s->n; n++)
-                s->sums[n] = (int32_t)((uint32_t)s->sums[n] + (uint32_t)w[n]);
+    for (size_t n = 0; n < s->n; n++)
+        s->sums[n] = qn__q8_gemm_sum(w + n * (s->trans_b ? s->k : 1), s->k, s->trans_b ? 1 : s->n);
 }
 
 static __attribute__((cold)) qn_status pack(const qn_plan *plan, qn_step *step, dynamic_state *s,
@@ -197,15 +190,17 @@ static __attribute__((cold)) qn_status pack(const qn_plan *plan, qn_step *step, 
     s->q8 = (qn_q8_packed){
         .n = s->n, .kc = s->k, .ks = 1, .groups = 1, .kernel = step->kernels->q8_igemm};
     if (s->k < MOST_K && qn__q8_find(plan, step, &x, &sums, &strides, &s->q8)) {
-        packed_sums(s);
         step->mapped_bytes = s->q8.bytes;
     } else {
         const int8_t *const values = center_weights(ctx, w, s->k * s->n, center, &own);
         if (values == NULL)
             QN_FAIL_GOTO(error, QN_NO_MEMORY, "out of memory");
-        add_columns(s, values);
-        status = qn__q8_pack(plan, step, &x, &sums, values, &strides, &s->q8, error);
+        if (s->k >= MOST_K)
+            add_columns(s, values);
+        QN_TRY_GOTO(qn__q8_pack(plan, step, &x, &sums, values, &strides, &s->q8, error));
     }
+    if (s->k < MOST_K)
+        packed_sums(s);
     step->packed_bytes = s->q8.bytes;
 done:
     qn__free(ctx, ones);
@@ -213,7 +208,8 @@ done:
     return status;
 }
 
-static qn_status prepare_state(const qn_plan *plan, qn_step *step, void *state, qn_error *error)
+static __attribute__((cold)) qn_status prepare_state(const qn_plan *plan, qn_step *step,
+                                                     void *state, qn_error *error)
 {
     dynamic_state *const s = state;
     size_t floats, rows;

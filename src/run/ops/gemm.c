@@ -20,8 +20,8 @@ typedef struct gemm_state {
     size_t *a_at, *b_at;  /* [batch] offsets in floats; NULL when batch is 1 */
     size_t n_packed;      /* matrices in packed; 0: packed at run time */
     size_t packed_stride; /* floats */
-    qn_prepacked_f32 packed;
-    qn_int_weights ints;    /* instead of packed */
+    qn_prepacked packed;
+    qn_int_weights ints;    /* what packed is, or none */
     float *bias;            /* [n] of weights packed at run time, or NULL */
     bool add_c;             /* C is added afterwards */
     size_t c_row, c_column; /* its strides in floats */
@@ -39,7 +39,6 @@ static void gemm_release(const qn_context *ctx, qn_step *step)
     qn__free(ctx, s->a_at);
     qn__free(ctx, s->b_at);
     qn__free_aligned(ctx, s->packed.own);
-    qn__int_weights_free(ctx, &s->ints);
     qn__free(ctx, s->bias);
     qn__free(ctx, s);
     step->state = NULL;
@@ -82,43 +81,26 @@ static void pack_matrix(const gemm_state *s, float *packed, const float *b, cons
             packed[at + i] *= s->alpha;
 }
 
-/* Keeps the weights as the integers they are; scratch: for the columns that are floats at a time.
- */
-static qn_status prepare_ints(const qn_plan *plan, qn_step *step, gemm_state *s, const float *bias,
-                              qn_error *error)
-{
-    size_t rows_bytes;
-    if (!qn__igemm_buffer_bytes(&rows_bytes, &s->igemm, s->m, 1, 1) ||
-        !reserve(step, &s->a_scratch, s->trans_a ? s->m * s->k : 0, sizeof(float)) ||
-        !reserve(step, &s->rows_scratch, rows_bytes, 1) ||
-        (s->m > s->ints.kernel.rows &&
-         !reserve(step, &s->packed_scratch, s->ints.at_once, s->ints.float_bytes)))
-        return qn__step_fail(step, error, QN_LIMIT, "packed weights are too large");
-    s->has_rows = rows_bytes != 0;
-    QN_TRY(qn__int_weights_make(plan, step, s->trans_b, bias, &s->ints, error));
-    if (s->m <= s->ints.kernel.rows)
-        step->kernel_name = s->ints.kernel.name;
-    step->packed_bytes = s->ints.bytes;
-    step->weights = s->ints.data;
-    return QN_OK;
-}
-
 /* Packs now or reserves scratch for packing later. bias: NULL or [n]. */
 static qn_status prepare_weights(const qn_plan *plan, qn_step *step, gemm_state *s, size_t n_b,
                                  const float *bias, qn_error *error)
 {
     const qn_context *const ctx = qn__plan_context(plan);
-    size_t columns, bytes, rows_bytes;
-    if (s->alpha == 1.0f && qn__int_weights_fit(step, s->n, s->k, s->trans_b) &&
-        qn__int_weights_plan(step, s->n, s->k, s->igemm.nr, &s->ints))
-        return prepare_ints(plan, step, s, bias, error);
-    bool ok = qn_align_size(&columns, s->n, s->igemm.nr) &&
-              qn_mul_size(&s->packed_stride, columns, s->k + 1) &&
-              qn_mul_size(&bytes, s->packed_stride, sizeof(float)) &&
-              qn_mul_size(&bytes, bytes, n_b) &&
-              qn__igemm_buffer_bytes(&rows_bytes, &s->igemm, s->m, 1, 1) &&
+    /* Integers may stay what they are: some columns at a time are floats. */
+    const bool ints = s->alpha == 1.0f && qn__int_weights_fit(step, s->n, s->k, s->trans_b) &&
+                      qn__int_weights_plan(step, s->n, s->k, s->igemm.nr, &s->ints);
+    size_t columns, bytes = s->ints.bytes, rows_bytes;
+    bool ok = qn__igemm_buffer_bytes(&rows_bytes, &s->igemm, s->m, 1, 1) &&
               reserve(step, &s->a_scratch, s->trans_a ? s->m * s->k : 0, sizeof(float)) &&
               reserve(step, &s->rows_scratch, rows_bytes, 1);
+    if (ints)
+        ok = ok && (s->m <= s->ints.kernel.rows ||
+                    reserve(step, &s->packed_scratch, s->ints.at_once, s->ints.float_bytes));
+    else
+        ok = ok && qn_align_size(&columns, s->n, s->igemm.nr) &&
+             qn_mul_size(&s->packed_stride, columns, s->k + 1) &&
+             qn_mul_size(&bytes, s->packed_stride, sizeof(float)) &&
+             qn_mul_size(&bytes, bytes, n_b);
     const qn_tensor *const b_tensor = step->node->inputs[1];
     /* A network larger than a plan may hold packed is packed a layer at a time, at every run. */
     const bool constant =
@@ -138,20 +120,31 @@ static qn_status prepare_weights(const qn_plan *plan, qn_step *step, gemm_state 
     if (!constant)
         return QN_OK;
     const uint32_t layout =
-        qn_packing_id(QN_PACKED_F32_GEMM, QN_F32_GEMM_LAYOUT_VERSION, s->igemm.nr, 1);
+        ints ? qn__int_weights_layout(&s->ints)
+             : qn_packing_id(QN_PACKED_F32_GEMM, QN_F32_GEMM_LAYOUT_VERSION, s->igemm.nr, 1);
     uint32_t alpha;
     memcpy(&alpha, &s->alpha, sizeof alpha);
     const size_t numbers[] = {n_b, s->n, s->k, s->trans_b, alpha};
-    float *b = NULL;
     s->n_packed = n_b;
-    QN_TRY(qn__f32_packed_begin(plan, step, layout, numbers, sizeof numbers / sizeof numbers[0],
-                                bias, s->n, bytes, &s->packed, error));
+    QN_TRY(qn__packed_begin(plan, step, layout, numbers, sizeof numbers / sizeof numbers[0], bias,
+                            s->n, bytes, &s->packed, error));
+    if (ints) {
+        s->ints.data = (const uint8_t *)s->packed.data;
+        step->weights = s->packed.data;
+        if (s->m <= s->ints.kernel.rows)
+            step->kernel_name = s->ints.kernel.name;
+    }
     if (s->packed.own == NULL)
         return QN_OK;
-    QN_TRY(qn__step_const_f32(plan, step, 1, &b, NULL, error));
-    for (size_t i = 0; i < n_b; i++)
-        pack_matrix(s, s->packed.own + i * s->packed_stride, b + i * s->k * s->n, bias);
-    qn__free(ctx, b);
+    if (ints) {
+        qn__int_weights_make(&s->ints, step, s->trans_b, bias, (uint8_t *)s->packed.own);
+    } else {
+        float *b = NULL;
+        QN_TRY(qn__step_const_f32(plan, step, 1, &b, NULL, error));
+        for (size_t i = 0; i < n_b; i++)
+            pack_matrix(s, s->packed.own + i * s->packed_stride, b + i * s->k * s->n, bias);
+        qn__free(ctx, b);
+    }
     return qn__prepacked_keep(plan, step, &s->packed.entry, error);
 }
 

@@ -9,7 +9,6 @@
 /* Floats of the columns that are expanded at once stay in the second-level cache; matrices below
  * that are kept as floats. */
 enum { FLOAT_BYTES = 512 << 10, PANEL_STEP = 3 };
-enum { NR = 16 }; /* columns of a panel of qn_f32_ints */
 
 bool qn__int_weights_fit(const qn_step *step, size_t n, size_t k, bool trans_b)
 {
@@ -49,7 +48,7 @@ bool qn__int_weights_plan(const qn_step *step, size_t n, size_t k, size_t nr, qn
         r.zeros |= q->zero_points[i] != zero;
     r.zero = (float)(zero - least_of(w));
     size_t heads, columns;
-    if (r.kernel.expand == NULL || nr != NR || !qn_mul_size(&heads, r.blocks, r.zeros ? 2 : 1) ||
+    if (r.kernel.nr == 0 || nr != r.kernel.nr || !qn_mul_size(&heads, r.blocks, r.zeros ? 2 : 1) ||
         !qn_add_size(&heads, heads, 1) || !qn_mul_size(&heads, heads, nr * sizeof(float)) ||
         !qn_mul_size(&r.panel_bytes, k, r.halves ? nr / 2 : nr) ||
         !qn_add_size(&r.panel_bytes, r.panel_bytes, heads) ||
@@ -104,22 +103,16 @@ static void make_panel(const qn_int_weights *w, const qn_tensor *t, bool trans_b
     }
 }
 
-qn_status qn__int_weights_make(const qn_plan *plan, const qn_step *step, bool trans_b,
-                               const float *bias, qn_int_weights *out, qn_error *error)
+uint32_t qn__int_weights_layout(const qn_int_weights *w)
 {
-    out->data = qn__alloc_aligned(qn__plan_context(plan), out->bytes);
-    if (out->data == NULL)
-        return QN_NOMEM(error);
-    for (size_t p = 0; p < out->panels; p++)
-        make_panel(out, qn__step_input(step, 1), trans_b, bias, out->data + p * out->panel_bytes,
-                   p * out->nr);
-    return QN_OK;
+    return qn_packing_id(QN_PACKED_F32_INTS, QN_F32_INTS_LAYOUT_VERSION, w->nr, w->halves ? 4 : 8);
 }
 
-void qn__int_weights_free(const qn_context *ctx, qn_int_weights *w)
+void qn__int_weights_make(const qn_int_weights *w, const qn_step *step, bool trans_b,
+                          const float *bias, uint8_t *to)
 {
-    qn__free_aligned(ctx, w->data);
-    w->data = NULL;
+    for (size_t p = 0; p < w->panels; p++)
+        make_panel(w, qn__step_input(step, 1), trans_b, bias, to + p * w->panel_bytes, p * w->nr);
 }
 
 qn_f32_ints_args qn__int_weights_args(const qn_int_weights *w)

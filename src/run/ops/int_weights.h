@@ -5,10 +5,10 @@
 #ifndef QN_RUN_OPS_INT_WEIGHTS_H
 #define QN_RUN_OPS_INT_WEIGHTS_H
 
-#include "run/op.h"
+#include "run/prepacked.h"
 
 typedef struct qn_int_weights {
-    uint8_t *data; /* NULL: there are none */
+    const uint8_t *data; /* NULL: there are none */
     qn_f32_ints kernel;
     size_t n, k, nr, panels, panel_bytes, float_bytes; /* float_bytes: of a panel as floats */
     size_t block, blocks;                              /* k that share a scale */
@@ -24,10 +24,11 @@ bool qn__int_weights_fit(const qn_step *step, size_t n, size_t k, bool trans_b);
 /* Sizes, before there is memory; false: too large, or there is no kernel for panels of nr columns.
  */
 bool qn__int_weights_plan(const qn_step *step, size_t n, size_t k, size_t nr, qn_int_weights *out);
-/* bias: NULL or [n]. */
-qn_status qn__int_weights_make(const qn_plan *plan, const qn_step *step, bool trans_b,
-                               const float *bias, qn_int_weights *out, qn_error *error);
-void qn__int_weights_free(const qn_context *ctx, qn_int_weights *w);
+/* What files keep them under. */
+uint32_t qn__int_weights_layout(const qn_int_weights *w);
+/* Into `to`, of w->bytes; bias: NULL or [n]. */
+void qn__int_weights_make(const qn_int_weights *w, const qn_step *step, bool trans_b,
+                          const float *bias, uint8_t *to);
 /* What a kernel for few rows is told of them, without the rows. */
 qn_f32_ints_args qn__int_weights_args(const qn_int_weights *w);
 /* Panels first .. first + count as the float kernel reads them. */

@@ -10,7 +10,6 @@
 #include "run/ops/q8_conv.h"
 #include "run/ops/q8_conv_nd.h"
 
-#include <math.h>
 #include <string.h>
 
 enum { MAX_PARTS = 2, EXACT = 1 << 24 };
@@ -27,8 +26,7 @@ typedef struct product_state {
     size_t n_parts;
     qn_q8_conv parts[MAX_PARTS]; /* high and low, or whole */
     qn_q8_conv_nd nd_parts[MAX_PARTS];
-    int32_t *sums;         /* [oc] of the weights less their zero points; 0 for depthwise */
-    int32_t *bias;         /* [oc] zeros */
+    int32_t *sums;         /* [oc] of the weights less their zero points */
     float *ones;           /* [oc] */
     int32_t middle;        /* of the left side's type */
     size_t pad_at, low_at; /* scratch: a tap's padding; sums of the low part */
@@ -84,7 +82,6 @@ static void release(const qn_context *ctx, qn_step *step)
     }
     if (s != NULL) {
         qn__free(ctx, s->sums);
-        qn__free(ctx, s->bias);
         qn__free(ctx, s->ones);
     }
     qn__free(ctx, s);
@@ -99,17 +96,23 @@ static int32_t zero_at(const qn_step *step, const qn_view *in, uint32_t input, b
 }
 
 /* --- 8-bit kernels ----------------------------------------------------------------------------*/
+/* The zero point of column o's weights. */
+static int32_t column_zero(const qn_step *step, const product_state *s, size_t o)
+{
+    const qn_tensor *const w = step->node->inputs[1], *const zero = qn__step_input(step, 3);
+    return zero == NULL ? 0 : qn_qload(zero->constant->data, w->type.dtype, s->b_columns ? o : 0);
+}
+
 /* Weights as [oc][cin][taps], less their zero points: the whole (of 1 part) or a part of each.
  * False: they do not fit int8, or sums of their products might not be exact. */
 static bool take_part(const qn_step *step, const product_state *s, size_t n_parts, size_t part,
                       int8_t *out)
 {
-    const qn_tensor *const w = step->node->inputs[1], *const zero = qn__step_input(step, 3);
+    const qn_tensor *const w = step->node->inputs[1];
     const bool matmul = step->node->op == QN_OP_MATMUL_INTEGER;
     const size_t oc = s->oc, count = s->k * s->taps;
     for (size_t o = 0; o < oc; o++) {
-        const int32_t z =
-            zero == NULL ? 0 : qn_qload(zero->constant->data, w->type.dtype, s->b_columns ? o : 0);
+        const int32_t z = column_zero(step, s, o);
         int64_t total = 0;
         for (size_t i = 0; i < count; i++) {
             const size_t at = matmul ? i * oc + o : o * count + i;
@@ -121,7 +124,6 @@ static bool take_part(const qn_step *step, const product_state *s, size_t n_part
             out[o * count + i] = (int8_t)v;
             if (v < INT8_MIN || v > INT8_MAX)
                 return false;
-            s->sums[o] += (part == 0 && n_parts == MAX_PARTS ? 16 : 1) * v;
         }
         if (total >= EXACT / 128)
             return false;
@@ -129,45 +131,80 @@ static bool take_part(const qn_step *step, const product_state *s, size_t n_part
     return true;
 }
 
+/* Begins weights in so many parts; false: the model file lacks one. */
+static bool find_parts(const qn_plan *plan, const qn_step *step, product_state *s, size_t n_parts,
+                       const qn_qparams *x, const qn_requant *sums)
+{
+    bool all = !s->nd; /* which files do not have */
+    for (size_t i = 0; i < n_parts && !s->nd; i++) {
+        const size_t which[] = {QN_Q8_SALT_INTEGERS, n_parts, i};
+        uint64_t salt = qn__prepacked_key(step->node->inputs[1], which, 3, NULL, 0);
+        for (size_t o = 0; o < s->oc; o++) {
+            const int32_t zero = column_zero(step, s, o);
+            salt = qn__prepacked_mix(salt, &zero, 1);
+        }
+        all &= qn__q8_conv_find(plan, step, &s->window, s->conv.groups, x, sums, 1, salt,
+                                &s->parts[i]);
+    }
+    return all;
+}
+
+/* What a part's columns begin with is `middle` times their sums; 16 times those of the high one. */
+static void add_sums(product_state *s, size_t part, int32_t factor)
+{
+    const int32_t *const bases = s->nd ? s->nd_parts[part].depthwise
+                                 : s->parts[part].way == QN_Q8_DEPTHWISE
+                                     ? s->parts[part].depthwise.bias
+                                     : NULL;
+    const qn_q8_packed *const packed = s->nd ? &s->nd_parts[part].packed : &s->parts[part].packed;
+    for (size_t o = 0; o < s->oc; o++) {
+        const int32_t base = bases != NULL ? bases[o] : qn__q8_base(packed, o);
+        s->sums[o] -= factor * (base / 128);
+    }
+}
+
+/* values: room for the weights. */
 static qn_status pack_parts(const qn_plan *plan, qn_step *step, product_state *s, int8_t *values,
                             qn_error *error)
 {
-    const size_t bytes = s->oc * sizeof(int32_t);
     const bool is_signed = step->node->inputs[0]->type.dtype == QN_DTYPE_I8;
     const qn_qparams x = {.dtype = step->node->inputs[0]->type.dtype,
                           .scale = 1.0f,
                           .zero = is_signed ? 0 : 128,
                           .qmin = is_signed ? -128 : 0,
                           .qmax = is_signed ? 127 : 255};
-    const qn_requant sums = {.scale = s->ones, .bias = s->bias, .dtype = QN_DTYPE_F32};
+    const qn_requant sums = {.scale = s->ones, .dtype = QN_DTYPE_F32};
     const qn_qweights weights = {.bytes = values, .fits_i8 = true, .parts = 1};
-    size_t n_parts = 0, packed = 0, padding = 0;
-    for (bool fits = false; !fits && n_parts < MAX_PARTS;) {
-        fits = true;
-        n_parts++;
-        for (size_t i = 0; i < n_parts && fits; i++)
-            fits = take_part(step, s, n_parts, i, values);
-        if (!fits && n_parts == MAX_PARTS)
-            return QN_OK;
+    size_t n_parts = 1, packed = 0, mapped = 0, padding = 0;
+    bool found = find_parts(plan, step, s, 1, &x, &sums);
+    if (!found)
+        found = find_parts(plan, step, s, n_parts = MAX_PARTS, &x, &sums);
+    if (!found) {
+        n_parts = take_part(step, s, 1, 0, values) ? 1 : MAX_PARTS;
+        for (size_t i = 0; n_parts > 1 && i < n_parts; i++)
+            if (!take_part(step, s, n_parts, i, values))
+                return QN_OK;
+        find_parts(plan, step, s, n_parts, &x, &sums);
     }
-    memset(s->sums, 0, bytes);
     for (size_t i = 0; i < n_parts; i++) {
         qn_q8_conv *const part = &s->parts[i];
-        take_part(step, s, n_parts, i, values);
+        if (!found)
+            take_part(step, s, n_parts, i, values);
         if (s->nd) {
             s->nd_parts[i].shape = s->conv;
             QN_TRY(qn__q8_conv_nd_prepare(plan, step, &x, &weights, &sums, &s->nd_parts[i], error));
-        } else if (qn__q8_conv_find(plan, step, &s->window, s->conv.groups, &x, &sums, part)) {
-            return qn__step_fail(step, error, QN_CORRUPT, "packed weights are another's");
         } else {
             QN_TRY(qn__q8_conv_prepare(plan, step, &x, &weights, &sums, part, error));
         }
+        add_sums(s, i, i + 1 < n_parts ? 16 : 1);
         packed += step->packed_bytes;
+        mapped += step->mapped_bytes;
         padding = part->packed.kc;
     }
     s->middle = x.zero;
     s->n_parts = n_parts;
     step->packed_bytes = packed;
+    step->mapped_bytes = mapped;
     step->weights = NULL;
     s->pad_at = step->scratch_bytes;
     const size_t low = n_parts < MAX_PARTS ? 0 : qn__tensor_elements(step->node->outputs[0]);
@@ -187,11 +224,10 @@ static qn_status pack(const qn_plan *plan, qn_step *step, product_state *s, qn_e
         qn__plan_get_options(plan)->reference || qn__tensor_elements(w) == 0)
         return QN_OK;
     s->sums = qn__calloc(ctx, oc, sizeof(*s->sums));
-    s->bias = qn__calloc(ctx, oc, sizeof(*s->bias));
     s->ones = qn__calloc(ctx, oc, sizeof(*s->ones));
     int8_t *const values = qn__alloc(ctx, qn__tensor_elements(w));
     qn_status status = QN_OK;
-    if (s->sums == NULL || s->bias == NULL || s->ones == NULL || values == NULL)
+    if (s->sums == NULL || s->ones == NULL || values == NULL)
         status = QN_NOMEM(error);
     for (size_t i = 0; i < oc && status == QN_OK; i++)
         s->ones[i] = 1.0f;
@@ -208,6 +244,12 @@ typedef struct settle_job {
     const float *low;
 } settle_job;
 
+/* Sums are exact and bounded (run_parts); those of a damaged file's scales may be no number. */
+static uint32_t to_integer(float sum)
+{
+    return (uint32_t)(int32_t)(sum > (float)-EXACT ? sum : (float)-EXACT);
+}
+
 /* Rows of exact sums in float become the output's. */
 static void settle_rows(void *arg, size_t begin, size_t end)
 {
@@ -221,9 +263,9 @@ static void settle_rows(void *arg, size_t begin, size_t end)
         for (size_t o = 0; o < oc; o++) {
             float high;
             memcpy(&high, y + o, sizeof(high));
-            uint32_t sum = (uint32_t)(int32_t)high;
+            uint32_t sum = to_integer(high);
             if (job->low != NULL)
-                sum = 16 * sum + (uint32_t)(int32_t)job->low[row * oc + o];
+                sum = 16 * sum + to_integer(job->low[row * oc + o]);
             y[o] = (int32_t)(sum + moved * (uint32_t)s->sums[o]);
         }
     }
@@ -236,7 +278,7 @@ static void run_parts(const qn_step *step, const qn_run_env *env, const qn_view 
     uint8_t *const scratch = env->scratch;
     const int32_t zero = zero_at(step, in, 0, false, 0);
     const qn_requant sums = {
-        .scale = s->ones, .bias = s->bias, .dtype = QN_DTYPE_F32, .clamp = {-INFINITY, INFINITY}};
+        .scale = s->ones, .dtype = QN_DTYPE_F32, .clamp = {(float)-EXACT, (float)EXACT}};
     qn_view low = *out;
     low.data = scratch + s->low_at;
     for (size_t i = 0; i < s->n_parts; i++) {

@@ -68,13 +68,14 @@ static inline qn_requant qn_q8_conv_columns(const qn_q8_conv *s, const qn_requan
     return out;
 }
 
-/* Looks for weights that the model file has packed already; false: weights have to be packed.
- * Begins `out` either way. */
+/* Looks for weights that the model file has packed already, in so many parts; false: weights have
+ * to be packed. Begins `out` either way, again where it was begun before. salt: as qn__q8_look_up
+ * has it. */
 bool qn__q8_conv_find(const qn_plan *plan, const qn_step *step, const qn_window *window,
-                      size_t groups, const qn_qparams *x, const qn_requant *requant,
-                      qn_q8_conv *out);
-/* After that. Sets layouts, scratch, packed bytes and kernel name of the step. requant stays
- * borrowed. */
+                      size_t groups, const qn_qparams *x, const qn_requant *requant, size_t parts,
+                      uint64_t salt, qn_q8_conv *out);
+/* After that, with the parts that the weights have. Sets layouts, scratch, packed bytes and kernel
+ * name of the step. requant stays borrowed. */
 qn_status qn__q8_conv_prepare(const qn_plan *plan, qn_step *step, const qn_qparams *x,
                               const qn_qweights *weights, const qn_requant *requant,
                               qn_q8_conv *out, qn_error *error);

@@ -287,7 +287,7 @@ static __attribute__((cold)) qn_status pack(const qn_plan *plan, qn_step *step, 
         values = own = ordered;
     }
     if (s->way == QN_Q8_DEPTHWISE) {
-        status = qn__q8_depthwise_prepare(plan, step, values, parts, requant, &s->depthwise, error);
+        status = qn__q8_depthwise_prepare(plan, step, values, requant, &s->depthwise, error);
     } else {
         const qn_q8_strides strides = strides_of(s);
         const qn_requant columns = qn_q8_conv_columns(s, requant);
@@ -347,17 +347,20 @@ static __attribute__((cold)) void make_masks(qn_q8_conv *s)
 __attribute__((cold)) bool qn__q8_conv_find(const qn_plan *plan, const qn_step *step,
                                             const qn_window *window, size_t groups,
                                             const qn_qparams *x, const qn_requant *requant,
-                                            qn_q8_conv *out)
+                                            size_t parts, uint64_t salt, qn_q8_conv *out)
 {
+    qn__q8_conv_free(qn__plan_context(plan), out);
     out->window = *window;
     out->zero = qn_q8_zero_byte(x);
     out->flip = 0;
     out->packed.kernel = step->kernels->q8_igemm;
-    out->packed.parts = 1;
+    out->packed.parts = parts;
+    out->packed.salt = salt;
     choose_way(out, groups);
     const qn_q8_strides strides = strides_of(out);
     if (out->way == QN_Q8_DEPTHWISE)
-        return qn__q8_depthwise_find(plan, step, window, x, requant, &out->depthwise);
+        return qn__q8_depthwise_find(plan, step, &out->window, x, requant, parts, salt,
+                                     &out->depthwise);
     if (!repeat_numbers(qn__plan_context(plan), out, requant))
         return false;
     const qn_requant columns = qn_q8_conv_columns(out, requant);
@@ -372,13 +375,6 @@ __attribute__((cold)) qn_status qn__q8_conv_prepare(const qn_plan *plan, qn_step
     const qn_context *const ctx = qn__plan_context(plan);
     if (out->fold > 1 && out->scale == NULL)
         return QN_NOMEM(error);
-    if (weights->parts > 1) { /* which are not packed ahead */
-        out->packed.parts = weights->parts;
-        choose_way(out, out->packed.groups);
-        out->packed.entry.layout = 0;
-        if (out->scale == NULL && !repeat_numbers(ctx, out, requant)) /* no depthwise windows */
-            return QN_NOMEM(error);
-    }
     if (out->packed.data == NULL && out->depthwise.bias == NULL)
         QN_TRY(pack(plan, step, out, x, weights, requant, error));
     if (out->way == QN_Q8_DEPTHWISE) {

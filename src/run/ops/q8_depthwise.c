@@ -3,244 +3,14 @@
  * whole windows only; they stay there while rows of outputs follow each other. The copy also makes
  * bytes unsigned. Where pixels are short, several are one pixel of more channels for the kernel:
  * weights are repeated, and with strides the columns of a row are put apart by their remainder. */
-#include "run/ops/q8_depthwise.h"
-
-#include "core/alloc.h"
-#include "core/checked.h"
+#include "run/ops/q8_depthwise_sizes.h"
 
 #include <string.h>
 
-/* Bytes of copied rows, within the first-level cache; rows of them; rows of outputs computed at
- * once; taps of a window along an axis. In place more rows, of few bytes, are computed at once. */
-enum { ROOM = 32 << 10, SLOTS = 40, ROWS = 8, SMALL_ROWS = 28, SMALL = 128 << 10, TAPS = 32 };
-/* Rows lie at multiples of this. */
-enum { ALIGN = 64 };
-/* More channels than this are not taken at once where rows are long, and fewer never. */
-enum { MANY_CHANNELS = 256, MIN_CHANNELS = 16, FOLD_MOST = 16, TASKS_PER_THREAD = 4 };
-/* Sums of products of so many taps stay below 2^22. */
-enum { SHORT_TAPS = 128 };
+enum { TASKS_PER_THREAD = 4 };
 /* Fewer rows are no task of their own where none are copied. */
 enum { MIN_ROWS = 3 };
 
-/* Of what model files hold: numbers as qn_q8_depthwise says, behind each other. */
-enum { QN_Q8_DWCONV_LAYOUT_VERSION = 1 };
-
-/* --- preparing ---------------------------------------------------------------------------------*/
-/* Input columns under n outputs. */
-static size_t columns_of(const qn_window *w, size_t n)
-{
-    return (n - 1) * w->sw + (w->kw - 1) * w->dw + 1;
-}
-
-/* Bytes of a copied row for n outputs of c channels. */
-static size_t row_bytes(const qn_window *w, size_t phases, size_t n, size_t c)
-{
-    return qn_round_up(qn_round_up(columns_of(w, n), phases) * c, ALIGN);
-}
-
-__attribute__((cold)) bool qn__q8_depthwise_fits(const qn_window *w, size_t parts)
-{
-    size_t extent, bytes;
-    const size_t c = w->c < MIN_CHANNELS ? w->c : MIN_CHANNELS;
-    return w->kh <= TAPS / parts && w->kw <= TAPS && w->kh > 0 && w->kw > 0 && w->ow > 0 &&
-           w->oc == w->c && qn_mul_size(&extent, w->kw - 1, w->dw) && extent < ROOM &&
-           w->sw < ROOM &&
-           qn_mul_size(&bytes, qn_round_up(extent + w->sw, w->sw) * c + ALIGN, w->kh) &&
-           bytes <= ROOM;
-}
-
-/* As many pixels as make whole blocks of channels with the fewest blocks per row. */
-static __attribute__((cold)) size_t fold_of(const qn_window *w, size_t block)
-{
-    size_t best = 1, least = SIZE_MAX;
-    /* Parts of a row must have room for some pixels of all channels. */
-    const size_t x = w->ow < 2 * FOLD_MOST ? w->ow : 2 * FOLD_MOST;
-    if (w->c >= block || w->dh >= SLOTS ||
-        row_bytes(w, w->sw, x, w->c) * ((w->kh - 1) * w->dh + 1) > ROOM)
-        return 1;
-    for (size_t f = 1; f <= FOLD_MOST && f <= w->ow; f++) {
-        const size_t blocks = qn_div_up(w->ow, f) * qn_div_up(f * w->c, block);
-        if (f * w->c >= block && blocks < least) {
-            best = f;
-            least = blocks;
-        }
-    }
-    return best;
-}
-
-/* How much is copied and computed at once. */
-static __attribute__((cold)) void choose_parts(qn_q8_depthwise *d)
-{
-    const qn_window *const w = &d->window;
-    size_t tall = w->dh < SLOTS ? (w->kh - 1) * w->dh + 1 : SIZE_MAX;
-#define ROW() row_bytes(w, d->phases, d->part_x, d->part_c)
-    d->part_c = w->c;
-    d->part_x = w->ow < ROOM ? w->ow : ROOM;
-    d->ring = tall <= SLOTS;
-    if (!d->ring)
-        tall = w->kh;
-    while (d->part_c > MANY_CHANNELS && 2 * tall * ROW() > ROOM)
-        d->part_c = qn_round_up(d->part_c / 2, ALIGN);
-    while (d->part_x > 1 && tall * ROW() > ROOM)
-        d->part_x = (d->part_x + 1) / 2;
-    if (tall * ROW() > ROOM) { /* one window is too much: no rows stay */
-        d->ring = false;
-        tall = w->kh;
-    }
-    while (d->part_c > MIN_CHANNELS && tall * ROW() > ROOM)
-        d->part_c = qn_round_up(d->part_c / 2, MIN_CHANNELS);
-    d->slots = tall;
-    d->rows = 1;
-    while (d->ring && d->rows < ROWS && d->slots + w->sh <= SLOTS &&
-           (d->slots + w->sh) * ROW() <= ROOM) {
-        d->slots += w->sh;
-        d->rows++;
-    }
-#undef ROW
-}
-
-/* Channels of sums that are requantized at once: what a kernel takes together, or all. */
-static size_t fixed_channels(const qn_q8_depthwise *d, size_t channels)
-{
-    const size_t block = d->kernel.block > QN_Q8_SUMS_STEP ? d->kernel.block : QN_Q8_SUMS_STEP;
-    return block < channels ? block : channels;
-}
-
-/* Rows of outputs that are computed at once in place, of `rows` that follow each other: shares of
- * about the same size. Kernels may take two at once. */
-static size_t even_rows(const qn_q8_depthwise *d, size_t rows)
-{
-    return qn_round_up(qn_div_up(rows, qn_div_up(rows, d->most_rows)), 2);
-}
-
-/* As many rows in place as the first level holds; where these are too few, what the second one
- * gives at once. */
-static __attribute__((cold)) void choose_rows(qn_q8_depthwise *d)
-{
-    const qn_window *const w = &d->window;
-    const size_t bytes = w->sh * w->w * w->c;
-    const size_t room = ROOM / bytes < ROWS ? SMALL : ROOM, fit = room / bytes;
-    d->most_rows = fit < ROWS ? ROWS : fit < SMALL_ROWS ? fit : SMALL_ROWS;
-    d->picture_rows = w->oh > 0 ? even_rows(d, w->oh) : 0;
-}
-
-/* Everything but what files hold; false: too large, or no memory. */
-static __attribute__((cold)) bool begin(const qn_context *ctx, const qn_window *window,
-                                        const qn_kernels *kernels, const qn_qparams *x,
-                                        const qn_requant *requant, qn_q8_depthwise *out)
-{
-    const size_t c = window->c;
-    *out = (qn_q8_depthwise){.window = *window,
-                             .kernel = kernels->q8_dwconv,
-                             .format = qn__q8_format(requant),
-                             .flip = x->dtype == QN_DTYPE_I8 ? 0x80 : 0,
-                             .zero = qn_q8_zero_byte(x),
-                             .parts = 1};
-    const ptrdiff_t after =
-        (ptrdiff_t)columns_of(window, window->ow) - (ptrdiff_t)(window->pl + window->w);
-    out->fixed = qn_q8_by_fixed_of(requant);
-    /* The same for all kernels of the form that files hold. */
-    const bool whole = out->flip == 0 && c >= out->kernel.least && window->kh == 3 &&
-                       window->kw == 3 && window->dh == 1 && window->dw == 1 && window->sw <= 2 &&
-                       window->pl <= 1 && after <= 1 && window->w * c <= ROOM &&
-                       (requant->fixed == NULL ||
-                        window->ow * qn_q8_sums_stride(fixed_channels(out, c)) <= QN_Q8_SUMS);
-    out->in_place = out->kernel.edges && whole;
-    out->right = after == 1;
-    if (out->in_place)
-        choose_rows(out);
-    out->fold = whole ? 1 : fold_of(window, out->kernel.block);
-    out->phases = out->fold > 1 ? window->sw : 1;
-    choose_parts(out);
-    if (requant->fixed != NULL) {
-        out->fixed.columns = out->multipliers =
-            qn__calloc(ctx, out->fold * c, sizeof *out->multipliers);
-        for (size_t i = 0; out->multipliers != NULL && i < out->fold * c; i++)
-            out->multipliers[i] = requant->fixed[i % c];
-        if (out->multipliers == NULL)
-            return false;
-    }
-    out->format.small_scales = true;
-    for (size_t i = 0; i < c; i++)
-        out->format.small_scales &= requant->scale[i] > -1.0f && requant->scale[i] < 1.0f;
-    return qn_mul_size(&out->entry.bytes, out->fold * c,
-                       window->kh * window->kw + sizeof(int32_t) + sizeof(float));
-}
-
-static void set_numbers(qn_q8_depthwise *d, const void *memory)
-{
-    const size_t all = d->fold * d->window.c;
-    d->bias = memory;
-    d->scale = (const float *)(d->bias + all);
-    d->weights = (const int8_t *)(d->scale + all);
-    d->format.short_sums = d->parts * d->window.kh * d->window.kw <= SHORT_TAPS;
-    for (size_t i = 0; i < all; i++)
-        d->format.short_sums &=
-            d->scale[i] > 0.0f && d->bias[i] >= -(1 << 22) && d->bias[i] <= 1 << 22;
-}
-
-__attribute__((cold)) bool qn__q8_depthwise_find(const qn_plan *plan, const qn_step *step,
-                                                 const qn_window *window, const qn_qparams *x,
-                                                 const qn_requant *requant, qn_q8_depthwise *out)
-{
-    const size_t numbers[] = {window->c, 1, window->kh, window->kw};
-    if (!begin(qn__plan_context(plan), window, step->kernels, x, requant, out))
-        return false;
-    out->entry.layout =
-        qn_packing_id(QN_PACKED_Q8_DWCONV, QN_Q8_DWCONV_LAYOUT_VERSION, 0, out->fold);
-    if (!qn__q8_look_up(plan, step, x, requant, numbers, sizeof(numbers) / sizeof(numbers[0]),
-                        &out->entry))
-        return false;
-    set_numbers(out, out->entry.data);
-    return true;
-}
-
-__attribute__((cold)) qn_status qn__q8_depthwise_prepare(const qn_plan *plan, const qn_step *step,
-                                                         const int8_t *weights, size_t parts,
-                                                         const qn_requant *requant,
-                                                         qn_q8_depthwise *out, qn_error *error)
-{
-    const size_t c = out->window.c, all = out->fold * c;
-    const size_t taps = parts * out->window.kh * out->window.kw;
-    if (out->entry.bytes == 0)
-        return QN_NOMEM(error);
-    if (parts > 1) { /* which kernels with edges have no windows for, and files no room */
-        out->parts = parts;
-        out->in_place = false;
-        out->entry.layout = 0;
-        if (!qn_mul_size(&out->entry.bytes, all, taps + sizeof(int32_t) + sizeof(float)))
-            return QN_NOMEM(error);
-    }
-    int32_t *const bias = out->memory = qn__alloc(qn__plan_context(plan), out->entry.bytes);
-    if (bias == NULL)
-        return QN_NOMEM(error);
-    float *const scale = (float *)(bias + all);
-    int8_t *const to = (int8_t *)(scale + all);
-    const uint32_t zero = out->zero ^ out->flip;
-    for (size_t i = 0; i < all; i++) {
-        uint32_t sum = 0;
-        for (size_t t = 0; t < taps; t++) {
-            to[t * all + i] = weights[t * c + i % c];
-            sum += (uint32_t)weights[t * c + i % c];
-        }
-        bias[i] =
-            (int32_t)((requant->bias != NULL ? (uint32_t)requant->bias[i % c] : 0) - zero * sum);
-        scale[i] = requant->scale[i % c];
-    }
-    set_numbers(out, bias);
-    out->entry.data = out->memory;
-    return qn__prepacked_keep(plan, step, &out->entry, error);
-}
-
-__attribute__((cold)) void qn__q8_depthwise_free(const qn_context *ctx, qn_q8_depthwise *depthwise)
-{
-    qn__free(ctx, depthwise->memory);
-    qn__free(ctx, depthwise->multipliers);
-    depthwise->memory = NULL;
-    depthwise->multipliers = NULL;
-}
-
-/* --- running -----------------------------------------------------------------------------------*/
 typedef struct depthwise_call {
     const qn_q8_depthwise *d;
     const uint8_t *in;
@@ -350,21 +120,21 @@ static void copy_row(const qn_q8_depthwise *d, const part *p, ptrdiff_t y, uint8
         }
     }
     if (d->flip != 0)
-        for (size_t i = 0; i < p->row_bytes; i += ALIGN)
-            for (size_t j = i; j < i + ALIGN; j++)
+        for (size_t i = 0; i < p->row_bytes; i += QN_Q8_DW_ALIGN)
+            for (size_t j = i; j < i + QN_Q8_DW_ALIGN; j++)
                 to[j] ^= 0x80;
 }
 
 typedef struct fixed_room {
-    _Alignas(ALIGN) int32_t sums[QN_Q8_SUMS + QN_Q8_FIXED_OVER];
-    const uint8_t *in[ROWS * TAPS];
+    _Alignas(QN_Q8_DW_ALIGN) int32_t sums[QN_Q8_SUMS + QN_Q8_FIXED_OVER];
+    const uint8_t *in[QN_Q8_DW_ROWS * QN_Q8_DW_TAPS];
 } fixed_room;
 
 /* Bytes made of sums, part by part. Where windows have edges rows of outputs are whole. */
 static __attribute__((noinline)) void call_in_parts(const qn_q8_depthwise *d,
                                                     const qn_q8_dwconv_args *all, fixed_room *room)
 {
-    const size_t c = fixed_channels(d, all->channels), step = qn_q8_sums_stride(c);
+    const size_t c = qn_q8_dw_fixed_channels(d, all->channels), step = qn_q8_sums_stride(c);
     const size_t fit = QN_Q8_SUMS / step, most_x = all->n < fit ? all->n : fit;
     qn_q8_dwconv_args args = *all;
     args.in = room->in;
@@ -409,7 +179,7 @@ static void run_kernel(const qn_q8_depthwise *d, const part *p, const qn_q8_dwco
                        size_t x, size_t n, size_t fold)
 {
     const size_t elem = d->format.is_float ? sizeof(float) : 1;
-    const uint8_t *in[ROWS * TAPS];
+    const uint8_t *in[QN_Q8_DW_ROWS * QN_Q8_DW_TAPS];
     qn_q8_dwconv_args args = *rows;
     for (size_t i = 0; i < args.rows * args.kh; i++)
         in[i] = rows->in[i] + x * args.in_step;
@@ -426,15 +196,15 @@ static void run_kernel(const qn_q8_depthwise *d, const part *p, const qn_q8_dwco
 static void run_part(const qn_q8_depthwise *d, part p, size_t y0, size_t y1)
 {
     const qn_window *const w = &d->window;
-    _Alignas(ALIGN) uint8_t room[ROOM + ALIGN];
-    ptrdiff_t held[SLOTS];
-    const uint8_t *in[ROWS * TAPS];
-    size_t in_col[TAPS];
+    _Alignas(QN_Q8_DW_ALIGN) uint8_t room[QN_Q8_DW_ROOM + QN_Q8_DW_ALIGN];
+    ptrdiff_t held[QN_Q8_DW_SLOTS];
+    const uint8_t *in[QN_Q8_DW_ROWS * QN_Q8_DW_TAPS];
+    size_t in_col[QN_Q8_DW_TAPS];
     const size_t all = d->fold * w->c, elem = d->format.is_float ? sizeof(float) : 1;
     const size_t n = p.x1 - p.x0;
     for (size_t j = 0; j < w->kw; j++)
         in_col[j] = j * w->dw % d->phases * p.phase_bytes + j * w->dw / d->phases * p.c;
-    for (size_t i = 0; i < SLOTS; i++)
+    for (size_t i = 0; i < QN_Q8_DW_SLOTS; i++)
         held[i] = PTRDIFF_MIN;
     qn_q8_dwconv_args args = {
         .kh = d->parts * w->kh,
@@ -504,10 +274,10 @@ static void run_in_place(const depthwise_call *call, size_t image, size_t y0, si
         c1 = share + 1 == call->shares ? w->c : (share + 1) * blocks / call->shares * block;
     }
     const uint8_t *const input = call->in + image * w->h * width + c0;
-    uint8_t outside[ROOM];
-    const uint8_t *in[3 * SMALL_ROWS];
+    uint8_t outside[QN_Q8_DW_ROOM];
+    const uint8_t *in[3 * QN_Q8_DW_SMALL_ROWS];
     const size_t inside = w->h > 2 ? w->h - 2 : 0; /* windows that begin before lie there */
-    const size_t even = y1 - y0 == w->oh ? d->picture_rows : even_rows(d, y1 - y0);
+    const size_t even = y1 - y0 == w->oh ? d->picture_rows : qn_q8_dw_even_rows(d, y1 - y0);
     qn_q8_dwconv_args args = {
         .n = w->ow,
         .channels = c1 - c0,
@@ -562,10 +332,10 @@ static void run_rows(const depthwise_call *call, size_t image, size_t y0, size_t
                       .x1 = w->ow - x0 < d->part_x ? w->ow : x0 + d->part_x,
                       .c0 = c0,
                       .c = w->c - c0 < d->part_c ? w->c - c0 : d->part_c};
-            const size_t columns = columns_of(w, p.x1 - x0);
+            const size_t columns = qn_q8_dw_columns(w, p.x1 - x0);
             p.phase_columns = (columns + d->phases - 1) / d->phases;
             p.phase_bytes = p.phase_columns * p.c;
-            p.row_bytes = qn_round_up(d->phases * p.phase_bytes, ALIGN);
+            p.row_bytes = qn_round_up(d->phases * p.phase_bytes, QN_Q8_DW_ALIGN);
             span_of(d, &p, 0, &p.lo, &p.hi);
             run_part(d, p, y0, y1);
         }

@@ -30,13 +30,14 @@ typedef struct qn_q8_depthwise {
 
 /* Whether windows are small enough for qn__q8_depthwise_run's memory, weights in so many parts. */
 bool qn__q8_depthwise_fits(const qn_window *window, size_t parts);
-/* What the model file has packed of constant input 1 of the node; false: it has not. Begins `out`
- * either way. */
+/* What the model file has packed of constant input 1 of the node, in so many parts; false: it has
+ * not. Begins `out` either way. salt: as qn__q8_look_up has it. */
 bool qn__q8_depthwise_find(const qn_plan *plan, const qn_step *step, const qn_window *window,
-                           const qn_qparams *x, const qn_requant *requant, qn_q8_depthwise *out);
+                           const qn_qparams *x, const qn_requant *requant, size_t parts,
+                           uint64_t salt, qn_q8_depthwise *out);
 /* After that. weights: [parts][taps][c]. All is copied. */
 qn_status qn__q8_depthwise_prepare(const qn_plan *plan, const qn_step *step, const int8_t *weights,
-                                   size_t parts, const qn_requant *requant, qn_q8_depthwise *out,
+                                   const qn_requant *requant, qn_q8_depthwise *out,
                                    qn_error *error);
 void qn__q8_depthwise_run(const qn_q8_depthwise *depthwise, const void *in, void *out,
                           qn_pool *pool);

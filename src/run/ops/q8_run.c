@@ -17,6 +17,8 @@ enum { LONG_ROW = 192 };
 enum { PANEL_STEP = 3 };
 /* And at multiples of this many where sums are held: there is room for so many of all kernels. */
 enum { HELD_PANELS = 12 };
+/* Of weights (qn_qweights.parts). */
+enum { MOST_PARTS = 3 };
 
 __attribute__((cold)) bool qn__q8_activations(const qn_plan *plan, const qn_qparams *x)
 {
@@ -68,16 +70,24 @@ __attribute__((cold)) bool qn__q8_set_sizes(qn_q8_packed *out, const qn_qparams 
            qn_mul_size(&out->bytes, out->group_bytes, out->groups);
 }
 
+__attribute__((cold)) int32_t qn__q8_base(const qn_q8_packed *p, size_t column)
+{
+    const size_t in_group = column % p->n, nr = p->kernel.nr;
+    int32_t base;
+    memcpy(&base,
+           p->data + column / p->n * p->group_bytes + in_group / nr * p->panel_bytes +
+               sizeof(base) * (in_group % nr),
+           sizeof(base));
+    return base;
+}
+
 /* Whether no sum of a column, which begins with its base, can reach 2^23 whatever is multiplied. */
 static __attribute__((cold)) bool has_short_sums(const qn_q8_packed *p, const qn_requant *requant)
 {
     const size_t k = p->ks * p->kc, most = (1u << 23) / (UINT8_MAX * 128);
     bool fine = requant->dtype != QN_DTYPE_F32 && k <= most;
     for (size_t i = 0; fine && i < p->groups * p->n; i++) {
-        const size_t panel = i % p->n / p->kernel.nr, column = i % p->n % p->kernel.nr;
-        int32_t base;
-        memcpy(&base, p->data + i / p->n * p->group_bytes + panel * p->panel_bytes + 4 * column, 4);
-        const int64_t high = base < 0 ? -(int64_t)base : base;
+        const int64_t base = qn__q8_base(p, i), high = base < 0 ? -base : base;
         fine = requant->scale[i] > 0.0f && high + (int64_t)k * UINT8_MAX * 128 < 1 << 23;
     }
     return fine;
@@ -88,22 +98,25 @@ enum { PACKED_SAFE = 1 }; /* qn_packed_entry.flags */
 
 __attribute__((cold)) bool qn__q8_look_up(const qn_plan *plan, const qn_step *step,
                                           const qn_qparams *x, const qn_requant *requant,
-                                          const size_t *numbers, size_t n_numbers,
+                                          const size_t *numbers, size_t n_numbers, uint64_t salt,
                                           qn_packed_entry *entry)
 {
     const qn_tensor *const w = qn__step_input(step, 1);
-    if (w->type.kind != QN_TYPE_QUANT || step->node->op == QN_OP_CONV_TRANSPOSE ||
-        !qn__q8_activations(plan, x) || !qn__prepacked_wanted(plan, step, entry->layout)) {
+    const qn_quant *const q = w->type.kind == QN_TYPE_QUANT ? w->type.quant : NULL;
+    if ((q == NULL && salt == 0) || !qn__q8_activations(plan, x) ||
+        !qn__prepacked_wanted(plan, step, entry->layout)) {
         entry->layout = 0;
         return false;
     }
-    const qn_quant *const q = w->type.quant;
     const size_t columns = numbers[0] * numbers[1];
     const uint32_t zero = (uint32_t)x->zero << 1 | (x->dtype == QN_DTYPE_I8);
     uint64_t key = qn__prepacked_key(w, numbers, n_numbers, requant->bias, columns);
     key = qn__prepacked_mix(qn__prepacked_mix(key, &zero, 1), requant->scale, columns);
-    if (q->zero_points != NULL)
+    if (q != NULL && q->zero_points != NULL)
         key = qn__prepacked_mix(~key, q->zero_points, q->n_scales);
+    const uint32_t salts[] = {(uint32_t)salt, (uint32_t)(salt >> 32)};
+    if (salt != 0)
+        key = qn__prepacked_mix(~key, salts, 2);
     entry->key = key;
     return qn__prepacked_find(plan, step, entry);
 }
@@ -118,7 +131,7 @@ __attribute__((cold)) bool qn__q8_find(const qn_plan *plan, const qn_step *step,
         return false;
     out->entry = (qn_packed_entry){.layout = qn_q8_gemm_layout(&out->kernel), .bytes = out->bytes};
     if (!qn__q8_look_up(plan, step, x, requant, numbers, sizeof(numbers) / sizeof(numbers[0]),
-                        &out->entry))
+                        out->salt, &out->entry))
         return false;
     for (size_t g = 0; g < out->groups; g++)
         if (!qn__q8_gemm_packed_ok(out->entry.data + g * out->group_bytes, out->n, out->kc, out->ks,
@@ -128,6 +141,30 @@ __attribute__((cold)) bool qn__q8_find(const qn_plan *plan, const qn_step *step,
     out->safe = (out->entry.flags & PACKED_SAFE) != 0;
     out->short_sums = has_short_sums(out, requant);
     return true;
+}
+
+__attribute__((cold)) qn_status qn__q8_search(const qn_plan *plan, const qn_step *step, int axis,
+                                              const qn_qparams *x, qn_qweights *weights,
+                                              qn_q8_find_fn find, void *state, qn_q8_found *out,
+                                              qn_error *error)
+{
+    const bool known = weights->bytes != NULL;
+    *out = QN_Q8_NO_BYTES;
+    if (!qn__q8_activations(plan, x))
+        return QN_OK;
+    for (size_t parts = 1; parts <= (known ? 1 : MOST_PARTS); parts++)
+        if (find(plan, step, state, parts)) {
+            *out = QN_Q8_IN_FILE;
+            return QN_OK;
+        }
+    if (!known)
+        QN_TRY(qn__qweights_values(plan, step, 1, axis, weights, error));
+    if (weights->parts == 0)
+        return QN_OK;
+    if (!known)
+        find(plan, step, state, weights->parts);
+    *out = QN_Q8_TO_PACK;
+    return QN_OK;
 }
 
 /* Packs every group, with or without pairs; base: room for numbers of columns. Whether the weights

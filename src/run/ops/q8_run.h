@@ -30,13 +30,27 @@ static inline uint8_t qn_q8_zero_byte(const qn_qparams *x)
 {
     return (uint8_t)x->zero;
 }
+/* Looks for constant input 1 of a step in the model file, in as many parts as may be there, by
+ * `find`, which begins a product of so many and says whether it found it. Where it is not there,
+ * takes the values of the weights (`axis`: of their columns) and begins the product as they are. */
+typedef enum qn_q8_found { QN_Q8_NO_BYTES, QN_Q8_TO_PACK, QN_Q8_IN_FILE } qn_q8_found;
+typedef bool (*qn_q8_find_fn)(const qn_plan *plan, const qn_step *step, void *state, size_t parts);
+qn_status qn__q8_search(const qn_plan *plan, const qn_step *step, int axis, const qn_qparams *x,
+                        qn_qweights *weights, qn_q8_find_fn find, void *state, qn_q8_found *out,
+                        qn_error *error);
 /* Bytes packed for such columns (numbers: groups, columns of one, and whatever else the bytes
  * depend on) that the model file has under the entry's layout; false: it has not. Then the entry
- * says what they may be kept under. Only of constants that a node packs once, with these
- * activations. */
+ * says what they may be kept under. Only of constants with these activations. salt: what the bytes
+ * depend on beside the quantized weights as they are; 0: nothing, and weights have a scale. */
 bool qn__q8_look_up(const qn_plan *plan, const qn_step *step, const qn_qparams *x,
                     const qn_requant *requant, const size_t *numbers, size_t n_numbers,
-                    qn_packed_entry *entry);
+                    uint64_t salt, qn_packed_entry *entry);
+/* Of weights in parts; what others begin theirs with. */
+enum { QN_Q8_SALT_TRANSPOSED = 4, QN_Q8_SALT_INTEGERS };
+static inline uint64_t qn_q8_salt(size_t parts)
+{
+    return parts > 1 ? parts : 0;
+}
 /* Output format of a requantization. */
 qn_q8_out qn__q8_format(const qn_requant *requant);
 
@@ -74,8 +88,11 @@ typedef struct qn_q8_packed {
     uint8_t flip;
     bool safe, small_scales, short_sums; /* as the kernel has them */
     qn_q8_igemm kernel;
+    uint64_t salt;         /* qn__q8_look_up, set by the caller */
     qn_packed_entry entry; /* what files keep it under */
 } qn_q8_packed;
+/* What the sums of a column begin with, columns of all groups counted. */
+int32_t qn__q8_base(const qn_q8_packed *packed, size_t column);
 /* Sizes, flip and small_scales from what the caller has set (n, kc, ks, groups, kernel; parts where
  * there are several); false: too large. */
 bool qn__q8_set_sizes(qn_q8_packed *out, const qn_qparams *x, const qn_requant *requant);

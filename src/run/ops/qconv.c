@@ -41,11 +41,26 @@ qn_status qn__qconv_shape(const qn_step *step, qn_qconv_shape *s, qn_error *erro
     return QN_OK;
 }
 
+typedef struct search {
+    qconv_state *s;
+    const qn_qconv_shape *shape;
+    const qn_qparams *x;
+} search;
+
+static bool find(const qn_plan *plan, const qn_step *step, void *state, size_t parts)
+{
+    const search *const f = state;
+    return qn__q8_conv_find(plan, step, &f->shape->win, f->shape->groups, f->x, &f->s->requant,
+                            parts, qn_q8_salt(parts), &f->s->q8);
+}
+
 static qn_status prepare_state(const qn_plan *plan, qn_step *step, void *state, qn_error *error)
 {
     qconv_state *const s = state;
     qn_qparams x;
     qn_qconv_shape shape;
+    qn_q8_found way;
+    search looking = {s, &shape, &x};
     QN_TRY(qn__qparams_read(step, step->node->inputs[0], &x, error));
     QN_TRY(qn__qconv_shape(step, &shape, error));
     QN_TRY(qn__qweights_scales(plan, step, 1, 0, shape.win.oc, &x, 1.0f, 2, &s->weights, error));
@@ -56,13 +71,10 @@ static qn_status prepare_state(const qn_plan *plan, qn_step *step, void *state, 
         release(qn__plan_context(plan), step);
         return qn__prepare_simulated(plan, step, error);
     }
-    if (!qn__q8_conv_find(plan, step, &shape.win, shape.groups, &x, &s->requant, &s->q8) &&
-        !qn__q8_applies(plan, &x, &s->weights)) {
-        QN_TRY(qn__qweights_values(plan, step, 1, 0, &s->weights, error));
-        if (!qn__q8_applies(plan, &x, &s->weights)) {
-            release(qn__plan_context(plan), step);
-            return qn__prepare_simulated(plan, step, error);
-        }
+    QN_TRY(qn__q8_search(plan, step, 0, &x, &s->weights, find, &looking, &way, error));
+    if (way == QN_Q8_NO_BYTES) {
+        release(qn__plan_context(plan), step);
+        return qn__prepare_simulated(plan, step, error);
     }
     for (uint32_t i = 1; i < step->node->n_inputs; i++)
         step->in_layout[i] = QN_LAYOUT_ROW_MAJOR;

@@ -98,6 +98,31 @@ static bool place(qn_q8_conv_nd *s, size_t *bytes)
     return true;
 }
 
+static qn_q8_strides strides_of(const qn_q8_conv_nd *s)
+{
+    const size_t k = s->packed.ks * s->packed.kc;
+    return (qn_q8_strides){s->shape.cout * k, k, s->packed.kc, 1};
+}
+
+/* Begins the product of weights in so many parts; false: the model file has them not. */
+static bool begin(const qn_plan *plan, const qn_step *step, const qn_qparams *x,
+                  const qn_requant *requant, size_t parts, qn_q8_conv_nd *s)
+{
+    s->parts = parts;
+    s->row = s->shape.groups == 1 && s->shape.w.dilation[s->shape.w.n - 1] == 1
+                 ? (size_t)s->shape.w.kernel[s->shape.w.n - 1]
+                 : 1;
+    s->packed = (qn_q8_packed){.n = s->shape.cout,
+                               .kc = s->shape.cin * s->row,
+                               .ks = parts * (s->shape.w.taps / s->row),
+                               .groups = s->shape.groups,
+                               .parts = parts,
+                               .salt = qn_q8_salt(parts),
+                               .kernel = step->kernels->q8_igemm};
+    const qn_q8_strides strides = strides_of(s);
+    return qn__q8_find(plan, step, x, requant, &strides, &s->packed);
+}
+
 /* [oc][cin][taps], part by part, to [oc][parts][taps][cin]. */
 static qn_status pack(const qn_plan *plan, qn_step *step, qn_q8_conv_nd *s, const qn_qparams *x,
                       const qn_qweights *weights, qn_error *error)
@@ -116,23 +141,11 @@ static qn_status pack(const qn_plan *plan, qn_step *step, qn_q8_conv_nd *s, cons
                     ordered[((o * parts + part) * taps + t) * s->shape.cin + i] =
                         values[part * count + (o * s->shape.cin + i) * taps + t];
     qn__free(ctx, own);
-    s->row = s->shape.groups == 1 && s->shape.w.dilation[s->shape.w.n - 1] == 1
-                 ? (size_t)s->shape.w.kernel[s->shape.w.n - 1]
-                 : 1;
-    s->packed = (qn_q8_packed){.n = s->shape.cout,
-                               .kc = s->shape.cin * s->row,
-                               .ks = parts * (taps / s->row),
-                               .groups = s->shape.groups,
-                               .parts = parts,
-                               .kernel = step->kernels->q8_igemm};
-    const size_t k = s->packed.ks * s->packed.kc;
-    const qn_q8_strides strides = {s->shape.cout * k, k, s->packed.kc, 1};
+    begin(plan, step, x, &s->requant, parts, s);
+    const qn_q8_strides strides = strides_of(s);
     if (status == QN_OK)
         status = qn__q8_pack(plan, step, x, &s->requant, ordered, &strides, &s->packed, error);
     qn__free(ctx, ordered);
-    step->kernel_name = s->packed.kernel.name;
-    step->packed_bytes = s->packed.bytes;
-    step->weights = s->packed.data;
     return status;
 }
 
@@ -183,17 +196,24 @@ __attribute__((cold)) qn_status qn__q8_conv_nd_prepare(const qn_plan *plan, qn_s
 {
     size_t bytes, rows = 0;
     s->zero = qn_q8_zero_byte(x);
-    s->parts = weights->parts;
+    const bool found = s->packed.data != NULL;
+    if (!found)
+        s->parts = weights->parts;
     s->requant = *requant;
     QN_TRY(lay_out_copy(step, s, error));
     s->taps = qn__calloc(qn__plan_context(plan), s->shape.w.taps, sizeof(*s->taps));
     if (s->taps == NULL)
         return QN_NOMEM(error);
     bool fits = place(s, &bytes);
-    if (is_depthwise(s, x)) {
+    if (!found && is_depthwise(s, x)) {
         QN_TRY(pack_depthwise(plan, step, s, x, weights, error));
     } else {
-        QN_TRY(pack(plan, step, s, x, weights, error));
+        if (!found)
+            QN_TRY(pack(plan, step, s, x, weights, error));
+        step->kernel_name = s->packed.kernel.name;
+        step->packed_bytes = s->packed.bytes;
+        step->mapped_bytes = found ? s->packed.bytes : 0;
+        step->weights = s->packed.data;
         fits &= qn__q8_buffer_bytes(&rows, &s->packed, s->m);
     }
     if (!fits || !qn_align_size(&s->rows_at, s->in_place ? 0 : bytes, 64) ||
@@ -204,18 +224,35 @@ __attribute__((cold)) qn_status qn__q8_conv_nd_prepare(const qn_plan *plan, qn_s
     return QN_OK;
 }
 
+typedef struct search {
+    qn_q8_conv_nd *conv;
+    const qn_qparams *x;
+    const qn_requant *requant;
+} search;
+
+static bool find(const qn_plan *plan, const qn_step *step, void *state, size_t parts)
+{
+    const search *const s = state;
+    return begin(plan, step, s->x, s->requant, parts, s->conv);
+}
+
 static qn_status fill(const qn_plan *plan, qn_step *step, void *state, qn_error *error)
 {
     nd_state *const s = state;
     qn_qparams x;
     qn_requant requant;
+    qn_q8_found way = QN_Q8_NO_BYTES;
+    search looking = {&s->conv, &x, &requant};
     float s_y;
     QN_TRY(qn__qparams_read(step, step->node->inputs[0], &x, error));
     QN_TRY(qn__qconv_nd_shape(step, &s->conv.shape, error));
-    QN_TRY(qn__qweights_read(plan, step, 1, 0, s->conv.shape.oc, &x, 1.0f, 2, &s->weights, error));
+    QN_TRY(
+        qn__qweights_scales(plan, step, 1, 0, s->conv.shape.oc, &x, 1.0f, 2, &s->weights, error));
     QN_TRY(qn__qoutput(plan, step, s->weights.scale, s->weights.bias, s->weights.fixed, &requant,
                        &s_y, error));
-    if (qn_saturates(plan, step->node->inputs[1]) || !qn__q8_applies(plan, &x, &s->weights)) {
+    if (!qn_saturates(plan, step->node->inputs[1]))
+        QN_TRY(qn__q8_search(plan, step, 0, &x, &s->weights, find, &looking, &way, error));
+    if (way == QN_Q8_NO_BYTES) {
         release(qn__plan_context(plan), step);
         return qn__prepare_simulated(plan, step, error);
     }

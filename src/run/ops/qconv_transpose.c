@@ -88,9 +88,10 @@ static taps find_taps(size_t r, size_t pad, size_t kernel, size_t dilation, size
 }
 
 /* Pads may be negative: then they are none that QN_Q8_ROWS knows. */
-static void make_window(const transpose_state *s, const taps *y, const taps *x, residue *r)
+static qn_window make_window(const qn_window *w, residue *r)
 {
-    const qn_window *const w = &s->node.shape.win;
+    const taps y_taps = find_taps(r->ry, w->pt, w->kh, w->dh, w->sh), *const y = &y_taps;
+    const taps x_taps = find_taps(r->rx, w->pl, w->kw, w->dw, w->sw), *const x = &x_taps;
     qn_window v = *w;
     v.oh = (w->oh - r->ry + w->sh - 1) / w->sh;
     v.ow = (w->ow - r->rx + w->sw - 1) / w->sw;
@@ -111,7 +112,7 @@ static void make_window(const transpose_state *s, const taps *y, const taps *x, 
     }
     v.pb = v.oh + (v.kh - 1) * v.dh - v.h - v.pt;
     v.pr = v.ow + (v.kw - 1) * v.dw - v.w - v.pl;
-    r->conv.window = v;
+    return v;
 }
 
 /* Part of the weights of a residue as [oc][cin][taps], backwards. What is behind it. */
@@ -135,43 +136,52 @@ static int8_t *order(const transpose_state *s, const residue *r, int32_t part, i
     return to;
 }
 
+/* False: the model file lacks one. */
+static bool find(const qn_plan *plan, const qn_step *step, void *state, size_t parts)
+{
+    transpose_state *const s = state;
+    const qn_window *const w = &s->node.shape.win;
+    const size_t nx = w->sw < w->ow ? w->sw : w->ow;
+    bool all = true;
+    for (size_t i = 0; i < s->n_residues; i++) {
+        residue *const r = &s->residues[i];
+        r->ry = i / nx;
+        r->rx = i % nx;
+        const qn_window window = make_window(w, r);
+        const size_t order_of[] = {QN_Q8_SALT_TRANSPOSED, parts, r->ky, r->kx, r->py, r->px};
+        const uint64_t salt = qn__prepacked_key(step->node->inputs[1], order_of, 6, NULL, 0);
+        all &= qn__q8_conv_find(plan, step, &window, s->node.shape.groups, &s->node.x,
+                                &s->node.requant, parts, salt, &r->conv);
+    }
+    return all;
+}
+
+/* values: room for the weights, or NULL where all residues were found. */
 static qn_status pack_residues(const qn_plan *plan, qn_step *step, transpose_state *s,
                                int8_t *values, qn_error *error)
 {
-    const qn_window *const w = &s->node.shape.win;
-    const size_t ny = w->sh < w->oh ? w->sh : w->oh, nx = w->sw < w->ow ? w->sw : w->ow;
-    const qn_qweights weights = {.bytes = values, .parts = s->node.weights.parts};
-    size_t tile, most = 0, packed = 0;
-    s->residues = qn__calloc(qn__plan_context(plan), ny * nx, sizeof(*s->residues));
-    if (s->residues == NULL)
-        return QN_NOMEM(error);
+    const qn_qweights weights = {.bytes = values};
+    size_t tile, most = 0, packed = 0, mapped = 0;
     /* One residue's output is dense in scratch. */
     if (!qn_mul_size(&tile, qn__tensor_elements(step->node->outputs[0]), element(s)) ||
         !qn_align_size(&tile, tile, 64))
         return qn__step_fail(step, error, QN_LIMIT, "scratch memory is too large");
-    tile = ny * nx > 1 ? tile : 0;
-    for (size_t i = 0; i < ny * nx; i++) {
-        residue *const r = &s->residues[s->n_residues++];
-        r->ry = i / nx;
-        r->rx = i % nx;
-        const taps y = find_taps(r->ry, w->pt, w->kh, w->dh, w->sh);
-        const taps x = find_taps(r->rx, w->pl, w->kw, w->dw, w->sw);
-        make_window(s, &y, &x, r);
+    tile = s->n_residues > 1 ? tile : 0;
+    for (size_t i = 0; i < s->n_residues; i++) {
+        residue *const r = &s->residues[i];
         int8_t *to = values;
-        for (int32_t part = 0; part < s->node.weights.parts; part++)
+        for (int32_t part = 0; values != NULL && part < s->node.weights.parts; part++)
             to = order(s, r, part, to);
-        const qn_window window = r->conv.window;
-        if (qn__q8_conv_find(plan, step, &window, s->node.shape.groups, &s->node.x,
-                             &s->node.requant, &r->conv))
-            return qn__step_fail(step, error, QN_CORRUPT, "packed weights are another's");
         step->scratch_bytes = tile;
         QN_TRY(qn__q8_conv_prepare(plan, step, &s->node.x, &weights, &s->node.requant, &r->conv,
                                    error));
         most = step->scratch_bytes > most ? step->scratch_bytes : most;
         packed += step->packed_bytes;
+        mapped += step->mapped_bytes;
     }
     step->scratch_bytes = most;
     step->packed_bytes = packed;
+    step->mapped_bytes = mapped;
     step->weights = NULL;
     return QN_OK;
 }
@@ -182,8 +192,8 @@ qn_status qn__qconv_transpose_read(const qn_plan *plan, qn_step *step, qn_qconv_
     float s_y;
     QN_TRY(qn__qparams_read(step, step->node->inputs[0], &out->x, error));
     QN_TRY(read_shape(step, &out->shape, error));
-    QN_TRY(qn__qweights_read(plan, step, 1, 1, out->shape.win.oc, &out->x, 1.0f, 2, &out->weights,
-                             error));
+    QN_TRY(qn__qweights_scales(plan, step, 1, 1, out->shape.win.oc, &out->x, 1.0f, 2, &out->weights,
+                               error));
     QN_TRY(qn__qoutput(plan, step, out->weights.scale, out->weights.bias, out->weights.fixed,
                        &out->requant, &s_y, error));
     for (uint32_t i = 1; i < step->node->n_inputs; i++)
@@ -196,18 +206,32 @@ static qn_status prepare_state(const qn_plan *plan, qn_step *step, void *state, 
 {
     transpose_state *const s = state;
     const qn_context *const ctx = qn__plan_context(plan);
+    int8_t *values = NULL;
+    qn_q8_found way = QN_Q8_NO_BYTES;
     QN_TRY(qn__qconv_transpose_read(plan, step, &s->node, error));
-    if (!qn__q8_applies(plan, &s->node.x, &s->node.weights) || s->node.shape.win.sh > MAX_STRIDE ||
-        s->node.shape.win.sw > MAX_STRIDE || s->node.shape.win.oh == 0 ||
-        s->node.shape.win.ow == 0) {
+    const qn_window *const w = &s->node.shape.win;
+    if (w->sh <= MAX_STRIDE && w->sw <= MAX_STRIDE && w->oh > 0 && w->ow > 0) {
+        s->n_residues = (w->sh < w->oh ? w->sh : w->oh) * (w->sw < w->ow ? w->sw : w->ow);
+        s->residues = qn__calloc(ctx, s->n_residues, sizeof(*s->residues));
+        if (s->residues == NULL) {
+            s->n_residues = 0;
+            return QN_NOMEM(error);
+        }
+        QN_TRY(qn__q8_search(plan, step, 1, &s->node.x, &s->node.weights, find, s, &way, error));
+    }
+    if (way == QN_Q8_NO_BYTES) {
         release(ctx, step);
         return qn__prepare_simulated(plan, step, error);
     }
-    /* At least a tap for each residue, which may be one that the node has not. */
-    int8_t *const values = qn__reallocarray(ctx, NULL, qn__tensor_elements(step->node->inputs[1]),
-                                            s->node.weights.parts);
-    if (values == NULL)
-        return QN_NOMEM(error);
+    if (way == QN_Q8_TO_PACK) {
+        if (s->node.weights.values == NULL)
+            QN_TRY(qn__qweights_values(plan, step, 1, 1, &s->node.weights, error));
+        /* At least a tap for each residue, which may be one that the node has not. */
+        values = qn__reallocarray(ctx, NULL, qn__tensor_elements(step->node->inputs[1]),
+                                  s->node.weights.parts);
+        if (values == NULL)
+            return QN_NOMEM(error);
+    }
     const qn_status status = pack_residues(plan, step, s, values, error);
     qn__free(ctx, values);
     qn__qweights_drop_values(ctx, &s->node.weights);

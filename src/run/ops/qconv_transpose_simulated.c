@@ -15,7 +15,8 @@ static void release(const qn_context *ctx, qn_step *step)
 static qn_status fill(const qn_plan *plan, qn_step *step, void *state, qn_error *error)
 {
     step->kernel_name = "qconv_transpose";
-    return qn__qconv_transpose_read(plan, step, state, error);
+    QN_TRY(qn__qconv_transpose_read(plan, step, state, error));
+    return qn__qweights_values(plan, step, 1, 1, &((sim_state *)state)->weights, error);
 }
 
 static qn_status prepare(const qn_plan *plan, qn_step *step, qn_error *error)

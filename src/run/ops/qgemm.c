@@ -106,6 +106,25 @@ qn_status qn__qgemm_scales(const qn_plan *plan, const qn_step *step, size_t n, c
     return QN_OK;
 }
 
+static qn_q8_strides strides_of(const qn_qgemm_shape *d)
+{
+    return (qn_q8_strides){0, d->trans_b ? d->k : 1, d->b_count, d->trans_b ? 1 : d->n};
+}
+
+static bool find(const qn_plan *plan, const qn_step *step, void *state, size_t parts)
+{
+    qgemm_state *const s = state;
+    const qn_q8_strides strides = strides_of(&s->shape);
+    s->q8 = (qn_q8_packed){.n = s->shape.n,
+                           .kc = s->shape.k,
+                           .ks = parts,
+                           .parts = parts,
+                           .groups = 1,
+                           .salt = qn_q8_salt(parts),
+                           .kernel = step->kernels->q8_igemm};
+    return qn__q8_find(plan, step, &s->a, &s->requant, &strides, &s->q8);
+}
+
 /* *done false: bytes do not fit. */
 static qn_status pack_constant(const qn_plan *plan, qn_step *step, qgemm_state *s, bool *done,
                                qn_error *error)
@@ -115,6 +134,7 @@ static qn_status pack_constant(const qn_plan *plan, qn_step *step, qgemm_state *
     const int axis = d->trans_b ? 0 : 1;
     const bool gemm = step->node->op == QN_OP_GEMM;
     const float alpha = gemm ? qn__attr_float(step->node, "alpha", 1.0f) : 1.0f;
+    qn_q8_found way;
     float s_y;
     QN_TRY(qn__qweights_scales(plan, step, 1, axis, d->n, &s->a, alpha, gemm ? 2 : UINT32_MAX,
                                &s->weights, error));
@@ -123,23 +143,14 @@ static qn_status pack_constant(const qn_plan *plan, qn_step *step, qgemm_state *
     *done = !qn_saturates(plan, step->node->inputs[1]);
     if (!*done)
         return QN_OK;
-    const qn_q8_strides strides = {0, d->trans_b ? d->k : 1, d->b_count, d->trans_b ? 1 : d->n};
-    s->q8 = (qn_q8_packed){
-        .n = d->n, .kc = d->k, .ks = 1, .groups = 1, .kernel = step->kernels->q8_igemm};
-    if (qn__q8_find(plan, step, &s->a, &s->requant, &strides, &s->q8)) {
-        step->packed_bytes = step->mapped_bytes = s->q8.bytes;
-        step->weights = s->q8.data;
+    const qn_q8_strides strides = strides_of(d);
+    QN_TRY(qn__q8_search(plan, step, axis, &s->a, &s->weights, find, s, &way, error));
+    *done = way != QN_Q8_NO_BYTES;
+    step->packed_bytes = s->q8.bytes;
+    step->weights = s->q8.data;
+    step->mapped_bytes = way == QN_Q8_IN_FILE ? s->q8.bytes : 0;
+    if (way != QN_Q8_TO_PACK)
         return QN_OK;
-    }
-    if (!qn__q8_applies(plan, &s->a, &s->weights))
-        QN_TRY(qn__qweights_values(plan, step, 1, axis, &s->weights, error));
-    *done = qn__q8_applies(plan, &s->a, &s->weights);
-    if (!*done)
-        return QN_OK;
-    if (s->weights.parts > 1) { /* which are not packed ahead */
-        s->q8.ks = s->q8.parts = s->weights.parts;
-        s->q8.entry.layout = 0;
-    }
     int8_t *own;
     const int8_t *const values = qn__q8_values(ctx, &s->weights, d->b_count, &own);
     if (values == NULL)
@@ -147,7 +158,6 @@ static qn_status pack_constant(const qn_plan *plan, qn_step *step, qgemm_state *
     const qn_status status =
         qn__q8_pack(plan, step, &s->a, &s->requant, values, &strides, &s->q8, error);
     qn__free(ctx, own);
-    step->packed_bytes = s->q8.bytes;
     step->weights = s->q8.data;
     return status;
 }

@@ -182,6 +182,7 @@ qn_status qn__qweights_scales(const qn_plan *plan, const qn_step *step, uint32_t
     if (centred) {
         r.bytes = (const int8_t *)w->constant->data;
         r.fits_i8 = true;
+        r.parts = 1;
     }
     r.scale = qn__calloc(ctx, columns, sizeof(float));
     r.bias = qn__calloc(ctx, columns, sizeof(int32_t));

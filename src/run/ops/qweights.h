@@ -9,7 +9,7 @@ typedef struct qn_qweights {
     const int8_t *bytes;  /* the same where the tensor's own bytes are just that, or NULL */
     int32_t max;          /* largest magnitude */
     bool fits_i8;         /* every value is in -128..127 */
-    uint8_t parts;        /* with values: so many of -128..127 add up to each; 0: more than three */
+    uint8_t parts;        /* once known: so many of -128..127 add up to each; 0: more than three */
     float *scale;         /* [columns] s_x * s_w, over s_y for quantized output */
     int32_t *bias;        /* [columns] */
     qn_multiplier *fixed; /* [columns], or NULL: requantization by floats, or no quantized output */

@@ -36,7 +36,7 @@ static void swish(const qn_unary *u, const float *src, float *dst)
 }
 
 /* Operators that are one function of the C library. */
-static __attribute__((cold)) float (*library_function(qn_op op))(float)
+static __attribute__((noinline)) float (*library_function(qn_op op))(float)
 {
     switch (op) {
     case QN_OP_TANH:
@@ -171,11 +171,13 @@ void qn__unary_f32(const qn_unary *unary, const float *src, float *dst, size_t c
     const float lo = unary->clamp.lo, hi = unary->clamp.hi;
     for (size_t i = 0; i < count; i += BLOCK) {
         const size_t n = count - i < BLOCK ? count - i : BLOCK;
-        float part[BLOCK] = {0};
+        float part[BLOCK];
         float *const to = n < BLOCK ? part : dst + i;
         const float *from = src + i;
-        if (n < BLOCK)
+        if (n < BLOCK) {
+            memset(part + n, 0, (BLOCK - n) * sizeof *part);
             from = memcpy(part, from, n * sizeof *part);
+        }
         apply(unary, from, to, n);
         for (size_t j = 0; j < BLOCK && (lo != -INFINITY || hi != INFINITY); j++) {
             const float x = to[j] < lo ? lo : to[j];
