@@ -26,32 +26,36 @@ static const char *part_name(expansion *e, const char *part)
     return qn__arena_printf(&e->graph->arena, "%s_%s", e->node->name, part);
 }
 
-/* A node in front of ours with one output of unknown type, called after it; inputs end with the
- * last one that is there. */
-static qn_tensor *put(expansion *e, qn_op op, const char *what, qn_tensor *a, qn_tensor *b,
-                      qn_tensor *c, qn_tensor *d)
+qn_tensor *qn__onnx_put(qn_graph *graph, size_t *at, const qn_node *ours, qn_op op,
+                        const char *what, qn_dtype dtype, qn_tensor *const inputs[QN_ONNX_PUT])
 {
-    qn_tensor *const inputs[] = {a, b, c, d};
-    const char *const name = part_name(e, what);
-    uint32_t n = 4;
+    const char *const name = qn__arena_printf(&graph->arena, "%s_%s", ours->name, what);
+    uint32_t n = QN_ONNX_PUT;
     while (n > 0 && inputs[n - 1] == NULL)
         n--;
-    if (e->failed || a == NULL || name == NULL) {
-        e->failed = true;
+    qn_tensor *const out =
+        name ? qn__graph_add_tensor(graph, name, qn_type_plain_make(dtype)) : NULL;
+    qn_node *const made = out ? qn__graph_add_node(graph, *at, op, name, n, 1) : NULL;
+    if (made == NULL)
         return NULL;
-    }
-    qn_tensor *const out = qn__graph_add_tensor(e->graph, name, qn_type_plain_make(QN_DTYPE_NONE));
-    qn_node *const made = out ? qn__graph_add_node(e->graph, e->at, op, name, n, 1) : NULL;
-    if (made == NULL) {
-        e->failed = true;
-        return NULL;
-    }
-    e->at++;
+    ++*at;
     for (uint32_t i = 0; i < n; i++)
         made->inputs[i] = inputs[i];
     qn__node_set_output(made, 0, out);
-    if (op == QN_OP_CAST && !qn__node_set_int(e->graph, made, "to", qn__dtype_onnx(QN_DTYPE_F32)))
-        e->failed = true;
+    if (op == QN_OP_CAST && !qn__node_set_int(graph, made, "to", qn__dtype_onnx(QN_DTYPE_F32)))
+        return NULL;
+    return out;
+}
+
+/* One of unknown type. */
+static qn_tensor *put(expansion *e, qn_op op, const char *what, qn_tensor *a, qn_tensor *b,
+                      qn_tensor *c, qn_tensor *d)
+{
+    qn_tensor *const inputs[QN_ONNX_PUT] = {a, b, c, d};
+    qn_tensor *const out = e->failed || a == NULL ? NULL
+                                                  : qn__onnx_put(e->graph, &e->at, e->node, op,
+                                                                 what, QN_DTYPE_NONE, inputs);
+    e->failed |= out == NULL;
     return out;
 }
 
