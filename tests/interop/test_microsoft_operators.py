@@ -83,6 +83,16 @@ def test_products_of_constant_scales(quench, columns, tmp_path):
     assert "q8_igemm" in layers_of(quench, path)[1]["kernel"]
 
 
+@pytest.mark.parametrize("scale, zero", [((24,), ()), ((), (24,)), ((1,), ()), ((24,), (1,)), ((1, 24), (1, 24))])
+def test_one_scale_or_zero_point_of_all_columns(quench, scale, zero, tmp_path):
+    """Both may be a number, a row, or one of each; a row may be a matrix."""
+    c = {"w": weights(16, 24), "ws": scales(*scale), "wz": weights(*zero, seed=3), "s": F(0.02), "z": np.uint8(117)}
+    nodes = [helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+             node("MatMulIntegerToFloat", ["q", "w", "s", "ws", "z", "wz"], ["y"])]  # fmt: skip
+    path = save(tmp_path / "m.onnx", nodes, c, {"x": [1, 4, 16]}, {"y": [1, 4, 24]}, microsoft=True)
+    check(quench, path, samples((4, 16)), 1e-6)
+
+
 @pytest.mark.parametrize("kind", [np.int8, np.uint8])
 def test_where(quench, kind, tmp_path):
     shape, third = (1, 3, 5, 4), kind(np.iinfo(kind).min + 93)

@@ -142,8 +142,18 @@ def tail_computed():
             ["first", "second"], ["clip", "flat", "best", "mean"])  # fmt: skip
 
 
+def tail_scale():
+    """Integers of the model's own, whose scale the data decide on the way back."""
+    return (convolution()
+            + constants(step=0.01, most=255.0)
+            + [node("QuantizeLinear", ["r2", "step"], ["q"], "quantize"),
+               node("ReduceMax", ["r2"], ["top"], keepdims=0), node("Div", ["top", "most"], ["scale"]),
+               node("DequantizeLinear", ["q", "scale"], ["d"], "dequantize"), node("Flatten", ["d"], ["y"], "flat")],
+            ["first", "second"], ["dequantize", "flat"])  # fmt: skip
+
+
 CASES = {f.__name__: f for f in (tail_loop, middle_custom, tail_strings, tail_sequence, calls, branch, tail_boxes,
-                                 tail_computed)}  # fmt: skip
+                                 tail_computed, tail_scale)}  # fmt: skip
 
 
 def make(path, nodes, output=TensorProto.FLOAT, opsets=OPSETS, functions=()):

@@ -329,11 +329,11 @@ qn_status qn__mnn_export_resize(qn_mnx_exporter *x, const qn_node *node, int32_t
         !qn__tensor_static_dims(out, wanted) || dims[0] != wanted[0] || dims[1] != wanted[1])
         return qn__mnx_no_form(node, error, "a resize of other axes than height and width");
     if (qn__attr_int(node, "truncates", 0) != 0)
-        qn__log(x->graph->ctx, QN_LOG_WARNING,
-                "node \"%s\" (Resize) truncates sums of bytes, which a .mnn file cannot say: "
-                "values may "
-                "differ by a step",
-                node->name);
+        qn__log(
+            x->graph->ctx, QN_LOG_WARNING,
+            "node \"%s\" (Resize) truncates sums of bytes, which a .mnn file cannot say: values "
+            "may differ by a step",
+            node->name);
     QN_TRY(qn__mnx_get(x, in, QN_MNX_PACKED, &ids[0], error));
     if (qn_mnx_in(node, 2) != NULL && node->inputs[2]->rank == 1 &&
         qn_dim_const(0).kind == node->inputs[2]->dims[0].kind &&

@@ -4,6 +4,8 @@
 #include "core/context.h"
 #include "format/onnx/onnx_read.h"
 
+#include <string.h>
+
 typedef struct expansion {
     qn_onnx_reader *r;
     qn_graph *graph;
@@ -24,32 +26,36 @@ static const char *part_name(expansion *e, const char *part)
     return qn__arena_printf(&e->graph->arena, "%s_%s", e->node->name, part);
 }
 
-/* A node in front of ours with one output of unknown type, called after it; inputs end with the
- * last one that is there. */
-static qn_tensor *put(expansion *e, qn_op op, const char *what, qn_tensor *a, qn_tensor *b,
-                      qn_tensor *c, qn_tensor *d)
+qn_tensor *qn__onnx_put(qn_graph *graph, size_t *at, const qn_node *ours, qn_op op,
+                        const char *what, qn_dtype dtype, qn_tensor *const inputs[QN_ONNX_PUT])
 {
-    qn_tensor *const inputs[] = {a, b, c, d};
-    const char *const name = part_name(e, what);
-    uint32_t n = 4;
+    const char *const name = qn__arena_printf(&graph->arena, "%s_%s", ours->name, what);
+    uint32_t n = QN_ONNX_PUT;
     while (n > 0 && inputs[n - 1] == NULL)
         n--;
-    if (e->failed || a == NULL || name == NULL) {
-        e->failed = true;
+    qn_tensor *const out =
+        name ? qn__graph_add_tensor(graph, name, qn_type_plain_make(dtype)) : NULL;
+    qn_node *const made = out ? qn__graph_add_node(graph, *at, op, name, n, 1) : NULL;
+    if (made == NULL)
         return NULL;
-    }
-    qn_tensor *const out = qn__graph_add_tensor(e->graph, name, qn_type_plain_make(QN_DTYPE_NONE));
-    qn_node *const made = out ? qn__graph_add_node(e->graph, e->at, op, name, n, 1) : NULL;
-    if (made == NULL) {
-        e->failed = true;
-        return NULL;
-    }
-    e->at++;
+    ++*at;
     for (uint32_t i = 0; i < n; i++)
         made->inputs[i] = inputs[i];
     qn__node_set_output(made, 0, out);
-    if (op == QN_OP_CAST && !qn__node_set_int(e->graph, made, "to", qn__dtype_onnx(QN_DTYPE_F32)))
-        e->failed = true;
+    if (op == QN_OP_CAST && !qn__node_set_int(graph, made, "to", qn__dtype_onnx(QN_DTYPE_F32)))
+        return NULL;
+    return out;
+}
+
+/* One of unknown type. */
+static qn_tensor *put(expansion *e, qn_op op, const char *what, qn_tensor *a, qn_tensor *b,
+                      qn_tensor *c, qn_tensor *d)
+{
+    qn_tensor *const inputs[QN_ONNX_PUT] = {a, b, c, d};
+    qn_tensor *const out = e->failed || a == NULL ? NULL
+                                                  : qn__onnx_put(e->graph, &e->at, e->node, op,
+                                                                 what, QN_DTYPE_NONE, inputs);
+    e->failed |= out == NULL;
     return out;
 }
 
@@ -125,6 +131,39 @@ static qn_tensor *dequantize(expansion *e, const char *what, qn_tensor *x, qn_te
     return out;
 }
 
+/* A constant's values in one or two axes less. */
+static qn_tensor *flat(expansion *e, qn_tensor *t, size_t count)
+{
+    const int64_t dims[1] = {(int64_t)count};
+    return t ? qn__graph_add_constant(e->graph, t->name, t->type, 1, dims, t->constant) : NULL;
+}
+
+/* A constant number, or a matrix of one row, as a vector of so many; others as they are. */
+static qn_tensor *as_vector(expansion *e, qn_tensor *t, size_t count)
+{
+    const int64_t dims[1] = {(int64_t)count};
+    size_t n;
+    if (!t || !t->constant || !qn__tensor_count(t, &n) || (n == count && t->rank < 2))
+        return t;
+    qn_tensor *made = NULL;
+    if (n == count && t->dims[t->rank - 1].value == dims[0]) {
+        made = flat(e, t, count);
+    } else if (n == 1 && qn__dtype_bits(t->type.dtype) >= 8) {
+        const size_t size = qn__dtype_bits(t->type.dtype) / 8;
+        void *data = NULL;
+        qn_blob *const blob =
+            count > SIZE_MAX / size ? NULL : qn__blob_create(e->graph->ctx, count * size, &data);
+        for (size_t i = 0; blob && i < count; i++)
+            memcpy((uint8_t *)data + i * size, t->constant->data, size);
+        made = blob ? qn__graph_add_constant(e->graph, t->name, t->type, 1, dims, blob) : NULL;
+        qn__blob_unref(blob);
+    } else {
+        return t;
+    }
+    e->failed |= made == NULL;
+    return made;
+}
+
 static qn_status need(const expansion *e, uint32_t first, uint32_t second, uint32_t third,
                       qn_error *error)
 {
@@ -157,8 +196,13 @@ static qn_status matmul_to_float(expansion *e, qn_error *error)
         product(e, (dynamic){node->inputs[0], scale, zero}, b, b_scale, b_zero, bias);
         return QN_OK;
     }
+    size_t scales = 1, zeros = 1; /* either may be one for all columns */
+    if (qn__tensor_count(b_scale, &scales) && b_zero && b_zero->constant &&
+        qn__tensor_count(b_zero, &zeros))
+        scales = zeros > scales ? zeros : scales;
     qn_tensor *const left = dequantize(e, "left", node->inputs[0], scale, zero, 1);
-    qn_tensor *const right = dequantize(e, "right", b, b_scale, b_zero, -1);
+    qn_tensor *const right =
+        dequantize(e, "right", b, as_vector(e, b_scale, scales), as_vector(e, b_zero, scales), -1);
     become_sum(e, QN_OP_MATMUL, left, right, bias);
     return QN_OK;
 }
@@ -206,13 +250,6 @@ static bool is_bytes(const qn_tensor *t, size_t rank, int64_t *dims)
     return t && t->constant && t->type.kind == QN_TYPE_PLAIN &&
            (t->type.dtype == QN_DTYPE_U8 || t->type.dtype == QN_DTYPE_I8) &&
            (rank == 0 || t->rank == rank) && qn__tensor_static_dims(t, dims);
-}
-
-/* A constant's values in one or two axes less. */
-static qn_tensor *flat(expansion *e, qn_tensor *t, size_t count)
-{
-    const int64_t dims[1] = {(int64_t)count};
-    return t ? qn__graph_add_constant(e->graph, t->name, t->type, 1, dims, t->constant) : NULL;
 }
 
 /* Scales and zero points are one for each direction, or one for each row of it. */

@@ -140,6 +140,7 @@ static uint32_t fixed_inputs(qn_op op)
     case QN_OP_CLIP:
     case QN_OP_DROPOUT:
     case QN_OP_QUANTIZE_LINEAR:
+    case QN_OP_DEQUANTIZE_LINEAR: /* not of every type and shape where it is made */
         return 1 << 1 | 1 << 2;
     case QN_OP_PAD:
     case QN_OP_RESIZE:

@@ -51,6 +51,11 @@ qn_op qn__onnx_find_op(const qn_onnx_node *node, int64_t opset, qn_qop *qop);
 
 /* Writes out operators of onnxruntime that several of ONNX's say as well. */
 qn_status qn__onnx_expand(qn_onnx_reader *r, qn_error *error);
+/* Puts a node with one output at *at, which moves on behind it: in front of ours, and called after
+ * it. Inputs end with the last one that is there; Cast is to float32. NULL: no memory. */
+enum { QN_ONNX_PUT = 4 };
+qn_tensor *qn__onnx_put(qn_graph *graph, size_t *at, const qn_node *ours, qn_op op,
+                        const char *what, qn_dtype dtype, qn_tensor *const inputs[QN_ONNX_PUT]);
 /* Turns QuantizeLinear, DequantizeLinear and integer operators into types. */
 qn_status qn__onnx_read_types(qn_onnx_reader *r, qn_error *error);
 

@@ -63,26 +63,10 @@ static qn_status check(lowering *l, qn_error *error)
     return QN_OK;
 }
 
-/* A node of one or two inputs in front of ours, called after it. */
 static qn_tensor *put(lowering *l, qn_op op, const char *what, qn_tensor *a, qn_tensor *b)
 {
-    qn_graph *const graph = l->r->graph;
-    if (!a)
-        return NULL;
-    const char *const name = qn__arena_printf(&graph->arena, "%s_%s", l->node->name, what);
-    qn_tensor *const out =
-        name ? qn__graph_add_tensor(graph, name, qn_type_plain_make(QN_DTYPE_F32)) : NULL;
-    qn_node *const made = out ? qn__graph_add_node(graph, l->at, op, name, b ? 2 : 1, 1) : NULL;
-    if (!made)
-        return NULL;
-    l->at++;
-    made->inputs[0] = a;
-    if (b)
-        made->inputs[1] = b;
-    if (op == QN_OP_CAST && !qn__node_set_int(graph, made, "to", qn__dtype_onnx(QN_DTYPE_F32)))
-        return NULL;
-    qn__node_set_output(made, 0, out);
-    return out;
+    qn_tensor *const inputs[QN_ONNX_PUT] = {a, b};
+    return a ? qn__onnx_put(l->r->graph, &l->at, l->node, op, what, QN_DTYPE_F32, inputs) : NULL;
 }
 
 /* A vector lies along our axis when it has ones behind it. */

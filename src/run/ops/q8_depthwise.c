@@ -84,8 +84,9 @@ static ptrdiff_t span_of(const qn_q8_depthwise *d, const part *p, size_t phase, 
     return first;
 }
 
-static void copy_phase(const qn_q8_depthwise *d, const part *p, const uint8_t *row, size_t lo,
-                       size_t hi, uint8_t *to)
+/* first: the column of pixel 0; before the row it is huge. */
+static void copy_phase(const qn_q8_depthwise *d, const part *p, const uint8_t *row, size_t first,
+                       size_t lo, size_t hi, uint8_t *to)
 {
     const size_t before = lo * p->c, end = p->phase_columns * p->c, behind = end - hi * p->c;
     if (before > sizeof(bytes16) || behind > sizeof(bytes16) || end < sizeof(bytes16)) {
@@ -95,7 +96,8 @@ static void copy_phase(const qn_q8_depthwise *d, const part *p, const uint8_t *r
         *(bytes16 *)to = *(bytes16 *)(to + end - sizeof(bytes16)) = (bytes16){0} + d->zero;
     }
     if (hi > lo)
-        copy_pixels(to + before, row, hi - lo, p->c, d->phases * d->window.c);
+        copy_pixels(to + before, row + (first + lo * d->phases) * d->window.c, hi - lo, p->c,
+                    d->phases * d->window.c);
 }
 
 /* Row y, which may lie in the padding, as windows from output x0 on see it. */
@@ -108,14 +110,13 @@ static void copy_row(const qn_q8_depthwise *d, const part *p, ptrdiff_t y, uint8
     }
     const uint8_t *const row = p->in + (size_t)y * w->w * w->c + p->c0;
     if (d->phases == 1) {
-        copy_phase(d, p, row + (p->x0 * w->sw + p->lo - w->pl) * w->c, p->lo, p->hi, to);
+        copy_phase(d, p, row, p->x0 * w->sw - w->pl, p->lo, p->hi, to);
     } else {
         uint8_t *at = to;
         for (size_t phase = 0; phase < d->phases; phase++, at += p->phase_bytes) {
             size_t lo, hi;
             const ptrdiff_t first = span_of(d, p, phase, &lo, &hi);
-            const size_t column = (size_t)(first + (ptrdiff_t)(lo * d->phases));
-            copy_phase(d, p, row + column * w->c, lo, hi, at);
+            copy_phase(d, p, row, (size_t)first, lo, hi, at);
         }
     }
     if (d->flip != 0)
@@ -303,15 +304,14 @@ static void run_in_place(const depthwise_call *call, size_t image, size_t y0, si
         const uint8_t **at = in;
         size_t row = y * w->sh - w->pt; /* before the first: huge */
         for (size_t r = 0; r < args.rows; r++, row += w->sh, at += 3) {
-            const uint8_t *const first = input + row * width;
             if (row < inside) {
-                at[0] = first;
+                const uint8_t *const first = at[0] = input + row * width;
                 at[1] = first + width;
                 at[2] = first + 2 * width;
                 continue;
             }
             for (size_t i = 0; i < 3; i++)
-                at[i] = row + i < w->h ? first + i * width : outside;
+                at[i] = row + i < w->h ? input + (row + i) * width : outside;
         }
         args.out = call->out + ((image * w->oh + y) * args.out_row + c0) * elem;
         call_kernel(d, &args);
