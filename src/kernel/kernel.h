@@ -136,18 +136,19 @@ typedef struct qn_f32_pool {
  * columns and QN_Q8_SUMS_OVER rows more may be written. Bits are the same on every instruction set.
  *
  * a: ks groups of MR row pointers (those at and above mr, up to a multiple of `reads` or to MR,
- * repeat a valid row); each row has kc bytes, no over-read. w: packed by qn__q8_gemm_pack: panels
- * of NR columns: NR int32 bases, NR float scales, then for each p and each group of KR consecutive
- * k, NR times KR bytes, zero padded. safe: what qn__q8_gemm_safe tells and the packing was told:
- * for every column no sum of two neighbouring products of a tap (k = 2i, 2i + 1) leaves int16,
- * whatever the activations: kernels may then add pairs in 16 bits (vpmaddubsw). An implementation
- * with `pairs` also knows which two groups of safe weights may be added to each other in 16 bits:
- * groups then come in the order of tables behind the weights of a panel, one for each p and each
- * QN_Q8_PAIRS_K of its k: uint16 number of pairs of groups, then for every group (those of pairs
- * first) the uint16 distance of its first k from the part's. Panels end at a multiple of 64 bytes.
- * Where flip is 0 and kc a multiple of KR, up to QN_Q8_PAIRS_K, distances may be any others (for
- * each group the same in all panels): so far behind a row its four k are read. c: rows of c_stride
- * elements; the kernel walks all panels of nc. mr in 1..MR. */
+ * repeat a valid row); each row has kc bytes, no over-read.
+ * w: packed by qn__q8_gemm_pack: panels of NR columns: NR int32 bases, NR
+ * float scales, then for each p and each group of KR consecutive k, NR times KR bytes, zero padded.
+ * safe: what qn__q8_gemm_safe tells and the packing was told: for every column no sum of two
+ * neighbouring products of a tap (k = 2i, 2i + 1) leaves int16, whatever the activations: kernels
+ * may then add pairs in 16 bits (vpmaddubsw).
+ * An implementation with `pairs` also knows which two groups of safe weights may be added to each
+ * other in 16 bits: groups then come in the order of tables behind the weights of a panel, one for
+ * each p and each QN_Q8_PAIRS_K of its k: uint16 number of pairs of groups, then for every group
+ * (those of pairs first) the uint16 distance of its first k from the part's. Panels end at a
+ * multiple of 64 bytes. Where flip is 0 and kc a multiple of KR, up to QN_Q8_PAIRS_K, distances may
+ * be any others (for each group the same in all panels): so far behind a row its four k are read.
+ * c: rows of c_stride elements; the kernel walks all panels of nc. mr in 1..MR. */
 #define QN_Q8_PAIRS_K 2048
 enum { QN_Q8_SUMS_STEP = 32, QN_Q8_SUMS_OVER = 11 };
 typedef struct qn_q8_out {

@@ -188,7 +188,7 @@ static qn_status pack_parts(const qn_plan *plan, qn_step *step, product_state *s
     }
     for (size_t i = 0; i < n_parts; i++) {
         qn_q8_conv *const part = &s->parts[i];
-        if (!found)
+        if (!found && n_parts > 1) /* a whole is there from trying it */
             take_part(step, s, n_parts, i, values);
         if (s->nd) {
             s->nd_parts[i].shape = s->conv;

@@ -15,8 +15,8 @@ typedef struct qn_q8_depthwise {
     size_t part_c, part_x; /* channels and outputs of a row that are copied and computed together */
     size_t slots, ring;    /* copied rows; whether they stay until they are overwritten */
     size_t rows;           /* of outputs computed together */
-    size_t most_rows;      /* in place; evenly: */
-    size_t picture_rows;   /* of all rows of a picture */
+    size_t most_rows;      /* the same in place, at most */
+    size_t picture_rows;   /* and where all rows of a picture follow each other */
     size_t parts;          /* of the weights: so many times the rows of a window */
     bool in_place, right;  /* nothing is copied; whether the last window ends behind its row */
     void *memory;          /* own, of what follows; NULL: a model file's */

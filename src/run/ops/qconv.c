@@ -59,7 +59,7 @@ static qn_status prepare_state(const qn_plan *plan, qn_step *step, void *state, 
     qconv_state *const s = state;
     qn_qparams x;
     qn_qconv_shape shape;
-    qn_q8_found way;
+    qn_q8_found way = QN_Q8_NO_BYTES;
     search looking = {s, &shape, &x};
     QN_TRY(qn__qparams_read(step, step->node->inputs[0], &x, error));
     QN_TRY(qn__qconv_shape(step, &shape, error));
@@ -67,11 +67,8 @@ static qn_status prepare_state(const qn_plan *plan, qn_step *step, void *state, 
     float s_y;
     QN_TRY(qn__qoutput(plan, step, s->weights.scale, s->weights.bias, s->weights.fixed, &s->requant,
                        &s_y, error));
-    if (!shape.depthwise && qn_saturates(plan, step->node->inputs[1])) {
-        release(qn__plan_context(plan), step);
-        return qn__prepare_simulated(plan, step, error);
-    }
-    QN_TRY(qn__q8_search(plan, step, 0, &x, &s->weights, find, &looking, &way, error));
+    if (shape.depthwise || !qn_saturates(plan, step->node->inputs[1]))
+        QN_TRY(qn__q8_search(plan, step, 0, &x, &s->weights, find, &looking, &way, error));
     if (way == QN_Q8_NO_BYTES) {
         release(qn__plan_context(plan), step);
         return qn__prepare_simulated(plan, step, error);
