@@ -58,7 +58,7 @@ typedef struct job {
 static qn_status copy_param(const qn_node *node, uint32_t input, size_t channels, float *out,
                             qn_error *error)
 {
-    const qn_tensor *t = input < node->n_inputs ? node->inputs[input] : NULL;
+    const qn_tensor *t = qn_node_input(node, input);
     size_t count, bytes;
     QN_FAIL_IF(t == NULL || t->constant == NULL || t->type.kind != QN_TYPE_PLAIN ||
                    !qn__dtype_is_float(t->type.dtype) || !qn__tensor_count(t, &count) ||

@@ -161,6 +161,12 @@ qn_status qn__graph_sort(qn_graph *graph, qn_error *error);
  * reader and pass. Message names node and tensor. */
 qn_status qn__graph_verify(const qn_graph *graph, qn_error *error);
 
+/* NULL: the node has no such input. */
+static inline qn_tensor *qn_node_input(const qn_node *node, uint32_t index)
+{
+    return index < node->n_inputs ? node->inputs[index] : NULL;
+}
+
 /* Readers of each tensor: users[offsets[id] .. offsets[id+1]) are the nodes that read tensor id (a
  * node appears once per input slot). Freed with qn__uses_free. */
 typedef struct qn_uses {
@@ -175,6 +181,13 @@ void qn__uses_free(qn_uses *uses);
 static inline size_t qn_uses_count(const qn_uses *uses, const qn_tensor *t)
 {
     return uses->offsets[t->id + 1] - uses->offsets[t->id];
+}
+/* The only reader of a tensor that is no output of the graph; NULL: there are others, or none. */
+static inline qn_node *qn_uses_only(const qn_uses *uses, const qn_tensor *t)
+{
+    return qn_uses_count(uses, t) == 1 && !uses->is_output[t->id]
+               ? uses->users[uses->offsets[t->id]]
+               : NULL;
 }
 
 /* --- attributes -------------------------------------------------------------------------------*/

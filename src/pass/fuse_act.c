@@ -21,7 +21,7 @@ static bool plain_f32(const qn_tensor *tensor)
 static bool read_bound(qn_graph *graph, const qn_node *node, uint32_t index, const char *name,
                        float fallback, float *out)
 {
-    const qn_tensor *tensor = index < node->n_inputs ? node->inputs[index] : NULL;
+    const qn_tensor *tensor = qn_node_input(node, index);
     if (tensor == NULL) {
         *out = qn__attr_float(node, name, fallback);
         return !isnan(*out);

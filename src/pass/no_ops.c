@@ -37,7 +37,7 @@ static bool dropout_is_identity(qn_graph *graph, const qn_node *node, const qn_u
 static bool int_param(qn_graph *graph, const qn_node *node, const char *name, uint32_t index,
                       const int64_t **values, size_t *count)
 {
-    const qn_tensor *tensor = index < node->n_inputs ? node->inputs[index] : NULL;
+    const qn_tensor *tensor = qn_node_input(node, index);
     const bool attr = qn__node_attr(node, name) != NULL;
     *values = attr             ? qn__attr_ints(node, name, count)
               : tensor != NULL ? qn__tensor_ints(graph, tensor, count)

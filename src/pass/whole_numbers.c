@@ -31,7 +31,7 @@ static bool whole(float x, float lo, float hi)
 static bool bound_of(qn_graph *graph, const qn_node *clip, uint32_t slot, float *out)
 {
     size_t count = 0;
-    const qn_tensor *const t = slot < clip->n_inputs ? clip->inputs[slot] : NULL;
+    const qn_tensor *const t = qn_node_input(clip, slot);
     const float *const value =
         t != NULL && t->constant != NULL ? qn__tensor_floats(graph, t, &count) : NULL;
     if (value == NULL || count != 1 || !whole(value[0], INT8_MIN, INT8_MAX))

@@ -277,7 +277,7 @@ qn_mnx_layout qn__mnx_layout(qn_mnx_exporter *x, const qn_node *node, bool const
 qn_status qn__mnx_constant_floats(qn_mnx_exporter *x, const qn_node *node, uint32_t index,
                                   const float **values, size_t *count, qn_error *error)
 {
-    const qn_tensor *t = qn_mnx_in(node, index);
+    const qn_tensor *t = qn_node_input(node, index);
     *values = t == NULL || t->constant == NULL ? NULL : qn__tensor_floats(x->graph, t, count);
     if (*values == NULL && x->graph->arena.failed)
         return QN_NOMEM(error);
@@ -288,7 +288,7 @@ qn_status qn__mnx_constant_floats(qn_mnx_exporter *x, const qn_node *node, uint3
 qn_status qn__mnx_constant_ints(qn_mnx_exporter *x, const qn_node *node, uint32_t index,
                                 const int64_t **values, size_t *count, qn_error *error)
 {
-    const qn_tensor *t = qn_mnx_in(node, index);
+    const qn_tensor *t = qn_node_input(node, index);
     *values = t == NULL || t->constant == NULL ? NULL : qn__tensor_ints(x->graph, t, count);
     if (*values == NULL && x->graph->arena.failed)
         return QN_NOMEM(error);

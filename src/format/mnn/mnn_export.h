@@ -50,10 +50,6 @@ struct qn_mnx_exporter {
 };
 
 /* --- tensors (mnn_export.c) --------------------------------------------------------------------*/
-static inline qn_tensor *qn_mnx_in(const qn_node *node, uint32_t index)
-{
-    return index < node->n_inputs ? node->inputs[index] : NULL;
-}
 qn_mnx_value *qn__mnx_value(qn_mnx_exporter *x, const qn_tensor *tensor);
 /* Id of a tensor in a layout; constants become Const operators (always planar). */
 qn_status qn__mnx_get(qn_mnx_exporter *x, const qn_tensor *tensor, qn_mnx_layout layout,

@@ -310,7 +310,7 @@ static qn_status write_groups(qn_mnx_exporter *x, const qn_node *node, convoluti
 /* [C][K] of the weights, group and window. */
 static qn_status geometry(const qn_node *node, convolution *c, int64_t *dims, qn_error *error)
 {
-    const qn_tensor *in = qn_mnx_in(node, 0), *weights = qn_mnx_in(node, 1);
+    const qn_tensor *in = qn_node_input(node, 0), *weights = qn_node_input(node, 1);
     int64_t in_dims[QN_MAX_RANK];
     QN_FAIL_IF(in == NULL || weights == NULL || !qn__tensor_static_dims(in, in_dims) ||
                    !qn__tensor_static_dims(weights, dims) || weights->rank != in->rank,
@@ -344,7 +344,7 @@ qn_status qn__mnn_export_conv(qn_mnx_exporter *x, const qn_node *node, int32_t a
     QN_FAIL_IF(columns < 1, error, QN_CORRUPT, "node \"%s\": empty weights", node->name);
     QN_TRY(
         qn__mnx_weights(x, node, node->inputs[1], 0, (size_t)dims[0], (size_t)columns, &w, error));
-    QN_TRY(biases(x, node, qn_mnx_in(node, 2), 1, w.rows, &c.bias, error));
+    QN_TRY(biases(x, node, qn_node_input(node, 2), 1, w.rows, &c.bias, error));
     QN_TRY(qn__mnx_as_image(x, node, node->inputs[0], &from, error));
     scales(x, node->inputs[0], node->outputs[0], &c);
     const bool fused = fuse(x, node, &c);
@@ -382,7 +382,7 @@ qn_status qn__mnn_export_conv_transpose(qn_mnx_exporter *x, const qn_node *node,
     QN_FAIL_IF(columns < 1, error, QN_CORRUPT, "node \"%s\": empty weights", node->name);
     QN_TRY(
         qn__mnx_weights(x, node, node->inputs[1], 1, (size_t)dims[0], (size_t)columns, &w, error));
-    QN_TRY(biases(x, node, qn_mnx_in(node, 2), 1, (size_t)c.outputs, &c.bias, error));
+    QN_TRY(biases(x, node, qn_node_input(node, 2), 1, (size_t)c.outputs, &c.bias, error));
     QN_TRY(qn__mnx_as_image(x, node, node->inputs[0], &from, error));
     const bool fused = node->act == QN_ACT_NONE;
     const int32_t to = qn__mnx_image_out(x, node, fused);
@@ -401,7 +401,7 @@ qn_status qn__mnn_export_conv_transpose(qn_mnx_exporter *x, const qn_node *node,
 static qn_status general_product(qn_mnx_exporter *x, const qn_node *node, qn_error *error)
 {
     const bool gemm = node->op == QN_OP_GEMM;
-    const qn_tensor *bias = gemm ? qn_mnx_in(node, 2) : NULL;
+    const qn_tensor *bias = gemm ? qn_node_input(node, 2) : NULL;
     const float alpha = gemm ? qn__attr_float(node, "alpha", 1) : 1;
     const float beta = gemm ? qn__attr_float(node, "beta", 1) : 1;
     int32_t ids[2], addend = -1;
@@ -485,7 +485,7 @@ qn_status qn__mnn_export_product(qn_mnx_exporter *x, const qn_node *node, int32_
                                  qn_error *error)
 {
     (void)argument;
-    const qn_tensor *in = qn_mnx_in(node, 0), *matrix = qn_mnx_in(node, 1);
+    const qn_tensor *in = qn_node_input(node, 0), *matrix = qn_node_input(node, 1);
     const bool gemm = node->op == QN_OP_GEMM;
     int64_t a[QN_MAX_RANK], b[QN_MAX_RANK], out[QN_MAX_RANK];
     QN_FAIL_IF(in == NULL || matrix == NULL || !qn__tensor_static_dims(in, a) ||
@@ -494,7 +494,7 @@ qn_status qn__mnn_export_product(qn_mnx_exporter *x, const qn_node *node, int32_
                error, QN_CORRUPT, "node \"%s\": inputs without shapes", node->name);
     const bool turn_a = gemm && qn__attr_int(node, "transA", 0) != 0;
     const bool turn_b = gemm && qn__attr_int(node, "transB", 0) != 0;
-    const qn_tensor *bias = gemm ? qn_mnx_in(node, 2) : NULL;
+    const qn_tensor *bias = gemm ? qn_node_input(node, 2) : NULL;
     if (matrix->constant == NULL || matrix->rank != 2 || in->rank < 2 || in->constant != NULL ||
         !is_vector(bias, b[turn_b ? 0 : 1]))
         return general_product(x, node, error);

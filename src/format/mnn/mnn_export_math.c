@@ -64,7 +64,7 @@ static qn_status bound(qn_mnx_exporter *x, const qn_node *node, uint32_t index, 
     const float *value;
     size_t count;
     *out = qn__attr_float(node, name, fallback);
-    if (qn_mnx_in(node, index) == NULL)
+    if (qn_node_input(node, index) == NULL)
         return QN_OK;
     QN_TRY(qn__mnx_constant_floats(x, node, index, &value, &count, error));
     QN_FAIL_IF(count != 1, error, QN_CORRUPT, "node \"%s\": bound of %zu values", node->name,
@@ -91,7 +91,7 @@ qn_status qn__mnn_export_prelu(qn_mnx_exporter *x, const qn_node *node, int32_t 
                                qn_error *error)
 {
     (void)argument;
-    const qn_tensor *in = qn_mnx_in(node, 0), *slope = qn_mnx_in(node, 1);
+    const qn_tensor *in = qn_node_input(node, 0), *slope = qn_node_input(node, 1);
     int64_t dims[QN_MAX_RANK], slopes[QN_MAX_RANK];
     size_t count;
     int32_t from, to, factor;
@@ -404,7 +404,7 @@ qn_status qn__mnn_export_layer_norm(qn_mnx_exporter *x, const qn_node *node, int
     for (size_t i = (size_t)axis; i < in->rank; i++)
         n *= (size_t)dims[i];
     QN_TRY(qn__mnx_constant_floats(x, node, 1, &gamma, &n_gamma, error));
-    if (qn_mnx_in(node, 2) != NULL)
+    if (qn_node_input(node, 2) != NULL)
         QN_TRY(qn__mnx_constant_floats(x, node, 2, &beta, &n_beta, error));
     if (beta == NULL) {
         beta = qn__arena_calloc(&x->graph->arena, n + 1, sizeof(*beta));

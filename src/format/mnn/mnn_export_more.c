@@ -36,7 +36,7 @@ static int32_t reduced(qn_mnx_exporter *x, const qn_node *node, const char *suff
 static qn_status need(const qn_node *node, uint32_t n, qn_error *error)
 {
     for (uint32_t i = 0; i < n; i++)
-        QN_FAIL_IF(qn_mnx_in(node, i) == NULL, error, QN_CORRUPT, "node \"%s\": no input %u",
+        QN_FAIL_IF(qn_node_input(node, i) == NULL, error, QN_CORRUPT, "node \"%s\": no input %u",
                    node->name, i);
     return QN_OK;
 }
@@ -313,7 +313,7 @@ qn_status qn__mnn_export_trilu(qn_mnx_exporter *x, const qn_node *node, int32_t 
                error, QN_CORRUPT, "node \"%s\": no matrices", node->name);
     if (in->type.dtype != QN_DTYPE_F32)
         return qn__mnx_no_form(node, error, "triangles of %s", qn__dtype_name(in->type.dtype));
-    if (qn_mnx_in(node, 1) != NULL) {
+    if (qn_node_input(node, 1) != NULL) {
         QN_TRY(qn__mnx_constant_ints(x, node, 1, &given, &count, error));
         QN_FAIL_IF(count != 1, error, QN_CORRUPT, "node \"%s\": %zu diagonals", node->name, count);
         k = given[0];

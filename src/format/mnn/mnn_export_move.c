@@ -158,7 +158,7 @@ qn_status qn__mnn_export_gather(qn_mnx_exporter *x, const qn_node *node, int32_t
                                 qn_error *error)
 {
     (void)argument;
-    const qn_tensor *in = node->inputs[0], *indices = qn_mnx_in(node, 1);
+    const qn_tensor *in = node->inputs[0], *indices = qn_node_input(node, 1);
     int64_t axis = qn__attr_int(node, "axis", 0);
     int32_t ids[3];
     axis += axis < 0 ? in->rank : 0;
@@ -213,7 +213,7 @@ qn_status qn__mnn_export_pad(qn_mnx_exporter *x, const qn_node *node, int32_t ar
             number = modes[i].mode;
     if (number < 0)
         return qn__mnx_no_form(node, error, "mode %s", mode);
-    if (qn_mnx_in(node, 3) != NULL)
+    if (qn_node_input(node, 3) != NULL)
         return qn__mnx_no_form(node, error, "pads of some axes");
     QN_TRY(qn__mnx_constant_ints(x, node, 1, &pads, &count, error));
     QN_FAIL_IF(count != 2u * in->rank, error, QN_CORRUPT, "node \"%s\": %zu pads for rank %u",
@@ -226,7 +226,7 @@ qn_status qn__mnn_export_pad(qn_mnx_exporter *x, const qn_node *node, int32_t ar
     }
     QN_TRY(qn__mnx_get(x, in, layout, &ids[0], error));
     ids[1] = qn__mnx_ints(x, node, "_pads", pairs, count, false);
-    if (qn_mnx_in(node, 2) != NULL) {
+    if (qn_node_input(node, 2) != NULL) {
         QN_TRY(qn__mnx_constant_floats(x, node, 2, &value, &count, error));
         if (count == 1 && value[0] != 0)
             ids[n++] = qn__mnx_scalar(x, node, "_value", value[0]);
@@ -335,7 +335,7 @@ qn_status qn__mnn_export_resize(qn_mnx_exporter *x, const qn_node *node, int32_t
             "may differ by a step",
             node->name);
     QN_TRY(qn__mnx_get(x, in, QN_MNX_PACKED, &ids[0], error));
-    if (qn_mnx_in(node, 2) != NULL && node->inputs[2]->rank == 1 &&
+    if (qn_node_input(node, 2) != NULL && node->inputs[2]->rank == 1 &&
         qn_dim_const(0).kind == node->inputs[2]->dims[0].kind &&
         node->inputs[2]->dims[0].value == 4) {
         QN_TRY(qn__mnx_get(x, node->inputs[2], QN_MNX_PLANAR, &ids[1], error));

@@ -28,7 +28,7 @@ static qn_status positive(qn_mnx_exporter *x, const qn_node *node, const qn_tens
 static qn_status need(const qn_node *node, uint32_t n, qn_error *error)
 {
     for (uint32_t i = 0; i < n; i++) {
-        const qn_tensor *t = qn_mnx_in(node, i);
+        const qn_tensor *t = qn_node_input(node, i);
         QN_FAIL_IF(t == NULL || !t->has_shape, error, QN_CORRUPT, "node \"%s\": no input %u",
                    node->name, i);
     }

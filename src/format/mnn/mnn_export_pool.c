@@ -92,7 +92,7 @@ static qn_status reduce_axes(qn_mnx_exporter *x, const qn_node *node, const int6
                              size_t *count, qn_error *error)
 {
     *axes = qn__attr_ints(node, "axes", count);
-    if (*axes == NULL && qn_mnx_in(node, 1) != NULL)
+    if (*axes == NULL && qn_node_input(node, 1) != NULL)
         QN_TRY(qn__mnx_constant_ints(x, node, 1, axes, count, error));
     if (*count == 0 && qn__attr_int(node, "noop_with_empty_axes", 0) != 0)
         return qn__mnx_no_form(node, error, "a reduction of no axes");

@@ -26,7 +26,7 @@ static qn_status fuse_quantized(qn_graph *g, qn_error *error)
         size_t counts[2] = {1, 1};
         bool known = true;
         for (uint32_t k = 0; k < 2 && node->op == QN_OP_CLIP; k++) {
-            const qn_tensor *t = qn_mnx_in(node, k + 1);
+            const qn_tensor *t = qn_node_input(node, k + 1);
             if (t == NULL)
                 continue;
             bounds[k] = t->constant ? qn__tensor_floats(g, t, &counts[k]) : NULL;

@@ -13,11 +13,6 @@ typedef struct nbits {
     size_t k, n, bits, block, n_blocks, block_bytes, zero_bytes;
 } nbits;
 
-static qn_tensor *input_at(const qn_node *node, uint32_t index)
-{
-    return index < node->n_inputs ? node->inputs[index] : NULL;
-}
-
 static bool has_bytes(const qn_tensor *t, qn_dtype dtype, size_t bytes)
 {
     return t->constant && t->type.kind == QN_TYPE_PLAIN && t->type.dtype == dtype &&
@@ -51,14 +46,14 @@ static qn_status read_inputs(const qn_onnx_reader *r, const qn_node *node, nbits
                              qn_error *error)
 {
     size_t rows, bytes;
-    b->data = input_at(node, 1);
-    b->scales = input_at(node, 2);
-    b->zeros = input_at(node, 3);
+    b->data = qn_node_input(node, 1);
+    b->scales = qn_node_input(node, 2);
+    b->zeros = qn_node_input(node, 3);
     for (uint32_t i = 4; i < node->n_inputs; i++)
         if (node->inputs[i])
             return qn__onnx_node_fail(r, node, error, QN_UNSUPPORTED, "has %s",
                                       i == 4 ? "an order of groups (g_idx)" : "a bias");
-    if (!input_at(node, 0) || !b->data || !b->scales)
+    if (!qn_node_input(node, 0) || !b->data || !b->scales)
         return qn__onnx_node_fail(r, node, error, QN_CORRUPT, "an input is missing");
     if (!qn_mul_size(&rows, b->n, b->n_blocks) || !qn_mul_size(&bytes, rows, b->block_bytes) ||
         !has_bytes(b->data, QN_DTYPE_U8, bytes))

@@ -38,13 +38,6 @@ static qn_tensor *quantized_behind(const qn_tensor *tensor)
     return dq && dq->n_inputs == 1 && tensor->type.dtype == QN_DTYPE_F32 ? dq->inputs[0] : NULL;
 }
 
-static qn_node *only_user(const collapser *c, const qn_tensor *tensor)
-{
-    return qn_uses_count(&c->uses, tensor) == 1 && !c->uses.is_output[tensor->id]
-               ? c->uses.users[c->uses.offsets[tensor->id]]
-               : NULL;
-}
-
 static bool scalar_bound(qn_graph *graph, const qn_node *node, uint32_t slot, float *out)
 {
     size_t count = 0;
@@ -60,7 +53,7 @@ static bool scalar_bound(qn_graph *graph, const qn_node *node, uint32_t slot, fl
 static bool find_tail(const collapser *c, const qn_tensor *out, bool may_act, tail *t)
 {
     *t = (tail){.lo = -INFINITY, .hi = INFINITY};
-    qn_node *next = only_user(c, out);
+    qn_node *next = qn_uses_only(&c->uses, out);
     if (next && may_act && (next->op == QN_OP_RELU || next->op == QN_OP_CLIP)) {
         t->act = next;
         t->kind = next->op == QN_OP_RELU ? QN_ACT_RELU : QN_ACT_CLIP;
@@ -68,7 +61,7 @@ static bool find_tail(const collapser *c, const qn_tensor *out, bool may_act, ta
             (t->kind == QN_ACT_CLIP && (!scalar_bound(c->graph, next, 1, &t->lo) ||
                                         !scalar_bound(c->graph, next, 2, &t->hi) || t->lo > t->hi)))
             return false;
-        next = next->outputs[0] ? only_user(c, next->outputs[0]) : NULL;
+        next = next->outputs[0] ? qn_uses_only(&c->uses, next->outputs[0]) : NULL;
     }
     if (!next || next->op != QN_OP_QUANTIZE_LINEAR || qn__node_attr(next, "precision"))
         return false;

@@ -19,17 +19,10 @@ typedef struct chain {
     qn_tensor *weights, *weight_scale, *weight_zero, *bias;
 } chain;
 
-static qn_tensor *input_at(const qn_node *node, uint32_t index)
-{
-    return index < node->n_inputs ? node->inputs[index] : NULL;
-}
-
 static qn_node *only_user(const collapser *c, const qn_tensor *tensor, qn_op op)
 {
-    if (!tensor || qn_uses_count(&c->uses, tensor) != 1 || c->uses.is_output[tensor->id])
-        return NULL;
-    qn_node *user = c->uses.users[c->uses.offsets[tensor->id]];
-    return user->op == op && user->n_outputs == 1 ? user : NULL;
+    qn_node *const user = tensor ? qn_uses_only(&c->uses, tensor) : NULL;
+    return user && user->op == op && user->n_outputs == 1 ? user : NULL;
 }
 
 static qn_tensor *other_input(const qn_node *node, const qn_tensor *one)
@@ -64,7 +57,7 @@ static bool good_scales(qn_graph *graph, const qn_tensor *t)
 /* Weights: constant bytes of a matrix, a constant zero point of theirs, or none. */
 static bool weights_fit(chain *f)
 {
-    qn_tensor *const w = input_at(f->product, 1), *const zero = input_at(f->product, 3);
+    qn_tensor *const w = qn_node_input(f->product, 1), *const zero = qn_node_input(f->product, 3);
     if (!w || w->rank != 2 || !w->has_shape ||
         (!is_plain_constant(w, QN_DTYPE_I8) && !is_plain_constant(w, QN_DTYPE_U8)))
         return false;
@@ -103,7 +96,7 @@ static bool is_number(qn_graph *graph, const qn_tensor *t, float value)
 static bool is_last_axis(qn_graph *graph, const qn_node *reduce)
 {
     size_t n = 0;
-    const qn_tensor *const t = input_at(reduce, 1), *const x = reduce->inputs[0];
+    const qn_tensor *const t = qn_node_input(reduce, 1), *const x = reduce->inputs[0];
     const int64_t *axes = qn__attr_ints(reduce, "axes", &n);
     if (!axes && is_plain_constant(t, QN_DTYPE_I64))
         axes = qn__tensor_ints(graph, t, &n);
@@ -120,19 +113,19 @@ static bool find_rows(qn_graph *graph, const qn_tensor *q, qn_node *nodes[N_ROW_
         if (!node || node->op != ROW_OPS[i] || node->n_outputs != 1 || !node->inputs[0])
             return false;
         nodes[i] = node;
-        t = i == STEPS ? input_at(node, 1) : node->inputs[0];
+        t = i == STEPS ? qn_node_input(node, 1) : node->inputs[0];
     }
     const qn_tensor *const x = nodes[ABS]->inputs[0];
     return x == nodes[STEPS]->inputs[0] && x->type.kind == QN_TYPE_PLAIN &&
            qn__attr_int(nodes[INTEGERS], "to", 0) == qn__dtype_onnx(QN_DTYPE_I8) &&
            is_last_axis(graph, nodes[REDUCE]) && nodes[FLOOR]->n_inputs == 2 &&
            is_number(graph, nodes[FLOOR]->inputs[1], QN_ROW_FLOOR) &&
-           is_number(graph, input_at(nodes[SCALE], 1), QN_ROW_STEPS);
+           is_number(graph, qn_node_input(nodes[SCALE], 1), QN_ROW_STEPS);
 }
 
 static bool find_quantize(const collapser *c, const qn_node *product, chain *f)
 {
-    const qn_tensor *const x = input_at(product, 0), *const zero = input_at(product, 2);
+    const qn_tensor *const x = qn_node_input(product, 0), *const zero = qn_node_input(product, 2);
     qn_node *const node = x ? x->producer : NULL;
     qn_node *rows[N_ROW_NODES];
     if (!node || x->producer_output != 0 || product->n_outputs != 1)
@@ -206,7 +199,7 @@ static bool find_scales(const collapser *c, chain *f)
     if (!f->scales || f->scales->op != QN_OP_MUL || only_user(c, scale, QN_OP_MUL) != f->mul)
         return false;
     f->weight_scale = other_input(f->scales, f->scale);
-    return input_at(f->scales, 0) == f->scale || input_at(f->scales, 1) == f->scale;
+    return qn_node_input(f->scales, 0) == f->scale || qn_node_input(f->scales, 1) == f->scale;
 }
 
 /* Mul by the columns' scales, Mul by the rows'. */
@@ -403,28 +396,24 @@ static bool rearranges(const qn_node *node)
     }
 }
 
-static const qn_node *only_reader(const collapser *c, const qn_tensor *t)
-{
-    return t && qn_uses_count(&c->uses, t) == 1 && !c->uses.is_output[t->id]
-               ? c->uses.users[c->uses.offsets[t->id]]
-               : NULL;
-}
-
 /* How many such nodes, one behind the other, are between its integers and products alone. */
 static size_t moves_behind(const collapser *c, const qn_node *quantize)
 {
     const qn_tensor *t = quantize->outputs[0];
     size_t n = 0;
-    for (const qn_node *node = only_reader(c, t); node && rearranges(node) && node->inputs[0] == t;
-         node = only_reader(c, t), n++)
+    for (const qn_node *node; t && (node = qn_uses_only(&c->uses, t)) != NULL && rearranges(node) &&
+                              node->inputs[0] == t;
+         n++)
         t = node->outputs[0];
-    for (size_t i = t ? c->uses.offsets[t->id] : 0; t && i < c->uses.offsets[t->id + 1]; i++) {
+    if (!t)
+        return 0;
+    for (size_t i = c->uses.offsets[t->id]; i < c->uses.offsets[t->id + 1]; i++) {
         const qn_node *const user = c->uses.users[i];
         if (user->op != QN_OP_MATMUL_INTEGER || user->inputs[0] != t ||
-            input_at(user, 2) != quantize->outputs[2])
+            qn_node_input(user, 2) != quantize->outputs[2])
             return 0;
     }
-    return t && !c->uses.is_output[t->id] && qn_uses_count(&c->uses, t) > 0 ? n : 0;
+    return !c->uses.is_output[t->id] && qn_uses_count(&c->uses, t) > 0 ? n : 0;
 }
 
 /* They move the floats instead: the scale and the integers stay what they are, and the products
@@ -439,7 +428,7 @@ static qn_status quantize_behind(collapser *c, bool *any, qn_error *error)
             continue;
         for (size_t n = moves_behind(c, node); n > 0; n--) {
             qn_tensor *const q = node->outputs[0];
-            qn_node *const mover = c->uses.users[c->uses.offsets[q->id]];
+            qn_node *const mover = qn_uses_only(&c->uses, q);
             qn_tensor *const last = mover->outputs[0];
             qn_tensor *const moved =
                 qn__graph_add_tensor(graph, q->name, qn_type_plain_make(QN_DTYPE_F32));

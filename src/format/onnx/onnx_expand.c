@@ -16,11 +16,6 @@ typedef struct expansion {
     size_t n_tensors;
 } expansion;
 
-static qn_tensor *input_at(const qn_node *node, uint32_t index)
-{
-    return index < node->n_inputs ? node->inputs[index] : NULL;
-}
-
 static const char *part_name(expansion *e, const char *part)
 {
     return qn__arena_printf(&e->graph->arena, "%s_%s", e->node->name, part);
@@ -168,8 +163,8 @@ static qn_status need(const expansion *e, uint32_t first, uint32_t second, uint3
                       qn_error *error)
 {
     const qn_node *const node = e->node;
-    if (!input_at(node, first) || !input_at(node, second) || !input_at(node, third) ||
-        node->n_outputs < 1 || !node->outputs[0])
+    if (!qn_node_input(node, first) || !qn_node_input(node, second) ||
+        !qn_node_input(node, third) || node->n_outputs < 1 || !node->outputs[0])
         return qn__onnx_node_fail(e->r, node, error, QN_CORRUPT, "an input or output is missing");
     return QN_OK;
 }
@@ -178,8 +173,8 @@ static qn_status dynamic_matmul(expansion *e, qn_error *error)
 {
     qn_node *const node = e->node;
     QN_TRY(need(e, 0, 1, 2, error));
-    product(e, quantize(e, node->inputs[0]), node->inputs[1], node->inputs[2], input_at(node, 3),
-            input_at(node, 4));
+    product(e, quantize(e, node->inputs[0]), node->inputs[1], node->inputs[2],
+            qn_node_input(node, 3), qn_node_input(node, 4));
     return QN_OK;
 }
 
@@ -189,9 +184,9 @@ static qn_status matmul_to_float(expansion *e, qn_error *error)
     qn_node *const node = e->node;
     QN_TRY(need(e, 0, 1, 2, error));
     QN_TRY(need(e, 0, 1, 3, error));
-    qn_tensor *const scale = node->inputs[2], *const zero = input_at(node, 4);
+    qn_tensor *const scale = node->inputs[2], *const zero = qn_node_input(node, 4);
     qn_tensor *const b = node->inputs[1], *const b_scale = node->inputs[3];
-    qn_tensor *const b_zero = input_at(node, 5), *const bias = input_at(node, 6);
+    qn_tensor *const b_zero = qn_node_input(node, 5), *const bias = qn_node_input(node, 6);
     if (!scale->constant || !b_scale->constant) {
         product(e, (dynamic){node->inputs[0], scale, zero}, b, b_scale, b_zero, bias);
         return QN_OK;
@@ -212,7 +207,7 @@ static qn_status where(expansion *e, qn_error *error)
     qn_node *const node = e->node;
     QN_TRY(need(e, 0, 1, 4, error));
     QN_TRY(need(e, 2, 5, 7, error));
-    qn_tensor *const scale = node->inputs[7], *const zero = input_at(node, 8);
+    qn_tensor *const scale = node->inputs[7], *const zero = qn_node_input(node, 8);
     qn_tensor *const a =
         dequantize(e, "first", node->inputs[1], node->inputs[2], node->inputs[3], 1);
     qn_tensor *const b =
@@ -256,8 +251,9 @@ static bool is_bytes(const qn_tensor *t, size_t rank, int64_t *dims)
 static qn_status lstm_weights(expansion *e, uint32_t index, uint32_t scale_at, const char *what,
                               qn_tensor **out, qn_error *error)
 {
-    qn_tensor *const w = input_at(e->node, index), *const scale = input_at(e->node, scale_at);
-    qn_tensor *const zero = input_at(e->node, scale_at + 1);
+    qn_tensor *const w = qn_node_input(e->node, index), *const scale =
+                                                            qn_node_input(e->node, scale_at);
+    qn_tensor *const zero = qn_node_input(e->node, scale_at + 1);
     int64_t dims[QN_MAX_RANK], zero_dims[QN_MAX_RANK];
     size_t scales, zeros;
     if (!is_bytes(w, 3, dims) || dims[0] < 1 || dims[0] > 2 || !scale || !scale->constant ||

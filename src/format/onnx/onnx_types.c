@@ -18,11 +18,6 @@ typedef struct qn_scaled { /* a tensor with its parameters, as inputs of a node 
     bool has_axis; /* the axis is meant, even where a single scale would not need it */
 } qn_scaled;
 
-static qn_tensor *input_at(const qn_node *node, uint32_t index)
-{
-    return index < node->n_inputs ? node->inputs[index] : NULL;
-}
-
 static bool is_quant(const qn_tensor *tensor)
 {
     return tensor && tensor->type.kind == QN_TYPE_QUANT;
@@ -30,8 +25,12 @@ static bool is_quant(const qn_tensor *tensor)
 
 static qn_scaled scaled_at(const qn_node *node, uint32_t tensor, uint32_t scale, int64_t axis)
 {
-    return (qn_scaled){
-        input_at(node, tensor), input_at(node, scale), input_at(node, scale + 1), axis, 0, false};
+    return (qn_scaled){qn_node_input(node, tensor),
+                       qn_node_input(node, scale),
+                       qn_node_input(node, scale + 1),
+                       axis,
+                       0,
+                       false};
 }
 
 /* --- parameters -------------------------------------------------------------------------------*/
@@ -305,7 +304,7 @@ static qn_status read_float_type(const qn_onnx_reader *r, const qn_node *node, c
                                  qn_dtype *out, qn_error *error)
 {
     const int64_t code = qn__attr_int(node, name, 0);
-    const qn_tensor *scale = input_at(node, 1);
+    const qn_tensor *scale = qn_node_input(node, 1);
     *out = scale && is_half(scale->type.dtype) ? scale->type.dtype : QN_DTYPE_F32;
     if (code == 0)
         return QN_OK;
@@ -321,7 +320,7 @@ static qn_status read_precision(qn_onnx_reader *r, qn_node *node, qn_error *erro
 {
     qn_dtype precision;
     QN_TRY(read_float_type(r, node, "precision", &precision, error));
-    const qn_tensor *scale = input_at(node, 1);
+    const qn_tensor *scale = qn_node_input(node, 1);
     if (is_half(precision) && (!scale || scale->type.dtype != precision))
         return qn__onnx_node_fail(r, node, error, QN_UNSUPPORTED,
                                   "divides in %s by a scale of another type",
@@ -416,9 +415,9 @@ static qn_status read_product(qn_onnx_reader *r, qn_node *node, qn_error *error)
         axis = qn__attr_int(node, "transB", 0) ? 0 : 1;
     else if (node->op == QN_OP_MATMUL)
         axis = -1;
-    qn_tensor *bias = node->op == QN_OP_MATMUL ? NULL : input_at(node, gemm ? 6 : 8);
+    qn_tensor *bias = node->op == QN_OP_MATMUL ? NULL : qn_node_input(node, gemm ? 6 : 8);
     const uint32_t out = gemm ? 7 : 6;
-    qn_tensor *scale = input_at(node, out), *zero_point = input_at(node, out + 1);
+    qn_tensor *scale = qn_node_input(node, out), *zero_point = qn_node_input(node, out + 1);
     QN_TRY(read_input(r, node, scaled_at(node, 0, 1, 1), &x, error));
     qn_scaled weights = scaled_at(node, 3, 4, axis);
     weights.has_axis = true;
@@ -441,7 +440,7 @@ static qn_status read_binary(qn_onnx_reader *r, qn_node *node, qn_error *error)
     qn_tensor *a, *b;
     QN_TRY(read_input(r, node, scaled_at(node, 0, 1, 1), &a, error));
     QN_TRY(read_input(r, node, scaled_at(node, 3, 4, 1), &b, error));
-    QN_TRY(read_output(r, node, input_at(node, 6), input_at(node, 7), error));
+    QN_TRY(read_output(r, node, qn_node_input(node, 6), qn_node_input(node, 7), error));
     node->inputs[0] = a;
     node->inputs[1] = b;
     node->n_inputs = 2;
@@ -454,7 +453,7 @@ static qn_status read_unary(qn_onnx_reader *r, qn_node *node, qn_error *error)
     if (qn__attr_int(node, "channels_last", 0) != 0)
         return qn__onnx_node_fail(r, node, error, QN_UNSUPPORTED, "has its channels last");
     QN_TRY(read_input(r, node, scaled_at(node, 0, 1, 1), &x, error));
-    QN_TRY(read_output(r, node, input_at(node, 3), input_at(node, 4), error));
+    QN_TRY(read_output(r, node, qn_node_input(node, 3), qn_node_input(node, 4), error));
     node->inputs[0] = x;
     node->n_inputs = 1;
     qn__node_remove_attr(node, "channels_last");
@@ -512,7 +511,7 @@ static qn_status read_pad_value(const qn_onnx_reader *r, qn_node *node, qn_error
 {
     static const uint8_t none[8] = {0};
     const qn_type type = node->inputs[0]->type;
-    const qn_tensor *value = input_at(node, 2);
+    const qn_tensor *value = qn_node_input(node, 2);
     int64_t dims[QN_MAX_RANK] = {0};
     size_t size = 0;
     if (strcmp(qn__attr_string(node, "mode", "constant"), "constant") != 0)
@@ -547,7 +546,7 @@ static bool is_index(const qn_node *node)
  * output says what scale that has. */
 static qn_status read_table(qn_onnx_reader *r, qn_node *node, bool *read, qn_error *error)
 {
-    qn_tensor *bytes = input_at(node, 0), *index = input_at(node, 1);
+    qn_tensor *bytes = qn_node_input(node, 0), *index = qn_node_input(node, 1);
     const qn_node *cast = index ? index->producer : NULL;
     const int64_t axis = qn__attr_int(node, "axis", 0);
     *read = node->op == QN_OP_GATHER && node->n_inputs == 2 && node->n_outputs == 1 &&
